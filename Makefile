@@ -1,0 +1,41 @@
+# One command for each daily task; CI runs the same ones.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help run test lint format bench django-tests clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "django-rb needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.13"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: $(VENV)/installed ## serve the example project on four local nodes
+	cd example_project && ../$(BIN)/python manage.py serve
+
+test: $(VENV)/installed ## run the tests on servers they start themselves
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed ## let ruff arrange the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed ## time django-rb beside a hand-written loop
+	$(BIN)/python -m benchmarks $(ARGS)
+
+django-tests: $(VENV)/installed ## Django's own cache tests against RBCache
+	$(BIN)/python -m tests.django_suite $(ARGS)
+
+clean: ## remove the virtual environments and what tools left
+	rm -rf $(VENV) .venvs .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

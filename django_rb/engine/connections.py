@@ -1,0 +1,314 @@
+"""Connections to nodes: opened by redis-py, kept in one pool per node, never shared.
+
+redis-py sets a connection up (address, TLS, ACL, HELLO, SELECT, CLIENT SETINFO, credential
+providers, unix sockets); from then on the engine moves the bytes on its socket itself.
+This is the only room that knows redis-py's connections and pools, and `_socket_of` is the
+one place in the project that reads something private of redis-py.
+
+A pool is a list used as a stack: `append` and `pop` are atomic, so taking a connection
+and giving it back need no lock. A connection in the list is idle and owes nobody a reply;
+whoever pops it is its only owner. One that is not given back is closed, by its owner or
+by the garbage collector.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+import redis
+from hiredis import Reader
+
+from .errors import at_node
+from .exchange import Buffer, make_reader
+from .hosts import HostInfo
+
+DEFAULT_SOCKET_TIMEOUT = 2.0
+DEFAULT_SOCKET_CONNECT_TIMEOUT = 1.0
+
+POLLIN, POLLOUT = 1, 4  # the values of poll(2) everywhere; select lacks them on some platforms
+
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Poller(Protocol):
+    """What the engine uses of select.poll()."""
+
+    def register(self, fd: int, eventmask: int, /) -> None:
+        """Watch a descriptor."""
+
+    def modify(self, fd: int, eventmask: int, /) -> None:
+        """Watch a descriptor for other events."""
+
+    def unregister(self, fd: int, /) -> None:
+        """Watch a descriptor no more."""
+
+    def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
+        """Return (descriptor, events) for those that are ready, after `timeout` ms at most."""
+
+
+class SelectorPoller:
+    """select.poll() for platforms that have none, made of the best of `selectors`."""
+
+    def __init__(self) -> None:
+        import selectors  # noqa: PLC0415 (needed on few platforms)
+
+        self._selector = selectors.DefaultSelector()
+        self._read, self._write = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+    def _events(self, eventmask: int) -> int:
+        return (self._read if eventmask & POLLIN else 0) | (
+            self._write if eventmask & POLLOUT else 0
+        )
+
+    def register(self, fd: int, eventmask: int, /) -> None:
+        """Watch a descriptor."""
+        self._selector.register(fd, self._events(eventmask))
+
+    def modify(self, fd: int, eventmask: int, /) -> None:
+        """Watch a descriptor for other events."""
+        self._selector.modify(fd, self._events(eventmask))
+
+    def unregister(self, fd: int, /) -> None:
+        """Watch a descriptor no more."""
+        self._selector.unregister(fd)
+
+    def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
+        """Return (descriptor, events) for those that are ready, after `timeout` ms at most."""
+        ready = self._selector.select(None if timeout is None else timeout / 1000)
+        return [
+            (
+                key.fd,
+                (POLLIN if events & self._read else 0)
+                | (POLLOUT if events & self._write else 0),
+            )
+            for key, events in ready
+        ]
+
+    def __del__(self) -> None:
+        self._selector.close()
+
+
+def make_poller() -> Poller:
+    """Return a poll object. Looked up late, so that gevent's patching is seen."""
+    poll = getattr(select, "poll", None)
+    return SelectorPoller() if poll is None else cast(Poller, poll())
+
+
+def _socket_of(connection: Any) -> socket.socket:
+    return cast(socket.socket, connection._sock)  # noqa: SLF001 (the one exception)
+
+
+class Connection:
+    """One set-up connection, made non-blocking. It has one owner at a time.
+
+    Attributes:
+        node: the node it leads to.
+        reader: the parser of its replies; empty whenever the connection is idle.
+        fd: its descriptor.
+        wants: the poll event that `send` or `receive` waits for, after it returned None.
+    """
+
+    __slots__ = (
+        "__weakref__", "_redis_connection", "_sock", "fd", "is_tls", "node", "poller",
+        "reader", "wants",
+    )  # fmt: skip
+
+    def __init__(self, node: Node, redis_connection: Any) -> None:
+        self.node = node
+        self._redis_connection = redis_connection
+        self._sock = _socket_of(redis_connection)
+        self._sock.settimeout(0)
+        self.fd = self._sock.fileno()
+        self.is_tls = isinstance(self._sock, ssl.SSLSocket)
+        self.reader: Reader = make_reader()
+        self.wants = POLLIN
+        self.poller = make_poller()
+        self.poller.register(self.fd, POLLIN)
+
+    def send(self, data: Buffer) -> int | None:
+        """Write what the socket takes now; return how many bytes, None where it takes none."""
+        try:
+            return self._sock.send(data)
+        except _WOULD_BLOCK as error:
+            self.wants = POLLIN if isinstance(error, ssl.SSLWantReadError) else POLLOUT
+            return None
+
+    def receive(self, size: int) -> bytes | None:
+        """Read up to `size` bytes; b"" at the end of the stream, None where none are here."""
+        try:
+            return self._sock.recv(size)
+        except _WOULD_BLOCK as error:
+            self.wants = POLLOUT if isinstance(error, ssl.SSLWantWriteError) else POLLIN
+            return None
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait until there is something to read; return whether there is."""
+        return bool(self.poller.poll(None if seconds is None else seconds * 1000))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether this idle connection is open and owes nothing.
+
+        Whatever can be read now is the end of the stream or a reply that nobody asked
+        for; either way no question may be sent on it.
+        """
+        return self.fd >= 0 and not self.poller.poll(0)
+
+    def close(self) -> None:
+        """Close the connection. Does nothing the second time."""
+        if self.fd >= 0:
+            self.fd = -1
+            self.node.forget(self)
+            self._redis_connection.disconnect()
+
+
+class Node:
+    """One node of a cluster and its pool of connections.
+
+    Args:
+        info: where it is.
+        options: POOL_OPTIONS: `socket_timeout` and `socket_connect_timeout` in seconds,
+            `max_connections`, and every option of redis-py's connections.
+    """
+
+    def __init__(self, info: HostInfo, options: Mapping[str, Any] | None = None) -> None:
+        self.info = info
+        self.host_id = info.host_id
+        self.address = info.address
+        kwargs = {
+            "protocol": 2,
+            "socket_timeout": DEFAULT_SOCKET_TIMEOUT,
+            "socket_connect_timeout": DEFAULT_SOCKET_CONNECT_TIMEOUT,
+            **(options or {}),
+        }
+        if not info.ssl:
+            kwargs = {name: v for name, v in kwargs.items() if not name.startswith("ssl_")}
+        if info.unix_socket_path is not None:
+            kwargs = {k: v for k, v in kwargs.items() if not k.startswith("socket_keepalive")}
+        self.max_connections: int | None = kwargs.pop("max_connections", None)
+        self._kwargs = {**kwargs, **info.connection_kwargs}
+        self.socket_timeout: float | None = self._kwargs["socket_timeout"]
+        self.socket_connect_timeout: float | None = self._kwargs["socket_connect_timeout"]
+        self._idle: list[Connection] = []
+        # Weak, so that a connection whose owner was interrupted is closed all the same.
+        self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._opening = threading.Lock()
+        self._being_opened = 0
+        _nodes.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.host_id}: {self.address}>"
+
+    @property
+    def open_timeout(self) -> float | None:
+        """How long opening a connection may take, in seconds; None without limit."""
+        if self.socket_timeout is None or self.socket_connect_timeout is None:
+            return None
+        return self.socket_timeout + self.socket_connect_timeout
+
+    def take(self) -> Connection | None:
+        """Return an idle connection that is good for use, or None if there is none."""
+        idle = self._idle
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:  # another thread was quicker
+                break
+            if connection.is_usable:
+                return connection
+            connection.close()
+        return None
+
+    def give_back(self, connection: Connection) -> None:
+        """Make a connection idle: its last reply was read, and nobody else refers to it."""
+        self._idle.append(connection)
+
+    def open(self) -> Connection:
+        """Return a new connection, set up by redis-py. Blocks up to `open_timeout`.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: naming the node.
+        """
+        with self._opening:
+            if (
+                self.max_connections is not None
+                and len(self._all) + self._being_opened >= self.max_connections
+            ):
+                raise redis.exceptions.MaxConnectionsError(
+                    at_node(
+                        f"All {self.max_connections} connections are in use; raise "
+                        "POOL_OPTIONS['max_connections']",
+                        self.host_id,
+                        self.address,
+                    )
+                )
+            self._being_opened += 1
+        try:
+            redis_connection = self.info.connection_class(**self._kwargs)
+            try:
+                redis_connection.connect()
+            except redis.RedisError as error:
+                error.args = (at_node(error, self.host_id, self.address),)
+                raise
+            connection = Connection(self, redis_connection)
+            self._all.add(connection)
+        finally:
+            with self._opening:
+                self._being_opened -= 1
+        return connection
+
+    def forget(self, connection: Connection) -> None:
+        """Count a closed connection no more."""
+        self._all.discard(connection)
+
+    def close(self) -> None:
+        """Close every idle connection. Those in use are closed by who uses them."""
+        while (connection := self._pop()) is not None:
+            connection.close()
+
+    def _pop(self) -> Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def make_pool(self, **options: Any) -> redis.ConnectionPool:
+        """Return a pool of redis-py's own for this node, for clients that need one."""
+        kwargs = {**self._kwargs, **options}
+        return redis.ConnectionPool(
+            connection_class=self.info.connection_class,
+            max_connections=self.max_connections,
+            **kwargs,
+        )
+
+    def _start_over(self) -> None:
+        """In a forked child: the parent's connections are not ours to use."""
+        self._idle = []
+        connections, self._all = list(self._all), weakref.WeakSet()
+        self._opening = threading.Lock()
+        self._being_opened = 0
+        for connection in connections:
+            connection.close()  # only the descriptor: redis-py knows that it was forked
+
+
+_nodes: weakref.WeakSet[Node] = weakref.WeakSet()
+
+
+def _start_over_after_fork() -> None:
+    for node in list(_nodes):
+        node._start_over()  # noqa: SLF001 (same room)
+
+
+def _register_at_fork(hook: Callable[[], None]) -> None:
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=hook)
+
+
+_register_at_fork(_start_over_after_fork)

@@ -1,0 +1,94 @@
+"""What can go wrong, and how an error says on which node it did.
+
+Errors keep the types that redis-py's users know (`ConnectionError`, `TimeoutError`,
+`ResponseError` and its children). What happened on each node of a batch is attached to
+the error that is raised, as a tuple of `NodeFailure`; `failures_of()` reads it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from redis import exceptions as redis_errors
+
+
+class BadHostSetup(ValueError):
+    """A cluster cannot be built from these hosts or options; the message says why.
+
+    `path` leads to the mistake, outermost key first: ``("HOSTS", 2, "port")``.
+    """
+
+    def __init__(self, message: str, path: Sequence[str | int] = ()) -> None:
+        super().__init__(message)
+        self.path = tuple(path)
+
+
+class UnroutableCommand(redis_errors.RedisError):
+    """No single node, or no way to split it, answers for this command; nothing was sent."""
+
+
+class ProtocolError(redis_errors.InvalidResponse, redis_errors.ConnectionError):
+    """What a node sent is not RESP, or not an answer to what it was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailure:
+    """What one node could not do in one batch.
+
+    `keys` are the keys (as sent) whose commands failed; empty for keyless commands.
+    """
+
+    host_id: int
+    address: str
+    error: Exception
+    keys: tuple[bytes | str, ...] = ()
+
+
+def failures_of(error: BaseException) -> tuple[NodeFailure, ...]:
+    """Return what failed on each node, for an error that a batch raised; else ``()``."""
+    failures: tuple[NodeFailure, ...] = getattr(error, "failures", ())
+    return failures
+
+
+def first_error(failures: Sequence[NodeFailure]) -> Exception:
+    """Return the first node's error, of its own type, with every node's failure attached."""
+    error = failures[0].error
+    error.failures = tuple(failures)  # type: ignore[attr-defined]
+    if len(failures) > 1:
+        others = ", ".join(f"{f.host_id} ({f.address})" for f in failures[1:])
+        error.add_note(f"Failed in the same batch: node {others}")
+    return error
+
+
+def at_node(text: object, host_id: int, address: str) -> str:
+    """Return an error's text with the node it comes from, at the end."""
+    return f"{text} [node {host_id}, {address}]"
+
+
+# The first word of an error reply, and the class redis-py's users know for it.
+# https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
+_REPLY_CLASSES: dict[str, type[redis_errors.RedisError]] = {
+    "EXECABORT": redis_errors.ExecAbortError,
+    "LOADING": redis_errors.BusyLoadingError,
+    "MASTERDOWN": redis_errors.MasterDownError,
+    "NOAUTH": redis_errors.AuthenticationError,
+    "NOPERM": redis_errors.NoPermissionError,
+    "NOSCRIPT": redis_errors.NoScriptError,
+    "OOM": redis_errors.OutOfMemoryError,
+    "READONLY": redis_errors.ReadOnlyError,
+    "WRONGPASS": redis_errors.AuthenticationError,
+}
+
+
+def reply_error(text: str) -> redis_errors.RedisError:
+    """Return the exception for an error reply, such as ``OOM command not allowed …``."""
+    code, _, rest = text.partition(" ")
+    if code == "ERR":
+        if rest.startswith("max number of clients reached"):
+            return redis_errors.MaxConnectionsError(rest)
+        return redis_errors.ResponseError(rest)  # without "ERR", as in redis-py
+    make: Callable[[str], redis_errors.RedisError] = _REPLY_CLASSES.get(
+        code, redis_errors.ResponseError
+    )
+    return make(text)

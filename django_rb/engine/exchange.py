@@ -1,0 +1,110 @@
+"""One node's share of a batch on one connection: bytes out, bytes in, no I/O.
+
+An exchange is told three things by whoever moves its bytes: `sent(n)`, `feed(data)` and,
+when it cannot go on, `fail(error)`. It says what to send next (`out`) and when it has all
+its replies (`done`). Commands are encoded one piece ahead of the socket, so that a batch
+of any size is never held as a whole in its encoded form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+from hiredis import ProtocolError as HiredisProtocolError
+from hiredis import PushNotification, Reader
+
+from .errors import ProtocolError, reply_error
+
+Buffer = bytes | bytearray | memoryview
+
+T = TypeVar("T")
+
+NO_REPLY: Final = object()
+
+
+def make_reader() -> Reader:
+    """Return a parser for the replies of one connection; error replies come as exceptions."""
+    return Reader(replyError=reply_error, notEnoughData=NO_REPLY)
+
+
+class Exchange:
+    """The commands for one node, and its replies in the order of the commands.
+
+    Args:
+        host_id: the node.
+        pieces: the encoded commands, cut anywhere. The first piece is taken at once: what
+            cannot be encoded fails here, before anything is sent.
+        count: how many replies the commands have, at least 1.
+
+    Attributes:
+        out: the bytes to send next; None when all was sent.
+        replies: what came back so far; error replies are exceptions in their place.
+        error: why the exchange failed; None while it has not.
+        stale: the connection was already closed before anything was written, so that
+            the very same exchange can run again on another one.
+        untouched: not one byte was sent yet.
+    """
+
+    __slots__ = (
+        "_count", "_pieces", "error", "host_id", "out", "reader", "replies", "stale", "untouched",
+    )  # fmt: skip
+
+    def __init__(self, host_id: int, pieces: Iterator[Buffer], count: int) -> None:
+        self.host_id = host_id
+        self._pieces = pieces
+        self._count = count
+        self.out: Buffer | None = next(pieces)
+        self.replies: list[Any] = []
+        self.error: Exception | None = None
+        self.stale = False
+        self.untouched = True
+        self.reader: Reader = None
+
+    def begin(self, reader: Reader) -> None:
+        """Take the reader of the connection that this exchange runs on."""
+        self.reader = reader
+        self.error = None
+        self.stale = False
+
+    def sent(self, size: int) -> None:
+        """Go on after `size` bytes of `out` were taken by the socket."""
+        self.untouched = False
+        out = self.out
+        assert out is not None
+        if size == len(out):
+            self.out = next(self._pieces, None)
+        else:
+            self.out = memoryview(out)[size:]
+
+    def feed(self, data: Buffer) -> bool:
+        """Read what the node sent; return whether all replies are here.
+
+        Raises:
+            ProtocolError: this is not RESP, or more than was asked for.
+        """
+        reader, replies = self.reader, self.replies
+        try:
+            reader.feed(data)
+            reply = reader.gets()
+            while reply is not NO_REPLY:
+                if type(reply) is not PushNotification:
+                    replies.append(reply)
+                reply = reader.gets()
+        except HiredisProtocolError as error:
+            raise ProtocolError(f"The node does not speak RESP: {error}") from error
+        missing = self._count - len(replies)
+        if missing > 0:
+            return False
+        if missing < 0 or self.out is not None or reader.has_data():
+            raise ProtocolError("The node sent more than it was asked for")
+        return True
+
+    def fail(self, error: Exception, *, stale: bool = False) -> None:
+        """End without the replies that are still missing."""
+        self.error = error
+        self.stale = stale
+
+
+# What a transport drives: it yields the exchanges of a round, and returns its result.
+Batch = Generator[Sequence[Exchange], None, T]

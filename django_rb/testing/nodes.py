@@ -1,0 +1,317 @@
+"""Real servers on this machine, for tests and for trying things out."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .discovery import NodesError, check_program, find_server
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+SOCKET_SECONDS = 10.0
+STOP_SECONDS = 10.0
+# LocalNodes depends on these: the log level among them, as the log tells when a server
+# is ready.
+OWN_OPTIONS = frozenset(
+    "bind daemonize dir logfile loglevel pidfile port supervised unixsocket".split()
+)
+
+Options = Mapping[str, str | Sequence[str]] | Iterable[tuple[str, str | Sequence[str]]]
+
+
+class LocalNodes:
+    """A few servers on 127.0.0.1: empty at the start, gone at the end.
+
+    ::
+
+        with LocalNodes(4) as nodes:
+            cluster = Cluster(nodes.hosts)
+            nodes.kill(2)
+
+    `program` is the server to run, by default what find_server() finds. `options` are
+    further options of the server by name: ``{"maxmemory": "10mb"}``. A value of several
+    words is a sequence: ``{"rename-command": ["KEYS", ""]}``. An option that comes more
+    than once is given as pairs: ``[("user", ["ann", "on"]), ("user", ["bob", "on"])]``.
+    With `unix_sockets` each node has a unix socket and no port.
+
+    The servers keep nothing on disk and allow DEBUG. They end with this process,
+    whatever ends it. They stay the parent's after a fork: a child may connect to them,
+    its stop() does nothing, and faults are not for it. Threads may share a LocalNodes.
+
+    Raises ServerNotFoundError when there is no such program, and ValueError for a
+    `count` below 1 or an option that LocalNodes sets itself (port, bind, dir, …).
+    """
+
+    def __init__(
+        self,
+        count: int = 4,
+        *,
+        program: str | None = None,
+        options: Options = (),
+        unix_sockets: bool = False,
+    ) -> None:
+        if count < 1:
+            raise ValueError(f"LocalNodes needs a count of at least 1, not {count}.")
+        self.count = count
+        self.program = check_program(program, "program") if program else find_server()
+        self._unix_sockets = unix_sockets
+        self._options: list[str] = []
+        self._password: str | None = None
+        for name, value in options.items() if isinstance(options, Mapping) else options:
+            if name.lower() in OWN_OPTIONS:
+                raise ValueError(f"LocalNodes sets the server option {name!r} itself.")
+            words = [value] if isinstance(value, str) else list(value)
+            self._options += [f"--{name}", *words]
+            if name.lower() == "requirepass":
+                self._password = words[0] or None
+        self._supervisor: _Supervisor | None = None
+        self._server = ""
+        self._addresses: list[dict[str, Any]] = []
+        self._pids: list[int] = []
+
+    def __repr__(self) -> str:
+        where = self.urls if self._supervisor else "not running"
+        return f"<LocalNodes({self.count}): {where}>"
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Start all nodes side by side, wait until each takes connections, return self.
+
+        Does nothing when they run. Raises NodesError, with the end of the server's log,
+        when one does not come up within 10 seconds; then none is left running.
+        """
+        if self._supervisor is not None:
+            return self
+        supervisor = _Supervisor()
+        try:
+            started = supervisor.ask(
+                "start",
+                program=self.program,
+                count=self.count,
+                options=self._options,
+                unix_sockets=self._unix_sockets,
+            )
+        except BaseException:
+            supervisor.stop()
+            raise
+        self._server = started["server"]
+        self._addresses = started["addresses"]
+        self._pids = started["pids"]
+        self._supervisor = supervisor
+        # For a LocalNodes that nobody stops: at the latest when Python ends.
+        weakref.finalize(self, supervisor.stop)
+        return self
+
+    def stop(self) -> None:
+        """Kill all nodes and remove their directory. Does nothing when they are gone."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+            self._supervisor = None
+
+    @property
+    def hosts(self) -> dict[int, dict[str, Any]]:
+        """The nodes by host id, as RB_CLUSTERS has them under HOSTS; no passwords."""
+        self._running()
+        return {host_id: dict(address) for host_id, address in enumerate(self._addresses)}
+
+    @property
+    def urls(self) -> list[str]:
+        """The nodes' URLs in the order of their host ids; no passwords."""
+        return [
+            f"unix://{host['unix_socket_path']}?db=0"
+            if self._unix_sockets
+            else f"redis://{host['host']}:{host['port']}/0"
+            for host in self.hosts.values()
+        ]
+
+    @property
+    def server(self) -> str:
+        """What the nodes run, as in "valkey 8.1.8"."""
+        self._running()
+        return self._server
+
+    def pid(self, host_id: int) -> int:
+        """Return the process id of a node; after kill() that of the killed process."""
+        self._running()
+        return self._pids[self._known(host_id)]
+
+    def states(self) -> dict[int, str]:
+        """Return "running", "paused" or "dead" for each host id."""
+        return dict(enumerate(self._running().ask("states")))
+
+    def kill(self, host_id: int) -> None:
+        """Kill a node (SIGKILL) and wait for its end. Nobody else gets its port (Linux)."""
+        self._running().ask("kill", node=self._known(host_id))
+
+    def pause(self, host_id: int) -> None:
+        """Make a node silent (SIGSTOP): it takes connections and never answers.
+
+        Raises NodesError when the node is dead.
+        """
+        self._running().ask("pause", node=self._known(host_id))
+
+    def resume(self, host_id: int) -> None:
+        """Let a paused node go on (SIGCONT). Raises NodesError when it is dead."""
+        self._running().ask("resume", node=self._known(host_id))
+
+    def restart(self, host_id: int) -> None:
+        """Replace a node, dead or not, by an empty one at the same address.
+
+        Returns when it takes connections. Raises NodesError if it does not come up.
+        """
+        self._pids[host_id] = self._running().ask("restart", node=self._known(host_id))
+
+    def flush(self) -> None:
+        """Empty all nodes that are not dead (FLUSHALL), side by side.
+
+        Raises NodesError when a node is paused, as it would keep its data, and when one
+        refuses; OSError when one does not answer.
+        """
+        states = self.states()
+        if paused := [host_id for host_id, state in states.items() if state == "paused"]:
+            raise NodesError(f"Nodes {paused} are paused; resume them before flush().")
+        request = _encode("FLUSHALL")
+        if self._password is not None:
+            request = _encode("AUTH", self._password) + request
+        with contextlib.ExitStack() as stack:
+            replies = {}
+            for host_id, state in states.items():
+                if state == "running":
+                    node = stack.enter_context(_connect(self._addresses[host_id]))
+                    node.sendall(request)
+                    replies[host_id] = stack.enter_context(node.makefile("rb"))
+            for host_id, reply in replies.items():
+                lines = [reply.readline() for _ in range(request.count(b"*"))]
+                if not lines[-1].startswith(b"+OK"):
+                    said = lines[-1].decode(errors="replace").strip()
+                    raise NodesError(f"Node {host_id} could not be flushed: {said!r}")
+
+    def _running(self) -> "_Supervisor":
+        if self._supervisor is None:
+            raise NodesError("The nodes are not running: use `with`, or start() them.")
+        return self._supervisor
+
+    def _known(self, host_id: int) -> int:
+        if host_id not in range(self.count):
+            raise NodesError(f"There is no node {host_id!r}, only 0 to {self.count - 1}.")
+        return host_id
+
+
+def _connect(address: dict[str, Any]) -> socket.socket:
+    if "port" in address:
+        return socket.create_connection(
+            (address["host"], address["port"]), timeout=SOCKET_SECONDS
+        )
+    node = socket.socket(socket.AF_UNIX)
+    node.settimeout(SOCKET_SECONDS)
+    try:
+        node.connect(address["unix_socket_path"])
+    except BaseException:
+        node.close()
+        raise
+    return node
+
+
+def _encode(*words: str) -> bytes:
+    parts = [b"*%d\r\n" % len(words)]
+    for word in map(str.encode, words):
+        parts.append(b"$%d\r\n%s\r\n" % (len(word), word))
+    return b"".join(parts)
+
+
+class _Supervisor:
+    """This process's end of the line to supervisor.py."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.owner = os.getpid()
+        self.directory = tempfile.mkdtemp(prefix="django-rb-")
+        # -I -S: nothing of the caller's environment, and a start in a few milliseconds.
+        # Unbuffered: a fork must not find half a request that it would send again.
+        # A session of its own: Ctrl-C in a terminal goes to the whole process group.
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 (our own file)
+                [sys.executable, "-I", "-S", SUPERVISOR, str(self.owner), self.directory],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except BaseException:
+            shutil.rmtree(self.directory)
+            raise
+        _supervisors.add(self)
+
+    def ask(self, do: str, **details: Any) -> Any:  # noqa: ANN401 (JSON)
+        """Return the answer to a request, or raise NodesError with the reason."""
+        if self.owner != os.getpid():
+            raise NodesError("The nodes belong to the process that started them.")
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        request = json.dumps({"do": do, **details}).encode() + b"\n"
+        with self.lock:
+            try:
+                self.process.stdin.write(request)
+                answer = self.process.stdout.readline()
+            except BrokenPipeError:
+                answer = b""
+        if not answer:
+            raise NodesError("The supervisor of the nodes has ended, and the nodes with it.")
+        said = json.loads(answer)
+        if "error" in said:
+            raise NodesError(said["error"])
+        return said["ok"]
+
+    def stop(self) -> None:
+        """End the supervisor, which ends the nodes. Not in a forked child."""
+        if self.owner != os.getpid():
+            return
+        self.close_pipes()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)  # if it could not do so itself
+
+    def close_pipes(self) -> None:
+        """Hang up. The supervisor ends when nobody is left on the line."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: keep no part of the line, and no child that is not ours."""
+        self.close_pipes()
+        self.process.returncode = 0
+
+
+_supervisors: "weakref.WeakSet[_Supervisor]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for supervisor in _supervisors:
+        supervisor.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)

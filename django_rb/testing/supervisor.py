@@ -1,0 +1,306 @@
+"""The process between a LocalNodes and its servers: when it ends, they end.
+
+It runs as ``python -I -S supervisor.py PARENT_PID DIRECTORY``, knows only the standard
+library, and answers one line of JSON with one line of JSON: ``{"do": …}`` on its
+standard input with ``{"ok": …}`` or ``{"error": …}`` on its standard output.
+
+It ends, with all servers and the directory, when its input does or when its parent is
+no longer its parent. The second is for parents that die while another process holds a
+copy of the pipe. Should it be killed itself, Linux kills the servers at once.
+"""
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 10.0
+POLL_SECONDS = 0.002
+PARENT_POLL_SECONDS = 0.25
+LOG_LINES = 20
+PR_SET_PDEATHSIG = 1
+
+
+class Failure(Exception):  # noqa: N818 (told to the parent, who raises NodesError)
+    """A request that could not be fulfilled; its text goes to the parent."""
+
+
+def reserve_port() -> socket.socket:
+    """Bind a socket to a free port of 127.0.0.1, without listening."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """Return what a server calls before it starts, so as not to outlive this process."""
+    if sys.platform != "linux":
+        return None
+    try:
+        import ctypes  # noqa: PLC0415 (some builds of Python do without)
+    except ImportError:
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    supervisor = os.getpid()
+
+    def ask_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor:  # it died before we asked
+            os._exit(1)
+
+    return ask_kernel
+
+
+class Server:
+    """One server process: its address stays, its process may come and go."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], directory: Path, *, unix_socket: bool
+    ) -> None:
+        self.name = name
+        self.command = command
+        self.directory = directory
+        self.log = directory.with_suffix(".log")
+        self.address: dict[str, Any] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.paused = False
+        self.before_exec = die_with_parent()
+        self.held: socket.socket | None = None
+        self.may_move = not unix_socket
+        if unix_socket:
+            self.address = {"unix_socket_path": str(directory.with_suffix(".sock"))}
+        else:
+            self.move()
+
+    def move(self) -> None:
+        """Take another free port."""
+        self.release_port()
+        self.held = reserve_port()
+        self.address = {"host": "127.0.0.1", "port": self.held.getsockname()[1]}
+
+    def release_port(self) -> None:
+        """Let others have the port."""
+        if self.held is not None:
+            self.held.close()
+            self.held = None
+
+    def spawn(self) -> None:
+        """Start a server with no data; ready() tells when it takes connections."""
+        if sys.platform != "linux":
+            # Elsewhere the bound socket would keep the server from its port. On Linux it
+            # does not, and keeps everybody else from it, also while the server is dead.
+            self.release_port()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir()
+        if path := self.address.get("unix_socket_path"):
+            place = ["--port", "0", "--unixsocket", path]
+        else:
+            place = ["--port", str(self.address["port"]), "--bind", "127.0.0.1"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(  # noqa: S603 (the program the user chose)
+                [self.command[0], "--dir", str(self.directory), *place, *self.command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=self.before_exec,  # noqa: PLW1509 (one thread only)
+            )
+        self.paused = False
+
+    def ready(self) -> bool:
+        """Whether the server takes connections; moves it when its port is taken.
+
+        Its own log says so, and says it after bind() and listen(): nobody else can be
+        the one who answers there, and a password is no obstacle.
+        """
+        alive = self.alive()  # before the log is read: nothing is written after the end
+        log = self.log.read_bytes()
+        if alive:
+            return b"eady to accept connections" in log
+        if self.may_move and b"Address already in use" in log:
+            self.move()
+            self.spawn()
+            return False
+        status = self.process and self.process.returncode
+        raise Failure(f"{self.name} ended with status {status}{self.log_tail()}")
+
+    def log_tail(self) -> str:
+        """Return the last lines of the log, as the end of an error message."""
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return ". Its log ends:\n" + "\n".join(lines) if lines else ", its log is empty."
+
+    def alive(self) -> bool:
+        """Whether the process is there, paused or not."""
+        return self.process is not None and self.process.poll() is None
+
+    def state(self) -> str:
+        """Return "running", "paused" or "dead"."""
+        if not self.alive():
+            return "dead"
+        return "paused" if self.paused else "running"
+
+    def kill(self) -> None:
+        """Kill the process and wait for its end."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def pause(self) -> None:
+        """Stop the process and wait until it stands still."""
+        process = self.living()
+        if self.paused:
+            return
+        process.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            process.returncode = os.waitstatus_to_exitcode(status)
+            raise Failure(f"{self.name} ended before it could be paused{self.log_tail()}")
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let the process go on."""
+        self.living().send_signal(signal.SIGCONT)
+        self.paused = False
+
+    def living(self) -> subprocess.Popen[bytes]:
+        """Return the process, or raise Failure when it is not there."""
+        if self.process is None or not self.alive():
+            raise Failure(f"{self.name} is dead; restart it first.")
+        return self.process
+
+
+class Supervisor:
+    """Fulfils the parent's requests, one at a time."""
+
+    def __init__(self, parent: int, directory: Path) -> None:
+        self.parent = parent
+        self.directory = directory
+        self.servers: list[Server] = []
+
+    def requests(self) -> Iterator[dict[str, Any]]:
+        """Yield what the parent asks, until nobody is left to ask."""
+        pending = b""
+        while not self.orphaned():
+            if not select.select([0], [], [], PARENT_POLL_SECONDS)[0]:
+                continue
+            received = os.read(0, 65536)
+            if not received:
+                return
+            *lines, pending = (pending + received).split(b"\n")
+            yield from map(json.loads, lines)
+
+    def orphaned(self) -> bool:
+        """Whether the parent is gone."""
+        return os.getppid() != self.parent
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do as asked; what went wrong becomes part of the answer."""
+        try:
+            return {"ok": self.fulfil(**request)}
+        except (Failure, OSError) as error:
+            return {"error": str(error)}
+
+    def fulfil(self, do: str, node: int = 0, **details: Any) -> Any:  # noqa: ANN401
+        """Do as asked and return the answer."""
+        if do == "start":
+            return self.start(**details)
+        if do == "states":
+            return [server.state() for server in self.servers]
+        server = self.servers[node]
+        if do == "restart":
+            server.kill()
+            server.may_move = False
+            server.spawn()
+            self.wait_for([server])
+        else:
+            {"kill": server.kill, "pause": server.pause, "resume": server.resume}[do]()
+        return server.process and server.process.pid
+
+    def start(
+        self, program: str, count: int, options: list[str], *, unix_sockets: bool
+    ) -> dict[str, Any]:
+        """Start all servers side by side and wait until each takes connections."""
+        name, version = identify(program)
+        command = [program, "--save", "", "--appendonly", "no", "--loglevel", "notice"]
+        if int(version.partition(".")[0]) >= 7:  # older ones allow DEBUG without asking
+            command += ["--enable-debug-command", "yes"]
+        command += options
+        for node in range(count):
+            folder = self.directory / str(node)
+            server = Server(f"Node {node}", command, folder, unix_socket=unix_sockets)
+            self.servers.append(server)
+            server.spawn()
+        self.wait_for(self.servers)
+        return {
+            "server": f"{name} {version}",
+            "addresses": [server.address for server in self.servers],
+            "pids": [server.process and server.process.pid for server in self.servers],
+        }
+
+    def wait_for(self, servers: Sequence[Server]) -> None:
+        """Wait until all `servers` are ready, at most START_SECONDS."""
+        deadline = time.monotonic() + START_SECONDS
+        while waiting := [server for server in servers if not server.ready()]:
+            if time.monotonic() > deadline:
+                late = waiting[0]
+                raise Failure(
+                    f"{late.name} was not ready after {START_SECONDS:g} s{late.log_tail()}"
+                )
+            if self.orphaned():
+                sys.exit()
+            time.sleep(POLL_SECONDS)
+            servers = waiting
+
+    def stop(self) -> None:
+        """Kill all servers and remove everything they wrote."""
+        for server in self.servers:
+            server.kill()
+            server.release_port()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def identify(program: str) -> tuple[str, str]:
+    """Return what a server program says it is, as in ("valkey", "8.1.8")."""
+    asked = subprocess.run(  # noqa: S603 (the program the user chose)
+        [program, "--version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    said = asked.stdout + asked.stderr
+    if found := re.match(r"(\w+) server v=(\d[\w.]*)", said):
+        return found[1].lower(), found[2]
+    raise Failure(f"{program} is no Valkey or Redis server. Asked --version it said: {said!r}")
+
+
+def main() -> None:
+    """Serve the parent until it is gone."""
+    supervisor = Supervisor(int(sys.argv[1]), Path(sys.argv[2]))
+    # Ctrl-C is for the parent. Other requests to end are honoured, servers first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit())
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            for request in supervisor.requests():
+                os.write(1, json.dumps(supervisor.answer(request)).encode() + b"\n")
+    finally:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        supervisor.stop()
+
+
+if __name__ == "__main__":
+    main()

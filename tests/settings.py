@@ -1,0 +1,13 @@
+"""Settings of the test project; tests/conftest.py points the cluster at running nodes."""
+
+SECRET_KEY = "tests"
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.sessions",
+    "django_rb",
+]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+RB_CLUSTERS = {"default": {"HOSTS": [{"host": "127.0.0.1", "port": 1}]}}
+CACHES = {"default": {"BACKEND": "django_rb.cache.RBCache"}}
+USE_TZ = True
