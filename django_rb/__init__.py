@@ -1,3 +1,25 @@
-"""django-rb: a Django site over many Redis or Valkey nodes."""
+"""django-rb: a Django site's cache, counters and limits over many Redis or Valkey nodes.
 
+from django_rb import clusters
+
+cluster = clusters["default"]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .registry import clusters
+
+__all__ = ["__version__", "clusters"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that django_rb.engine can be imported where there is no Django.
+    if name == "clusters":
+        from .registry import clusters  # noqa: PLC0415
+
+        return clusters
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ routers look at keys and host records only. Running it again writes the same fil
 from __future__ import annotations
 
 import json
+import os
 import random
 import string
 import subprocess
@@ -26,7 +27,7 @@ TARGET = Path(__file__).parent.parent / "tests" / "engine" / "data" / "rb_placem
 DIGITS = string.digits + string.ascii_letters + "+-"
 
 # One of each thing that rb's host record holds.
-MIXED_HOSTS = [
+MIXED_HOSTS: list[dict[str, object]] = [
     {"host": "10.0.0.1"},
     {"host": "cache.example.com", "port": 6380, "db": 3},
     {"host": "10.0.0.3", "password": "it's a secret"},
@@ -50,8 +51,10 @@ def make_keys() -> dict[str, list[str] | list[int]]:
     ]
     text = ["", " ", "0", "{user:7}:name", "{user:7}:cart", "{}:empty", "a\n\0b"]
     text += [f":1:page:{n}" for n in range(600)]
-    text += ["".join(rng.choices(rng.choice(alphabets), k=rng.randint(1, 24))) for _ in range(600)]
-    integers = [0, 1, -1, 7, -7, 2**31, -(2**31), 2**63, 2**64, -(2**70)]
+    text += [
+        "".join(rng.choices(rng.choice(alphabets), k=rng.randint(1, 24))) for _ in range(600)
+    ]
+    integers: list[int] = [0, 1, -1, 7, -7, 2**31, -(2**31), 2**63, 2**64, -(2**70)]
     integers += range(100, 300)
     integers += [rng.randint(-(10**12), 10**12) for _ in range(200)]
     octets = [b"", b"\0", b"\xff\xfe", b"{tag}\xff"]
@@ -61,10 +64,10 @@ def make_keys() -> dict[str, list[str] | list[int]]:
 
 def record() -> dict[str, object]:
     """Return everything the tests compare with; runs where rb is installed."""
-    import redis
-    from rb import Cluster
-    from rb.ketama import Ketama
-    from rb.router import ConsistentHashingRouter, PartitionRouter
+    import redis  # noqa: PLC0415
+    from rb import Cluster  # noqa: PLC0415
+    from rb.ketama import Ketama  # noqa: PLC0415
+    from rb.router import ConsistentHashingRouter, PartitionRouter  # noqa: PLC0415
 
     kinds = make_keys()
     keys = [
@@ -106,10 +109,10 @@ def main() -> None:
     """Record in a fresh environment, and write the file."""
     with tempfile.TemporaryDirectory() as directory:
         venv.create(directory, with_pip=True)
-        python = next(Path(directory).glob("[bS][ic]*/python*"))
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        python = str(Path(directory) / ("Scripts" if os.name == "nt" else "bin") / "python")
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *REQUIREMENTS], check=True)
-        command = [str(python), str(Path(__file__).resolve()), "--inside"]
+        command = [python, str(Path(__file__).resolve()), "--inside"]
         recorded = subprocess.run(command, check=True, capture_output=True).stdout
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     TARGET.write_bytes(recorded)

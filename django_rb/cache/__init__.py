@@ -1,0 +1,6 @@
+"""The cache backend: CACHES["default"]["BACKEND"] = "django_rb.cache.RBCache"."""
+
+from .backend import RBCache
+from .serializers import JSONSerializer, MessagePackSerializer, PickleSerializer
+
+__all__ = ["JSONSerializer", "MessagePackSerializer", "PickleSerializer", "RBCache"]

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha1
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from hiredis import pack_command
 from redis.exceptions import NoScriptError
 
+from .encoding import PIECE_SIZE, Arg, Args, encode, encode_large, pack
 from .errors import NodeFailure, at_node
 from .exchange import Batch, Buffer, Exchange
-from .hashing import encode_key
 
 if TYPE_CHECKING:
     from .connections import Node
@@ -29,14 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Name = TypeVar("Name")
 
-Arg = bytes | str | int | float
-Args = tuple[Arg, ...]
 Outcome = tuple[T, list[NodeFailure]]
-
-# Commands are joined into pieces of about this many bytes; larger values are not copied.
-PIECE_SIZE = 65536
-
-_nothing = dict[str, None]().get  # called with a key, returns None
 
 
 class Cluster(Protocol):
@@ -61,46 +54,11 @@ class Script:
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
 
-def encode(commands: Iterable[Args]) -> Iterator[Buffer]:
-    """Yield the bytes of commands, in pieces of about PIECE_SIZE and large values uncopied."""
-    pieces: list[bytes] = []
-    size = 0
-    for args in commands:
-        if any(isinstance(arg, bytes | str) and len(arg) >= PIECE_SIZE for arg in args):
-            pieces.append(b"*%d\r\n" % len(args))
-            for arg in args:
-                data = encode_key(arg)
-                pieces.append(b"$%d\r\n" % len(data))
-                if len(data) >= PIECE_SIZE:
-                    yield b"".join(pieces)
-                    yield data
-                    pieces, size = [b"\r\n"], 0
-                else:
-                    pieces += [data, b"\r\n"]
-        else:
-            piece = pack_command(args)
-            pieces.append(piece)
-            size += len(piece)
-            if size >= PIECE_SIZE:
-                yield b"".join(pieces)
-                pieces, size = [], 0
-    if pieces:
-        yield b"".join(pieces)
-
-
 def _complete(exchanges: Sequence[Exchange]) -> Generator[Sequence[Exchange], None, None]:
     """Run exchanges until each has its replies, or an error that a second try cannot mend."""
     while exchanges:
         yield exchanges
         exchanges = [exchange for exchange in exchanges if exchange.stale]
-
-
-def _share_out(cluster: Cluster, keys: Sequence[bytes]) -> dict[int, list[bytes]]:
-    """Group keys by the node that owns them."""
-    shares: dict[int, list[bytes]] = defaultdict(list)
-    for owner, key in zip(cluster.router.get_hosts_for_keys(keys), keys, strict=True):
-        shares[owner].append(key)
-    return shares
 
 
 def _failure(
@@ -115,13 +73,10 @@ def _error_in(cluster: Cluster, exchange: Exchange) -> Exception | None:
         return exchange.error
     for reply in exchange.replies:
         if isinstance(reply, Exception):
-            return _named(cluster, exchange.host_id, reply)
+            address = cluster.nodes[exchange.host_id].address
+            reply.args = (at_node(reply, exchange.host_id, address),)
+            return reply
     return None
-
-
-def _named(cluster: Cluster, host_id: int, error: Exception) -> Exception:
-    error.args = (at_node(error, host_id, cluster.nodes[host_id].address),)
-    return error
 
 
 def find(
@@ -139,8 +94,7 @@ def find(
     for owner, key in zip(owners, keys, strict=True):
         shares[owner].append(key)
     exchanges = [
-        Exchange(owner, iter((pack_command((b"MGET", *share)),)), 1)
-        for owner, share in shares.items()
+        Exchange(owner, iter((pack((b"MGET", *share)),)), 1) for owner, share in shares.items()
     ]
     yield from _complete(exchanges)
     failures: list[NodeFailure] = []
@@ -185,26 +139,42 @@ def store(
     yield from _complete(exchanges)
     failures: list[NodeFailure] = []
     for exchange in exchanges:
-        replies = exchange.replies
-        share = shares[exchange.host_id]
-        if replies.count(b"OK") == len(share):
-            continue
-        error = _error_in(cluster, exchange)
-        assert error is not None
-        unanswered = [NO_ANSWER] * (len(share) - len(replies))
-        lost = [key for (key, _), reply in zip(share, replies + unanswered, strict=True)
-                if reply != b"OK"]
+        replies, share = exchange.replies, shares[exchange.host_id]
+        error = exchange.error
+        if error is None:
+            if replies.count(b"OK") == len(share):
+                continue
+            error = _error_in(cluster, exchange)
+            assert error is not None
+        answers = chain(replies, repeat(None))
+        lost = [key for (key, _), reply in zip(share, answers, strict=False) if reply != b"OK"]
         failures.append(_failure(cluster, exchange.host_id, error, lost))
     return None, failures
-
-
-NO_ANSWER = object()
 
 
 def _encode_sets(
     share: list[tuple[bytes, T]], encode_value: Callable[[T], bytes | int], options: Args
 ) -> Iterator[Buffer]:
-    return encode((b"SET", key, encode_value(value), *options) for key, value in share)
+    """Yield the bytes of many SETs, in pieces of about PIECE_SIZE. A hot loop."""
+    piece_size = PIECE_SIZE
+    pieces: list[bytes] = []
+    size = 0
+    for key, value in share:
+        data = encode_value(value)
+        if type(data) is bytes:
+            size += len(data)
+            if size >= piece_size:
+                if pieces:
+                    yield b"".join(pieces)
+                    pieces = []
+                size = len(data)
+                if size >= piece_size:
+                    yield from encode_large((b"SET", key, data, *options))
+                    size = 0
+                    continue
+        pieces.append(pack((b"SET", key, data, *options)))
+    if pieces:
+        yield b"".join(pieces)
 
 
 def count(cluster: Cluster, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome[int]]:
@@ -212,33 +182,68 @@ def count(cluster: Cluster, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome
 
     Returns the sum over the nodes.
     """
-    shares = _share_out(cluster, keys)
+    shares: dict[int, list[bytes]] = defaultdict(list)
+    for owner, key in zip(cluster.router.get_hosts_for_keys(keys), keys, strict=True):
+        shares[owner].append(key)
     exchanges = [
-        Exchange(owner, iter((pack_command((name, *share)),)), 1)
-        for owner, share in shares.items()
+        Exchange(owner, iter((pack((name, *share)),)), 1) for owner, share in shares.items()
     ]
     yield from _complete(exchanges)
-    total = 0
+    replies, failures = _collect(cluster, exchanges, shares)
+    return sum(replies.values()), failures
+
+
+def call(cluster: Cluster, key: bytes, *args: Arg) -> Batch[Outcome[Any]]:
+    """Run one command where `key` lives; return its reply, None where it failed."""
+    replies, failures = yield from pipeline(cluster, key, args)
+    return replies[0], failures
+
+
+def pipeline(cluster: Cluster, key: bytes, *commands: Args) -> Batch[Outcome[list[Any]]]:
+    """Run commands where `key` lives, in one go.
+
+    Returns their replies; all are None where one of them failed.
+    """
+    exchange = Exchange(cluster.router.get_host_for_key(key), encode(*commands), len(commands))
+    yield from _complete((exchange,))
+    error = _error_in(cluster, exchange)
+    if error is None:
+        return exchange.replies, []
+    return [None] * len(commands), [_failure(cluster, exchange.host_id, error, (key,))]
+
+
+def run_script(cluster: Cluster, key: bytes, script: Script, *args: Arg) -> Batch[Outcome[Any]]:
+    """Run a script on one key where it lives; return its reply, None where it failed."""
+    outcome = yield from call(cluster, key, b"EVALSHA", script.sha, 1, key, *args)
+    _, failures = outcome
+    if failures and isinstance(failures[0].error, NoScriptError):
+        outcome = yield from call(cluster, key, b"EVAL", script.source, 1, key, *args)
+    return outcome
+
+
+def call_nodes(
+    cluster: Cluster, commands: Mapping[int, Args]
+) -> Batch[Outcome[dict[int, Any]]]:
+    """Run one command per node, given as ``{host id: command}``.
+
+    Returns ``{host id: reply}`` for the nodes that answered.
+    """
+    exchanges = [Exchange(host_id, encode(args), 1) for host_id, args in commands.items()]
+    yield from _complete(exchanges)
+    return _collect(cluster, exchanges, {})
+
+
+def _collect(
+    cluster: Cluster, exchanges: Sequence[Exchange], shares: Mapping[int, Sequence[bytes]]
+) -> Outcome[dict[int, Any]]:
+    """Return the only reply of each exchange by host id, and what failed."""
+    replies: dict[int, Any] = {}
     failures: list[NodeFailure] = []
     for exchange in exchanges:
+        host_id = exchange.host_id
         error = _error_in(cluster, exchange)
         if error is None:
-            total += exchange.replies[0]
+            replies[host_id] = exchange.replies[0]
         else:
-            owner = exchange.host_id
-            failures.append(_failure(cluster, owner, error, shares[owner]))
-    return total, failures
-
-
-def call(cluster: Cluster, key: bytes, *commands: Args) -> Batch[Outcome[Any]]:
-    """Run commands where `key` lives; return the last one's reply, None where it failed."""
-    host_id = cluster.router.get_host_for_key(key)
-    exchange = Exchange(host_id, encode(commands), len(commands))
-    yield from _complete((exchange,))
-    reply = exchange.replies[-1] if exchange.replies else None
-    if exchange.error is None and not isinstance(reply, Exception):
-        return reply, []
-    ...
-
-
-def call_each(cluster, host_ids, args): ...
+            failures.append(_failure(cluster, host_id, error, shares.get(host_id, ())))
+    return replies, failures

@@ -196,6 +196,7 @@ class Node:
         self._kwargs = {**kwargs, **info.connection_kwargs}
         self.socket_timeout: float | None = self._kwargs["socket_timeout"]
         self.socket_connect_timeout: float | None = self._kwargs["socket_connect_timeout"]
+        self.has_pushes = str(self._kwargs["protocol"]) == "3"
         self._idle: list[Connection] = []
         # Weak, so that a connection whose owner was interrupted is closed all the same.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -253,7 +254,7 @@ class Node:
         try:
             redis_connection = self.info.connection_class(**self._kwargs)
             try:
-                redis_connection.connect()
+                redis_connection.connect()  # type: ignore[no-untyped-call]
             except redis.RedisError as error:
                 error.args = (at_node(error, self.host_id, self.address),)
                 raise

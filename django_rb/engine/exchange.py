@@ -47,7 +47,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_count", "_pieces", "error", "host_id", "out", "reader", "replies", "stale", "untouched",
+        "_count", "_has_pushes", "_pieces", "_reader", "error", "host_id", "out", "replies",
+        "stale", "untouched",
     )  # fmt: skip
 
     def __init__(self, host_id: int, pieces: Iterator[Buffer], count: int) -> None:
@@ -59,11 +60,14 @@ class Exchange:
         self.error: Exception | None = None
         self.stale = False
         self.untouched = True
-        self.reader: Reader = None
 
-    def begin(self, reader: Reader) -> None:
-        """Take the reader of the connection that this exchange runs on."""
-        self.reader = reader
+    def begin(self, reader: Reader, *, has_pushes: bool = False) -> None:
+        """Take the reader of the connection that this exchange runs on.
+
+        On a RESP3 connection (`has_pushes`) a node may say things that answer nothing.
+        """
+        self._reader = reader
+        self._has_pushes = has_pushes
         self.error = None
         self.stale = False
 
@@ -77,20 +81,18 @@ class Exchange:
         else:
             self.out = memoryview(out)[size:]
 
-    def feed(self, data: Buffer) -> bool:
+    def feed(self, data: bytes) -> bool:
         """Read what the node sent; return whether all replies are here.
 
         Raises:
             ProtocolError: this is not RESP, or more than was asked for.
         """
-        reader, replies = self.reader, self.replies
+        reader, replies = self._reader, self.replies
         try:
             reader.feed(data)
-            reply = reader.gets()
-            while reply is not NO_REPLY:
-                if type(reply) is not PushNotification:
-                    replies.append(reply)
-                reply = reader.gets()
+            replies.extend(iter(reader.gets, NO_REPLY))
+            if self._has_pushes:
+                replies[:] = [r for r in replies if type(r) is not PushNotification]
         except HiredisProtocolError as error:
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
         missing = self._count - len(replies)

@@ -133,7 +133,9 @@ class HostInfo:
         return kwargs
 
 
-def parse_hosts(hosts: object, defaults: Mapping[str, Any] | None = None) -> dict[int, HostInfo]:
+def parse_hosts(
+    hosts: object, defaults: Mapping[str, Any] | None = None
+) -> dict[int, HostInfo]:
     """Return the nodes of a cluster by host id.
 
     Args:
@@ -252,11 +254,11 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
             path,
         )
     try:
-        options: dict[str, Any] = dict(parse_url(url))
+        options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
         # redis-py reads only a whole number there and passes over anything else.
         database = url.partition("://")[2].partition("?")[0].partition("/")[2]
         if not url.startswith("unix://") and database and not database.strip("/").isdigit():
-            raise ValueError(f"{database!r} is not a database number")  # noqa: TRY301
+            raise ValueError(f"{database!r} is not a database number")
     except ValueError as error:
         raise BadHostSetup(
             f"{_masked_url(url)} cannot be read: {error}. "
@@ -289,9 +291,7 @@ def _check_options(
     for name, value in options.items():
         where = (*path, str(name))
         if name not in names:
-            raise BadHostSetup(
-                f"Unknown option {name!r}. {did_you_mean(name, names)}", where
-            )
+            raise BadHostSetup(f"Unknown option {name!r}. {did_you_mean(name, names)}", where)
         if name in _INTEGERS:
             low, high = _INTEGERS[name]
             if type(value) is not int or value < low or (high and value > high):

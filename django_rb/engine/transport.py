@@ -113,7 +113,7 @@ class _Round:
         """Put an exchange on its connection and send what goes out without waiting."""
         line = _Line(exchange, connection)
         self._lines[connection.fd] = line
-        exchange.begin(connection.reader)
+        exchange.begin(connection.reader, has_pushes=connection.node.has_pushes)
         try:
             self._send(line)
         except OSError as error:
@@ -124,8 +124,8 @@ class _Round:
         lines, openings = self._lines, self._openings
         poller = self._poller = self._make_poller()
         now = monotonic()
-        for line in lines.values():
-            line.expires = now + line.patience
+        for waiting in lines.values():
+            waiting.expires = now + waiting.patience
         wake_at = self._next_expiry()  # never later than the first expiry
         while lines or (openings is not None and openings.pending):
             pause = None if wake_at == FOREVER else max(0.0, wake_at - now) * 1000
@@ -275,7 +275,10 @@ class _Openings:
         self.fd = self._bell.fileno()
         for number, (_, node) in enumerate(missing):
             thread = threading.Thread(
-                target=self._open, args=(number, node), name=f"rb-open-{node.host_id}", daemon=True
+                target=self._open,
+                args=(number, node),
+                name=f"rb-open-{node.host_id}",
+                daemon=True,
             )
             try:
                 thread.start()

@@ -22,9 +22,7 @@ SOCKET_SECONDS = 10.0
 STOP_SECONDS = 10.0
 # LocalNodes depends on these: the log level among them, as the log tells when a server
 # is ready.
-OWN_OPTIONS = frozenset(
-    "bind daemonize dir logfile loglevel pidfile port supervised unixsocket".split()
-)
+OWN_OPTIONS = {"bind", "daemonize", "dir", "logfile", "loglevel", "port", "unixsocket"}
 
 Options = Mapping[str, str | Sequence[str]] | Iterable[tuple[str, str | Sequence[str]]]
 
@@ -73,7 +71,7 @@ class LocalNodes:
             words = [value] if isinstance(value, str) else list(value)
             self._options += [f"--{name}", *words]
             if name.lower() == "requirepass":
-                self._password = words[0] or None
+                self._password = "".join(words) or None
         self._supervisor: _Supervisor | None = None
         self._server = ""
         self._addresses: list[dict[str, Any]] = []
@@ -190,9 +188,9 @@ class LocalNodes:
         states = self.states()
         if paused := [host_id for host_id, state in states.items() if state == "paused"]:
             raise NodesError(f"Nodes {paused} are paused; resume them before flush().")
-        request = _encode("FLUSHALL")
-        if self._password is not None:
-            request = _encode("AUTH", self._password) + request
+        commands = [["AUTH", self._password]] if self._password else []
+        commands.append(["FLUSHALL"])
+        request = b"".join(_encode(*command) for command in commands)
         with contextlib.ExitStack() as stack:
             replies = {}
             for host_id, state in states.items():
@@ -201,7 +199,7 @@ class LocalNodes:
                     node.sendall(request)
                     replies[host_id] = stack.enter_context(node.makefile("rb"))
             for host_id, reply in replies.items():
-                lines = [reply.readline() for _ in range(request.count(b"*"))]
+                lines = [reply.readline() for _ in commands]
                 if not lines[-1].startswith(b"+OK"):
                     said = lines[-1].decode(errors="replace").strip()
                     raise NodesError(f"Node {host_id} could not be flushed: {said!r}")
@@ -233,10 +231,8 @@ def _connect(address: dict[str, Any]) -> socket.socket:
 
 
 def _encode(*words: str) -> bytes:
-    parts = [b"*%d\r\n" % len(words)]
-    for word in map(str.encode, words):
-        parts.append(b"$%d\r\n%s\r\n" % (len(word), word))
-    return b"".join(parts)
+    parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in map(str.encode, words)]
+    return b"*%d\r\n" % len(words) + b"".join(parts)
 
 
 class _Supervisor:
@@ -262,19 +258,23 @@ class _Supervisor:
             raise
         _supervisors.add(self)
 
-    def ask(self, do: str, **details: Any) -> Any:  # noqa: ANN401 (JSON)
+    def ask(self, do: str, **details: Any) -> Any:
         """Return the answer to a request, or raise NodesError with the reason."""
         if self.owner != os.getpid():
             raise NodesError("The nodes belong to the process that started them.")
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
         request = json.dumps({"do": do, **details}).encode() + b"\n"
         with self.lock:
             try:
-                self.process.stdin.write(request)
-                answer = self.process.stdout.readline()
-            except BrokenPipeError:
+                stdin.write(request)
+                answer = stdout.readline()
+            except (BrokenPipeError, ValueError):  # ValueError: closed at this end
                 answer = b""
+            except BaseException:
+                self.stop()  # or the next to ask would read this answer
+                raise
         if not answer:
             raise NodesError("The supervisor of the nodes has ended, and the nodes with it.")
         said = json.loads(answer)
@@ -314,4 +314,5 @@ def _after_fork() -> None:
         supervisor.leave_to_parent()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows, where this can at least be imported
+    os.register_at_fork(after_in_child=_after_fork)

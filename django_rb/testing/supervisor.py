@@ -31,7 +31,7 @@ LOG_LINES = 20
 PR_SET_PDEATHSIG = 1
 
 
-class Failure(Exception):  # noqa: N818 (told to the parent, who raises NodesError)
+class Failure(Exception):
     """A request that could not be fulfilled; its text goes to the parent."""
 
 
@@ -210,7 +210,7 @@ class Supervisor:
         except (Failure, OSError) as error:
             return {"error": str(error)}
 
-    def fulfil(self, do: str, node: int = 0, **details: Any) -> Any:  # noqa: ANN401
+    def fulfil(self, do: str, node: int = 0, **details: Any) -> Any:
         """Do as asked and return the answer."""
         if do == "start":
             return self.start(**details)

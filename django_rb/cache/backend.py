@@ -1,0 +1,321 @@
+"""RBCache: Django's cache API over the nodes of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+from redis.lock import Lock
+
+from .. import conf
+from ..engine import BadHostSetup, Cluster
+from ..engine.exchange import Batch
+from ..engine.hosts import check_seconds, did_you_mean
+from ..registry import clusters
+from .codec import Codec
+from .compressors import get_compressor
+from .keys import Keys
+from .operations import Operations, milliseconds
+from .serializers import get_serializer
+
+T = TypeVar("T")
+
+OPTIONS = (
+    "COMPRESSOR",
+    "COMPRESS_MIN_BYTES",
+    "CULL_FREQUENCY",  # Django's own; the server evicts by its maxmemory-policy
+    "DEADLINE",
+    "MAX_ENTRIES",  # likewise
+    "ON_NODE_ERROR",
+    "REVERSE_KEY_FUNCTION",
+    "SERIALIZER",
+)
+ON_NODE_ERROR = ("raise", "miss")
+DEFAULT_COMPRESS_MIN_BYTES = 1024
+PAGE_SIZE = 1000
+
+
+class RBCache(BaseCache):
+    """A cache on the nodes of one cluster; multi-key calls ask every node at once.
+
+    CACHES = {
+        "default": {
+            "BACKEND": "django_rb.cache.RBCache",
+            "LOCATION": "default",  # an alias in settings.RB_CLUSTERS
+        },
+    }
+
+    Args:
+        location: the alias; "default" where it is empty.
+        params: the cache's settings.
+
+    Raises:
+        ImproperlyConfigured: naming the setting, the value and the way out.
+    """
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        timeout = params.get("timeout", params.get("TIMEOUT", 300))
+        if isinstance(timeout, float):  # Django cuts fractions of a second off
+            self.default_timeout = timeout
+        self._alias = location or "default"
+        conf.check_alias(self._alias, "the LOCATION of a cache")
+        options = dict(params.get("OPTIONS") or {})
+        for name in options:
+            if name not in OPTIONS:
+                raise ImproperlyConfigured(
+                    f"OPTIONS[{name!r}] of a cache is unknown. {did_you_mean(name, OPTIONS)}"
+                )
+        self._raises = _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise"
+        self._deadline = _seconds(options, "DEADLINE")
+        compressor = options.get("COMPRESSOR")
+        self._codec = Codec(
+            get_serializer(options.get("SERIALIZER", "pickle")),
+            None if compressor is None else get_compressor(compressor),
+            _size(options, "COMPRESS_MIN_BYTES", DEFAULT_COMPRESS_MIN_BYTES),
+        )
+        self._keys = Keys(self, _function(options, "REVERSE_KEY_FUNCTION"))
+        self._operations: Operations | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster the cache lives on."""
+        return clusters[self._alias]
+
+    @property
+    def _ops(self) -> Operations:
+        cluster = clusters[self._alias]
+        ops = self._operations
+        if ops is None or ops.cluster is not cluster:  # the settings may change in tests
+            ops = Operations(cluster, self._keys, self._codec, raises=self._raises)
+            self._operations = ops
+        return ops
+
+    def _run(self, operation: Batch[T]) -> T:
+        return self.cluster.run(operation, self._deadline)
+
+    def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> int | None:
+        """Return a timeout in milliseconds: None for ever, 0 for already expired."""
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        return None if timeout is None else milliseconds(timeout)
+
+    # Django's cache API.
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        """Return the value of a key, or `default`."""
+        return self._run(self._ops.get(key, default, version))
+
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        """Return ``{key: value}`` for the keys that exist: one MGET per node, all at once."""
+        return self._run(self._ops.get_many(_collection(keys), version))
+
+    def set(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        """Store a value for `timeout` seconds, None for ever."""
+        expiry = self.get_backend_timeout(timeout)
+        self._run(self._ops.set(key, value, expiry, version))
+
+    def set_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        """Store ``{key: value}``: one pipeline per node, all at once.
+
+        Returns the keys that could not be stored.
+        """
+        return self._run(self._ops.set_many(data, self.get_backend_timeout(timeout), version))
+
+    def add(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """Store a value unless the key exists; return whether it was stored."""
+        expiry = self.get_backend_timeout(timeout)
+        return self._run(self._ops.add(key, value, expiry, version))
+
+    def touch(
+        self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """Give a key a new timeout; return whether the key exists."""
+        return self._run(self._ops.touch(key, self.get_backend_timeout(timeout), version))
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        """Delete a key; return whether it existed."""
+        return self._run(self._ops.delete(key, version))
+
+    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        """Delete keys: one UNLINK per node, all at once."""
+        self._run(self._ops.delete_many(_collection(keys), version))
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        """Return whether a key exists."""
+        return self._run(self._ops.has_key(key, version))
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Add to an integer in one step on its node; its expiry stays as it is.
+
+        Raises:
+            ValueError: the key does not exist, or is no integer of 64 bits.
+        """
+        return self._run(self._ops.incr(key, delta, version))
+
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Move a value to its version plus `delta`, keeping its expiry; return the new version.
+
+        Raises:
+            ValueError: the key does not exist in that version.
+        """
+        version = self.version if version is None else version
+        return self._run(self._ops.incr_version(key, delta, version))
+
+    def clear(self) -> bool:  # type: ignore[override]
+        """Empty the configured database of every node, other caches' keys there included."""
+        return self._run(self._ops.clear())
+
+    # Beyond Django, under django-redis's names.
+
+    def ttl(self, key: Any, version: int | None = None) -> int | None:
+        """Return the seconds a key has left: None for ever, 0 where it does not exist."""
+        return _time_left(self._run(self._ops.ask(b"TTL", key, version)))
+
+    def pttl(self, key: Any, version: int | None = None) -> int | None:
+        """Return the milliseconds a key has left: None for ever, 0 where it does not exist."""
+        return _time_left(self._run(self._ops.ask(b"PTTL", key, version)))
+
+    def expire(self, key: Any, timeout: float, version: int | None = None) -> bool:
+        """Let a key expire in `timeout` seconds; return whether it exists."""
+        return bool(self._run(self._ops.ask(b"PEXPIRE", key, version, milliseconds(timeout))))
+
+    def pexpire(self, key: Any, timeout: int, version: int | None = None) -> bool:
+        """Let a key expire in `timeout` milliseconds; return whether it exists."""
+        return bool(self._run(self._ops.ask(b"PEXPIRE", key, version, int(timeout))))
+
+    def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """Let a key expire at a time: a datetime or Unix seconds; return whether it exists."""
+        seconds = when.timestamp() if isinstance(when, datetime) else when
+        return bool(self._run(self._ops.ask(b"PEXPIREAT", key, version, round(seconds * 1000))))
+
+    def persist(self, key: Any, version: int | None = None) -> bool:
+        """Take a key's expiry away; return whether it had one."""
+        return bool(self._run(self._ops.ask(b"PERSIST", key, version)))
+
+    def keys(self, pattern: str = "*", version: int | None = None) -> list[str]:
+        """Return the cache's keys of one version that match a glob pattern, in no order."""
+        return list(dict.fromkeys(self.iter_keys(pattern, version=version)))
+
+    def iter_keys(
+        self, pattern: str = "*", itersize: int = PAGE_SIZE, version: int | None = None
+    ) -> Iterator[str]:
+        """Yield the keys that match a glob pattern, page by page from all nodes at once.
+
+        A key may come twice, as with SCAN. `itersize` is how many keys a node looks at for
+        one page.
+        """
+        ops = self._ops
+        cursors = ops.first_cursors()
+        while cursors:
+            cursors, pages = self._run(ops.scan(cursors, pattern, version, itersize))
+            for page in pages.values():
+                for key in page:
+                    yield self._keys.reverse(key, version)
+
+    def delete_pattern(
+        self, pattern: str, version: int | None = None, itersize: int = PAGE_SIZE
+    ) -> int:
+        """Delete the keys of one version that match a glob pattern; return how many."""
+        return self._run(self._ops.delete_pattern(pattern, version, itersize))
+
+    def lock(
+        self,
+        key: Any,
+        version: int | None = None,
+        timeout: float | None = None,
+        sleep: float = 0.1,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        thread_local: bool = True,
+    ) -> Lock:
+        """Return a redis-py lock on the node that owns the name.
+
+        with cache.lock("report", timeout=30):
+            …
+
+        Args:
+            timeout: seconds after which the lock ends by itself, None for never.
+            sleep: seconds between two tries to get it.
+            blocking: whether to wait for it.
+            blocking_timeout: seconds to wait at most, None without limit.
+        """
+        made = self._keys.make(key, version)
+        lock: Lock = self.cluster.get_local_client_for_key(made).lock(
+            made.decode(),
+            timeout=timeout,
+            sleep=sleep,
+            blocking=blocking,
+            blocking_timeout=blocking_timeout,
+            thread_local=thread_local,
+        )
+        return lock
+
+
+def _collection(keys: Iterable[Any]) -> Collection[Any]:
+    return keys if isinstance(keys, Collection) else list(keys)
+
+
+def _time_left(reply: int | None) -> int | None:
+    """Return what TTL and PTTL mean: -1 is for ever, -2 says that there is no such key."""
+    if reply == -1:
+        return None
+    return max(0, reply or 0)
+
+
+def _choice(options: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    choice = options.get(name, choices[0])
+    if choice not in choices:
+        raise ImproperlyConfigured(
+            f"OPTIONS[{name!r}] of a cache is {choice!r}. "
+            f"Choose one of {', '.join(map(repr, choices))}."
+        )
+    return str(choice)
+
+
+def _seconds(options: Mapping[str, Any], name: str) -> float | None:
+    try:
+        check_seconds(options.get(name), ())
+    except BadHostSetup as error:
+        raise ImproperlyConfigured(f"OPTIONS[{name!r}] of a cache: {error}") from None
+    seconds: float | None = options.get(name)
+    return seconds
+
+
+def _size(options: Mapping[str, Any], name: str, default: int) -> int:
+    size = options.get(name, default)
+    if type(size) is not int or size < 0:
+        raise ImproperlyConfigured(
+            f"OPTIONS[{name!r}] of a cache is {size!r}. Give a number of bytes, 0 or more."
+        )
+    return size
+
+
+def _function(options: Mapping[str, Any], name: str) -> Callable[[str], str] | None:
+    function = options.get(name)
+    if isinstance(function, str):
+        try:
+            function = import_string(function)
+        except ImportError as error:
+            raise ImproperlyConfigured(
+                f"OPTIONS[{name!r}] of a cache: {options[name]!r} does not import: {error}. "
+                "Give the dotted path of a function."
+            ) from error
+    if function is not None and not callable(function):
+        raise ImproperlyConfigured(
+            f"OPTIONS[{name!r}] of a cache is {function!r}. Give a function or its dotted path."
+        )
+    return function

@@ -1,0 +1,94 @@
+"""The stored form of values.
+
+By default the same bytes as Django's RedisCache: an integer as its digits, so that the
+server can count with it, anything else as its serializer writes it. A value that was
+compressed, or that could be taken for something else, is framed:
+
+    0xC1, one byte that names the form, the data
+
+0xC1 begins no pickle of protocol 2 or later, no JSON and no other UTF-8, and MessagePack
+leaves it unused. So framed and plain values are told apart when read, whatever the
+settings are by then, and compression can be switched on and off in a rolling deploy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .compressors import Compressor, get_compressor_by_code
+from .serializers import Serializer
+
+_FRAME = 0xC1
+_AS_IS = ord("0")
+_PICKLE = 0x80  # the first byte of every pickle of protocol 2 or later
+_INTEGER = frozenset(b"-0123456789")
+
+
+class Codec:
+    """Turns values into what is stored, and back.
+
+    Args:
+        serializer: for everything but integers.
+        compressor: for what is at least `min_bytes` long once serialized.
+        min_bytes: bytes.
+    """
+
+    def __init__(
+        self, serializer: Serializer, compressor: Compressor | None = None, min_bytes: int = 0
+    ) -> None:
+        self._dumps = serializer.dumps
+        self._loads = serializer.loads
+        self._compressor = compressor
+        self._min_bytes = min_bytes
+
+    def encode(self, value: Any) -> bytes | int:
+        """Return what is stored for a value."""
+        if type(value) is int:  # not bool, nor any other child of int
+            return value
+        data = self._dumps(value)
+        if self._compressor is not None and len(data) >= self._min_bytes:
+            packed = self._compressor.compress(data)
+            if len(packed) + 2 < len(data):
+                return bytes((_FRAME, self._compressor.code)) + packed
+        # Every pickle takes this way out.
+        if data[:1] > b"9" and data[0] != _FRAME:
+            return data
+        return self._framed_if_ambiguous(data)
+
+    def decode(self, data: bytes) -> Any:
+        """Return the value that was stored.
+
+        Raises whatever the serializer raises for bytes that it did not write.
+        """
+        first = data[0] if data else 0
+        if first == _PICKLE:
+            return self._loads(data)
+        if first in _INTEGER:
+            try:
+                return int(data)
+            except ValueError:
+                return self._loads(data)
+        if first == _FRAME and len(data) > 1:
+            return self._loads(self._unframed(data))
+        return self._loads(data)
+
+    @staticmethod
+    def _framed_if_ambiguous(data: bytes) -> bytes:
+        """Frame bytes that would be read as an integer or as a frame."""
+        if data[:1] == bytes((_FRAME,)):
+            return bytes((_FRAME, _AS_IS)) + data
+        if data and data[0] in _INTEGER:
+            try:
+                int(data)
+            except ValueError:
+                return data
+            return bytes((_FRAME, _AS_IS)) + data
+        return data
+
+    @staticmethod
+    def _unframed(data: bytes) -> bytes:
+        code = data[1]
+        if code == _AS_IS:
+            return data[2:]
+        compressor = get_compressor_by_code(code)
+        return data if compressor is None else compressor.decompress(data[2:])

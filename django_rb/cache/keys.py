@@ -1,0 +1,107 @@
+"""Cache keys: made in one pass, checked once per batch, and found again by pattern."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from django.core.cache.backends.base import BaseCache, default_key_func
+from django.core.exceptions import ImproperlyConfigured
+
+# What memcached cannot take in a key, and Django warns about.
+_NOT_PORTABLE = re.compile(r"[\x00-\x20\x7f]")
+_MAX_LENGTH = 250
+_GLOB = re.compile(r"([*?\[\]\\^-])")
+
+
+class Keys:
+    """Makes and validates the keys of one cache, as its make_key() and validate_key() do.
+
+    The prefix and the version are joined once for a batch, and a batch is looked at as a
+    whole; only where something is amiss, or where a subclass has its own ideas, are its
+    keys taken one by one.
+    """
+
+    def __init__(self, cache: BaseCache, reverse: Callable[[str], str] | None = None) -> None:
+        self._cache = cache
+        self._reverse = reverse
+        kind = type(cache)
+        self._has_own_make = kind.make_key is not BaseCache.make_key
+        self._has_own_validate = kind.validate_key is not BaseCache.validate_key
+        if kind.make_and_validate_key is not BaseCache.make_and_validate_key:
+            self._has_own_make = self._has_own_validate = True
+
+    def make(self, key: object, version: int | None) -> bytes:
+        """Return one key as it is sent; warns as Django does where it is not portable."""
+        cache = self._cache
+        if self._has_own_validate:
+            return _as_bytes(cache.make_and_validate_key(key, version=version))
+        prefix = self._prefix(version)
+        made = str(cache.make_key(key, version=version)) if prefix is None else f"{prefix}{key}"
+        if len(made) > _MAX_LENGTH or _has_unportable(made):
+            cache.validate_key(made)
+        return made.encode()
+
+    def make_many(self, keys: Iterable[object], version: int | None) -> list[bytes]:
+        """Return keys as they are sent; warns as Django does where they are not portable."""
+        cache = self._cache
+        if self._has_own_validate:
+            return [
+                _as_bytes(cache.make_and_validate_key(key, version=version)) for key in keys
+            ]
+        prefix = self._prefix(version)
+        if prefix is None:
+            made = [str(cache.make_key(key, version=version)) for key in keys]
+        else:
+            made = [f"{prefix}{key}" for key in keys]
+        joined = "".join(made)
+        too_long = len(joined) > _MAX_LENGTH and max(map(len, made)) > _MAX_LENGTH
+        if too_long or _has_unportable(joined):
+            for key in made:
+                cache.validate_key(key)
+        return [key.encode() for key in made]
+
+    def pattern(self, pattern: str, version: int | None) -> bytes:
+        """Return a glob pattern for SCAN that finds this cache's keys of one version."""
+        cache = self._cache
+        version = cache.version if version is None else version
+        prefix = self._prefix(version)
+        if prefix is not None:
+            return (_GLOB.sub(r"\\\1", prefix) + pattern).encode()
+        escaped = _GLOB.sub(r"\\\1", str(cache.key_prefix))
+        return str(cache.key_func(pattern, escaped, version)).encode()
+
+    def reverse(self, made: bytes, version: int | None) -> str:
+        """Return the key that the cache's user knows for a key as it is stored.
+
+        Raises:
+            ImproperlyConfigured: the cache has a KEY_FUNCTION and no REVERSE_KEY_FUNCTION.
+        """
+        key = made.decode(errors="surrogateescape")
+        if self._reverse is not None:
+            return self._reverse(key)
+        prefix = self._prefix(version)
+        if prefix is None:
+            raise ImproperlyConfigured(
+                "A cache with a KEY_FUNCTION cannot list its keys unless "
+                "OPTIONS['REVERSE_KEY_FUNCTION'] turns a stored key back into the "
+                "cache's own: a function of one argument, or the dotted path of one."
+            )
+        return key.removeprefix(prefix)
+
+    def _prefix(self, version: int | None) -> str | None:
+        """Return what precedes every key, None where a function of the site's own says."""
+        cache = self._cache
+        if self._has_own_make or cache.key_func is not default_key_func:
+            return None
+        return f"{cache.key_prefix}:{cache.version if version is None else version}:"
+
+
+def _has_unportable(text: str) -> bool:
+    # Printable characters other than the space are all portable, and quickly recognised;
+    # the search is for the few texts that have others.
+    return (" " in text or not text.isprintable()) and bool(_NOT_PORTABLE.search(text))
+
+
+def _as_bytes(key: object) -> bytes:
+    return key if isinstance(key, bytes) else str(key).encode()

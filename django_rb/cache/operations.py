@@ -1,0 +1,296 @@
+"""What each cache operation asks of the nodes, and what it makes of their answers.
+
+Every operation is a generator of the engine's rounds (see `django_rb.engine.batch`): it
+does no I/O, so one text serves whichever transport drives it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from operator import index
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from ..engine import Cluster, NodeFailure
+from ..engine.batch import (
+    Script,
+    call,
+    call_nodes,
+    count,
+    find,
+    pipeline,
+    run_script,
+    store,
+)
+from ..engine.encoding import Args
+from ..engine.errors import first_error
+from ..engine.exchange import Batch
+from .codec import Codec
+from .keys import Keys
+
+logger = logging.getLogger("django_rb.cache")
+
+# Adds only to what exists, in one step, and leaves the expiry as it is.
+_INCR = Script(
+    "if redis.call('EXISTS', KEYS[1]) == 0 then return false end "
+    "return redis.call('INCRBY', KEYS[1], ARGV[1])"
+)
+
+Cursors = dict[int, bytes]
+
+
+class Operations:
+    """The operations of one cache on one cluster.
+
+    Args:
+        cluster: the cluster.
+        keys: makes the cache's keys.
+        codec: the stored form of its values.
+        raises: whether a node's failure is raised once the others are done; if not, it is
+            logged, and what the node should have said counts as a miss.
+    """
+
+    def __init__(self, cluster: Cluster, keys: Keys, codec: Codec, *, raises: bool) -> None:
+        self.cluster = cluster
+        self._keys = keys
+        self._codec = codec
+        self._raises = raises
+
+    # Timeouts are in milliseconds here: None for ever, 0 for already expired.
+
+    def get(self, key: object, default: Any, version: int | None) -> Batch[Any]:
+        made = self._keys.make(key, version)
+        data, failures = yield from call(self.cluster, made, b"GET", made)
+        if failures:
+            self._settle(failures)
+        return default if data is None else self._codec.decode(data)
+
+    def get_many(self, keys: Collection[Any], version: int | None) -> Batch[dict[Any, Any]]:
+        if not keys:
+            return {}
+        made = self._keys.make_many(keys, version)
+        found, failures = yield from find(self.cluster, made, keys, self._codec.decode)
+        if failures:
+            self._settle(failures)
+        return found
+
+    def set(
+        self, key: object, value: Any, timeout: int | None, version: int | None
+    ) -> Batch[None]:
+        if timeout == 0:
+            yield from self.delete(key, version)
+            return
+        made = self._keys.make(key, version)
+        _, failures = yield from call(
+            self.cluster, made, b"SET", made, self._codec.encode(value), *_expiry(timeout)
+        )
+        if failures:
+            self._settle(failures)
+
+    def set_many(
+        self, data: Mapping[Any, Any], timeout: int | None, version: int | None
+    ) -> Batch[list[Any]]:
+        """Return the keys that could not be stored."""
+        if not data:
+            return []
+        made = self._keys.make_many(data, version)
+        if timeout == 0:
+            _, failures = yield from count(self.cluster, b"UNLINK", made)
+        else:
+            _, failures = yield from store(
+                self.cluster, made, data.values(), self._codec.encode, _expiry(timeout)
+            )
+        if not failures:
+            return []
+        self._settle(failures)
+        lost = {key for failure in failures for key in failure.keys}
+        return [key for key, sent in zip(data, made, strict=True) if sent in lost]
+
+    def add(
+        self, key: object, value: Any, timeout: int | None, version: int | None
+    ) -> Batch[bool]:
+        if timeout == 0:  # it would be gone at once: only the answer is left to give
+            exists = yield from self.has_key(key, version)
+            return not exists
+        made = self._keys.make(key, version)
+        stored, failures = yield from call(
+            self.cluster,
+            made,
+            b"SET",
+            made,
+            self._codec.encode(value),
+            *_expiry(timeout),
+            b"NX",
+        )
+        if failures:
+            self._settle(failures)
+        return stored is not None
+
+    def touch(self, key: object, timeout: int | None, version: int | None) -> Batch[bool]:
+        if timeout == 0:
+            deleted = yield from self.delete(key, version)
+            return deleted
+        made = self._keys.make(key, version)
+        if timeout is None:  # PERSIST alone says 0 for a key that had no expiry to lose
+            commands: tuple[Args, ...] = ((b"PERSIST", made), (b"EXISTS", made))
+        else:
+            commands = ((b"PEXPIRE", made, timeout),)
+        replies, failures = yield from pipeline(self.cluster, made, *commands)
+        if failures:
+            self._settle(failures)
+        return bool(replies[-1])
+
+    def delete(self, key: object, version: int | None) -> Batch[bool]:
+        reply = yield from self.ask(b"UNLINK", key, version)
+        return bool(reply)
+
+    def delete_many(self, keys: Collection[Any], version: int | None) -> Batch[None]:
+        if not keys:
+            return
+        made = self._keys.make_many(keys, version)
+        _, failures = yield from count(self.cluster, b"UNLINK", made)
+        if failures:
+            self._settle(failures)
+
+    def has_key(self, key: object, version: int | None) -> Batch[bool]:
+        reply = yield from self.ask(b"EXISTS", key, version)
+        return bool(reply)
+
+    def ask(self, command: bytes, key: object, version: int | None, *args: Any) -> Batch[Any]:
+        """Run a command on one key and return its reply, None where the node failed."""
+        made = self._keys.make(key, version)
+        reply, failures = yield from call(self.cluster, made, command, made, *args)
+        if failures:
+            self._settle(failures)
+        return reply
+
+    def incr(self, key: object, delta: int, version: int | None) -> Batch[int]:
+        made = self._keys.make(key, version)
+        delta = index(delta)
+        value, failures = yield from run_script(self.cluster, made, _INCR, delta)
+        if failures:
+            error = failures[0].error
+            if isinstance(error, ResponseError) and "increment" in str(error):
+                raise ValueError(
+                    f"Key {key!r} cannot be incremented by {delta}: the result does not fit "
+                    "into 64 bits."
+                ) from error
+            if isinstance(error, ResponseError) and "not an integer" in str(error):
+                raise ValueError(
+                    f"Key {key!r} cannot be incremented by {delta}: its value or the delta "
+                    "is not an integer of 64 bits."
+                ) from error
+            raise first_error(failures)
+        if value is None:
+            raise ValueError(f"Key {key!r} not found")
+        return int(value)
+
+    def incr_version(self, key: object, delta: int, version: int) -> Batch[int]:
+        """Move a value to another version, as it is stored and with the expiry it has.
+
+        The two versions may live on different nodes: the new one is written before the
+        old one is deleted.
+        """
+        old, new = self._keys.make(key, version), self._keys.make(key, version + delta)
+        (ttl, data), failures = yield from pipeline(
+            self.cluster, old, (b"PTTL", old), (b"GET", old)
+        )
+        if failures:
+            raise first_error(failures)
+        if data is None:
+            raise ValueError(f"Key {key!r} not found")
+        if old != new:
+            expiry = _expiry(ttl if ttl > 0 else None)
+            for made, args in ((new, (b"SET", new, data, *expiry)), (old, (b"UNLINK", old))):
+                _, failures = yield from call(self.cluster, made, *args)
+                if failures:
+                    raise first_error(failures)
+        return version + delta
+
+    def clear(self) -> Batch[bool]:
+        flush = dict.fromkeys(self.cluster.nodes, (b"FLUSHDB", b"ASYNC"))
+        _, failures = yield from call_nodes(self.cluster, flush)
+        if failures:
+            self._settle(failures)
+        return not failures
+
+    def first_cursors(self) -> Cursors:
+        """Return where a scan of all nodes begins."""
+        return dict.fromkeys(self.cluster.nodes, b"0")
+
+    def scan(
+        self, cursors: Cursors, pattern: str, version: int | None, page_size: int
+    ) -> Batch[tuple[Cursors, dict[int, list[bytes]]]]:
+        """Read one page of keys on each node that has more.
+
+        Returns the cursors of the nodes that have more still, and keys by host id.
+        """
+        match = self._keys.pattern(pattern, version)
+        pages, failures = yield from call_nodes(
+            self.cluster,
+            {
+                host_id: (b"SCAN", cursor, b"MATCH", match, b"COUNT", page_size)
+                for host_id, cursor in cursors.items()
+            },
+        )
+        if failures:
+            self._settle(failures)
+        return (
+            {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"},
+            {host_id: keys for host_id, (_, keys) in pages.items() if keys},
+        )
+
+    def delete_pattern(self, pattern: str, version: int | None, page_size: int) -> Batch[int]:
+        cursors = self.first_cursors()
+        deleted = 0
+        while cursors:
+            cursors, pages = yield from self.scan(cursors, pattern, version, page_size)
+            if pages:
+                counts, failures = yield from call_nodes(
+                    self.cluster,
+                    {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()},
+                )
+                if failures:
+                    self._settle(failures)
+                deleted += sum(counts.values())
+        return deleted
+
+    def _settle(self, failures: Sequence[NodeFailure]) -> None:
+        """Raise what failed, or log it, as the cache is set to."""
+        if self._raises:
+            raise first_error(failures)
+        for failure in failures:
+            logger.warning(
+                "Cache miss on node %d (%s) for %d keys: %s",
+                failure.host_id,
+                failure.address,
+                len(failure.keys),
+                failure.error,
+            )
+
+
+def milliseconds(timeout: float) -> int:
+    """Return a timeout in seconds as whole milliseconds; 0 for what has already expired.
+
+    Raises:
+        TypeError, ValueError: it is not a number, or not a finite one.
+    """
+    if timeout <= 0:
+        return 0
+    try:
+        return max(1, round(timeout * 1000))
+    except (OverflowError, ValueError):
+        raise ValueError(
+            f"A timeout of {timeout!r} seconds is no time. For keys that never expire use None."
+        ) from None
+
+
+def _expiry(timeout: int | None) -> Args:
+    """Return the options of SET for a timeout in milliseconds."""
+    if timeout is None:
+        return ()
+    if timeout % 1000:
+        return (b"PX", timeout)
+    return (b"EX", timeout // 1000)

@@ -1,0 +1,191 @@
+"""settings.RB_CLUSTERS, read in one place: validated, with every mistake explained."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from .engine import BadHostSetup, BaseRouter, Cluster
+from .engine.hosts import check_pool_options, did_you_mean, parse_hosts
+
+SETTING = "RB_CLUSTERS"
+DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
+
+# Where `manage.py rb_nodes` says which local nodes stand in for the configured ones:
+# a JSON object {alias: [URL, …]}. Read here so that any program it starts finds them.
+NODES_VARIABLE = "DJANGO_RB_NODES"
+
+KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS")
+
+
+def get_aliases() -> list[str]:
+    """Return the aliases in settings.RB_CLUSTERS.
+
+    Raises:
+        ImproperlyConfigured: it is not a dictionary.
+    """
+    return list(_clusters())
+
+
+def check_alias(alias: str, whose: str = "") -> None:
+    """Raise ImproperlyConfigured unless there is a cluster under `alias`.
+
+    Args:
+        whose: the setting that names the alias, for the error.
+    """
+    clusters = _clusters()
+    if alias in clusters:
+        return
+    named = f", {whose}," if whose else ""
+    if clusters:
+        way_out = did_you_mean(alias, list(clusters))
+    else:
+        way_out = (
+            "The setting is missing or empty. "
+            f"Add {SETTING} = {{{alias!r}: {{'HOSTS': [{{'host': '127.0.0.1'}}]}}}}."
+        )
+    raise ImproperlyConfigured(
+        f"There is no cluster {alias!r}{named} in settings.{SETTING}. {way_out}"
+    )
+
+
+def make_cluster(alias: str) -> Cluster:
+    """Return a new cluster as configured under an alias. Nothing is connected.
+
+    Raises:
+        ImproperlyConfigured: naming the alias, the key, the value and the way out.
+    """
+    check_alias(alias)
+    config = _clusters()[alias]
+    for error in find_mistakes(alias, config):
+        raise error
+    return _build(config, _import_router(alias, config))
+
+
+def find_all_mistakes() -> Iterator[ImproperlyConfigured]:
+    """Yield every mistake in settings.RB_CLUSTERS, as an error that explains it."""
+    try:
+        clusters = _clusters()
+    except ImproperlyConfigured as error:
+        yield error
+        return
+    for alias, config in clusters.items():
+        yield from find_mistakes(alias, config)
+
+
+def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
+    """Yield the mistakes in one cluster's settings; connects to nothing."""
+    if not isinstance(config, Mapping):
+        yield _mistake(
+            alias, (), f"A {type(config).__name__} is not a dictionary with the key 'HOSTS'."
+        )
+        return
+    for key in config:
+        if key not in KEYS:
+            yield _mistake(alias, (key,), f"Unknown key {key!r}. {did_you_mean(key, KEYS)}")
+    if "HOSTS" not in config:
+        yield _mistake(
+            alias, ("HOSTS",), "It is missing. Name the nodes: [{'host': '127.0.0.1'}]."
+        )
+        return
+    sound = True
+    try:
+        parse_hosts(config["HOSTS"], config.get("HOST_DEFAULTS"))
+    except BadHostSetup as error:
+        sound = False
+        yield _mistake(alias, error.path, str(error))
+    try:
+        check_pool_options(config.get("POOL_OPTIONS"))
+    except BadHostSetup as error:
+        sound = False
+        yield _mistake(alias, error.path, str(error))
+    options = config.get("ROUTER_OPTIONS")
+    if options is not None and not isinstance(options, Mapping):
+        sound = False
+        yield _mistake(
+            alias, ("ROUTER_OPTIONS",), f"{options!r} is not a dictionary of options."
+        )
+    try:
+        router = _import_router(alias, config)
+    except ImproperlyConfigured as error:
+        yield error
+        return
+    if sound:
+        try:
+            _build(config, router)
+        except BadHostSetup as error:
+            yield _mistake(alias, error.path, str(error))
+
+
+def _clusters() -> Mapping[str, Any]:
+    clusters = getattr(settings, SETTING, {})
+    if not isinstance(clusters, Mapping):
+        raise ImproperlyConfigured(
+            f"settings.{SETTING} is a {type(clusters).__name__}, not a dictionary "
+            "{alias: {'HOSTS': …}}."
+        )
+    local = os.environ.get(NODES_VARIABLE)
+    return _with_local_nodes(clusters, local) if local else clusters
+
+
+def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, Any]:
+    """Return the settings with the nodes of `rb_nodes` in place of their own."""
+    try:
+        nodes: dict[str, list[str]] = json.loads(local)
+        return {
+            **clusters,
+            **{
+                alias: {**clusters.get(alias, {}), "HOSTS": urls, "HOST_DEFAULTS": {}}
+                for alias, urls in nodes.items()
+            },
+        }
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ImproperlyConfigured(
+            f"The environment variable {NODES_VARIABLE} is not a JSON object "
+            f"{{alias: [URL, …]}}: {error}. `manage.py rb_nodes` sets it; unset it to use "
+            f"the nodes of settings.{SETTING}."
+        ) from error
+
+
+def _build(config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:
+    return Cluster(
+        config["HOSTS"],
+        host_defaults=config.get("HOST_DEFAULTS"),
+        pool_options=config.get("POOL_OPTIONS"),
+        router_cls=router,
+        router_options=config.get("ROUTER_OPTIONS"),
+    )
+
+
+def _import_router(alias: str, config: Mapping[str, Any]) -> type[BaseRouter]:
+    router = config.get("ROUTER", DEFAULT_ROUTER)
+    path = ("ROUTER",)
+    if isinstance(router, str):
+        try:
+            router = import_string(router)
+        except ImportError as error:
+            raise _mistake(
+                alias,
+                path,
+                f"{config['ROUTER']!r} does not import: {error}. "
+                f"The default is {DEFAULT_ROUTER!r}.",
+            ) from error
+    if not (isinstance(router, type) and issubclass(router, BaseRouter)):
+        raise _mistake(
+            alias,
+            path,
+            f"{config['ROUTER']!r} is not a class that inherits from "
+            f"django_rb.engine.BaseRouter. The default is {DEFAULT_ROUTER!r}.",
+        )
+    return router
+
+
+def _mistake(alias: str, path: tuple[object, ...], text: str) -> ImproperlyConfigured:
+    where = "".join(f"[{key!r}]" for key in (alias, *path))
+    return ImproperlyConfigured(f"settings.{SETTING}{where}: {text}")

@@ -1,0 +1,49 @@
+"""Commands to bytes, in RESP's form of requests: arrays of bulk strings.
+
+https://redis.io/docs/latest/develop/reference/protocol-spec/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+from hiredis import pack_command
+
+from .exchange import Buffer
+from .hashing import encode_key
+
+Arg = bytes | str | int | float
+Args = tuple[Arg, ...]
+
+# Commands are joined into pieces of about this many bytes; larger values are not copied.
+PIECE_SIZE = 65536
+
+# hiredis' own annotation knows tuples of one argument only.
+pack = cast(Callable[[Args], bytes], pack_command)
+
+
+def encode(*commands: Args) -> Iterator[Buffer]:
+    """Yield the bytes of a few commands."""
+    for args in commands:
+        for arg in args:
+            if isinstance(arg, bytes | str) and len(arg) >= PIECE_SIZE:
+                yield from encode_large(args)
+                break
+        else:
+            yield pack(args)
+
+
+def encode_large(args: Args) -> Iterator[Buffer]:
+    """Yield the bytes of one command, its large arguments uncopied."""
+    small: list[bytes] = [b"*%d\r\n" % len(args)]
+    for arg in args:
+        data = encode_key(arg)
+        small.append(b"$%d\r\n" % len(data))
+        if len(data) >= PIECE_SIZE:
+            yield b"".join(small)
+            yield data
+            small = [b"\r\n"]
+        else:
+            small += (data, b"\r\n")
+    yield b"".join(small)

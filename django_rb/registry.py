@@ -1,0 +1,62 @@
+"""clusters["default"]: one Cluster per alias and process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from . import conf
+from .engine import Cluster
+
+
+class Clusters:
+    """The clusters of settings.RB_CLUSTERS by alias; each is made when first asked for.
+
+    from django_rb import clusters
+
+    cluster = clusters["default"]
+    for alias in clusters: …
+    """
+
+    def __init__(self) -> None:
+        self._clusters: dict[str, Cluster] = {}
+
+    def __getitem__(self, alias: str) -> Cluster:
+        """Return the cluster under an alias.
+
+        Raises:
+            ImproperlyConfigured: there is none, or its settings have a mistake.
+        """
+        cluster = self._clusters.get(alias)
+        if cluster is None:
+            # Two threads may get here at once; one cluster wins, and nothing was connected.
+            cluster = self._clusters.setdefault(alias, conf.make_cluster(alias))
+        return cluster
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(conf.get_aliases())
+
+    def __len__(self) -> int:
+        return len(conf.get_aliases())
+
+    def __contains__(self, alias: object) -> bool:
+        return alias in conf.get_aliases()
+
+    def reset(self) -> None:
+        """Close all clusters; they are made anew, from the settings as they are then."""
+        made, self._clusters = self._clusters, {}
+        for cluster in made.values():
+            cluster.close()
+
+
+clusters = Clusters()
+
+
+@receiver(setting_changed)
+def _reset_when_changed(*, setting: str, **kwargs: Any) -> None:
+    """Follow override_settings() in tests."""
+    if setting == conf.SETTING:
+        clusters.reset()

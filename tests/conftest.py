@@ -1,0 +1,38 @@
+"""Fixtures that every test may use: real nodes, started once, clean for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.test import override_settings
+
+from django_rb import clusters
+from django_rb.engine import Cluster, SlotRouter
+from django_rb.testing import LocalNodes
+
+NODES = 4
+
+
+@pytest.fixture(scope="session")
+def shared_nodes() -> Iterator[LocalNodes]:
+    """Four nodes for the whole run; use `nodes`, which cleans up."""
+    with LocalNodes(NODES) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def nodes(shared_nodes: LocalNodes) -> Iterator[LocalNodes]:
+    """Four clean nodes, configured as the cluster "default". Leave them alive."""
+    shared_nodes.flush()
+    with override_settings(RB_CLUSTERS={"default": {"HOSTS": shared_nodes.hosts}}):
+        yield shared_nodes
+    clusters.reset()
+
+
+@pytest.fixture
+def cluster(nodes: LocalNodes) -> Iterator[Cluster]:
+    """An engine's cluster over `nodes`, as the settings would make it."""
+    cluster = Cluster(nodes.hosts, router_cls=SlotRouter)
+    yield cluster
+    cluster.close()

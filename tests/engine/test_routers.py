@@ -1,0 +1,474 @@
+from __future__ import annotations
+
+import gc
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_rb.engine.errors import BadHostSetup, UnroutableCommand
+from django_rb.engine.hashing import Key, encode_key
+from django_rb.engine.hosts import HostInfo
+from django_rb.engine.routers import (
+    SLOTS,
+    BaseRouter,
+    ConsistentHashingRouter,
+    PartitionRouter,
+    SlotRouter,
+)
+
+
+@dataclass
+class Nodes:
+    """A cluster, as far as a router looks at it."""
+
+    hosts: Mapping[int, HostInfo]
+
+
+def nodes(*host_ids: int) -> Nodes:
+    return Nodes({n: HostInfo(n, "127.0.0.1", 7100 + n) for n in host_ids})
+
+
+KEYS: list[bytes] = [b":1:page:%d" % n for n in range(100_000)]
+ROUTERS = [PartitionRouter, ConsistentHashingRouter, SlotRouter]
+SEVEN: dict[type[BaseRouter], BaseRouter] = {cls: cls(nodes(*range(7))) for cls in ROUTERS}
+
+
+# ---- all routers ----
+
+
+@pytest.mark.parametrize("router_cls", ROUTERS)
+def test_many_keys_at_once_go_where_each_goes_alone(router_cls: type[BaseRouter]) -> None:
+    router = router_cls(nodes(*range(5)))
+    keys: list[Key] = [b"a", "a", "ключ", 7, -1, 2.5, b"", "{user:7}:a", b"\xff{user:7}"]
+    batches: list[list[Key]] = [keys, keys[:1], keys[2:3], [], list(KEYS[:50])]
+    batches += [["{a}b", b"x"], [b"{a}b", b"x"]]
+    for some in batches:
+        assert router.get_hosts_for_keys(some) == [router.get_host_for_key(k) for k in some]
+
+
+@pytest.mark.parametrize("router_cls", ROUTERS)
+@given(key=st.one_of(st.binary(), st.text(), st.integers(), st.floats()))
+def test_a_key_goes_where_its_bytes_go(router_cls: type[BaseRouter], key: Key) -> None:
+    router = SEVEN[router_cls]
+    owner = router.get_host_for_key(key)
+    assert owner == router.get_host_for_key(encode_key(key))
+    assert [owner] * 2 == router.get_hosts_for_keys([key, key])
+
+
+@pytest.mark.parametrize("router_cls", ROUTERS)
+@pytest.mark.parametrize("key", [None, True, ["a"], [b"a"], (b"a",), [], {}])
+def test_what_is_no_key_has_no_host(router_cls: type[BaseRouter], key: Key) -> None:
+    router = router_cls(nodes(0, 1))
+    with pytest.raises(TypeError, match="cannot be a key"):
+        router.get_host_for_key(key)
+    for keys in ([key], [b"a", key], [b"{a}", key], ["a", key]):
+        with pytest.raises(TypeError, match="cannot be a key"):
+            router.get_hosts_for_keys(keys)
+
+
+@pytest.mark.parametrize("router_cls", ROUTERS)
+def test_bytearrays_and_memoryviews_are_routed(router_cls: type[BaseRouter]) -> None:
+    router = router_cls(nodes(*range(5)))
+    for key in (b"abc", b"{abc}d"):
+        odd: list[Any] = [bytearray(key), memoryview(key)]
+        assert router.get_hosts_for_keys(odd) == [router.get_host_for_key(key)] * 2
+
+
+@pytest.mark.parametrize("router_cls", ROUTERS)
+def test_a_cluster_without_hosts_has_no_router(router_cls: type[BaseRouter]) -> None:
+    with pytest.raises(BadHostSetup, match="at least one"):
+        router_cls(nodes())
+
+
+@pytest.mark.parametrize("router_cls", ROUTERS)
+def test_the_order_of_hosts_does_not_matter(router_cls: type[BaseRouter]) -> None:
+    one, other = router_cls(nodes(0, 1, 2)), router_cls(nodes(2, 0, 1))
+    assert one.get_hosts_for_keys(KEYS[:1000]) == other.get_hosts_for_keys(KEYS[:1000])
+
+
+@pytest.mark.parametrize("router_cls", ROUTERS)
+def test_placement_is_the_same_in_every_process(router_cls: type[BaseRouter]) -> None:
+    source = f"""if True:
+        from django_rb.engine.hosts import HostInfo
+        from django_rb.engine.routers import {router_cls.__name__}
+        class Nodes:
+            hosts = {{n: HostInfo(n) for n in range(9)}}
+        router = {router_cls.__name__}(Nodes())
+        print(router.get_hosts_for_keys([b"key:%d" % n for n in range(500)]))
+    """
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", source], check=True, capture_output=True, text=True
+    ).stdout
+    router = router_cls(Nodes({n: HostInfo(n) for n in range(9)}))
+    assert elsewhere.strip() == str(
+        router.get_hosts_for_keys([b"key:%d" % n for n in range(500)])
+    )
+
+
+def test_a_router_of_your_own_implements_one_method() -> None:
+    class ByLength(BaseRouter):
+        def get_host_for_key(self, key: Key) -> int:
+            return len(encode_key(key)) % len(self.cluster.hosts)
+
+    cluster = nodes(0, 1, 2)
+    assert ByLength(cluster).get_hosts_for_keys([b"a", "bb", b"ccc"]) == [1, 2, 0]
+    with pytest.raises(NotImplementedError, match="BaseRouter lacks get_host_for_key"):
+        BaseRouter(cluster).get_host_for_key(b"a")
+
+
+def test_a_router_does_not_keep_its_cluster_alive() -> None:
+    cluster = nodes(0, 1)
+    router = SlotRouter(cluster)
+    assert router.cluster is cluster
+    del cluster
+    gc.collect()
+    with pytest.raises(RuntimeError, match="cluster of this SlotRouter is gone"):
+        _ = router.cluster
+    assert router.get_host_for_key(b"a") in {0, 1}
+
+
+def test_the_key_of_a_command() -> None:
+    router = PartitionRouter(nodes(0, 1, 2))
+    assert router.get_key("GET", ["page:1"]) == "page:1"
+    assert router.get_key("eval", ["return 1", 1, b"key", "arg"]) == b"key"
+    with pytest.raises(UnroutableCommand, match="MGET has 2 keys here, not one"):
+        router.get_key("MGET", ["a", "b"])
+
+
+def test_a_command_runs_where_all_its_keys_are() -> None:
+    router = SlotRouter(nodes(*range(16)))
+    assert router.get_host_for_command("GET", ["a"]) == router.get_host_for_key("a")
+    together = ["{user:7}:a", "{user:7}:b"]
+    host = router.get_host_for_key("{user:7}")
+    assert router.get_host_for_command("SINTER", together) == host
+
+
+def test_a_command_with_keys_on_several_hosts_is_refused_by_its_keys_and_hosts() -> None:
+    router = SlotRouter(nodes(*range(16)))
+    keys = ["a", "b", "c"]
+    a, b, c = router.get_hosts_for_keys(list(keys))
+    assert len({a, b, c}) > 1
+    with pytest.raises(UnroutableCommand, match=f"SINTER.*'a' on {a}, 'b' on {b}, 'c' on {c}"):
+        router.get_host_for_command("SINTER", list(keys))
+    with pytest.raises(UnroutableCommand) as caught:
+        router.get_host_for_command("SINTER", [f"key:{n}" for n in range(10_000)])
+    assert len(str(caught.value)) < 400
+
+
+def test_a_command_without_keys_or_description_has_no_host() -> None:
+    router = PartitionRouter(nodes(0, 1))
+    for ask in (router.get_key, router.get_host_for_command):
+        with pytest.raises(UnroutableCommand, match=r"PING has no key.*fanout\(\)"):
+            ask("PING", [])
+        with pytest.raises(UnroutableCommand, match="NOSUCH"):
+            ask("NOSUCH", ["a"])
+
+
+# ---- as rb places keys ----
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Any]:
+    """What scripts/record_rb_placements.py wrote."""
+    path = Path(__file__).parent / "data" / "rb_placements.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def keys(recorded: dict[str, Any]) -> list[Key]:
+    kinds = recorded["keys"]
+    return [*kinds["text"], *kinds["integers"], *map(bytes.fromhex, kinds["bytes_hex"])]
+
+
+def assert_places(router: BaseRouter, keys: list[Key], placements: str, digits: str) -> None:
+    owners = router.get_hosts_for_keys(keys)
+    assert len(owners) == len(placements) >= 2000
+    wrong = {
+        key: owner
+        for key, owner, digit in zip(keys, owners, placements, strict=True)
+        if digits[owner] != digit
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("count", range(1, 65))
+def test_partition_router_places_keys_as_rb_does(
+    count: int, recorded: dict[str, Any], keys: list[Key]
+) -> None:
+    router = PartitionRouter(nodes(*range(count)))
+    assert_places(router, keys, recorded["partition"][str(count)], recorded["digits"])
+
+
+@pytest.mark.parametrize("count", range(1, 65))
+def test_the_ring_of_rb_places_keys_as_rb_does(
+    count: int, recorded: dict[str, Any], keys: list[Key]
+) -> None:
+    router = ConsistentHashingRouter(nodes(*range(count)), ring="rb")
+    assert_places(router, keys, recorded["ring_rb"][str(count)], recorded["digits"])
+
+
+def test_the_ring_of_rb_knows_all_of_a_host_that_rb_knew(
+    recorded: dict[str, Any], keys: list[Key]
+) -> None:
+    mixed = Nodes({n: HostInfo(n, **host) for n, host in enumerate(recorded["mixed_hosts"])})
+    router = ConsistentHashingRouter(mixed, ring="rb")
+    assert_places(router, keys, recorded["mixed_ring_rb"], recorded["digits"])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 64])
+def test_the_ring_of_host_ids_is_the_ketama_of_rb_over_host_ids(
+    count: int, recorded: dict[str, Any], keys: list[Key]
+) -> None:
+    router = ConsistentHashingRouter(nodes(*range(count)))
+    assert_places(router, keys, recorded["ring_host_ids"][str(count)], recorded["digits"])
+
+
+def test_partition_router_wants_host_ids_without_gaps() -> None:
+    with pytest.raises(BadHostSetup, match=r'Expected host with ID "1".*\[0, 2, 3\]'):
+        PartitionRouter(nodes(0, 2, 3))
+
+
+# ---- ConsistentHashingRouter ----
+
+
+def test_a_changed_password_or_address_moves_no_keys_on_the_ring_of_host_ids() -> None:
+    before = ConsistentHashingRouter(nodes(0, 1, 2))
+    after = ConsistentHashingRouter(
+        Nodes({n: HostInfo(n, f"10.1.0.{n}", password="new", ssl=True) for n in range(3)})
+    )
+    assert before.get_hosts_for_keys(KEYS) == after.get_hosts_for_keys(KEYS)
+
+
+def test_a_changed_password_moves_keys_on_the_ring_of_rb() -> None:
+    cluster = nodes(0, 1, 2)
+    changed = Nodes({**cluster.hosts, 1: HostInfo(1, "127.0.0.1", 7101, password="new")})
+    before = ConsistentHashingRouter(cluster, ring="rb").get_hosts_for_keys(KEYS)
+    after = ConsistentHashingRouter(changed, ring="rb").get_hosts_for_keys(KEYS)
+    assert before != after
+
+
+def test_an_unknown_ring_is_refused_by_name() -> None:
+    with pytest.raises(BadHostSetup, match=r"'md5' is not a ring.*'host_ids', 'rb'") as caught:
+        ConsistentHashingRouter(nodes(0), ring="md5")  # type: ignore[arg-type]
+    assert caught.value.path == ("ROUTER_OPTIONS", "ring")
+
+
+def test_a_ring_may_have_gaps() -> None:
+    assert set(ConsistentHashingRouter(nodes(0, 3)).get_hosts_for_keys(KEYS)) == {0, 3}
+
+
+# ---- SlotRouter ----
+
+
+def table(router: SlotRouter) -> list[int]:
+    """Return the owner of every slot."""
+    return [router.get_host_for_slot(slot) for slot in range(SLOTS)]
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[int, list[int]]:
+    """Return the tables of clusters of 1 to 65 nodes that grow by a node now and then."""
+    counts = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 63, 64, 65)
+    return {count: table(SlotRouter(nodes(*range(count)))) for count in counts}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8, 16, 32, 63, 64])
+def test_a_node_added_takes_its_share_of_the_keys_and_moves_no_others(count: int) -> None:
+    before = SlotRouter(nodes(*range(count))).get_hosts_for_keys(KEYS)
+    after = SlotRouter(nodes(*range(count + 1))).get_hosts_for_keys(KEYS)
+    moved = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert set(moved) == {count}
+    assert len(moved) <= len(KEYS) / (count + 1) * 1.1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8, 16, 32, 63, 64])
+def test_a_node_added_takes_its_share_of_the_slots(
+    count: int, tables: dict[int, list[int]]
+) -> None:
+    pairs = zip(tables[count], tables[count + 1], strict=True)
+    moved = [new for old, new in pairs if old != new]
+    assert set(moved) == {count}
+    assert SLOTS / (count + 1) * 0.9 <= len(moved) <= SLOTS / (count + 1) * 1.1
+
+
+@pytest.mark.parametrize("leaving", [0, 3, 7])
+def test_a_node_removed_moves_only_its_own_keys(leaving: int) -> None:
+    before = SlotRouter(nodes(*range(8))).get_hosts_for_keys(KEYS)
+    staying = [n for n in range(8) if n != leaving]
+    after = SlotRouter(nodes(*staying)).get_hosts_for_keys(KEYS)
+    assert set(after) == set(staying)
+    assert all(old in (new, leaving) for old, new in zip(before, after, strict=True))
+
+
+@given(
+    st.dictionaries(st.integers(0, 99), st.floats(0.01, 100), min_size=2, max_size=20),
+    st.data(),
+)
+def test_whoever_leaves_moves_only_its_own_keys(
+    weights: dict[int, float], data: st.DataObject
+) -> None:
+    leaving = data.draw(st.sampled_from(sorted(weights)))
+    staying = {n: weight for n, weight in weights.items() if n != leaving}
+    some = KEYS[:60]
+    before = SlotRouter(nodes(*weights), weights=weights).get_hosts_for_keys(some)
+    after = SlotRouter(nodes(*staying), weights=staying).get_hosts_for_keys(some)
+    assert all(old in (new, leaving) for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {0: 1, 1: 2},
+        {0: 1, 1: 2, 2: 3, 3: 4},
+        {0: 0.5, 1: 0.25, 2: 0.25},
+        {0: 3, 1: 1.5, 2: 1, 3: 1, 4: 1, 5: 2, 6: 2, 7: 4},
+        {0: 1e-3, 1: 4e-3, 2: 2e-3},
+    ],
+    ids=str,
+)
+def test_weights_are_met(weights: dict[int, float]) -> None:
+    router = SlotRouter(nodes(*weights), weights=weights)
+    total = sum(weights.values())
+    for owners in (table(router), router.get_hosts_for_keys(KEYS)):
+        shares = Counter(owners)
+        for host_id, weight in weights.items():
+            assert shares[host_id] / len(owners) == pytest.approx(weight / total, rel=0.05)
+
+
+def test_a_host_without_a_weight_weighs_one() -> None:
+    some = SlotRouter(nodes(0, 1, 2), weights={1: 2})
+    every = SlotRouter(nodes(0, 1, 2), weights={0: 1, 1: 2, 2: 1.0})
+    assert some.get_hosts_for_keys(KEYS) == every.get_hosts_for_keys(KEYS)
+
+
+@pytest.mark.parametrize("weight", [1, 3, 0.1, 1e-9])
+def test_equal_weights_are_no_weights(weight: float, tables: dict[int, list[int]]) -> None:
+    assert table(SlotRouter(nodes(*range(8)), dict.fromkeys(range(8), weight))) == tables[8]
+
+
+def test_weights_that_hardly_differ_place_keys_as_equal_ones_do(
+    tables: dict[int, list[int]],
+) -> None:
+    # The two ways of finding an owner agree where they meet.
+    weights = {n: 1 + n * 1e-12 for n in range(8)}
+    assert table(SlotRouter(nodes(*range(8)), weights)) == tables[8]
+
+
+def test_a_raised_weight_moves_keys_only_to_its_host() -> None:
+    before = SlotRouter(nodes(0, 1, 2)).get_hosts_for_keys(KEYS)
+    after = SlotRouter(nodes(0, 1, 2), {1: 2}).get_hosts_for_keys(KEYS)
+    assert {new for old, new in zip(before, after, strict=True) if old != new} == {1}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({5: 1.0}, r"host id 5.*Host ids are: 0, 1"),
+        ({"0": 1.0}, r"host id '0'"),
+        ({0: 0}, r"0 is not a weight.*above 0"),
+        ({0: -1.5}, r"-1.5 is not a weight"),
+        ({0: math.inf}, r"inf is not a weight"),
+        ({0: math.nan}, r"nan is not a weight"),
+        ({0: "2"}, r"'2' is not a weight"),
+        ({0: True}, r"True is not a weight"),
+    ],
+)
+def test_impossible_weights_are_refused(weights: dict[int, float], message: str) -> None:
+    with pytest.raises(BadHostSetup, match=message) as caught:
+        SlotRouter(nodes(0, 1), weights=weights)
+    assert caught.value.path == ("ROUTER_OPTIONS", "weights", *weights)
+
+
+def test_weights_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(BadHostSetup, match=r"\[1, 2\] .*\{host id: weight\}"):
+        SlotRouter(nodes(0, 1), weights=[1, 2])  # type: ignore[arg-type]
+
+
+def test_keys_with_the_same_hash_tag_share_a_slot() -> None:
+    router = SlotRouter(nodes(*range(16)))
+    for n in range(200):
+        same: list[Key] = [f"{{user:{n}}}:a", b":1:{user:%d}:b" % n, f"user:{n}"]
+        assert len({router.get_slot(key) for key in same}) == 1
+        assert len(set(router.get_hosts_for_keys(same))) == 1
+    slots = {router.get_slot(f"{{user:{n}}}:a") for n in range(200)}
+    assert len(slots) > 190
+
+
+def test_hash_tags_are_seen_anywhere_in_a_batch() -> None:
+    router = SlotRouter(nodes(*range(64)))
+    keys = [*KEYS[:500], b"{tag}:1", *KEYS[500:1000], b"{tag}:2"]
+    assert router.get_hosts_for_keys(keys) == [router.get_host_for_key(key) for key in keys]
+
+
+def test_a_batch_finds_owners_that_were_not_asked_for_before() -> None:
+    cluster = nodes(*range(8))
+    fresh, warm = SlotRouter(cluster), SlotRouter(cluster)
+    expected = warm.get_hosts_for_keys(KEYS)
+    # Keys known and new, in one batch.
+    for start, end in pairwise(range(0, 3000, 100)):
+        assert (
+            fresh.get_hosts_for_keys(KEYS[max(0, start - 50) : end])
+            == (expected[max(0, start - 50) : end])
+        )
+
+
+@pytest.mark.parametrize("slot", [-1, SLOTS])
+def test_there_are_65536_slots(slot: int) -> None:
+    with pytest.raises(ValueError, match=f"{slot} is not a slot"):
+        SlotRouter(nodes(0, 1)).get_host_for_slot(slot)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64])
+def test_equal_nodes_get_equal_shares(count: int, tables: dict[int, list[int]]) -> None:
+    shares = Counter(tables[count])
+    off = max(abs(shares[n] * count / SLOTS - 1) for n in range(count))
+    assert off <= 0.008 * math.sqrt(count)
+    assert off <= 0.06
+
+
+def digest(owners: list[int]) -> str:
+    return sha256(bytes(owners)).hexdigest()[:32]
+
+
+# A change of these moves the keys of every cluster that uses SlotRouter: never change them.
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (2, "0df2fdd7c1b6bb241a798d2049eb0083"),
+        (3, "d084d83483a36caf60634717b10d931b"),
+        (8, "a63a9f46a944e7a6cd2ebc5d40ceebc1"),
+        (64, "a15cce8acfe82fd0773fa73136365fa6"),
+    ],
+)
+def test_the_table_never_changes(
+    count: int, expected: str, tables: dict[int, list[int]]
+) -> None:
+    assert digest(tables[count]) == expected
+
+
+def test_the_table_with_weights_never_changes() -> None:
+    weights = {0: 1, 1: 2, 2: 0.5, 3: 3}
+    assert (
+        digest(table(SlotRouter(nodes(*weights), weights)))
+        == "074f610a6844868bedf063b2ca49c22d"
+    )
+
+
+def test_the_slot_of_a_key_never_changes() -> None:
+    router = SlotRouter(nodes(0))
+    # The low 16 bits of CBF43926, the crc32 of "123456789".
+    assert router.get_slot(b"123456789") == 0x3926
+    assert router.get_slot("x{123456789}y") == 0x3926

