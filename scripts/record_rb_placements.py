@@ -26,6 +26,11 @@ TARGET = Path(__file__).parent.parent / "tests" / "engine" / "data" / "rb_placem
 # A placement is written as one character per key: character i stands for host id i.
 DIGITS = string.digits + string.ascii_letters + "+-"
 
+# With 64 hosts from this port on, a point of host 29 meets one of host 46 on rb's ring; the
+# digests of the keys below lie right before it.
+MEETING_PORT = 28988
+MEETING_KEYS = [2721, 11202, 20505]
+
 # One of each thing that rb's host record holds.
 MIXED_HOSTS: list[dict[str, object]] = [
     {"host": "10.0.0.1"},
@@ -50,11 +55,24 @@ def make_keys() -> dict[str, list[str] | list[int]]:
         "😀🚀🔑🧊é",
     ]
     text = ["", " ", "0", "{user:7}:name", "{user:7}:cart", "{}:empty", "a\n\0b"]
+    text += ["0-0-salt", "1-7-salt", "2-39-salt"]  # exactly on a point of the ring of host ids
     text += [f":1:page:{n}" for n in range(600)]
     text += [
         "".join(rng.choices(rng.choice(alphabets), k=rng.randint(1, 24))) for _ in range(600)
     ]
-    integers: list[int] = [0, 1, -1, 7, -7, 2**31, -(2**31), 2**63, 2**64, -(2**70)]
+    integers: list[int] = [
+        0,
+        1,
+        -1,
+        7,
+        -7,
+        2**31,
+        -(2**31),
+        2**63,
+        2**64,
+        -(2**70),
+        *MEETING_KEYS,
+    ]
     integers += range(100, 300)
     integers += [rng.randint(-(10**12), 10**12) for _ in range(200)]
     octets = [b"", b"\0", b"\xff\xfe", b"{tag}\xff"]
@@ -82,8 +100,8 @@ def record() -> dict[str, object]:
         # The ring of rb gives the host's record, the other router its id.
         return "".join(DIGITS[getattr(owner, "host_id", owner)] for owner in owners)
 
-    def local(count: int) -> dict[int, dict[str, object]]:
-        return {n: {"host": "127.0.0.1", "port": 7100 + n} for n in range(count)}
+    def local(count: int, port: int = 7100) -> dict[int, dict[str, object]]:
+        return {n: {"host": "127.0.0.1", "port": port + n} for n in range(count)}
 
     def mixed() -> dict[int, dict[str, object]]:
         return {n: dict(host) for n, host in enumerate(MIXED_HOSTS)}
@@ -100,6 +118,8 @@ def record() -> dict[str, object]:
             n: "".join(DIGITS[owner] for owner in map(Ketama(range(n)).get_node, keys))
             for n in (1, 2, 3, 8, 64)
         },
+        "meeting_port": MEETING_PORT,
+        "meeting_ring_rb": placements(ConsistentHashingRouter, local(64, MEETING_PORT)),
         "mixed_hosts": MIXED_HOSTS,
         "mixed_ring_rb": placements(ConsistentHashingRouter, mixed()),
     }

@@ -48,7 +48,7 @@ def keys_of(args: Sequence[Arg]) -> list[Arg]:
     keys cannot be told from these arguments.
     """
     try:
-        # Nine of ten calls end here: one key, and it comes first.
+        # Most commands end here: one key, and it comes first.
         if args[0] in _ONE_KEY:
             return [args[1]]
     except (IndexError, TypeError):
@@ -75,6 +75,14 @@ def key_positions(args: Sequence[Arg]) -> list[int]:
     except _MistakeError as mistake:
         raise MalformedCommand(f"{command.name} {mistake}") from None
     return positions
+
+
+def name_of(args: Sequence[Arg]) -> str:
+    """Return a command's name in upper case, of two words with a space: "OBJECT FREQ".
+
+    Looks up in SPLITTABLE, and reads well in messages. UnroutableCommand: see keys_of().
+    """
+    return _find(args)[0].name
 
 
 def is_read_only(args: Sequence[Arg]) -> bool:
@@ -127,7 +135,7 @@ SPLITTABLE = {
     "EXISTS": Split(1, "sum"),
     "TOUCH": Split(1, "sum"),
 }
-"""By name in upper case. MSETNX is not here: it sets all keys or none, on one node."""
+"""By name_of(). MSETNX is not here: it sets all keys or none, on one node."""
 
 
 # --- Descriptions by callers ---------------------------------------------------------
@@ -295,12 +303,12 @@ def _keys_of_sort(args: Sequence[Arg]) -> Sequence[int]:
 
 def _keys_of_georadius(args: Sequence[Arg]) -> Sequence[int]:
     """GEORADIUS key longitude latitude radius unit … [STORE key|STOREDIST key]."""
-    return [*_range(1, 1)(args), *_stored(args, 6, {"STORE", "STOREDIST"}, {"COUNT": 1})]
+    return [*_range(1, 1)(args), *_stored(args, 6, {"STORE", "STOREDIST"}, {})]
 
 
 def _keys_of_georadiusbymember(args: Sequence[Arg]) -> Sequence[int]:
     """GEORADIUSBYMEMBER key member radius unit … [STORE key|STOREDIST key]."""
-    return [*_range(1, 1)(args), *_stored(args, 5, {"STORE", "STOREDIST"}, {"COUNT": 1})]
+    return [*_range(1, 1)(args), *_stored(args, 5, {"STORE", "STOREDIST"}, {})]
 
 
 def _keys_of_migrate(args: Sequence[Arg]) -> Sequence[int]:
@@ -349,41 +357,41 @@ _BY_HAND: dict[str, tuple[KeyFinder, ...]] = {
     "SORT_RO": (_range(1, 1),),  # only its BY and GET are beyond specification
 }
 
-# What the servers in the table did not list, in the table's format: commands of Redis 8.4
-# to 8.8, which no wheel brings, as redis-py's methods describe them; and DEBUG OBJECT.
+# What the servers in the table did not list, in the table's format: commands of newer
+# Redis, which no wheel brings, as redis-py 8.1 sends them; and DEBUG's one with a key.
 LATER = """\
-ARCOUNT       read   1      redis-8.8
-ARDEL         write  1      redis-8.8
-ARDELRANGE    write  1      redis-8.8
-ARGET         read   1      redis-8.8
-ARGETRANGE    read   1      redis-8.8
-ARGREP        read   1      redis-8.8
-ARINFO        read   1      redis-8.8
-ARINSERT      write  1      redis-8.8
-ARLASTITEMS   read   1      redis-8.8
-ARLEN         read   1      redis-8.8
-ARMGET        read   1      redis-8.8
-ARMSET        write  1      redis-8.8
-ARNEXT        read   1      redis-8.8
-AROP          read   1      redis-8.8
-ARRING        write  1      redis-8.8
-ARSCAN        read   1      redis-8.8
-ARSEEK        write  1      redis-8.8
-ARSET         write  1      redis-8.8
-BLMOVEM       write  1,2    redis-8.8
+ARCOUNT       read   1      newer
+ARDEL         write  1      newer
+ARDELRANGE    write  1      newer
+ARGET         read   1      newer
+ARGETRANGE    read   1      newer
+ARGREP        read   1      newer
+ARINFO        read   1      newer
+ARINSERT      write  1      newer
+ARLASTITEMS   read   1      newer
+ARLEN         read   1      newer
+ARMGET        read   1      newer
+ARMSET        write  1      newer
+ARNEXT        read   1      newer
+AROP          read   1      newer
+ARRING        write  1      newer
+ARSCAN        read   1      newer
+ARSEEK        write  1      newer
+ARSET         write  1      newer
+BLMOVEM       write  1,2    newer
 DEBUG|OBJECT  other  2      all
-DELEX         write  1      redis-8.4
-DIGEST        read   1      redis-8.4
-HOTKEYS|GET   other  -      redis-8.6
-HOTKEYS|RESET other  -      redis-8.6
-HOTKEYS|START other  -      redis-8.6
-HOTKEYS|STOP  other  -      redis-8.6
-INCREX        write  1      redis-8.8
-LMOVEM        write  1,2    redis-8.8
-SDIFFCARD     read   1#     redis-8.8
-SUNIONCARD    read   1#     redis-8.8
-XCFGSET       write  1      redis-8.6
-XNACK         write  1      redis-8.8
+DELEX         write  1      newer
+DIGEST        read   1      newer
+HOTKEYS|GET   other  -      newer
+HOTKEYS|RESET other  -      newer
+HOTKEYS|START other  -      newer
+HOTKEYS|STOP  other  -      newer
+INCREX        write  1      newer
+LMOVEM        write  1,2    newer
+SDIFFCARD     read   1#     newer
+SUNIONCARD    read   1#     newer
+XCFGSET       write  1      newer
+XNACK         write  1      newer
 """
 
 # Servers flag as read-only what reads keys; these only ask the server something.

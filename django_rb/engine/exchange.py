@@ -9,6 +9,7 @@ of any size is never held as a whole in its encoded form.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from hiredis import ProtocolError as HiredisProtocolError
@@ -87,20 +88,34 @@ class Exchange:
         Raises:
             ProtocolError: this is not RESP, or more than was asked for.
         """
-        reader, replies = self._reader, self.replies
+        reader, replies, count = self._reader, self.replies, self._count
         try:
             reader.feed(data)
-            replies.extend(iter(reader.gets, NO_REPLY))
+            # Never a reply further than asked for: the parser does not tell that it has
+            # begun one, and would go on with it in the next exchange.
+            replies.extend(islice(iter(reader.gets, NO_REPLY), count - len(replies)))
             if self._has_pushes:
-                replies[:] = [r for r in replies if type(r) is not PushNotification]
+                self._drop_pushes()
         except HiredisProtocolError as error:
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
-        missing = self._count - len(replies)
-        if missing > 0:
+        if len(replies) < count:
             return False
-        if missing < 0 or self.out is not None or reader.has_data():
+        if self.out is not None or reader.has_data():
             raise ProtocolError("The node sent more than it was asked for")
         return True
+
+    def _drop_pushes(self) -> None:
+        """Drop what answers nothing, and read on as far as that made room."""
+        reader, replies = self._reader, self.replies
+        while any(type(reply) is PushNotification for reply in replies) or (
+            len(replies) == self._count and reader.has_data()
+        ):
+            replies[:] = [reply for reply in replies if type(reply) is not PushNotification]
+            missing = self._count - len(replies)
+            if missing:
+                replies.extend(islice(iter(reader.gets, NO_REPLY), missing))
+            elif reader.has_data() and type(reader.gets()) is not PushNotification:
+                raise ProtocolError("The node sent more than it was asked for")
 
     def fail(self, error: Exception, *, stale: bool = False) -> None:
         """End without the replies that are still missing."""

@@ -80,7 +80,7 @@ class KetamaRing:
             the points of its node lie and nothing else, so a node that joins or leaves
             moves only keys of its own.
 
-    The algorithm is that of libketama (https://www.audioscrobbler.net/development/ketama/)
+    The algorithm is that of libketama (https://github.com/RJ/ketama)
     with the point labels of rb and equal weights: each of the 40 MD5 digests of
     ``<name>-<0…39>-salt`` holds four points of 32 bits, little-endian.
     """

@@ -59,9 +59,9 @@ class HasHosts(Protocol):
 class BaseRouter:
     """The class to subclass: a router's whole duty is key -> host id.
 
-    class ByFirstByte(BaseRouter):
-        def get_host_for_key(self, key):
-            return encode_key(key)[0] % len(self.cluster.hosts)
+        class ByLength(BaseRouter):
+            def get_host_for_key(self, key):
+                return len(encode_key(key)) % len(self.cluster.hosts)
 
     Args:
         cluster: the cluster whose keys are placed. Further arguments of a subclass are

@@ -90,6 +90,11 @@ class _Round:
         self._poller: Poller | None = None
 
     def run(self, exchanges: Sequence[Exchange]) -> None:
+        if self._deadline <= monotonic():
+            for exchange in exchanges:
+                node = self._nodes[exchange.host_id]
+                exchange.fail(_deadline_exceeded(node))
+            return
         missing: list[tuple[Exchange, Node]] = []
         try:
             for exchange in exchanges:
@@ -241,12 +246,15 @@ class _Round:
         is_over = now >= self._deadline
         for line in list(self._lines.values()):
             if is_over:
-                self._fail(line, redis.TimeoutError(_at(line, "Deadline exceeded")))
+                self._fail(line, _deadline_exceeded(line.connection.node))
             elif now >= line.expires:
                 text = f"No answer within {line.patience:g} s"
                 self._fail(line, redis.TimeoutError(_at(line, text)))
         if self._openings is not None:
             for exchange, node in self._openings.expired(FOREVER if is_over else now):
+                if is_over:
+                    exchange.fail(_deadline_exceeded(node))
+                    continue
                 text = at_node("Timeout connecting to the node", node.host_id, node.address)
                 exchange.fail(redis.TimeoutError(text))
 
@@ -340,6 +348,10 @@ class _Openings:
                 _, node, opened = self._opened.popleft()
                 if isinstance(opened, Connection):
                     node.give_back(opened)
+
+
+def _deadline_exceeded(node: Node) -> redis.TimeoutError:
+    return redis.TimeoutError(at_node("Deadline exceeded", node.host_id, node.address))
 
 
 def _at(line: _Line, text: object) -> str:

@@ -271,14 +271,18 @@ class Supervisor:
 
 def identify(program: str) -> tuple[str, str]:
     """Return what a server program says it is, as in ("valkey", "8.1.8")."""
-    asked = subprocess.run(  # noqa: S603 (the program the user chose)
-        [program, "--version"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    try:
+        asked = subprocess.run(  # noqa: S603 (the program the user chose)
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=START_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{program} --version did not end in {START_SECONDS:g} s.") from None
     said = asked.stdout + asked.stderr
     if found := re.match(r"(\w+) server v=(\d[\w.]*)", said):
         return found[1].lower(), found[2]

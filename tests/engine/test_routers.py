@@ -36,8 +36,8 @@ class Nodes:
     hosts: Mapping[int, HostInfo]
 
 
-def nodes(*host_ids: int) -> Nodes:
-    return Nodes({n: HostInfo(n, "127.0.0.1", 7100 + n) for n in host_ids})
+def nodes(*host_ids: int, port: int = 7100) -> Nodes:
+    return Nodes({n: HostInfo(n, "127.0.0.1", port + n) for n in host_ids})
 
 
 KEYS: list[bytes] = [b":1:page:%d" % n for n in range(100_000)]
@@ -226,6 +226,15 @@ def test_the_ring_of_rb_knows_all_of_a_host_that_rb_knew(
     mixed = Nodes({n: HostInfo(n, **host) for n, host in enumerate(recorded["mixed_hosts"])})
     router = ConsistentHashingRouter(mixed, ring="rb")
     assert_places(router, keys, recorded["mixed_ring_rb"], recorded["digits"])
+
+
+def test_where_points_of_two_hosts_meet_the_ring_of_rb_decides_as_rb_does(
+    recorded: dict[str, Any], keys: list[Key]
+) -> None:
+    router = ConsistentHashingRouter(
+        nodes(*reversed(range(64)), port=recorded["meeting_port"]), ring="rb"
+    )
+    assert_places(router, keys, recorded["meeting_ring_rb"], recorded["digits"])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 64])

@@ -1,0 +1,189 @@
+"""An exchange is bytes in and bytes out: it is tested without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import exceptions as redis_errors
+
+from django_rb.engine.encoding import PIECE_SIZE, Args, encode, pack
+from django_rb.engine.errors import ProtocolError
+from django_rb.engine.exchange import Buffer, Exchange, make_reader
+
+REPLIES = b"+OK\r\n$5\r\nhello\r\n*2\r\n$-1\r\n:7\r\n-OOM no memory\r\n$0\r\n\r\n"
+VALUES: list[Any] = [b"OK", b"hello", [None, 7], redis_errors.OutOfMemoryError, b""]
+
+
+def begun(count: int, *, has_pushes: bool = False) -> Exchange:
+    """Return an exchange that has sent all its commands and awaits `count` replies."""
+    exchange = Exchange(0, iter([b"question"]), count)
+    exchange.begin(make_reader(), has_pushes=has_pushes)
+    exchange.sent(len(b"question"))
+    return exchange
+
+
+def comparable(replies: list[Any]) -> list[Any]:
+    return [type(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+
+@pytest.mark.parametrize("cut", range(1, len(REPLIES)))
+def test_a_reply_stream_cut_anywhere_gives_the_same_replies(cut: int) -> None:
+    exchange = begun(len(VALUES))
+    assert not exchange.feed(REPLIES[:cut])
+    assert exchange.feed(REPLIES[cut:])
+    assert comparable(exchange.replies) == VALUES
+
+
+def test_replies_may_come_byte_by_byte() -> None:
+    exchange = begun(len(VALUES))
+    done = [exchange.feed(REPLIES[i : i + 1]) for i in range(len(REPLIES))]
+    assert done == [False] * (len(REPLIES) - 1) + [True]
+    assert comparable(exchange.replies) == VALUES
+
+
+@pytest.mark.parametrize("extra", [b"+OK\r\n", b"+", b"$5\r\n", b"$5\r\nhel"])
+def test_a_reply_too_many_is_an_error_and_not_left_for_the_next_question(
+    extra: bytes,
+) -> None:
+    exchange = begun(1)
+    with pytest.raises(ProtocolError, match="more than it was asked for"):
+        exchange.feed(b"+OK\r\n" + extra)
+
+
+def test_a_reply_before_the_question_was_sent_is_an_error() -> None:
+    exchange = Exchange(0, iter([b"quest", b"ion"]), 1)
+    exchange.begin(make_reader())
+    exchange.sent(5)
+    with pytest.raises(ProtocolError):
+        exchange.feed(b"+OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0\0\0\0", b"+OK\r\n?"]
+)
+def test_garbage_is_a_protocol_error(garbage: bytes) -> None:
+    exchange = begun(2)
+    with pytest.raises(ProtocolError, match="does not speak RESP"):
+        exchange.feed(garbage)
+
+
+def test_pushes_of_resp3_answer_nothing() -> None:
+    exchange = begun(2, has_pushes=True)
+    assert not exchange.feed(b"+a\r\n>2\r\n+invalidate\r\n*0\r\n")
+    assert exchange.feed(b">1\r\n+x\r\n+b\r\n")
+    assert exchange.replies == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("push", [b">1\r\n+x\r\n", b">1\r\n+x\r\n>1\r\n+y\r\n"])
+def test_a_push_may_follow_the_last_reply(push: bytes) -> None:
+    exchange = begun(1, has_pushes=True)
+    assert exchange.feed(b"+a\r\n" + push)
+    assert exchange.replies == [b"a"]
+
+
+@pytest.mark.parametrize("extra", [b">1\r\n", b">", b"+b\r\n", b">1\r\n+x\r\n+b\r\n"])
+def test_half_a_push_or_a_reply_too_many_is_an_error_in_resp3(extra: bytes) -> None:
+    exchange = begun(1, has_pushes=True)
+    with pytest.raises(ProtocolError):
+        exchange.feed(b"+a\r\n" + extra)
+
+
+def test_resp3_false_is_a_reply() -> None:
+    exchange = begun(2)
+    assert exchange.feed(b"#f\r\n#t\r\n")
+    assert exchange.replies == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("ERR no such thing", redis_errors.ResponseError, "no such thing"),
+        ("WRONGTYPE Operation", redis_errors.ResponseError, "WRONGTYPE Operation"),
+        ("OOM command not allowed", redis_errors.OutOfMemoryError, "OOM command not allowed"),
+        ("LOADING dataset", redis_errors.BusyLoadingError, "LOADING dataset"),
+        ("READONLY replica", redis_errors.ReadOnlyError, "READONLY replica"),
+        ("NOSCRIPT none", redis_errors.NoScriptError, "NOSCRIPT none"),
+        ("NOAUTH needed", redis_errors.AuthenticationError, "NOAUTH needed"),
+        ("WRONGPASS no", redis_errors.AuthenticationError, "WRONGPASS no"),
+        ("NOPERM no", redis_errors.NoPermissionError, "NOPERM no"),
+        ("MASTERDOWN link", redis_errors.MasterDownError, "MASTERDOWN link"),
+        (
+            "ERR max number of clients reached",
+            redis_errors.MaxConnectionsError,
+            "max number of clients reached",
+        ),
+    ],
+)
+def test_error_replies_have_the_types_of_redis_py(
+    text: str, kind: type[Exception], message: str
+) -> None:
+    exchange = begun(1)
+    assert exchange.feed(f"-{text}\r\n".encode())
+    (reply,) = exchange.replies
+    assert type(reply) is kind
+    assert str(reply) == message
+
+
+def test_pieces_are_taken_one_ahead_of_the_socket() -> None:
+    taken: list[bytes] = []
+
+    def pieces() -> Iterator[Buffer]:
+        for piece in (b"one", b"two", b"three"):
+            taken.append(piece)
+            yield piece
+
+    exchange = Exchange(0, pieces(), 1)
+    assert taken == [b"one"]
+    exchange.sent(2)
+    assert taken == [b"one"]
+    assert bytes(exchange.out or b"") == b"e"
+    exchange.sent(1)
+    assert taken == [b"one", b"two"]
+
+
+def sent_in_steps(pieces: Iterator[Buffer], step: int) -> bytes:
+    """Return what a socket that takes `step` bytes at a time is given."""
+    exchange = Exchange(0, pieces, 1)
+    sent = b""
+    while exchange.out is not None:
+        size = min(step, len(exchange.out))
+        sent += bytes(exchange.out[:size])
+        exchange.sent(size)
+    return sent
+
+
+ARGS = st.one_of(st.binary(), st.text(), st.integers(), st.floats(allow_nan=False))
+
+
+@given(commands=st.lists(st.lists(ARGS, min_size=1), min_size=1), step=st.integers(1, 50))
+def test_commands_arrive_as_hiredis_packs_them_however_the_socket_takes_them(
+    commands: list[list[bytes | str | int | float]], step: int
+) -> None:
+    packed = b"".join(pack(tuple(args)) for args in commands)
+    assert sent_in_steps(encode(*map(tuple, commands)), step) == packed
+
+
+@pytest.mark.parametrize("size", [PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1])
+@pytest.mark.parametrize("position", [0, 1, 2, 3])
+def test_large_arguments_are_sent_uncopied_and_whole(size: int, position: int) -> None:
+    args: list[bytes | str | int | float] = [b"SET", "kéy", 7]
+    large = b"x" * size
+    args.insert(position, large)
+    command: Args = tuple(args)
+    pieces = list(encode(command))
+    assert b"".join(pieces) == pack(command)
+    assert any(piece is large for piece in pieces) == (size >= PIECE_SIZE)
+
+
+@pytest.mark.parametrize(
+    "nasty", ["a b", "a\r\nFLUSHALL\r\n", "nul\0", "\u2028é€😀", '"quoted"']
+)
+def test_no_argument_can_become_another_command(nasty: str) -> None:
+    reader = make_reader()
+    reader.feed(b"".join(bytes(piece) for piece in encode(("SET", nasty, nasty))))
+    assert reader.gets() == [b"SET", nasty.encode(), nasty.encode()]
+    assert not reader.has_data()
