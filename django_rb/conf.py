@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .engine import BadHostSetup, BaseRouter, Cluster
-from .engine.hosts import check_pool_options, did_you_mean, parse_hosts
+from .engine.hosts import check_pool_options, did_you_mean, masked, parse_hosts
 
 SETTING = "RB_CLUSTERS"
 DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
@@ -33,17 +33,19 @@ def get_aliases() -> list[str]:
     return list(_clusters())
 
 
-def check_alias(alias: str, whose: str = "") -> None:
+def check_alias(alias: object, whose: str = "") -> None:
     """Raise ImproperlyConfigured unless there is a cluster under `alias`.
 
     Args:
         whose: the setting that names the alias, for the error.
     """
     clusters = _clusters()
-    if alias in clusters:
+    if alias in list(clusters):  # a list takes what cannot be a key, too
         return
     named = f", {whose}," if whose else ""
-    if clusters:
+    if isinstance(alias, str) and "://" in alias:
+        way_out = f"Put the URL into {SETTING}[alias]['HOSTS'], and name the alias."
+    elif clusters:
         way_out = did_you_mean(alias, list(clusters))
     else:
         way_out = (
@@ -51,8 +53,19 @@ def check_alias(alias: str, whose: str = "") -> None:
             f"Add {SETTING} = {{{alias!r}: {{'HOSTS': [{{'host': '127.0.0.1'}}]}}}}."
         )
     raise ImproperlyConfigured(
-        f"There is no cluster {alias!r}{named} in settings.{SETTING}. {way_out}"
+        f"There is no cluster {masked(alias)}{named} in settings.{SETTING}. {way_out}"
     )
+
+
+def import_path(path: str) -> Any:
+    """Return what a dotted path names.
+
+    Raises:
+        ImportError: nothing, or it is no such path.
+    """
+    if path.startswith("."):  # import_string() has other errors for it
+        raise ImportError(f"{path} doesn't look like a module path")
+    return import_string(path)
 
 
 def make_cluster(alias: str) -> Cluster:
@@ -168,7 +181,7 @@ def _import_router(alias: str, config: Mapping[str, Any]) -> type[BaseRouter]:
     path = ("ROUTER",)
     if isinstance(router, str):
         try:
-            router = import_string(router)
+            router = import_path(router)
         except ImportError as error:
             raise _mistake(
                 alias,

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 from redis.lock import Lock
 
 from .. import conf
@@ -58,13 +57,17 @@ class RBCache(BaseCache):
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
+        options = params.get("OPTIONS", {})
+        if not isinstance(options, Mapping):
+            raise ImproperlyConfigured(
+                f"OPTIONS of a cache is a {type(options).__name__}, not a dictionary."
+            )
         super().__init__(params)
         timeout = params.get("timeout", params.get("TIMEOUT", 300))
         if isinstance(timeout, float):  # Django cuts fractions of a second off
             self.default_timeout = timeout
         self._alias = location or "default"
         conf.check_alias(self._alias, "the LOCATION of a cache")
-        options = dict(params.get("OPTIONS") or {})
         for name in options:
             if name not in OPTIONS:
                 raise ImproperlyConfigured(
@@ -162,7 +165,8 @@ class RBCache(BaseCache):
         """Add to an integer in one step on its node; its expiry stays as it is.
 
         Raises:
-            ValueError: the key does not exist, or is no integer of 64 bits.
+            ValueError: the key does not exist, or is no integer of 64 bits (the latter is
+                redis-py's ResponseError as well, as in Django's RedisCache).
         """
         return self._run(self._ops.incr(key, delta, version))
 
@@ -219,12 +223,13 @@ class RBCache(BaseCache):
         one page.
         """
         ops = self._ops
+        reverse = self._keys.reverser(version)
         cursors = ops.first_cursors()
         while cursors:
             cursors, pages = self._run(ops.scan(cursors, pattern, version, itersize))
             for page in pages.values():
                 for key in page:
-                    yield self._keys.reverse(key, version)
+                    yield reverse(key)
 
     def delete_pattern(
         self, pattern: str, version: int | None = None, itersize: int = PAGE_SIZE
@@ -308,7 +313,7 @@ def _function(options: Mapping[str, Any], name: str) -> Callable[[str], str] | N
     function = options.get(name)
     if isinstance(function, str):
         try:
-            function = import_string(function)
+            function = conf.import_path(function)
         except ImportError as error:
             raise ImproperlyConfigured(
                 f"OPTIONS[{name!r}] of a cache: {options[name]!r} does not import: {error}. "

@@ -22,6 +22,7 @@ _FRAME = 0xC1
 _AS_IS = ord("0")
 _PICKLE = 0x80  # the first byte of every pickle of protocol 2 or later
 _INTEGER = frozenset(b"-0123456789")
+_MAX_BITS = 2048  # Python refuses to write out integers of any size (sys.set_int_max_str_digits)
 
 
 class Codec:
@@ -43,7 +44,8 @@ class Codec:
 
     def encode(self, value: Any) -> bytes | int:
         """Return what is stored for a value."""
-        if type(value) is int:  # not bool, nor any other child of int
+        # Not bool, nor any other child of int.
+        if type(value) is int and value.bit_length() <= _MAX_BITS:
             return value
         data = self._dumps(value)
         if self._compressor is not None and len(data) >= self._min_bytes:

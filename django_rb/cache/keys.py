@@ -11,7 +11,8 @@ from django.core.exceptions import ImproperlyConfigured
 # What memcached cannot take in a key, and Django warns about.
 _NOT_PORTABLE = re.compile(r"[\x00-\x20\x7f]")
 _MAX_LENGTH = 250
-_GLOB = re.compile(r"([*?\[\]\\^-])")
+_GLOB = re.compile(r"([*?\[\]\\])")
+_STAND_IN = "4294967291"  # where a key is in a stored key; digits survive most functions
 
 
 class Keys:
@@ -37,7 +38,9 @@ class Keys:
         if self._has_own_validate:
             return _as_bytes(cache.make_and_validate_key(key, version=version))
         prefix = self._prefix(version)
-        made = str(cache.make_key(key, version=version)) if prefix is None else f"{prefix}{key}"
+        made = (
+            str(cache.make_key(key, version=version)) if prefix is None else f"{prefix}{key!s}"
+        )
         if len(made) > _MAX_LENGTH or _has_unportable(made):
             cache.validate_key(made)
         return made.encode()
@@ -53,7 +56,7 @@ class Keys:
         if prefix is None:
             made = [str(cache.make_key(key, version=version)) for key in keys]
         else:
-            made = [f"{prefix}{key}" for key in keys]
+            made = [f"{prefix}{key!s}" for key in keys]
         joined = "".join(made)
         too_long = len(joined) > _MAX_LENGTH and max(map(len, made)) > _MAX_LENGTH
         if too_long or _has_unportable(joined):
@@ -62,32 +65,36 @@ class Keys:
         return [key.encode() for key in made]
 
     def pattern(self, pattern: str, version: int | None) -> bytes:
-        """Return a glob pattern for SCAN that finds this cache's keys of one version."""
-        cache = self._cache
-        version = cache.version if version is None else version
-        prefix = self._prefix(version)
-        if prefix is not None:
-            return (_GLOB.sub(r"\\\1", prefix) + pattern).encode()
-        escaped = _GLOB.sub(r"\\\1", str(cache.key_prefix))
-        return str(cache.key_func(pattern, escaped, version)).encode()
+        """Return a glob pattern for SCAN that finds this cache's keys of one version.
 
-    def reverse(self, made: bytes, version: int | None) -> str:
-        """Return the key that the cache's user knows for a key as it is stored.
+        Raises:
+            ValueError: the cache's KEY_FUNCTION does not leave keys as they are.
+        """
+        made = str(self._cache.make_key(_STAND_IN, version=version))
+        before, stand_in, after = made.partition(_STAND_IN)
+        if not stand_in:
+            raise ValueError(
+                f"This cache makes of the key {_STAND_IN!r} the stored key {made!r}: its keys "
+                "cannot be found by a pattern."
+            )
+        return f"{_escaped(before)}{pattern}{_escaped(after)}".encode()
+
+    def reverser(self, version: int | None) -> Callable[[bytes], str]:
+        """Return what turns a stored key of one version into the cache's own.
 
         Raises:
             ImproperlyConfigured: the cache has a KEY_FUNCTION and no REVERSE_KEY_FUNCTION.
         """
-        key = made.decode(errors="surrogateescape")
-        if self._reverse is not None:
-            return self._reverse(key)
-        prefix = self._prefix(version)
+        reverse, prefix = self._reverse, self._prefix(version)
+        if reverse is not None:
+            return lambda made: reverse(made.decode(errors="surrogateescape"))
         if prefix is None:
             raise ImproperlyConfigured(
                 "A cache with a KEY_FUNCTION cannot list its keys unless "
                 "OPTIONS['REVERSE_KEY_FUNCTION'] turns a stored key back into the "
                 "cache's own: a function of one argument, or the dotted path of one."
             )
-        return key.removeprefix(prefix)
+        return lambda made: made.decode(errors="surrogateescape").removeprefix(prefix)
 
     def _prefix(self, version: int | None) -> str | None:
         """Return what precedes every key, None where a function of the site's own says."""
@@ -101,6 +108,11 @@ def _has_unportable(text: str) -> bool:
     # Printable characters other than the space are all portable, and quickly recognised;
     # the search is for the few texts that have others.
     return (" " in text or not text.isprintable()) and bool(_NOT_PORTABLE.search(text))
+
+
+def _escaped(text: str) -> str:
+    """Return a glob pattern that matches only this text."""
+    return _GLOB.sub(r"\\\1", text)
 
 
 def _as_bytes(key: object) -> bytes:

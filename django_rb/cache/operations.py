@@ -32,13 +32,26 @@ from .keys import Keys
 
 logger = logging.getLogger("django_rb.cache")
 
-# Adds only to what exists, in one step, and leaves the expiry as it is.
+# Adds only to what exists, in one step, and leaves the expiry as it is. The sum is read
+# as text: a number of Lua is a double and has no room for all 64 bits.
 _INCR = Script(
     "if redis.call('EXISTS', KEYS[1]) == 0 then return false end "
-    "return redis.call('INCRBY', KEYS[1], ARGV[1])"
+    "redis.call('INCRBY', KEYS[1], ARGV[1]) "
+    "return redis.call('GET', KEYS[1])"
 )
 
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
+MAX_MILLISECONDS = 2**62  # the server adds its clock to it and has 64 bits for the sum
+
 Cursors = dict[int, bytes]
+
+
+class NotCountable(ValueError, ResponseError):
+    """What incr() says of a value that is no integer of 64 bits, or would not stay one.
+
+    Django documents ValueError; its own RedisCache raises redis-py's ResponseError, which
+    sites that move here may be catching.
+    """
 
 
 class Operations:
@@ -112,8 +125,8 @@ class Operations:
         self, key: object, value: Any, timeout: int | None, version: int | None
     ) -> Batch[bool]:
         if timeout == 0:  # it would be gone at once: only the answer is left to give
-            exists = yield from self.has_key(key, version)
-            return not exists
+            found = yield from self.ask(b"EXISTS", key, version)
+            return bool(found == 0)
         made = self._keys.make(key, version)
         stored, failures = yield from call(
             self.cluster,
@@ -169,18 +182,22 @@ class Operations:
     def incr(self, key: object, delta: int, version: int | None) -> Batch[int]:
         made = self._keys.make(key, version)
         delta = index(delta)
+        if not MIN_INTEGER <= delta <= MAX_INTEGER:
+            raise ValueError(
+                f"Key {key!r} cannot be incremented: the delta does not fit into 64 bits."
+            )
         value, failures = yield from run_script(self.cluster, made, _INCR, delta)
         if failures:
             error = failures[0].error
             if isinstance(error, ResponseError) and "increment" in str(error):
-                raise ValueError(
+                raise NotCountable(
                     f"Key {key!r} cannot be incremented by {delta}: the result does not fit "
                     "into 64 bits."
                 ) from error
             if isinstance(error, ResponseError) and "not an integer" in str(error):
-                raise ValueError(
-                    f"Key {key!r} cannot be incremented by {delta}: its value or the delta "
-                    "is not an integer of 64 bits."
+                raise NotCountable(
+                    f"Key {key!r} cannot be incremented by {delta}: its value is not an "
+                    "integer of 64 bits."
                 ) from error
             raise first_error(failures)
         if value is None:
@@ -194,15 +211,15 @@ class Operations:
         old one is deleted.
         """
         old, new = self._keys.make(key, version), self._keys.make(key, version + delta)
-        (ttl, data), failures = yield from pipeline(
-            self.cluster, old, (b"PTTL", old), (b"GET", old)
+        (data, ttl), failures = yield from pipeline(
+            self.cluster, old, (b"GET", old), (b"PTTL", old)
         )
         if failures:
             raise first_error(failures)
-        if data is None:
+        if data is None or ttl == -2:  # it may expire between the two
             raise ValueError(f"Key {key!r} not found")
         if old != new:
-            expiry = _expiry(ttl if ttl > 0 else None)
+            expiry = _expiry(None if ttl == -1 else max(1, ttl))
             for made, args in ((new, (b"SET", new, data, *expiry)), (old, (b"UNLINK", old))):
                 _, failures = yield from call(self.cluster, made, *args)
                 if failures:
@@ -275,16 +292,15 @@ def milliseconds(timeout: float) -> int:
     """Return a timeout in seconds as whole milliseconds; 0 for what has already expired.
 
     Raises:
-        TypeError, ValueError: it is not a number, or not a finite one.
+        TypeError, ValueError: it is not a number, or not one that a server can count to.
     """
     if timeout <= 0:
         return 0
-    try:
-        return max(1, round(timeout * 1000))
-    except (OverflowError, ValueError):
+    if not timeout < MAX_MILLISECONDS // 1000:  # nor is NaN
         raise ValueError(
             f"A timeout of {timeout!r} seconds is no time. For keys that never expire use None."
-        ) from None
+        )
+    return max(1, round(timeout * 1000))
 
 
 def _expiry(timeout: int | None) -> Args:

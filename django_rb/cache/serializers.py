@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.serializers.json import DjangoJSONEncoder
-from django.utils.module_loading import import_string
+
+from ..conf import import_path
 
 
 class Serializer(Protocol):
@@ -90,14 +91,20 @@ def get_serializer(choice: Any) -> Serializer:
     serializer: Any = SERIALIZERS.get(choice, choice) if isinstance(choice, str) else choice
     if isinstance(serializer, str):
         try:
-            serializer = import_string(serializer)
+            serializer = import_path(serializer)
         except ImportError as error:
             raise ImproperlyConfigured(
                 f"OPTIONS['SERIALIZER']: {choice!r} does not import: {error}. Choose one of "
                 f"{', '.join(map(repr, SERIALIZERS))}, or the dotted path of your own."
             ) from error
     if isinstance(serializer, type):
-        serializer = serializer()
+        try:
+            serializer = serializer()
+        except TypeError as error:
+            raise ImproperlyConfigured(
+                f"OPTIONS['SERIALIZER']: {choice!r} cannot be made without arguments: {error}. "
+                "Give an object made of it, or the path of one."
+            ) from error
     missing = [
         name for name in ("dumps", "loads") if not callable(getattr(serializer, name, None))
     ]

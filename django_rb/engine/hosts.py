@@ -67,12 +67,11 @@ def pool_options() -> frozenset[str]:
 
 def did_you_mean(name: object, known: Sequence[str] | frozenset[str]) -> str:
     """Return what an error says about an unknown name: the nearest known one, or all."""
-    near = get_close_matches(str(name), known, n=1) or [
-        k for k in known if k.lower() == str(name).lower()
-    ]
+    by_lower = {str(k).lower(): k for k in known}
+    near = get_close_matches(str(name).lower(), by_lower, n=1)
     if near:
-        return f"Did you mean {near[0]!r}?"
-    return f"Known are: {', '.join(sorted(known))}."
+        return f"Did you mean {by_lower[near[0]]!r}?"
+    return f"Known are: {', '.join(sorted(map(str, known)))}."
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,7 +149,7 @@ def parse_hosts(
         defaults = {}
     elif not isinstance(defaults, Mapping):
         raise BadHostSetup(
-            f"{_masked(defaults)} is not a dictionary of options such as {{'db': 0}}.",
+            f"{masked(defaults)} is not a dictionary of options such as {{'db': 0}}.",
             ("HOST_DEFAULTS",),
         )
     _check_options(defaults, ("HOST_DEFAULTS",))
@@ -181,7 +180,7 @@ def _numbered(hosts: object) -> Mapping[int, object]:
         numbered = dict(enumerate(hosts))
     else:
         raise BadHostSetup(
-            f"{_masked(hosts)} is neither a dictionary {{0: node, 1: node}} nor a list of "
+            f"{masked(hosts)} is neither a dictionary {{0: node, 1: node}} nor a list of "
             "nodes. A single node goes into a list.",
             ("HOSTS",),
         )
@@ -204,7 +203,7 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
         node = _parse_url(node, path)
     elif not isinstance(node, Mapping):
         raise BadHostSetup(
-            f"{_masked(node)} is neither a dictionary such as {{'host': '10.0.0.1', "
+            f"{masked(node)} is neither a dictionary such as {{'host': '10.0.0.1', "
             "'port': 6379}} nor a URL such as 'redis://10.0.0.1:6379/0'.",
             path,
         )
@@ -333,7 +332,7 @@ def check_pool_options(options: object) -> Mapping[str, Any]:
         return {}
     if not isinstance(options, Mapping):
         raise BadHostSetup(
-            f"{_masked(options)} is not a dictionary such as {{'socket_timeout': 2.0}}.",
+            f"{masked(options)} is not a dictionary such as {{'socket_timeout': 2.0}}.",
             ("POOL_OPTIONS",),
         )
     _check_options(options, ("POOL_OPTIONS",), pool_options())
@@ -349,7 +348,7 @@ def _masked_url(url: str) -> str:
     return repr(f"{scheme}://{'***@' if '@' in rest else ''}{rest.rpartition('@')[2]}")
 
 
-def _masked(value: object) -> str:
+def masked(value: object) -> str:
     if isinstance(value, str):
         return _masked_url(value)
     if isinstance(value, Mapping | list | tuple):

@@ -1,0 +1,1 @@
+"""Django's own cache tests against RBCache over four nodes: `make django-tests`."""

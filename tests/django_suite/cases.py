@@ -1,0 +1,111 @@
+"""Django's test classes, with RBCache as their cache.
+
+Imported only once the settings are there and Django's tests can be imported.
+"""
+
+from __future__ import annotations
+
+import unittest
+from importlib import import_module
+from typing import Any
+
+from django.test import override_settings
+
+BACKEND = "django_rb.cache.RBCache"
+LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
+ALIASES = ("default", "other")  # of clusters; "other" is another database of the same nodes
+
+_INTERNALS = "asks about the inside of Django's RedisCache: "
+_CULLING = (
+    "culling by MAX_ENTRIES: the server evicts by its maxmemory-policy. "
+    "Django leaves it out for its RedisCache as well"
+)
+
+# Tests that are not run, each with the reason. What RedisCacheTests adds in a later
+# Django runs until it is listed here.
+LEFT_OUT = {
+    "test_cull": _CULLING,
+    "test_zero_cull": _CULLING,
+    "test_cull_delete_when_store_empty": _CULLING,
+    "test_cache_client_class": f"{_INTERNALS}its class RedisCacheClient",
+    "test_client_driver_info": f"{_INTERNALS}the name it gives itself with CLIENT SETINFO",
+    "test_get_backend_timeout_method": (
+        f"{_INTERNALS}an undocumented method, in seconds there; RBCache's keeps fractions "
+        "of a second and is in milliseconds"
+    ),
+    "test_get_client": f"{_INTERNALS}RedisCacheClient.get_client()",
+    "test_get_connection_pool": f"{_INTERNALS}its connection pools",
+    "test_get_connection_pool_index": f"{_INTERNALS}which replica it reads from",
+    "test_incr_write_connection": f"{_INTERNALS}which replica it writes to",
+    "test_redis_pool_options": f"{_INTERNALS}its OPTIONS go to redis-py's pool",
+    "test_serializer_dumps": f"{_INTERNALS}its serializer object",
+}
+
+# Classes that use the cache through another part of Django, by module.
+USERS_OF_THE_CACHE = {
+    "cache.tests": (
+        "CacheHEADTest",
+        "CacheI18nTest",
+        "CacheMiddlewareTest",
+        "CacheUtils",
+        "PrefixedCacheI18nTest",
+        "PrefixedCacheUtils",
+        "TestWithTemplateResponse",
+    ),
+    "sessions_tests.tests": (
+        "CacheDBSessionTests",
+        "CacheDBSessionWithTimeZoneTests",
+        "CacheSessionTests",
+    ),
+    "template_tests.syntax_tests.test_cache": ("CacheTagTests", "CacheTests"),
+}
+
+
+def contract() -> type[unittest.TestCase]:
+    """Return RedisCacheTests, and with it BaseCacheTests, over RBCache."""
+    django = import_module("cache.tests")
+    caches = django.caches_setting_for_tests(
+        base={"BACKEND": BACKEND, "LOCATION": "default"},
+        exclude=django.redis_excluded_caches,
+    )
+    attributes: dict[str, Any] = {
+        # Django skips it where settings.CACHES has no RedisCache.
+        "__unittest_skip__": False,
+        "__unittest_skip_why__": "",
+    }
+    for name, reason in LEFT_OUT.items():
+        if hasattr(django.RedisCacheTests, name):
+            attributes[name] = unittest.skip(reason)(getattr(django.RedisCacheTests, name))
+    return _derived(django.RedisCacheTests, "RBCacheTests", caches, attributes)
+
+
+def users_of_the_cache() -> list[type[unittest.TestCase]]:
+    """Return the classes of USERS_OF_THE_CACHE over RBCache."""
+    return [
+        _derived(cls, f"{name}OverRBCache", _over_rbcache(cls))
+        for module, names in USERS_OF_THE_CACHE.items()
+        for name in names
+        for cls in [getattr(import_module(module), name)]
+    ]
+
+
+def _over_rbcache(cls: Any) -> dict[str, dict[str, Any]]:
+    """Return a class's setting CACHES with RBCache in place of each LocMemCache."""
+    own = getattr(cls, "_overridden_settings", None) or {}
+    caches: dict[str, dict[str, Any]] = own.get("CACHES", {"default": {"BACKEND": LOCMEM}})
+    assert all(params["BACKEND"] == LOCMEM for params in caches.values()), cls
+    return {
+        alias: {**params, "BACKEND": BACKEND, "LOCATION": ALIASES[number]}
+        for number, (alias, params) in enumerate(caches.items())
+    }
+
+
+def _derived(
+    base: Any,
+    name: str,
+    caches: dict[str, dict[str, Any]],
+    attributes: dict[str, Any] | None = None,
+) -> type[unittest.TestCase]:
+    made = type(name, (base,), {"__module__": __name__, **(attributes or {})})
+    cls: type[unittest.TestCase] = override_settings(CACHES=caches)(made)
+    return cls

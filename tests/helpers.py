@@ -1,0 +1,90 @@
+"""What several test modules use to look behind the cache."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+
+from django_rb.cache import RBCache
+
+# What connections say on their own, and what the counting itself says.
+_HOUSEKEEPING = {"auth", "client", "config", "hello", "info", "select"}
+
+
+def wait_until(predicate: Callable[[], object], seconds: float = 5.0) -> None:
+    """Return as soon as `predicate()` is true; fail after `seconds`."""
+    end = monotonic() + seconds
+    while not predicate():
+        assert monotonic() < end, f"{predicate} did not come true within {seconds} s"
+        sleep(0.002)
+
+
+def make_cache(location: str = "default", /, **params: Any) -> RBCache:
+    """Return a cache as Django would make it from ``CACHES[alias]``."""
+    return RBCache(location, params)
+
+
+class Servers:
+    """The servers behind the nodes, asked by redis-py, past the code under test."""
+
+    def __init__(self, hosts: Mapping[int, Mapping[str, Any]], db: int = 0) -> None:
+        self._clients = {
+            host_id: redis.Redis(**{**host, "db": db}) for host_id, host in hosts.items()
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for client in self._clients.values():
+            client.close()
+
+    def ask(self, host_id: int, *command: Any) -> Any:
+        """Run a command on one node."""
+        return self._clients[host_id].execute_command(*command)
+
+    def keys(self) -> dict[int, set[bytes]]:
+        """Return the keys that each node stores."""
+        return {host_id: set(self.ask(host_id, "KEYS", "*")) for host_id in self._clients}
+
+    def owner(self, key: bytes) -> int:
+        """Return the one node that stores a key."""
+        owners = [host_id for host_id, keys in self.keys().items() if key in keys]
+        assert len(owners) == 1, f"{key!r} is on nodes {owners}"
+        return owners[0]
+
+    def ask_owner(self, command: str, key: bytes, *args: Any) -> Any:
+        """Run a command on the one node that stores a key."""
+        return self.ask(self.owner(key), command, key, *args)
+
+    def reset_counts(self) -> None:
+        """Let `counts` begin at nothing."""
+        for host_id in self._clients:
+            self.ask(host_id, "CONFIG RESETSTAT")
+
+    def counts(self) -> dict[int, Counter[str]]:
+        """Return how often each command was called on each node since `reset_counts`."""
+        counts: dict[int, Counter[str]] = {}
+        for host_id in self._clients:
+            stats = self.ask(host_id, "INFO", "commandstats")
+            counts[host_id] = Counter(
+                {
+                    name: stat["calls"]
+                    for name, stat in (
+                        (stat_name.removeprefix("cmdstat_"), stat)
+                        for stat_name, stat in stats.items()
+                    )
+                    if name.partition("|")[0] not in _HOUSEKEEPING
+                }
+            )
+        return counts
