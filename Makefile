@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint format bench django-tests clean
+.PHONY: help run test lint format bench django-tests matrix clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -17,7 +17,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	@touch $@
 
 run: $(VENV)/installed ## serve the example project on four local nodes
-	cd example_project && ../$(BIN)/python manage.py serve
+	$(BIN)/python example_project/manage.py serve $(ARGS)
 
 test: $(VENV)/installed ## run the tests on servers they start themselves
 	$(BIN)/python -m pytest $(ARGS)
@@ -36,6 +36,9 @@ bench: $(VENV)/installed ## time django-rb beside a hand-written loop
 
 django-tests: $(VENV)/installed ## Django's own cache tests against RBCache
 	$(BIN)/python -m tests.django_suite $(ARGS)
+
+matrix: $(VENV)/installed ## both suites on the oldest and newest versions, and on Redis 7 and 8
+	$(BIN)/python scripts/matrix.py $(ARGS)
 
 clean: ## remove the virtual environments and what tools left
 	rm -rf $(VENV) .venvs .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

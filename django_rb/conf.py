@@ -21,6 +21,8 @@ DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
 # a JSON object {alias: [URL, …]}. Read here so that any program it starts finds them.
 NODES_VARIABLE = "DJANGO_RB_NODES"
 
+CREDENTIALS = ("username", "password", "credential_provider")
+
 KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS")
 
 
@@ -101,7 +103,8 @@ def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
         return
     for key in config:
         if key not in KEYS:
-            yield _mistake(alias, (key,), f"Unknown key {key!r}. {did_you_mean(key, KEYS)}")
+            text = f"Unknown key {masked(key)}. {did_you_mean(key, KEYS)}"
+            yield _mistake(alias, (key,), text)
     if "HOSTS" not in config:
         yield _mistake(
             alias, ("HOSTS",), "It is missing. Name the nodes: [{'host': '127.0.0.1'}]."
@@ -154,8 +157,7 @@ def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, A
         return {
             **clusters,
             **{
-                alias: {**clusters.get(alias, {}), "HOSTS": urls, "HOST_DEFAULTS": {}}
-                for alias, urls in nodes.items()
+                alias: _stand_in(clusters.get(alias, {}), urls) for alias, urls in nodes.items()
             },
         }
     except (AttributeError, TypeError, ValueError) as error:
@@ -164,6 +166,16 @@ def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, A
             f"{{alias: [URL, …]}}: {error}. `manage.py rb_nodes` sets it; unset it to use "
             f"the nodes of settings.{SETTING}."
         ) from error
+
+
+def _stand_in(config: object, urls: list[str]) -> object:
+    """Return a cluster's settings with open local nodes in place of its own."""
+    if not isinstance(config, Mapping):
+        return config  # a mistake, to be explained as one
+    options = config.get("POOL_OPTIONS")
+    if isinstance(options, Mapping):
+        options = {name: value for name, value in options.items() if name not in CREDENTIALS}
+    return {**config, "HOSTS": urls, "HOST_DEFAULTS": {}, "POOL_OPTIONS": options}
 
 
 def _build(config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:
@@ -200,5 +212,5 @@ def _import_router(alias: str, config: Mapping[str, Any]) -> type[BaseRouter]:
 
 
 def _mistake(alias: str, path: tuple[object, ...], text: str) -> ImproperlyConfigured:
-    where = "".join(f"[{key!r}]" for key in (alias, *path))
+    where = "".join(f"[{masked(key)}]" for key in (alias, *path))
     return ImproperlyConfigured(f"settings.{SETTING}{where}: {text}")

@@ -22,7 +22,9 @@ _FRAME = 0xC1
 _AS_IS = ord("0")
 _PICKLE = 0x80  # the first byte of every pickle of protocol 2 or later
 _INTEGER = frozenset(b"-0123456789")
-_MAX_BITS = 2048  # Python refuses to write out integers of any size (sys.set_int_max_str_digits)
+_MAX_BITS = (
+    2048  # Python refuses to write out integers of any size (sys.set_int_max_str_digits)
+)
 
 
 class Codec:

@@ -5,7 +5,9 @@ from django_rb.engine import Cluster
 cluster = Cluster([{"port": 6379}, {"port": 6380}])
 """
 
+from .clients import FanoutClient, MappingClient, RoutingClient
 from .cluster import Cluster
+from .commands import MalformedCommand, register_command
 from .connections import Node
 from .errors import (
     BadHostSetup,
@@ -15,6 +17,7 @@ from .errors import (
     failures_of,
 )
 from .hosts import HostInfo
+from .promise import Promise
 from .routers import BaseRouter, ConsistentHashingRouter, PartitionRouter, SlotRouter
 
 __all__ = [
@@ -22,12 +25,18 @@ __all__ = [
     "BaseRouter",
     "Cluster",
     "ConsistentHashingRouter",
+    "FanoutClient",
     "HostInfo",
+    "MalformedCommand",
+    "MappingClient",
     "Node",
     "NodeFailure",
     "PartitionRouter",
+    "Promise",
     "ProtocolError",
+    "RoutingClient",
     "SlotRouter",
     "UnroutableCommand",
     "failures_of",
+    "register_command",
 ]

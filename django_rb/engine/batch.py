@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha1
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from redis.exceptions import NoScriptError
@@ -21,9 +21,9 @@ from redis.exceptions import NoScriptError
 from .encoding import PIECE_SIZE, Arg, Args, encode, encode_large, pack
 from .errors import NodeFailure, at_node
 from .exchange import Batch, Buffer, Exchange
+from .hashing import encode_key
 
 if TYPE_CHECKING:
-    from .connections import Node
     from .routers import BaseRouter
 
 T = TypeVar("T")
@@ -39,9 +39,8 @@ class Cluster(Protocol):
     def router(self) -> BaseRouter:
         """Who owns a key."""
 
-    @property
-    def nodes(self) -> Mapping[int, Node]:
-        """The nodes by host id."""
+    def get_address(self, host_id: int) -> str:
+        """Return where a node is, for errors."""
 
 
 class Script:
@@ -49,8 +48,8 @@ class Script:
 
     __slots__ = ("sha", "source")
 
-    def __init__(self, source: str) -> None:
-        self.source = source.encode()
+    def __init__(self, source: str | bytes) -> None:
+        self.source = encode_key(source)
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
 
@@ -64,7 +63,7 @@ def _complete(exchanges: Sequence[Exchange]) -> Generator[Sequence[Exchange], No
 def _failure(
     cluster: Cluster, host_id: int, error: Exception, keys: Sequence[bytes] = ()
 ) -> NodeFailure:
-    return NodeFailure(host_id, cluster.nodes[host_id].address, error, tuple(keys))
+    return NodeFailure(host_id, cluster.get_address(host_id), error, tuple(keys))
 
 
 def _error_in(cluster: Cluster, exchange: Exchange) -> Exception | None:
@@ -73,7 +72,7 @@ def _error_in(cluster: Cluster, exchange: Exchange) -> Exception | None:
         return exchange.error
     for reply in exchange.replies:
         if isinstance(reply, Exception):
-            address = cluster.nodes[exchange.host_id].address
+            address = cluster.get_address(exchange.host_id)
             reply.args = (at_node(reply, exchange.host_id, address),)
             return reply
     return None
@@ -204,7 +203,7 @@ def pipeline(cluster: Cluster, key: bytes, *commands: Args) -> Batch[Outcome[lis
 
     Returns their replies; all are None where one of them failed.
     """
-    exchange = Exchange(cluster.router.get_host_for_key(key), encode(*commands), len(commands))
+    exchange = Exchange(cluster.router.get_host_for_key(key), encode(commands), len(commands))
     yield from _complete((exchange,))
     error = _error_in(cluster, exchange)
     if error is None:
@@ -228,7 +227,7 @@ def call_nodes(
 
     Returns ``{host id: reply}`` for the nodes that answered.
     """
-    exchanges = [Exchange(host_id, encode(args), 1) for host_id, args in commands.items()]
+    exchanges = [Exchange(host_id, encode((args,)), 1) for host_id, args in commands.items()]
     yield from _complete(exchanges)
     return _collect(cluster, exchanges, {})
 
@@ -247,3 +246,111 @@ def _collect(
         else:
             failures.append(_failure(cluster, host_id, error, shares.get(host_id, ())))
     return replies, failures
+
+
+class Command:
+    """One command for one node, and where its reply goes.
+
+    Attributes:
+        args: name and arguments, as they are sent.
+        reply: what the node said, or the exception why it said nothing of use.
+    """
+
+    __slots__ = ("args", "host_id", "may_merge", "reply")
+
+    def __init__(self, host_id: int, args: Args, *, may_merge: bool = False) -> None:
+        self.host_id = host_id
+        self.args = args
+        self.may_merge = may_merge
+        self.reply: Any = None
+
+
+def run_commands(
+    cluster: Cluster,
+    commands: Sequence[Command],
+    scripts: Mapping[bytes, bytes],
+    max_concurrency: int | None = None,
+) -> Batch[None]:
+    """Run any commands on any nodes; each gets its own reply.
+
+    Args:
+        commands: those for one node run in their order; a script that the node did not
+            know comes after them.
+        scripts: the sources of Lua scripts by their SHA1 digests, for nodes that do not
+            know them.
+        max_concurrency: how many nodes are asked at a time; None for all.
+    """
+    while commands:
+        shares: dict[int, list[Command]] = defaultdict(list)
+        for command in commands:
+            shares[command.host_id].append(command)
+        hosts = list(shares)
+        step = max_concurrency or len(hosts)
+        for first in range(0, len(hosts), step):
+            yield from _run_shares(
+                cluster, {host: shares[host] for host in hosts[first : first + step]}
+            )
+        commands = _with_sources(commands, scripts)
+
+
+def _run_shares(
+    cluster: Cluster, shares: Mapping[int, list[Command]]
+) -> Generator[Sequence[Exchange], None, None]:
+    merged = {host_id: list(_merged(share)) for host_id, share in shares.items()}
+    exchanges = [
+        Exchange(host_id, encode(args for args, _ in share), len(share))
+        for host_id, share in merged.items()
+    ]
+    yield from _complete(exchanges)
+    for exchange in exchanges:
+        address = cluster.get_address(exchange.host_id)
+        answers = chain(exchange.replies, repeat(exchange.error))
+        for (args, share), reply in zip(merged[exchange.host_id], answers, strict=False):
+            if isinstance(reply, Exception):
+                if reply is not exchange.error:
+                    reply.args = (at_node(reply, exchange.host_id, address),)
+                for command in share:
+                    command.reply = reply
+            elif len(share) == 1:
+                share[0].reply = reply
+            elif args[0] == b"MGET":
+                for command, value in zip(share, reply, strict=True):
+                    command.reply = value
+            else:
+                for command in share:
+                    command.reply = reply
+
+
+def _merged(commands: Sequence[Command]) -> Iterator[tuple[Args, list[Command]]]:
+    """Yield what is sent, and the commands it answers: adjacent GETs as MGET, SETs as MSET."""
+    for name, group in groupby(commands, lambda c: c.args[0] if c.may_merge else None):
+        share = list(group)
+        if name is None or len(share) == 1:
+            for command in share:
+                yield command.args, [command]
+        else:
+            args = chain.from_iterable(command.args[1:] for command in share)
+            yield (b"MGET" if name == "GET" else b"MSET", *args), share
+
+
+def _with_sources(commands: Sequence[Command], scripts: Mapping[bytes, bytes]) -> list[Command]:
+    """Return the commands whose script the node did not know, to run again.
+
+    The first of them for each node and script brings the source along.
+    """
+    again: list[Command] = []
+    sent: set[tuple[int, bytes]] = set()
+    for command in commands:
+        if not isinstance(command.reply, NoScriptError):
+            continue
+        name, sha, *rest = command.args
+        sha = encode_key(sha).lower()
+        source = scripts.get(sha)
+        if source is None:
+            continue
+        if (command.host_id, sha) not in sent:
+            sent.add((command.host_id, sha))
+            eval_name = "EVAL_RO" if encode_key(name).upper().endswith(b"_RO") else "EVAL"
+            command.args = (eval_name, source, *rest)
+        again.append(command)
+    return again

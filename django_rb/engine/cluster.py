@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 import redis
+from redis.commands.core import Script as RedisScript
 
-from .batch import call_nodes
+from .batch import Script, call_nodes
+from .clients import FanoutClient, Hosts, MapManager, MappingClient, RoutingClient
 from .connections import Node
 from .encoding import Args
-from .errors import BadHostSetup, NodeFailure, first_error
+from .errors import BadHostSetup, NodeFailure
 from .exchange import Batch
 from .hashing import Key
-from .hosts import HostInfo, check_pool_options, parse_hosts
+from .hosts import HostInfo, check_pool_options, parse_host, parse_hosts
+from .promise import Promise
 from .routers import BaseRouter, PartitionRouter
 from .transport import PollTransport
 
@@ -24,16 +29,23 @@ class Cluster:
     """The nodes of one cluster and the way to them. Safe to share between threads.
 
     cluster = Cluster([{"port": 6379}, {"port": 6380}])
-    cluster.get_local_client_for_key("user:7").get("user:7")
+    with cluster.map() as client:
+        pages = [client.get(f"page:{n}") for n in range(100)]
 
     Args:
         hosts: ``{0: node, 1: node, …}`` or a list; a node is a dictionary or a URL.
         host_defaults: what holds for every node that does not say otherwise.
+        pool_cls: redis-py's class of pools for `get_local_client`; the engine has its own.
         pool_options: `socket_timeout` and `socket_connect_timeout` in seconds (2.0 and
             1.0 where not given, None for no limit), `max_connections` per node and
             process, and every option of redis-py's connections.
         router_cls: decides which node owns a key; rb's `PartitionRouter` by default.
         router_options: keyword arguments for it.
+
+    Attributes:
+        hosts: what is known of each node, by host id.
+        nodes: the nodes themselves, by host id.
+        router: the router; a new one whenever a host comes or goes.
 
     Nothing is connected before the first command.
 
@@ -45,21 +57,27 @@ class Cluster:
         self,
         hosts: Mapping[int, object] | Sequence[object],
         host_defaults: Mapping[str, Any] | None = None,
+        pool_cls: type[redis.ConnectionPool] | None = None,
         pool_options: Mapping[str, Any] | None = None,
         router_cls: type[BaseRouter] | None = None,
         router_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._host_defaults = dict(host_defaults or {})
+        self._pool_cls = pool_cls or redis.ConnectionPool
         self._pool_options = dict(check_pool_options(pool_options))
         self._router_cls = router_cls or PartitionRouter
         self._router_options = dict(router_options or {})
+        self._changing_hosts = threading.Lock()
         self.hosts: dict[int, HostInfo] = parse_hosts(hosts, host_defaults)
         self.nodes: dict[int, Node] = {
             host_id: Node(info, self._pool_options) for host_id, info in self.hosts.items()
         }
         self.router = self._make_router()
-        self._transport = PollTransport(self.nodes)
+        # A batch may be under way to a node that is being removed: here it is still known.
+        self._known_nodes = dict(self.nodes)
+        self._transport = PollTransport(self._known_nodes)
         self._local_pools: dict[int, redis.ConnectionPool] = {}
+        self.scripts: dict[bytes, bytes] = {}
 
     def __repr__(self) -> str:
         nodes = ", ".join(f"{info.host_id}: {info.address}" for info in self.hosts.values())
@@ -74,6 +92,55 @@ class Cluster:
                 ("ROUTER_OPTIONS",),
             ) from error
 
+    # Hosts.
+
+    def add_host(self, host_id: int, **options: Any) -> None:
+        """Add a host while the cluster is in use; keys move as the router says.
+
+        cluster.add_host(4, host="10.0.0.5", port=6379)
+
+        Raises:
+            TypeError: there is a host of that id.
+            BadHostSetup: an option that cannot work.
+        """
+        with self._changing_hosts:
+            if host_id in self.hosts:
+                raise TypeError(f"Two hosts share the same host id ({host_id!r})")
+            info = parse_host(host_id, options, self._host_defaults)
+            node = Node(info, self._pool_options)
+            self._known_nodes[host_id] = node
+            self.hosts = dict(sorted({**self.hosts, host_id: info}.items()))
+            self.nodes = {**self.nodes, host_id: node}
+            self.router = self._make_router()
+
+    def remove_host(self, host_id: int) -> bool:
+        """Remove a host while the cluster is in use; return whether it was there.
+
+        Raises:
+            BadHostSetup: the router cannot do without it; it stays.
+        """
+        with self._changing_hosts:
+            if host_id not in self.hosts:
+                return False
+            hosts = self.hosts
+            self.hosts = {other: info for other, info in hosts.items() if other != host_id}
+            try:
+                self.router = self._make_router()
+            except BadHostSetup:
+                self.hosts = hosts
+                raise
+            node = self.nodes[host_id]
+            self.nodes = {other: node for other, node in self.nodes.items() if other != host_id}
+            node.close()
+            pool = self._local_pools.pop(host_id, None)
+            if pool is not None:
+                pool.disconnect()
+            return True
+
+    def get_address(self, host_id: int) -> str:
+        """Return where a node is, in words that hold no secret."""
+        return self._known_nodes[host_id].address
+
     def get_router(self) -> BaseRouter:
         """Return the router of the cluster."""
         return self.router
@@ -81,6 +148,8 @@ class Cluster:
     def get_host_for_key(self, key: Key) -> int:
         """Return the id of the host that owns a key."""
         return self.router.get_host_for_key(key)
+
+    # Batches.
 
     def run(self, batch: Batch[T], timeout: float | None = None) -> T:
         """Run a batch, such as those of `engine.batch`, and return its result.
@@ -109,33 +178,161 @@ class Cluster:
         targets = self.nodes if hosts is None else hosts
         return self.run(call_nodes(self, dict.fromkeys(targets, command)), timeout)
 
+    # Clients of many nodes.
+
+    @cached_property
+    def prototype(self) -> redis.Redis:
+        """A client of redis-py's that never connects: its reply callbacks and its encoder."""
+        return redis.Redis(connection_pool=next(iter(self.nodes.values())).make_pool())
+
+    def get_routing_client(self, auto_batch: bool = True) -> RoutingClient:
+        """Return a client that sends each command where its keys live.
+
+        client = cluster.get_routing_client()
+        client.incr("hits")
+
+        Args:
+            auto_batch: whether its `map()` may merge adjacent GETs and SETs.
+        """
+        return RoutingClient(self, auto_batch=auto_batch)
+
+    def map(
+        self,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool = True,
+    ) -> MapManager[MappingClient]:
+        """Return a context manager: commands become promises and run when its block ends.
+
+        with cluster.map() as client:
+            pages = [client.get(f"page:{n}") for n in range(100)]
+        values = [promise.value for promise in pages]
+
+        Args:
+            timeout: seconds from the end of the block for all commands together; the
+                promises of what is unfinished then are rejected with a TimeoutError.
+            max_concurrency: how many nodes are asked at a time; None for all.
+            auto_batch: merge adjacent GETs to a node into an MGET, and SETs without
+                options into an MSET. (An MGET gives None where a GET would complain that
+                the key holds no string.)
+
+        Raises, at the end of the block and after every node has finished, the first error
+        that no callback handled; `failures_of(error)` says what failed on which node.
+        """
+        return self.get_routing_client(auto_batch).map(timeout, max_concurrency)
+
+    def fanout(
+        self,
+        hosts: Hosts | None = None,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool = True,
+    ) -> MapManager[FanoutClient]:
+        """Return a context manager like `map()`'s, for commands to chosen hosts.
+
+        with cluster.fanout(hosts=[0, 1]) as client:
+            sizes = client.dbsize()
+        sizes.value                            # {0: 12, 1: 7}
+
+        Args:
+            hosts: host ids, or "all"; None where each command names its own, with
+                `client.target([0])` or `client.target_key("page:1")`.
+        """
+        client = self.get_routing_client(auto_batch)
+        return client.fanout(hosts, timeout, max_concurrency)
+
+    def all(
+        self,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool = True,
+    ) -> MapManager[FanoutClient]:
+        """Return a context manager for commands to every host; see `fanout`.
+
+        with cluster.all() as client:
+            client.flushdb()
+        """
+        return self.fanout("all", timeout, max_concurrency, auto_batch)
+
+    def remember_script(self, source: str | bytes) -> bytes:
+        """Keep a script's source for nodes that do not know it; return its SHA1 digest."""
+        script = Script(source)
+        self.scripts[script.sha] = script.source
+        return script.sha
+
+    def execute_commands(
+        self,
+        mapping: Mapping[Any, Iterable[Sequence[Any]]],
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool = True,
+    ) -> dict[Any, list[Promise[Any]]]:
+        """Run commands on the nodes that own given keys, all nodes at once.
+
+        cluster.execute_commands({
+            "foo": [("PING",), ("TIME",)],
+            "bar": [(script, ["key:1"], [3])],      # script = client.register_script(…)
+        })                                          # {"foo": [<Promise True>, …], …}
+
+        Args:
+            mapping: ``{key: [command, …]}``; a command is a sequence of its name and
+                arguments, or of a redis-py Script, its keys and its arguments.
+
+        Returns:
+            ``{key: [promise, …]}``, each promise settled.
+        """
+        results: dict[Any, list[Promise[Any]]] = {}
+        with self.fanout(None, timeout, max_concurrency, auto_batch) as client:
+            for key, commands in mapping.items():
+                targeted = client.target_key(key)
+                results[key] = []
+                for command in commands:
+                    words: Sequence[Any] = command
+                    if isinstance(command[0], RedisScript):
+                        script, keys, args = command
+                        sha = self.remember_script(script.script)
+                        words = ("EVALSHA", sha, len(keys), *keys, *args)
+                    results[key].append(targeted.execute_command(*words))
+        return results
+
+    # Clients of one node.
+
     def get_local_client(self, host_id: int) -> redis.Redis:
         """Return redis-py's own client for one node, with pipelines, pub/sub and locks.
 
         Raises:
-            KeyError: the cluster has no such host.
+            LookupError: the cluster has no such host.
         """
-        if host_id not in self.nodes:
-            raise KeyError(f"No host {host_id} in {self!r}")
-        pool = self._local_pools.get(host_id)
-        if pool is None:
-            # Two threads may get here at once; one pool wins, and nothing was connected.
-            pool = self._local_pools.setdefault(host_id, self.nodes[host_id].make_pool())
-        return redis.Redis(connection_pool=pool)
+        return redis.Redis(connection_pool=self.get_pool_for_host(host_id))
 
     def get_local_client_for_key(self, key: Key) -> redis.Redis:
         """Return redis-py's own client for the node that owns a key."""
         return self.get_local_client(self.get_host_for_key(key))
 
-    def close(self) -> None:
-        """Close idle connections. The cluster stays usable and opens new ones."""
+    def get_pool_for_host(self, host_id: int) -> redis.ConnectionPool:
+        """Return the pool of redis-py's that local clients of a node share.
+
+        Raises:
+            LookupError: the cluster has no such host.
+        """
+        pool = self._local_pools.get(host_id)
+        if pool is None:
+            if host_id not in self.nodes:
+                raise LookupError(
+                    f"There is no host {host_id!r}. Known are: "
+                    f"{', '.join(map(str, self.nodes))}."
+                )
+            # Two threads may get here at once; one pool wins, and nothing was connected.
+            pool = self._local_pools.setdefault(
+                host_id, self.nodes[host_id].make_pool(self._pool_cls)
+            )
+        return pool
+
+    def disconnect_pools(self) -> None:
+        """Close idle connections; the cluster opens new ones as it needs them."""
         for node in self.nodes.values():
             node.close()
         for pool in self._local_pools.values():
             pool.disconnect()
 
-
-def raise_first(failures: Sequence[NodeFailure]) -> None:
-    """Raise the first node's error, if any failed, with every node's failure attached."""
-    if failures:
-        raise first_error(failures)
+    close = disconnect_pools

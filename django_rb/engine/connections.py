@@ -280,13 +280,14 @@ class Node:
         except IndexError:
             return None
 
-    def make_pool(self, **options: Any) -> redis.ConnectionPool:
+    def make_pool(
+        self, pool_cls: type[redis.ConnectionPool] = redis.ConnectionPool
+    ) -> redis.ConnectionPool:
         """Return a pool of redis-py's own for this node, for clients that need one."""
-        kwargs = {**self._kwargs, **options}
-        return redis.ConnectionPool(
+        return pool_cls(
             connection_class=self.info.connection_class,
             max_connections=self.max_connections,
-            **kwargs,
+            **self._kwargs,
         )
 
     def _start_over(self) -> None:

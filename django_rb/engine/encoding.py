@@ -5,7 +5,7 @@ https://redis.io/docs/latest/develop/reference/protocol-spec/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 from hiredis import pack_command
@@ -23,15 +23,27 @@ PIECE_SIZE = 65536
 pack = cast(Callable[[Args], bytes], pack_command)
 
 
-def encode(*commands: Args) -> Iterator[Buffer]:
-    """Yield the bytes of a few commands."""
+def encode(commands: Iterable[Args]) -> Iterator[Buffer]:
+    """Yield the bytes of commands, joined into pieces of about PIECE_SIZE."""
+    pieces: list[bytes] = []
+    size = 0
     for args in commands:
         for arg in args:
             if isinstance(arg, bytes | str) and len(arg) >= PIECE_SIZE:
+                if pieces:
+                    yield b"".join(pieces)
+                    pieces, size = [], 0
                 yield from encode_large(args)
                 break
         else:
-            yield pack(args)
+            piece = pack(args)
+            pieces.append(piece)
+            size += len(piece)
+            if size >= PIECE_SIZE:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+    if pieces:
+        yield b"".join(pieces)
 
 
 def encode_large(args: Args) -> Iterator[Buffer]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from redis import exceptions as redis_errors
 
+_NOTED = 8
+
 
 class BadHostSetup(ValueError):
     """A cluster cannot be built from these hosts or options; the message says why.
@@ -42,7 +44,7 @@ class NodeFailure:
     host_id: int
     address: str
     error: Exception
-    keys: tuple[bytes | str, ...] = ()
+    keys: tuple[bytes | str | int | float, ...] = ()
 
 
 def failures_of(error: BaseException) -> tuple[NodeFailure, ...]:
@@ -53,12 +55,18 @@ def failures_of(error: BaseException) -> tuple[NodeFailure, ...]:
 
 def first_error(failures: Sequence[NodeFailure]) -> Exception:
     """Return the first node's error, of its own type, with every node's failure attached."""
-    error = failures[0].error
-    error.failures = tuple(failures)  # type: ignore[attr-defined]
-    if len(failures) > 1:
-        others = ", ".join(f"{f.host_id} ({f.address})" for f in failures[1:])
-        error.add_note(f"Failed in the same batch: node {others}")
-    return error
+    return attach([failure.error for failure in failures], failures)
+
+
+def attach(errors: Sequence[Exception], failures: Sequence[NodeFailure]) -> Exception:
+    """Return the first of many errors, with the others noted and `failures` attached."""
+    first, *others = dict.fromkeys(errors)
+    first.failures = tuple(failures)  # type: ignore[attr-defined]
+    for other in others[:_NOTED]:
+        first.add_note(f"Also failed: {type(other).__name__}: {other}")
+    if len(others) > _NOTED:
+        first.add_note(f"And {len(others) - _NOTED} errors more.")
+    return first
 
 
 def at_node(text: object, host_id: int, address: str) -> str:

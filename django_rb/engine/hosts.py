@@ -171,9 +171,9 @@ def _numbered(hosts: object) -> Mapping[int, object]:
         for host_id in hosts:
             if type(host_id) is not int or host_id < 0:
                 raise BadHostSetup(
-                    f"Host id {host_id!r} is not an integer of 0 or more. "
+                    f"Host id {masked(host_id)} is not an integer of 0 or more. "
                     "Number the nodes 0, 1, 2 …, or give a list.",
-                    ("HOSTS", host_id if isinstance(host_id, int) else repr(host_id)),
+                    ("HOSTS", host_id if isinstance(host_id, int) else str(host_id)),
                 )
         numbered: Mapping[int, object] = hosts
     elif isinstance(hosts, Sequence) and not isinstance(hosts, str | bytes):
@@ -248,33 +248,39 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
 def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
     if not url.startswith(URL_SCHEMES):
         raise BadHostSetup(
-            f"{_masked_url(url)} is not a URL of a node. "
-            f"URLs begin with {', '.join(URL_SCHEMES)}.",
+            f"{masked(url)} is not a URL of a node. URLs begin with {', '.join(URL_SCHEMES)}.",
             path,
         )
+    is_unix = url.startswith("unix://")
+    server, _, database = url.partition("://")[2].partition("?")[0].partition("/")
     try:
         options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
         # redis-py reads only a whole number there and passes over anything else.
-        database = url.partition("://")[2].partition("?")[0].partition("/")[2]
-        if not url.startswith("unix://") and database and not database.strip("/").isdigit():
+        if not is_unix and database and not database.strip("/").isdecimal():
             raise ValueError(f"{database!r} is not a database number")
     except ValueError as error:
+        # What cannot be read may be a password with characters of its own meaning.
+        reason = (
+            "check port and database number, and write characters such as / ? # @ [ in a "
+            "user or password as %2F %3F %23 %40 %5B"
+            if "@" in url
+            else error
+        )
         raise BadHostSetup(
-            f"{_masked_url(url)} cannot be read: {error}. "
+            f"{masked(url)} cannot be read: {reason}. "
             "A URL looks like redis://user:password@10.0.0.1:6379/0.",
             path,
         ) from None
-    connection_class = options.pop("connection_class", None)
-    if connection_class is redis.SSLConnection:
+    if options.pop("connection_class", None) is redis.SSLConnection:
         options["ssl"] = True
-    if "path" in options:
+    if is_unix:
+        if "path" not in options or server.rpartition("@")[2]:
+            raise BadHostSetup(
+                f"{masked(url)} names no socket. "
+                "A URL of a unix socket looks like unix:///run/valkey.sock?db=0.",
+                path,
+            )
         options["unix_socket_path"] = options.pop("path")
-    elif connection_class is redis.UnixDomainSocketConnection:
-        raise BadHostSetup(
-            f"{_masked_url(url)} names no socket. "
-            "A URL of a unix socket looks like unix:///run/valkey.sock?db=0.",
-            path,
-        )
     return options
 
 
@@ -290,16 +296,26 @@ def _check_options(
     for name, value in options.items():
         where = (*path, str(name))
         if name not in names:
-            raise BadHostSetup(f"Unknown option {name!r}. {did_you_mean(name, names)}", where)
+            raise BadHostSetup(
+                f"Unknown option {masked(name)}. {did_you_mean(name, names)}", where
+            )
         if name in _INTEGERS:
             low, high = _INTEGERS[name]
             if type(value) is not int or value < low or (high and value > high):
                 limits = f"from {low} to {high}" if high else f"of {low} or more"
-                raise BadHostSetup(f"{value!r} is not a whole number {limits}.", where)
+                raise BadHostSetup(f"{masked(value)} is not a whole number {limits}.", where)
         elif name in _SECONDS:
             check_seconds(value, where)
         elif name in {"host", "unix_socket_path"} and (not isinstance(value, str) or not value):
-            raise BadHostSetup(f"{value!r} is not the text of an address.", where)
+            raise BadHostSetup(f"{masked(value)} is not the text of an address.", where)
+        elif name == "host" and ("@" in value or "/" in value):
+            raise BadHostSetup(
+                f"{masked(value)} is not a name or an IP address. "
+                "A URL goes in the place of the dictionary.",
+                where,
+            )
+        elif name == "ssl" and not isinstance(value, bool):
+            raise BadHostSetup(f"{masked(value)} is neither True nor False.", where)
         elif name in {"username", "password"} and not isinstance(value, str | None):
             raise BadHostSetup(  # the value stays out of the message: it may be the secret
                 f"A {type(value).__name__} is not text.", where
@@ -318,7 +334,8 @@ def check_seconds(value: object, path: tuple[str | int, ...]) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
         raise BadHostSetup(
-            f"{value!r} is not a time in seconds above 0. None waits without limit.", path
+            f"{masked(value)} is not a time in seconds above 0. None waits without limit.",
+            path,
         )
 
 
@@ -339,18 +356,21 @@ def check_pool_options(options: object) -> Mapping[str, Any]:
     return options
 
 
-def _masked_url(url: str) -> str:
-    """Return the URL as an error may show it: without user, password and query."""
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        return repr(url) if "@" not in url else "A text with '@'"
-    rest = rest.partition("?")[0]
-    return repr(f"{scheme}://{'***@' if '@' in rest else ''}{rest.rpartition('@')[2]}")
-
-
 def masked(value: object) -> str:
+    """Return a value as an error may show it: without what could be a password."""
     if isinstance(value, str):
-        return _masked_url(value)
-    if isinstance(value, Mapping | list | tuple):
-        return f"A {type(value).__name__}"
-    return repr(value)
+        return _masked_text(value)
+    if value is None or isinstance(value, int | float):
+        return repr(value)
+    return f"A {type(value).__name__}"
+
+
+def _masked_text(text: str) -> str:
+    """Return a URL without user, password and query, any other text as it is."""
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return "A text with '@'" if "@" in text else repr(text)
+    user, at, where = rest.rpartition("@")
+    if "?" in user:  # it may be part of a password, and so may what follows the "@"
+        return repr(f"{scheme}://***")
+    return repr(f"{scheme}://{'***@' if at else ''}{where.partition('?')[0]}")

@@ -130,6 +130,8 @@ class BaseRouter:
                 described it.
         """
         keys = keys_of((command, *args)) or [_without_keys(command)]
+        if len(keys) == 1:
+            return self.get_host_for_key(keys[0])
         hosts = self.get_hosts_for_keys(keys)
         if len(set(hosts)) > 1:
             pairs = list(zip(keys, hosts, strict=True))

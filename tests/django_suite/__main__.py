@@ -75,13 +75,12 @@ class Runner(DiscoverRunner):
         """Return the tests whose names have one of the parts that were asked for."""
         from . import cases  # needs the settings
 
-        load = unittest.defaultTestLoader.loadTestsFromTestCase
         parts = self.test_name_patterns or {""}
         return unittest.TestSuite(
-            test
+            cls(name)
             for cls in (cases.contract(), *cases.users_of_the_cache())
-            for test in load(cls)
-            if any(part in test.id() for part in parts)
+            for name in unittest.defaultTestLoader.getTestCaseNames(cls)
+            if any(part in f"{cls.__name__}.{name}" for part in parts)
         )
 
     def suite_result(self, suite: Any, result: Any, **kwargs: Any) -> int:

@@ -164,7 +164,7 @@ def test_commands_arrive_as_hiredis_packs_them_however_the_socket_takes_them(
     commands: list[list[bytes | str | int | float]], step: int
 ) -> None:
     packed = b"".join(pack(tuple(args)) for args in commands)
-    assert sent_in_steps(encode(*map(tuple, commands)), step) == packed
+    assert sent_in_steps(encode(map(tuple, commands)), step) == packed
 
 
 @pytest.mark.parametrize("size", [PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1])
@@ -174,7 +174,7 @@ def test_large_arguments_are_sent_uncopied_and_whole(size: int, position: int) -
     large = b"x" * size
     args.insert(position, large)
     command: Args = tuple(args)
-    pieces = list(encode(command))
+    pieces = list(encode([command]))
     assert b"".join(pieces) == pack(command)
     assert any(piece is large for piece in pieces) == (size >= PIECE_SIZE)
 
@@ -184,6 +184,6 @@ def test_large_arguments_are_sent_uncopied_and_whole(size: int, position: int) -
 )
 def test_no_argument_can_become_another_command(nasty: str) -> None:
     reader = make_reader()
-    reader.feed(b"".join(bytes(piece) for piece in encode(("SET", nasty, nasty))))
+    reader.feed(b"".join(bytes(piece) for piece in encode([("SET", nasty, nasty)])))
     assert reader.gets() == [b"SET", nasty.encode(), nasty.encode()]
     assert not reader.has_data()

@@ -179,7 +179,7 @@ def test_replies_are_read_while_commands_are_still_being_written(nodes: LocalNod
 
     def echo() -> Batch[list[Exchange]]:
         exchanges = [
-            Exchange(h, encode(*[(b"ECHO", value)] * 2000), 2000) for h in cluster.nodes
+            Exchange(h, encode([(b"ECHO", value)] * 2000), 2000) for h in cluster.nodes
         ]
         yield exchanges
         return exchanges

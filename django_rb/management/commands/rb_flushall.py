@@ -1,0 +1,206 @@
+"""manage.py rb_flushall: empty the nodes of clusters."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from ...engine import Cluster
+from ..base import NodeName, NodesCommand, call_clusters, format_table
+
+QUESTION = """
+You have requested a flush of {what}.
+This will IRREVERSIBLY DELETE every key there.
+Are you sure you want to do this?
+
+    Type 'yes' to continue, or 'no' to cancel: """
+
+
+@dataclass
+class Target:
+    """What is flushed once: one node's database, or all databases of its server.
+
+    Attributes:
+        names: the nodes that have it, as (alias, host id); the first one's settings are
+            used to get there.
+        keys: how many there are, None as long as nobody has asked.
+    """
+
+    names: list[NodeName]
+    address: str
+    database: int | str
+    keys: int | None = None
+    error: str = ""
+    result: str = ""
+
+
+class Command(NodesCommand):
+    help = (
+        "Empties the configured database of every node of the clusters, all nodes at once. "
+        "Asks before it does."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        self.add_cluster_argument(parser)
+        parser.add_argument(
+            "--all-databases",
+            action="store_true",
+            help="Empty every database of the servers (FLUSHALL), not just the configured one.",
+        )
+        parser.add_argument(
+            "--noinput",
+            "--no-input",
+            action="store_false",
+            dest="interactive",
+            help="Do not ask.",
+        )
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="Say what would be flushed and how many keys there are; flush nothing.",
+        )
+        self.add_format_argument(parser)
+        self.add_timeout_argument(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        chosen = self.get_clusters(options["cluster"])
+        all_databases, dry_run = options["all_databases"], options["dry_run"]
+        targets = find_targets(chosen, all_databases=all_databases)
+        if dry_run or options["interactive"]:
+            count_keys(chosen, targets, options["timeout"], all_databases=all_databases)
+        if dry_run:
+            for target in targets:
+                target.result = "failed" if target.error else "would be flushed"
+        elif options["interactive"] and not self.confirm(targets, options["format"]):
+            return
+        else:
+            command = "FLUSHALL" if all_databases else "FLUSHDB"
+            call(chosen, targets, command, "ASYNC", timeout=options["timeout"])
+            for target in targets:
+                target.result = "failed" if target.error else "flushed"
+        self.report(targets, options["format"])
+        if failed := [target for target in targets if target.error]:
+            lines = [f"{names(target)}: {target.error}" for target in failed]
+            done = "asked" if dry_run else "flushed"
+            raise CommandError(
+                f"{len(failed)} of {count(targets)} could not be {done}:\n" + "\n".join(lines)
+            )
+
+    def confirm(self, targets: list[Target], output_format: str) -> bool:
+        """Show what there is to lose and return whether the answer is "yes"."""
+        # Standard output may be for a program.
+        screen = self.stderr if output_format == "json" else self.stdout
+        screen.write(self.table(targets), str)
+        for target in targets:
+            if target.error:
+                screen.write(f"{names(target)}: {target.error}", self.style.WARNING)
+        screen.write(QUESTION.format(what=count(targets)), str, ending="")
+        screen.flush()
+        try:
+            answer = input()
+        except KeyboardInterrupt:
+            screen.write()
+            raise CommandError("Flush cancelled.", returncode=128 + signal.SIGINT) from None
+        except EOFError:
+            screen.write()
+            raise CommandError(
+                "Nothing was flushed: there was nobody to ask. "
+                "Use --no-input to flush without being asked."
+            ) from None
+        if answer != "yes":
+            screen.write("Flush cancelled.", str)
+        return answer == "yes"
+
+    def report(self, targets: list[Target], output_format: str) -> None:
+        """Say what became of each node."""
+        if output_format == "table":
+            self.stdout.write(self.table(targets))
+            return
+        nodes = []
+        for target in targets:
+            (alias, host_id), *others = target.names
+            nodes.append(
+                {
+                    "cluster": alias,
+                    "host_id": host_id,
+                    "address": target.address,
+                    "database": target.database,
+                    "keys": target.keys,
+                    "result": target.result,
+                    "error": target.error or None,
+                    "also": [{"cluster": name, "host_id": other} for name, other in others],
+                }
+            )
+        self.write_json({"nodes": nodes})
+
+    def table(self, targets: list[Target]) -> str:
+        """Return the targets as a table with the columns that are known by now."""
+        header, rows = ["NODE", "ADDRESS", "DATABASE"], []
+        has_keys = any(target.keys is not None for target in targets)
+        has_result = any(target.result for target in targets)
+        header += ["KEYS"] * has_keys + ["RESULT"] * has_result
+        for target in targets:
+            row: list[str | int] = [names(target), target.address, target.database]
+            if has_keys:
+                row.append("?" if target.keys is None else target.keys)
+            if has_result:
+                row.append(target.result)
+            rows.append(row)
+        paint = {"flushed": self.style.SUCCESS, "failed": self.style.ERROR}
+        return format_table(header, rows, paint)
+
+
+def find_targets(chosen: Mapping[str, Cluster], *, all_databases: bool) -> list[Target]:
+    """Return what is to be flushed. What several nodes have in common is there once."""
+    targets: dict[tuple[str, int | str], Target] = {}
+    for alias, cluster in chosen.items():
+        for host_id, info in cluster.hosts.items():
+            address = info.address.rpartition("/")[0]
+            database = "all" if all_databases else info.db
+            target = targets.setdefault((address, database), Target([], address, database))
+            target.names.append((alias, host_id))
+    return list(targets.values())
+
+
+def call(
+    chosen: Mapping[str, Cluster],
+    targets: Iterable[Target],
+    *command: str,
+    timeout: float | None,
+) -> list[tuple[Target, Any]]:
+    """Run a command on all targets at once; return replies, and note each target's error."""
+    by_name = {target.names[0]: target for target in targets}
+    replies, errors = call_clusters(chosen, by_name, *command, timeout=timeout)
+    for name, target in by_name.items():
+        target.error = str(errors.get(name, ""))
+    return [(by_name[name], reply) for name, reply in replies.items()]
+
+
+def count_keys(
+    chosen: Mapping[str, Cluster],
+    targets: Iterable[Target],
+    timeout: float | None,
+    *,
+    all_databases: bool,
+) -> None:
+    """Ask each target how many keys it has."""
+    command = ("INFO", "keyspace") if all_databases else ("DBSIZE",)
+    for target, reply in call(chosen, targets, *command, timeout=timeout):
+        counts = re.findall(rb"(?m)^db\d+:keys=(\d+)", reply) if all_databases else [reply]
+        target.keys = sum(map(int, counts))
+
+
+def names(target: Target) -> str:
+    """Return the nodes of a target as people read them: ``default 0, sessions 0``."""
+    return ", ".join(f"{alias} {host_id}" for alias, host_id in target.names)
+
+
+def count(targets: list[Target]) -> str:
+    """Return how many nodes, or databases of nodes, there are."""
+    noun = "server" if targets[0].database == "all" else "database"
+    return f"{len(targets)} {noun}{'' if len(targets) == 1 else 's'}"

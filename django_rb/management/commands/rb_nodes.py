@@ -1,0 +1,264 @@
+"""manage.py rb_nodes: local nodes for as long as a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import get_commands
+from django.core.management.base import CommandError, CommandParser
+
+from ... import conf
+from ...testing import LocalNodes, NodesError
+from ..base import NodesCommand, format_table
+
+DEFAULT_COUNT = 4
+SERVER_DATABASES = 16  # how many a server has unless told otherwise
+
+ENDINGS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+LOOK_SECONDS = 0.5
+PR_SET_PDEATHSIG = 1
+
+
+class Command(NodesCommand):
+    help = (
+        "Starts local nodes and runs a command on them: a management command of this "
+        "project or any program. Without one it waits for Ctrl-C. Nothing is left "
+        "when it ends."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--count",
+            type=count,
+            metavar="N",
+            help="How many nodes. Default: as many as the largest cluster of "
+            f"settings.RB_CLUSTERS has, {DEFAULT_COUNT} where there is none.",
+        )
+        self.add_format_argument(parser)
+        parser.add_argument(
+            "command",
+            nargs="*",
+            metavar="COMMAND",
+            help="What to run, with its arguments, after two dashes: -- runserver 8000",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if conf.NODES_VARIABLE in os.environ:
+            raise CommandError(
+                f"The environment variable {conf.NODES_VARIABLE} is set: local nodes stand "
+                "in for the configured ones already, as inside of another rb_nodes. "
+                "Unset it to start new ones."
+            )
+        command = self.resolve(options["command"])
+        aliases = conf.get_aliases() or ["default"]
+        status = 0
+        try:
+            nodes = LocalNodes(
+                options["count"] or find_count(aliases),
+                options={"databases": str(max(SERVER_DATABASES, len(aliases)))},
+            )
+            with nodes:
+                urls = assign_databases(nodes, aliases)
+                variable = json.dumps(urls)
+                self.report(nodes, urls, variable, options["format"])
+                if command:
+                    status = run(command, self.environment(variable, options["pythonpath"]))
+                else:
+                    wait(
+                        self.stderr.write if options["format"] == "json" else self.stdout.write
+                    )
+        except NodesError as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:  # while the nodes were starting or ending
+            status = 128 + signal.SIGINT
+        if status:
+            sys.exit(status)
+
+    def resolve(self, command: Sequence[str]) -> list[str]:
+        """Return the words that start a management command or a program."""
+        if not command:
+            return []
+        name = command[0]
+        known = get_commands()
+        if name in known:
+            return [sys.executable, *self.entry_point(), *command]
+        if program := shutil.which(name):
+            return [program, *command[1:]]
+        near = get_close_matches(name, known, n=1)
+        raise CommandError(
+            f"{name!r} is neither a management command of this project nor a program on "
+            f"the PATH. {f'Did you mean {near[0]!r}? ' if near else ''}"
+            "`manage.py help` lists the commands."
+        )
+
+    def entry_point(self) -> list[str]:
+        """Return how Python runs the management commands of this project."""
+        script = Path(sys.argv[0])
+        if script.name == "manage.py" or (
+            getattr(self, "_called_from_command_line", False)
+            and script.name not in {"django-admin", "__main__.py"}
+        ):
+            return [str(script)]
+        return ["-m", "django"]
+
+    def environment(self, variable: str, pythonpath: str | None) -> dict[str, str]:
+        """Return the environment of a command: this one's, and where the nodes are."""
+        environment = {**os.environ, conf.NODES_VARIABLE: variable}
+        if pythonpath:  # it was for sys.path; the child has its own
+            paths = [pythonpath, environment.get("PYTHONPATH", "")]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        return environment
+
+    def report(
+        self, nodes: LocalNodes, urls: Mapping[str, list[str]], variable: str, form: str
+    ) -> None:
+        """Say where the nodes are."""
+        if form == "json":
+            places = [
+                {"host_id": host_id, **place, "pid": nodes.pid(host_id)}
+                for host_id, place in nodes.hosts.items()
+            ]
+            self.write_json(
+                {
+                    "server": nodes.server,
+                    "nodes": places,
+                    "clusters": urls,
+                    "environment": {conf.NODES_VARIABLE: variable},
+                }
+            )
+            return
+        rows = [
+            (str(host_id), f"{place['host']}:{place['port']}", nodes.pid(host_id))
+            for host_id, place in nodes.hosts.items()
+        ]
+        databases = [(alias, str(number)) for number, alias in enumerate(urls)]
+        noun = "node" if nodes.count == 1 else "nodes"
+        self.stdout.write(self.style.SUCCESS(f"{nodes.count} {noun} of {nodes.server}"))
+        for part in (
+            format_table(("HOST ID", "ADDRESS", "PID"), rows),
+            format_table(("CLUSTER", "DATABASE"), databases),
+            "Other programs find them with this in their environment:\n"
+            f"export {conf.NODES_VARIABLE}={shlex.quote(variable)}",
+        ):
+            self.stdout.write(f"\n{part}")
+        self.stdout.write()
+        self.stdout.flush()  # before a child writes to the same place
+
+
+def count(text: str) -> int:
+    """Return the value of --count."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of nodes, 1 or more.")
+    return int(text)
+
+
+def find_count(aliases: Sequence[str]) -> int:
+    """Return how many hosts the largest cluster has."""
+    counts = []
+    for alias in aliases:
+        try:
+            counts.append(len(conf.make_cluster(alias).hosts))
+        except ImproperlyConfigured:
+            # Hosts that only production knows are a reason to be here. Other mistakes are
+            # reported by the command that needs the cluster.
+            continue
+    return max(counts, default=DEFAULT_COUNT)
+
+
+def assign_databases(nodes: LocalNodes, aliases: Sequence[str]) -> dict[str, list[str]]:
+    """Return ``{alias: [URL, …]}``: all nodes for each cluster, a database for each."""
+    return {
+        alias: [
+            f"redis://{place['host']}:{place['port']}/{number}"
+            for place in nodes.hosts.values()
+        ]
+        for number, alias in enumerate(aliases)
+    }
+
+
+def wait(say: Callable[[str], object]) -> None:
+    """Wait for Ctrl-C or another request to end."""
+    with signals_held():
+        say("Ctrl-C ends them.")
+        sys.stdout.flush()
+        while next_signal()[0] not in endings():
+            pass
+
+
+def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command to its end; return its exit status, as a shell would.
+
+    The command is told what this process is told: to end by SIGINT, SIGTERM or SIGHUP. It
+    is asked to end (SIGTERM) should this process be killed, where Linux sees to that.
+    """
+    with signals_held() as before:
+        child = subprocess.Popen(  # noqa: S603 (what the user asked for)
+            command,
+            env=environment,
+            preexec_fn=in_child(before),  # noqa: PLW1509 (one thread only)
+        )
+        while child.poll() is None:
+            number, from_terminal = next_signal()
+            # What a terminal sends it sends to the child as well, and once is enough.
+            if number in endings() and not from_terminal:
+                child.send_signal(number)
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def endings() -> set[int]:
+    """Return the signals that ask for an end; nohup takes SIGHUP out."""
+    return {number for number in ENDINGS if signal.getsignal(number) != signal.SIG_IGN}
+
+
+@contextmanager
+def signals_held() -> Iterator[set[int]]:
+    """Let signals wait until they are asked for, so that none comes in between."""
+    held = {*ENDINGS, signal.SIGCHLD}
+    before: set[int] = {*signal.pthread_sigmask(signal.SIG_BLOCK, held)}
+    try:
+        yield before
+    finally:
+        while pending := signal.sigpending() & held:
+            signal.sigwait(pending)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def next_signal() -> tuple[int, bool]:
+    """Wait a little for a signal; return it, or 0, and whether a terminal sent it."""
+    if sys.platform == "linux":
+        info = signal.sigtimedwait({*ENDINGS, signal.SIGCHLD}, LOOK_SECONDS)
+        return (info.si_signo, info.si_code > 0) if info else (0, False)
+    else:  # few others can say who sent a signal, and some drop SIGCHLD  # noqa: RET505
+        time.sleep(LOOK_SECONDS / 10)
+        pending = signal.sigpending() & ENDINGS
+        return (signal.sigwait(pending), sys.stdin.isatty()) if pending else (0, False)
+
+
+def in_child(mask: set[int]) -> Callable[[], None]:
+    """Return what a child does before it becomes the command."""
+    parent = os.getpid()
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+    def prepare() -> None:
+        if prctl:
+            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it died before we asked
+                os._exit(1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    return prepare

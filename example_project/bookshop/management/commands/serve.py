@@ -1,0 +1,42 @@
+"""manage.py serve: the bookshop on four local nodes, with nothing to set up."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+HOST = "127.0.0.1"
+TRIES = 50
+
+
+class Command(BaseCommand):
+    help = "Serves the bookshop on local nodes, at a port that is free. Ctrl-C ends both."
+    requires_system_checks = []  # runserver does them
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("port", nargs="?", type=int, default=8000, help="8000 by default.")
+        parser.add_argument("--count", default="4", metavar="N", help="Nodes; 4 by default.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        port = find_port(options["port"])
+        if options["port"] not in {0, port}:
+            self.stdout.write(f"Port {options['port']} is taken; this is port {port}.\n\n")
+        address = f"{HOST}:{port}"
+        call_command("rb_nodes", "--count", options["count"], "--", "runserver", address)
+
+
+def find_port(wanted: int) -> int:
+    """Return the wanted port, or the next one that is free."""
+    for port in range(wanted, wanted + TRIES):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except (OSError, OverflowError):
+                continue
+            free: int = probe.getsockname()[1]
+            return free
+    raise CommandError(f"No port from {wanted} to {wanted + TRIES - 1} is free; name another.")

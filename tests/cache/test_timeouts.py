@@ -1,0 +1,187 @@
+"""Timeouts: seconds with fractions, None, and what has already passed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from django_rb.cache import RBCache
+from django_rb.testing import LocalNodes
+from tests.helpers import Servers, make_cache, wait_until
+
+KEY = b":1:key"
+FOREVER = -1
+
+Store = Callable[..., object]
+
+
+def set_one(cache: RBCache, **timeout: Any) -> None:
+    cache.set("key", "value", **timeout)
+
+
+def set_many(cache: RBCache, **timeout: Any) -> None:
+    assert cache.set_many({"key": "value", "other": "value"}, **timeout) == []
+
+
+def add(cache: RBCache, **timeout: Any) -> None:
+    cache.delete("key")
+    assert cache.add("key", "value", **timeout)
+
+
+def touch(cache: RBCache, **timeout: Any) -> None:
+    cache.set("key", "value", 50_000)
+    assert cache.touch("key", **timeout)
+
+
+def get_or_set(cache: RBCache, **timeout: Any) -> None:
+    cache.delete("key")
+    cache.get_or_set("key", "value", **timeout)
+
+
+every_store = pytest.mark.parametrize("store", [set_one, set_many, add, touch, get_or_set])
+
+
+@every_store
+@pytest.mark.parametrize(
+    ("timeout", "milliseconds"),
+    [
+        (100, 100_000),
+        (1, 1000),
+        (0.75, 750),
+        (2.5, 2500),
+        (100.123, 100_123),
+        (Decimal("7.5"), 7500),
+        (True, 1000),
+        (31_536_000 * 1000, 31_536_000_000_000),
+    ],
+)
+def test_a_timeout_holds_to_the_millisecond(
+    cache: RBCache, servers: Servers, store: Store, timeout: float, milliseconds: int
+) -> None:
+    store(cache, timeout=timeout)
+
+    assert milliseconds - 700 < servers.ask_owner("PTTL", KEY) <= milliseconds
+
+
+@every_store
+def test_none_is_for_ever(cache: RBCache, servers: Servers, store: Store) -> None:
+    store(cache, timeout=None)
+
+    assert servers.ask_owner("PTTL", KEY) == FOREVER
+
+
+@pytest.mark.parametrize("timeout", [None, 100])
+def test_touch_with_none_makes_a_key_stay(
+    cache: RBCache, servers: Servers, timeout: int | None
+) -> None:
+    cache.set("key", "value", timeout)
+
+    assert cache.touch("key", None) is True
+    assert servers.ask_owner("PTTL", KEY) == FOREVER
+    assert cache.touch("nothing", None) is False
+
+
+@pytest.mark.parametrize("store", [set_one, set_many, touch])
+@pytest.mark.parametrize("timeout", [0, 0.0, -1, -0.001, -math.inf])
+def test_a_timeout_that_is_over_deletes(
+    cache: RBCache, store: Callable[..., object], timeout: float
+) -> None:
+    cache.set("key", "old")
+
+    store(cache, timeout=timeout)
+    assert not cache.has_key("key")
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_add_with_a_timeout_that_is_over_only_answers(cache: RBCache, timeout: int) -> None:
+    assert cache.add("key", "value", timeout) is True
+    assert not cache.has_key("key")
+
+    cache.set("key", "old")
+    assert cache.add("key", "value", timeout) is False
+    assert cache.get("key") == "old"
+
+
+def test_touch_with_a_timeout_that_is_over_says_whether_the_key_was_there(
+    cache: RBCache,
+) -> None:
+    cache.set("key", "value")
+
+    assert cache.touch("key", 0) is True
+    assert cache.touch("key", 0) is False
+
+
+@every_store
+@pytest.mark.parametrize("timeout", [math.nan, math.inf, 1e16, 10**400])
+def test_what_is_no_time_is_an_error_that_names_none(
+    cache: RBCache, servers: Servers, store: Store, timeout: float
+) -> None:
+    with pytest.raises(ValueError, match="For keys that never expire use None"):
+        store(cache, timeout=timeout)
+
+
+@every_store
+@pytest.mark.parametrize("timeout", ["60", [60], object()])
+def test_what_is_no_number_is_an_error(
+    cache: RBCache, servers: Servers, store: Store, timeout: object
+) -> None:
+    with pytest.raises(TypeError):
+        store(cache, timeout=timeout)
+
+
+@every_store
+@pytest.mark.parametrize(
+    ("setting", "milliseconds"),
+    [
+        ({}, 300_000),
+        ({"TIMEOUT": 60}, 60_000),
+        ({"TIMEOUT": "60"}, 60_000),
+        ({"TIMEOUT": 1.5}, 1500),
+        ({"timeout": 7}, 7000),
+    ],
+)
+def test_the_default_timeout_is_the_setting(
+    nodes: LocalNodes,
+    servers: Servers,
+    store: Store,
+    setting: dict[str, Any],
+    milliseconds: int,
+) -> None:
+    store(make_cache(**setting))
+
+    assert milliseconds - 900 < servers.ask_owner("PTTL", KEY) <= milliseconds
+
+
+@every_store
+def test_the_default_timeout_may_be_none(
+    nodes: LocalNodes, servers: Servers, store: Store
+) -> None:
+    store(make_cache(TIMEOUT=None))
+
+    assert servers.ask_owner("PTTL", KEY) == FOREVER
+
+
+@pytest.mark.parametrize("timeout", [0, -1, -0.5])
+def test_a_default_timeout_of_zero_caches_nothing(nodes: LocalNodes, timeout: float) -> None:
+    cache = make_cache(TIMEOUT=timeout)
+    cache.set("key", "value")
+    cache.set_many({"key": "value"})
+
+    assert cache.get("key") is None
+    cache.set("key", "value", 60)
+    assert cache.get("key") == "value"
+
+
+def test_what_expired_is_gone(cache: RBCache) -> None:
+    cache.set("key", "value", 0.02)
+    cache.set_many({"a": 1, "b": 2}, 0.02)
+    cache.set("short", "value", 0.000_001)
+
+    wait_until(lambda: cache.get_many(["key", "a", "b", "short"]) == {})
+    assert cache.get("key") is None
+    assert not cache.has_key("key")
+    assert cache.add("key", "new")
