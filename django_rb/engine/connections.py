@@ -26,7 +26,7 @@ import redis
 from hiredis import Reader
 
 from .errors import at_node
-from .exchange import Buffer, make_reader
+from .exchange import make_reader
 from .hosts import HostInfo
 
 DEFAULT_SOCKET_TIMEOUT = 2.0
@@ -34,7 +34,8 @@ DEFAULT_SOCKET_CONNECT_TIMEOUT = 1.0
 
 POLLIN, POLLOUT = 1, 4  # the values of poll(2) everywhere; select lacks them on some platforms
 
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+# What `Connection.send` and `receive` raise when the socket takes or has nothing now.
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Poller(Protocol):
@@ -111,46 +112,29 @@ class Connection:
     Attributes:
         node: the node it leads to.
         reader: the parser of its replies; empty whenever the connection is idle.
-        fd: its descriptor.
-        wants: the poll event that `send` or `receive` waits for, after it returned None.
+        fd: its descriptor; -1 once it is closed.
+        send: writes what the socket takes of some bytes and returns how many; raises
+            WOULD_BLOCK where that is none.
+        receive: reads up to a number of bytes; b"" is the end of the stream; raises
+            WOULD_BLOCK where none are here.
+        is_tls: decrypted bytes may wait in the connection where poll() does not see them.
     """
 
     __slots__ = (
-        "__weakref__", "_redis_connection", "_sock", "fd", "is_tls", "node", "poller",
-        "reader", "wants",
+        "__weakref__", "_redis_connection", "fd", "is_tls", "node", "reader", "receive",
+        "send",
     )  # fmt: skip
 
     def __init__(self, node: Node, redis_connection: Any) -> None:
         self.node = node
         self._redis_connection = redis_connection
-        self._sock = _socket_of(redis_connection)
-        self._sock.settimeout(0)
-        self.fd = self._sock.fileno()
-        self.is_tls = isinstance(self._sock, ssl.SSLSocket)
+        sock = _socket_of(redis_connection)
+        sock.settimeout(0)
+        self.fd = sock.fileno()
+        self.is_tls = isinstance(sock, ssl.SSLSocket)
+        self.send = sock.send
+        self.receive = sock.recv
         self.reader: Reader = make_reader()
-        self.wants = POLLIN
-        self.poller = make_poller()
-        self.poller.register(self.fd, POLLIN)
-
-    def send(self, data: Buffer) -> int | None:
-        """Write what the socket takes now; return how many bytes, None where it takes none."""
-        try:
-            return self._sock.send(data)
-        except _WOULD_BLOCK as error:
-            self.wants = POLLIN if isinstance(error, ssl.SSLWantReadError) else POLLOUT
-            return None
-
-    def receive(self, size: int) -> bytes | None:
-        """Read up to `size` bytes; b"" at the end of the stream, None where none are here."""
-        try:
-            return self._sock.recv(size)
-        except _WOULD_BLOCK as error:
-            self.wants = POLLOUT if isinstance(error, ssl.SSLWantWriteError) else POLLIN
-            return None
-
-    def wait(self, seconds: float | None) -> bool:
-        """Wait until there is something to read; return whether there is."""
-        return bool(self.poller.poll(None if seconds is None else seconds * 1000))
 
     @property
     def is_usable(self) -> bool:
@@ -159,7 +143,9 @@ class Connection:
         Whatever can be read now is the end of the stream or a reply that nobody asked
         for; either way no question may be sent on it.
         """
-        return self.fd >= 0 and not self.poller.poll(0)
+        poller = make_poller()
+        poller.register(self.fd, POLLIN)
+        return not poller.poll(0)
 
     def close(self) -> None:
         """Close the connection. Does nothing the second time."""
@@ -215,13 +201,15 @@ class Node:
         return self.socket_timeout + self.socket_connect_timeout
 
     def take(self) -> Connection | None:
+        """Return an idle connection to be looked at before use, or None if there is none."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def take_usable(self) -> Connection | None:
         """Return an idle connection that is good for use, or None if there is none."""
-        idle = self._idle
-        while idle:
-            try:
-                connection = idle.pop()
-            except IndexError:  # another thread was quicker
-                break
+        while (connection := self.take()) is not None:
             if connection.is_usable:
                 return connection
             connection.close()
@@ -271,14 +259,8 @@ class Node:
 
     def close(self) -> None:
         """Close every idle connection. Those in use are closed by who uses them."""
-        while (connection := self._pop()) is not None:
+        while (connection := self.take()) is not None:
             connection.close()
-
-    def _pop(self) -> Connection | None:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
 
     def make_pool(
         self, pool_cls: type[redis.ConnectionPool] = redis.ConnectionPool

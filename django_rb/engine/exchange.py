@@ -72,15 +72,13 @@ class Exchange:
         self.error = None
         self.stale = False
 
-    def sent(self, size: int) -> None:
-        """Go on after `size` bytes of `out` were taken by the socket."""
+    def sent(self, size: int) -> Buffer | None:
+        """Go on after `size` bytes of `out` were taken by the socket; return the new `out`."""
         self.untouched = False
         out = self.out
         assert out is not None
-        if size == len(out):
-            self.out = next(self._pieces, None)
-        else:
-            self.out = memoryview(out)[size:]
+        self.out = next(self._pieces, None) if size == len(out) else memoryview(out)[size:]
+        return self.out
 
     def feed(self, data: bytes) -> bool:
         """Read what the node sent; return whether all replies are here.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import TypeVar
 
 import redis
 
-from .connections import POLLIN, POLLOUT, Connection, Node, Poller, make_poller
+from .connections import POLLIN, POLLOUT, WOULD_BLOCK, Connection, Node, make_poller
 from .errors import ProtocolError, at_node
 from .exchange import Batch, Exchange
 
@@ -70,13 +71,7 @@ class _Line:
         timeout = connection.node.socket_timeout
         self.patience = FOREVER if timeout is None else timeout
         self.expires = FOREVER
-        self.events = 0  # what the round's own poller watches for
-
-    def wanted_events(self) -> int:
-        if self.exchange.out is None:
-            return POLLIN
-        # TLS may have to read before it can write.
-        return POLLIN | (self.connection.wants & POLLOUT)
+        self.events = POLLIN  # what is watched for
 
 
 class _Round:
@@ -86,38 +81,62 @@ class _Round:
         self._nodes = nodes
         self._deadline = deadline
         self._lines: dict[int, _Line] = {}  # by descriptor
+        self._poller = make_poller()
         self._openings: _Openings | None = None
-        self._poller: Poller | None = None
 
     def run(self, exchanges: Sequence[Exchange]) -> None:
         if self._deadline <= monotonic():
             for exchange in exchanges:
-                node = self._nodes[exchange.host_id]
-                exchange.fail(_deadline_exceeded(node))
+                exchange.fail(_deadline_exceeded(self._nodes[exchange.host_id]))
             return
-        missing: list[tuple[Exchange, Node]] = []
+        lines = self._lines
         try:
-            for exchange in exchanges:
-                node = self._nodes[exchange.host_id]
-                connection = node.take()
-                if connection is None:
-                    missing.append((exchange, node))
-                else:
-                    self._start(exchange, connection, is_reused=True)
+            missing = self._take_connections(exchanges)
             if missing:
                 self._openings = _Openings(missing)
-            if self._lines or missing:
+                self._poller.register(self._openings.fd, POLLIN)
+            for line in list(lines.values()):
+                self._start(line, is_reused=True)
+            if lines or missing:
                 self._loop()
         finally:
             if self._openings is not None:
                 self._openings.close()
-            for line in self._lines.values():  # none are left unless something was raised
+            for line in lines.values():  # none are left unless something was raised
                 line.connection.close()
 
-    def _start(self, exchange: Exchange, connection: Connection, *, is_reused: bool) -> None:
-        """Put an exchange on its connection and send what goes out without waiting."""
-        line = _Line(exchange, connection)
-        self._lines[connection.fd] = line
+    def _take_connections(self, exchanges: Sequence[Exchange]) -> list[tuple[Exchange, Node]]:
+        """Give exchanges idle connections; return those for which there are none.
+
+        What can be read from an idle connection is the end of the stream or a reply that
+        nobody asked for: no question may be sent on it. One poll() looks at all of them.
+        """
+        nodes, lines, poller = self._nodes, self._lines, self._poller
+        missing: list[tuple[Exchange, Node]] = []
+        for exchange in exchanges:
+            node = nodes[exchange.host_id]
+            connection = node.take()
+            if connection is None:
+                missing.append((exchange, node))
+            else:
+                lines[connection.fd] = _Line(exchange, connection)
+                poller.register(connection.fd, POLLIN)
+        for fd, _ in poller.poll(0) if lines else ():
+            stale = lines.pop(fd)
+            poller.unregister(fd)
+            stale.connection.close()
+            node = stale.connection.node
+            connection = node.take_usable()
+            if connection is None:
+                missing.append((stale.exchange, node))
+            else:
+                lines[connection.fd] = _Line(stale.exchange, connection)
+                poller.register(connection.fd, POLLIN)
+        return missing
+
+    def _start(self, line: _Line, *, is_reused: bool) -> None:
+        """Send what goes out without waiting."""
+        exchange, connection = line.exchange, line.connection
         exchange.begin(connection.reader, has_pushes=connection.node.has_pushes)
         try:
             self._send(line)
@@ -126,15 +145,13 @@ class _Round:
 
     def _loop(self) -> None:
         """Serve whichever node is ready, until none is awaited."""
-        lines, openings = self._lines, self._openings
-        poller = self._poller = self._make_poller()
+        lines, openings, poll = self._lines, self._openings, self._poller.poll
         now = monotonic()
         for waiting in lines.values():
             waiting.expires = now + waiting.patience
         wake_at = self._next_expiry()  # never later than the first expiry
         while lines or (openings is not None and openings.pending):
-            pause = None if wake_at == FOREVER else max(0.0, wake_at - now) * 1000
-            ready = poller.poll(pause)
+            ready = poll(None if wake_at == FOREVER else max(0.0, wake_at - now) * 1000)
             now = monotonic()
             for fd, events in ready:
                 line = lines.get(fd)
@@ -148,69 +165,44 @@ class _Round:
                 self._expire(now)
                 wake_at = self._next_expiry()
 
-    def _make_poller(self) -> Poller:
-        lines, openings = self._lines, self._openings
-        if len(lines) == 1 and openings is None:
-            (line,) = lines.values()
-            if line.exchange.out is None:
-                return line.connection.poller  # it watches for replies already
-        poller = make_poller()
-        for fd, line in lines.items():
-            line.events = line.wanted_events()
-            poller.register(fd, line.events)
-        if openings is not None:
-            poller.register(openings.fd, POLLIN)
-        return poller
-
     def _serve(self, line: _Line, events: int) -> None:
+        exchange, connection = line.exchange, line.connection
         try:
-            is_tls = line.connection.is_tls
-            if line.exchange.out is not None:
+            if exchange.out is not None:
                 self._send(line)
-            if (events != POLLOUT or is_tls) and self._receive(line, is_tls):
-                self._finish(line)
+            if events == POLLOUT and not connection.is_tls:
                 return
+            while True:
+                data = connection.receive(READ_SIZE)
+                if not data:
+                    raise ConnectionResetError("the node closed the connection")
+                if exchange.feed(data):
+                    self._drop(line)
+                    connection.node.give_back(connection)
+                    return
+                if not connection.is_tls:  # TLS may hold more, which poll() does not see
+                    return
+        except WOULD_BLOCK:
+            return
         except OSError as error:
             self._fail(line, _lost(line, error))
-            return
         except ProtocolError as error:
             self._fail(line, ProtocolError(_at(line, error)))
-            return
-        wanted = line.wanted_events()
-        if line.events and wanted != line.events and self._poller is not None:
-            line.events = wanted
-            self._poller.modify(line.connection.fd, wanted)
 
-    @staticmethod
-    def _send(line: _Line) -> None:
+    def _send(self, line: _Line) -> None:
         """Write until all is written or the socket takes no more."""
-        exchange, connection = line.exchange, line.connection
-        while (out := exchange.out) is not None:
-            size = connection.send(out)
-            if size is None:
-                return
-            exchange.sent(size)
-
-    @staticmethod
-    def _receive(line: _Line, is_tls: bool) -> bool:
-        """Read what is here; return whether all replies are.
-
-        TLS holds decrypted bytes that poll() does not see, so it is read until it has none.
-        """
-        exchange, connection = line.exchange, line.connection
-        while (data := connection.receive(READ_SIZE)) is not None:
-            if not data:
-                raise ConnectionResetError("the node closed the connection")
-            if exchange.feed(data):
-                return True
-            if not is_tls:
-                break
-        return False
-
-    def _finish(self, line: _Line) -> None:
-        connection = line.connection
-        self._drop(line)
-        connection.node.give_back(connection)
+        exchange, send = line.exchange, line.connection.send
+        events = POLLIN
+        out = exchange.out
+        try:
+            while out is not None:
+                out = exchange.sent(send(out))
+        except WOULD_BLOCK as error:
+            if not isinstance(error, ssl.SSLWantReadError):
+                events |= POLLOUT
+        if events != line.events:
+            line.events = events
+            self._poller.modify(line.connection.fd, events)
 
     def _fail(self, line: _Line, error: Exception, *, stale: bool = False) -> None:
         self._drop(line)
@@ -218,22 +210,20 @@ class _Round:
         line.exchange.fail(error, stale=stale)
 
     def _drop(self, line: _Line) -> None:
+        # First forgotten, then given away: it never has two owners.
         fd = line.connection.fd
         del self._lines[fd]
-        if line.events and self._poller is not None:
-            self._poller.unregister(fd)
+        self._poller.unregister(fd)
 
     def _start_opened(self, openings: _Openings, now: float) -> None:
         for exchange, opened in openings.collect():
             if isinstance(opened, Exception):
                 exchange.fail(opened)
                 continue
-            self._start(exchange, opened, is_reused=False)
-            line = self._lines.get(opened.fd)
-            if line is not None and self._poller is not None:
-                line.expires = now + line.patience
-                line.events = line.wanted_events()
-                self._poller.register(opened.fd, line.events)
+            line = self._lines[opened.fd] = _Line(exchange, opened)
+            line.expires = now + line.patience
+            self._poller.register(opened.fd, POLLIN)
+            self._start(line, is_reused=False)
 
     def _next_expiry(self) -> float:
         expiries = [line.expires for line in self._lines.values()]

@@ -24,6 +24,7 @@ TEMPLATES = [
     }
 ]
 STATIC_URL = "static/"
+TIME_ZONE = "UTC"
 USE_TZ = True
 
 # Four nodes. `manage.py rb_nodes` puts local ones in their place, so they need not exist.

@@ -39,7 +39,7 @@ def _download(folder: Path) -> None:
     # "--no-binary django" and not ":all:": that would also build setuptools from source.
     subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "download", "--quiet"),
+            *(sys.executable, "-m", "pip", "download", "-qq"),
             *("--disable-pip-version-check", "--no-deps", "--no-binary", "django"),
             *("--dest", str(folder), f"django=={django.__version__}"),
         ],

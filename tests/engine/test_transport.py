@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import redis
 
-from django_rb.engine import Cluster, SlotRouter, failures_of
+from django_rb.engine import Cluster, SlotRouter, failures_of, transport
 from django_rb.engine.batch import Outcome, call, call_nodes, find, store
 from django_rb.engine.connections import SelectorPoller, make_poller
 from django_rb.engine.errors import first_error
@@ -359,8 +359,10 @@ def test_a_late_reply_too_many_reaches_nobody() -> None:
         cluster.close()
 
 
-def test_a_connection_reset_before_the_first_write_is_replaced_within_the_batch() -> None:
-    """The connection looks fine when it is taken and is gone when it is written to."""
+def test_a_connection_reset_before_the_first_write_is_replaced_within_the_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The connection is fine when it is looked at and is gone when it is written to."""
 
     def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
         connection.sendall(b"+PONG\r\n")
@@ -368,18 +370,30 @@ def test_a_connection_reset_before_the_first_write_is_replaced_within_the_batch(
     with Peer(answer) as peer:
         cluster = Cluster([peer.host])
         cluster.call_nodes("PING")
-        node = cluster.nodes[0]
-        taken = node.take()
-        assert taken is not None
-        (connection,) = peer.connections
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        hang_up(connection)
-        # What a race would do: give it back as if it had not been looked at.
-        node.give_back(taken)
-        node_take = node.take
-        calls = iter([taken, None])
-        node.take = lambda: next(calls) if node._idle else node_take()  # type: ignore[method-assign]
+        first_look: list[int] = []
+
+        class Race:
+            """A poll object; the node resets the connection just after its first poll()."""
+
+            def __init__(self) -> None:
+                self._poller = make_poller()
+
+            def poll(self, timeout: float | None = None) -> list[tuple[int, int]]:
+                ready = self._poller.poll(timeout)
+                if not first_look:
+                    first_look.append(len(ready))
+                    (connection,) = peer.connections
+                    linger = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    hang_up(connection)
+                return ready
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._poller, name)
+
+        monkeypatch.setattr(transport, "make_poller", Race)
         assert cluster.call_nodes("PING") == ({0: b"PONG"}, [])
+        assert first_look == [0]
         cluster.close()
 
 

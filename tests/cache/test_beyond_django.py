@@ -1,0 +1,279 @@
+"""What the cache can do under django-redis's names: expiry, patterns, locks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha1
+from time import time
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from redis.exceptions import LockError
+
+from django_rb.cache import RBCache
+from django_rb.testing import LocalNodes
+from tests.helpers import Servers, make_cache, wait_until
+
+MANY = {f"key{n}": n for n in range(100)}
+
+
+def test_ttl_and_pttl_say_what_is_left(cache: RBCache) -> None:
+    cache.set("key", 1, 100.4)
+    cache.set("forever", 1, None)
+
+    assert cache.ttl("key") in {99, 100}
+    left = cache.pttl("key")
+    assert left is not None
+    assert 99_000 < left <= 100_400
+    assert cache.ttl("forever") is cache.pttl("forever") is None
+    assert cache.ttl("nothing") == cache.pttl("nothing") == 0
+    assert cache.ttl("key", version=2) == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "milliseconds"),
+    [
+        (lambda cache, key, **kw: cache.expire(key, 60, **kw), 60_000),
+        (lambda cache, key, **kw: cache.expire(key, 2.5, **kw), 2500),
+        (lambda cache, key, **kw: cache.expire(key, timeout=0.75, **kw), 750),
+        (lambda cache, key, **kw: cache.pexpire(key, 1234, **kw), 1234),
+        (lambda cache, key, **kw: cache.pexpire(key, timeout=60_000, **kw), 60_000),
+        (lambda cache, key, **kw: cache.expire_at(key, time() + 60, **kw), 60_000),
+        (lambda cache, key, **kw: cache.expire_at(key, int(time()) + 60, **kw), 60_000),
+        (
+            lambda cache, key, **kw: cache.expire_at(
+                key, datetime.now(UTC) + timedelta(seconds=7.5), **kw
+            ),
+            7500,
+        ),
+        (
+            lambda cache, key, **kw: cache.expire_at(
+                key, datetime.now() + timedelta(minutes=1), **kw
+            ),
+            60_000,
+        ),
+    ],
+)
+def test_a_key_gets_a_new_expiry(
+    cache: RBCache, call: Callable[..., object], milliseconds: int
+) -> None:
+    cache.set("key", 1, 1000)
+    cache.set("key", 2, 1000, version=2)
+
+    assert call(cache, "key") is True
+    left = cache.pttl("key")
+    assert left is not None
+    assert milliseconds - 1200 < left <= milliseconds
+    assert cache.get("key") == 1
+    assert cache.ttl("key", version=2) in {999, 1000}
+    assert call(cache, "key", version=2) is True
+    assert call(cache, "nothing") is False
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda cache: cache.expire("key", 0),
+        lambda cache: cache.expire("key", -1),
+        lambda cache: cache.pexpire("key", 0),
+        lambda cache: cache.pexpire("key", -5),
+        lambda cache: cache.expire_at("key", 1),
+        lambda cache: cache.expire_at("key", datetime(2001, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_an_expiry_in_the_past_deletes(
+    cache: RBCache, call: Callable[[RBCache], object]
+) -> None:
+    cache.set("key", 1)
+
+    assert call(cache) is True
+    assert not cache.has_key("key")
+
+
+def test_persist_says_whether_there_was_an_expiry_to_take_away(cache: RBCache) -> None:
+    cache.set("key", 1, 100)
+
+    assert cache.persist("key") is True
+    assert cache.ttl("key") is None
+    assert cache.persist("key") is False
+    assert cache.persist("nothing") is False
+
+
+def test_keys_finds_this_version_and_prefix_on_every_node(nodes: LocalNodes) -> None:
+    cache = make_cache(KEY_PREFIX="shop")
+    cache.set_many(MANY)
+    cache.set_many({"key1": 1, "other": 1}, version=2)
+    make_cache().set_many({"key1": 1, "shop:1:key1": 1})
+    make_cache(KEY_PREFIX="shopping").set("key1", 1)
+
+    assert set(cache.keys()) == set(MANY)
+    assert sorted(cache.keys("key1?")) == [f"key1{n}" for n in range(10)]
+    assert set(cache.keys("*", version=2)) == {"key1", "other"}
+    assert cache.keys("nothing*") == []
+    assert cache.keys("key[78]") in (["key7", "key8"], ["key8", "key7"])
+    assert cache.get_many(cache.keys()) == MANY
+
+
+def test_iter_keys_goes_page_by_page(cache: RBCache, servers: Servers) -> None:
+    cache.set_many(dict.fromkeys(map(str, range(1000)), 1))
+    servers.reset_counts()
+
+    found = cache.iter_keys(itersize=10)
+    first = next(found)
+    counts = servers.counts()
+    assert all(set(commands) == {"scan"} for commands in counts.values())
+    assert all(commands["scan"] == 1 for commands in counts.values())
+    assert {first, *found} == set(map(str, range(1000)))
+    assert all(commands["scan"] > 10 for commands in servers.counts().values())
+
+
+def test_iter_keys_can_be_left_in_the_middle(cache: RBCache) -> None:
+    cache.set_many(MANY)
+    found = cache.iter_keys(itersize=1)
+    next(found)
+    found.close()
+    assert cache.get_many(MANY) == MANY
+
+
+def test_delete_pattern_deletes_one_version_and_prefix_on_every_node(
+    nodes: LocalNodes, servers: Servers
+) -> None:
+    cache = make_cache(KEY_PREFIX="shop")
+    cache.set_many(dict.fromkeys(map(str, range(1000)), 1))
+    cache.set("keep", 1)
+    cache.set("1", 1, version=2)
+    make_cache().set("1", 1)
+    make_cache(KEY_PREFIX="other").set("1", 1)
+
+    assert cache.delete_pattern("[0-9]*", itersize=10) == 1000
+    assert set().union(*servers.keys().values()) == {
+        b"shop:1:keep",
+        b"shop:2:1",
+        b":1:1",
+        b"other:1:1",
+    }
+    assert cache.delete_pattern("*", version=2) == 1
+    assert cache.delete_pattern("*", version=2) == 0
+
+
+@pytest.mark.parametrize("prefix", ["a[b]*c", "a?", "*", "\\", "[^a]", "[a-z]", "a\\*", "]["])
+def test_characters_of_patterns_in_a_prefix_stand_for_themselves(
+    nodes: LocalNodes, prefix: str
+) -> None:
+    caches = [make_cache(KEY_PREFIX=p) for p in ("ab", "abc", "a", "b", "^", "a[b]xc", "ax")]
+    for other in caches:
+        other.set_many({"key": 1, "another": 2})
+    cache = make_cache(KEY_PREFIX=prefix)
+    cache.set_many({"key": 1, "another": 2, "*": 3})
+
+    assert sorted(cache.keys("*")) == ["*", "another", "key"]
+    assert cache.keys("\\*") == ["*"]
+    assert cache.delete_pattern("k*") == 1
+    assert cache.delete_pattern("*") == 2
+    for other in caches:
+        assert sorted(other.keys()) == ["another", "key"]
+
+
+def backwards(key: Any, prefix: str, version: int) -> str:
+    return f"{version}[{prefix}]*{key}"
+
+
+def forwards(made: str) -> str:
+    return made.partition("]*")[2]
+
+
+def hashed(key: Any, prefix: str, version: int) -> str:
+    return f"{prefix}:{version}:{sha1(str(key).encode()).hexdigest()}"
+
+
+@pytest.mark.parametrize("reverse", [forwards, f"{__name__}.forwards"])
+def test_a_reverse_key_function_gives_the_keys_of_a_key_function(
+    nodes: LocalNodes, reverse: object
+) -> None:
+    cache = make_cache(
+        KEY_PREFIX="p", KEY_FUNCTION=backwards, OPTIONS={"REVERSE_KEY_FUNCTION": reverse}
+    )
+    cache.set_many(MANY)
+    cache.set_many(MANY, version=2)
+
+    assert set(cache.keys()) == set(MANY)
+    assert sorted(cache.iter_keys("key1?", itersize=5)) == [f"key1{n}" for n in range(10)]
+    assert cache.delete_pattern("key1*") == 11
+    assert set(cache.keys("*", version=2)) == set(MANY)
+
+
+@pytest.mark.parametrize("values", [{}, {"key": 1}])
+def test_without_a_reverse_key_function_the_keys_of_a_key_function_are_not_listed(
+    nodes: LocalNodes, values: dict[str, int]
+) -> None:
+    cache = make_cache(KEY_FUNCTION=backwards)
+    cache.set_many(values)
+
+    with pytest.raises(ImproperlyConfigured, match=r"OPTIONS\['REVERSE_KEY_FUNCTION'\]"):
+        cache.keys("*")
+    with pytest.raises(ImproperlyConfigured, match=r"OPTIONS\['REVERSE_KEY_FUNCTION'\]"):
+        next(cache.iter_keys("*"))
+    assert cache.delete_pattern("*") == len(values)
+
+
+def test_keys_that_a_key_function_hashes_have_no_patterns(nodes: LocalNodes) -> None:
+    cache = make_cache(KEY_FUNCTION=hashed)
+    cache.set("key", 1)
+
+    with pytest.raises(ValueError, match="cannot be found by a pattern"):
+        cache.delete_pattern("*")
+    assert cache.get("key") == 1
+
+
+@pytest.mark.parametrize("name", [f"lock{n}" for n in range(6)])
+def test_a_lock_lives_on_the_node_that_owns_its_name(
+    nodes: LocalNodes, servers: Servers, name: str
+) -> None:
+    cache = make_cache(KEY_PREFIX="p")
+    with cache.lock(name, timeout=30):
+        assert servers.owner(f"p:1:{name}".encode()) == cache.cluster.get_host_for_key(
+            f"p:1:{name}"
+        )
+        assert cache.has_key(name)
+        assert cache.ttl(name) in {29, 30}
+    assert not cache.has_key(name)
+
+
+def test_a_lock_excludes_others_until_it_is_released(cache: RBCache) -> None:
+    assert cache.lock("name").acquire(blocking=False)
+    assert not cache.lock("name", blocking=False).acquire()
+    assert not cache.lock("name", blocking_timeout=0.01, sleep=0.001).acquire()
+    assert cache.lock("name", version=2, blocking=False).acquire()
+    with (
+        pytest.raises(LockError),
+        cache.lock("name", blocking_timeout=0.01, sleep=0.001),
+    ):
+        pytest.fail("two had the lock")
+
+
+def test_a_lock_ends_by_itself(cache: RBCache) -> None:
+    assert cache.lock("name", timeout=0.05).acquire()
+    wait_until(cache.lock("name", blocking=False).acquire)
+
+
+def test_threads_take_turns_with_a_lock(cache: RBCache) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work() -> None:
+        for _ in range(5):
+            with cache.lock("turn", timeout=30, sleep=0.001):
+                inside.append(1)
+                most.append(len(inside))
+                cache.set("step", 1)
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 20

@@ -1,0 +1,138 @@
+"""Mistakes in a cache's settings: each says what is wrong and the way out."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from tests.helpers import make_cache
+
+SECRET = "hunter2"
+
+
+class NeedsArguments:
+    def __init__(self, argument: str) -> None: ...
+
+    def dumps(self, value: Any) -> bytes: ...  # type: ignore[empty-body]
+
+    def loads(self, data: bytes) -> Any: ...
+
+
+class OnlyDumps:
+    def dumps(self, value: Any) -> bytes: ...  # type: ignore[empty-body]
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"COMPRESOR": "zlib"}, ["'COMPRESOR'", "Did you mean 'COMPRESSOR'?"]),
+        ({"serializer": "json"}, ["'serializer'", "Did you mean 'SERIALIZER'?"]),
+        ({"db": 3}, ["'db'", "unknown", "Known are: ", "ON_NODE_ERROR"]),
+        ({5: 3}, ["unknown", "Known are: "]),
+        ({"ON_NODE_ERROR": "ignore"}, ["'ON_NODE_ERROR'", "'ignore'", "'raise', 'miss'"]),
+        ({"ON_NODE_ERROR": None}, ["'ON_NODE_ERROR'", "None", "'raise', 'miss'"]),
+        ({"ON_NODE_ERROR": ["miss"]}, ["'ON_NODE_ERROR'", "['miss']", "'raise', 'miss'"]),
+        ({"DEADLINE": 0}, ["'DEADLINE'", "0 is not a time in seconds", "None waits"]),
+        ({"DEADLINE": -1.5}, ["'DEADLINE'", "-1.5"]),
+        ({"DEADLINE": "1"}, ["'DEADLINE'", "'1'"]),
+        ({"DEADLINE": True}, ["'DEADLINE'", "True"]),
+        ({"DEADLINE": math.nan}, ["'DEADLINE'", "nan"]),
+        ({"DEADLINE": math.inf}, ["'DEADLINE'", "inf"]),
+        ({"COMPRESS_MIN_BYTES": -1}, ["'COMPRESS_MIN_BYTES'", "-1", "number of bytes"]),
+        ({"COMPRESS_MIN_BYTES": 1.5}, ["'COMPRESS_MIN_BYTES'", "1.5", "number of bytes"]),
+        ({"COMPRESS_MIN_BYTES": None}, ["'COMPRESS_MIN_BYTES'", "None", "number of bytes"]),
+        ({"COMPRESS_MIN_BYTES": "1k"}, ["'COMPRESS_MIN_BYTES'", "'1k'", "number of bytes"]),
+        ({"COMPRESSOR": "gzip"}, ["'COMPRESSOR'", "'gzip'", "'zlib', 'zstd', 'lz4'"]),
+        ({"COMPRESSOR": ["zlib"]}, ["'COMPRESSOR'", "['zlib']", "'zlib', 'zstd', 'lz4'"]),
+        ({"COMPRESSOR": ""}, ["'COMPRESSOR'", "''", "None to store values as they are"]),
+        ({"SERIALIZER": "jsn"}, ["'SERIALIZER'", "'jsn'", "'pickle', 'json', 'msgpack'"]),
+        ({"SERIALIZER": "no.such.Thing"}, ["'SERIALIZER'", "'no.such.Thing'", "import"]),
+        ({"SERIALIZER": "tests.Thing"}, ["'SERIALIZER'", "'tests.Thing'", "import"]),
+        ({"SERIALIZER": ".Thing"}, ["'SERIALIZER'", "'.Thing'", "import"]),
+        ({"SERIALIZER": ""}, ["'SERIALIZER'", "''", "import"]),
+        ({"SERIALIZER": None}, ["'SERIALIZER'", "None", "no dumps and no loads()"]),
+        ({"SERIALIZER": OnlyDumps}, ["'SERIALIZER'", "OnlyDumps", "has no loads()"]),
+        ({"SERIALIZER": NeedsArguments}, ["'SERIALIZER'", "NeedsArguments", "'argument'"]),
+        ({"SERIALIZER": "math.pi"}, ["'SERIALIZER'", "'math.pi'", "no dumps and no loads()"]),
+        ({"REVERSE_KEY_FUNCTION": "no.such"}, ["'REVERSE_KEY_FUNCTION'", "'no.such'"]),
+        ({"REVERSE_KEY_FUNCTION": ".such"}, ["'REVERSE_KEY_FUNCTION'", "'.such'"]),
+        ({"REVERSE_KEY_FUNCTION": 5}, ["'REVERSE_KEY_FUNCTION'", "5", "dotted path"]),
+        (None, ["OPTIONS", "NoneType", "not a dictionary"]),
+        (["COMPRESSOR"], ["OPTIONS", "list", "not a dictionary"]),
+    ],
+)
+def test_a_mistake_in_the_options_is_explained(options: Any, parts: list[str]) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        make_cache(OPTIONS=options)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("location", "parts"),
+    [
+        ("defualt", ["'defualt'", "LOCATION", "settings.RB_CLUSTERS", "mean 'default'?"]),
+        ("other", ["'other'", "LOCATION", "Known are: default."]),
+        ("127.0.0.1:6379", ["'127.0.0.1:6379'", "LOCATION", "Known are: default."]),
+        (
+            f"redis://:{SECRET}@10.0.0.1:6379/0",
+            ["***@10.0.0.1:6379/0", "LOCATION", "URL into RB_CLUSTERS"],
+        ),
+        ([f"redis://:{SECRET}@10.0.0.1:6379/0"], ["list", "LOCATION", "Known are: default."]),
+        (5, ["5", "LOCATION", "Known are: default."]),
+    ],
+)
+def test_a_location_that_is_no_alias_is_explained(location: Any, parts: list[str]) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        make_cache(location)
+    for part in parts:
+        assert part in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("clusters", [{}, None])
+def test_without_clusters_the_error_shows_what_to_add(clusters: Any) -> None:
+    with override_settings(RB_CLUSTERS=clusters):
+        if clusters is None:
+            with override_settings():
+                from django.conf import settings
+
+                del settings.RB_CLUSTERS
+                check_what_to_add()
+        else:
+            check_what_to_add()
+
+
+def check_what_to_add() -> None:
+    with pytest.raises(ImproperlyConfigured, match="missing or empty.*RB_CLUSTERS = {'default'"):
+        make_cache("")
+
+
+def test_djangos_own_options_and_settings_are_taken() -> None:
+    cache = make_cache(
+        TIMEOUT=5, OPTIONS={"MAX_ENTRIES": 10, "CULL_FREQUENCY": 2}, KEY_PREFIX="p", VERSION=2
+    )
+    assert (cache.default_timeout, cache.key_prefix, cache.version) == (5, "p", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "module", "extra"),
+    [
+        ({"COMPRESSOR": "zstd"}, "zstandard", "zstd"),
+        ({"COMPRESSOR": "lz4"}, "lz4.frame", "lz4"),
+        ({"SERIALIZER": "msgpack"}, "msgpack", "msgpack"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, str], module: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    package = module.partition(".")[0]
+    with pytest.raises(ImproperlyConfigured) as caught:
+        make_cache(OPTIONS=options)
+    assert f"needs the package {package}: pip install 'django-rb[{extra}]'." in str(caught.value)
