@@ -21,6 +21,9 @@ DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
 # a JSON object {alias: [URL, …]}. Read here so that any program it starts finds them.
 NODES_VARIABLE = "DJANGO_RB_NODES"
 
+# Local nodes ask for no password, and there may be fewer of them than there are weights.
+NOT_FOR_LOCAL_NODES = ("credential_provider", "password", "username", "weights")
+
 CREDENTIALS = ("username", "password", "credential_provider")
 
 KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS")
@@ -154,28 +157,28 @@ def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, A
     """Return the settings with the nodes of `rb_nodes` in place of their own."""
     try:
         nodes: dict[str, list[str]] = json.loads(local)
-        return {
-            **clusters,
-            **{
-                alias: _stand_in(clusters.get(alias, {}), urls) for alias, urls in nodes.items()
-            },
-        }
-    except (AttributeError, TypeError, ValueError) as error:
+        for urls in nodes.values():
+            parse_hosts(urls)
+    except (AttributeError, ValueError) as error:
         raise ImproperlyConfigured(
             f"The environment variable {NODES_VARIABLE} is not a JSON object "
             f"{{alias: [URL, …]}}: {error}. `manage.py rb_nodes` sets it; unset it to use "
             f"the nodes of settings.{SETTING}."
         ) from error
+    merged = dict(clusters)
+    for alias, urls in nodes.items():
+        config = clusters.get(alias, {})
+        if isinstance(config, Mapping):  # else find_mistakes() says so
+            config = {key: _for_local_nodes(value) for key, value in config.items()}
+            merged[alias] = {**config, "HOSTS": urls, "HOST_DEFAULTS": {}}
+    return merged
 
 
-def _stand_in(config: object, urls: list[str]) -> object:
-    """Return a cluster's settings with open local nodes in place of its own."""
-    if not isinstance(config, Mapping):
-        return config  # a mistake, to be explained as one
-    options = config.get("POOL_OPTIONS")
-    if isinstance(options, Mapping):
-        options = {name: value for name, value in options.items() if name not in CREDENTIALS}
-    return {**config, "HOSTS": urls, "HOST_DEFAULTS": {}, "POOL_OPTIONS": options}
+def _for_local_nodes(options: object) -> object:
+    """Return options without those that only the configured nodes understand."""
+    if not isinstance(options, Mapping):
+        return options
+    return {name: value for name, value in options.items() if name not in NOT_FOR_LOCAL_NODES}
 
 
 def _build(config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:

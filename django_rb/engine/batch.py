@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from redis.exceptions import NoScriptError
 
-from .encoding import PIECE_SIZE, Arg, Args, encode, encode_large, pack
+from .encoding import PIECE_SIZE, Arg, Args, encode, encode_large, encode_one, pack
 from .errors import NodeFailure, at_node
 from .exchange import Batch, Buffer, Exchange
 from .hashing import encode_key
@@ -194,8 +194,14 @@ def count(cluster: Cluster, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome
 
 def call(cluster: Cluster, key: bytes, *args: Arg) -> Batch[Outcome[Any]]:
     """Run one command where `key` lives; return its reply, None where it failed."""
-    replies, failures = yield from pipeline(cluster, key, args)
-    return replies[0], failures
+    exchange = Exchange(cluster.router.get_host_for_key(key), encode_one(args), 1)
+    yield (exchange,)
+    while exchange.stale:
+        yield (exchange,)
+    error = _error_in(cluster, exchange)
+    if error is None:
+        return exchange.replies[0], []
+    return None, [_failure(cluster, exchange.host_id, error, (key,))]
 
 
 def pipeline(cluster: Cluster, key: bytes, *commands: Args) -> Batch[Outcome[list[Any]]]:
@@ -227,7 +233,7 @@ def call_nodes(
 
     Returns ``{host id: reply}`` for the nodes that answered.
     """
-    exchanges = [Exchange(host_id, encode((args,)), 1) for host_id, args in commands.items()]
+    exchanges = [Exchange(host_id, encode_one(args), 1) for host_id, args in commands.items()]
     yield from _complete(exchanges)
     return _collect(cluster, exchanges, {})
 

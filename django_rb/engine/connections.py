@@ -118,10 +118,11 @@ class Connection:
         receive: reads up to a number of bytes; b"" is the end of the stream; raises
             WOULD_BLOCK where none are here.
         is_tls: decrypted bytes may wait in the connection where poll() does not see them.
+        poll: waits up to a number of milliseconds for something to read; false for nothing.
     """
 
     __slots__ = (
-        "__weakref__", "_redis_connection", "fd", "is_tls", "node", "reader", "receive",
+        "__weakref__", "_redis_connection", "fd", "is_tls", "node", "poll", "reader", "receive",
         "send",
     )  # fmt: skip
 
@@ -135,17 +136,9 @@ class Connection:
         self.send = sock.send
         self.receive = sock.recv
         self.reader: Reader = make_reader()
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether this idle connection is open and owes nothing.
-
-        Whatever can be read now is the end of the stream or a reply that nobody asked
-        for; either way no question may be sent on it.
-        """
         poller = make_poller()
         poller.register(self.fd, POLLIN)
-        return not poller.poll(0)
+        self.poll = poller.poll
 
     def close(self) -> None:
         """Close the connection. Does nothing the second time."""
@@ -208,9 +201,13 @@ class Node:
             return None
 
     def take_usable(self) -> Connection | None:
-        """Return an idle connection that is good for use, or None if there is none."""
+        """Return an idle connection that is good for use, or None if there is none.
+
+        Whatever can be read from an idle connection is the end of the stream or a reply
+        that nobody asked for; either way no question may be sent on it.
+        """
         while (connection := self.take()) is not None:
-            if connection.is_usable:
+            if not connection.poll(0):
                 return connection
             connection.close()
         return None

@@ -23,6 +23,14 @@ PIECE_SIZE = 65536
 pack = cast(Callable[[Args], bytes], pack_command)
 
 
+def encode_one(args: Args) -> Iterator[Buffer]:
+    """Return the bytes of one command, in one piece unless it is large."""
+    for arg in args:
+        if isinstance(arg, bytes | str) and len(arg) >= PIECE_SIZE:
+            return encode_large(args)
+    return iter((pack(args),))
+
+
 def encode(commands: Iterable[Args]) -> Iterator[Buffer]:
     """Yield the bytes of commands, joined into pieces of about PIECE_SIZE."""
     pieces: list[bytes] = []

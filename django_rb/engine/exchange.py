@@ -91,7 +91,12 @@ class Exchange:
             reader.feed(data)
             # Never a reply further than asked for: the parser does not tell that it has
             # begun one, and would go on with it in the next exchange.
-            replies.extend(islice(iter(reader.gets, NO_REPLY), count - len(replies)))
+            if count == 1:
+                reply = reader.gets()
+                if reply is not NO_REPLY:
+                    replies.append(reply)
+            else:
+                replies.extend(islice(iter(reader.gets, NO_REPLY), count - len(replies)))
             if self._has_pushes:
                 self._drop_pushes()
         except HiredisProtocolError as error:

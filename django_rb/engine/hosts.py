@@ -204,14 +204,15 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
     elif not isinstance(node, Mapping):
         raise BadHostSetup(
             f"{masked(node)} is neither a dictionary such as {{'host': '10.0.0.1', "
-            "'port': 6379}} nor a URL such as 'redis://10.0.0.1:6379/0'.",
+            "'port': 6379} nor a URL such as 'redis://10.0.0.1:6379/0'.",
             path,
         )
     _check_options(node, path)
     options = {**defaults, **node}
     if "unix_socket_path" in node:  # a node's own address wins over a default one
-        options = {k: v for k, v in options.items() if k not in {"host", "port"}}
-    elif "host" in node:
+        for name in {"host", "port"} - node.keys():
+            options.pop(name, None)
+    elif "host" in node or "port" in node:
         options.pop("unix_socket_path", None)
     if "unix_socket_path" in options and ("host" in options or "port" in options):
         raise BadHostSetup(

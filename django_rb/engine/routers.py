@@ -198,6 +198,10 @@ class SlotRouter(BaseRouter):
 
     def get_host_for_key(self, key: Key) -> int:
         """Return the id of the host that owns `key`."""
+        if type(key) is bytes and b"{" not in key:  # every single-key command of a cache
+            owner = self._owners[crc32(key) & _MASK]
+            if owner != _UNKNOWN:
+                return owner
         return self.get_host_for_slot(self.get_slot(key))
 
     def get_hosts_for_keys(self, keys: Sequence[Key]) -> list[int]:

@@ -52,12 +52,50 @@ class PollTransport:
         deadline = FOREVER if timeout is None else monotonic() + timeout
         try:
             while True:
-                _Round(self._nodes, deadline).run(next(batch))
+                exchanges = next(batch)
+                if timeout is None and len(exchanges) == 1:
+                    self._run_alone(exchanges[0])
+                else:
+                    _Round(self._nodes, deadline).run(exchanges)
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
             batch.close()
+
+    def _run_alone(self, exchange: Exchange) -> None:
+        """Run one exchange the short way: one write, one wait, one read.
+
+        Where there is more to it, a round takes over.
+        """
+        node = self._nodes[exchange.host_id]
+        connection = node.take_usable()
+        if connection is None:
+            _Round(self._nodes, FOREVER).run((exchange,))
+            return
+        patience = node.socket_timeout
+        is_done = False
+        try:
+            exchange.begin(connection.reader, has_pushes=node.has_pushes)
+            assert exchange.out is not None
+            if exchange.sent(connection.send(exchange.out)) is None:
+                if not connection.poll(None if patience is None else patience * 1000):
+                    raise TimeoutError
+                data = connection.receive(READ_SIZE)
+                is_done = bool(data) and exchange.feed(data)
+        except WOULD_BLOCK:
+            pass
+        except (OSError, ProtocolError) as error:
+            connection.close()
+            exchange.fail(_failed(node, error), stale=exchange.untouched)
+            return
+        except BaseException:
+            connection.close()
+            raise
+        if is_done:
+            node.give_back(connection)
+        else:
+            _Round(self._nodes, FOREVER).go_on(exchange, connection)
 
 
 class _Line:
@@ -87,7 +125,7 @@ class _Round:
     def run(self, exchanges: Sequence[Exchange]) -> None:
         if self._deadline <= monotonic():
             for exchange in exchanges:
-                exchange.fail(_deadline_exceeded(self._nodes[exchange.host_id]))
+                exchange.fail(_failed(self._nodes[exchange.host_id], _DeadlineError()))
             return
         lines = self._lines
         try:
@@ -105,11 +143,21 @@ class _Round:
             for line in lines.values():  # none are left unless something was raised
                 line.connection.close()
 
+    def go_on(self, exchange: Exchange, connection: Connection) -> None:
+        """Finish an exchange that was begun on a connection."""
+        line = self._lines[connection.fd] = _Line(exchange, connection)
+        try:
+            self._poller.register(connection.fd, POLLIN)
+            self._serve(line, POLLIN)
+            self._loop()
+        finally:
+            for line in self._lines.values():
+                line.connection.close()
+
     def _take_connections(self, exchanges: Sequence[Exchange]) -> list[tuple[Exchange, Node]]:
         """Give exchanges idle connections; return those for which there are none.
 
-        What can be read from an idle connection is the end of the stream or a reply that
-        nobody asked for: no question may be sent on it. One poll() looks at all of them.
+        As `Node.take_usable` does, but one poll() looks at all of them.
         """
         nodes, lines, poller = self._nodes, self._lines, self._poller
         missing: list[tuple[Exchange, Node]] = []
@@ -141,7 +189,7 @@ class _Round:
         try:
             self._send(line)
         except OSError as error:
-            self._fail(line, _lost(line, error), stale=is_reused and exchange.untouched)
+            self._fail(line, error, stale=is_reused and exchange.untouched)
 
     def _loop(self) -> None:
         """Serve whichever node is ready, until none is awaited."""
@@ -184,10 +232,8 @@ class _Round:
                     return
         except WOULD_BLOCK:
             return
-        except OSError as error:
-            self._fail(line, _lost(line, error))
-        except ProtocolError as error:
-            self._fail(line, ProtocolError(_at(line, error)))
+        except (OSError, ProtocolError) as error:
+            self._fail(line, error)
 
     def _send(self, line: _Line) -> None:
         """Write until all is written or the socket takes no more."""
@@ -207,7 +253,7 @@ class _Round:
     def _fail(self, line: _Line, error: Exception, *, stale: bool = False) -> None:
         self._drop(line)
         line.connection.close()
-        line.exchange.fail(error, stale=stale)
+        line.exchange.fail(_failed(line.connection.node, error), stale=stale)
 
     def _drop(self, line: _Line) -> None:
         # First forgotten, then given away: it never has two owners.
@@ -236,17 +282,17 @@ class _Round:
         is_over = now >= self._deadline
         for line in list(self._lines.values()):
             if is_over:
-                self._fail(line, _deadline_exceeded(line.connection.node))
+                self._fail(line, _DeadlineError())
             elif now >= line.expires:
-                text = f"No answer within {line.patience:g} s"
-                self._fail(line, redis.TimeoutError(_at(line, text)))
+                self._fail(line, TimeoutError())
         if self._openings is not None:
             for exchange, node in self._openings.expired(FOREVER if is_over else now):
-                if is_over:
-                    exchange.fail(_deadline_exceeded(node))
-                    continue
-                text = at_node("Timeout connecting to the node", node.host_id, node.address)
-                exchange.fail(redis.TimeoutError(text))
+                error = _DeadlineError() if is_over else TimeoutError("Timeout connecting")
+                exchange.fail(_failed(node, error))
+
+
+class _DeadlineError(TimeoutError):
+    """The time for the whole call is over."""
 
 
 class _Openings:
@@ -340,16 +386,17 @@ class _Openings:
                     node.give_back(opened)
 
 
-def _deadline_exceeded(node: Node) -> redis.TimeoutError:
-    return redis.TimeoutError(at_node("Deadline exceeded", node.host_id, node.address))
-
-
-def _at(line: _Line, text: object) -> str:
-    node = line.connection.node
-    return at_node(text, node.host_id, node.address)
-
-
-def _lost(line: _Line, error: OSError) -> redis.ConnectionError:
-    lost = redis.ConnectionError(_at(line, f"Connection lost: {error}"))
-    lost.__cause__ = error
-    return lost
+def _failed(node: Node, error: Exception) -> redis.RedisError:
+    """Return the error that a caller sees for what went wrong on the way to a node."""
+    failed: redis.RedisError
+    if isinstance(error, _DeadlineError):
+        failed = redis.TimeoutError("Deadline exceeded")
+    elif isinstance(error, TimeoutError):
+        failed = redis.TimeoutError(str(error) or f"No answer within {node.socket_timeout:g} s")
+    elif isinstance(error, OSError):
+        failed = redis.ConnectionError(f"Connection lost: {error}")
+    else:
+        failed = ProtocolError(str(error))
+    failed.args = (at_node(failed, node.host_id, node.address),)
+    failed.__cause__ = error
+    return failed

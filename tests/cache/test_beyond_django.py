@@ -66,7 +66,7 @@ def test_a_key_gets_a_new_expiry(
     assert call(cache, "key") is True
     left = cache.pttl("key")
     assert left is not None
-    assert milliseconds - 1200 < left <= milliseconds
+    assert milliseconds - 1200 < left <= milliseconds + 20  # two clocks
     assert cache.get("key") == 1
     assert cache.ttl("key", version=2) in {999, 1000}
     assert call(cache, "key", version=2) is True

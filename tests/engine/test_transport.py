@@ -359,21 +359,35 @@ def test_a_late_reply_too_many_reaches_nobody() -> None:
         cluster.close()
 
 
+class ResettingPeer(Peer):
+    """A node that resets its first connection when told to, after its first answer."""
+
+    def __init__(self) -> None:
+        super().__init__(self.answer_then_reset)
+        self.reset = threading.Event()
+
+    def answer_then_reset(
+        self, peer: Peer, connection: socket.socket, command: list[bytes]
+    ) -> None:
+        connection.sendall(b"+PONG\r\n")
+        if len(self.commands) == 1:
+            self.reset.wait(5)
+            linger = struct.pack("ii", 1, 0)  # a close() that resets instead of ending
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            connection.close()
+
+
 def test_a_connection_reset_before_the_first_write_is_replaced_within_the_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The connection is fine when it is looked at and is gone when it is written to."""
-
-    def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
-        connection.sendall(b"+PONG\r\n")
-
-    with Peer(answer) as peer:
-        cluster = Cluster([peer.host])
+    with ResettingPeer() as peer, ResettingPeer() as other:
+        cluster = Cluster([peer.host, other.host])
         cluster.call_nodes("PING")
         first_look: list[int] = []
 
         class Race:
-            """A poll object; the node resets the connection just after its first poll()."""
+            """A poll object; one node resets its connection just after its first poll()."""
 
             def __init__(self) -> None:
                 self._poller = make_poller()
@@ -382,18 +396,37 @@ def test_a_connection_reset_before_the_first_write_is_replaced_within_the_batch(
                 ready = self._poller.poll(timeout)
                 if not first_look:
                     first_look.append(len(ready))
-                    (connection,) = peer.connections
-                    linger = struct.pack("ii", 1, 0)
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                    hang_up(connection)
+                    peer.reset.set()
+                    assert self._poller.poll(5000)
                 return ready
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(self._poller, name)
 
         monkeypatch.setattr(transport, "make_poller", Race)
-        assert cluster.call_nodes("PING") == ({0: b"PONG"}, [])
+        assert cluster.call_nodes("PING") == ({0: b"PONG", 1: b"PONG"}, [])
         assert first_look == [0]
+        assert len(peer.connections) == 2
+        cluster.close()
+        other.reset.set()
+
+
+def test_a_single_command_survives_a_connection_reset_before_its_first_write() -> None:
+    with ResettingPeer() as peer:
+        cluster = Cluster([peer.host])
+        cluster.call_nodes("PING")
+        (idle,) = cluster.nodes[0]._idle
+        poll = idle.poll
+
+        def look_then_lose(timeout: float | None = None, /) -> list[tuple[int, int]]:
+            ready = poll(timeout)
+            peer.reset.set()
+            assert poll(5000)
+            return ready
+
+        idle.poll = look_then_lose
+        assert ask(cluster, b"key", b"PING") == b"PONG"
+        assert len(peer.connections) == 2
         cluster.close()
 
 

@@ -256,7 +256,7 @@ def in_child(mask: set[int]) -> Callable[[], None]:
 
     def prepare() -> None:
         if prctl:
-            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            pass
             if os.getppid() != parent:  # it died before we asked
                 os._exit(1)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

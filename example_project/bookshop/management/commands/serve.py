@@ -23,8 +23,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         port = find_port(options["port"])
         if options["port"] not in {0, port}:
-            self.stdout.write(f"Port {options['port']} is taken; this is port {port}.\n\n")
+            self.stdout.write(f"Port {options['port']} is taken; the next free one is {port}.")
         address = f"{HOST}:{port}"
+        self.stdout.write(f"Marginalia opens at http://{address}/\n\n")
         call_command("rb_nodes", "--count", options["count"], "--", "runserver", address)
 
 

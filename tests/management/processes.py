@@ -1,0 +1,166 @@
+"""Management commands as processes of their own: with pipes, and on a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from tests.helpers import wait_until
+
+ROOT = Path(__file__).parents[2]
+DJANGO = (sys.executable, "-W", "error", "-m", "django")
+SECONDS = 30.0
+
+
+def environment(settings: str = "tests.settings", **variables: str) -> dict[str, str]:
+    """Return this process's environment, for a Django project with these settings."""
+    inherited = {name: v for name, v in os.environ.items() if name != "DJANGO_RB_NODES"}
+    return {
+        **inherited,
+        "DJANGO_SETTINGS_MODULE": settings,
+        "PYTHONUNBUFFERED": "1",
+        **variables,
+    }
+
+
+def django(
+    *args: str, answer: str = "", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a management command to its end, with `answer` on its standard input."""
+    return subprocess.run(
+        [*DJANGO, *args],
+        input=answer,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=environment() if env is None else env,
+        timeout=SECONDS,
+    )
+
+
+def start(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a program that goes on. Its standard error goes where its output goes."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env=environment() if env is None else env,
+        start_new_session=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Return what a process says up to the line that has `text` in it."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"It ended without {text!r}: {said}")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and is more than a zombie that nobody has reaped."""
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat")
+        return not Path("/proc/self").exists() or (
+            status.read_text().rpartition(")")[2].split()[0] != "Z"
+        )
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def wait_until_gone(*pids: int) -> None:
+    wait_until(lambda: not any(map(is_alive, pids)), SECONDS)
+
+
+class Terminal:
+    """A program on a terminal of 80 columns that is its own, as in a window."""
+
+    # setsid() was called; the terminal becomes this session's, and Ctrl-C works.
+    _LAUNCHER = (
+        "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+
+    def __init__(self, *command: str, env: Mapping[str, str]) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.said = ""
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", self._LAUNCHER, *command],
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                cwd=ROOT,
+                env={**env, "TERM": "xterm"},
+                start_new_session=True,
+            )
+        finally:
+            os.close(slave)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+    def type(self, text: str) -> None:
+        """Press keys; Ctrl-C is "\\x03"."""
+        os.write(self._master, text.encode())
+
+    def read_until(self, text: str) -> str:
+        """Wait until the screen shows `text`; return all it has shown."""
+        deadline = monotonic() + SECONDS
+        while text not in self.said:
+            assert self._read(deadline - monotonic()), f"No {text!r} in {self.said!r}"
+        return self.said
+
+    def read_to_end(self) -> tuple[int, str]:
+        """Wait for the end; return the exit status and all that was shown."""
+        while self._read(SECONDS):
+            pass
+        return self.process.wait(SECONDS), self.said
+
+    def _read(self, seconds: float) -> bool:
+        if not select.select([self._master], [], [], max(0, seconds))[0]:
+            raise AssertionError(f"Nothing more came after {self.said!r}")
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # what Linux says when nobody is at the other end
+            data = b""
+        self.said += data.decode().replace("\r\n", "\n")
+        return bool(data)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a process that a test has left, and read what it left."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGKILL)
+    process.communicate()

@@ -1,0 +1,366 @@
+"""manage.py rb_nodes, each time as a process that really starts servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from .processes import (
+    DJANGO,
+    ROOT,
+    Terminal,
+    django,
+    environment,
+    is_alive,
+    kill,
+    read_until,
+    start,
+    wait_until_gone,
+)
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+PRINT_VARIABLE = (sys.executable, "-c", "import os; print(os.environ['DJANGO_RB_NODES'])")
+
+
+def document_of(said: str) -> tuple[dict[str, Any], str]:
+    """Split what `rb_nodes --format json` says into its document and what follows."""
+    document, end = json.JSONDecoder().raw_decode(said)
+    return document, said[end:].lstrip()
+
+
+def pids_in(said: str) -> list[int]:
+    """The process ids in the table of nodes."""
+    return [int(pid) for pid in re.findall(r"(?m)^\d+ +127\.0\.0\.1:\d+ +(\d+)$", said)]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
+    """The environment of a project with the clusters that the test is marked with."""
+    (tmp_path / "site_settings.py").write_text(
+        f"from tests.settings import *\nRB_CLUSTERS = {request.param!r}\n"
+    )
+    return environment("site_settings", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+
+
+def with_clusters(**clusters: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("settings", [clusters], indirect=True, ids=["clusters"])
+
+
+class TestCommand:
+    def test_a_program_is_told_where_the_nodes_are(self) -> None:
+        done = django("rb_nodes", "--count", "3", "--format", "json", "--", *PRINT_VARIABLE)
+        assert (done.returncode, done.stderr) == (0, "")
+        document, said = document_of(done.stdout)
+        assert json.loads(said) == document["clusters"]
+        assert document["environment"] == {"DJANGO_RB_NODES": said.rstrip("\n")}
+        assert re.match(r"(valkey|redis) \d", document["server"])
+        assert [node["host_id"] for node in document["nodes"]] == [0, 1, 2]
+        assert document["clusters"] == {
+            "default": [f"redis://{n['host']}:{n['port']}/0" for n in document["nodes"]]
+        }
+        wait_until_gone(*(node["pid"] for node in document["nodes"]))
+
+    def test_a_person_is_told(self) -> None:
+        done = django("rb_nodes", "--count", "2", "--", "true")
+        assert re.match(
+            r"2 nodes of \w+ [\d.]+\n"
+            r"\n"
+            r"HOST ID  ADDRESS +PID\n"
+            r"0        127.0.0.1:\d+ +\d+\n"
+            r"1        127.0.0.1:\d+ +\d+\n"
+            r"\n"
+            r"CLUSTER  DATABASE\n"
+            r"default  0\n"
+            r"\n"
+            r"Other programs find them with this in their environment:\n"
+            r"export DJANGO_RB_NODES='\{.*\}'\n"
+            r"\n$",
+            done.stdout,
+        )
+
+    def test_a_management_command_works_on_them(self) -> None:
+        done = django(
+            "rb_nodes", "--count", "2", "--format=json", "--",
+            "rb_flushall", "--dry-run", "--format", "json",
+        )  # fmt: skip
+        document, said = document_of(done.stdout)
+        assert [node["address"] for node in json.loads(said)["nodes"]] == [
+            f"127.0.0.1:{node['port']}" for node in document["nodes"]
+        ]
+
+    @pytest.mark.parametrize("how", ["manage.py", "-m django"])
+    def test_it_is_run_as_this_one_was(self, how: str) -> None:
+        manage = str(ROOT / "example_project" / "manage.py")
+        entry = [manage] if how == "manage.py" else ["-m", "django"]
+        show = "import sys; print(sys.argv[0])"
+        done = subprocess.run(
+            [sys.executable, *entry, "rb_nodes", "--count=1", "--", "shell", "-c", show],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment("bookshop.settings", PYTHONPATH="example_project"),
+            cwd=ROOT,
+        )
+        said = done.stdout.splitlines()[-1]
+        assert said == manage if how == "manage.py" else said.endswith("__main__.py")
+
+    def test_the_python_path_goes_along(self, tmp_path: Path) -> None:
+        (tmp_path / "far_settings.py").write_text("from tests.settings import *\n")
+        done = django(
+            "rb_nodes", "--pythonpath", str(tmp_path), "--settings", "far_settings", "--",
+            "diffsettings",
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "SETTINGS_MODULE = 'far_settings'" in done.stdout
+
+    def test_arguments_and_input_go_along(self) -> None:
+        script = 'printf "%s|" "$@"; cat; echo problem >&2'
+        done = django(
+            "rb_nodes", "--count", "1", "--", "sh", "-c", script, "sh", "--count", "9", "--",
+            "two words",
+            answer="and input",
+        )  # fmt: skip
+        assert done.stdout.endswith("\n--count|9|--|two words|and input")
+        assert done.stderr == "problem\n"
+
+    @pytest.mark.parametrize(
+        ("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)]
+    )
+    def test_the_exit_status_is_its_own(self, script: str, status: int) -> None:
+        done = django("rb_nodes", "--count", "1", "--", "sh", "-c", script)
+        assert (done.returncode, done.stderr) == (status, "")
+        wait_until_gone(*pids_in(done.stdout))
+
+
+class TestClusters:
+    def nodes(self, env: dict[str, str], *args: str) -> dict[str, Any]:
+        done = django("rb_nodes", "--format", "json", *args, "--", "true", env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        return document_of(done.stdout)[0]
+
+    @with_clusters(small={"HOSTS": ["redis://a", "redis://b"]}, large={"HOSTS": [{}] * 5})
+    def test_as_many_nodes_as_the_largest_has(self, settings: dict[str, str]) -> None:
+        document = self.nodes(settings)
+        ports = [node["port"] for node in document["nodes"]]
+        assert len(ports) == 5
+        assert document["clusters"] == {
+            "small": [f"redis://127.0.0.1:{port}/0" for port in ports],
+            "large": [f"redis://127.0.0.1:{port}/1" for port in ports],
+        }
+        assert len(self.nodes(settings, "--count", "2")["nodes"]) == 2
+
+    @with_clusters()
+    def test_without_clusters(self, settings: dict[str, str]) -> None:
+        document = self.nodes(settings)
+        assert len(document["nodes"]) == 4
+        assert list(document["clusters"]) == ["default"]
+
+    @with_clusters(default={"HOSTS": []})
+    def test_hosts_that_only_production_knows(self, settings: dict[str, str]) -> None:
+        assert len(self.nodes(settings)["nodes"]) == 4
+        done = django("rb_nodes", "--", "rb_flushall", "--no-input", env=settings)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    @with_clusters(**{f"c{number}": {"HOSTS": [{}]} for number in range(20)})
+    def test_more_clusters_than_servers_have_databases(self, settings: dict[str, str]) -> None:
+        done = django("rb_nodes", "--", "rb_flushall", "--no-input", env=settings)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("flushed\n") == 20
+
+    @with_clusters(
+        default={
+            "HOSTS": ["rediss://ann:secret@cache.example"],
+            "HOST_DEFAULTS": {"password": "secret", "db": 7},
+            "POOL_OPTIONS": {
+                "password": "secret",
+                "username": "ann",
+                "socket_timeout": 5,
+                "ssl_cert_reqs": "none",
+            },
+        }
+    )
+    def test_local_nodes_ask_for_no_secrets(self, settings: dict[str, str]) -> None:
+        done = django("rb_nodes", "--", "rb_flushall", "--no-input", env=settings)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "secret" not in done.stdout
+
+    @with_clusters(default="redis://a", other={"HOSTS": [{}], "POOL_OPTIONS": "no"})
+    def test_mistakes_are_still_explained(self, settings: dict[str, str]) -> None:
+        for alias, mistake in (("default", "A str is not"), ("other", "is not a dictionary")):
+            done = django(
+                "rb_nodes", "--", "rb_flushall", "--no-input", "--cluster", alias, env=settings
+            )
+            assert done.returncode == 1
+            assert f"settings.RB_CLUSTERS['{alias}']" in done.stderr
+            assert mistake in done.stderr
+
+
+class TestMistakes:
+    def fail(self, *args: str, **variables: str) -> str:
+        done = django("rb_nodes", *args, env=environment(**variables))
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def test_an_unknown_command(self) -> None:
+        assert self.fail("--", "rb_flushal", "--no-input") == (
+            "CommandError: 'rb_flushal' is neither a management command of this project nor "
+            "a program on the PATH. Did you mean 'rb_flushall'? "
+            "`manage.py help` lists the commands.\n"
+        )
+
+    def test_no_server(self) -> None:
+        error = self.fail("--", "true", DJANGO_RB_SERVER="/nowhere/valkey-server")
+        assert error.startswith("CommandError: The environment variable DJANGO_RB_SERVER names")
+
+    def test_a_server_that_does_not_start(self) -> None:
+        error = self.fail("--", "true", DJANGO_RB_SERVER=sys.executable)
+        assert "is no Valkey or Redis server" in error
+
+    def test_inside_of_another(self) -> None:
+        error = self.fail("--", "true", DJANGO_RB_NODES='{"default": ["redis://a"]}')
+        assert error.startswith("CommandError: The environment variable DJANGO_RB_NODES is set")
+        assert "Unset it" in error
+
+    @pytest.mark.parametrize("count", ["0", "-1", "x", "1.5"])
+    def test_count(self, count: str) -> None:
+        done = django("rb_nodes", "--count", count, "--", "true")
+        assert done.returncode == 2
+        assert f"'{count}' is not a number of nodes, 1 or more." in done.stderr
+
+
+class TestWaiting:
+    @pytest.fixture(params=["table", "json"])
+    def waiting(self, request: pytest.FixtureRequest) -> Iterator[Any]:
+        process = start(*DJANGO, "rb_nodes", "--count", "2", "--format", request.param)
+        yield process, read_until(process, "Ctrl-C ends them.")
+        kill(process)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_until_a_signal(
+        self, waiting: tuple[subprocess.Popen[str], str], number: signal.Signals
+    ) -> None:
+        process, said = waiting
+        if said.startswith("{"):
+            document, _ = document_of(said)
+            pids = [node["pid"] for node in document["nodes"]]
+            variable = document["environment"]["DJANGO_RB_NODES"]
+        else:
+            pids = pids_in(said)
+            variable = re.findall("export DJANGO_RB_NODES='(.*)'", said)[0]
+        assert len(pids) == 2
+        for url in json.loads(variable)["default"]:
+            with redis.Redis.from_url(url) as client:
+                assert client.ping()
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=10)
+        assert (process.returncode, said) == (0, "")
+        wait_until_gone(*pids)
+
+    def test_nohup(self) -> None:
+        process = start("nohup", *DJANGO, "rb_nodes", "--count", "1")
+        read_until(process, "Ctrl-C ends them.")
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        kill(process)
+
+
+# Says its process id, then the number of each signal it gets; ends when told to on its
+# standard input, or by SIGTERM.
+COUNTER = """
+import os, signal, sys
+def say(number, frame):
+    print("got", number, flush=True)
+    if number == signal.SIGTERM:
+        sys.exit(5)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, say)
+print("child", os.getpid(), flush=True)
+sys.stdin.readline()
+print("told to end", flush=True)
+"""
+
+
+class TestSignals:
+    @pytest.fixture
+    def running(self) -> Iterator[tuple[subprocess.Popen[str], list[int], int]]:
+        """A rb_nodes, the pids of its two nodes, and the pid of the program it runs."""
+        command = [*DJANGO, "rb_nodes", "--count=2", "--", sys.executable, "-c", COUNTER]
+        process = start(*command)
+        said = read_until(process, "child")
+        yield process, pids_in(said), int(said.rpartition("child ")[2])
+        kill(process)
+
+    def test_they_are_passed_on(
+        self, running: tuple[subprocess.Popen[str], list[int], int]
+    ) -> None:
+        process, pids, child = running
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGINT):
+            process.send_signal(number)
+            assert read_until(process, "got") == f"got {number}\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert process.stdout.read() == f"got {signal.SIGTERM}\n"
+        assert process.wait(10) == 5
+        wait_until_gone(*pids, child)
+
+    @linux_only
+    def test_nothing_is_left_when_it_is_killed(
+        self, running: tuple[subprocess.Popen[str], list[int], int]
+    ) -> None:
+        process, pids, child = running
+        assert len(pids) == 2
+        assert all(map(is_alive, [*pids, child]))
+        process.kill()
+        wait_until_gone(*pids, child)
+        assert process.stdout is not None
+        assert process.stdout.read() == f"got {signal.SIGTERM}\n"
+
+    def test_the_child_can_be_interrupted(self) -> None:
+        """The signals that wait for rb_nodes do not wait for the child."""
+        script = "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+        done = django("rb_nodes", "--count=1", "--", sys.executable, "-c", script)
+        assert done.stdout.endswith("\nset()\n")
+
+    @linux_only
+    def test_a_terminal_tells_the_child_itself(self) -> None:
+        command = [*DJANGO, "rb_nodes", "--count=2", "--", sys.executable, "-c", COUNTER]
+        with Terminal(*command, env=environment()) as terminal:
+            pids = pids_in(terminal.read_until("child"))
+            terminal.type("\x03")
+            terminal.read_until("^Cgot 2\n")
+            terminal.type("\x03")
+            terminal.read_until("^Cgot 2\n^Cgot 2\n")
+            # What another program sends comes from nobody else.
+            terminal.process.send_signal(signal.SIGINT)
+            terminal.read_until("^Cgot 2\ngot 2\n")
+            terminal.type("\n")
+            status, said = terminal.read_to_end()
+        assert status == 0
+        assert said.count("got 2\n") == 3
+        wait_until_gone(*pids)
+
+    def test_ctrl_c_while_waiting_on_a_terminal(self) -> None:
+        with Terminal(*DJANGO, "rb_nodes", "--count=2", env=environment()) as terminal:
+            said = terminal.read_until("Ctrl-C ends them.")
+            terminal.type("\x03")
+            status, said = terminal.read_to_end()
+        assert status == 0
+        assert "Traceback" not in said
+        assert "\x1b[32;1m2 nodes of" in said
+        wait_until_gone(*pids_in(said))
