@@ -48,8 +48,8 @@ def check_alias(alias: object, whose: str = "") -> None:
     if alias in list(clusters):  # a list takes what cannot be a key, too
         return
     named = f", {whose}," if whose else ""
-    if isinstance(alias, str) and "://" in alias:
-        way_out = f"Put the URL into {SETTING}[alias]['HOSTS'], and name the alias."
+    if not isinstance(alias, str) or "://" in alias or "@" in alias:
+        way_out = f"Name an alias, such as 'default'. URLs go to {SETTING}[alias]['HOSTS']."
     elif clusters:
         way_out = did_you_mean(alias, list(clusters))
     else:

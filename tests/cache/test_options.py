@@ -81,10 +81,11 @@ def test_a_mistake_in_the_options_is_explained(options: Any, parts: list[str]) -
         ("127.0.0.1:6379", ["'127.0.0.1:6379'", "LOCATION", "Known are: default."]),
         (
             f"redis://:{SECRET}@10.0.0.1:6379/0",
-            ["***@10.0.0.1:6379/0", "LOCATION", "URL into RB_CLUSTERS"],
+            ["***@10.0.0.1:6379/0", "LOCATION", "URLs go to RB_CLUSTERS[alias]['HOSTS']"],
         ),
-        ([f"redis://:{SECRET}@10.0.0.1:6379/0"], ["list", "LOCATION", "Known are: default."]),
-        (5, ["5", "LOCATION", "Known are: default."]),
+        ([f"redis://:{SECRET}@10.0.0.1:6379/0"], ["list", "LOCATION", "URLs go to"]),
+        (f":{SECRET}@h:6379", ["LOCATION", "URLs go to"]),
+        (5, ["5", "LOCATION", "such as 'default'"]),
     ],
 )
 def test_a_location_that_is_no_alias_is_explained(location: Any, parts: list[str]) -> None:
@@ -92,6 +93,9 @@ def test_a_location_that_is_no_alias_is_explained(location: Any, parts: list[str
         make_cache(location)
     for part in parts:
         assert part in str(caught.value)
+    assert SECRET not in str(caught.value)
+    with override_settings(RB_CLUSTERS={}), pytest.raises(ImproperlyConfigured) as caught:
+        make_cache(location)
     assert SECRET not in str(caught.value)
 
 

@@ -256,9 +256,9 @@ def in_child(mask: set[int]) -> Callable[[], None]:
 
     def prepare() -> None:
         if prctl:
-            pass
+            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:  # it died before we asked
                 os._exit(1)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        pass
 
     return prepare

@@ -1,0 +1,104 @@
+"""`manage.py check` says what the settings get wrong, and connects to nothing."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+from django.core.checks import Error, Tags, run_checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.test import override_settings
+
+from django_rb.cache import RBCache
+from tests.test_conf import HOSTS, MISTAKES, SECRET
+
+BACKEND = "django_rb.cache.RBCache"
+
+
+class ChildCache(RBCache):
+    """A site's own."""
+
+
+def findings() -> list[tuple[str | None, str]]:
+    errors = run_checks(tags=[Tags.caches])
+    assert all(isinstance(error, Error) for error in errors)
+    return [(error.id, error.msg) for error in errors]
+
+
+@pytest.fixture(autouse=True)
+def _no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        pytest.fail("a check connected to something")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_sound_settings_have_no_findings() -> None:
+    with override_settings(
+        RB_CLUSTERS={"default": {"HOSTS": HOSTS}, "other": {"HOSTS": ["redis://h"]}},
+        CACHES={
+            "default": {"BACKEND": BACKEND},
+            "other": {"BACKEND": BACKEND, "LOCATION": "other", "OPTIONS": {"DEADLINE": 1}},
+            "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        },
+    ):
+        assert findings() == []
+        call_command("check")
+
+
+@pytest.mark.parametrize(("config", "parts"), MISTAKES)
+def test_check_finds_what_a_cluster_would_raise(config: Any, parts: list[str]) -> None:
+    with override_settings(RB_CLUSTERS={"default": config}, CACHES={}):
+        found = findings()
+        assert {error_id for error_id, _ in found} == {"django_rb.E001"}
+        for part in parts:
+            assert any(part in text for _, text in found)
+        assert SECRET not in str(found)
+        with pytest.raises(SystemCheckError, match="django_rb.E001") as caught:
+            call_command("check")
+        assert SECRET not in str(caught.value)
+
+
+def test_check_finds_that_the_setting_is_no_dictionary() -> None:
+    with override_settings(RB_CLUSTERS=[], CACHES={}):
+        ((error_id, text),) = findings()
+    assert error_id == "django_rb.E001"
+    assert text.startswith("settings.RB_CLUSTERS is a list, not a dictionary")
+
+
+@pytest.mark.parametrize("backend", [BACKEND, f"{__name__}.ChildCache"])
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"LOCATION": "nowhere"}, "There is no cluster 'nowhere', the LOCATION of a cache"),
+        ({"LOCATION": f"redis://:{SECRET}@h"}, "There is no cluster 'redis://***@h'"),
+        ({"LOCATION": ["redis://h"]}, "URLs go to RB_CLUSTERS[alias]['HOSTS']"),
+        ({"OPTIONS": {"SERIALISER": "json"}}, "Did you mean 'SERIALIZER'?"),
+        ({"OPTIONS": {"SERIALIZER": "no.such"}}, "'no.such' does not import"),
+        ({"OPTIONS": {"ON_NODE_ERROR": "skip"}}, "Choose one of 'raise', 'miss'."),
+        ({"OPTIONS": {"DEADLINE": -1}}, "-1 is not a time in seconds"),
+        ({"OPTIONS": None}, "OPTIONS of a cache is a NoneType"),
+        ({"KEY_FUNCTION": "no.such.function"}, "No module named 'no'"),
+    ],
+)
+def test_check_finds_mistakes_in_caches(
+    backend: str, config: dict[str, Any], text: str
+) -> None:
+    caches = {"default": {"BACKEND": BACKEND}, "pages": {"BACKEND": backend, **config}}
+    with override_settings(RB_CLUSTERS={"default": {"HOSTS": HOSTS}}, CACHES=caches):
+        ((error_id, found),) = findings()
+    assert error_id == "django_rb.E002"
+    assert found.startswith("settings.CACHES['pages']: ")
+    assert text in found
+    assert SECRET not in found
+
+
+@pytest.mark.parametrize(
+    "config", [{"BACKEND": "no.such.Cache"}, {"BACKEND": "django_rb.cache.Nothing"}, {}]
+)
+def test_caches_that_are_not_ours_are_left_to_django(config: dict[str, Any]) -> None:
+    caches = {"default": {"BACKEND": BACKEND}, "other": config}
+    with override_settings(RB_CLUSTERS={"default": {"HOSTS": HOSTS}}, CACHES=caches):
+        assert findings() == []

@@ -1,0 +1,110 @@
+"""clusters["default"]: one Cluster per alias and process."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+import django_rb
+from django_rb import clusters
+from django_rb.cache import RBCache
+from django_rb.engine import Cluster
+from django_rb.testing import LocalNodes
+from tests.helpers import Servers
+
+TWO = {"default": {"HOSTS": ["redis://h"]}, "other": {"HOSTS": ["redis://h"]}}
+
+
+def test_an_alias_is_one_cluster_per_process() -> None:
+    with override_settings(RB_CLUSTERS=TWO):
+        assert isinstance(clusters["default"], Cluster)
+        assert clusters["default"] is clusters["default"]
+        assert clusters["default"] is not clusters["other"]
+        assert django_rb.clusters is clusters
+
+
+def test_threads_that_ask_at_once_get_the_same_one() -> None:
+    for _ in range(20):
+        together = threading.Barrier(16)
+
+        def ask(together: threading.Barrier = together) -> Cluster:
+            together.wait()
+            return clusters["default"]
+
+        with override_settings(RB_CLUSTERS=TWO), ThreadPoolExecutor(16) as threads:
+            asked = [thread.result() for thread in [threads.submit(ask) for _ in range(16)]]
+        assert len(set(map(id, asked))) == 1
+
+
+def test_caches_of_one_alias_share_its_cluster(nodes: LocalNodes) -> None:
+    first, second = RBCache("default", {}), RBCache("", {"KEY_PREFIX": "p"})
+
+    assert first.cluster is second.cluster is clusters["default"]
+
+
+def test_it_is_a_collection_of_aliases() -> None:
+    with override_settings(RB_CLUSTERS=TWO):
+        assert list(clusters) == ["default", "other"]
+        assert len(clusters) == 2
+        assert "other" in clusters
+        assert "third" not in clusters
+        assert 5 not in clusters
+
+
+def test_overridden_settings_give_a_new_cluster_and_the_old_ones_come_back_new() -> None:
+    with override_settings(RB_CLUSTERS=TWO):
+        first = clusters["default"]
+        with override_settings(RB_CLUSTERS={"default": {"HOSTS": ["redis://new"]}}):
+            assert clusters["default"].hosts[0].host == "new"
+            with pytest.raises(ImproperlyConfigured, match="no cluster 'other'"):
+                clusters["other"]
+        assert clusters["default"] is not first
+        assert clusters["default"].hosts[0].host == "h"
+
+
+def test_other_settings_change_nothing() -> None:
+    with override_settings(RB_CLUSTERS=TWO):
+        first = clusters["default"]
+        with override_settings(CACHES={"default": {"BACKEND": "django_rb.cache.RBCache"}}):
+            assert clusters["default"] is first
+
+
+def test_reset_closes_connections(nodes: LocalNodes) -> None:
+    def connected() -> int:
+        with Servers({0: nodes.hosts[0]}) as servers:
+            return len(servers.ask(0, "CLIENT", "LIST"))
+
+    clusters.reset()
+    before = connected()
+    cluster = clusters["default"]
+    cluster.call_nodes("PING")
+    cluster.get_local_client(0).ping()
+    assert connected() == before + 2
+    clusters.reset()
+    assert connected() == before
+    assert clusters["default"] is not cluster
+    assert cluster.call_nodes("PING", hosts=[0]) == ({0: b"PONG"}, [])  # usable all the same
+    cluster.close()
+
+
+def test_a_cluster_that_nobody_needs_any_more_is_gone(nodes: LocalNodes) -> None:
+    cluster = clusters["default"]
+    cluster.call_nodes("PING")
+    gone = weakref.ref(cluster)
+    del cluster
+    clusters.reset()
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_mistake_is_told_each_time() -> None:
+    with override_settings(RB_CLUSTERS={"default": {}}):
+        for _ in range(2):
+            with pytest.raises(ImproperlyConfigured, match="'HOSTS'.*missing"):
+                clusters["default"]
