@@ -43,7 +43,9 @@ def check_caches(
             continue  # Django says so itself
         if isinstance(backend_class, type) and issubclass(backend_class, RBCache):
             try:
-                caches.create_connection(alias)
+                cache = caches[alias]
+                assert isinstance(cache, RBCache)
+                cache.check_settings()
             except ImproperlyConfigured as error:
                 messages.append(
                     Error(f"settings.CACHES[{alias!r}]: {error}", id="django_rb.E002")

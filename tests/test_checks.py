@@ -12,7 +12,10 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from django_rb.cache import RBCache
+from django_rb.checks import check_caches
 from tests.test_conf import HOSTS, MISTAKES, SECRET
+
+LOCAL = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
 BACKEND = "django_rb.cache.RBCache"
 
@@ -21,10 +24,10 @@ class ChildCache(RBCache):
     """A site's own."""
 
 
-def findings() -> list[tuple[str | None, str]]:
+def findings() -> list[tuple[str, str]]:
     errors = run_checks(tags=[Tags.caches])
     assert all(isinstance(error, Error) for error in errors)
-    return [(error.id, error.msg) for error in errors]
+    return [(str(error.id), error.msg) for error in errors]
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +53,7 @@ def test_sound_settings_have_no_findings() -> None:
 
 @pytest.mark.parametrize(("config", "parts"), MISTAKES)
 def test_check_finds_what_a_cluster_would_raise(config: Any, parts: list[str]) -> None:
-    with override_settings(RB_CLUSTERS={"default": config}, CACHES={}):
+    with override_settings(RB_CLUSTERS={"default": config}, CACHES=LOCAL):
         found = findings()
         assert {error_id for error_id, _ in found} == {"django_rb.E001"}
         for part in parts:
@@ -62,7 +65,7 @@ def test_check_finds_what_a_cluster_would_raise(config: Any, parts: list[str]) -
 
 
 def test_check_finds_that_the_setting_is_no_dictionary() -> None:
-    with override_settings(RB_CLUSTERS=[], CACHES={}):
+    with override_settings(RB_CLUSTERS=[], CACHES=LOCAL):
         ((error_id, text),) = findings()
     assert error_id == "django_rb.E001"
     assert text.startswith("settings.RB_CLUSTERS is a list, not a dictionary")
@@ -80,7 +83,6 @@ def test_check_finds_that_the_setting_is_no_dictionary() -> None:
         ({"OPTIONS": {"ON_NODE_ERROR": "skip"}}, "Choose one of 'raise', 'miss'."),
         ({"OPTIONS": {"DEADLINE": -1}}, "-1 is not a time in seconds"),
         ({"OPTIONS": None}, "OPTIONS of a cache is a NoneType"),
-        ({"KEY_FUNCTION": "no.such.function"}, "No module named 'no'"),
     ],
 )
 def test_check_finds_mistakes_in_caches(
@@ -89,6 +91,8 @@ def test_check_finds_mistakes_in_caches(
     caches = {"default": {"BACKEND": BACKEND}, "pages": {"BACKEND": backend, **config}}
     with override_settings(RB_CLUSTERS={"default": {"HOSTS": HOSTS}}, CACHES=caches):
         ((error_id, found),) = findings()
+        with pytest.raises(SystemCheckError, match=r"settings.CACHES\['pages'\]: "):
+            call_command("check")
     assert error_id == "django_rb.E002"
     assert found.startswith("settings.CACHES['pages']: ")
     assert text in found
@@ -99,6 +103,22 @@ def test_check_finds_mistakes_in_caches(
     "config", [{"BACKEND": "no.such.Cache"}, {"BACKEND": "django_rb.cache.Nothing"}, {}]
 )
 def test_caches_that_are_not_ours_are_left_to_django(config: dict[str, Any]) -> None:
-    caches = {"default": {"BACKEND": BACKEND}, "other": config}
-    with override_settings(RB_CLUSTERS={"default": {"HOSTS": HOSTS}}, CACHES=caches):
-        assert findings() == []
+    with override_settings(CACHES={**LOCAL, "other": config}):
+        assert check_caches() == []
+
+
+def test_the_mistakes_of_all_caches_and_clusters_are_told_at_once() -> None:
+    with override_settings(
+        RB_CLUSTERS={"default": {"HOSTS": HOSTS}, "one": None, "two": {}},
+        CACHES={
+            "default": {"BACKEND": BACKEND, "OPTIONS": {"x": 1}},
+            "one": {"BACKEND": BACKEND, "LOCATION": "one"},
+            "three": {"BACKEND": BACKEND, "LOCATION": "three"},
+        },
+    ):
+        assert sorted((error_id, text.partition(":")[0]) for error_id, text in findings()) == [
+            ("django_rb.E001", "settings.RB_CLUSTERS['one']"),
+            ("django_rb.E001", "settings.RB_CLUSTERS['two']['HOSTS']"),
+            ("django_rb.E002", "settings.CACHES['default']"),
+            ("django_rb.E002", "settings.CACHES['three']"),
+        ]

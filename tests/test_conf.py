@@ -212,7 +212,7 @@ def test_an_unknown_alias_is_explained(aliases: list[str], alias: str, way_out: 
         with pytest.raises(ImproperlyConfigured, match=f"no cluster '{alias}'.*{way_out}"):
             clusters[alias]
         with pytest.raises(ImproperlyConfigured, match=f"'{alias}', the LOCATION.*{way_out}"):
-            RBCache(alias, {})
+            RBCache(alias, {}).get("key")
 
 
 def test_every_mistake_is_found_at_once() -> None:

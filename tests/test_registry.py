@@ -16,7 +16,7 @@ from django_rb import clusters
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster
 from django_rb.testing import LocalNodes
-from tests.helpers import Servers
+from tests.helpers import Servers, wait_until
 
 TWO = {"default": {"HOSTS": ["redis://h"]}, "other": {"HOSTS": ["redis://h"]}}
 
@@ -76,18 +76,20 @@ def test_other_settings_change_nothing() -> None:
 
 
 def test_reset_closes_connections(nodes: LocalNodes) -> None:
-    def connected() -> int:
-        with Servers({0: nodes.hosts[0]}) as servers:
-            return len(servers.ask(0, "CLIENT", "LIST"))
+    clusters.reset()
+    with Servers({0: nodes.hosts[0]}) as servers:
 
-    clusters.reset()
-    before = connected()
-    cluster = clusters["default"]
-    cluster.call_nodes("PING")
-    cluster.get_local_client(0).ping()
-    assert connected() == before + 2
-    clusters.reset()
-    assert connected() == before
+        def connected() -> int:
+            count: int = servers.ask(0, "INFO", "clients")["connected_clients"]
+            return count
+
+        before = connected()
+        cluster = clusters["default"]
+        cluster.call_nodes("PING")
+        cluster.get_local_client(0).ping()
+        assert connected() == before + 2
+        clusters.reset()
+        wait_until(lambda: connected() == before)
     assert clusters["default"] is not cluster
     assert cluster.call_nodes("PING", hosts=[0]) == ({0: b"PONG"}, [])  # usable all the same
     cluster.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.core.exceptions import ImproperlyConfigured
@@ -38,6 +39,13 @@ DEFAULT_COMPRESS_MIN_BYTES = 1024
 PAGE_SIZE = 1000
 
 
+class _Settings(NamedTuple):
+    keys: Keys
+    codec: Codec
+    raises: bool
+    deadline: float | None
+
+
 class RBCache(BaseCache):
     """A cache on the nodes of one cluster; multi-key calls ask every node at once.
 
@@ -52,54 +60,67 @@ class RBCache(BaseCache):
         location: the alias; "default" where it is empty.
         params: the cache's settings.
 
-    Raises:
-        ImproperlyConfigured: naming the setting, the value and the way out.
+    Mistakes in the settings are raised by the first use, as an ImproperlyConfigured that
+    names the setting, the value and the way out: `manage.py check` makes every cache before
+    it can say what is wrong with one.
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
-        options = params.get("OPTIONS", {})
-        if not isinstance(options, Mapping):
-            raise ImproperlyConfigured(
-                f"OPTIONS of a cache is a {type(options).__name__}, not a dictionary."
-            )
-        super().__init__(params)
+        super().__init__({**params, "OPTIONS": {}})
         timeout = params.get("timeout", params.get("TIMEOUT", 300))
         if isinstance(timeout, float):  # Django cuts fractions of a second off
             self.default_timeout = timeout
         self._alias = location or "default"
+        self._options = params.get("OPTIONS", {})
+        self._operations: Operations | None = None
+
+    def check_settings(self) -> None:
+        """Raise ImproperlyConfigured for a mistake in the settings; connect to nothing."""
         conf.check_alias(self._alias, "the LOCATION of a cache")
+        _ = self._settings
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster the cache lives on."""
+        return self._ops.cluster
+
+    @cached_property
+    def _settings(self) -> _Settings:
+        options = self._options
+        if not isinstance(options, Mapping):
+            raise ImproperlyConfigured(
+                f"OPTIONS of a cache is a {type(options).__name__}, not a dictionary."
+            )
         for name in options:
             if name not in OPTIONS:
                 raise ImproperlyConfigured(
                     f"OPTIONS[{name!r}] of a cache is unknown. {did_you_mean(name, OPTIONS)}"
                 )
-        self._raises = _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise"
-        self._deadline = _seconds(options, "DEADLINE")
         compressor = options.get("COMPRESSOR")
-        self._codec = Codec(
-            get_serializer(options.get("SERIALIZER", "pickle")),
-            None if compressor is None else get_compressor(compressor),
-            _size(options, "COMPRESS_MIN_BYTES", DEFAULT_COMPRESS_MIN_BYTES),
+        return _Settings(
+            Keys(self, _function(options, "REVERSE_KEY_FUNCTION")),
+            Codec(
+                get_serializer(options.get("SERIALIZER", "pickle")),
+                None if compressor is None else get_compressor(compressor),
+                _size(options, "COMPRESS_MIN_BYTES", DEFAULT_COMPRESS_MIN_BYTES),
+            ),
+            _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise",
+            _seconds(options, "DEADLINE"),
         )
-        self._keys = Keys(self, _function(options, "REVERSE_KEY_FUNCTION"))
-        self._operations: Operations | None = None
-
-    @property
-    def cluster(self) -> Cluster:
-        """The cluster the cache lives on."""
-        return clusters[self._alias]
 
     @property
     def _ops(self) -> Operations:
-        cluster = clusters[self._alias]
         ops = self._operations
+        if ops is None:
+            self.check_settings()
+        cluster = clusters[self._alias]
         if ops is None or ops.cluster is not cluster:  # the settings may change in tests
-            ops = Operations(cluster, self._keys, self._codec, raises=self._raises)
-            self._operations = ops
+            keys, codec, raises, _ = self._settings
+            ops = self._operations = Operations(cluster, keys, codec, raises=raises)
         return ops
 
     def _run(self, operation: Batch[T]) -> T:
-        return self.cluster.run(operation, self._deadline)
+        return self.cluster.run(operation, self._settings.deadline)
 
     def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> int | None:
         """Return a timeout in milliseconds: None for ever, 0 for already expired."""
@@ -223,7 +244,7 @@ class RBCache(BaseCache):
         one page.
         """
         ops = self._ops
-        reverse = self._keys.reverser(version)
+        reverse = self._settings.keys.reverser(version)
         cursors = ops.first_cursors()
         while cursors:
             cursors, pages = self._run(ops.scan(cursors, pattern, version, itersize))
@@ -258,8 +279,8 @@ class RBCache(BaseCache):
             blocking: whether to wait for it.
             blocking_timeout: seconds to wait at most, None without limit.
         """
-        made = self._keys.make(key, version)
-        lock: Lock = self.cluster.get_local_client_for_key(made).lock(
+        cluster, made = self.cluster, self._settings.keys.make(key, version)
+        lock: Lock = cluster.get_local_client_for_key(made).lock(
             made.decode(),
             timeout=timeout,
             sleep=sleep,

@@ -13,6 +13,7 @@ settings are by then, and compression can be switched on and off in a rolling de
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .compressors import Compressor, get_compressor_by_code
@@ -20,7 +21,7 @@ from .serializers import Serializer
 
 _FRAME = 0xC1
 _AS_IS = ord("0")
-_PICKLE = 0x80  # the first byte of every pickle of protocol 2 or later
+_PICKLE_MARK = b"\x80"  # the first byte of every pickle of protocol 2 or later
 _INTEGER = frozenset(b"-0123456789")
 _MAX_BITS = (
     2048  # Python refuses to write out integers of any size (sys.set_int_max_str_digits)
@@ -50,13 +51,13 @@ class Codec:
         if type(value) is int and value.bit_length() <= _MAX_BITS:
             return value
         data = self._dumps(value)
+        # Nearly every value is a pickle, and goes this way out.
+        if self._compressor is None and data[:1] == _PICKLE_MARK:
+            return data
         if self._compressor is not None and len(data) >= self._min_bytes:
             packed = self._compressor.compress(data)
             if len(packed) + 2 < len(data):
                 return bytes((_FRAME, self._compressor.code)) + packed
-        # Every pickle takes this way out.
-        if data[:1] > b"9" and data[0] != _FRAME:
-            return data
         return self._framed_if_ambiguous(data)
 
     def decode(self, data: bytes) -> Any:
@@ -64,9 +65,9 @@ class Codec:
 
         Raises whatever the serializer raises for bytes that it did not write.
         """
-        first = data[0] if data else 0
-        if first == _PICKLE:
+        if data[:1] == _PICKLE_MARK:
             return self._loads(data)
+        first = data[0] if data else 0
         if first in _INTEGER:
             try:
                 return int(data)
@@ -75,6 +76,17 @@ class Codec:
         if first == _FRAME and len(data) > 1:
             return self._loads(self._unframed(data))
         return self._loads(data)
+
+    def decode_found(
+        self, names: Iterable[Any], values: Iterable[bytes | None]
+    ) -> dict[Any, Any]:
+        """Return ``{name: value}`` for those values that are not None. A hot loop."""
+        loads, decode, mark = self._loads, self.decode, _PICKLE_MARK
+        return {
+            name: loads(data) if data[:1] == mark else decode(data)
+            for name, data in zip(names, values, strict=True)
+            if data is not None
+        }
 
     @staticmethod
     def _framed_if_ambiguous(data: bytes) -> bytes:

@@ -84,10 +84,10 @@ class Operations:
         if not keys:
             return {}
         made = self._keys.make_many(keys, version)
-        found, failures = yield from find(self.cluster, made, keys, self._codec.decode)
+        values, failures = yield from find(self.cluster, made)
         if failures:
             self._settle(failures)
-        return found
+        return self._codec.decode_found(keys, values)
 
     def set(
         self, key: object, value: Any, timeout: int | None, version: int | None

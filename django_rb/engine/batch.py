@@ -4,8 +4,7 @@ Each function here is a generator that yields the exchanges of a round, to be ru
 side by a transport, and returns an `Outcome`: what the caller asked for, and a list of
 `NodeFailure`s. A node that fails takes nothing from the others: their results are in.
 
-Most batches need one round. A second one follows where a connection turned out to be
-stale before anything was written, and where a node did not know a script.
+Most batches need one round. A second one follows where a node did not know a script.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha1
 from itertools import chain, groupby, repeat
+from operator import call as operator_call
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from redis.exceptions import NoScriptError
 
-from .encoding import PIECE_SIZE, Arg, Args, encode, encode_large, encode_one, pack
+from .encoding import PIECE_SIZE, Arg, Args, encode, encode_large, is_large, pack
 from .errors import NodeFailure, at_node
 from .exchange import Batch, Buffer, Exchange
 from .hashing import encode_key
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .routers import BaseRouter
 
 T = TypeVar("T")
-Name = TypeVar("Name")
 
 Outcome = tuple[T, list[NodeFailure]]
 
@@ -53,11 +52,15 @@ class Script:
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
 
-def _complete(exchanges: Sequence[Exchange]) -> Generator[Sequence[Exchange], None, None]:
-    """Run exchanges until each has its replies, or an error that a second try cannot mend."""
-    while exchanges:
-        yield exchanges
-        exchanges = [exchange for exchange in exchanges if exchange.stale]
+def _exchange(host_id: int, pieces: Iterator[Buffer], count: int) -> Exchange:
+    # The first piece is made at once: what cannot be encoded fails before anything is sent.
+    return Exchange(host_id, next(pieces), count, pieces)
+
+
+def _exchange_of_one(host_id: int, args: Args) -> Exchange:
+    if is_large(args):
+        return _exchange(host_id, encode_large(args), 1)
+    return Exchange(host_id, pack(args))
 
 
 def _failure(
@@ -78,24 +81,18 @@ def _error_in(cluster: Cluster, exchange: Exchange) -> Exception | None:
     return None
 
 
-def find(
-    cluster: Cluster,
-    keys: Sequence[bytes],
-    names: Iterable[Name],
-    decode: Callable[[bytes], T],
-) -> Batch[Outcome[dict[Name, T]]]:
+def find(cluster: Cluster, keys: Sequence[bytes]) -> Batch[Outcome[Iterator[bytes | None]]]:
     """Look keys up: one MGET per node that owns some of them.
 
-    Returns ``{name: decode(value)}`` for the keys that exist, in the order of the keys.
+    Returns the values in the order of the keys, None for keys that do not exist or whose
+    node failed. Each value is given up once it was taken.
     """
     owners = cluster.router.get_hosts_for_keys(keys)
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(owners, keys, strict=True):
         shares[owner].append(key)
-    exchanges = [
-        Exchange(owner, iter((pack((b"MGET", *share)),)), 1) for owner, share in shares.items()
-    ]
-    yield from _complete(exchanges)
+    exchanges = [Exchange(owner, pack((b"MGET", *share))) for owner, share in shares.items()]
+    yield exchanges
     failures: list[NodeFailure] = []
     next_value: dict[int, Callable[..., bytes | None]] = {}
     for exchange in exchanges:
@@ -104,16 +101,12 @@ def find(
         if error is None:
             values = exchange.replies.pop()
             values.reverse()
-            next_value[owner] = values.pop  # gives each value up once it was decoded
+            next_value[owner] = values.pop
         else:
             failures.append(_failure(cluster, owner, error, shares[owner]))
             next_value[owner] = lambda: None
-    found = {
-        name: decode(value)
-        for owner, name in zip(owners, names, strict=True)
-        if (value := next_value[owner]()) is not None
-    }
-    return found, failures
+    # For each key its owner's pop(), called: a loop in C.
+    return map(operator_call, map(next_value.__getitem__, owners)), failures
 
 
 def store(
@@ -132,10 +125,10 @@ def store(
     for owner, key, value in zip(owners, keys, values, strict=True):
         shares[owner].append((key, value))
     exchanges = [
-        Exchange(owner, _encode_sets(share, encode_value, options), len(share))
+        _exchange(owner, _encode_sets(share, encode_value, options), len(share))
         for owner, share in shares.items()
     ]
-    yield from _complete(exchanges)
+    yield exchanges
     failures: list[NodeFailure] = []
     for exchange in exchanges:
         replies, share = exchange.replies, shares[exchange.host_id]
@@ -184,20 +177,16 @@ def count(cluster: Cluster, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(cluster.router.get_hosts_for_keys(keys), keys, strict=True):
         shares[owner].append(key)
-    exchanges = [
-        Exchange(owner, iter((pack((name, *share)),)), 1) for owner, share in shares.items()
-    ]
-    yield from _complete(exchanges)
+    exchanges = [Exchange(owner, pack((name, *share))) for owner, share in shares.items()]
+    yield exchanges
     replies, failures = _collect(cluster, exchanges, shares)
     return sum(replies.values()), failures
 
 
 def call(cluster: Cluster, key: bytes, *args: Arg) -> Batch[Outcome[Any]]:
     """Run one command where `key` lives; return its reply, None where it failed."""
-    exchange = Exchange(cluster.router.get_host_for_key(key), encode_one(args), 1)
+    exchange = _exchange_of_one(cluster.router.get_host_for_key(key), args)
     yield (exchange,)
-    while exchange.stale:
-        yield (exchange,)
     error = _error_in(cluster, exchange)
     if error is None:
         return exchange.replies[0], []
@@ -209,8 +198,9 @@ def pipeline(cluster: Cluster, key: bytes, *commands: Args) -> Batch[Outcome[lis
 
     Returns their replies; all are None where one of them failed.
     """
-    exchange = Exchange(cluster.router.get_host_for_key(key), encode(commands), len(commands))
-    yield from _complete((exchange,))
+    host_id = cluster.router.get_host_for_key(key)
+    exchange = _exchange(host_id, encode(commands), len(commands))
+    yield (exchange,)
     error = _error_in(cluster, exchange)
     if error is None:
         return exchange.replies, []
@@ -233,8 +223,8 @@ def call_nodes(
 
     Returns ``{host id: reply}`` for the nodes that answered.
     """
-    exchanges = [Exchange(host_id, encode_one(args), 1) for host_id, args in commands.items()]
-    yield from _complete(exchanges)
+    exchanges = [_exchange_of_one(host_id, args) for host_id, args in commands.items()]
+    yield exchanges
     return _collect(cluster, exchanges, {})
 
 
@@ -304,10 +294,10 @@ def _run_shares(
 ) -> Generator[Sequence[Exchange], None, None]:
     merged = {host_id: list(_merged(share)) for host_id, share in shares.items()}
     exchanges = [
-        Exchange(host_id, encode(args for args, _ in share), len(share))
+        _exchange(host_id, encode(args for args, _ in share), len(share))
         for host_id, share in merged.items()
     ]
-    yield from _complete(exchanges)
+    yield exchanges
     for exchange in exchanges:
         address = cluster.get_address(exchange.host_id)
         answers = chain(exchange.replies, repeat(exchange.error))

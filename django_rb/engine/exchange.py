@@ -1,9 +1,9 @@
 """One node's share of a batch on one connection: bytes out, bytes in, no I/O.
 
-An exchange is told three things by whoever moves its bytes: `sent(n)`, `feed(data)` and,
-when it cannot go on, `fail(error)`. It says what to send next (`out`) and when it has all
-its replies (`done`). Commands are encoded one piece ahead of the socket, so that a batch
-of any size is never held as a whole in its encoded form.
+An exchange is told three things by whoever moves its bytes: `sent(size)`, `feed(data)` and,
+when it cannot go on, `fail(error)`. It says what to send next (`out`) and, as the answer
+to `feed`, whether it has all its replies. Commands are encoded one piece ahead of the
+socket, so that a batch of any size is never held as a whole in its encoded form.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Exchange:
 
     Args:
         host_id: the node.
-        pieces: the encoded commands, cut anywhere. The first piece is taken at once: what
-            cannot be encoded fails here, before anything is sent.
+        out: the first bytes of the encoded commands.
         count: how many replies the commands have, at least 1.
+        pieces: the rest of the encoded commands, cut anywhere; taken as the socket drains.
 
     Attributes:
         out: the bytes to send next; None when all was sent.
@@ -47,37 +47,37 @@ class Exchange:
         untouched: not one byte was sent yet.
     """
 
-    __slots__ = (
-        "_count", "_has_pushes", "_pieces", "_reader", "error", "host_id", "out", "replies",
-        "stale", "untouched",
-    )  # fmt: skip
+    error: Exception | None = None
+    stale = False
+    untouched = True
 
-    def __init__(self, host_id: int, pieces: Iterator[Buffer], count: int) -> None:
+    def __init__(
+        self, host_id: int, out: Buffer, count: int = 1, pieces: Iterator[Buffer] | None = None
+    ) -> None:
         self.host_id = host_id
-        self._pieces = pieces
-        self._count = count
-        self.out: Buffer | None = next(pieces)
+        self.out: Buffer | None = out
         self.replies: list[Any] = []
-        self.error: Exception | None = None
-        self.stale = False
-        self.untouched = True
+        self._count = count
+        self._pieces = pieces
 
-    def begin(self, reader: Reader, *, has_pushes: bool = False) -> None:
+    def begin(self, reader: Reader, has_pushes: bool) -> None:
         """Take the reader of the connection that this exchange runs on.
 
         On a RESP3 connection (`has_pushes`) a node may say things that answer nothing.
         """
         self._reader = reader
         self._has_pushes = has_pushes
-        self.error = None
-        self.stale = False
 
     def sent(self, size: int) -> Buffer | None:
         """Go on after `size` bytes of `out` were taken by the socket; return the new `out`."""
         self.untouched = False
         out = self.out
-        assert out is not None
-        self.out = next(self._pieces, None) if size == len(out) else memoryview(out)[size:]
+        if size != len(out):  # type: ignore[arg-type]
+            self.out = memoryview(out)[size:]  # type: ignore[arg-type]
+        elif self._pieces is None:
+            self.out = None
+        else:
+            self.out = next(self._pieces, None)
         return self.out
 
     def feed(self, data: bytes) -> bool:
@@ -126,5 +126,6 @@ class Exchange:
         self.stale = stale
 
 
-# What a transport drives: it yields the exchanges of a round, and returns its result.
+# What a transport drives: it yields the exchanges of a round, each of which then has its
+# replies or its error, and returns the result of the batch.
 Batch = Generator[Sequence[Exchange], None, T]

@@ -57,6 +57,8 @@ class PollTransport:
                     self._run_alone(exchanges[0])
                 else:
                     _Round(self._nodes, deadline).run(exchanges)
+                while stale := [exchange for exchange in exchanges if exchange.stale]:
+                    _Round(self._nodes, deadline).run(stale)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -76,7 +78,7 @@ class PollTransport:
         patience = node.socket_timeout
         is_done = False
         try:
-            exchange.begin(connection.reader, has_pushes=node.has_pushes)
+            exchange.begin(connection.reader, node.has_pushes)
             assert exchange.out is not None
             if exchange.sent(connection.send(exchange.out)) is None:
                 if not connection.poll(None if patience is None else patience * 1000):
@@ -185,7 +187,8 @@ class _Round:
     def _start(self, line: _Line, *, is_reused: bool) -> None:
         """Send what goes out without waiting."""
         exchange, connection = line.exchange, line.connection
-        exchange.begin(connection.reader, has_pushes=connection.node.has_pushes)
+        exchange.error, exchange.stale = None, False
+        exchange.begin(connection.reader, connection.node.has_pushes)
         try:
             self._send(line)
         except OSError as error:

@@ -108,7 +108,9 @@ def test_keys_and_warnings_are_djangos_for_any_text(keys: list[object], prefix: 
     expected = expected_warnings(keys, **params)
     assert warnings_of(lambda: made.extend(ours.make_many(keys, None))) == expected
     assert made == [local.make_key(key).encode() for key in keys]
-    single = [text for key in keys for text in warnings_of(lambda key=key: ours.make(key, None))]  # type: ignore[misc]
+    single = [
+        text for key in keys for text in warnings_of(lambda key=key: ours.make(key, None))
+    ]  # type: ignore[misc]
     assert single == expected
 
 

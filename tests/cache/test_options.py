@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
+from django_rb.cache import RBCache
 from tests.helpers import make_cache
 
 SECRET = "hunter2"
@@ -25,6 +27,16 @@ class NeedsArguments:
 
 class OnlyDumps:
     def dumps(self, value: Any) -> bytes: ...  # type: ignore[empty-body]
+
+
+USES: list[Callable[[RBCache], object]] = [
+    RBCache.check_settings,
+    lambda cache: cache.get("key"),
+    lambda cache: cache.set_many({"key": 1}),
+    lambda cache: cache.keys(),
+    lambda cache: cache.lock("key"),
+    lambda cache: cache.cluster,
+]
 
 
 @pytest.mark.parametrize(
@@ -67,10 +79,11 @@ class OnlyDumps:
     ],
 )
 def test_a_mistake_in_the_options_is_explained(options: Any, parts: list[str]) -> None:
-    with pytest.raises(ImproperlyConfigured) as caught:
-        make_cache(OPTIONS=options)
-    for part in parts:
-        assert part in str(caught.value)
+    for use in USES:
+        with pytest.raises(ImproperlyConfigured) as caught:
+            use(make_cache(OPTIONS=options))
+        for part in parts:
+            assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +102,15 @@ def test_a_mistake_in_the_options_is_explained(options: Any, parts: list[str]) -
     ],
 )
 def test_a_location_that_is_no_alias_is_explained(location: Any, parts: list[str]) -> None:
-    with pytest.raises(ImproperlyConfigured) as caught:
-        make_cache(location)
-    for part in parts:
-        assert part in str(caught.value)
-    assert SECRET not in str(caught.value)
-    with override_settings(RB_CLUSTERS={}), pytest.raises(ImproperlyConfigured) as caught:
-        make_cache(location)
-    assert SECRET not in str(caught.value)
+    for use in USES:
+        with pytest.raises(ImproperlyConfigured) as caught:
+            use(make_cache(location))
+        for part in parts:
+            assert part in str(caught.value)
+        assert SECRET not in str(caught.value)
+        with override_settings(RB_CLUSTERS={}), pytest.raises(ImproperlyConfigured) as caught:
+            use(make_cache(location))
+        assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("clusters", [{}, None])
@@ -113,14 +127,17 @@ def test_without_clusters_the_error_shows_what_to_add(clusters: Any) -> None:
 
 
 def check_what_to_add() -> None:
-    with pytest.raises(ImproperlyConfigured, match="missing or empty.*RB_CLUSTERS = {'default'"):
-        make_cache("")
+    with pytest.raises(
+        ImproperlyConfigured, match="missing or empty.*RB_CLUSTERS = {'default'"
+    ):
+        make_cache("").get("key")
 
 
 def test_djangos_own_options_and_settings_are_taken() -> None:
     cache = make_cache(
         TIMEOUT=5, OPTIONS={"MAX_ENTRIES": 10, "CULL_FREQUENCY": 2}, KEY_PREFIX="p", VERSION=2
     )
+    cache.check_settings()
     assert (cache.default_timeout, cache.key_prefix, cache.version) == (5, "p", 2)
 
 
@@ -138,5 +155,7 @@ def test_a_package_that_is_not_installed_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     package = module.partition(".")[0]
     with pytest.raises(ImproperlyConfigured) as caught:
-        make_cache(OPTIONS=options)
-    assert f"needs the package {package}: pip install 'django-rb[{extra}]'." in str(caught.value)
+        make_cache(OPTIONS=options).check_settings()
+    assert f"needs the package {package}: pip install 'django-rb[{extra}]'." in str(
+        caught.value
+    )

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import redis
 
-from django_rb.engine import Cluster, SlotRouter, failures_of, transport
-from django_rb.engine.batch import Outcome, call, call_nodes, find, store
+from django_rb.engine import Cluster, NodeFailure, SlotRouter, failures_of, transport
+from django_rb.engine.batch import call, call_nodes, find, store
 from django_rb.engine.connections import SelectorPoller, make_poller
 from django_rb.engine.errors import first_error
 from django_rb.engine.exchange import Batch
@@ -50,8 +50,10 @@ def keys_by_owner(cluster: Cluster, number: int = 100) -> dict[int, list[bytes]]
 
 def look_up(
     cluster: Cluster, keys: list[bytes], timeout: float | None = None
-) -> Outcome[dict[bytes, bytes]]:
-    return cluster.run(find(cluster, keys, keys, bytes), timeout)
+) -> tuple[dict[bytes, bytes], list[NodeFailure]]:
+    values, failures = cluster.run(find(cluster, keys), timeout)
+    found = zip(keys, values, strict=True)
+    return {key: value for key, value in found if value is not None}, failures
 
 
 def open_descriptors() -> set[str]:
@@ -178,9 +180,10 @@ def test_replies_are_read_while_commands_are_still_being_written(nodes: LocalNod
     from django_rb.engine.exchange import Exchange
 
     def echo() -> Batch[list[Exchange]]:
-        exchanges = [
-            Exchange(h, encode([(b"ECHO", value)] * 2000), 2000) for h in cluster.nodes
-        ]
+        exchanges = []
+        for host_id in cluster.nodes:
+            pieces = encode([(b"ECHO", value)] * 2000)
+            exchanges.append(Exchange(host_id, next(pieces), 2000, pieces))
         yield exchanges
         return exchanges
 

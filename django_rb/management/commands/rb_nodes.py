@@ -216,7 +216,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
             number, from_terminal = next_signal()
             # What a terminal sends it sends to the child as well, and once is enough.
             if number in endings() and not from_terminal:
-                child.send_signal(number)
+                pass
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
@@ -259,6 +259,6 @@ def in_child(mask: set[int]) -> Callable[[], None]:
             prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:  # it died before we asked
                 os._exit(1)
-        pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     return prepare

@@ -1,0 +1,119 @@
+"""Time RBCache beside the hand-written loop, in one run on the same nodes.
+
+python -m benchmarks [--nodes 8] [--keys 1000] [--rounds 60] [--format json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import django
+import hiredis
+import redis
+from django.conf import settings
+
+from benchmarks.handwritten import HandWritten
+from benchmarks.timing import Timing, time_interleaved
+from django_rb.testing import LocalNodes
+
+FLOOR, OURS = "hand-written", "django-rb"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--nodes", type=int, default=8, help="local nodes (default 8)")
+    parser.add_argument("--keys", type=int, default=1000, help="keys of a batch (default 1000)")
+    parser.add_argument(
+        "--rounds", type=int, default=60, help="interleaved rounds (default 60)"
+    )
+    parser.add_argument("--format", choices=["table", "json"], default="table")
+    options = parser.parse_args()
+    with LocalNodes(options.nodes) as nodes:
+        settings.configure(
+            RB_CLUSTERS={"default": {"HOSTS": nodes.hosts}},
+            CACHES={"default": {"BACKEND": "django_rb.cache.RBCache"}},
+        )
+        django.setup()
+        results = run(nodes, options.keys, options.rounds)
+        about = {
+            "python": platform.python_version(),
+            "django": django.__version__,
+            "redis-py": redis.__version__,
+            "hiredis": hiredis.__version__,
+            "server": nodes.server,
+            "nodes": options.nodes,
+            "keys": options.keys,
+        }
+    if options.format == "json":
+        print(json.dumps({"about": about, "results": results_as_json(results)}, indent=2))
+    else:
+        print(", ".join(f"{name} {value}" for name, value in about.items()))
+        print_table(results)
+
+
+def run(nodes: LocalNodes, keys: int, rounds: int) -> dict[str, dict[str, Timing]]:
+    from django.core.cache import cache  # noqa: PLC0415 (settings come first)
+
+    hand = HandWritten(list(nodes.hosts.values()))
+    value = {"id": 7, "name": "something", "tags": ["a", "b"], "price": 3.5}
+    data = {f"page:{n}:fragment": value for n in range(keys)}
+    names = list(data)
+    hand.set_many(data)
+    cache.set_many(data)
+    assert hand.get_many(names) == cache.get_many(names) == data
+    many = max(1, 5000 // keys)
+    workloads: dict[str, tuple[int, Callable[[], Any], Callable[[], Any]]] = {
+        f"get_many of {keys}": (
+            many, lambda: hand.get_many(names), lambda: cache.get_many(names)),
+        f"set_many of {keys}": (
+            many, lambda: hand.set_many(data), lambda: cache.set_many(data, 300)),
+        "get": (200, lambda: hand.get(names[0]), lambda: cache.get(names[0])),
+        "set": (200, lambda: hand.set(names[0], value), lambda: cache.set(names[0], value, 300)),
+    }  # fmt: skip
+    results = {}
+    for name, (calls, floor, ours) in workloads.items():
+        print(f"{name} …", file=sys.stderr, flush=True)
+        results[name] = time_interleaved({FLOOR: floor, OURS: ours}, rounds=rounds, calls=calls)
+    hand.close()
+    return results
+
+
+def ratios(timings: dict[str, Timing]) -> tuple[float, float]:
+    """Return django-rb's wall and CPU time over the hand-written loop's."""
+    return (
+        timings[OURS].wall / timings[FLOOR].wall,
+        timings[OURS].cpu / timings[FLOOR].cpu,
+    )
+
+
+def results_as_json(results: dict[str, dict[str, Timing]]) -> dict[str, Any]:
+    return {
+        workload: {
+            "seconds": {name: asdict(timing) for name, timing in timings.items()},
+            "ratio": dict(zip(("wall", "cpu"), ratios(timings), strict=True)),
+        }
+        for workload, timings in results.items()
+    }
+
+
+def print_table(results: dict[str, dict[str, Timing]]) -> None:
+    print(f"{'':20}{'wall µs':>22}{'':9}{'CPU µs':>19}")
+    print(f"{'median of a call':20}{FLOOR:>13}{OURS:>11}{'ratio':>7}", end="")
+    print(f"{FLOOR:>13}{OURS:>11}{'ratio':>7}")
+    for workload, timings in results.items():
+        floor, ours = timings[FLOOR], timings[OURS]
+        wall, cpu = ratios(timings)
+        print(
+            f"{workload:20}{floor.wall * 1e6:13.1f}{ours.wall * 1e6:11.1f}{wall:7.2f}", end=""
+        )
+        print(f"{floor.cpu * 1e6:13.1f}{ours.cpu * 1e6:11.1f}{cpu:7.2f}")
+
+
+if __name__ == "__main__":
+    main()
