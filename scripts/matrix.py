@@ -116,7 +116,7 @@ class Run:
         if done.returncode:
             raise StepFailed(f"status {done.returncode}: {_line(command)}")
 
-    def suites(self, python: Path, cwd: Path = ROOT, server: Path | None = None) -> None:
+    def suites(self, python: Path, cwd: Path, server: Path | None = None) -> None:
         """Run the test suite and Django's cache tests; note the versions and the results.
 
         Raises:
@@ -193,29 +193,38 @@ def test_installed(run: Run, python: Python, *pip_options: str) -> None:
     run.step(*pip, "install", "-qq", *pip_options, f"{build()}[test]")
     run.step(*pip, "check")
     run.step(*pip, "list")
-    # The suites run in a copy of the checkout whose package is the installed one. Beside
-    # the checkout's own, Python would take that.
-    checkout = run.folder / "checkout"
-    copy_checkout(checkout)
+    # Beside a checkout's own package, Python would take that one.
+    checkout = checkout_for(run)
     shutil.rmtree(checkout / PACKAGE)
     [installed] = run.folder.glob(f"[Ll]ib/**/site-packages/{PACKAGE}")
     (checkout / PACKAGE).symlink_to(installed, target_is_directory=True)
     run.suites(in_venv, cwd=checkout)
 
 
-def copy_checkout(target: Path) -> None:
-    """Copy the files of the project, and nothing that tools have left there."""
+def checkout_for(run: Run) -> Path:
+    """Return a copy of the checkout in which a run has its own package, and files to leave."""
+    target = run.folder / "checkout"
+    shutil.copytree(snapshot(), target)
+    return target
+
+
+@functools.cache
+def snapshot() -> Path:
+    """Copy the project's files, so that editing them disturbs no run; return where to."""
+    target = PLACE / "build" / "checkout"
+    shutil.rmtree(target.parent, ignore_errors=True)
     shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    return target
 
 
 @functools.cache
 def build() -> Path:
     """Build the source distribution, from it the wheel; check and return the wheel."""
-    folder = PLACE / "build"
-    shutil.rmtree(folder, ignore_errors=True)
+    source = snapshot()
+    folder = source.with_name("package")
     # In a copy: setuptools puts everything into the wheel that an earlier build has left.
-    copy_checkout(folder / "checkout")
-    command = (sys.executable, "-m", "build", "--outdir", folder / "dist", folder / "checkout")
+    shutil.copytree(source, folder)
+    command = (sys.executable, "-m", "build", "--outdir", folder / "dist", folder)
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -227,11 +236,10 @@ def build() -> Path:
     if done.returncode:
         sys.exit(f"{done.stdout}\nThe package cannot be built.")
     [wheel] = (folder / "dist").glob("*.whl")
-    package = ROOT / PACKAGE
     ours = {
-        path.relative_to(ROOT).as_posix()
-        for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        path.relative_to(source).as_posix()
+        for path in (source / PACKAGE).rglob("*")
+        if path.is_file()
     }
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -359,7 +367,7 @@ def test_server(run: Run, server: Path, major: str) -> None:
         raise NotAvailable(f"the server does not run here: {said}") from None
     if f" v={major}." not in version:
         raise NotAvailable(f"what could be had is not Redis {major} but: {version}")
-    run.suites(Path(sys.executable), server=server)
+    run.suites(Path(sys.executable), cwd=checkout_for(run), server=server)
 
 
 # The matrix.
@@ -407,6 +415,7 @@ def main() -> int:
     if unknown := set(names) - set(RUNS):
         parser.error(f"no such run: {', '.join(sorted(unknown))}. There are {', '.join(RUNS)}.")
     PLACE.mkdir(exist_ok=True)
+    snapshot()
     if {"oldest", "newest"} & set(names):
         build()
     results: dict[str, Result] = {}

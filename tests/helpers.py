@@ -51,7 +51,8 @@ class Servers:
 
     def ask(self, host_id: int, *command: Any) -> Any:
         """Run a command on one node."""
-        return self._clients[host_id].execute_command(*command)
+        client: Any = self._clients[host_id]
+        return client.execute_command(*command)
 
     def keys(self) -> dict[int, set[bytes]]:
         """Return the keys that each node stores."""

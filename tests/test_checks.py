@@ -59,7 +59,7 @@ def test_check_finds_what_a_cluster_would_raise(config: Any, parts: list[str]) -
         for part in parts:
             assert any(part in text for _, text in found)
         assert SECRET not in str(found)
-        with pytest.raises(SystemCheckError, match="django_rb.E001") as caught:
+        with pytest.raises(SystemCheckError, match=r"django_rb\.E001") as caught:
             call_command("check")
         assert SECRET not in str(caught.value)
 

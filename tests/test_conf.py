@@ -299,7 +299,8 @@ def test_a_mistake_of_the_settings_is_not_blamed_on_the_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DJANGO_RB_NODES", '{"default": ["redis://127.0.0.1:1/0"]}')
-    for config in (None, 5, "redis://h", []):
+    configs: list[object] = [None, 5, "redis://h", []]
+    for config in configs:
         with (
             override_settings(RB_CLUSTERS={"default": config}),
             pytest.raises(ImproperlyConfigured, match=r"settings.RB_CLUSTERS\['default'\]: A "),

@@ -108,5 +108,5 @@ def test_a_cluster_that_nobody_needs_any_more_is_gone(nodes: LocalNodes) -> None
 def test_a_mistake_is_told_each_time() -> None:
     with override_settings(RB_CLUSTERS={"default": {}}):
         for _ in range(2):
-            with pytest.raises(ImproperlyConfigured, match="'HOSTS'.*missing"):
+            with pytest.raises(ImproperlyConfigured, match=r"'HOSTS'.*missing"):
                 clusters["default"]

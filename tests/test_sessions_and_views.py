@@ -67,7 +67,7 @@ PER_SITE = [
 
 
 @pytest.fixture
-def site(nodes: LocalNodes) -> Iterator[dict[str, Any]]:
+def site(nodes: LocalNodes) -> Iterator[dict[int, dict[str, Any]]]:
     with override_settings(
         ROOT_URLCONF=__name__,
         ALLOWED_HOSTS=["*"],

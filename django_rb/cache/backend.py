@@ -13,7 +13,7 @@ from redis.lock import Lock
 
 from .. import conf
 from ..engine import BadHostSetup, Cluster
-from ..engine.exchange import Batch
+from ..engine.exchange import NO_REPLY, Batch
 from ..engine.hosts import check_seconds, did_you_mean
 from ..registry import clusters
 from .codec import Codec
@@ -115,12 +115,13 @@ class RBCache(BaseCache):
             self.check_settings()
         cluster = clusters[self._alias]
         if ops is None or ops.cluster is not cluster:  # the settings may change in tests
-            keys, codec, raises, _ = self._settings
-            ops = self._operations = Operations(cluster, keys, codec, raises=raises)
+            keys, codec, raises, deadline = self._settings
+            ops = Operations(cluster, keys, codec, raises=raises, deadline=deadline)
+            self._operations = ops
         return ops
 
     def _run(self, operation: Batch[T]) -> T:
-        return self.cluster.run(operation, self._settings.deadline)
+        return self._ops.run(operation)
 
     def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> int | None:
         """Return a timeout in milliseconds: None for ever, 0 for already expired."""
@@ -132,7 +133,10 @@ class RBCache(BaseCache):
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value of a key, or `default`."""
-        return self._run(self._ops.get(key, default, version))
+        ops = self._ops
+        made = ops.make_key(key, version)
+        value = ops.try_get(made, default)
+        return ops.run(ops.get(made, default)) if value is NO_REPLY else value
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return ``{key: value}`` for the keys that exist: one MGET per node, all at once."""

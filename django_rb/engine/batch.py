@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from hashlib import sha1
 from itertools import chain, groupby, repeat
 from operator import call as operator_call
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from redis.exceptions import NoScriptError
@@ -37,6 +38,10 @@ class Cluster(Protocol):
     @property
     def router(self) -> BaseRouter:
         """Who owns a key."""
+
+    @property
+    def scripts(self) -> Mapping[bytes, bytes]:
+        """The sources of Lua scripts by SHA1 digest, for nodes that do not know them."""
 
     def get_address(self, host_id: int) -> str:
         """Return where a node is, for errors."""
@@ -244,109 +249,133 @@ def _collect(
     return replies, failures
 
 
-class Command:
-    """One command for one node, and where its reply goes.
-
-    Attributes:
-        args: name and arguments, as they are sent.
-        reply: what the node said, or the exception why it said nothing of use.
-    """
-
-    __slots__ = ("args", "host_id", "may_merge", "reply")
-
-    def __init__(self, host_id: int, args: Args, *, may_merge: bool = False) -> None:
-        self.host_id = host_id
-        self.args = args
-        self.may_merge = may_merge
-        self.reply: Any = None
+# Commands of exactly so many words merge with their neighbours: more would be options.
+_MERGED = {"GET": (2, "MGET"), "SET": (3, "MSET")}
 
 
 def run_commands(
     cluster: Cluster,
-    commands: Sequence[Command],
-    scripts: Mapping[bytes, bytes],
+    owners: Sequence[int],
+    commands: Sequence[Args],
+    *,
+    merge: bool = False,
     max_concurrency: int | None = None,
-) -> Batch[None]:
-    """Run any commands on any nodes; each gets its own reply.
+) -> Batch[list[Any]]:
+    """Run any commands, each on the node that `owners` has in its place.
+
+    Returns what the nodes said, in the order of the commands; an exception where a node
+    said nothing of use. Commands for one node run in their order, but one whose script
+    the node did not know follows when the others are done.
 
     Args:
-        commands: those for one node run in their order; a script that the node did not
-            know comes after them.
-        scripts: the sources of Lua scripts by their SHA1 digests, for nodes that do not
-            know them.
+        owners: host ids.
+        commands: what is sent, names in upper case as str.
+        merge: send adjacent GETs to a node as MGET, and SETs without options as MSET.
         max_concurrency: how many nodes are asked at a time; None for all.
     """
-    while commands:
-        shares: dict[int, list[Command]] = defaultdict(list)
-        for command in commands:
-            shares[command.host_id].append(command)
+    replies: list[Any] = [None] * len(commands)
+    waiting: Iterable[int] = range(len(commands))
+    while waiting:
+        shares: dict[int, list[int]] = defaultdict(list)
+        for position in waiting:
+            shares[owners[position]].append(position)
         hosts = list(shares)
         step = max_concurrency or len(hosts)
         for first in range(0, len(hosts), step):
-            yield from _run_shares(
-                cluster, {host: shares[host] for host in hosts[first : first + step]}
-            )
-        commands = _with_sources(commands, scripts)
+            now = {host_id: shares[host_id] for host_id in hosts[first : first + step]}
+            yield from _run_shares(cluster, now, commands, replies, merge=merge)
+        waiting, commands = _with_sources(cluster, owners, commands, replies)
+    return replies
 
 
 def _run_shares(
-    cluster: Cluster, shares: Mapping[int, list[Command]]
+    cluster: Cluster,
+    shares: Mapping[int, list[int]],
+    commands: Sequence[Args],
+    replies: list[Any],
+    *,
+    merge: bool,
 ) -> Generator[Sequence[Exchange], None, None]:
-    merged = {host_id: list(_merged(share)) for host_id, share in shares.items()}
-    exchanges = [
-        _exchange(host_id, encode(args for args, _ in share), len(share))
-        for host_id, share in merged.items()
-    ]
+    """Ask each node for its share, given as positions in `commands`, and fill `replies`."""
+    exchanges: list[Exchange] = []
+    merged: list[Sequence[int]] = []
+    for host_id, share in shares.items():
+        sent = [commands[position] for position in share]
+        counts: Sequence[int] = ()
+        if merge:
+            sent, counts = _merged(sent)
+        exchanges.append(_exchange(host_id, encode(sent), len(sent)))
+        merged.append(counts)
     yield exchanges
-    for exchange in exchanges:
-        address = cluster.get_address(exchange.host_id)
-        answers = chain(exchange.replies, repeat(exchange.error))
-        for (args, share), reply in zip(merged[exchange.host_id], answers, strict=False):
+    for exchange, counts in zip(exchanges, merged, strict=True):
+        said: Iterable[Any] = exchange.replies
+        for reply in exchange.replies:
             if isinstance(reply, Exception):
-                if reply is not exchange.error:
-                    reply.args = (at_node(reply, exchange.host_id, address),)
-                for command in share:
-                    command.reply = reply
-            elif len(share) == 1:
-                share[0].reply = reply
-            elif args[0] == b"MGET":
-                for command, value in zip(share, reply, strict=True):
-                    command.reply = value
+                address = cluster.get_address(exchange.host_id)
+                reply.args = (at_node(reply, exchange.host_id, address),)
+        if exchange.error is not None:
+            said = chain(said, repeat(exchange.error))
+        if counts:
+            said = _apart(said, counts)
+        for position, reply in zip(shares[exchange.host_id], said, strict=False):
+            replies[position] = reply
+
+
+def _merged(commands: Iterable[Args]) -> tuple[list[Args], list[int]]:
+    """Return what is sent, and how many of the commands each of it stands for."""
+    sent: list[Args] = []
+    counts: list[int] = []
+    for name, named in groupby(commands, _get_name):
+        mergeable, merged_name = _MERGED.get(name, (0, ""))  # type: ignore[call-overload]
+        for size, group in groupby(named, len):
+            if size == mergeable:
+                args = tuple(chain.from_iterable(map(_get_arguments, group)))
+                count = len(args) // (size - 1)
+                sent.append((name if count == 1 else merged_name, *args))
+                counts.append(count)
             else:
-                for command in share:
-                    command.reply = reply
+                sent += group
+                counts += repeat(1, len(sent) - len(counts))
+    return sent, counts
 
 
-def _merged(commands: Sequence[Command]) -> Iterator[tuple[Args, list[Command]]]:
-    """Yield what is sent, and the commands it answers: adjacent GETs as MGET, SETs as MSET."""
-    for name, group in groupby(commands, lambda c: c.args[0] if c.may_merge else None):
-        share = list(group)
-        if name is None or len(share) == 1:
-            for command in share:
-                yield command.args, [command]
+_get_name = itemgetter(0)
+_get_arguments = itemgetter(slice(1, None))
+
+
+def _apart(said: Iterable[Any], counts: Iterable[int]) -> Iterator[Any]:
+    """Yield a reply for each of the commands, of which some were sent as one."""
+    for reply, count in zip(said, counts, strict=False):
+        if count > 1 and isinstance(reply, list):
+            yield from reply  # MGET
         else:
-            args = chain.from_iterable(command.args[1:] for command in share)
-            yield (b"MGET" if name == "GET" else b"MSET", *args), share
+            yield from repeat(reply, count)
 
 
-def _with_sources(commands: Sequence[Command], scripts: Mapping[bytes, bytes]) -> list[Command]:
-    """Return the commands whose script the node did not know, to run again.
+def _with_sources(
+    cluster: Cluster, owners: Sequence[int], commands: Sequence[Args], replies: Sequence[Any]
+) -> tuple[list[int], Sequence[Args]]:
+    """Return the positions of commands whose script the node did not know, to run again.
 
     The first of them for each node and script brings the source along.
     """
-    again: list[Command] = []
+    again: list[int] = []
+    if not cluster.scripts:
+        return again, commands
     sent: set[tuple[int, bytes]] = set()
-    for command in commands:
-        if not isinstance(command.reply, NoScriptError):
+    for position, reply in enumerate(replies):
+        if not isinstance(reply, NoScriptError):
             continue
-        name, sha, *rest = command.args
+        name, sha, *rest = commands[position]
         sha = encode_key(sha).lower()
-        source = scripts.get(sha)
+        source = cluster.scripts.get(sha)
         if source is None:
             continue
-        if (command.host_id, sha) not in sent:
-            sent.add((command.host_id, sha))
+        if not again:
+            commands = list(commands)
+        if (owners[position], sha) not in sent:
+            sent.add((owners[position], sha))
             eval_name = "EVAL_RO" if encode_key(name).upper().endswith(b"_RO") else "EVAL"
-            command.args = (eval_name, source, *rest)
-        again.append(command)
-    return again
+            commands[position] = (eval_name, source, *rest)  # type: ignore[index]
+        again.append(position)
+    return again, commands

@@ -2,26 +2,29 @@
 
 The clients inherit every command method, and the conversion of replies, from redis-py's
 own client; what is theirs is where a command goes. Nothing of redis-py's connection
-handling is used: commands become `batch.Command`s and run as one batch.
+handling is used: commands become a batch of the engine's.
 """
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 import redis
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.commands.core import Script
+from redis.commands.core import Script as RedisScript
 
-from .batch import Command, call_nodes, run_commands
-from .commands import SPLITTABLE, keys_of, name_of, refusal
+from .batch import call_nodes, run_commands
+from .commands import SIMPLE, SPLITTABLE, Split, keys_of, name_of, patterns_of, refusal
 from .encoding import Arg, Args
 from .errors import NodeFailure, UnroutableCommand, attach, first_error
-from .hashing import encode_key
-from .promise import Promise
+from .hashing import encode_key, hash_tag
+from .promise import Promise, Unhandled
+from .routers import BaseRouter, SlotRouter
 
 if TYPE_CHECKING:
     from .cluster import Cluster
@@ -30,28 +33,55 @@ Hosts = Iterable[int] | str  # host ids, or "all"
 
 C = TypeVar("C", bound="MappingClient")
 
-_PLAIN = frozenset({bytes, str, int, float})
+Combine: TypeAlias = Callable[[list[Any]], Any]
 
-# Commands of exactly so many words merge with their neighbours: more would be options.
-_MERGED = {"GET": 2, "SET": 3}
+Route: TypeAlias = tuple[Sequence[int], Sequence[Args], Combine | None]
+"""What a call becomes: host ids, the command for each, and how replies become one."""
+
+# What is left of redis-py's options once a reply is there, and means nothing to callbacks.
+_SPENT = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
+
+_setting_callbacks = threading.Lock()
 
 
-class _Call:
-    """One call of a command method: the commands it became, and what becomes of replies."""
+def _refused(what: str, instead: str) -> Any:
+    """Return a method that says why a client of many nodes does not have it."""
 
-    __slots__ = ("combine", "commands", "name", "options")
+    def method(self: redis.Redis, *_args: Any, **_options: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"{what} needs one connection to one node, and {type(self).__name__} has "
+            f"many nodes. Use {instead}."
+        )
 
-    def __init__(
-        self,
-        name: str,
-        options: dict[str, Any],
-        commands: list[Command],
-        combine: Callable[[list[Any]], Any] | None = None,
-    ) -> None:
-        self.name = name
-        self.options = options
-        self.commands = commands
-        self.combine = combine
+    method.__doc__ = f"Not on many nodes: use {instead}."
+    return method
+
+
+class UnconnectedPool(redis.ConnectionPool):
+    """Knows how nodes are spoken to, and connects to none of them.
+
+    Whatever of redis-py asks a client of many nodes for a connection ends here.
+    """
+
+    def get_connection(self, *_args: Any, **_options: Any) -> NoReturn:
+        """Say which client has connections to hand out."""
+        raise NotImplementedError(
+            "This needs one connection to one node, and a client of many nodes has none to "
+            "hand out. Use cluster.get_local_client(host_id) or "
+            "cluster.get_local_client_for_key(key)."
+        )
+
+
+class Script(RedisScript):
+    """redis-py's Lua script, which here needs no client: ``Script(None, "return 1")``.
+
+    For `Cluster.execute_commands`. `register_script` of a client gives one to be called.
+    """
+
+    def __init__(self, registered_client: redis.Redis | None, script: str | bytes) -> None:
+        if registered_client is None:
+            script = encode_key(script)
+        super().__init__(registered_client, script)  # type: ignore[arg-type]
 
 
 class _ManyNodesClient(redis.Redis):
@@ -63,6 +93,10 @@ class _ManyNodesClient(redis.Redis):
         kwargs = self.connection_pool.connection_kwargs
         self._cluster = cluster
         self._decode = self.get_encoder().decode if kwargs.get("decode_responses") else None
+        self._owns_callbacks = False
+        # Where a router has a say of its own in commands, each of them is put to it.
+        self._simple = SIMPLE if _has_no_say(cluster.router) else frozenset[Arg]()
+        self._plain = SIMPLE if self._simple and False else {"GET"}
         self.auto_batch = auto_batch
 
     def __repr__(self) -> str:
@@ -70,37 +104,38 @@ class _ManyNodesClient(redis.Redis):
 
     # From a call to commands.
 
-    def _route(self, args: tuple[Any, ...], options: dict[str, Any]) -> _Call:
-        """Return a call with each of its commands for the node that owns the keys."""
-        sent = self._checked(args)
-        name = str(sent[0])
-        split = SPLITTABLE.get(name_of(sent))
+    def _route(self, args: tuple[Any, ...]) -> Route:
+        """Return each command of a call with the node that owns its keys.
+
+        Raises:
+            UnroutableCommand: no single node owns them, and it cannot be split.
+            redis.DataError: an argument that is not bytes, text or a number.
+        """
+        sent = self._sendable(args)
+        router = self._cluster.router
+        if sent[0] in self._simple and len(sent) > 1:
+            return (router.get_host_for_key(encode_key(sent[1])),), (sent,), None
+        sent = _apart(sent)
+        self._check(sent)
+        name = name_of(sent)
+        split = SPLITTABLE.get(name)
         if split is not None:
-            return self._split(args[0], sent, options, split.step, split.replies)
-        owner = self._cluster.router.get_host_for_command(name, sent[1:])
-        return _Call(args[0], options, [self._command(owner, sent)])
+            return self._split(sent, split)
+        owner = router.get_host_for_command(name, sent[len(name.split()) :])
+        if len(self._cluster.nodes) > 1:
+            _check_patterns(router, owner, sent)
+        return (owner,), (sent,), None
 
-    def _command(self, host_id: int, sent: Args) -> Command:
-        return Command(
-            host_id, sent, may_merge=self.auto_batch and len(sent) == _MERGED.get(str(sent[0]))
-        )
-
-    def _split(
-        self, name: str, sent: Args, options: dict[str, Any], step: int, replies: str
-    ) -> _Call:
-        keys = keys_of(sent)
-        owners = self._cluster.router.get_hosts_for_keys(keys)
+    def _split(self, sent: Args, split: Split) -> Route:
+        keys, step = keys_of(sent), split.step
         shares: dict[int, list[int]] = {}
-        for position, owner in enumerate(owners):
+        for position, owner in enumerate(self._cluster.router.get_hosts_for_keys(keys)):
             shares.setdefault(owner, []).append(position)
         if len(shares) == 1:
-            return _Call(name, options, [Command(owners[0], sent)])
+            return tuple(shares), (sent,), None
         commands = [
-            Command(
-                owner,
-                (sent[0], *(sent[1 + p * step + i] for p in positions for i in range(step))),
-            )
-            for owner, positions in shares.items()
+            (sent[0], *(sent[1 + p * step + i] for p in share for i in range(step)))
+            for share in shares.values()
         ]
 
         def in_order(parts: list[list[Any]]) -> list[Any]:
@@ -110,96 +145,101 @@ class _ManyNodesClient(redis.Redis):
                     whole[position] = value
             return whole
 
-        combine: dict[str, Callable[[list[Any]], Any]] = {
+        combine: dict[str, Combine] = {
             "order": in_order,
             "ok": lambda parts: parts[0],
             "sum": sum,
         }
-        return _Call(name, options, commands, combine[replies])
+        return tuple(shares), commands, combine[split.replies]
 
-    def _checked(self, args: tuple[Any, ...]) -> Args:
-        """Return a command as it is sent: checked, encodable, the name's words apart."""
-        why_not = refusal(args)
+    def _sendable(self, args: tuple[Any, ...]) -> Args:
+        """Return a command whose arguments can all be encoded."""
+        for arg in args:
+            kind = type(arg)
+            if not (
+                (kind is str and arg.isascii())
+                or kind is bytes
+                or kind is int
+                or kind is float
+            ):
+                break
+        else:
+            return args
+        # It raises what redis-py raises for None and the like.
+        encode: Callable[[Any], Any] = self.get_encoder().encode
+        plain = (bytes, int, float)
+        name, *rest = (arg if type(arg) in plain else bytes(encode(arg)) for arg in args)
+        return (args[0] if isinstance(args[0], str) else name, *rest)
+
+    def _check(self, sent: Args) -> None:
+        why_not = refusal(sent)
         if why_not is not None:
             raise UnroutableCommand(why_not)
-        name = args[0] if isinstance(args[0], str) else encode_key(args[0]).decode()
-        if " " in name or name is not args[0]:
-            args = (*name.split(), *args[1:])
-        if any(type(arg) not in _PLAIN for arg in args):
-            # It raises what redis-py raises for None and the like.
-            encode: Callable[[Any], Any] = self.get_encoder().encode
-            args = tuple(arg if type(arg) in _PLAIN else bytes(encode(arg)) for arg in args)
-        return args
 
     # From replies to a value.
 
-    def _value(self, call: _Call) -> Any:
-        """Return what the call's replies mean, as redis-py would; raise the first error."""
-        replies = [command.reply for command in call.commands]
-        options = call.options
-        for reply in replies:
-            if isinstance(reply, Exception):
-                if isinstance(reply, redis.ResponseError) and EMPTY_RESPONSE in options:
-                    return options[EMPTY_RESPONSE]
-                raise reply
-        reply = replies[0] if call.combine is None else call.combine(replies)
-        return self._convert(call.name, reply, options)
-
     def _convert(self, name: str, reply: Any, options: dict[str, Any]) -> Any:
+        """Return what redis-py makes of a reply."""
         if self._decode is not None and NEVER_DECODE not in options:
             reply = _decoded(reply, self._decode)
-        callbacks: dict[str, Callable[..., Any]] = self.response_callbacks
-        if name not in callbacks:
+        callback: Callable[..., Any] | None = self.response_callbacks.get(name)
+        if callback is None:
             return reply
-        options = {
-            key: value
-            for key, value in options.items()
-            if key not in ("keys", EMPTY_RESPONSE, NEVER_DECODE)
-        }
-        return callbacks[name](reply, **options)
-
-    # What belongs to one connection, and so to one node.
-
-    def _unsupported(self, what: str) -> NoReturn:
-        raise NotImplementedError(
-            f"{what} needs one connection to one node, and {type(self).__name__} has many. "
-            "Use cluster.get_local_client(host_id) or cluster.get_local_client_for_key(key)."
-        )
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> NoReturn:
-        """Not on many nodes: commands of a batch are pipelined as it is."""
-        self._unsupported("A pipeline")
-
-    def transaction(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not on many nodes."""
-        self._unsupported("A transaction")
-
-    def pubsub(self, **kwargs: Any) -> NoReturn:
-        """Not on many nodes."""
-        self._unsupported("Pub/sub")
-
-    def monitor(self) -> NoReturn:
-        """Not on many nodes."""
-        self._unsupported("MONITOR")
-
-    def client(self) -> NoReturn:
-        """Not on many nodes."""
-        self._unsupported("A client of one connection")
-
-    def lock(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not on many nodes: a lock lives where its name does."""
-        self._unsupported("A lock")
+        if options:
+            options = {name: v for name, v in options.items() if name not in _SPENT}
+        return callback(reply, **options)
 
     def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
         """Convert the replies of a command in another way, on this client only."""
-        self.response_callbacks = copy.copy(self.response_callbacks)
+        with _setting_callbacks:
+            if not self._owns_callbacks:
+                self.response_callbacks = copy.copy(self.response_callbacks)
+                self._owns_callbacks = True
         super().set_response_callback(command, callback)
 
-    def register_script(self, script: Any) -> Script:
+    def register_script(self, script: Any) -> RedisScript:
         """Return a script to be called; nodes that do not know it get it by themselves."""
-        registered = Script(self, script)
-        self._cluster.remember_script(script)
-        return registered
+        self._keep_script(script)
+        return RedisScript(self, script)
+
+    def _keep_script(self, script: Any) -> str:
+        return self._cluster.remember_script(self.get_encoder().encode(script)).decode()  # type: ignore[no-untyped-call]
+
+    # What belongs to one connection, and so to one node.
+
+    pipeline = _refused(
+        "A pipeline",
+        "cluster.map(), which pipelines by itself, or for a transaction "
+        "cluster.get_local_client_for_key(key).pipeline()",
+    )
+    transaction = _refused(
+        "A transaction", "cluster.get_local_client_for_key(key).transaction()"
+    )
+    watch = _refused("WATCH", "cluster.get_local_client_for_key(key).pipeline()")
+    unwatch = _refused("UNWATCH", "cluster.get_local_client_for_key(key).pipeline()")
+    pubsub = _refused("Pub/sub", "cluster.get_local_client(host_id).pubsub()")
+    keyspace_notifications = _refused(
+        "Pub/sub", "cluster.get_local_client(host_id).keyspace_notifications()"
+    )
+    monitor = _refused("MONITOR", "cluster.get_local_client(host_id).monitor()")
+    client = _refused(
+        "A client of one connection", "cluster.get_local_client(host_id).client()"
+    )
+    lock = _refused("A lock", "cluster.get_local_client_for_key(name).lock(name)")
+    set_retry = _refused("A retry policy", "cluster.get_local_client(host_id).set_retry()")
+    himport_prepare = himport_set = himport_discard = himport_discard_all = _refused(
+        "HIMPORT", "cluster.get_local_client_for_key(key)"
+    )
+
+    @classmethod
+    def from_url(cls, *_args: Any, **_options: Any) -> NoReturn:  # type: ignore[override]
+        """Not on many nodes: a cluster makes its clients."""
+        raise NotImplementedError(
+            f"{cls.__name__} has many nodes, and a URL names one. Use Cluster([url, …]) and "
+            "one of its get_routing_client(), map() and fanout()."
+        )
+
+    from_pool = from_url
 
 
 class RoutingClient(_ManyNodesClient):
@@ -218,13 +258,16 @@ class RoutingClient(_ManyNodesClient):
         Raises:
             UnroutableCommand: its keys live on several nodes, or it has none.
         """
-        call = self._route(args, options)
+        if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
+            return options[EMPTY_RESPONSE]
+        owners, commands, combine = self._route(args)
         cluster = self._cluster
-        cluster.run(run_commands(cluster, call.commands, cluster.scripts))
-        failures = _failures(cluster, call.commands)
-        if failures and EMPTY_RESPONSE not in options:
-            raise first_error(failures)
-        return self._value(call)
+        replies = cluster.run(run_commands(cluster, owners, commands))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise first_error(_failures(cluster, owners, commands, replies))
+        reply = replies[0] if combine is None else combine(replies)
+        return self._convert(args[0], reply, options)
 
     def scan_iter(
         self,
@@ -242,17 +285,18 @@ class RoutingClient(_ManyNodesClient):
             count: how many keys a node looks at for one page.
             _type: only keys of this type: "string", "hash" …
         """
-        options: list[Arg] = []
+        options: list[Any] = []
         for name, value in ((b"MATCH", match), (b"COUNT", count), (b"TYPE", _type)):
             if value is not None:
                 options += (name, value)
+        rest = self._sendable(tuple(options))
         cluster = self._cluster
         cursors: dict[int, bytes] = dict.fromkeys(cluster.nodes, b"0")
         while cursors:
             pages, failures = cluster.run(
                 call_nodes(
                     cluster,
-                    {host: (b"SCAN", cursor, *options) for host, cursor in cursors.items()},
+                    {host: (b"SCAN", cursor, *rest) for host, cursor in cursors.items()},
                 )
             )
             for _, keys in pages.values():
@@ -260,6 +304,10 @@ class RoutingClient(_ManyNodesClient):
             if failures:
                 raise first_error(failures)
             cursors = {host: cursor for host, (cursor, _) in pages.items() if cursor != b"0"}
+
+    def script_load(self, script: Any) -> str:
+        """Keep a script for all nodes, return its SHA1 digest; a node gets it with its use."""
+        return self._keep_script(script)
 
     def map(
         self,
@@ -285,7 +333,9 @@ class RoutingClient(_ManyNodesClient):
     ) -> MappingClient:
         """Return a client whose promises are settled by its `join()`; not thread-safe."""
         auto_batch = self.auto_batch if auto_batch is None else auto_batch
-        return MappingClient(self._cluster, max_concurrency, auto_batch=auto_batch)
+        client = MappingClient(self._cluster, max_concurrency, auto_batch=auto_batch)
+        client.response_callbacks = self.response_callbacks
+        return client
 
     def get_fanout_client(
         self,
@@ -295,7 +345,9 @@ class RoutingClient(_ManyNodesClient):
     ) -> FanoutClient:
         """Return a client for chosen hosts; its `join()` settles its promises."""
         auto_batch = self.auto_batch if auto_batch is None else auto_batch
-        return FanoutClient(self._cluster, hosts, max_concurrency, auto_batch=auto_batch)
+        client = FanoutClient(self._cluster, hosts, max_concurrency, auto_batch=auto_batch)
+        client.response_callbacks = self.response_callbacks
+        return client
 
 
 class MappingClient(_ManyNodesClient):
@@ -318,8 +370,15 @@ class MappingClient(_ManyNodesClient):
                 "time, 1 or more; None asks all of them."
             )
         self._max_concurrency = max_concurrency
-        self._waiting: list[tuple[_Call, Promise[Any]]] = []
-        self._unhandled: list[Promise[Any]] = []
+        # What waits to be sent, and the promises of its replies.
+        self._owners: list[int] = []
+        self._commands: list[Args] = []
+        self._promises: list[Promise[Any]] = []
+        # For promises, by position, whose value is more than the next reply as it is: the
+        # name that redis-py knows the conversion by, its options, how many commands the
+        # call became, and how their replies become one.
+        self._details: dict[int, tuple[str, dict[str, Any], int, Combine | None]] = {}
+        self._unhandled: Unhandled = {}
 
     def execute_command(self, *args: Any, **options: Any) -> Promise[Any]:
         """Return a promise for the result of a command that is yet to be sent.
@@ -327,11 +386,25 @@ class MappingClient(_ManyNodesClient):
         Raises:
             UnroutableCommand: its keys live on several nodes, or it has none.
         """
-        return self._promise(self._route(args, options))
+        if len(args) == 2 and args[0] in self._plain and type(args[1]) is str:
+            # What most calls are, such as get("page:1"), without the detours of the rest.
+            owner = self._cluster.router.get_host_for_key(args[1].encode())
+            promise: Promise[Any] = Promise(self._unhandled)
+            self._owners.append(owner)
+            self._commands.append(args)
+            self._promises.append(promise)
+            return promise
+        if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
+            return Promise.resolved(options[EMPTY_RESPONSE])
+        return self._promise(self._route(args), args[0], options)
 
-    def _promise(self, call: _Call) -> Promise[Any]:
+    def _promise(self, route: Route, name: str, options: dict[str, Any]) -> Promise[Any]:
         promise: Promise[Any] = Promise(self._unhandled)
-        self._waiting.append((call, promise))
+        owners, commands, combine = route
+        self._owners += owners
+        self._commands += commands
+        self._details[len(self._promises)] = (name, options, len(owners), combine)
+        self._promises.append(promise)
         return promise
 
     def join(self, timeout: float | None = None) -> None:
@@ -346,46 +419,73 @@ class MappingClient(_ManyNodesClient):
         """
         raised: list[Exception] = []
         failures: list[NodeFailure] = []
-        cluster = self._cluster
         deadline = None if timeout is None else monotonic() + timeout
-        while self._waiting:  # callbacks may ask for more
-            waiting = self._waiting[:]
-            self._waiting.clear()
-            commands = [command for call, _ in waiting for command in call.commands]
-            cluster.run(
-                run_commands(cluster, commands, cluster.scripts, self._max_concurrency),
-                None if deadline is None else deadline - monotonic(),
-            )
-            failures += _failures(cluster, commands)
-            for call, promise in waiting:
-                try:
-                    self._settle(call, promise)
-                except Exception as error:  # noqa: BLE001 (a callback's; the others go on)
-                    raised.append(error)
-        errors = [p.reason for p in self._unhandled if isinstance(p.reason, Exception)] + raised
+        while self._promises:  # callbacks may ask for more
+            left = None if deadline is None else deadline - monotonic()
+            failures += self._run(left, raised)
+        reasons = [reason for also in self._unhandled.values() for reason in also]
         self._unhandled.clear()
+        errors = [reason for reason in reasons if isinstance(reason, Exception)] + raised
         if errors:
             raise attach(errors, failures)
 
-    def _settle(self, call: _Call, promise: Promise[Any]) -> None:
-        try:
-            value = self._value(call)
-        except Exception as error:  # noqa: BLE001 (it is the promise's)
-            promise.reject(error)
-        else:
-            promise.resolve(value)
+    def _run(self, timeout: float | None, raised: list[Exception]) -> list[NodeFailure]:
+        """Send what waits, settle its promises, and return what failed on which node."""
+        cluster = self._cluster
+        owners, commands = self._owners[:], self._commands[:]
+        promises, details = self._promises[:], self._details.copy()
+        self.cancel()
+        batch = run_commands(
+            cluster,
+            owners,
+            commands,
+            merge=self.auto_batch,
+            max_concurrency=self._max_concurrency,
+        )
+        replies = cluster.run(batch, timeout)
+        following = iter(replies)
+        is_failing = False
+        for position, promise in enumerate(promises):
+            reply = next(following)
+            if position in details:
+                name, options, count, combine = details[position]
+                if combine is not None:
+                    reply = _combined([reply, *islice(following, count - 1)], combine)
+                if not isinstance(reply, Exception):
+                    try:
+                        reply = self._convert(name, reply, options)
+                    except Exception as error:  # noqa: BLE001 (it is the promise's)
+                        reply = error
+            try:
+                if isinstance(reply, Exception):
+                    is_failing = True
+                    promise.reject(reply)
+                else:
+                    promise.resolve(reply)
+            except Exception as error:  # noqa: BLE001 (a callback's; the others go on)
+                raised.append(error)
+        return _failures(cluster, owners, commands, replies) if is_failing else []
 
     def cancel(self) -> None:
         """Forget what was not sent yet; its promises stay pending."""
-        self._waiting.clear()
-        self._unhandled.clear()
+        self._owners.clear()
+        self._commands.clear()
+        self._promises.clear()
+        self._details.clear()
 
-    def scan_iter(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def script_load(self, script: Any) -> Promise[str]:
+        """Keep a script for all nodes; a node gets it with its use."""
+        return Promise.resolved(self._keep_script(script))
+
+    def _not_promised(self, *_args: Any, **_options: Any) -> NoReturn:
         """Not promised: it would not know where to go on."""
         raise NotImplementedError(
-            "scan_iter() yields pages, not promises. Use "
-            "cluster.get_routing_client().scan_iter(), which scans all nodes at once."
+            "Iterators of SCAN and its kin wait for one page to ask for the next, and "
+            f"{type(self).__name__} gives promises. Use those of "
+            "cluster.get_routing_client(); its scan_iter() scans all nodes at once."
         )
+
+    scan_iter = sscan_iter = hscan_iter = zscan_iter = _not_promised
 
 
 class FanoutClient(MappingClient):
@@ -419,8 +519,6 @@ class FanoutClient(MappingClient):
         Raises:
             TypeError: the client was retargeted before.
         """
-        if self._is_retargeted:
-            raise TypeError("Cannot use target more than once.")
         return self._retargeted(hosts, is_single=False)
 
     def target_key(self, key: Any) -> Self:
@@ -430,7 +528,7 @@ class FanoutClient(MappingClient):
     def _retargeted(self, hosts: Hosts, *, is_single: bool) -> Self:
         if self._is_retargeted:
             raise TypeError("Cannot use target more than once.")
-        targeted = copy.copy(self)  # both fill the same list of what waits
+        targeted = copy.copy(self)  # both fill the same lists of what waits
         vars(targeted).update(
             _hosts=_checked_hosts(self._cluster, hosts),
             _is_retargeted=True,
@@ -443,22 +541,28 @@ class FanoutClient(MappingClient):
 
         Raises:
             RuntimeError: no hosts were chosen.
+            UnroutableCommand: it changes the connection it is sent on.
         """
         if self._hosts is None:
             raise RuntimeError(
                 "The fanout client was given no hosts. Use cluster.fanout(hosts=[0, 1]), "
                 "cluster.all() or client.target([0, 1])."
             )
-        sent = self._checked(args)
-        name = str(args[0])
+        sent = _apart(self._sendable(args))
+        self._check(sent)
         promises = {
-            host_id: self._promise(_Call(name, options, [self._command(host_id, sent)]))
+            host_id: self._promise(((host_id,), (sent,), None), args[0], options)
             for host_id in self._hosts
         }
         if self._is_single:
             (promise,) = promises.values()
             return promise
         return Promise.all(promises)
+
+    def script_load(self, script: Any) -> Promise[Any]:
+        """Load a script on the chosen hosts; other nodes get it with its use."""
+        self._keep_script(script)
+        return self.execute_command("SCRIPT LOAD", script)
 
 
 class MapManager(Generic[C]):
@@ -478,11 +582,50 @@ class MapManager(Generic[C]):
             self._client.join(self._timeout)
 
 
+def _has_no_say(router: BaseRouter) -> bool:
+    return type(router).get_host_for_command is BaseRouter.get_host_for_command
+
+
+def _apart(sent: Args) -> Args:
+    """Return a command with the words of its name apart, as they are sent."""
+    name = sent[0] if sent else ""
+    if not isinstance(name, str):
+        name = encode_key(name).decode()
+    elif name and " " not in name:
+        return sent
+    words = name.split()
+    if not words:
+        name_of(sent)  # says what is wrong
+    return (*words, *sent[1:])
+
+
+def _check_patterns(router: BaseRouter, owner: int, sent: Args) -> None:
+    """Refuse a SORT whose patterns name keys that its node need not have."""
+    for pattern in patterns_of(sent):
+        # A hash tag ahead of the asterisk says where all its keys are.
+        start = encode_key(pattern).partition(b"*")[0]
+        is_tagged = hash_tag(start) != start
+        if not (
+            is_tagged
+            and isinstance(router, SlotRouter)
+            and router.get_host_for_key(start) == owner
+        ):
+            raise UnroutableCommand(
+                f"{name_of(sent)} with the pattern {pattern!r} reads keys that may be on "
+                "other hosts than its own, and a server takes those for missing. With "
+                "SlotRouter, give key and pattern the same hash tag, such as {user:7}:ids "
+                "and {user:7}:weight:*; or choose the host by "
+                "cluster.get_local_client_for_key(key)."
+            )
+
+
 def _checked_hosts(cluster: Cluster, hosts: Hosts) -> list[int]:
     if isinstance(hosts, str):
         if hosts != "all":
             raise ValueError(f"hosts={hosts!r}: give a list of host ids, or 'all'.")
         return list(cluster.nodes)
+    if not isinstance(hosts, Iterable):
+        raise TypeError(f"hosts={hosts!r}: give a list of host ids, or 'all'.")
     chosen = list(dict.fromkeys(hosts))
     unknown = [host_id for host_id in chosen if host_id not in cluster.nodes]
     if unknown:
@@ -493,20 +636,29 @@ def _checked_hosts(cluster: Cluster, hosts: Hosts) -> list[int]:
     return chosen
 
 
-def _failures(cluster: Cluster, commands: Sequence[Command]) -> list[NodeFailure]:
+def _combined(parts: list[Any], combine: Combine) -> Any:
+    """Return the reply to a command that was split: its first error, if there is one."""
+    for part in parts:
+        if isinstance(part, Exception):
+            return part
+    return combine(parts)
+
+
+def _failures(
+    cluster: Cluster, owners: Sequence[int], commands: Sequence[Args], replies: Sequence[Any]
+) -> list[NodeFailure]:
     """Return what failed, an entry for each error of each node."""
-    failed: dict[tuple[int, int], list[Command]] = {}
-    for command in commands:
-        if isinstance(command.reply, Exception):
-            failed.setdefault((command.host_id, id(command.reply)), []).append(command)
+    failed: dict[tuple[int, int], tuple[Exception, list[Arg]]] = {}
+    for owner, args, reply in zip(owners, commands, replies, strict=True):
+        if isinstance(reply, Exception):
+            _, keys = failed.setdefault((owner, id(reply)), (reply, []))
+            try:
+                keys += keys_of(args)
+            except Exception:  # noqa: BLE001, S110, PERF203 (fanned out, it may be any command)
+                pass
     return [
-        NodeFailure(
-            host_id,
-            cluster.get_address(host_id),
-            share[0].reply,
-            tuple(key for command in share for key in keys_of(command.args)),
-        )
-        for (host_id, _), share in failed.items()
+        NodeFailure(owner, cluster.get_address(owner), error, tuple(keys))
+        for (owner, _), (error, keys) in failed.items()
     ]
 
 

@@ -159,6 +159,10 @@ class Cluster:
         """
         return self._transport.run(batch, timeout)
 
+    def try_get(self, key: bytes) -> bytes | object | None:
+        """Return the value of a key the short way: see `PollTransport.try_get`."""
+        return self._transport.try_get(self.router.get_host_for_key(key), key)
+
     def call_nodes(
         self, *args: Any, hosts: Iterable[int] | None = None, timeout: float | None = None
     ) -> tuple[dict[int, Any], list[NodeFailure]]:

@@ -112,6 +112,25 @@ def refusal(args: Sequence[Arg]) -> str | None:
         return None
 
 
+def patterns_of(args: Sequence[Arg]) -> list[Arg]:
+    """Return the patterns by which SORT and SORT_RO name further keys; [] for the rest.
+
+    patterns_of(("SORT", "ids", "BY", "weight_*", "GET", "#"))   # ["weight_*"]
+    """
+    command, words = _find(args)
+    if command.name not in {"SORT", "SORT_RO"}:
+        return []
+    found: list[Arg] = []
+    at = 2
+    while at < len(words):
+        word = _word(words[at])
+        if word in {"BY", "GET"}:
+            # One without an asterisk names no key: "#" is the element, others are nothing.
+            found += [arg for arg in words[at + 1 : at + 2] if "*" in _word(arg)]
+        at += {"BY": 2, "GET": 2, "LIMIT": 3, "STORE": 2}.get(word, 1)
+    return found
+
+
 # --- Commands that are split over nodes ----------------------------------------------
 
 
@@ -495,6 +514,10 @@ _CONTAINERS: dict[str, dict[str, _Command]] = {}
 # key is the argument after the name.
 _ONE_KEY: set[Arg] = set()
 
+SIMPLE: set[Arg] = set()
+"""Names, as redis-py sends them, of commands that need no further look: of one word, with
+one key, which comes right after the name; neither split nor refused."""
+
 
 def _find(args: Sequence[Arg]) -> tuple[_Command, Sequence[Arg]]:
     """Return a command, and args with the words of its name apart."""
@@ -532,15 +555,21 @@ def _add(command: _Command) -> None:
         _CONTAINERS[first] = {"": _COMMANDS[first]} if first in _COMMANDS else {}
         _COMMANDS.pop(first, None)
         _ONE_KEY.discard(first)
+        SIMPLE.discard(first)
     one_word = first not in _CONTAINERS
     if one_word:
         _COMMANDS[first] = command
     else:
         _CONTAINERS[first][second] = command
+    name = command.name
     if command.finders == _finders("2" if second else "1") and (second or one_word):
-        _ONE_KEY.add(command.name)
+        _ONE_KEY.add(name)
     else:
-        _ONE_KEY.discard(command.name)
+        _ONE_KEY.discard(name)
+    if name in _ONE_KEY and not second and name not in {*_REFUSALS, *SPLITTABLE, "SORT_RO"}:
+        SIMPLE.add(name)
+    else:
+        SIMPLE.discard(name)
 
 
 def _read(table: str) -> Iterator[_Command]:

@@ -176,6 +176,9 @@ class Node:
         self.socket_timeout: float | None = self._kwargs["socket_timeout"]
         self.socket_connect_timeout: float | None = self._kwargs["socket_connect_timeout"]
         self.has_pushes = str(self._kwargs["protocol"]) == "3"
+        self.is_plain = not info.ssl and not self.has_pushes
+        timeout = self.socket_timeout
+        self.patience = None if timeout is None else timeout * 1000  # as poll() takes it
         self._idle: list[Connection] = []
         # Weak, so that a connection whose owner was interrupted is closed all the same.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()

@@ -60,7 +60,7 @@ def first_error(failures: Sequence[NodeFailure]) -> Exception:
 
 def attach(errors: Sequence[Exception], failures: Sequence[NodeFailure]) -> Exception:
     """Return the first of many errors, with the others noted and `failures` attached."""
-    first, *others = dict.fromkeys(errors)
+    first, *others = {id(error): error for error in errors}.values()
     first.failures = tuple(failures)  # type: ignore[attr-defined]
     for other in others[:_NOTED]:
         first.add_note(f"Also failed: {type(other).__name__}: {other}")

@@ -8,11 +8,14 @@ promise may be settled by anyone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 T = TypeVar("T")
 
 PENDING, RESOLVED, REJECTED = "pending", "resolved", "rejected"
+
+Unhandled: TypeAlias = "dict[Promise[Any], list[BaseException]]"
+"""Rejected promises whose error nobody handled, and the errors, in their order."""
 
 
 class Promise(Generic[T]):
@@ -27,14 +30,14 @@ class Promise(Generic[T]):
         reason: the error it was rejected with; None otherwise.
     """
 
-    __slots__ = ("_callbacks", "_errbacks", "_state", "_unhandled", "reason", "value")
+    # Clients make one for every command: an instance holds only what differs from these.
+    value: T | None = None
+    reason: BaseException | None = None
+    _state = PENDING
+    _callbacks: list[Callable[[Any], object]] | None = None
+    _errbacks: list[Callable[[Any], object]] | None = None
 
-    def __init__(self, unhandled: list[Promise[Any]] | None = None) -> None:
-        self.value: T | None = None
-        self.reason: BaseException | None = None
-        self._state = PENDING
-        self._callbacks: list[Callable[[Any], object]] = []
-        self._errbacks: list[Callable[[Any], object]] | None = None
+    def __init__(self, unhandled: Unhandled | None = None) -> None:
         # Where a rejection is noted that nobody handles; shared with derived promises.
         self._unhandled = unhandled
 
@@ -70,8 +73,10 @@ class Promise(Generic[T]):
         """
         if isinstance(promises, Mapping):
             keys = list(promises)
-            return _all(list(promises.values())).then(lambda v: dict(zip(keys, v, strict=True)))
-        return _all(list(promises))
+            return _all(
+                list(promises.values()), lambda values: dict(zip(keys, values, strict=True))
+            )
+        return _all(list(promises), lambda values: values)
 
     @property
     def is_pending(self) -> bool:
@@ -94,34 +99,39 @@ class Promise(Generic[T]):
         Raises:
             TypeError: `value` is this very promise.
             RuntimeError: it is settled already.
+            What a callback raised, after all of them were called.
         """
-        if value is self:
-            raise TypeError("A promise cannot be resolved with itself.")
         if isinstance(value, Promise):
-            value.done(self.resolve, self.reject)
+            self._follow(value)
             return
-        self._settle(RESOLVED)
+        if self._state != PENDING:
+            raise RuntimeError("The promise is no longer pending.")
+        self._state = RESOLVED
         self.value = value
-        callbacks, self._callbacks = self._callbacks, []
         self._errbacks = None
-        for callback in callbacks:
-            callback(value)
+        callbacks = self._callbacks
+        if callbacks is not None:
+            self._callbacks = None
+            _call_all(callbacks, value)
 
     def reject(self, reason: BaseException) -> None:
         """Settle it with an error.
 
         Raises:
             RuntimeError: it is settled already.
+            What a callback raised, after all of them were called.
         """
-        self._settle(REJECTED)
+        if self._state != PENDING:
+            raise RuntimeError("The promise is no longer pending.")
+        self._state = REJECTED
         self.reason = reason
-        errbacks, self._errbacks = self._errbacks, None
-        self._callbacks = []
-        if errbacks:
-            for errback in errbacks:
-                errback(reason)
+        self._callbacks = None
+        errbacks = self._errbacks
+        if errbacks is not None:
+            self._errbacks = None
+            _call_all(errbacks, reason)
         elif self._unhandled is not None:
-            self._unhandled.append(self)
+            self._unhandled[self] = [reason]
 
     def done(
         self,
@@ -134,6 +144,8 @@ class Promise(Generic[T]):
         """
         if self._state == PENDING:
             if on_success is not None:
+                if self._callbacks is None:
+                    self._callbacks = []
                 self._callbacks.append(on_success)
             if on_failure is not None:
                 if self._errbacks is None:
@@ -143,8 +155,8 @@ class Promise(Generic[T]):
             if on_success is not None:
                 on_success(self.value)  # type: ignore[arg-type]
         elif on_failure is not None:
-            if self._unhandled is not None and self in self._unhandled:
-                self._unhandled.remove(self)
+            if self._unhandled is not None:
+                self._unhandled.pop(self, None)
             on_failure(self.reason)
         return self
 
@@ -155,24 +167,27 @@ class Promise(Generic[T]):
     ) -> Promise[Any]:
         """Return a promise for what a callback makes of the value or the error.
 
-        Without a callback for it, the value or the error is passed on. A callback that
-        raises rejects the promise that is returned.
+        Without a callback for it, the value or the error is passed on. A promise that a
+        callback returns is followed. A callback that raises rejects the promise that is
+        returned.
         """
         derived: Promise[Any] = Promise(self._unhandled)
 
         def on_success(value: T) -> None:
-            _call(derived, success, value, derived.resolve)
+            _settle(derived, success, value, derived.resolve)
 
         def on_failure(reason: BaseException) -> None:
-            _call(derived, failure, reason, derived.reject)
+            _settle(derived, failure, reason, derived.reject)
 
         self.done(on_success, on_failure)
         return derived
 
-    def _settle(self, state: str) -> None:
-        if self._state != PENDING:
-            raise RuntimeError("The promise is no longer pending.")
-        self._state = state
+    def _follow(self, other: Promise[Any]) -> None:
+        if other is self:
+            raise TypeError("A promise cannot be resolved with itself.")
+        if self._unhandled is None:  # an error that nobody handles must not end here
+            self._unhandled = other._unhandled
+        other.done(self.resolve, self.reject)
 
     def __repr__(self) -> str:
         if self._state == PENDING:
@@ -182,7 +197,22 @@ class Promise(Generic[T]):
         return f"<{type(self).__name__} {self.value!r}>"
 
 
-def _call(
+def _call_all(callbacks: list[Callable[[Any], object]], argument: Any) -> None:
+    """Call all callbacks, then raise what the first of those that failed raised."""
+    first: Exception | None = None
+    for callback in callbacks:
+        try:
+            callback(argument)
+        except Exception as error:  # noqa: BLE001 (the others wait for their call)
+            if first is None:
+                first = error
+            else:
+                first.add_note(f"Also failed: {type(error).__name__}: {error}")
+    if first is not None:
+        raise first
+
+
+def _settle(
     derived: Promise[Any],
     callback: Callable[[Any], Any] | None,
     argument: Any,
@@ -201,25 +231,30 @@ def _call(
         derived.resolve(outcome)
 
 
-def _all(items: list[Any]) -> Promise[list[Any]]:
+def _all(items: list[Any], make: Callable[[list[Any]], Any]) -> Promise[Any]:
     promises = [item for item in items if isinstance(item, Promise)]
-    whole: Promise[list[Any]] = Promise(
-        next((p._unhandled for p in promises if p._unhandled is not None), None)  # noqa: SLF001
+    unhandled: Unhandled | None = next(
+        (p._unhandled for p in promises if p._unhandled is not None),  # noqa: SLF001
+        None,
     )
+    whole: Promise[Any] = Promise(unhandled)
     missing = len(promises)
 
     def on_success(_: object) -> None:
         nonlocal missing
         missing -= 1
         if missing == 0 and whole.is_pending:
-            whole.resolve([item.value if isinstance(item, Promise) else item for item in items])
+            values = [item.value if isinstance(item, Promise) else item for item in items]
+            whole.resolve(make(values))
 
     def on_failure(reason: BaseException) -> None:
         if whole.is_pending:
             whole.reject(reason)
+        elif unhandled is not None and whole in unhandled:
+            unhandled[whole].append(reason)
 
     if not promises:
-        whole.resolve(items)
+        whole.resolve(make(items))
     for promise in promises:
         promise.done(on_success, on_failure)
     return whole

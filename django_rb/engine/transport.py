@@ -18,13 +18,15 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
+from hiredis import HiredisError
 
 from .connections import POLLIN, POLLOUT, WOULD_BLOCK, Connection, Node, make_poller
-from .errors import ProtocolError, at_node
-from .exchange import Batch, Exchange
+from .encoding import pack
+from .errors import NodeFailure, ProtocolError, at_node
+from .exchange import NO_REPLY, Batch, Exchange
 
 T = TypeVar("T")
 
@@ -65,6 +67,46 @@ class PollTransport:
         finally:
             batch.close()
 
+    def try_get(self, host_id: int, key: bytes) -> bytes | object | None:
+        """Return the value of a key if all goes as it mostly does, else NO_REPLY.
+
+        A GET only reads: whatever went wrong, the caller may ask again in a batch, which
+        knows what to do about it. Only silence is final.
+
+        Raises:
+            NodeTimeout: the node said nothing for `socket_timeout`.
+        """
+        node = self._nodes[host_id]
+        connection = node.take_usable() if node.is_plain else None
+        if connection is None:
+            return NO_REPLY
+        command = pack((b"GET", key))
+        reader = connection.reader
+        reply: Any = NO_REPLY
+        try:
+            if connection.send(command) != len(command):
+                raise BlockingIOError
+            while reply is NO_REPLY:
+                if not connection.poll(node.patience):
+                    raise TimeoutError
+                data = connection.receive(READ_SIZE)
+                if not data:
+                    raise ConnectionResetError
+                reader.feed(data)
+                reply = reader.gets()
+            if reader.has_data():
+                raise BlockingIOError
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, TimeoutError):
+                failure = NodeFailure(host_id, node.address, _failed(node, error), (key,))
+                raise NodeTimeout(failure) from error
+            if isinstance(error, OSError | HiredisError):
+                return NO_REPLY
+            raise
+        node.give_back(connection)
+        return NO_REPLY if isinstance(reply, Exception) else reply
+
     def _run_alone(self, exchange: Exchange) -> None:
         """Run one exchange the short way: one write, one wait, one read.
 
@@ -75,13 +117,12 @@ class PollTransport:
         if connection is None:
             _Round(self._nodes, FOREVER).run((exchange,))
             return
-        patience = node.socket_timeout
         is_done = False
         try:
             exchange.begin(connection.reader, node.has_pushes)
             assert exchange.out is not None
             if exchange.sent(connection.send(exchange.out)) is None:
-                if not connection.poll(None if patience is None else patience * 1000):
+                if not connection.poll(node.patience):
                     raise TimeoutError
                 data = connection.receive(READ_SIZE)
                 is_done = bool(data) and exchange.feed(data)
@@ -98,6 +139,14 @@ class PollTransport:
             node.give_back(connection)
         else:
             _Round(self._nodes, FOREVER).go_on(exchange, connection)
+
+
+class NodeTimeout(Exception):
+    """A node was silent for too long."""
+
+    def __init__(self, failure: NodeFailure) -> None:
+        super().__init__(failure)
+        self.failure = failure
 
 
 class _Line:

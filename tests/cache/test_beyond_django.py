@@ -134,7 +134,7 @@ def test_iter_keys_can_be_left_in_the_middle(cache: RBCache) -> None:
     cache.set_many(MANY)
     found = cache.iter_keys(itersize=1)
     next(found)
-    found.close()
+    del found
     assert cache.get_many(MANY) == MANY
 
 

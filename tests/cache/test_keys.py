@@ -28,17 +28,17 @@ each_nasty = pytest.mark.parametrize("key", NASTY, ids=lambda key: repr(key)[:12
 quickly = settings(max_examples=60, deadline=None, database=None)
 
 
-def warnings_of(call: Callable[[], object]) -> list[str]:
+def warnings_of(call: Callable[..., object], *args: object) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        call()
+        call(*args)
     assert all(warning.category is CacheKeyWarning for warning in caught)
     return [str(warning.message) for warning in caught]
 
 
 def expected_warnings(keys: Iterable[object], **params: Any) -> list[str]:
     local = LocMemCache("keys", params)
-    return [text for key in keys for text in warnings_of(lambda key=key: local.get(key))]  # type: ignore[misc]
+    return [text for key in keys for text in warnings_of(local.get, key)]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_every_call_warns_as_django_does(
     cache: RBCache, call: Callable[[RBCache, str], object]
 ) -> None:
     for key in ("plain", "ünïcödé", "with space", "x" * 260, "x y" * 100):
-        assert warnings_of(lambda key=key: call(cache, key)) == expected_warnings([key])  # type: ignore[misc]
+        assert warnings_of(call, cache, key) == expected_warnings([key])
 
 
 @pytest.mark.parametrize("call", ["incr", "decr", "incr_version"])
@@ -108,9 +108,7 @@ def test_keys_and_warnings_are_djangos_for_any_text(keys: list[object], prefix: 
     expected = expected_warnings(keys, **params)
     assert warnings_of(lambda: made.extend(ours.make_many(keys, None))) == expected
     assert made == [local.make_key(key).encode() for key in keys]
-    single = [
-        text for key in keys for text in warnings_of(lambda key=key: ours.make(key, None))
-    ]  # type: ignore[misc]
+    single = [text for key in keys for text in warnings_of(ours.make, key, None)]
     assert single == expected
 
 

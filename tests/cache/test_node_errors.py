@@ -230,7 +230,7 @@ def test_an_error_reply_loses_one_nodes_keys() -> None:
 
         assert lenient.set_many(dict.fromkeys(NAMES, 1)) == lost
         assert set(strict.get_many(NAMES)) == set(NAMES) - set(lost)
-        with pytest.raises(redis.ResponseError, match="OOM.*node 0") as caught:
+        with pytest.raises(redis.ResponseError, match=r"OOM.*node 0") as caught:
             strict.set_many(dict.fromkeys(NAMES, 1))
         assert failures_of(caught.value)[0].keys == tuple(f":1:{n}".encode() for n in lost)
 

@@ -128,7 +128,7 @@ def test_without_clusters_the_error_shows_what_to_add(clusters: Any) -> None:
 
 def check_what_to_add() -> None:
     with pytest.raises(
-        ImproperlyConfigured, match="missing or empty.*RB_CLUSTERS = {'default'"
+        ImproperlyConfigured, match=r"missing or empty.*RB_CLUSTERS = {'default'"
     ):
         make_cache("").get("key")
 

@@ -35,7 +35,7 @@ class Size(enum.IntEnum):
 
 
 LONG_TEXT = "abc " * 1000
-VALUES = [
+VALUES: list[Any] = [
     0,
     1,
     -1,

@@ -192,7 +192,7 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         ),
         ([{"ssl_keyfile": "/k"}], ["HOSTS", 0, "ssl_keyfile"], ["'ssl': True", "rediss://"]),
         (["redis://h?ssl_keyfile=/k"], ["HOSTS", 0, "ssl_keyfile"], ["rediss://"]),
-        ([{"unix_socket_path": "/s", "ssl": True}], ["HOSTS", 0, "ssl"], ["do not go together"]),
+        ([{"unix_socket_path": "/s", "ssl": True}], ["HOSTS", 0, "ssl"], ["not go together"]),
         ([{"unix_socket_path": "/s", "port": 1}], ["HOSTS", 0], ["not both"]),
         ([{}, {"socket_timeout": "1"}], ["HOSTS", 1, "socket_timeout"], ["'1'", "seconds"]),
         ([{"socket_timeout": math.nan}], ["HOSTS", 0, "socket_timeout"], ["nan"]),

@@ -205,6 +205,14 @@ class TestClusters:
             assert f"settings.RB_CLUSTERS['{alias}']" in done.stderr
             assert mistake in done.stderr
 
+    @with_clusters(default={"HOSTS": [{}]}, broken={"HOSTS": [{}], "ROUTER": "no.where"})
+    def test_one_mistake_is_no_obstacle_elsewhere(self, settings: dict[str, str]) -> None:
+        args = ("rb_flushall", "--no-input", "--cluster")
+        done = django("rb_nodes", "--", *args, "default", env=settings)
+        assert (done.returncode, done.stderr) == (0, "")
+        done = django("rb_nodes", "--", *args, "broken", env=settings)
+        assert "settings.RB_CLUSTERS['broken']['ROUTER']: 'no.where'" in done.stderr
+
 
 class TestMistakes:
     def fail(self, *args: str, **variables: str) -> str:
@@ -271,28 +279,30 @@ class TestWaiting:
 
     def test_nohup(self) -> None:
         process = start("nohup", *DJANGO, "rb_nodes", "--count", "1")
-        read_until(process, "Ctrl-C ends them.")
-        process.send_signal(signal.SIGHUP)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        kill(process)
+        try:
+            read_until(process, "Ctrl-C ends them.")
+            process.send_signal(signal.SIGHUP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        finally:
+            kill(process)
 
 
-# Says its process id, then the number of each signal it gets; ends when told to on its
-# standard input, or by SIGTERM.
+# Says its process id, then the number of each signal it gets. It ends when it is told to on
+# its standard input, by SIGTERM, and when a test that fails has left it alone.
 COUNTER = """
 import os, signal, sys
 def say(number, frame):
-    print("got", number, flush=True)
+    os.write(1, b"got %d\\n" % number)
     if number == signal.SIGTERM:
         sys.exit(5)
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, say)
-print("child", os.getpid(), flush=True)
+signal.alarm(30)
+os.write(1, b"child %d\\nready\\n" % os.getpid())
 sys.stdin.readline()
-print("told to end", flush=True)
 """
 
 
@@ -302,8 +312,8 @@ class TestSignals:
         """A rb_nodes, the pids of its two nodes, and the pid of the program it runs."""
         command = [*DJANGO, "rb_nodes", "--count=2", "--", sys.executable, "-c", COUNTER]
         process = start(*command)
-        said = read_until(process, "child")
-        yield process, pids_in(said), int(said.rpartition("child ")[2])
+        said = read_until(process, "ready")
+        yield process, pids_in(said), int(re.findall(r"child (\d+)", said)[0])
         kill(process)
 
     def test_they_are_passed_on(
@@ -341,7 +351,7 @@ class TestSignals:
     def test_a_terminal_tells_the_child_itself(self) -> None:
         command = [*DJANGO, "rb_nodes", "--count=2", "--", sys.executable, "-c", COUNTER]
         with Terminal(*command, env=environment()) as terminal:
-            pids = pids_in(terminal.read_until("child"))
+            pids = pids_in(terminal.read_until("ready\n"))
             terminal.type("\x03")
             terminal.read_until("^Cgot 2\n")
             terminal.type("\x03")

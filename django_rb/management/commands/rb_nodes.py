@@ -216,7 +216,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
             number, from_terminal = next_signal()
             # What a terminal sends it sends to the child as well, and once is enough.
             if number in endings() and not from_terminal:
-                pass
+                child.send_signal(number)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
