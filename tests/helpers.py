@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from time import monotonic, sleep
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic, sleep, time
 from types import TracebackType
 from typing import Any, Self
 
@@ -67,6 +68,16 @@ class Servers:
     def ask_owner(self, command: str, key: bytes, *args: Any) -> Any:
         """Run a command on the one node that stores a key."""
         return self.ask(self.owner(key), command, key, *args)
+
+    @contextmanager
+    def expiring(self, key: bytes, milliseconds: int) -> Iterator[None]:
+        """Fail unless the code inside lets a key expire in so many milliseconds, exactly."""
+        began = time() * 1000
+        yield
+        ended = time() * 1000
+        expires = self.ask_owner("PEXPIRETIME", key)
+        # A server's clock stands still while it runs a command, and a little longer.
+        assert began + milliseconds - 10 <= expires <= ended + milliseconds + 1
 
     def reset_counts(self) -> None:
         """Let `counts` begin at nothing."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -29,6 +31,16 @@ def test_an_alias_is_one_cluster_per_process() -> None:
         assert django_rb.clusters is clusters
 
 
+@pytest.fixture
+def _hurried() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_hurried")
 def test_threads_that_ask_at_once_get_the_same_one() -> None:
     for _ in range(20):
         together = threading.Barrier(16)

@@ -5,7 +5,7 @@ from django_rb.engine import Cluster
 cluster = Cluster([{"port": 6379}, {"port": 6380}])
 """
 
-from .clients import FanoutClient, MappingClient, RoutingClient
+from .clients import FanoutClient, MappingClient, RoutingClient, Script
 from .cluster import Cluster
 from .commands import MalformedCommand, register_command
 from .connections import Node
@@ -35,6 +35,7 @@ __all__ = [
     "Promise",
     "ProtocolError",
     "RoutingClient",
+    "Script",
     "SlotRouter",
     "UnroutableCommand",
     "failures_of",

@@ -326,7 +326,7 @@ def _merged(commands: Iterable[Args]) -> tuple[list[Args], list[int]]:
     sent: list[Args] = []
     counts: list[int] = []
     for name, named in groupby(commands, _get_name):
-        mergeable, merged_name = _MERGED.get(name, (0, ""))  # type: ignore[call-overload]
+        mergeable, merged_name = _MERGED.get(name, (0, ""))
         for size, group in groupby(named, len):
             if size == mergeable:
                 args = tuple(chain.from_iterable(map(_get_arguments, group)))

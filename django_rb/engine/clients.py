@@ -10,9 +10,20 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NoReturn,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+)
 
 import redis
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
@@ -31,7 +42,7 @@ if TYPE_CHECKING:
 
 Hosts = Iterable[int] | str  # host ids, or "all"
 
-C = TypeVar("C", bound="MappingClient")
+C = TypeVar("C", bound="Mapped")
 
 Combine: TypeAlias = Callable[[list[Any]], Any]
 
@@ -55,6 +66,35 @@ def _refused(what: str, instead: str) -> Any:
 
     method.__doc__ = f"Not on many nodes: use {instead}."
     return method
+
+
+class Mapped(Protocol):
+    """What type checkers are told of a `MappingClient`: its commands give promises.
+
+    The annotations that it inherits from redis-py's client name the values themselves.
+    """
+
+    def __getattr__(self, command: str) -> Callable[..., Promise[Any]]:
+        """Every command of redis-py's client."""
+
+    def register_script(self, script: Any) -> RedisScript:
+        """Return a script to be called."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Run what was asked for and settle its promises."""
+
+    def cancel(self) -> None:
+        """Forget what was not sent yet."""
+
+
+class Fanned(Mapped, Protocol):
+    """What type checkers are told of a `FanoutClient`."""
+
+    def target(self, hosts: Hosts) -> Fanned:
+        """Return a client for other hosts."""
+
+    def target_key(self, key: Any) -> Fanned:
+        """Return a client for the host that owns a key."""
 
 
 class UnconnectedPool(redis.ConnectionPool):
@@ -87,16 +127,18 @@ class Script(RedisScript):
 class _ManyNodesClient(redis.Redis):
     """What the clients over many nodes share."""
 
-    def __init__(self, cluster: Cluster, *, auto_batch: bool = True) -> None:
+    def __init__(
+        self, cluster: Cluster, *, auto_batch: bool = True, like: redis.Redis | None = None
+    ) -> None:
         # redis-py's constructor takes as long as many a batch; the cluster calls it once.
-        vars(self).update(vars(cluster.prototype))
+        vars(self).update(vars(like or cluster.prototype))
         kwargs = self.connection_pool.connection_kwargs
         self._cluster = cluster
         self._decode = self.get_encoder().decode if kwargs.get("decode_responses") else None
         self._owns_callbacks = False
+        self._gets_plainly = False
         # Where a router has a say of its own in commands, each of them is put to it.
         self._simple = SIMPLE if _has_no_say(cluster.router) else frozenset[Arg]()
-        self._plain = SIMPLE if self._simple and False else {"GET"}
         self.auto_batch = auto_batch
 
     def __repr__(self) -> str:
@@ -113,7 +155,7 @@ class _ManyNodesClient(redis.Redis):
         """
         sent = self._sendable(args)
         router = self._cluster.router
-        if sent[0] in self._simple and len(sent) > 1:
+        if len(sent) > 1 and sent[0] in self._simple:
             return (router.get_host_for_key(encode_key(sent[1])),), (sent,), None
         sent = _apart(sent)
         self._check(sent)
@@ -157,10 +199,7 @@ class _ManyNodesClient(redis.Redis):
         for arg in args:
             kind = type(arg)
             if not (
-                (kind is str and arg.isascii())
-                or kind is bytes
-                or kind is int
-                or kind is float
+                (kind is str and arg.isascii()) or kind is bytes or kind is int or kind is float
             ):
                 break
         else:
@@ -182,7 +221,8 @@ class _ManyNodesClient(redis.Redis):
         """Return what redis-py makes of a reply."""
         if self._decode is not None and NEVER_DECODE not in options:
             reply = _decoded(reply, self._decode)
-        callback: Callable[..., Any] | None = self.response_callbacks.get(name)
+        callbacks: dict[str, Callable[..., Any]] = self.response_callbacks
+        callback = callbacks.get(name)
         if callback is None:
             return reply
         if options:
@@ -195,6 +235,7 @@ class _ManyNodesClient(redis.Redis):
             if not self._owns_callbacks:
                 self.response_callbacks = copy.copy(self.response_callbacks)
                 self._owns_callbacks = True
+            self._gets_plainly = False
         super().set_response_callback(command, callback)
 
     def register_script(self, script: Any) -> RedisScript:
@@ -203,7 +244,8 @@ class _ManyNodesClient(redis.Redis):
         return RedisScript(self, script)
 
     def _keep_script(self, script: Any) -> str:
-        return self._cluster.remember_script(self.get_encoder().encode(script)).decode()  # type: ignore[no-untyped-call]
+        encode: Callable[[Any], bytes] = self.get_encoder().encode
+        return self._cluster.remember_script(encode(script)).decode()
 
     # What belongs to one connection, and so to one node.
 
@@ -232,7 +274,7 @@ class _ManyNodesClient(redis.Redis):
     )
 
     @classmethod
-    def from_url(cls, *_args: Any, **_options: Any) -> NoReturn:  # type: ignore[override]
+    def from_url(cls, *_args: Any, **_options: Any) -> NoReturn:
         """Not on many nodes: a cluster makes its clients."""
         raise NotImplementedError(
             f"{cls.__name__} has many nodes, and a URL names one. Use Cluster([url, …]) and "
@@ -314,7 +356,7 @@ class RoutingClient(_ManyNodesClient):
         timeout: float | None = None,
         max_concurrency: int | None = 64,
         auto_batch: bool | None = None,
-    ) -> MapManager[MappingClient]:
+    ) -> MapManager[Mapped]:
         """Return a context manager for promised commands; see `Cluster.map`."""
         return MapManager(self.get_mapping_client(max_concurrency, auto_batch), timeout)
 
@@ -324,30 +366,30 @@ class RoutingClient(_ManyNodesClient):
         timeout: float | None = None,
         max_concurrency: int | None = 64,
         auto_batch: bool | None = None,
-    ) -> MapManager[FanoutClient]:
+    ) -> MapManager[Fanned]:
         """Return a context manager for commands to chosen hosts; see `Cluster.fanout`."""
         return MapManager(self.get_fanout_client(hosts, max_concurrency, auto_batch), timeout)
 
     def get_mapping_client(
         self, max_concurrency: int | None = 64, auto_batch: bool | None = None
-    ) -> MappingClient:
+    ) -> Mapped:
         """Return a client whose promises are settled by its `join()`; not thread-safe."""
         auto_batch = self.auto_batch if auto_batch is None else auto_batch
-        client = MappingClient(self._cluster, max_concurrency, auto_batch=auto_batch)
-        client.response_callbacks = self.response_callbacks
-        return client
+        client = MappingClient(self._cluster, max_concurrency, auto_batch=auto_batch, like=self)
+        return cast(Mapped, client)
 
     def get_fanout_client(
         self,
         hosts: Hosts | None,
         max_concurrency: int | None = 64,
         auto_batch: bool | None = None,
-    ) -> FanoutClient:
+    ) -> Fanned:
         """Return a client for chosen hosts; its `join()` settles its promises."""
         auto_batch = self.auto_batch if auto_batch is None else auto_batch
-        client = FanoutClient(self._cluster, hosts, max_concurrency, auto_batch=auto_batch)
-        client.response_callbacks = self.response_callbacks
-        return client
+        client = FanoutClient(
+            self._cluster, hosts, max_concurrency, auto_batch=auto_batch, like=self
+        )
+        return cast(Fanned, client)
 
 
 class MappingClient(_ManyNodesClient):
@@ -361,9 +403,14 @@ class MappingClient(_ManyNodesClient):
     """
 
     def __init__(
-        self, cluster: Cluster, max_concurrency: int | None = 64, *, auto_batch: bool = True
+        self,
+        cluster: Cluster,
+        max_concurrency: int | None = 64,
+        *,
+        auto_batch: bool = True,
+        like: redis.Redis | None = None,
     ) -> None:
-        super().__init__(cluster, auto_batch=auto_batch)
+        super().__init__(cluster, auto_batch=auto_batch, like=like)
         if max_concurrency is not None and max_concurrency < 1:
             raise ValueError(
                 f"max_concurrency={max_concurrency!r}: it is the number of nodes asked at a "
@@ -379,6 +426,11 @@ class MappingClient(_ManyNodesClient):
         # call became, and how their replies become one.
         self._details: dict[int, tuple[str, dict[str, Any], int, Combine | None]] = {}
         self._unhandled: Unhandled = {}
+        self._gets_plainly = (
+            "GET" in self._simple
+            and self._decode is None
+            and "GET" not in self.response_callbacks
+        )
 
     def execute_command(self, *args: Any, **options: Any) -> Promise[Any]:
         """Return a promise for the result of a command that is yet to be sent.
@@ -386,8 +438,8 @@ class MappingClient(_ManyNodesClient):
         Raises:
             UnroutableCommand: its keys live on several nodes, or it has none.
         """
-        if len(args) == 2 and args[0] in self._plain and type(args[1]) is str:
-            # What most calls are, such as get("page:1"), without the detours of the rest.
+        if self._gets_plainly and len(args) == 2 and args[0] == "GET" and type(args[1]) is str:
+            # What most calls of most batches are, without the detours of the rest.
             owner = self._cluster.router.get_host_for_key(args[1].encode())
             promise: Promise[Any] = Promise(self._unhandled)
             self._owners.append(owner)
@@ -451,7 +503,9 @@ class MappingClient(_ManyNodesClient):
                 name, options, count, combine = details[position]
                 if combine is not None:
                     reply = _combined([reply, *islice(following, count - 1)], combine)
-                if not isinstance(reply, Exception):
+                if isinstance(reply, redis.ResponseError) and EMPTY_RESPONSE in options:
+                    reply = options[EMPTY_RESPONSE]
+                elif not isinstance(reply, Exception):
                     try:
                         reply = self._convert(name, reply, options)
                     except Exception as error:  # noqa: BLE001 (it is the promise's)
@@ -473,7 +527,7 @@ class MappingClient(_ManyNodesClient):
         self._promises.clear()
         self._details.clear()
 
-    def script_load(self, script: Any) -> Promise[str]:
+    def script_load(self, script: Any) -> Promise[str]:  # type: ignore[override]
         """Keep a script for all nodes; a node gets it with its use."""
         return Promise.resolved(self._keep_script(script))
 
@@ -505,8 +559,9 @@ class FanoutClient(MappingClient):
         max_concurrency: int | None = 64,
         *,
         auto_batch: bool = True,
+        like: redis.Redis | None = None,
     ) -> None:
-        super().__init__(cluster, max_concurrency, auto_batch=auto_batch)
+        super().__init__(cluster, max_concurrency, auto_batch=auto_batch, like=like)
         self._hosts = None if hosts is None else _checked_hosts(cluster, hosts)
         self._is_single = False
         self._is_retargeted = False
@@ -559,7 +614,7 @@ class FanoutClient(MappingClient):
             return promise
         return Promise.all(promises)
 
-    def script_load(self, script: Any) -> Promise[Any]:
+    def script_load(self, script: Any) -> Promise[Any]:  # type: ignore[override]
         """Load a script on the chosen hosts; other nodes get it with its use."""
         self._keep_script(script)
         return self.execute_command("SCRIPT LOAD", script)
@@ -652,10 +707,8 @@ def _failures(
     for owner, args, reply in zip(owners, commands, replies, strict=True):
         if isinstance(reply, Exception):
             _, keys = failed.setdefault((owner, id(reply)), (reply, []))
-            try:
+            with suppress(Exception):  # fanned out, it may be any command
                 keys += keys_of(args)
-            except Exception:  # noqa: BLE001, S110, PERF203 (fanned out, it may be any command)
-                pass
     return [
         NodeFailure(owner, cluster.get_address(owner), error, tuple(keys))
         for (owner, _), (error, keys) in failed.items()

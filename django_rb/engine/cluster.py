@@ -11,7 +11,7 @@ import redis
 from redis.commands.core import Script as RedisScript
 
 from .batch import Script, call_nodes
-from .clients import FanoutClient, Hosts, MapManager, MappingClient, RoutingClient
+from .clients import Fanned, Hosts, MapManager, Mapped, RoutingClient, UnconnectedPool
 from .connections import Node
 from .encoding import Args
 from .errors import BadHostSetup, NodeFailure
@@ -33,7 +33,8 @@ class Cluster:
         pages = [client.get(f"page:{n}") for n in range(100)]
 
     Args:
-        hosts: ``{0: node, 1: node, …}`` or a list; a node is a dictionary or a URL.
+        hosts: ``{0: node, 1: node, …}`` or a list; a node is a dictionary or a URL. In a
+            list, nodes are numbered from 0 or say their "host_id".
         host_defaults: what holds for every node that does not say otherwise.
         pool_cls: redis-py's class of pools for `get_local_client`; the engine has its own.
         pool_options: `socket_timeout` and `socket_connect_timeout` in seconds (2.0 and
@@ -62,13 +63,13 @@ class Cluster:
         router_cls: type[BaseRouter] | None = None,
         router_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._host_defaults = dict(host_defaults or {})
         self._pool_cls = pool_cls or redis.ConnectionPool
         self._pool_options = dict(check_pool_options(pool_options))
         self._router_cls = router_cls or PartitionRouter
         self._router_options = dict(router_options or {})
         self._changing_hosts = threading.Lock()
         self.hosts: dict[int, HostInfo] = parse_hosts(hosts, host_defaults)
+        self._host_defaults = dict(host_defaults or {})
         self.nodes: dict[int, Node] = {
             host_id: Node(info, self._pool_options) for host_id, info in self.hosts.items()
         }
@@ -101,17 +102,26 @@ class Cluster:
 
         Raises:
             TypeError: there is a host of that id.
-            BadHostSetup: an option that cannot work.
+            BadHostSetup: an option that cannot work, or a router that cannot do with the
+                host; then it is not added.
         """
+        if type(host_id) is not int or host_id < 0:
+            raise BadHostSetup(f"Host id {host_id!r} is not an integer of 0 or more.")
         with self._changing_hosts:
             if host_id in self.hosts:
                 raise TypeError(f"Two hosts share the same host id ({host_id!r})")
             info = parse_host(host_id, options, self._host_defaults)
             node = Node(info, self._pool_options)
+            hosts, nodes = self.hosts, self.nodes
+            # In this order: whoever learns of the host from the router finds its node.
             self._known_nodes[host_id] = node
-            self.hosts = dict(sorted({**self.hosts, host_id: info}.items()))
-            self.nodes = {**self.nodes, host_id: node}
-            self.router = self._make_router()
+            self.nodes = {**nodes, host_id: node}
+            self.hosts = dict(sorted({**hosts, host_id: info}.items()))
+            try:
+                self.router = self._make_router()
+            except BadHostSetup:
+                self.hosts, self.nodes = hosts, nodes
+                raise
 
     def remove_host(self, host_id: int) -> bool:
         """Remove a host while the cluster is in use; return whether it was there.
@@ -187,7 +197,8 @@ class Cluster:
     @cached_property
     def prototype(self) -> redis.Redis:
         """A client of redis-py's that never connects: its reply callbacks and its encoder."""
-        return redis.Redis(connection_pool=next(iter(self.nodes.values())).make_pool())
+        node = next(iter(self.nodes.values()))
+        return redis.Redis(connection_pool=node.make_pool(UnconnectedPool))
 
     def get_routing_client(self, auto_batch: bool = True) -> RoutingClient:
         """Return a client that sends each command where its keys live.
@@ -205,7 +216,7 @@ class Cluster:
         timeout: float | None = None,
         max_concurrency: int | None = 64,
         auto_batch: bool = True,
-    ) -> MapManager[MappingClient]:
+    ) -> MapManager[Mapped]:
         """Return a context manager: commands become promises and run when its block ends.
 
         with cluster.map() as client:
@@ -231,7 +242,7 @@ class Cluster:
         timeout: float | None = None,
         max_concurrency: int | None = 64,
         auto_batch: bool = True,
-    ) -> MapManager[FanoutClient]:
+    ) -> MapManager[Fanned]:
         """Return a context manager like `map()`'s, for commands to chosen hosts.
 
         with cluster.fanout(hosts=[0, 1]) as client:
@@ -250,7 +261,7 @@ class Cluster:
         timeout: float | None = None,
         max_concurrency: int | None = 64,
         auto_batch: bool = True,
-    ) -> MapManager[FanoutClient]:
+    ) -> MapManager[Fanned]:
         """Return a context manager for commands to every host; see `fanout`.
 
         with cluster.all() as client:
@@ -295,6 +306,7 @@ class Cluster:
                     if isinstance(command[0], RedisScript):
                         script, keys, args = command
                         sha = self.remember_script(script.script)
+                        keys = tuple(keys)
                         words = ("EVALSHA", sha, len(keys), *keys, *args)
                     results[key].append(targeted.execute_command(*words))
         return results
@@ -334,9 +346,9 @@ class Cluster:
 
     def disconnect_pools(self) -> None:
         """Close idle connections; the cluster opens new ones as it needs them."""
-        for node in self.nodes.values():
+        for node in list(self._known_nodes.values()):  # those removed meanwhile included
             node.close()
-        for pool in self._local_pools.values():
+        for pool in list(self._local_pools.values()):
             pool.disconnect()
 
     close = disconnect_pools

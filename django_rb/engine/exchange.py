@@ -60,6 +60,11 @@ class Exchange:
         self._count = count
         self._pieces = pieces
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether `out` is all there is to send."""
+        return self._pieces is None
+
     def begin(self, reader: Reader, has_pushes: bool) -> None:
         """Take the reader of the connection that this exchange runs on.
 

@@ -60,6 +60,13 @@ def host_options() -> frozenset[str]:
 
 
 @cache
+def _tls_options() -> frozenset[str]:
+    """Return the names that ssl_options may use: redis-py's, with and without "ssl_"."""
+    names = {name for name in connection_options() if name.startswith("ssl_")}
+    return frozenset(names | {name.removeprefix("ssl_") for name in names})
+
+
+@cache
 def pool_options() -> frozenset[str]:
     """Return the names that POOL_OPTIONS may use: what holds for all nodes alike."""
     return (connection_options() - {"host", "port", "db"}) | {"max_connections"}
@@ -128,7 +135,7 @@ class HostInfo:
         if self.password is not None:
             kwargs["password"] = self.password
         if self.ssl_options:
-            kwargs.update(self.ssl_options)
+            kwargs.update(_prefixed(self.ssl_options))
         return kwargs
 
 
@@ -177,7 +184,7 @@ def _numbered(hosts: object) -> Mapping[int, object]:
                 )
         numbered: Mapping[int, object] = hosts
     elif isinstance(hosts, Sequence) and not isinstance(hosts, str | bytes):
-        numbered = dict(enumerate(hosts))
+        numbered = _numbered_by_themselves(hosts) or dict(enumerate(hosts))
     else:
         raise BadHostSetup(
             f"{masked(hosts)} is neither a dictionary {{0: node, 1: node}} nor a list of "
@@ -195,6 +202,38 @@ def _numbered(hosts: object) -> Mapping[int, object]:
             ("HOSTS",),
         )
     return numbered
+
+
+def _numbered_by_themselves(hosts: Sequence[object]) -> dict[int, object]:
+    """Return the nodes of a list in which each says its "host_id", as in rb."""
+    named = [isinstance(node, Mapping) and "host_id" in node for node in hosts]
+    if not any(named):
+        return {}
+    if not all(named):
+        raise BadHostSetup(
+            "In a list, either every node is a dictionary with a 'host_id', or none has one.",
+            ("HOSTS", named.index(False)),
+        )
+    numbered: dict[int, object] = {}
+    for position, node in enumerate(hosts):
+        assert isinstance(node, Mapping)
+        host_id, path = node["host_id"], ("HOSTS", position, "host_id")
+        if type(host_id) is not int or host_id < 0:
+            raise BadHostSetup(
+                f"Host id {masked(host_id)} is not an integer of 0 or more.", path
+            )
+        if host_id in numbered:
+            raise BadHostSetup(f"Two hosts share the host id {host_id}.", path)
+        numbered[host_id] = {name: v for name, v in node.items() if name != "host_id"}
+    return numbered
+
+
+def _prefixed(ssl_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return TLS options by redis-py's names; rb's have no "ssl_": ``{"ca_certs": …}``."""
+    return {
+        name if name.startswith("ssl_") else f"ssl_{name}": value
+        for name, value in ssl_options.items()
+    }
 
 
 def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> HostInfo:
@@ -326,7 +365,7 @@ def _check_options(
                 f"A {type(value).__name__} is not a dictionary of ssl_… options.", where
             )
     if options.get("ssl_options"):
-        _check_options(options["ssl_options"], (*path, "ssl_options"))
+        _check_options(options["ssl_options"], (*path, "ssl_options"), _tls_options())
 
 
 def check_seconds(value: object, path: tuple[str | int, ...]) -> None:

@@ -31,7 +31,7 @@ class Promise(Generic[T]):
     """
 
     # Clients make one for every command: an instance holds only what differs from these.
-    value: T | None = None
+    value: T = None  # type: ignore[assignment]
     reason: BaseException | None = None
     _state = PENDING
     _callbacks: list[Callable[[Any], object]] | None = None
@@ -153,7 +153,7 @@ class Promise(Generic[T]):
                 self._errbacks.append(on_failure)
         elif self._state == RESOLVED:
             if on_success is not None:
-                on_success(self.value)  # type: ignore[arg-type]
+                on_success(self.value)
         elif on_failure is not None:
             if self._unhandled is not None:
                 self._unhandled.pop(self, None)

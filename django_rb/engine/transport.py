@@ -55,7 +55,7 @@ class PollTransport:
         try:
             while True:
                 exchanges = next(batch)
-                if timeout is None and len(exchanges) == 1:
+                if timeout is None and len(exchanges) == 1 and exchanges[0].is_whole:
                     self._run_alone(exchanges[0])
                 else:
                     _Round(self._nodes, deadline).run(exchanges)
@@ -238,10 +238,7 @@ class _Round:
         exchange, connection = line.exchange, line.connection
         exchange.error, exchange.stale = None, False
         exchange.begin(connection.reader, connection.node.has_pushes)
-        try:
-            self._send(line)
-        except OSError as error:
-            self._fail(line, error, stale=is_reused and exchange.untouched)
+        self._send(line, is_reused=is_reused)
 
     def _loop(self) -> None:
         """Serve whichever node is ready, until none is awaited."""
@@ -267,11 +264,11 @@ class _Round:
 
     def _serve(self, line: _Line, events: int) -> None:
         exchange, connection = line.exchange, line.connection
+        if exchange.out is not None and not self._send(line):
+            return
+        if events == POLLOUT and not connection.is_tls:
+            return
         try:
-            if exchange.out is not None:
-                self._send(line)
-            if events == POLLOUT and not connection.is_tls:
-                return
             while True:
                 data = connection.receive(READ_SIZE)
                 if not data:
@@ -287,20 +284,26 @@ class _Round:
         except (OSError, ProtocolError) as error:
             self._fail(line, error)
 
-    def _send(self, line: _Line) -> None:
-        """Write until all is written or the socket takes no more."""
+    def _send(self, line: _Line, *, is_reused: bool = False) -> bool:
+        """Write until all is written or the socket takes no more; return whether it goes on."""
         exchange, send = line.exchange, line.connection.send
         events = POLLIN
         out = exchange.out
-        try:
-            while out is not None:
-                out = exchange.sent(send(out))
-        except WOULD_BLOCK as error:
-            if not isinstance(error, ssl.SSLWantReadError):
-                events |= POLLOUT
+        while out is not None:
+            try:
+                size = send(out)
+            except WOULD_BLOCK as error:
+                if not isinstance(error, ssl.SSLWantReadError):
+                    events |= POLLOUT
+                break
+            except OSError as error:
+                self._fail(line, error, stale=is_reused and exchange.untouched)
+                return False
+            out = exchange.sent(size)  # makes the next piece; what that raises is raised
         if events != line.events:
             line.events = events
             self._poller.modify(line.connection.fd, events)
+        return True
 
     def _fail(self, line: _Line, error: Exception, *, stale: bool = False) -> None:
         self._drop(line)
@@ -315,9 +318,11 @@ class _Round:
 
     def _start_opened(self, openings: _Openings, now: float) -> None:
         for exchange, opened in openings.collect():
-            if isinstance(opened, Exception):
+            if isinstance(opened, redis.RedisError | OSError):
                 exchange.fail(opened)
                 continue
+            if isinstance(opened, Exception):
+                raise opened  # no failure of the node's
             line = self._lines[opened.fd] = _Line(exchange, opened)
             line.expires = now + line.patience
             self._poller.register(opened.fd, POLLIN)

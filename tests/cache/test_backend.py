@@ -239,7 +239,7 @@ def test_versions_are_apart(cache: RBCache) -> None:
 
 
 @pytest.mark.parametrize("name", [f"key{n}" for n in range(8)])
-@pytest.mark.parametrize("timeout", [None, 100, 0.75])
+@pytest.mark.parametrize("timeout", [None, 100, 7.75])
 def test_incr_version_moves_value_and_expiry(
     cache: RBCache, servers: Servers, name: str, timeout: float | None
 ) -> None:

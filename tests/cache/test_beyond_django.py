@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha1
 from time import time
 from typing import Any
@@ -37,40 +37,51 @@ def test_ttl_and_pttl_say_what_is_left(cache: RBCache) -> None:
     ("call", "milliseconds"),
     [
         (lambda cache, key, **kw: cache.expire(key, 60, **kw), 60_000),
-        (lambda cache, key, **kw: cache.expire(key, 2.5, **kw), 2500),
-        (lambda cache, key, **kw: cache.expire(key, timeout=0.75, **kw), 750),
-        (lambda cache, key, **kw: cache.pexpire(key, 1234, **kw), 1234),
+        (lambda cache, key, **kw: cache.expire(key, 7.5, **kw), 7500),
+        (lambda cache, key, **kw: cache.expire(key, timeout=7.001, **kw), 7001),
+        (lambda cache, key, **kw: cache.pexpire(key, 7234, **kw), 7234),
         (lambda cache, key, **kw: cache.pexpire(key, timeout=60_000, **kw), 60_000),
         (lambda cache, key, **kw: cache.expire_at(key, time() + 60, **kw), 60_000),
-        (lambda cache, key, **kw: cache.expire_at(key, int(time()) + 60, **kw), 60_000),
-        (
-            lambda cache, key, **kw: cache.expire_at(
-                key, datetime.now(UTC) + timedelta(seconds=7.5), **kw
-            ),
-            7500,
-        ),
-        (
-            lambda cache, key, **kw: cache.expire_at(
-                key, datetime.now() + timedelta(minutes=1), **kw
-            ),
-            60_000,
-        ),
+        (lambda cache, key, **kw: cache.expire_at(key, in_seconds(7.5), **kw), 7500),
+        (lambda cache, key, **kw: cache.expire_at(key, when=in_seconds(60), **kw), 60_000),
     ],
 )
 def test_a_key_gets_a_new_expiry(
-    cache: RBCache, call: Callable[..., object], milliseconds: int
+    cache: RBCache, servers: Servers, call: Callable[..., object], milliseconds: int
 ) -> None:
     cache.set("key", 1, 1000)
-    cache.set("key", 2, 1000, version=2)
+    cache.set("key", 2, None, version=2)
 
-    assert call(cache, "key") is True
-    left = cache.pttl("key")
-    assert left is not None
-    assert milliseconds - 1200 < left <= milliseconds + 20  # two clocks
+    with servers.expiring(b":1:key", milliseconds):
+        assert call(cache, "key") is True
     assert cache.get("key") == 1
-    assert cache.ttl("key", version=2) in {999, 1000}
+    assert cache.ttl("key", version=2) is None
     assert call(cache, "key", version=2) is True
     assert call(cache, "nothing") is False
+
+
+def in_seconds(seconds: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        2_000_000_000,
+        2_000_000_000.125,
+        datetime(2030, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC),
+        datetime(2030, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=5))),
+        datetime(2030, 1, 2, 3, 4, 5),
+    ],
+)
+def test_a_key_expires_at_a_time(
+    cache: RBCache, servers: Servers, when: datetime | float
+) -> None:
+    cache.set("key", 1)
+
+    assert cache.expire_at("key", when) is True
+    seconds = when.timestamp() if isinstance(when, datetime) else when
+    assert servers.ask_owner("PEXPIRETIME", b":1:key") == seconds * 1000
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 from django.core.cache.backends.redis import RedisSerializer
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_rb.cache.codec import Codec
 from django_rb.cache.compressors import get_compressor
 from django_rb.cache.serializers import get_serializer
 
-quickly = settings(max_examples=40, deadline=None, database=None)
+quickly = settings(
+    max_examples=40,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 COMPRESSORS = [None, "zlib", "zstd", "lz4"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.core.cache.backends.base import BaseCache, CacheKeyWarning, InvalidCacheKey
 from django.core.cache.backends.locmem import LocMemCache
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_rb.cache import RBCache
@@ -25,7 +25,12 @@ NASTY = [
 ]
 each_nasty = pytest.mark.parametrize("key", NASTY, ids=lambda key: repr(key)[:12])
 
-quickly = settings(max_examples=60, deadline=None, database=None)
+quickly = settings(
+    max_examples=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 def warnings_of(call: Callable[..., object], *args: object) -> list[str]:

@@ -326,10 +326,11 @@ def test_a_path_may_name_a_class_of_the_package(nodes: LocalNodes, servers: Serv
     assert servers.ask_owner("GET", b":1:key") == b'["a"]'
 
 
-def test_bytes_of_a_strange_compressor_are_the_serializers_error(
-    cache: RBCache, servers: Servers
+@pytest.mark.parametrize("data", [b"\xc1?data", b"\xc1", b"\xc1\xc1", b"x", b"-", b"5x"])
+def test_bytes_of_a_stranger_are_the_serializers_error(
+    cache: RBCache, servers: Servers, data: bytes
 ) -> None:
-    servers.ask(cache.cluster.get_host_for_key(":1:key"), "SET", ":1:key", b"\xc1?data")
+    servers.ask(cache.cluster.get_host_for_key(":1:key"), "SET", ":1:key", data)
     with pytest.raises(pickle.UnpicklingError):
         cache.get("key")
     with pytest.raises(pickle.UnpicklingError):

@@ -86,6 +86,7 @@ def test_an_address_says_where_and_nothing_secret(node: object, address: str) ->
         ["redis://a", "redis://b"],
         {1: "redis://b", 0: {"host": "a"}},
         ({"host": "a"}, "redis://b"),
+        [{"host": "b", "host_id": 1}, {"host": "a", "host_id": 0}],  # as in rb
     ],
 )
 def test_hosts_are_a_list_or_numbered(hosts: object) -> None:
@@ -190,6 +191,20 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
             ["HOSTS", 0, "ssl_options", "ssl_ca_cert"],
             ["'ssl_ca_cert'", "mean 'ssl_ca_certs'?"],
         ),
+        (
+            [{"ssl": True, "ssl_options": {"ca_cert": "x"}}],
+            ["HOSTS", 0, "ssl_options", "ca_cert"],
+            ["'ca_cert'", "mean 'ca_certs'?"],
+        ),
+        (
+            [{"ssl": True, "ssl_options": {"port": 1}}],
+            ["HOSTS", 0, "ssl_options", "port"],
+            ["Unknown option 'port'"],
+        ),
+        ([{"host_id": 0}, {}], ["HOSTS", 1], ["'host_id'", "none"]),
+        ([{"host_id": 0}, "redis://h"], ["HOSTS", 1], ["'host_id'", "none"]),
+        ([{"host_id": 0}] * 2, ["HOSTS", 1, "host_id"], ["share the host id 0"]),
+        ([{"host_id": "0"}], ["HOSTS", 0, "host_id"], ["'0' is not an integer"]),
         ([{"ssl_keyfile": "/k"}], ["HOSTS", 0, "ssl_keyfile"], ["'ssl': True", "rediss://"]),
         (["redis://h?ssl_keyfile=/k"], ["HOSTS", 0, "ssl_keyfile"], ["rediss://"]),
         ([{"unix_socket_path": "/s", "ssl": True}], ["HOSTS", 0, "ssl"], ["not go together"]),
@@ -362,6 +377,16 @@ def test_no_repr_tells_a_password() -> None:
 )
 def test_did_you_mean(name: object, known: list[str], text: str) -> None:
     assert did_you_mean(name, known) == text
+
+
+@pytest.mark.parametrize("name", ["ca_certs", "ssl_ca_certs"])
+def test_tls_options_are_spelled_as_in_rb_or_as_in_redis_py(name: str) -> None:
+    mine = {name: "/etc/ca.pem"}
+    info = parse_host(0, {"ssl": True, "ssl_options": mine})
+    assert info.connection_kwargs["ssl_ca_certs"] == "/etc/ca.pem"
+    assert "ca_certs" not in info.connection_kwargs
+    assert info.ssl_options is mine  # rb's ring is built from it
+    assert Node(info).make_pool().make_connection().ca_certs == "/etc/ca.pem"  # type: ignore[attr-defined]
 
 
 def test_unix_sockets_work() -> None:

@@ -475,6 +475,45 @@ def test_a_value_that_cannot_be_encoded_leaves_connections_usable(
     assert len(found) == 100
 
 
+def test_an_os_error_while_encoding_is_not_taken_for_the_nodes(
+    cluster: Cluster, filled: list[bytes]
+) -> None:
+    def encode_value(value: bytes) -> bytes:
+        if value == b"key:99":
+            raise FileNotFoundError("no")
+        return value * 10_000
+
+    with pytest.raises(FileNotFoundError):
+        cluster.run(store(cluster, filled, filled, encode_value))
+    assert len(look_up(cluster, filled)[0]) == 100
+
+
+def test_an_error_that_is_no_nodes_fault_is_raised_as_it_is(nodes: LocalNodes) -> None:
+    """A credential provider with a mistake in it, for one."""
+
+    class Provider(redis.CredentialProvider):
+        def get_credentials(self) -> tuple[str]:
+            raise ZeroDivisionError
+
+    hosts = [nodes.hosts[0], {**nodes.hosts[1], "credential_provider": Provider()}]
+    cluster = Cluster(hosts)
+    with pytest.raises(ZeroDivisionError):
+        cluster.call_nodes("PING")
+    cluster.close()
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**300])
+def test_integers_of_any_size_are_sent_as_text(cluster: Cluster, number: int) -> None:
+    assert ask(cluster, b"key", b"ECHO", number) == str(number).encode()
+
+
+def test_integers_that_python_does_not_write_are_an_error_and_no_crash(
+    cluster: Cluster,
+) -> None:
+    with pytest.raises(ValueError, match="4300"):
+        ask(cluster, b"key", b"ECHO", 10**5000)
+
+
 def test_signal_handlers_may_use_the_cluster_in_the_middle_of_a_batch(
     cluster: Cluster, filled: list[bytes]
 ) -> None:

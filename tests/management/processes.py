@@ -104,6 +104,9 @@ class Terminal:
     def __init__(self, *command: str, env: Mapping[str, str]) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        modes = termios.tcgetattr(slave)
+        modes[3] |= termios.NOFLSH  # or Ctrl-C takes away what is not on the screen yet
+        termios.tcsetattr(slave, termios.TCSANOW, modes)
         self.said = ""
         try:
             self.process = subprocess.Popen(

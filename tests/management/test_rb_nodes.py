@@ -290,19 +290,19 @@ class TestWaiting:
             kill(process)
 
 
-# Says its process id, then the number of each signal it gets. It ends when it is told to on
-# its standard input, by SIGTERM, and when a test that fails has left it alone.
+# Says its process id, then the number of each signal it gets. It ends by SIGTERM, and when
+# a test that fails has left it alone.
 COUNTER = """
 import os, signal, sys
-def say(number, frame):
-    os.write(1, b"got %d\\n" % number)
-    if number == signal.SIGTERM:
-        sys.exit(5)
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, say)
+signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 signal.alarm(30)
 os.write(1, b"child %d\\nready\\n" % os.getpid())
-sys.stdin.readline()
+number = 0
+while number != signal.SIGTERM:
+    number = signal.sigwait(signals)
+    os.write(1, b"got %d\\n" % number)
+sys.exit(5)
 """
 
 
@@ -347,23 +347,30 @@ class TestSignals:
         done = django("rb_nodes", "--count=1", "--", sys.executable, "-c", script)
         assert done.stdout.endswith("\nset()\n")
 
-    @linux_only
-    def test_a_terminal_tells_the_child_itself(self) -> None:
+    @pytest.fixture
+    def terminal(self) -> Iterator[Terminal]:
         command = [*DJANGO, "rb_nodes", "--count=2", "--", sys.executable, "-c", COUNTER]
         with Terminal(*command, env=environment()) as terminal:
-            pids = pids_in(terminal.read_until("ready\n"))
-            terminal.type("\x03")
-            terminal.read_until("^Cgot 2\n")
-            terminal.type("\x03")
-            terminal.read_until("^Cgot 2\n^Cgot 2\n")
-            # What another program sends comes from nobody else.
-            terminal.process.send_signal(signal.SIGINT)
-            terminal.read_until("^Cgot 2\ngot 2\n")
-            terminal.type("\n")
-            status, said = terminal.read_to_end()
-        assert status == 0
-        assert said.count("got 2\n") == 3
-        wait_until_gone(*pids)
+            terminal.read_until("ready\n")
+            yield terminal
+        wait_until_gone(*pids_in(terminal.said))
+
+    def test_a_terminal_tells_the_child_itself(self, terminal: Terminal) -> None:
+        terminal.type("\x03")
+        terminal.read_until("^Cgot 2\n")
+        terminal.type("\x03")
+        terminal.read_until("^Cgot 2\n^Cgot 2\n")
+        terminal.process.send_signal(signal.SIGTERM)
+        status, said = terminal.read_to_end()
+        assert (status, said.count("got 2\n")) == (5, 2)
+
+    @linux_only
+    def test_on_a_terminal_others_may_tell_it_too(self, terminal: Terminal) -> None:
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.read_until("got 2\n")
+        terminal.process.send_signal(signal.SIGTERM)
+        status, said = terminal.read_to_end()
+        assert (status, said.count("got 2\n")) == (5, 1)
 
     def test_ctrl_c_while_waiting_on_a_terminal(self) -> None:
         with Terminal(*DJANGO, "rb_nodes", "--count=2", env=environment()) as terminal:

@@ -99,9 +99,9 @@ class Command(NodesCommand):
         for target in targets:
             if target.error:
                 screen.write(f"{names(target)}: {target.error}", self.style.WARNING)
-        screen.write(QUESTION.format(what=count(targets)), str, ending="")
-        screen.flush()
         try:
+            screen.write(QUESTION.format(what=count(targets)), str, ending="")
+            screen.flush()
             answer = input()
         except KeyboardInterrupt:
             screen.write()

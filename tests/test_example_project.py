@@ -1,0 +1,180 @@
+"""The example project as `make run` starts it, visited with a browser's cookies."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+
+import pytest
+
+from tests.helpers import wait_until
+from tests.management.processes import ROOT, environment, kill, start, wait_until_gone
+
+MANAGE = str(ROOT / "example_project" / "manage.py")
+SECONDS = 30.0
+
+Shop = tuple[subprocess.Popen[str], str, list[int]]
+
+
+def open_shop(*args: str) -> Shop:
+    """Return the process of the shop, its address, and the process ids of its nodes."""
+    process = start(
+        sys.executable,
+        "-W",
+        "error",
+        MANAGE,
+        "serve",
+        *args,
+        env=environment("bookshop.settings"),
+    )
+    assert process.stdout is not None
+    said = ""
+    while "Starting development server" not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    address = re.findall(r"opens at (http://127\.0\.0\.1:\d+/)\n", said)[0]
+    assert f"Starting development server at {address}\n" in said
+    wait_until(lambda: answers(address), SECONDS)
+    return process, address, [int(pid) for pid in re.findall(r"(?m)^\d .*:\d+ +(\d+)$", said)]
+
+
+def answers(address: str) -> bool:
+    url = urllib.parse.urlsplit(address)
+    with socket.socket() as probe:
+        return probe.connect_ex((url.hostname, url.port)) == 0
+
+
+class Visitor:
+    """Somebody with a browser."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.cookies = CookieJar()
+        cookies = urllib.request.HTTPCookieProcessor(self.cookies)
+        self._opener = urllib.request.build_opener(cookies)
+
+    def get(self, path: str = "", data: dict[str, str] | None = None) -> str:
+        body = None if data is None else urllib.parse.urlencode(data).encode()
+        with self._opener.open(self.address + path, body, timeout=SECONDS) as answer:
+            assert answer.status == 200
+            text: str = answer.read().decode()
+            return text
+
+    def post(self, path: str, **data: str) -> str:
+        token = next(cookie.value for cookie in self.cookies if cookie.name == "csrftoken")
+        return self.get(path, {"csrfmiddlewaretoken": token or "", **data})
+
+    def shares(self, page: str) -> list[tuple[int, int, int]]:
+        """What each node had: values, hits and misses."""
+        cells = r"<td>(\d+)</td><td>(\d+)</td><td>(\d+)</td>"
+        return [(int(a), int(b), int(c)) for a, b, c in re.findall(cells, page)]
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    shop = open_shop("0")
+    yield shop
+    process, _, pids = shop
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+    kill(process)
+    assert len(pids) == 4
+    wait_until_gone(*pids)
+
+
+@pytest.fixture
+def visitor(shop: Shop) -> Visitor:
+    return Visitor(shop[1])
+
+
+class TestPages:
+    def test_the_batch_comes_from_all_nodes(self, visitor: Visitor) -> None:
+        visitor.get()
+        page = visitor.get()
+        assert re.search(r"<h1>288 cached values from 4 nodes, in \d+\.\d ms</h1>", page)
+        shares = visitor.shares(page)
+        assert len(shares) == 4
+        assert all(values == hits + misses > 0 for values, hits, misses in shares)
+        assert sum(values for values, _, _ in shares) == 288
+        nodes = re.findall(r'title="[\w:-]+: (?:hit|miss) on node (\d)"', page)
+        assert [nodes.count(str(host_id)) for host_id in range(4)] == [v for v, _, _ in shares]
+
+    def test_the_batch_is_faster(self, visitor: Visitor) -> None:
+        visitor.get()
+        batch, single = map(float, re.findall(r"<b>(\d+\.\d) ms</b>", visitor.get()))
+        assert batch < single
+
+    def test_forgetting_makes_misses(self, visitor: Visitor) -> None:
+        visitor.get()
+        page = visitor.post("forget/", some="")
+        assert sum(misses for _, _, misses in visitor.shares(page)) >= 96
+        assert " miss on node" in page
+        assert re.search(r"\d+ values were not there", page)
+        page = visitor.post("forget/", everything="")
+        assert sum(misses for _, _, misses in visitor.shares(page)) == 288
+        # What was missing was stored.
+        assert sum(hits for _, hits, _ in visitor.shares(visitor.get())) > 200
+
+    def test_the_session_remembers(self, visitor: Visitor) -> None:
+        visitor.get("books/emma/")
+        page = visitor.get("books/dracula/")
+        assert re.search(r'Seen lately:\s*<a href="/books/emma/">Emma</a></p>', page)
+        visitor.post("basket/", slug="dracula")
+        page = visitor.post("basket/", slug="dracula")
+        assert re.search(r"Dracula</a></td><td>2</td><td>£\d+\.\d\d</td>", page)
+        page = visitor.post("forget/", everything="")
+        assert "Basket (1)" in page
+        assert "Basket (0)" in Visitor(visitor.address).get()
+
+    def test_a_view_is_cached_for_everybody(self, visitor: Visitor) -> None:
+        first = visitor.get("bestsellers/")
+        assert first.count('<a href="/books/') == 20
+        assert re.search(r'<time datetime="[\dT:-]+\.\d{6}', first)
+        # The half minute may end between two visits, but not twice.
+        others = [Visitor(visitor.address).get("bestsellers/") for _ in range(3)]
+        assert any(a == b for a, b in zip([first, *others], others, strict=False))
+
+    @pytest.mark.parametrize("path", ["books/nothing/", "forget/"])
+    def test_what_is_not_there(self, visitor: Visitor, path: str) -> None:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            visitor.get(path)
+        caught.value.close()
+        assert caught.value.code == (404 if path.startswith("books") else 405)
+
+    def test_the_style(self, visitor: Visitor) -> None:
+        path = re.findall(r'rel="stylesheet" href="/(.*)"', visitor.get())[0]
+        assert "prefers-color-scheme: dark" in visitor.get(path)
+
+
+class TestServe:
+    def test_a_port_that_is_taken(self, shop: Shop) -> None:
+        port = urllib.parse.urlsplit(shop[1]).port
+        assert port
+        process, address, pids = open_shop(str(port))
+        try:
+            other = urllib.parse.urlsplit(address).port
+            assert other
+            assert port < other < port + 50
+            process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS) == 0
+            wait_until_gone(*pids)
+            assert not answers(address)
+        finally:
+            kill(process)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+    def test_nothing_is_left_when_it_is_killed(self) -> None:
+        process, address, pids = open_shop("0")
+        kill(process)
+        wait_until_gone(*pids)
+        wait_until(lambda: not answers(address), SECONDS)
