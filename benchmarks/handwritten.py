@@ -31,6 +31,10 @@ class HandWritten:
         for sock in self.sockets:
             sock.close()
 
+    def get_host(self, name: str) -> int:
+        """Return which node owns a key."""
+        return crc32(f"{self.prefix}{name}".encode()) % len(self.sockets)
+
     def get(self, name: str) -> Any:
         key = f"{self.prefix}{name}".encode()
         node = crc32(key) % len(self.sockets)

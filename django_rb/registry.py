@@ -49,6 +49,7 @@ class Clusters:
         """Close all clusters; they are made anew, from the settings as they are then."""
         made, self._clusters = self._clusters, {}
         for cluster in made.values():
+            cluster.is_retired = True
             cluster.close()
 
 

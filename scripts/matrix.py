@@ -39,6 +39,7 @@ OLDEST_PYTHONS = ("3.11",)
 NEWEST_PYTHONS = ("3.13", "3.14", "3.12")  # in the order of preference; Django 6 needs 3.12
 SIDE_BY_SIDE = 2
 STEP_SECONDS = 900
+HANG_SECONDS = 300  # then pytest shows where each thread is
 NOT_COPIED = (".*", "__pycache__", "*.egg-info", "build", "dist", "db.sqlite3")
 VERSIONS = """
 import platform, django, hiredis, redis
@@ -127,7 +128,16 @@ class Run:
         failures = []
         # No cache: runs in the same directory would mix theirs.
         for closing_line, command in (
-            (r"=+ (.*) =+", ("pytest", "-p", "no:cacheprovider")),
+            (
+                r"=+ (.*) =+",
+                (
+                    "pytest",
+                    "-p",
+                    "no:cacheprovider",
+                    "-o",
+                    f"faulthandler_timeout={HANG_SECONDS}",
+                ),
+            ),
             (r"\d+ passed, \d+ failed, .*", ("tests.django_suite", "--sources", PLACE)),
         ):
             try:

@@ -16,7 +16,15 @@ from http.cookiejar import CookieJar
 import pytest
 
 from tests.helpers import wait_until
-from tests.management.processes import ROOT, environment, kill, start, wait_until_gone
+from tests.management.processes import (
+    ROOT,
+    environment,
+    kill,
+    pids_in,
+    read_until,
+    start,
+    wait_until_gone,
+)
 
 MANAGE = str(ROOT / "example_project" / "manage.py")
 SECONDS = 30.0
@@ -35,16 +43,15 @@ def open_shop(*args: str) -> Shop:
         *args,
         env=environment("bookshop.settings"),
     )
-    assert process.stdout is not None
-    said = ""
-    while "Starting development server" not in said:
-        line = process.stdout.readline()
-        assert line, said
-        said += line
-    address = re.findall(r"opens at (http://127\.0\.0\.1:\d+/)\n", said)[0]
-    assert f"Starting development server at {address}\n" in said
-    wait_until(lambda: answers(address), SECONDS)
-    return process, address, [int(pid) for pid in re.findall(r"(?m)^\d .*:\d+ +(\d+)$", said)]
+    try:
+        said = read_until(process, "development server at")
+        address = re.findall(r"opens at (http://127\.0\.0\.1:\d+/)\n", said)[0]
+        assert f"development server at {address}\n" in said
+        wait_until(lambda: answers(address), SECONDS)
+    except BaseException:
+        kill(process)
+        raise
+    return process, address, pids_in(said)
 
 
 def answers(address: str) -> bool:

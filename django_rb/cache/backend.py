@@ -13,7 +13,7 @@ from redis.lock import Lock
 
 from .. import conf
 from ..engine import BadHostSetup, Cluster
-from ..engine.exchange import NO_REPLY, Batch
+from ..engine.exchange import Batch
 from ..engine.hosts import check_seconds, did_you_mean
 from ..registry import clusters
 from .codec import Codec
@@ -111,12 +111,12 @@ class RBCache(BaseCache):
     @property
     def _ops(self) -> Operations:
         ops = self._operations
-        if ops is None:
+        if ops is None or ops.cluster.is_retired:  # the settings may change in tests
             self.check_settings()
-        cluster = clusters[self._alias]
-        if ops is None or ops.cluster is not cluster:  # the settings may change in tests
             keys, codec, raises, deadline = self._settings
-            ops = Operations(cluster, keys, codec, raises=raises, deadline=deadline)
+            ops = Operations(
+                clusters[self._alias], keys, codec, raises=raises, deadline=deadline
+            )
             self._operations = ops
         return ops
 
@@ -133,10 +133,10 @@ class RBCache(BaseCache):
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value of a key, or `default`."""
-        ops = self._ops
-        made = ops.make_key(key, version)
-        value = ops.try_get(made, default)
-        return ops.run(ops.get(made, default)) if value is NO_REPLY else value
+        ops = self._operations
+        if ops is None or ops.cluster.is_retired:
+            ops = self._ops
+        return ops.get_now(key, default, version)
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return ``{key: value}`` for the keys that exist: one MGET per node, all at once."""

@@ -45,11 +45,11 @@ class Codec:
         self._compressor = compressor
         self._min_bytes = min_bytes
 
-    def encode(self, value: Any) -> bytes | int:
+    def encode(self, value: Any) -> bytes:
         """Return what is stored for a value."""
         # Not bool, nor any other child of int.
         if type(value) is int and value.bit_length() <= _MAX_BITS:
-            return value
+            return b"%d" % value
         data = self._dumps(value)
         # Nearly every value is a pickle, and goes this way out.
         if self._compressor is None and data[:1] == _PICKLE_MARK:

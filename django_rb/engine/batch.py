@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from redis.exceptions import NoScriptError
 
-from .encoding import PIECE_SIZE, Arg, Args, encode, encode_large, is_large, pack
+from .encoding import (
+    PIECE_SIZE,
+    Arg,
+    Args,
+    encode,
+    encode_keys,
+    encode_large,
+    is_large,
+    pack,
+    set_format,
+)
 from .errors import NodeFailure, at_node
 from .exchange import Batch, Buffer, Exchange
 from .hashing import encode_key
@@ -96,7 +106,9 @@ def find(cluster: Cluster, keys: Sequence[bytes]) -> Batch[Outcome[Iterator[byte
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(owners, keys, strict=True):
         shares[owner].append(key)
-    exchanges = [Exchange(owner, pack((b"MGET", *share))) for owner, share in shares.items()]
+    exchanges = [
+        Exchange(owner, encode_keys(b"MGET", share)) for owner, share in shares.items()
+    ]
     yield exchanges
     failures: list[NodeFailure] = []
     next_value: dict[int, Callable[..., bytes | None]] = {}
@@ -118,7 +130,7 @@ def store(
     cluster: Cluster,
     keys: Sequence[bytes],
     values: Iterable[T],
-    encode_value: Callable[[T], bytes | int],
+    encode_value: Callable[[T], bytes],
     options: Args = (),
 ) -> Batch[Outcome[None]]:
     """Store values: one pipeline of SETs with the same options per node.
@@ -150,26 +162,26 @@ def store(
 
 
 def _encode_sets(
-    share: list[tuple[bytes, T]], encode_value: Callable[[T], bytes | int], options: Args
+    share: list[tuple[bytes, T]], encode_value: Callable[[T], bytes], options: Args
 ) -> Iterator[Buffer]:
     """Yield the bytes of many SETs, in pieces of about PIECE_SIZE. A hot loop."""
-    piece_size = PIECE_SIZE
+    command, piece_size = set_format(options), PIECE_SIZE
     pieces: list[bytes] = []
     size = 0
     for key, value in share:
         data = encode_value(value)
-        if type(data) is bytes:
-            size += len(data)
-            if size >= piece_size:
-                if pieces:
-                    yield b"".join(pieces)
-                    pieces = []
-                size = len(data)
-                if size >= piece_size:
-                    yield from encode_large((b"SET", key, data, *options))
-                    size = 0
-                    continue
-        pieces.append(pack((b"SET", key, data, *options)))
+        length = len(data)
+        size += length
+        if size >= piece_size:
+            if pieces:
+                yield b"".join(pieces)
+                pieces = []
+            size = length
+            if length >= piece_size:
+                yield from encode_large((b"SET", key, data, *options))
+                size = 0
+                continue
+        pieces.append(command % (len(key), key, length, data))
     if pieces:
         yield b"".join(pieces)
 
@@ -182,7 +194,7 @@ def count(cluster: Cluster, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(cluster.router.get_hosts_for_keys(keys), keys, strict=True):
         shares[owner].append(key)
-    exchanges = [Exchange(owner, pack((name, *share))) for owner, share in shares.items()]
+    exchanges = [Exchange(owner, encode_keys(name, share)) for owner, share in shares.items()]
     yield exchanges
     replies, failures = _collect(cluster, exchanges, shares)
     return sum(replies.values()), failures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -47,6 +48,8 @@ class Cluster:
         hosts: what is known of each node, by host id.
         nodes: the nodes themselves, by host id.
         router: the router; a new one whenever a host comes or goes.
+        is_retired: another cluster took its place; for those who keep a reference.
+        try_get: the short way of a GET; see `PollTransport.try_get`.
 
     Nothing is connected before the first command.
 
@@ -67,6 +70,7 @@ class Cluster:
         self._pool_options = dict(check_pool_options(pool_options))
         self._router_cls = router_cls or PartitionRouter
         self._router_options = dict(router_options or {})
+        self.is_retired = False
         self._changing_hosts = threading.Lock()
         self.hosts: dict[int, HostInfo] = parse_hosts(hosts, host_defaults)
         self._host_defaults = dict(host_defaults or {})
@@ -77,7 +81,9 @@ class Cluster:
         # A batch may be under way to a node that is being removed: here it is still known.
         self._known_nodes = dict(self.nodes)
         self._transport = PollTransport(self._known_nodes)
+        self.try_get = self._transport.try_get
         self._local_pools: dict[int, redis.ConnectionPool] = {}
+        self._retired_pools: list[redis.ConnectionPool] = []  # some are still in use
         self.scripts: dict[bytes, bytes] = {}
 
     def __repr__(self) -> str:
@@ -113,6 +119,9 @@ class Cluster:
             info = parse_host(host_id, options, self._host_defaults)
             node = Node(info, self._pool_options)
             hosts, nodes = self.hosts, self.nodes
+            pool = self._local_pools.pop(host_id, None)  # made while the host was removed
+            if pool is not None:
+                self._retired_pools.append(pool)
             # In this order: whoever learns of the host from the router finds its node.
             self._known_nodes[host_id] = node
             self.nodes = {**nodes, host_id: node}
@@ -144,7 +153,9 @@ class Cluster:
             node.close()
             pool = self._local_pools.pop(host_id, None)
             if pool is not None:
-                pool.disconnect()
+                self._retired_pools.append(pool)
+                with suppress(TypeError):  # older BlockingConnectionPools close all or none
+                    pool.disconnect(inuse_connections=False)
             return True
 
     def get_address(self, host_id: int) -> str:
@@ -168,10 +179,6 @@ class Cluster:
             timeout: seconds for all of it; what is unfinished then has failed.
         """
         return self._transport.run(batch, timeout)
-
-    def try_get(self, key: bytes) -> bytes | object | None:
-        """Return the value of a key the short way: see `PollTransport.try_get`."""
-        return self._transport.try_get(self.router.get_host_for_key(key), key)
 
     def call_nodes(
         self, *args: Any, hosts: Iterable[int] | None = None, timeout: float | None = None
@@ -348,7 +355,8 @@ class Cluster:
         """Close idle connections; the cluster opens new ones as it needs them."""
         for node in list(self._known_nodes.values()):  # those removed meanwhile included
             node.close()
-        for pool in list(self._local_pools.values()):
+        for pool in [*self._local_pools.values(), *self._retired_pools]:
             pool.disconnect()
+        self._retired_pools.clear()
 
     close = disconnect_pools

@@ -17,6 +17,8 @@ import os
 import select
 import socket
 import ssl
+import struct
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -33,6 +35,8 @@ DEFAULT_SOCKET_TIMEOUT = 2.0
 DEFAULT_SOCKET_CONNECT_TIMEOUT = 1.0
 
 POLLIN, POLLOUT = 1, 4  # the values of poll(2) everywhere; select lacks them on some platforms
+
+_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # lacking on Windows
 
 # What `Connection.send` and `receive` raise when the socket takes or has nothing now.
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -106,31 +110,55 @@ def _socket_of(connection: Any) -> socket.socket:
     return cast(socket.socket, connection._sock)  # noqa: SLF001 (the one exception)
 
 
+def _can_wait(sock: socket.socket) -> bool:
+    """Return whether a read may wait in the kernel, which spares a poll() before it.
+
+    Not with TLS, and not with the sockets of gevent and its like, which wait otherwise.
+    """
+    return type(sock).__module__ == "socket" and _DONT_WAIT != 0 and sys.maxsize > 2**32
+
+
+def _set_receive_timeout(sock: socket.socket, seconds: float | None) -> None:
+    sock.settimeout(None)
+    if seconds is not None:
+        microseconds = max(1, round(seconds * 1_000_000))
+        timeval = struct.pack("ll", *divmod(microseconds, 1_000_000))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+
+
 class Connection:
-    """One set-up connection, made non-blocking. It has one owner at a time.
+    """One set-up connection. It has one owner at a time.
 
     Attributes:
         node: the node it leads to.
         reader: the parser of its replies; empty whenever the connection is idle.
         fd: its descriptor; -1 once it is closed.
-        send: writes what the socket takes of some bytes and returns how many; raises
-            WOULD_BLOCK where that is none.
-        receive: reads up to a number of bytes; b"" is the end of the stream; raises
-            WOULD_BLOCK where none are here.
+        send: ``send(data, flags)`` writes what the socket takes of some bytes and returns
+            how many; raises WOULD_BLOCK where that is none.
+        receive: ``receive(size, flags)`` reads up to a number of bytes; b"" is the end of
+            the stream; raises WOULD_BLOCK where none are here.
+        flags: what makes `send` and `receive` return at once.
+        can_wait: without flags, `receive` waits in the kernel for up to `socket_timeout`
+            and then raises BlockingIOError.
         is_tls: decrypted bytes may wait in the connection where poll() does not see them.
         poll: waits up to a number of milliseconds for something to read; false for nothing.
     """
 
     __slots__ = (
-        "__weakref__", "_redis_connection", "fd", "is_tls", "node", "poll", "reader", "receive",
-        "send",
+        "__weakref__", "_redis_connection", "can_wait", "fd", "flags", "is_tls", "node",
+        "poll", "reader", "receive", "send",
     )  # fmt: skip
 
     def __init__(self, node: Node, redis_connection: Any) -> None:
         self.node = node
         self._redis_connection = redis_connection
         sock = _socket_of(redis_connection)
-        sock.settimeout(0)
+        self.can_wait = _can_wait(sock)
+        if self.can_wait:
+            _set_receive_timeout(sock, node.socket_timeout)
+        else:
+            sock.settimeout(0)
+        self.flags = _DONT_WAIT if self.can_wait else 0
         self.fd = sock.fileno()
         self.is_tls = isinstance(sock, ssl.SSLSocket)
         self.send = sock.send
@@ -155,6 +183,10 @@ class Node:
         info: where it is.
         options: POOL_OPTIONS: `socket_timeout` and `socket_connect_timeout` in seconds,
             `max_connections`, and every option of redis-py's connections.
+
+    Attributes:
+        idle: the connections that nobody uses.
+        is_plain: they can wait in the kernel, and say nothing that was not asked for.
     """
 
     def __init__(self, info: HostInfo, options: Mapping[str, Any] | None = None) -> None:
@@ -176,10 +208,10 @@ class Node:
         self.socket_timeout: float | None = self._kwargs["socket_timeout"]
         self.socket_connect_timeout: float | None = self._kwargs["socket_connect_timeout"]
         self.has_pushes = str(self._kwargs["protocol"]) == "3"
-        self.is_plain = not info.ssl and not self.has_pushes
+        self.is_plain = False  # until a connection has shown that it can wait
         timeout = self.socket_timeout
         self.patience = None if timeout is None else timeout * 1000  # as poll() takes it
-        self._idle: list[Connection] = []
+        self.idle: list[Connection] = []
         # Weak, so that a connection whose owner was interrupted is closed all the same.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._opening = threading.Lock()
@@ -199,7 +231,7 @@ class Node:
     def take(self) -> Connection | None:
         """Return an idle connection to be looked at before use, or None if there is none."""
         try:
-            return self._idle.pop()
+            return self.idle.pop()
         except IndexError:
             return None
 
@@ -209,15 +241,17 @@ class Node:
         Whatever can be read from an idle connection is the end of the stream or a reply
         that nobody asked for; either way no question may be sent on it.
         """
-        while (connection := self.take()) is not None:
-            if not connection.poll(0):
-                return connection
-            connection.close()
-        return None
+        idle = self.idle
+        try:
+            while (connection := idle.pop()).poll(0):
+                connection.close()
+        except IndexError:
+            return None
+        return connection
 
     def give_back(self, connection: Connection) -> None:
         """Make a connection idle: its last reply was read, and nobody else refers to it."""
-        self._idle.append(connection)
+        self.idle.append(connection)
 
     def open(self) -> Connection:
         """Return a new connection, set up by redis-py. Blocks up to `open_timeout`.
@@ -247,6 +281,7 @@ class Node:
                 error.args = (at_node(error, self.host_id, self.address),)
                 raise
             connection = Connection(self, redis_connection)
+            self.is_plain = connection.can_wait and not self.has_pushes
             self._all.add(connection)
         finally:
             with self._opening:
@@ -274,7 +309,7 @@ class Node:
 
     def _start_over(self) -> None:
         """In a forked child: the parent's connections are not ours to use."""
-        self._idle = []
+        self.idle = []
         connections, self._all = list(self._all), weakref.WeakSet()
         self._opening = threading.Lock()
         self._being_opened = 0

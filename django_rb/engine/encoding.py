@@ -5,7 +5,7 @@ https://redis.io/docs/latest/develop/reference/protocol-spec/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 from hiredis import pack_command
@@ -21,6 +21,41 @@ PIECE_SIZE = 65536
 
 # hiredis' own annotation knows tuples of one argument only.
 pack = cast(Callable[[Args], bytes], pack_command)
+
+
+# The three commands that a cache sends by the thousand are formatted here: that takes a
+# third of the time that hiredis takes. `python -m benchmarks` shows it.
+
+_HEADERS = [b"\r\n$%d\r\n" % size for size in range(512)]
+
+
+def encode_get(key: bytes) -> bytes:
+    """Return the bytes of ``GET key``."""
+    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
+
+
+def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
+    """Return the bytes of a command whose arguments are keys, such as ``MGET key key …``."""
+    pieces: list[bytes] = [b""] * (2 * len(keys))
+    try:
+        pieces[0::2] = map(_HEADERS.__getitem__, map(len, keys))
+    except IndexError:  # a key longer than any sensible one
+        return pack((name, *keys))
+    pieces[1::2] = keys
+    arguments = b"".join(pieces)
+    return b"*%d\r\n$%d\r\n%b%b\r\n" % (len(keys) + 1, len(name), name, arguments)
+
+
+def set_format(options: Args) -> bytes:
+    """Return a format for ``SET key value`` with some options.
+
+    Apply it to ``(len(key), key, len(value), value)``.
+    """
+    tail = b"".join(b"$%d\r\n%b\r\n" % (len(o), o) for o in map(encode_key, options))
+    return b"*%d\r\n$3\r\nSET\r\n$%%d\r\n%%b\r\n$%%d\r\n%%b\r\n%b" % (
+        len(options) + 3,
+        tail.replace(b"%", b"%%"),
+    )
 
 
 def is_large(args: Args) -> bool:

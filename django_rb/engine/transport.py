@@ -24,7 +24,7 @@ import redis
 from hiredis import HiredisError
 
 from .connections import POLLIN, POLLOUT, WOULD_BLOCK, Connection, Node, make_poller
-from .encoding import pack
+from .encoding import encode_get
 from .errors import NodeFailure, ProtocolError, at_node
 from .exchange import NO_REPLY, Batch, Exchange
 
@@ -77,34 +77,37 @@ class PollTransport:
             NodeTimeout: the node said nothing for `socket_timeout`.
         """
         node = self._nodes[host_id]
-        connection = node.take_usable() if node.is_plain else None
-        if connection is None:
+        if not node.is_plain:
             return NO_REPLY
-        command = pack((b"GET", key))
+        idle = node.idle
+        try:
+            connection = idle.pop()
+        except IndexError:
+            return NO_REPLY
+        if connection.poll(0):  # stale: see Node.take_usable
+            connection.close()
+            return NO_REPLY
+        command = encode_get(key)
         reader = connection.reader
         reply: Any = NO_REPLY
         try:
-            if connection.send(command) != len(command):
-                raise BlockingIOError
-            while reply is NO_REPLY:
-                if not connection.poll(node.patience):
-                    raise TimeoutError
-                data = connection.receive(READ_SIZE)
-                if not data:
-                    raise ConnectionResetError
-                reader.feed(data)
-                reply = reader.gets()
-            if reader.has_data():
-                raise BlockingIOError
-        except BaseException as error:
+            if connection.send(command, connection.flags) == len(command):
+                while reply is NO_REPLY and (data := connection.receive(READ_SIZE)):
+                    reader.feed(data)
+                    reply = reader.gets()
+        except BlockingIOError as error:  # the socket's own timeout is over
             connection.close()
-            if isinstance(error, TimeoutError):
-                failure = NodeFailure(host_id, node.address, _failed(node, error), (key,))
-                raise NodeTimeout(failure) from error
-            if isinstance(error, OSError | HiredisError):
-                return NO_REPLY
+            failed = _failed(node, TimeoutError())
+            raise NodeTimeout(NodeFailure(host_id, node.address, failed, (key,))) from error
+        except (OSError, HiredisError):
+            pass
+        except BaseException:
+            connection.close()
             raise
-        node.give_back(connection)
+        if reply is NO_REPLY or reader.has_data():
+            connection.close()
+            return NO_REPLY
+        idle.append(connection)
         return NO_REPLY if isinstance(reply, Exception) else reply
 
     def _run_alone(self, exchange: Exchange) -> None:
@@ -121,10 +124,8 @@ class PollTransport:
         try:
             exchange.begin(connection.reader, node.has_pushes)
             assert exchange.out is not None
-            if exchange.sent(connection.send(exchange.out)) is None:
-                if not connection.poll(node.patience):
-                    raise TimeoutError
-                data = connection.receive(READ_SIZE)
+            if exchange.sent(connection.send(exchange.out, connection.flags)) is None:
+                data = _wait_and_receive(connection)
                 is_done = bool(data) and exchange.feed(data)
         except WOULD_BLOCK:
             pass
@@ -139,6 +140,18 @@ class PollTransport:
             node.give_back(connection)
         else:
             _Round(self._nodes, FOREVER).go_on(exchange, connection)
+
+
+def _wait_and_receive(connection: Connection) -> bytes:
+    """Read what comes within `socket_timeout`, or raise TimeoutError."""
+    if not connection.can_wait:
+        if not connection.poll(connection.node.patience):
+            raise TimeoutError
+        return connection.receive(READ_SIZE, connection.flags)
+    try:
+        return connection.receive(READ_SIZE)
+    except BlockingIOError:
+        raise TimeoutError from None
 
 
 class NodeTimeout(Exception):
@@ -270,7 +283,7 @@ class _Round:
             return
         try:
             while True:
-                data = connection.receive(READ_SIZE)
+                data = connection.receive(READ_SIZE, connection.flags)
                 if not data:
                     raise ConnectionResetError("the node closed the connection")
                 if exchange.feed(data):
@@ -286,12 +299,12 @@ class _Round:
 
     def _send(self, line: _Line, *, is_reused: bool = False) -> bool:
         """Write until all is written or the socket takes no more; return whether it goes on."""
-        exchange, send = line.exchange, line.connection.send
+        exchange, send, flags = line.exchange, line.connection.send, line.connection.flags
         events = POLLIN
         out = exchange.out
         while out is not None:
             try:
-                size = send(out)
+                size = send(out, flags)
             except WOULD_BLOCK as error:
                 if not isinstance(error, ssl.SSLWantReadError):
                     events |= POLLOUT

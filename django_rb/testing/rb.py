@@ -1,9 +1,9 @@
 """rb's tools for tests, under rb's names, over `LocalNodes`.
 
-    from django_rb.testing.rb import make_test_cluster
+from django_rb.testing.rb import make_test_cluster
 
-    with make_test_cluster() as cluster:
-        cluster.get_routing_client().set("key", "value")
+with make_test_cluster() as cluster:
+    cluster.get_routing_client().set("key", "value")
 """
 
 from __future__ import annotations

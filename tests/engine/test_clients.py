@@ -10,6 +10,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def total(servers: Servers) -> Counter[str]:
 
 
 def on_each(value: Any) -> dict[int, Any]:
-    return {host_id: value for host_id in range(4)}
+    return dict.fromkeys(range(4), value)
 
 
 def by_owner(cluster: Cluster, keys: list[str] = KEYS) -> dict[int, list[str]]:
@@ -342,7 +343,7 @@ def test_an_error_names_its_node_and_lists_what_failed(
 ) -> None:
     client.rpush("list", 1)
     owner = cluster.get_host_for_key("list")
-    with pytest.raises(redis.ResponseError, match="not an integer|wrong kind") as caught:
+    with pytest.raises(redis.ResponseError, match=r"not an integer|wrong kind") as caught:
         client.incr("list")
     (failure,) = failures_of(caught.value)
     assert (failure.host_id, failure.keys) == (owner, ("list",))
@@ -470,7 +471,7 @@ def test_callbacks_are_called_in_the_order_of_the_commands(cluster: Cluster) -> 
     seen: list[str] = []
     with cluster.map() as client:
         for key in KEYS:
-            client.get(key).done(lambda _, key=key: seen.append(key))
+            client.get(key).done(partial(lambda key, _: seen.append(key), key))
     assert seen == KEYS
 
 
@@ -684,7 +685,7 @@ def test_no_connection_is_left_in_doubt(cluster: Cluster) -> None:
     with cluster.map() as client:
         promises = [client.get(key) for key in KEYS]
     assert [promise.value for promise in promises] == [(key * 1000).encode() for key in KEYS]
-    assert [len(node._idle) for node in cluster.nodes.values()] == [1, 1, 1, 1]
+    assert [len(node.idle) for node in cluster.nodes.values()] == [1, 1, 1, 1]
 
 
 def test_a_dead_node_fails_alone() -> None:
@@ -878,7 +879,7 @@ def test_an_error_of_one_node_rejects_the_fanout_and_the_others_ran(cluster: Clu
 def test_whatever_a_node_says_to_a_strange_command_is_told(
     args: tuple[str, ...], cluster: Cluster
 ) -> None:
-    with pytest.raises(redis.ResponseError, match="unknown command|wrong number"):
+    with pytest.raises(redis.ResponseError, match=r"unknown command|wrong number"):
         with cluster.all() as client:
             client.execute_command(*args)
 
@@ -889,6 +890,7 @@ def test_whatever_a_node_says_to_a_strange_command_is_told(
 def test_local_clients_have_pipelines_and_transactions(cluster: Cluster) -> None:
     client: Any = cluster.get_local_client_for_key("key")
     assert type(client) is redis.Redis
+    pipe: Any
     with client.pipeline() as pipe:
         pipe.watch("key")
         pipe.multi()
@@ -1003,7 +1005,9 @@ def test_an_error_in_a_script_is_its_callers(cluster: Cluster) -> None:
 
 
 @pytest.mark.usefixtures("no_scripts")
-def test_a_script_of_another_client_works(client: RoutingClient, cluster: Cluster) -> None:
+def test_a_script_of_another_client_works(
+    client: RoutingClient, cluster: Cluster, servers: Servers
+) -> None:
     script = cluster.get_local_client(0).register_script(SOURCE.replace("INCR", "DECR"))
     assert script(["key"], ["x"], client=client) == [b"key", b"x", -1]
     read_only = "return redis.call('GET', KEYS[1])"
@@ -1011,7 +1015,9 @@ def test_a_script_of_another_client_works(client: RoutingClient, cluster: Cluste
     assert client.evalsha(sha, 1, "key") == b"-1"
     with cluster.all() as fanned:
         fanned.script_flush()
+    servers.reset_counts()
     assert client.execute_command("EVALSHA_RO", sha.upper(), 1, "key") == b"-1"
+    assert total(servers) == Counter(evalsha_ro=1, eval_ro=1, get=1)
     with cluster.map() as mapped:
         loaded = mapped.script_load("return 5")
     assert client.evalsha(loaded.value, 1, "key") == 5

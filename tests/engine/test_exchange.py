@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import exceptions as redis_errors
 
-from django_rb.engine.encoding import PIECE_SIZE, Args, encode, pack
+from django_rb.engine.encoding import (
+    PIECE_SIZE,
+    Args,
+    encode,
+    encode_get,
+    encode_keys,
+    pack,
+    set_format,
+)
 from django_rb.engine.errors import ProtocolError
 from django_rb.engine.exchange import Buffer, Exchange, make_reader
 
@@ -164,6 +172,38 @@ def test_commands_arrive_as_hiredis_packs_them_however_the_socket_takes_them(
 ) -> None:
     packed = b"".join(pack(tuple(args)) for args in commands)
     assert sent_in_steps(encode(map(tuple, commands)), step) == packed
+
+
+@given(key=st.binary())
+def test_a_get_is_what_hiredis_packs(key: bytes) -> None:
+    assert encode_get(key) == pack((b"GET", key))
+
+
+@given(
+    keys=st.lists(st.binary(max_size=600), min_size=1), name=st.sampled_from([b"MGET", b"DEL"])
+)
+def test_a_command_of_keys_is_what_hiredis_packs(keys: list[bytes], name: bytes) -> None:
+    assert encode_keys(name, keys) == pack((name, *keys))
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 511, 512, 70_000])
+def test_keys_of_any_length_are_what_hiredis_packs(size: int) -> None:
+    keys = [b"short", b"x" * size, b"other"]
+    assert encode_keys(b"UNLINK", keys) == pack((b"UNLINK", *keys))
+
+
+@given(
+    key=st.binary(),
+    value=st.binary(),
+    options=st.lists(
+        st.one_of(st.integers(0), st.sampled_from([b"EX", b"PX", "NX", b"100%d"]))
+    ),
+)
+def test_a_set_is_what_hiredis_packs(
+    key: bytes, value: bytes, options: list[int | bytes | str]
+) -> None:
+    command = set_format(tuple(options)) % (len(key), key, len(value), value)
+    assert command == pack((b"SET", key, value, *options))
 
 
 @pytest.mark.parametrize("size", [PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1])

@@ -421,7 +421,7 @@ def test_a_single_command_survives_a_connection_reset_before_its_first_write() -
     with ResettingPeer() as peer:
         cluster = Cluster([peer.host])
         cluster.call_nodes("PING")
-        (idle,) = cluster.nodes[0]._idle
+        (idle,) = cluster.nodes[0].idle
         poll = idle.poll
 
         def look_then_lose(timeout: float | None = None, /) -> list[tuple[int, int]]:
@@ -454,7 +454,7 @@ def test_an_interrupted_batch_leaves_no_connection_in_doubt(
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert all(not node._idle for node in cluster.nodes.values())
+    assert all(not node.idle for node in cluster.nodes.values())
     found, failures = look_up(cluster, filled)
     assert failures == []
     assert found == {key: key for key in filled}
@@ -561,7 +561,7 @@ def test_a_forked_child_opens_connections_of_its_own(
     cluster: Cluster, filled: list[bytes]
 ) -> None:
     look_up(cluster, filled)
-    mine = {connection.fd for node in cluster.nodes.values() for connection in node._idle}
+    mine = {connection.fd for node in cluster.nodes.values() for connection in node.idle}
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -580,7 +580,7 @@ def test_a_forked_child_opens_connections_of_its_own(
     found, failures = look_up(cluster, filled)  # the parent's are as they were
     assert failures == []
     assert len(found) == 100
-    assert mine == {c.fd for node in cluster.nodes.values() for c in node._idle}
+    assert mine == {c.fd for node in cluster.nodes.values() for c in node.idle}
 
 
 @pytest.fixture

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
@@ -69,10 +71,16 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
     """Return what a process says up to the line that has `text` in it."""
     assert process.stdout is not None
     said = ""
-    for line in process.stdout:
-        said += line
-        if text in line:
-            return said
+    patience = threading.Timer(SECONDS, process.kill)
+    patience.start()
+    try:
+        for line in process.stdout:
+            said += line
+            if text in line:
+                return said
+    finally:
+        patience.cancel()
+        patience.join()
     raise AssertionError(f"It ended without {text!r}: {said}")
 
 
@@ -90,6 +98,11 @@ def is_alive(pid: int) -> bool:
 
 def wait_until_gone(*pids: int) -> None:
     wait_until(lambda: not any(map(is_alive, pids)), SECONDS)
+
+
+def pids_in(said: str) -> list[int]:
+    """Return the process ids in the table of `rb_nodes`."""
+    return [int(pid) for pid in re.findall(r"(?m)^\d+ +127\.0\.0\.1:\d+ +(\d+)$", said)]
 
 
 class Terminal:

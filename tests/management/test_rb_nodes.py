@@ -23,6 +23,7 @@ from .processes import (
     environment,
     is_alive,
     kill,
+    pids_in,
     read_until,
     start,
     wait_until_gone,
@@ -37,11 +38,6 @@ def document_of(said: str) -> tuple[dict[str, Any], str]:
     """Split what `rb_nodes --format json` says into its document and what follows."""
     document, end = json.JSONDecoder().raw_decode(said)
     return document, said[end:].lstrip()
-
-
-def pids_in(said: str) -> list[int]:
-    """The process ids in the table of nodes."""
-    return [int(pid) for pid in re.findall(r"(?m)^\d+ +127\.0\.0\.1:\d+ +(\d+)$", said)]
 
 
 @pytest.fixture
