@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import contextlib
 import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -39,6 +41,7 @@ OLDEST_PYTHONS = ("3.11",)
 NEWEST_PYTHONS = ("3.13", "3.14", "3.12")  # in the order of preference; Django 6 needs 3.12
 SIDE_BY_SIDE = 2
 STEP_SECONDS = 900
+GRACE_SECONDS = 30
 HANG_SECONDS = 300  # then pytest shows where each thread is
 NOT_COPIED = (".*", "__pycache__", "*.egg-info", "build", "dist", "db.sqlite3")
 VERSIONS = """
@@ -101,21 +104,26 @@ class Run:
         environment = dict(os.environ)
         if server is not None:
             environment["DJANGO_RB_SERVER"] = str(server)
-        try:
-            done = subprocess.run(
-                command,
-                cwd=cwd,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=self.log,
-                stderr=subprocess.STDOUT,
-                timeout=STEP_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise StepFailed(f"not done after {STEP_SECONDS} s: {_line(command)}") from None
-        if done.returncode:
-            raise StepFailed(f"status {done.returncode}: {_line(command)}")
+        with subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            try:
+                status = process.wait(STEP_SECONDS)
+            except subprocess.TimeoutExpired:
+                # As Ctrl-C: pytest says where it was, and ends what its tests have started.
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE_SECONDS)
+                process.kill()
+                said = f"not done after {STEP_SECONDS} s: {_line(command)}"
+                raise StepFailed(said) from None
+        if status:
+            raise StepFailed(f"status {status}: {_line(command)}")
 
     def suites(self, python: Path, cwd: Path, server: Path | None = None) -> None:
         """Run the test suite and Django's cache tests; note the versions and the results.

@@ -1,0 +1,88 @@
+"""What README.md and docs/ show is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.cache import caches
+from django.core.management import get_commands
+from django.test import override_settings
+
+from django_rb import conf
+from django_rb.engine import Cluster
+from django_rb.testing import LocalNodes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def names_in(block: str, **given: Any) -> dict[str, Any]:
+    names = dict(given)
+    exec(block, names)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("page", "number"), [("README.md", 0), ("docs/settings.md", 0), ("docs/settings.md", 1)]
+)
+def test_the_settings_shown_have_no_mistake(page: str, number: int) -> None:
+    shown = names_in(code_blocks(page, "python")[number])
+    for alias, config in shown.get("RB_CLUSTERS", {}).items():
+        assert list(conf.find_mistakes(alias, config)) == []
+        Cluster(config["HOSTS"])
+    if "CACHES" in shown:
+        with override_settings(CACHES=shown["CACHES"]):
+            caches["default"].check_settings()  # type: ignore[attr-defined]
+
+
+def test_the_engine_in_the_readme_runs(nodes: LocalNodes) -> None:
+    shown = names_in(code_blocks("README.md", "python")[1])
+    assert shown["total"] == 100
+    assert sum(shown["sizes"].value.values()) == 100
+    assert sorted(shown["sizes"].value) == [0, 1, 2, 3]
+
+
+def test_the_cache_page_runs(nodes: LocalNodes) -> None:
+    blocks = code_blocks("docs/cache.md", "python")
+    given = {"cache": caches["default"], "pages": {"a": 1}}
+    for block in blocks:
+        names_in("import redis\n" + block, **given)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_option_of_a_cache_is_described() -> None:
+    from django_rb.cache.backend import OPTIONS
+
+    text = (ROOT / "docs/settings.md").read_text()
+    djangos_own = {"CULL_FREQUENCY", "MAX_ENTRIES"}
+    assert [name for name in OPTIONS if f"`{name}`" not in text] == sorted(djangos_own)
+    assert [key for key in conf.KEYS if f"| `{key}` |" not in text] == []
+
+
+def test_every_command_is_described() -> None:
+    ours = {name for name, app in get_commands().items() if app == "django_rb"}
+    text = (ROOT / "docs/commands.md").read_text()
+    assert ours
+    assert [name for name in ours if f"`{name}`" not in text and name not in text] == []
+
+
+def test_the_version_in_the_changelog_is_the_packages() -> None:
+    from django_rb import __version__
+
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert "django_rb" in settings.INSTALLED_APPS
