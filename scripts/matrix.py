@@ -43,7 +43,17 @@ SIDE_BY_SIDE = 2
 STEP_SECONDS = 900
 GRACE_SECONDS = 30
 HANG_SECONDS = 300  # then pytest shows where each thread is
-NOT_COPIED = (".*", "__pycache__", "*.egg-info", "build", "dist", "db.sqlite3")
+NOT_COPIED = (
+    ".git",
+    ".*env*",
+    ".*_cache",
+    ".hypothesis",
+    "__pycache__",
+    "*.egg-info",
+    "build",
+    "dist",
+    "db.sqlite3",
+)
 VERSIONS = """
 import platform, django, hiredis, redis
 from django_rb.testing import LocalNodes
