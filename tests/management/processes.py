@@ -121,6 +121,7 @@ class Terminal:
         modes[3] |= termios.NOFLSH  # or Ctrl-C takes away what is not on the screen yet
         termios.tcsetattr(slave, termios.TCSANOW, modes)
         self.said = ""
+        self._looked: tuple[str, ...] = ()
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", self._LAUNCHER, *command],
@@ -148,8 +149,19 @@ class Terminal:
         os.close(self._master)
 
     def type(self, text: str) -> None:
-        """Press keys; Ctrl-C is "\\x03"."""
+        """Press keys once the program waits for them; Ctrl-C is "\\x03"."""
+        wait_until(self._is_waiting, SECONDS)
         os.write(self._master, text.encode())
+
+    def _is_waiting(self) -> bool:
+        """Whether the program sleeps, and did nothing else since the last look."""
+        status = Path(f"/proc/{self.process.pid}/stat")
+        if not status.exists():  # not on Linux: a person would not wait either
+            return True
+        fields = status.read_text().rpartition(")")[2].split()
+        state, cpu_time, switches = fields[0], fields[11:13], _switches(self.process.pid)
+        before, self._looked = self._looked, (state, *cpu_time, switches)
+        return state == "S" and before == self._looked
 
     def read_until(self, text: str) -> str:
         """Wait until the screen shows `text`; return all it has shown."""
@@ -173,6 +185,12 @@ class Terminal:
             data = b""
         self.said += data.decode().replace("\r\n", "\n")
         return bool(data)
+
+
+def _switches(pid: int) -> str:
+    """Return how often a process was put on and taken off a CPU."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return " ".join(re.findall(r"ctxt_switches:\s+(\d+)", status))
 
 
 def kill(process: subprocess.Popen[str]) -> None:

@@ -196,8 +196,8 @@ class TestSeveralClusters:
         config = {"one": {"HOSTS": [hosts[0], hosts[2]]}, "two": {"HOSTS": [hosts[1]]}}
         with override_settings(RB_CLUSTERS=config):
             started = monotonic()
-            _, error = flush_and_fail("--no-input", "--timeout", "1")
-            assert monotonic() - started < 1.9
+            _, error = flush_and_fail("--no-input", "--timeout", "2")
+            assert monotonic() - started < 3.8
         assert error.startswith("2 of 3 databases could not be flushed:\none 0: ")
         assert "\ntwo 0: " in error
 
