@@ -195,9 +195,25 @@ def test_removed_hosts_keep_no_connection_after_close(nodes: LocalNodes) -> None
     taken = node.take()
     assert taken is not None
     cluster.remove_host(2)
+    cluster.add_host(2, **nodes.hosts[2])
     node.give_back(taken)  # as a batch does that was under way
     cluster.close()
     assert taken.fd < 0
+
+
+def test_removing_a_host_harms_no_local_client_in_the_middle_of_something(
+    nodes: LocalNodes,
+) -> None:
+    cluster = Cluster(nodes.hosts, router_cls=SlotRouter)
+    local: Any = cluster.get_local_client(2)
+    assert local.ping()
+    with local.client() as one:
+        one.client_setname("mine")
+        cluster.remove_host(2)
+        assert one.client_getname() == b"mine"  # it is still the same connection
+    cluster.add_host(2, **nodes.hosts[2])
+    assert cluster.get_pool_for_host(2) is not local.connection_pool
+    cluster.close()
 
 
 def test_a_cluster_that_nobody_uses_is_collected(nodes: LocalNodes) -> None:
@@ -206,6 +222,7 @@ def test_a_cluster_that_nobody_uses_is_collected(nodes: LocalNodes) -> None:
     client.get("key")
     with cluster.map() as mapped:
         promise = mapped.get("key")
+    cluster.close()
     gone = weakref.ref(cluster)
     del cluster, client, mapped
     gc.collect()
