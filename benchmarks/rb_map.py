@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 VENV = ROOT / ".venvs" / "rb-1.11"
 REQUIREMENTS = ["rb==1.11.0", "redis==4.6.0", "hiredis==3.2.0"]
 OURS, THEIRS = "django-rb", "rb"
-CALLS = 5  # map() blocks per round
+CALLS = 20  # map() blocks per round
 
 
 def main() -> None:

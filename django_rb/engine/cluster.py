@@ -83,7 +83,9 @@ class Cluster:
         self._transport = PollTransport(self._known_nodes)
         self.try_get = self._transport.try_get
         self._local_pools: dict[int, redis.ConnectionPool] = {}
-        self._retired_pools: list[redis.ConnectionPool] = []  # some are still in use
+        # Of hosts that were removed: a batch or a client that began before may use them.
+        self._retired_nodes: list[Node] = []
+        self._retired_pools: list[redis.ConnectionPool] = []
         self.scripts: dict[bytes, bytes] = {}
 
     def __repr__(self) -> str:
@@ -119,9 +121,7 @@ class Cluster:
             info = parse_host(host_id, options, self._host_defaults)
             node = Node(info, self._pool_options)
             hosts, nodes = self.hosts, self.nodes
-            pool = self._local_pools.pop(host_id, None)  # made while the host was removed
-            if pool is not None:
-                self._retired_pools.append(pool)
+            self._retire_pool(host_id)  # a thread may have made it after the removal
             # In this order: whoever learns of the host from the router finds its node.
             self._known_nodes[host_id] = node
             self.nodes = {**nodes, host_id: node}
@@ -148,15 +148,24 @@ class Cluster:
             except BadHostSetup:
                 self.hosts = hosts
                 raise
-            node = self.nodes[host_id]
+            self._retired_nodes.append(self.nodes[host_id])
             self.nodes = {other: node for other, node in self.nodes.items() if other != host_id}
-            node.close()
-            pool = self._local_pools.pop(host_id, None)
-            if pool is not None:
-                self._retired_pools.append(pool)
-                with suppress(TypeError):  # older BlockingConnectionPools close all or none
-                    pool.disconnect(inuse_connections=False)
+            self._retire_pool(host_id)
+            self._close_retired()
             return True
+
+    def _retire_pool(self, host_id: int) -> None:
+        pool = self._local_pools.pop(host_id, None)
+        if pool is not None:
+            self._retired_pools.append(pool)
+
+    def _close_retired(self) -> None:
+        """Close the idle connections of hosts that were removed, lately or long ago."""
+        for node in self._retired_nodes:
+            node.close()
+        for pool in self._retired_pools:
+            with suppress(TypeError):  # older BlockingConnectionPools close all or none
+                pool.disconnect(inuse_connections=False)
 
     def get_address(self, host_id: int) -> str:
         """Return where a node is, in words that hold no secret."""
@@ -353,10 +362,9 @@ class Cluster:
 
     def disconnect_pools(self) -> None:
         """Close idle connections; the cluster opens new ones as it needs them."""
-        for node in list(self._known_nodes.values()):  # those removed meanwhile included
+        for node in (*self.nodes.values(), *self._retired_nodes):
             node.close()
-        for pool in [*self._local_pools.values(), *self._retired_pools]:
+        for pool in (*self._local_pools.values(), *self._retired_pools):
             pool.disconnect()
-        self._retired_pools.clear()
 
     close = disconnect_pools

@@ -130,7 +130,6 @@ class Connection:
     """One set-up connection. It has one owner at a time.
 
     Attributes:
-        node: the node it leads to.
         reader: the parser of its replies; empty whenever the connection is idle.
         fd: its descriptor; -1 once it is closed.
         send: ``send(data, flags)`` writes what the socket takes of some bytes and returns
@@ -145,17 +144,16 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "_redis_connection", "can_wait", "fd", "flags", "is_tls", "node",
-        "poll", "reader", "receive", "send",
+        "__weakref__", "_redis_connection", "can_wait", "fd", "flags", "is_tls", "poll",
+        "reader", "receive", "send",
     )  # fmt: skip
 
-    def __init__(self, node: Node, redis_connection: Any) -> None:
-        self.node = node
+    def __init__(self, redis_connection: Any, socket_timeout: float | None) -> None:
         self._redis_connection = redis_connection
         sock = _socket_of(redis_connection)
         self.can_wait = _can_wait(sock)
         if self.can_wait:
-            _set_receive_timeout(sock, node.socket_timeout)
+            _set_receive_timeout(sock, socket_timeout)
         else:
             sock.settimeout(0)
         self.flags = _DONT_WAIT if self.can_wait else 0
@@ -172,7 +170,6 @@ class Connection:
         """Close the connection. Does nothing the second time."""
         if self.fd >= 0:
             self.fd = -1
-            self.node.forget(self)
             self._redis_connection.disconnect()
 
 
@@ -262,7 +259,7 @@ class Node:
         with self._opening:
             if (
                 self.max_connections is not None
-                and len(self._all) + self._being_opened >= self.max_connections
+                and self._count() + self._being_opened >= self.max_connections
             ):
                 raise redis.exceptions.MaxConnectionsError(
                     at_node(
@@ -280,7 +277,7 @@ class Node:
             except redis.RedisError as error:
                 error.args = (at_node(error, self.host_id, self.address),)
                 raise
-            connection = Connection(self, redis_connection)
+            connection = Connection(redis_connection, self.socket_timeout)
             self.is_plain = connection.can_wait and not self.has_pushes
             self._all.add(connection)
         finally:
@@ -288,14 +285,13 @@ class Node:
                 self._being_opened -= 1
         return connection
 
-    def forget(self, connection: Connection) -> None:
-        """Count a closed connection no more."""
-        self._all.discard(connection)
-
     def close(self) -> None:
         """Close every idle connection. Those in use are closed by who uses them."""
         while (connection := self.take()) is not None:
             connection.close()
+
+    def _count(self) -> int:
+        return sum(connection.fd >= 0 for connection in list(self._all))
 
     def make_pool(
         self, pool_cls: type[redis.ConnectionPool] = redis.ConnectionPool

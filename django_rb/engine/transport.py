@@ -125,7 +125,7 @@ class PollTransport:
             exchange.begin(connection.reader, node.has_pushes)
             assert exchange.out is not None
             if exchange.sent(connection.send(exchange.out, connection.flags)) is None:
-                data = _wait_and_receive(connection)
+                data = _wait_and_receive(connection, node.patience)
                 is_done = bool(data) and exchange.feed(data)
         except WOULD_BLOCK:
             pass
@@ -142,10 +142,10 @@ class PollTransport:
             _Round(self._nodes, FOREVER).go_on(exchange, connection)
 
 
-def _wait_and_receive(connection: Connection) -> bytes:
+def _wait_and_receive(connection: Connection, patience: float | None) -> bytes:
     """Read what comes within `socket_timeout`, or raise TimeoutError."""
     if not connection.can_wait:
-        if not connection.poll(connection.node.patience):
+        if not connection.poll(patience):
             raise TimeoutError
         return connection.receive(READ_SIZE, connection.flags)
     try:
@@ -165,12 +165,13 @@ class NodeTimeout(Exception):
 class _Line:
     """An exchange on the connection that it has until it ends."""
 
-    __slots__ = ("connection", "events", "exchange", "expires", "patience")
+    __slots__ = ("connection", "events", "exchange", "expires", "node", "patience")
 
-    def __init__(self, exchange: Exchange, connection: Connection) -> None:
+    def __init__(self, exchange: Exchange, connection: Connection, node: Node) -> None:
         self.exchange = exchange
         self.connection = connection
-        timeout = connection.node.socket_timeout
+        self.node = node
+        timeout = node.socket_timeout
         self.patience = FOREVER if timeout is None else timeout
         self.expires = FOREVER
         self.events = POLLIN  # what is watched for
@@ -209,7 +210,9 @@ class _Round:
 
     def go_on(self, exchange: Exchange, connection: Connection) -> None:
         """Finish an exchange that was begun on a connection."""
-        line = self._lines[connection.fd] = _Line(exchange, connection)
+        line = self._lines[connection.fd] = _Line(
+            exchange, connection, self._nodes[exchange.host_id]
+        )
         try:
             self._poller.register(connection.fd, POLLIN)
             self._serve(line, POLLIN)
@@ -231,18 +234,18 @@ class _Round:
             if connection is None:
                 missing.append((exchange, node))
             else:
-                lines[connection.fd] = _Line(exchange, connection)
+                lines[connection.fd] = _Line(exchange, connection, node)
                 poller.register(connection.fd, POLLIN)
         for fd, _ in poller.poll(0) if lines else ():
             stale = lines.pop(fd)
             poller.unregister(fd)
             stale.connection.close()
-            node = stale.connection.node
+            node = stale.node
             connection = node.take_usable()
             if connection is None:
                 missing.append((stale.exchange, node))
             else:
-                lines[connection.fd] = _Line(stale.exchange, connection)
+                lines[connection.fd] = _Line(stale.exchange, connection, node)
                 poller.register(connection.fd, POLLIN)
         return missing
 
@@ -250,7 +253,7 @@ class _Round:
         """Send what goes out without waiting."""
         exchange, connection = line.exchange, line.connection
         exchange.error, exchange.stale = None, False
-        exchange.begin(connection.reader, connection.node.has_pushes)
+        exchange.begin(connection.reader, line.node.has_pushes)
         self._send(line, is_reused=is_reused)
 
     def _loop(self) -> None:
@@ -288,7 +291,7 @@ class _Round:
                     raise ConnectionResetError("the node closed the connection")
                 if exchange.feed(data):
                     self._drop(line)
-                    connection.node.give_back(connection)
+                    line.node.give_back(connection)
                     return
                 if not connection.is_tls:  # TLS may hold more, which poll() does not see
                     return
@@ -321,7 +324,7 @@ class _Round:
     def _fail(self, line: _Line, error: Exception, *, stale: bool = False) -> None:
         self._drop(line)
         line.connection.close()
-        line.exchange.fail(_failed(line.connection.node, error), stale=stale)
+        line.exchange.fail(_failed(line.node, error), stale=stale)
 
     def _drop(self, line: _Line) -> None:
         # First forgotten, then given away: it never has two owners.
@@ -336,7 +339,8 @@ class _Round:
                 continue
             if isinstance(opened, Exception):
                 raise opened  # no failure of the node's
-            line = self._lines[opened.fd] = _Line(exchange, opened)
+            node = self._nodes[exchange.host_id]
+            line = self._lines[opened.fd] = _Line(exchange, opened, node)
             line.expires = now + line.patience
             self._poller.register(opened.fd, POLLIN)
             self._start(line, is_reused=False)

@@ -210,7 +210,7 @@ def test_removing_a_host_harms_no_local_client_in_the_middle_of_something(
     with local.client() as one:
         one.client_setname("mine")
         cluster.remove_host(2)
-        assert one.client_getname() == b"mine"  # it is still the same connection
+        assert one.client_getname() == "mine"  # it is still the same connection
     cluster.add_host(2, **nodes.hosts[2])
     assert cluster.get_pool_for_host(2) is not local.connection_pool
     cluster.close()

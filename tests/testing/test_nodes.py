@@ -246,7 +246,9 @@ class TestOptions:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        with pytest.raises(NodesError, match=r"(?s)Node [01] ended with status 1.*no-such-option"):
+        with pytest.raises(
+            NodesError, match=r"(?s)Node [01] ended with status 1.*no-such-option"
+        ):
             LocalNodes(2, options={"no-such-option": "1"}).start()
         assert list(tmp_path.iterdir()) == []
 
