@@ -34,7 +34,7 @@ from .commands import SIMPLE, SPLITTABLE, Split, keys_of, name_of, patterns_of, 
 from .encoding import Arg, Args
 from .errors import NodeFailure, UnroutableCommand, attach, first_error
 from .hashing import encode_key, hash_tag
-from .promise import Promise, Unhandled
+from .promise import Promise, Unhandled, resolve_each
 from .routers import BaseRouter, SlotRouter
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ Route: TypeAlias = tuple[Sequence[int], Sequence[Args], Combine | None]
 
 # What is left of redis-py's options once a reply is there, and means nothing to callbacks.
 _SPENT = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
+
+_UNCONVERTED = frozenset({bytes, type(None)})
 
 _setting_callbacks = threading.Lock()
 
@@ -432,20 +434,24 @@ class MappingClient(_ManyNodesClient):
             and "GET" not in self.response_callbacks
         )
 
+    def get(self, name: Any) -> Promise[Any]:  # type: ignore[override]
+        """Return a promise for the value of a key; None where there is no such key."""
+        if self._gets_plainly and type(name) is str:
+            # What most calls of most batches are, without the detours of the rest.
+            owner = self._cluster.router.get_host_for_key(name.encode())
+            promise: Promise[Any] = Promise(self._unhandled)
+            self._owners.append(owner)
+            self._commands.append(("GET", name))
+            self._promises.append(promise)
+            return promise
+        return cast(Promise[Any], super().get(name))
+
     def execute_command(self, *args: Any, **options: Any) -> Promise[Any]:
         """Return a promise for the result of a command that is yet to be sent.
 
         Raises:
             UnroutableCommand: its keys live on several nodes, or it has none.
         """
-        if self._gets_plainly and len(args) == 2 and args[0] == "GET" and type(args[1]) is str:
-            # What most calls of most batches are, without the detours of the rest.
-            owner = self._cluster.router.get_host_for_key(args[1].encode())
-            promise: Promise[Any] = Promise(self._unhandled)
-            self._owners.append(owner)
-            self._commands.append(args)
-            self._promises.append(promise)
-            return promise
         if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
             return Promise.resolved(options[EMPTY_RESPONSE])
         return self._promise(self._route(args), args[0], options)
@@ -495,6 +501,9 @@ class MappingClient(_ManyNodesClient):
             max_concurrency=self._max_concurrency,
         )
         replies = cluster.run(batch, timeout)
+        if not details and _UNCONVERTED.issuperset(map(type, replies)):
+            raised += resolve_each(promises, replies)
+            return []
         following = iter(replies)
         is_failing = False
         for position, promise in enumerate(promises):

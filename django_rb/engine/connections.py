@@ -297,11 +297,10 @@ class Node:
         self, pool_cls: type[redis.ConnectionPool] = redis.ConnectionPool
     ) -> redis.ConnectionPool:
         """Return a pool of redis-py's own for this node, for clients that need one."""
-        return pool_cls(
-            connection_class=self.info.connection_class,
-            max_connections=self.max_connections,
-            **self._kwargs,
-        )
+        options = dict(self._kwargs)
+        if self.max_connections is not None:  # pools have defaults of their own
+            options["max_connections"] = self.max_connections
+        return pool_cls(connection_class=self.info.connection_class, **options)
 
     def _start_over(self) -> None:
         """In a forked child: the parent's connections are not ours to use."""

@@ -7,7 +7,7 @@ promise may be settled by anyone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 T = TypeVar("T")
@@ -30,14 +30,19 @@ class Promise(Generic[T]):
         reason: the error it was rejected with; None otherwise.
     """
 
-    # Clients make one for every command: an instance holds only what differs from these.
-    value: T = None  # type: ignore[assignment]
-    reason: BaseException | None = None
-    _state = PENDING
-    _callbacks: list[Callable[[Any], object]] | None = None
-    _errbacks: list[Callable[[Any], object]] | None = None
+    __slots__ = ("_callbacks", "_errbacks", "_state", "_unhandled", "reason", "value")
+
+    value: T
+    reason: BaseException | None
+    _callbacks: list[Callable[[Any], object]] | None
+    _errbacks: list[Callable[[Any], object]] | None
 
     def __init__(self, unhandled: Unhandled | None = None) -> None:
+        self.value = None  # type: ignore[assignment]
+        self.reason = None
+        self._state = PENDING
+        self._callbacks = None
+        self._errbacks = None
         # Where a rejection is noted that nobody handles; shared with derived promises.
         self._unhandled = unhandled
 
@@ -108,7 +113,8 @@ class Promise(Generic[T]):
             raise RuntimeError("The promise is no longer pending.")
         self._state = RESOLVED
         self.value = value
-        self._errbacks = None
+        if self._errbacks is not None:
+            self._errbacks = None
         callbacks = self._callbacks
         if callbacks is not None:
             self._callbacks = None
@@ -195,6 +201,25 @@ class Promise(Generic[T]):
         if self._state == REJECTED:
             return f"<{type(self).__name__} {self.reason!r} (rejected)>"
         return f"<{type(self).__name__} {self.value!r}>"
+
+
+def resolve_each(promises: Sequence[Promise[Any]], values: Sequence[Any]) -> list[Exception]:
+    """Resolve promises that a client made, with values that are no promises.
+
+    Returns what callbacks raised.
+    """
+    raised: list[Exception] = []
+    for promise, value in zip(promises, values, strict=True):
+        # Without callbacks, what resolve() does is not worth a call.
+        if promise._callbacks is None and promise._state == PENDING:  # noqa: SLF001
+            promise._state = RESOLVED  # noqa: SLF001
+            promise.value = value
+            continue
+        try:
+            promise.resolve(value)
+        except Exception as error:  # noqa: BLE001 (the others wait for their values)
+            raised.append(error)
+    return raised
 
 
 def _call_all(callbacks: list[Callable[[Any], object]], argument: Any) -> None:

@@ -589,6 +589,36 @@ def test_a_done_callback_that_raises_keeps_no_promise_pending(cluster: Cluster) 
     assert all(promise.is_resolved for promise in others)
 
 
+def test_gets_alone_have_callbacks_and_errors_like_everything_else(cluster: Cluster) -> None:
+    a, b, c, *_ = keys = on_one_node(cluster)
+    cluster.get_routing_client().set(c, "text")
+    cluster.get_routing_client().rpush("list", 1)
+    seen: list[object] = []
+
+    def fail(_: object) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError) as caught, cluster.map() as client:
+        first = client.get(a).done(fail)
+        handled = client.get(b).done(None, seen.append)
+        then = client.get(c).then(bytes.decode)
+        settled = client.get(c)
+        settled.resolve("by hand")
+        rest = [client.get(key) for key in keys[3:]]
+    assert [note for note in caught.value.__notes__ if "no longer pending" in note]
+    assert (first.value, handled.value, then.value) == (None, None, "text")
+    assert settled.value == "by hand"
+    assert all(promise.is_resolved for promise in rest)
+    assert seen == []
+    with (
+        pytest.raises(redis.ResponseError, match="WRONGTYPE") as wrong,
+        cluster.map() as client,
+    ):
+        bad, good = client.get("list"), client.get(c)
+    assert bad.reason is wrong.value
+    assert good.value == b"text"
+
+
 def test_callbacks_may_ask_for_more(cluster: Cluster, servers: Servers) -> None:
     with cluster.map() as client:
         for n in range(5):
