@@ -19,6 +19,8 @@ from typing import Any
 from .compressors import Compressor, get_compressor_by_code
 from .serializers import Serializer
 
+MISSING = object()  # None is a value
+
 _FRAME = 0xC1
 _AS_IS = ord("0")
 _PICKLE_MARK = b"\x80"  # the first byte of every pickle of protocol 2 or later
@@ -77,16 +79,13 @@ class Codec:
             return self._loads(self._unframed(data))
         return self._loads(data)
 
-    def decode_found(
-        self, names: Iterable[Any], values: Iterable[bytes | None]
-    ) -> dict[Any, Any]:
-        """Return ``{name: value}`` for those values that are not None. A hot loop."""
-        loads, decode, mark = self._loads, self.decode, _PICKLE_MARK
-        return {
-            name: loads(data) if data[:1] == mark else decode(data)
-            for name, data in zip(names, values, strict=True)
-            if data is not None
-        }
+    def decode_all(self, replies: Iterable[bytes | None]) -> list[Any]:
+        """Return the values of what is stored, MISSING for each None. A hot loop."""
+        loads, decode, mark, missing = self._loads, self.decode, _PICKLE_MARK, MISSING
+        return [
+            missing if data is None else loads(data) if data[:1] == mark else decode(data)
+            for data in replies
+        ]
 
     @staticmethod
     def _framed_if_ambiguous(data: bytes) -> bytes:

@@ -62,7 +62,7 @@ class Keys:
         if too_long or _has_unportable(joined):
             for key in made:
                 cache.validate_key(key)
-        return [key.encode() for key in made]
+        return list(map(str.encode, made))
 
     def pattern(self, pattern: str, version: int | None) -> bytes:
         """Return a glob pattern for SCAN that finds this cache's keys of one version.

@@ -28,7 +28,7 @@ from ..engine.encoding import Args
 from ..engine.errors import first_error
 from ..engine.exchange import NO_REPLY, Batch
 from ..engine.transport import NodeTimeout
-from .codec import Codec
+from .codec import MISSING, Codec
 from .keys import Keys
 
 T = TypeVar("T")
@@ -125,10 +125,11 @@ class Operations:
         if not keys:
             return {}
         made = self._keys.make_many(keys, version)
-        values, failures = yield from find(self.cluster, made)
+        values, failures = yield from find(self.cluster, made, self._codec.decode_all, MISSING)
         if failures:
             self._settle(failures)
-        return self._codec.decode_found(keys, values)
+        named = zip(keys, values, strict=True)
+        return {key: value for key, value in named if value is not MISSING}
 
     def set(
         self, key: object, value: Any, timeout: int | None, version: int | None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import sha1
 from itertools import chain, groupby, repeat
 from operator import call as operator_call
@@ -96,11 +97,20 @@ def _error_in(cluster: Cluster, exchange: Exchange) -> Exception | None:
     return None
 
 
-def find(cluster: Cluster, keys: Sequence[bytes]) -> Batch[Outcome[Iterator[bytes | None]]]:
+def find(
+    cluster: Cluster,
+    keys: Sequence[bytes],
+    decode: Callable[[list[bytes | None]], list[Any]] | None = None,
+    missing: object = None,
+) -> Batch[Outcome[Iterator[Any]]]:
     """Look keys up: one MGET per node that owns some of them.
 
-    Returns the values in the order of the keys, None for keys that do not exist or whose
-    node failed. Each value is given up once it was taken.
+    Args:
+        decode: makes values of what one node replied, None being a key that does not
+            exist; called while other nodes are still awaited.
+        missing: the value of keys whose node failed.
+
+    Returns the values in the order of the keys. Each is given up once it was taken.
     """
     owners = cluster.router.get_hosts_for_keys(keys)
     shares: dict[int, list[bytes]] = defaultdict(list)
@@ -109,9 +119,13 @@ def find(cluster: Cluster, keys: Sequence[bytes]) -> Batch[Outcome[Iterator[byte
     exchanges = [
         Exchange(owner, encode_keys(b"MGET", share)) for owner, share in shares.items()
     ]
+    if decode is not None:
+        on_done = partial(_decode_reply, decode)
+        for exchange in exchanges:
+            exchange.on_done = on_done
     yield exchanges
     failures: list[NodeFailure] = []
-    next_value: dict[int, Callable[..., bytes | None]] = {}
+    next_value: dict[int, Callable[..., Any]] = {}
     for exchange in exchanges:
         owner = exchange.host_id
         error = _error_in(cluster, exchange)
@@ -121,9 +135,17 @@ def find(cluster: Cluster, keys: Sequence[bytes]) -> Batch[Outcome[Iterator[byte
             next_value[owner] = values.pop
         else:
             failures.append(_failure(cluster, owner, error, shares[owner]))
-            next_value[owner] = lambda: None
+            next_value[owner] = lambda: missing
     # For each key its owner's pop(), called: a loop in C.
     return map(operator_call, map(next_value.__getitem__, owners)), failures
+
+
+def _decode_reply(
+    decode: Callable[[list[bytes | None]], list[Any]], exchange: Exchange
+) -> None:
+    (reply,) = exchange.replies
+    if type(reply) is list:  # and no error
+        exchange.replies[0] = decode(reply)
 
 
 def store(

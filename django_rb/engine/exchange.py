@@ -8,7 +8,7 @@ socket, so that a batch of any size is never held as a whole in its encoded form
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -45,8 +45,10 @@ class Exchange:
         stale: the connection was already closed before anything was written, so that
             the very same exchange can run again on another one.
         untouched: not one byte was sent yet.
+        on_done: called when all replies are in, while other nodes are still awaited.
     """
 
+    on_done: Callable[[Exchange], None] | None = None
     error: Exception | None = None
     stale = False
     untouched = True

@@ -215,8 +215,8 @@ class SlotRouter(BaseRouter):
         hashed: Sequence[bytes] = keys  # type: ignore[assignment]
         if tagged:
             hashed = [hash_tag(bytes(key)) for key in hashed]
-        owners = self._owners
-        hosts = [owners[crc32(key) & _MASK] for key in hashed]
+        owners, mask = self._owners, _MASK
+        hosts = [owners[crc32(key) & mask] for key in hashed]
         if _UNKNOWN in hosts:
             slots = [crc32(key) & _MASK for key in hashed]
             hosts = [self.get_host_for_slot(slot) for slot in slots]

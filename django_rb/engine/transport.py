@@ -138,6 +138,8 @@ class PollTransport:
             raise
         if is_done:
             node.give_back(connection)
+            if exchange.on_done is not None:
+                exchange.on_done(exchange)
         else:
             _Round(self._nodes, FOREVER).go_on(exchange, connection)
 
@@ -292,13 +294,16 @@ class _Round:
                 if exchange.feed(data):
                     self._drop(line)
                     line.node.give_back(connection)
-                    return
+                    break
                 if not connection.is_tls:  # TLS may hold more, which poll() does not see
                     return
         except WOULD_BLOCK:
             return
         except (OSError, ProtocolError) as error:
             self._fail(line, error)
+            return
+        if exchange.on_done is not None:
+            exchange.on_done(exchange)
 
     def _send(self, line: _Line, *, is_reused: bool = False) -> bool:
         """Write until all is written or the socket takes no more; return whether it goes on."""
