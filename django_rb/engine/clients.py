@@ -716,7 +716,7 @@ def _failures(
     for owner, args, reply in zip(owners, commands, replies, strict=True):
         if isinstance(reply, Exception):
             _, keys = failed.setdefault((owner, id(reply)), (reply, []))
-            with suppress(Exception):  # fanned out, it may be any command
+            with suppress(UnroutableCommand):  # fanned out, it may be any command
                 keys += keys_of(args)
     return [
         NodeFailure(owner, cluster.get_address(owner), error, tuple(keys))
