@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .engine import BadHostSetup, BaseRouter, Cluster
+from .engine.health import DEFAULT_HEALTH, check_health
 from .engine.hosts import check_pool_options, did_you_mean, masked, parse_hosts
 
 SETTING = "RB_CLUSTERS"
@@ -26,7 +27,7 @@ NOT_FOR_LOCAL_NODES = ("credential_provider", "password", "username", "weights")
 
 CREDENTIALS = ("username", "password", "credential_provider")
 
-KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS")
+KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS", "HEALTH")
 
 
 def get_aliases() -> list[str]:
@@ -124,6 +125,11 @@ def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
     except BadHostSetup as error:
         sound = False
         yield _mistake(alias, error.path, str(error))
+    try:
+        check_health(config.get("HEALTH", DEFAULT_HEALTH))
+    except BadHostSetup as error:
+        sound = False
+        yield _mistake(alias, error.path, str(error))
     options = config.get("ROUTER_OPTIONS")
     if options is not None and not isinstance(options, Mapping):
         sound = False
@@ -188,6 +194,7 @@ def _build(config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:
         pool_options=config.get("POOL_OPTIONS"),
         router_cls=router,
         router_options=config.get("ROUTER_OPTIONS"),
+        health=config.get("HEALTH", DEFAULT_HEALTH),
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from . import conf
-from .engine import Cluster
+from .engine import Cluster, HealthChange
+from .signals import node_health_changed
 
 
 class Clusters:
@@ -33,7 +36,9 @@ class Clusters:
         cluster = self._clusters.get(alias)
         if cluster is None:
             # Two threads may get here at once; one cluster wins, and nothing was connected.
-            cluster = self._clusters.setdefault(alias, conf.make_cluster(alias))
+            cluster = conf.make_cluster(alias)
+            cluster.on_health_change(partial(_send_health_change, alias))
+            cluster = self._clusters.setdefault(alias, cluster)
         return cluster
 
     def __iter__(self) -> Iterator[str]:
@@ -51,6 +56,11 @@ class Clusters:
         for cluster in made.values():
             cluster.is_retired = True
             cluster.close()
+
+
+def _send_health_change(alias: str, change: HealthChange) -> None:
+    details = {field.name: getattr(change, field.name) for field in fields(change)}
+    node_health_changed.send_robust(sender=Cluster, alias=alias, **details)
 
 
 clusters = Clusters()

@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import pytest
+import redis
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_rb import clusters, conf
 from django_rb.cache import RBCache
 from django_rb.engine import BaseRouter, ConsistentHashingRouter, PartitionRouter, SlotRouter
+from django_rb.engine.health import HealthOptions, check_health
 from django_rb.testing import LocalNodes
 
 SECRET = "hunter2"
@@ -79,6 +81,24 @@ def test_pool_options_reach_the_connections() -> None:
     assert (node.socket_timeout, node.max_connections) == (0.5, 3)
 
 
+@pytest.mark.parametrize(
+    ("health", "options"),
+    [
+        ({}, HealthOptions(3, 1.0, 30.0)),
+        ({"FAILURES": 1, "MAX_PAUSE": 5}, HealthOptions(1, 1.0, 5)),
+        ({"PAUSE": 60}, HealthOptions(3, 60, 60)),  # a longer bound than the default one
+        (None, HealthOptions(None, 0.0, 0.0)),
+    ],
+)
+def test_health_reaches_the_nodes(health: Any, options: HealthOptions) -> None:
+    assert check_health(health) == options
+    with override_settings(RB_CLUSTERS={"default": {"HOSTS": HOSTS, "HEALTH": health}}):
+        node = clusters["default"].nodes[0]
+    for _ in range(4):
+        node.failed(redis.ConnectionError("gone"))
+    assert node.health.is_down is (health is not None)
+
+
 SETTING = "settings.RB_CLUSTERS['default']"
 
 MISTAKES: list[tuple[Any, list[str]]] = [
@@ -89,7 +109,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": HOSTS, "ROUTR": 1}, [f"{SETTING}['ROUTR']: Unknown", "mean 'ROUTER'?"]),
     ({"HOSTS": HOSTS, "router": 1}, [f"{SETTING}['router']: Unknown", "mean 'ROUTER'?"]),
     ({"HOSTS": HOSTS, "OPTIONS": {}}, [f"{SETTING}['OPTIONS']: Unknown", "_OPTIONS'?"]),
-    ({"HOSTS": HOSTS, "zzz": SECRET}, [f"{SETTING}['zzz']: Unknown", "Known are: HOSTS"]),
+    ({"HOSTS": HOSTS, "zzz": SECRET}, [f"{SETTING}['zzz']: Unknown", "are: HEALTH, HOSTS"]),
     ({"HOSTS": HOSTS, 5: 1}, [f"{SETTING}[5]: Unknown key 5."]),
     ({"HOSTS": HOSTS, f"redis://:{SECRET}@h": 1}, [f"{SETTING}['redis://***@h']: Unknown"]),
     ({"HOST": HOSTS}, [f"{SETTING}['HOST']: Unknown key 'HOST'.", "mean 'HOSTS'?"]),
@@ -128,6 +148,26 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     (
         {"HOSTS": HOSTS, "POOL_OPTIONS": {"socket_timeout": 0}},
         [f"{SETTING}['POOL_OPTIONS']['socket_timeout']: 0 is not", "None waits without limit"],
+    ),
+    ({"HOSTS": HOSTS, "HEALTH": 3}, [f"{SETTING}['HEALTH']: 3 is not a dict", "'FAILURES': 3"]),
+    ({"HOSTS": HOSTS, "HEALTH": False}, [f"{SETTING}['HEALTH']: False is not", "None lets no"]),
+    (
+        {"HOSTS": HOSTS, "HEALTH": {"FAILS": 3}},
+        [f"{SETTING}['HEALTH']['FAILS']: Unknown key 'FAILS'.", "mean 'FAILURES'?"],
+    ),
+    (
+        {"HOSTS": HOSTS, "HEALTH": {"FAILURES": 0}},
+        [f"{SETTING}['HEALTH']['FAILURES']: 0 is not", "1 or more", "HEALTH = None"],
+    ),
+    ({"HOSTS": HOSTS, "HEALTH": {"FAILURES": True}}, ["['FAILURES']: True is not"]),
+    ({"HOSTS": HOSTS, "HEALTH": {"FAILURES": 2.5}}, ["['FAILURES']: 2.5 is not"]),
+    ({"HOSTS": HOSTS, "HEALTH": {"PAUSE": 0}}, ["['HEALTH']['PAUSE']: 0 is not a time in sec"]),
+    ({"HOSTS": HOSTS, "HEALTH": {"PAUSE": None}}, ["['HEALTH']['PAUSE']: None is not a time"]),
+    ({"HOSTS": HOSTS, "HEALTH": {"MAX_PAUSE": "9"}}, ["['MAX_PAUSE']: '9' is not a time"]),
+    ({"HOSTS": HOSTS, "HEALTH": {"MAX_PAUSE": float("nan")}}, ["['MAX_PAUSE']: nan is not a"]),
+    (
+        {"HOSTS": HOSTS, "HEALTH": {"PAUSE": 5, "MAX_PAUSE": 4}},
+        [f"{SETTING}['HEALTH']['MAX_PAUSE']: 4 s is shorter than PAUSE, which is 5 s"],
     ),
     ({"HOSTS": HOSTS, "ROUTER_OPTIONS": [1]}, [f"{SETTING}['ROUTER_OPTIONS']: [1] is not"]),
     ({"HOSTS": HOSTS, "ROUTER_OPTIONS": []}, [f"{SETTING}['ROUTER_OPTIONS']: [] is not"]),

@@ -25,8 +25,9 @@ from ..engine.batch import (
     store,
 )
 from ..engine.encoding import Args
-from ..engine.errors import first_error
+from ..engine.errors import COMPLAINTS, first_error
 from ..engine.exchange import NO_REPLY, Batch
+from ..engine.health import News
 from ..engine.transport import NodeTimeout
 from .codec import MISSING, Codec
 from .keys import Keys
@@ -85,6 +86,7 @@ class Operations:
         self._decode = codec.decode
         self._raises = raises
         self._deadline = deadline
+        self._news = News()
 
     def run(self, operation: Batch[T]) -> T:
         """Run one of the operations below in the calling thread."""
@@ -317,17 +319,19 @@ class Operations:
         return deleted
 
     def _settle(self, failures: Sequence[NodeFailure]) -> None:
-        """Raise what failed, or log it, as the cache is set to."""
+        """Raise what failed, or make do, as the cache is set to.
+
+        What is wrong with a node is in the log of `django_rb.health`; left for this one are
+        the errors that a command was answered with.
+        """
         if self._raises:
             raise first_error(failures)
         for failure in failures:
-            logger.warning(
-                "Cache miss on node %d (%s) for %d keys: %s",
-                failure.host_id,
-                failure.address,
-                len(failure.keys),
-                failure.error,
-            )
+            error = failure.error
+            if isinstance(error, ResponseError) and not isinstance(error, COMPLAINTS):
+                code = str(error).partition(" ")[0]
+                if self._news.is_news((failure.host_id, code)):
+                    logger.warning("Node %d refused a command: %s", failure.host_id, error)
 
 
 def milliseconds(timeout: float) -> int:

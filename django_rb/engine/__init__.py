@@ -11,11 +11,14 @@ from .commands import MalformedCommand, register_command
 from .connections import Node
 from .errors import (
     BadHostSetup,
+    NodeBusy,
+    NodeDown,
     NodeFailure,
     ProtocolError,
     UnroutableCommand,
     failures_of,
 )
+from .health import HealthChange, NodeHealth
 from .hosts import HostInfo
 from .promise import Promise
 from .routers import BaseRouter, ConsistentHashingRouter, PartitionRouter, SlotRouter
@@ -26,11 +29,15 @@ __all__ = [
     "Cluster",
     "ConsistentHashingRouter",
     "FanoutClient",
+    "HealthChange",
     "HostInfo",
     "MalformedCommand",
     "MappingClient",
     "Node",
+    "NodeBusy",
+    "NodeDown",
     "NodeFailure",
+    "NodeHealth",
     "PartitionRouter",
     "Promise",
     "ProtocolError",

@@ -24,6 +24,7 @@ from .encoding import (
     PIECE_SIZE,
     Arg,
     Args,
+    Buffer,
     encode,
     encode_keys,
     encode_large,
@@ -32,7 +33,7 @@ from .encoding import (
     set_format,
 )
 from .errors import NodeFailure, at_node
-from .exchange import Batch, Buffer, Exchange
+from .exchange import Batch, Exchange
 from .hashing import encode_key
 
 if TYPE_CHECKING:
@@ -73,10 +74,25 @@ def _exchange(host_id: int, pieces: Iterator[Buffer], count: int) -> Exchange:
     return Exchange(host_id, next(pieces), count, pieces)
 
 
+def _exchange_of(host_id: int, commands: Sequence[Args]) -> Exchange:
+    exchange = _exchange(host_id, encode(commands), len(commands))
+    exchange.commands = commands
+    return exchange
+
+
 def _exchange_of_one(host_id: int, args: Args) -> Exchange:
     if is_large(args):
-        return _exchange(host_id, encode_large(args), 1)
-    return Exchange(host_id, pack(args))
+        exchange = _exchange(host_id, encode_large(args), 1)
+    else:
+        exchange = Exchange(host_id, pack(args))
+    exchange.commands = (args,)
+    return exchange
+
+
+def _exchange_of_keys(host_id: int, name: bytes, keys: Sequence[bytes]) -> Exchange:
+    exchange = Exchange(host_id, encode_keys(name, keys))
+    exchange.commands = ((name, *keys[:1]),)  # enough to tell what it does
+    return exchange
 
 
 def _failure(
@@ -116,9 +132,7 @@ def find(
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(owners, keys, strict=True):
         shares[owner].append(key)
-    exchanges = [
-        Exchange(owner, encode_keys(b"MGET", share)) for owner, share in shares.items()
-    ]
+    exchanges = [_exchange_of_keys(owner, b"MGET", share) for owner, share in shares.items()]
     if decode is not None:
         on_done = partial(_decode_reply, decode)
         for exchange in exchanges:
@@ -216,7 +230,7 @@ def count(cluster: Cluster, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(cluster.router.get_hosts_for_keys(keys), keys, strict=True):
         shares[owner].append(key)
-    exchanges = [Exchange(owner, encode_keys(name, share)) for owner, share in shares.items()]
+    exchanges = [_exchange_of_keys(owner, name, share) for owner, share in shares.items()]
     yield exchanges
     replies, failures = _collect(cluster, exchanges, shares)
     return sum(replies.values()), failures
@@ -238,7 +252,7 @@ def pipeline(cluster: Cluster, key: bytes, *commands: Args) -> Batch[Outcome[lis
     Returns their replies; all are None where one of them failed.
     """
     host_id = cluster.router.get_host_for_key(key)
-    exchange = _exchange(host_id, encode(commands), len(commands))
+    exchange = _exchange_of(host_id, commands)
     yield (exchange,)
     error = _error_in(cluster, exchange)
     if error is None:
@@ -338,7 +352,7 @@ def _run_shares(
         counts: Sequence[int] = ()
         if merge:
             sent, counts = _merged(sent)
-        exchanges.append(_exchange(host_id, encode(sent), len(sent)))
+        exchanges.append(_exchange_of(host_id, sent))
         merged.append(counts)
     yield exchanges
     for exchange, counts in zip(exchanges, merged, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,6 +18,13 @@ from .encoding import Args
 from .errors import BadHostSetup, NodeFailure
 from .exchange import Batch
 from .hashing import Key
+from .health import (
+    DEFAULT_HEALTH,
+    HealthChange,
+    HealthChanges,
+    NodeHealth,
+    check_health,
+)
 from .hosts import HostInfo, check_pool_options, parse_host, parse_hosts
 from .promise import Promise
 from .routers import BaseRouter, PartitionRouter
@@ -43,6 +50,9 @@ class Cluster:
             process, and every option of redis-py's connections.
         router_cls: decides which node owns a key; rb's `PartitionRouter` by default.
         router_options: keyword arguments for it.
+        health: when a node counts as down: after how many FAILURES in a row it is left
+            alone, for how many seconds at first (PAUSE) and at most (MAX_PAUSE). None:
+            no node ever counts as down.
 
     Attributes:
         hosts: what is known of each node, by host id.
@@ -65,22 +75,25 @@ class Cluster:
         pool_options: Mapping[str, Any] | None = None,
         router_cls: type[BaseRouter] | None = None,
         router_options: Mapping[str, Any] | None = None,
+        health: Mapping[str, Any] | None = DEFAULT_HEALTH,
     ) -> None:
         self._pool_cls = pool_cls or redis.ConnectionPool
         self._pool_options = dict(check_pool_options(pool_options))
         self._router_cls = router_cls or PartitionRouter
         self._router_options = dict(router_options or {})
+        self._health_options = check_health(health)
+        self._health_changes = HealthChanges()
         self.is_retired = False
         self._changing_hosts = threading.Lock()
         self.hosts: dict[int, HostInfo] = parse_hosts(hosts, host_defaults)
         self._host_defaults = dict(host_defaults or {})
         self.nodes: dict[int, Node] = {
-            host_id: Node(info, self._pool_options) for host_id, info in self.hosts.items()
+            host_id: self._make_node(info) for host_id, info in self.hosts.items()
         }
         self.router = self._make_router()
         # A batch may be under way to a node that is being removed: here it is still known.
         self._known_nodes = dict(self.nodes)
-        self._transport = PollTransport(self._known_nodes)
+        self._transport = PollTransport(self._known_nodes, self._health_changes)
         self.try_get = self._transport.try_get
         self._local_pools: dict[int, redis.ConnectionPool] = {}
         # Of hosts that were removed: a batch or a client that began before may use them.
@@ -91,6 +104,9 @@ class Cluster:
     def __repr__(self) -> str:
         nodes = ", ".join(f"{info.host_id}: {info.address}" for info in self.hosts.values())
         return f"<Cluster {nodes}>"
+
+    def _make_node(self, info: HostInfo) -> Node:
+        return Node(info, self._pool_options, self._health_options, self._health_changes)
 
     def _make_router(self) -> BaseRouter:
         try:
@@ -119,7 +135,7 @@ class Cluster:
             if host_id in self.hosts:
                 raise TypeError(f"Two hosts share the same host id ({host_id!r})")
             info = parse_host(host_id, options, self._host_defaults)
-            node = Node(info, self._pool_options)
+            node = self._make_node(info)
             hosts, nodes = self.hosts, self.nodes
             self._retire_pool(host_id)  # a thread may have made it after the removal
             # In this order: whoever learns of the host from the router finds its node.
@@ -166,6 +182,23 @@ class Cluster:
         for pool in self._retired_pools:
             with suppress(TypeError):  # older BlockingConnectionPools close all or none
                 pool.disconnect(inuse_connections=False)
+
+    # Health.
+
+    def health(self) -> dict[int, NodeHealth]:
+        """Return what this process knows of each node, by host id. Nothing is asked.
+
+        cluster.health()[1].state              # "up", "failing" or "down"
+        """
+        return {host_id: node.health.get() for host_id, node in self.nodes.items()}
+
+    def on_health_change(self, callback: Callable[[HealthChange], object]) -> None:
+        """Let `callback(change)` be called whenever a node's state changes.
+
+        It is called at the end of the call that saw the change, by its thread. What it
+        raises is logged.
+        """
+        self._health_changes.add_callback(callback)
 
     def get_address(self, host_id: int) -> str:
         """Return where a node is, in words that hold no secret."""

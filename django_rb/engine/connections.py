@@ -22,13 +22,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol, cast
 
 import redis
 from hiredis import Reader
 
-from .errors import at_node
+from .errors import COMPLAINTS, NOT_READY, OUTDATED, at_node, reply_error
 from .exchange import make_reader
+from .health import DEFAULT_HEALTH, Health, HealthChanges, HealthOptions, check_health
 from .hosts import HostInfo
 
 DEFAULT_SOCKET_TIMEOUT = 2.0
@@ -130,6 +132,7 @@ class Connection:
     """One set-up connection. It has one owner at a time.
 
     Attributes:
+        complaints: error replies that tell of the node, and not of a command.
         reader: the parser of its replies; empty whenever the connection is idle.
         fd: its descriptor; -1 once it is closed.
         send: ``send(data, flags)`` writes what the socket takes of some bytes and returns
@@ -144,8 +147,8 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__", "_redis_connection", "can_wait", "fd", "flags", "is_tls", "poll",
-        "reader", "receive", "send",
+        "__weakref__", "_redis_connection", "can_wait", "complaints", "fd", "flags", "is_tls",
+        "poll", "reader", "receive", "send",
     )  # fmt: skip
 
     def __init__(self, redis_connection: Any, socket_timeout: float | None) -> None:
@@ -161,7 +164,8 @@ class Connection:
         self.is_tls = isinstance(sock, ssl.SSLSocket)
         self.send = sock.send
         self.receive = sock.recv
-        self.reader: Reader = make_reader()
+        self.complaints: list[Exception] = []
+        self.reader: Reader = make_reader(partial(_to_error, self.complaints))
         poller = make_poller()
         poller.register(self.fd, POLLIN)
         self.poll = poller.poll
@@ -173,6 +177,17 @@ class Connection:
             self._redis_connection.disconnect()
 
 
+def _to_error(complaints: list[Exception], text: str) -> Exception:
+    error = reply_error(text)
+    if isinstance(error, COMPLAINTS):
+        complaints.append(error)
+    return error
+
+
+class PoolIsFull(redis.exceptions.MaxConnectionsError):
+    """All connections that POOL_OPTIONS["max_connections"] allows for are in use."""
+
+
 class Node:
     """One node of a cluster and its pool of connections.
 
@@ -180,13 +195,23 @@ class Node:
         info: where it is.
         options: POOL_OPTIONS: `socket_timeout` and `socket_connect_timeout` in seconds,
             `max_connections`, and every option of redis-py's connections.
+        health_options: when it counts as down.
+        changes: where changes of its health are put down.
 
     Attributes:
         idle: the connections that nobody uses.
-        is_plain: they can wait in the kernel, and say nothing that was not asked for.
+        health: when it may be asked. Where that is well, it need not be looked at.
+        is_plain: the node is well, and its connections can wait in the kernel and say
+            nothing that was not asked for.
     """
 
-    def __init__(self, info: HostInfo, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        info: HostInfo,
+        options: Mapping[str, Any] | None = None,
+        health_options: HealthOptions | None = None,
+        changes: HealthChanges | None = None,
+    ) -> None:
         self.info = info
         self.host_id = info.host_id
         self.address = info.address
@@ -206,6 +231,14 @@ class Node:
         self.socket_connect_timeout: float | None = self._kwargs["socket_connect_timeout"]
         self.has_pushes = str(self._kwargs["protocol"]) == "3"
         self.is_plain = False  # until a connection has shown that it can wait
+        self._can_wait = False
+        self.health = Health(
+            info.host_id,
+            info.address,
+            health_options or check_health(DEFAULT_HEALTH),
+            self.open_timeout,
+            changes or HealthChanges(),
+        )
         timeout = self.socket_timeout
         self.patience = None if timeout is None else timeout * 1000  # as poll() takes it
         self.idle: list[Connection] = []
@@ -248,12 +281,45 @@ class Node:
 
     def give_back(self, connection: Connection) -> None:
         """Make a connection idle: its last reply was read, and nobody else refers to it."""
+        if connection.complaints or not self.health.is_well:
+            self._answered(connection)
+        if connection.fd >= 0:
+            self.idle.append(connection)
+
+    def _answered(self, connection: Connection) -> None:
+        """Draw conclusions from what was said, or from anything having been said."""
+        complaints = connection.complaints.copy()
+        connection.complaints.clear()
+        for error in complaints:
+            self.health.complained(error)
+        self.health.answered(
+            is_ready=not any(isinstance(error, NOT_READY) for error in complaints)
+        )
+        self._set_plain()
+        if any(isinstance(error, OUTDATED) for error in complaints):
+            # A new connection may lead elsewhere, as after a failover, or log in anew.
+            connection.close()
+            self.close()
+
+    def failed(self, error: Exception) -> None:
+        """Take note of a connection that failed."""
+        self.health.failed(error)
+        self.is_plain = False
+        if self.health.is_down:  # what is idle may be dead as well, and not know it
+            self.close()
+
+    def keep(self, connection: Connection) -> None:
+        """Make a connection idle that was opened and not used."""
         self.idle.append(connection)
+
+    def _set_plain(self) -> None:
+        self.is_plain = self._can_wait and not self.has_pushes and self.health.is_well
 
     def open(self) -> Connection:
         """Return a new connection, set up by redis-py. Blocks up to `open_timeout`.
 
         Raises:
+            PoolIsFull: there are `max_connections`.
             redis.ConnectionError, redis.TimeoutError: naming the node.
         """
         with self._opening:
@@ -261,7 +327,7 @@ class Node:
                 self.max_connections is not None
                 and self._count() + self._being_opened >= self.max_connections
             ):
-                raise redis.exceptions.MaxConnectionsError(
+                raise PoolIsFull(
                     at_node(
                         f"All {self.max_connections} connections are in use; raise "
                         "POOL_OPTIONS['max_connections']",
@@ -271,19 +337,24 @@ class Node:
                 )
             self._being_opened += 1
         try:
-            redis_connection = self.info.connection_class(**self._kwargs)
             try:
-                redis_connection.connect()  # type: ignore[no-untyped-call]
+                connection = Connection(self._connect(), self.socket_timeout)
             except redis.RedisError as error:
                 error.args = (at_node(error, self.host_id, self.address),)
+                _drop_frames(error)
                 raise
-            connection = Connection(redis_connection, self.socket_timeout)
-            self.is_plain = connection.can_wait and not self.has_pushes
+            self._can_wait = connection.can_wait
+            self._set_plain()
             self._all.add(connection)
         finally:
             with self._opening:
                 self._being_opened -= 1
         return connection
+
+    def _connect(self) -> Any:
+        redis_connection = self.info.connection_class(**self._kwargs)
+        redis_connection.connect()  # type: ignore[no-untyped-call]
+        return redis_connection
 
     def close(self) -> None:
         """Close every idle connection. Those in use are closed by who uses them."""
@@ -308,8 +379,19 @@ class Node:
         connections, self._all = list(self._all), weakref.WeakSet()
         self._opening = threading.Lock()
         self._being_opened = 0
+        self.health.start_over()
         for connection in connections:
             connection.close()  # only the descriptor: redis-py knows that it was forked
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """Forget the frames of redis-py that an error came through.
+
+    They have the password among their locals, which error reports show.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 _nodes: weakref.WeakSet[Node] = weakref.WeakSet()

@@ -10,8 +10,9 @@ from typing import cast
 
 from hiredis import pack_command
 
-from .exchange import Buffer
 from .hashing import encode_key
+
+Buffer = bytes | bytearray | memoryview
 
 Arg = bytes | str | int | float
 Args = tuple[Arg, ...]

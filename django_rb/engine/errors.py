@@ -34,6 +34,14 @@ class ProtocolError(redis_errors.InvalidResponse, redis_errors.ConnectionError):
     """What a node sent is not RESP, or not an answer to what it was asked."""
 
 
+class NodeDown(redis_errors.ConnectionError):
+    """A node that failed several times in a row is left alone for a while; nothing was sent."""
+
+
+class NodeBusy(redis_errors.ResponseError):
+    """A script or function keeps a node busy (``BUSY``); it answers nothing else meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeFailure:
     """What one node could not do in one batch.
@@ -77,6 +85,7 @@ def at_node(text: object, host_id: int, address: str) -> str:
 # The first word of an error reply, and the class redis-py's users know for it.
 # https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
 _REPLY_CLASSES: dict[str, type[redis_errors.RedisError]] = {
+    "BUSY": NodeBusy,
     "EXECABORT": redis_errors.ExecAbortError,
     "LOADING": redis_errors.BusyLoadingError,
     "MASTERDOWN": redis_errors.MasterDownError,
@@ -100,3 +109,13 @@ def reply_error(text: str) -> redis_errors.RedisError:
         code, redis_errors.ResponseError
     )
     return make(text)
+
+
+# Said by nodes that live and cannot do any work now.
+NOT_READY = (redis_errors.BusyLoadingError, redis_errors.MasterDownError, NodeBusy)
+
+# Said where a connection leads to what is no longer the right node, or the right user.
+OUTDATED = (redis_errors.ReadOnlyError, redis_errors.AuthenticationError)
+
+# Error replies that tell of the node, and not of the command.
+COMPLAINTS = (*NOT_READY, *OUTDATED, redis_errors.OutOfMemoryError)

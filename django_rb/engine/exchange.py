@@ -15,18 +15,18 @@ from typing import Any, Final, TypeVar
 from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification, Reader
 
+from .commands import is_read_only
+from .encoding import Args, Buffer, encode
 from .errors import ProtocolError, reply_error
-
-Buffer = bytes | bytearray | memoryview
 
 T = TypeVar("T")
 
 NO_REPLY: Final = object()
 
 
-def make_reader() -> Reader:
+def make_reader(to_error: Callable[[str], Exception] = reply_error) -> Reader:
     """Return a parser for the replies of one connection; error replies come as exceptions."""
-    return Reader(replyError=reply_error, notEnoughData=NO_REPLY)
+    return Reader(replyError=to_error, notEnoughData=NO_REPLY)
 
 
 class Exchange:
@@ -42,15 +42,14 @@ class Exchange:
         out: the bytes to send next; None when all was sent.
         replies: what came back so far; error replies are exceptions in their place.
         error: why the exchange failed; None while it has not.
-        stale: the connection was already closed before anything was written, so that
-            the very same exchange can run again on another one.
+        commands: the commands, where they may be encoded again.
         untouched: not one byte was sent yet.
         on_done: called when all replies are in, while other nodes are still awaited.
     """
 
     on_done: Callable[[Exchange], None] | None = None
     error: Exception | None = None
-    stale = False
+    commands: Sequence[Args] = ()
     untouched = True
 
     def __init__(
@@ -58,6 +57,7 @@ class Exchange:
     ) -> None:
         self.host_id = host_id
         self.out: Buffer | None = out
+        self._first = out
         self.replies: list[Any] = []
         self._count = count
         self._pieces = pieces
@@ -66,6 +66,20 @@ class Exchange:
     def is_whole(self) -> bool:
         """Whether `out` is all there is to send."""
         return self._pieces is None
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether nobody can tell if it ran once or twice."""
+        return bool(self.commands) and all(map(is_read_only, self.commands))
+
+    def start_over(self) -> None:
+        """Be as if nothing had been sent. Only for one that `only_reads`."""
+        if self._pieces is None:
+            self.out = self._first
+        else:
+            self._pieces = encode(self.commands)
+            self.out = next(self._pieces)
+        self.untouched = True
 
     def begin(self, reader: Reader, has_pushes: bool) -> None:
         """Take the reader of the connection that this exchange runs on.
@@ -127,10 +141,9 @@ class Exchange:
             elif reader.has_data() and type(reader.gets()) is not PushNotification:
                 raise ProtocolError("The node sent more than it was asked for")
 
-    def fail(self, error: Exception, *, stale: bool = False) -> None:
+    def fail(self, error: Exception) -> None:
         """End without the replies that are still missing."""
         self.error = error
-        self.stale = stale
 
 
 # What a transport drives: it yields the exchanges of a round, each of which then has its

@@ -7,6 +7,10 @@ so any number of threads, greenlets and signal handlers may be inside it at once
 
 A connection belongs to one exchange from `Node.take()` to `Node.give_back()`. Every other
 way out of a round, `KeyboardInterrupt` and a killed greenlet included, closes it.
+
+An idle connection may turn out to have been closed by the node. Then its exchange goes on
+at once, in the same round, with a connection of its own: if nothing of it was sent, or if
+it only reads and nothing came back.
 """
 
 from __future__ import annotations
@@ -23,10 +27,19 @@ from typing import Any, TypeVar
 import redis
 from hiredis import HiredisError
 
-from .connections import POLLIN, POLLOUT, WOULD_BLOCK, Connection, Node, make_poller
+from .connections import (
+    POLLIN,
+    POLLOUT,
+    WOULD_BLOCK,
+    Connection,
+    Node,
+    PoolIsFull,
+    make_poller,
+)
 from .encoding import encode_get
 from .errors import NodeFailure, ProtocolError, at_node
 from .exchange import NO_REPLY, Batch, Exchange
+from .health import HealthChanges
 
 T = TypeVar("T")
 
@@ -39,10 +52,12 @@ class PollTransport:
 
     Args:
         nodes: the cluster's nodes by host id.
+        changes: those of the nodes' health, told at the end of a call.
     """
 
-    def __init__(self, nodes: Mapping[int, Node]) -> None:
+    def __init__(self, nodes: Mapping[int, Node], changes: HealthChanges) -> None:
         self._nodes = nodes
+        self._changes = changes
 
     def run(self, batch: Batch[T], timeout: float | None = None) -> T:
         """Run a batch to its end and return its result.
@@ -59,13 +74,13 @@ class PollTransport:
                     self._run_alone(exchanges[0])
                 else:
                     _Round(self._nodes, deadline).run(exchanges)
-                while stale := [exchange for exchange in exchanges if exchange.stale]:
-                    _Round(self._nodes, deadline).run(stale)
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
             batch.close()
+            if self._changes.waiting:
+                self._changes.tell()
 
     def try_get(self, host_id: int, key: bytes) -> bytes | object | None:
         """Return the value of a key if all goes as it mostly does, else NO_REPLY.
@@ -98,6 +113,8 @@ class PollTransport:
         except BlockingIOError as error:  # the socket's own timeout is over
             connection.close()
             failed = _failed(node, TimeoutError())
+            node.failed(failed)
+            self._changes.tell()
             raise NodeTimeout(NodeFailure(host_id, node.address, failed, (key,))) from error
         except (OSError, HiredisError):
             pass
@@ -116,7 +133,7 @@ class PollTransport:
         Where there is more to it, a round takes over.
         """
         node = self._nodes[exchange.host_id]
-        connection = node.take_usable()
+        connection = node.take_usable() if node.health.is_well else None
         if connection is None:
             _Round(self._nodes, FOREVER).run((exchange,))
             return
@@ -131,7 +148,10 @@ class PollTransport:
             pass
         except (OSError, ProtocolError) as error:
             connection.close()
-            exchange.fail(_failed(node, error), stale=exchange.untouched)
+            if _may_go_again(exchange, error):
+                _Round(self._nodes, FOREVER).go_again(exchange)
+            else:
+                _give_up(exchange, node, error)
             return
         except BaseException:
             connection.close()
@@ -167,9 +187,14 @@ class NodeTimeout(Exception):
 class _Line:
     """An exchange on the connection that it has until it ends."""
 
-    __slots__ = ("connection", "events", "exchange", "expires", "node", "patience")
+    __slots__ = (
+        "connection", "events", "exchange", "expires", "is_heard", "is_reused", "node",
+        "patience",
+    )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, connection: Connection, node: Node) -> None:
+    def __init__(
+        self, exchange: Exchange, connection: Connection, node: Node, *, is_reused: bool
+    ) -> None:
         self.exchange = exchange
         self.connection = connection
         self.node = node
@@ -177,6 +202,8 @@ class _Line:
         self.patience = FOREVER if timeout is None else timeout
         self.expires = FOREVER
         self.events = POLLIN  # what is watched for
+        self.is_reused = is_reused
+        self.is_heard = False  # the node said something
 
 
 class _Round:
@@ -185,87 +212,113 @@ class _Round:
     def __init__(self, nodes: Mapping[int, Node], deadline: float) -> None:
         self._nodes = nodes
         self._deadline = deadline
+        self._began = monotonic()
         self._lines: dict[int, _Line] = {}  # by descriptor
         self._poller = make_poller()
         self._openings: _Openings | None = None
+        self._wake_at = 0.0  # never later than the first expiry
 
     def run(self, exchanges: Sequence[Exchange]) -> None:
-        if self._deadline <= monotonic():
+        """Run exchanges to their ends."""
+        if self._deadline <= self._began:
             for exchange in exchanges:
                 exchange.fail(_failed(self._nodes[exchange.host_id], _DeadlineError()))
             return
-        lines = self._lines
         try:
-            missing = self._take_connections(exchanges)
-            if missing:
-                self._openings = _Openings(missing)
-                self._poller.register(self._openings.fd, POLLIN)
-            for line in list(lines.values()):
-                self._start(line, is_reused=True)
-            if lines or missing:
-                self._loop()
+            self._connect(exchanges)
+            for line in list(self._lines.values()):
+                self._start(line)
+            self._loop()
         finally:
-            if self._openings is not None:
-                self._openings.close()
-            for line in lines.values():  # none are left unless something was raised
-                line.connection.close()
+            self._close()
 
     def go_on(self, exchange: Exchange, connection: Connection) -> None:
-        """Finish an exchange that was begun on a connection."""
-        line = self._lines[connection.fd] = _Line(
-            exchange, connection, self._nodes[exchange.host_id]
-        )
+        """Finish an exchange that was begun on an idle connection."""
+        node = self._nodes[exchange.host_id]
+        line = self._add_line(exchange, connection, node, is_reused=True)
         try:
-            self._poller.register(connection.fd, POLLIN)
             self._serve(line, POLLIN)
             self._loop()
         finally:
-            for line in self._lines.values():
-                line.connection.close()
+            self._close()
 
-    def _take_connections(self, exchanges: Sequence[Exchange]) -> list[tuple[Exchange, Node]]:
-        """Give exchanges idle connections; return those for which there are none.
+    def go_again(self, exchange: Exchange) -> None:
+        """Run an exchange on a new connection, as the idle one that it had was closed."""
+        try:
+            self._again(exchange, self._nodes[exchange.host_id])
+            self._loop()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        if self._openings is not None:
+            self._openings.close()
+        for line in self._lines.values():  # none are left unless something was raised
+            line.connection.close()
+
+    def _connect(self, exchanges: Sequence[Exchange]) -> None:
+        """Give exchanges idle connections, or have new ones opened.
 
         As `Node.take_usable` does, but one poll() looks at all of them.
         """
-        nodes, lines, poller = self._nodes, self._lines, self._poller
-        missing: list[tuple[Exchange, Node]] = []
+        nodes, lines = self._nodes, self._lines
         for exchange in exchanges:
             node = nodes[exchange.host_id]
+            if not node.health.is_well and (refusal := node.health.refusal()) is not None:
+                exchange.fail(refusal)
+                continue
             connection = node.take()
             if connection is None:
-                missing.append((exchange, node))
+                self._open(exchange, node)
             else:
-                lines[connection.fd] = _Line(exchange, connection, node)
-                poller.register(connection.fd, POLLIN)
-        for fd, _ in poller.poll(0) if lines else ():
-            stale = lines.pop(fd)
-            poller.unregister(fd)
+                self._add_line(exchange, connection, node, is_reused=True)
+        for fd, _ in self._poller.poll(0) if lines else ():
+            stale = lines.get(fd)
+            if stale is None:  # it is an opening's
+                continue
+            self._drop(stale)
             stale.connection.close()
-            node = stale.node
+            exchange, node = stale.exchange, stale.node
             connection = node.take_usable()
             if connection is None:
-                missing.append((stale.exchange, node))
+                self._open(exchange, node)
             else:
-                lines[connection.fd] = _Line(stale.exchange, connection, node)
-                poller.register(connection.fd, POLLIN)
-        return missing
+                self._add_line(exchange, connection, node, is_reused=True)
 
-    def _start(self, line: _Line, *, is_reused: bool) -> None:
+    def _add_line(
+        self, exchange: Exchange, connection: Connection, node: Node, *, is_reused: bool
+    ) -> _Line:
+        line = _Line(exchange, connection, node, is_reused=is_reused)
+        self._lines[connection.fd] = line
+        self._poller.register(connection.fd, POLLIN)
+        return line
+
+    def _open(self, exchange: Exchange, node: Node) -> None:
+        if self._openings is None:
+            self._openings = _Openings()
+            self._poller.register(self._openings.fd, POLLIN)
+        self._openings.add(exchange, node, self._limit(node))
+        self._wake_at = 0.0
+
+    def _limit(self, node: Node) -> float:
+        """Return when a node must have said something, whatever happened before."""
+        return self._began + (node.open_timeout or FOREVER)
+
+    def _start(self, line: _Line) -> None:
         """Send what goes out without waiting."""
-        exchange, connection = line.exchange, line.connection
-        exchange.error, exchange.stale = None, False
-        exchange.begin(connection.reader, line.node.has_pushes)
-        self._send(line, is_reused=is_reused)
+        exchange = line.exchange
+        exchange.begin(line.connection.reader, line.node.has_pushes)
+        self._send(line)
 
     def _loop(self) -> None:
         """Serve whichever node is ready, until none is awaited."""
-        lines, openings, poll = self._lines, self._openings, self._poller.poll
+        lines, poll = self._lines, self._poller.poll
         now = monotonic()
         for waiting in lines.values():
             waiting.expires = now + waiting.patience
-        wake_at = self._next_expiry()  # never later than the first expiry
-        while lines or (openings is not None and openings.pending):
+        self._wake_at = self._next_expiry()
+        while lines or (self._openings is not None and self._openings.pending):
+            wake_at = self._wake_at
             ready = poll(None if wake_at == FOREVER else max(0.0, wake_at - now) * 1000)
             now = monotonic()
             for fd, events in ready:
@@ -273,12 +326,11 @@ class _Round:
                 if line is not None:
                     line.expires = now + line.patience
                     self._serve(line, events)
-                elif openings is not None and fd == openings.fd:
-                    self._start_opened(openings, now)
-                    wake_at = now  # there may be an earlier expiry than before
-            if now >= wake_at:
+                elif self._openings is not None and fd == self._openings.fd:
+                    self._start_opened(now)
+            if now >= self._wake_at:
                 self._expire(now)
-                wake_at = self._next_expiry()
+                self._wake_at = self._next_expiry()
 
     def _serve(self, line: _Line, events: int) -> None:
         exchange, connection = line.exchange, line.connection
@@ -291,6 +343,7 @@ class _Round:
                 data = connection.receive(READ_SIZE, connection.flags)
                 if not data:
                     raise ConnectionResetError("the node closed the connection")
+                line.is_heard = True
                 if exchange.feed(data):
                     self._drop(line)
                     line.node.give_back(connection)
@@ -305,7 +358,7 @@ class _Round:
         if exchange.on_done is not None:
             exchange.on_done(exchange)
 
-    def _send(self, line: _Line, *, is_reused: bool = False) -> bool:
+    def _send(self, line: _Line) -> bool:
         """Write until all is written or the socket takes no more; return whether it goes on."""
         exchange, send, flags = line.exchange, line.connection.send, line.connection.flags
         events = POLLIN
@@ -318,7 +371,7 @@ class _Round:
                     events |= POLLOUT
                 break
             except OSError as error:
-                self._fail(line, error, stale=is_reused and exchange.untouched)
+                self._fail(line, error)
                 return False
             out = exchange.sent(size)  # makes the next piece; what that raises is raised
         if events != line.events:
@@ -326,10 +379,21 @@ class _Round:
             self._poller.modify(line.connection.fd, events)
         return True
 
-    def _fail(self, line: _Line, error: Exception, *, stale: bool = False) -> None:
+    def _fail(self, line: _Line, error: Exception) -> None:
+        exchange, node = line.exchange, line.node
         self._drop(line)
         line.connection.close()
-        line.exchange.fail(_failed(line.node, error), stale=stale)
+        if line.is_reused and not line.is_heard and _may_go_again(exchange, error):
+            self._again(exchange, node)
+        else:
+            # A node that was speaking when the time was over has not failed.
+            is_over = line.is_heard and isinstance(error, _DeadlineError)
+            _give_up(exchange, node, error, is_nodes_fault=not is_over)
+
+    def _again(self, exchange: Exchange, node: Node) -> None:
+        if not exchange.untouched:
+            exchange.start_over()
+        self._open(exchange, node)
 
     def _drop(self, line: _Line) -> None:
         # First forgotten, then given away: it never has two owners.
@@ -337,18 +401,23 @@ class _Round:
         del self._lines[fd]
         self._poller.unregister(fd)
 
-    def _start_opened(self, openings: _Openings, now: float) -> None:
-        for exchange, opened in openings.collect():
+    def _start_opened(self, now: float) -> None:
+        assert self._openings is not None
+        for exchange, opened in self._openings.collect():
+            node = self._nodes[exchange.host_id]
             if isinstance(opened, redis.RedisError | OSError):
+                if isinstance(opened, PoolIsFull):
+                    node.health.complained(opened)
+                else:
+                    node.failed(opened)
                 exchange.fail(opened)
                 continue
             if isinstance(opened, Exception):
                 raise opened  # no failure of the node's
-            node = self._nodes[exchange.host_id]
-            line = self._lines[opened.fd] = _Line(exchange, opened, node)
-            line.expires = now + line.patience
-            self._poller.register(opened.fd, POLLIN)
-            self._start(line, is_reused=False)
+            line = self._add_line(exchange, opened, node, is_reused=False)
+            line.expires = min(now + line.patience, self._limit(node))
+            self._wake_at = 0.0  # it may be the first to expire
+            self._start(line)
 
     def _next_expiry(self) -> float:
         expiries = [line.expires for line in self._lines.values()]
@@ -367,7 +436,27 @@ class _Round:
         if self._openings is not None:
             for exchange, node in self._openings.expired(FOREVER if is_over else now):
                 error = _DeadlineError() if is_over else TimeoutError("Timeout connecting")
-                exchange.fail(_failed(node, error))
+                _give_up(exchange, node, error)
+
+
+def _may_go_again(exchange: Exchange, error: Exception) -> bool:
+    """Tell whether an exchange may be sent again, as the node had closed its connection.
+
+    Nothing came back on it.
+    """
+    is_closed = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+    return is_closed and (exchange.untouched or exchange.only_reads)
+
+
+def _give_up(
+    exchange: Exchange, node: Node, error: Exception, *, is_nodes_fault: bool = True
+) -> None:
+    failed = _failed(node, error)
+    if is_nodes_fault:
+        node.failed(failed)
+    else:
+        node.health.complained(failed)
+    exchange.fail(failed)
 
 
 class _DeadlineError(TimeoutError):
@@ -384,29 +473,27 @@ class _Openings:
         fd: becomes readable when there is something to collect.
     """
 
-    def __init__(self, missing: Sequence[tuple[Exchange, Node]]) -> None:
-        now = monotonic()
-        self._pending = {
-            number: (exchange, node, now + (node.open_timeout or FOREVER))
-            for number, (exchange, node) in enumerate(missing)
-        }
+    def __init__(self) -> None:
+        self._number = 0
+        self._pending: dict[int, tuple[Exchange, Node, float]] = {}
         self._opened: deque[tuple[int, Node, Connection | Exception]] = deque()
         self._bell, self._button = socket.socketpair()
         self._button.setblocking(False)
         self._lock = threading.Lock()
         self._closed = False
         self.fd = self._bell.fileno()
-        for number, (_, node) in enumerate(missing):
-            thread = threading.Thread(
-                target=self._open,
-                args=(number, node),
-                name=f"rb-open-{node.host_id}",
-                daemon=True,
-            )
-            try:
-                thread.start()
-            except RuntimeError:  # no more threads, or the interpreter is going down
-                self._open(number, node)
+
+    def add(self, exchange: Exchange, node: Node, expires: float) -> None:
+        """Open a connection for an exchange, to be awaited until a time of monotonic()."""
+        number = self._number = self._number + 1
+        self._pending[number] = (exchange, node, expires)
+        thread = threading.Thread(
+            target=self._open, args=(number, node), name=f"rb-open-{node.host_id}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, or the interpreter is going down
+            self._open(number, node)
 
     @property
     def pending(self) -> bool:
@@ -422,7 +509,7 @@ class _Openings:
             if pending is not None:
                 yield pending[0], opened
             elif isinstance(opened, Connection):
-                node.give_back(opened)
+                node.keep(opened)
 
     def next_expiry(self) -> float:
         """Return when the first opening will have taken too long."""
@@ -462,7 +549,7 @@ class _Openings:
             while True:
                 _, node, opened = self._opened.popleft()
                 if isinstance(opened, Connection):
-                    node.give_back(opened)
+                    node.keep(opened)
 
 
 def _failed(node: Node, error: Exception) -> redis.RedisError:

@@ -165,9 +165,9 @@ def test_miss_answers_as_if_the_key_were_not_there(
     key = lost[0]
     assert call(lenient, key) == (answer(key) if callable(answer) else answer)
 
-    assert {record.levelno for record in caplog.records} == {logging.WARNING}
-    assert {record.name for record in caplog.records} == {"django_rb.cache"}
-    assert f"node {DEAD} (127.0.0.1:" in caplog.text
+    assert caplog.records[0].levelno == logging.WARNING
+    assert {record.name for record in caplog.records} == {"django_rb.health"}
+    assert f"[node {DEAD}, 127.0.0.1:" in caplog.text
 
 
 def test_miss_gives_the_hits_of_the_living_nodes(

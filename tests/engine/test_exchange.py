@@ -13,6 +13,7 @@ from redis import exceptions as redis_errors
 from django_rb.engine.encoding import (
     PIECE_SIZE,
     Args,
+    Buffer,
     encode,
     encode_get,
     encode_keys,
@@ -20,7 +21,7 @@ from django_rb.engine.encoding import (
     set_format,
 )
 from django_rb.engine.errors import ProtocolError
-from django_rb.engine.exchange import Buffer, Exchange, make_reader
+from django_rb.engine.exchange import Exchange, make_reader
 
 REPLIES = b"+OK\r\n$5\r\nhello\r\n*2\r\n$-1\r\n:7\r\n-OOM no memory\r\n$0\r\n\r\n"
 VALUES: list[Any] = [b"OK", b"hello", [None, 7], redis_errors.OutOfMemoryError, b""]

@@ -1,0 +1,10 @@
+"""Signals that django-rb sends."""
+
+from __future__ import annotations
+
+from django.dispatch import Signal
+
+# A node of a cluster went from one state to another, as seen by this process, or has a
+# complaint. The sender is the class Cluster; the arguments are `alias` and the attributes
+# of django_rb.engine.HealthChange. Sent at the end of the call that saw it, by its thread.
+node_health_changed = Signal()
