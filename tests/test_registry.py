@@ -8,8 +8,10 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+import redis
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
@@ -17,8 +19,9 @@ import django_rb
 from django_rb import clusters
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster
+from django_rb.signals import node_health_changed
 from django_rb.testing import LocalNodes
-from tests.helpers import Servers, wait_until
+from tests.helpers import Servers, make_cache, wait_until
 
 TWO = {"default": {"HOSTS": ["redis://h"]}, "other": {"HOSTS": ["redis://h"]}}
 
@@ -122,3 +125,32 @@ def test_a_mistake_is_told_each_time() -> None:
         for _ in range(2):
             with pytest.raises(ImproperlyConfigured, match=r"'HOSTS'.*missing"):
                 clusters["default"]
+
+
+def test_a_change_of_health_is_signalled(caplog: pytest.LogCaptureFixture) -> None:
+    received: list[dict[str, Any]] = []
+
+    def receive(**details: Any) -> None:
+        received.append(details)
+
+    def fail(**details: Any) -> None:
+        raise RuntimeError("a receiver's own trouble")
+
+    node_health_changed.connect(fail)
+    node_health_changed.connect(receive)
+    dead = {"HOSTS": [{"port": 1}], "HEALTH": {"FAILURES": 2}}
+    try:
+        with override_settings(RB_CLUSTERS={"default": dead}):
+            cache = make_cache(OPTIONS={"ON_NODE_ERROR": "miss"})
+            assert [cache.get("key") for _ in range(5)] == [None] * 5
+    finally:
+        node_health_changed.disconnect(fail)
+        node_health_changed.disconnect(receive)
+    assert [(r["alias"], r["host_id"], r["previous"], r["state"]) for r in received] == [
+        ("default", 0, "up", "failing"),
+        ("default", 0, "failing", "down"),
+    ]
+    assert received[0]["sender"] is Cluster
+    assert received[0]["address"] == "localhost:1/0"
+    assert isinstance(received[1]["error"], redis.ConnectionError)
+    assert received[1]["failures"] == 2
