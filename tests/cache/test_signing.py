@@ -409,7 +409,7 @@ def test_one_call_is_one_line(cache: RBCache, servers: Servers, log: Log) -> Non
             "':1:django.contrib.sessions.cacheq…'",
         ),
         ("user:5f0c8a52-7d0e-4b8e-9d43-1d5c2f6f7a10:name", "':1:user:5f0c8a…:name'"),
-        ("short-and-plain", "':1:short-and-plain'"),
+        (f"{'x' * 23}:{'Y' * 24}", f"':1:{'x' * 23}:YYYYYY…'"),
         ("line\u2028break", r"':1:line\u2028break'"),
         ("x." * 500, "':1:" + ("x." * 500)[:197] + "'"),
     ],
@@ -534,6 +534,9 @@ def test_frames_in_frames_are_no_way_to_exhaust_the_stack(
     with pytest.raises(pickle.UnpicklingError):
         make_cache().get("key")
     assert cache.get("key") is None
+    forge(servers, cache, ":1:key", MARK + bytes(32) + b"\xc1")
+    with pytest.raises(pickle.UnpicklingError):
+        make_cache().get("key")
 
 
 def test_what_djangos_own_cache_wrote_is_a_miss(
