@@ -202,7 +202,7 @@ def check_sessions(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckM
                     "error tells.",
                     hint="Let the database remember what a node forgets: SESSION_ENGINE = "
                     "'django.contrib.sessions.backends.cached_db'. Where that is no option, "
-                    "'raise' lets at least logins fail with an error.",
+                    "'raise' lets logins fail with an error, so that somebody notices.",
                     id="django_rb.W004",
                 )
             )
