@@ -254,8 +254,8 @@ def _of_memory(nodes: Iterable[AskedNode]) -> list[CheckMessage]:
         messages.append(
             checks.Warning(
                 f"{in_cluster(alias, 'HOSTS')}: maxmemory is not set on "
-                f"{nodes_listed(host_ids)}. They grow until the machine's memory is full and "
-                "the operating system ends them.",
+                f"{nodes_listed(host_ids)}. A server without it grows until the machine's "
+                "memory is full and the operating system ends it.",
                 hint="Set it in the configuration of the servers: maxmemory 2gb, and "
                 "maxmemory-policy allkeys-lru for a cache.",
                 id="django_rb.W205",
@@ -267,9 +267,8 @@ def _of_memory(nodes: Iterable[AskedNode]) -> list[CheckMessage]:
             messages.append(
                 checks.Warning(
                     f"{in_cluster(alias, 'HOSTS')}: maxmemory-policy is noeviction on "
-                    f"{nodes_listed(host_ids)}, which hold the cache "
-                    f"{listed(map(repr, cached))}. Once they are full they keep what is old "
-                    "and refuse what is new.",
+                    f"{nodes_listed(host_ids)}, for the cache {listed(map(repr, cached))}. A "
+                    "full server then keeps what is old and refuses what is new.",
                     hint="Set maxmemory-policy allkeys-lru (or allkeys-lfu) on the servers.",
                     id="django_rb.W206",
                 )

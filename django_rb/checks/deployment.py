@@ -42,9 +42,9 @@ def _pickles_that_others_may_write() -> list[CheckMessage]:
     }
     return [
         checks.Warning(
-            f"{cache.where}: values are stored as pickles, and {nodes_listed(host_ids)} of the "
-            f"cluster {cache.cluster!r} are used with neither a password nor TLS. Whoever "
-            "can write there can run code here.",
+            f"{cache.where}: values are stored as pickles, with neither a password nor "
+            f"TLS on {nodes_listed(host_ids)} of the cluster {cache.cluster!r}. Whoever can "
+            "write there can run code here.",
             hint=f"Set a password ({in_cluster(cache.cluster, 'HOST_DEFAULTS')} = "
             "{'password': …}) on the servers too, or sign the values "
             "(OPTIONS['SIGNING_KEY']), or choose OPTIONS['SERIALIZER'] = 'json'.",
@@ -63,9 +63,9 @@ def _nodes_in_public(alias: str, cluster: Cluster) -> list[CheckMessage]:
         return []
     return [
         checks.Warning(
-            f"{in_cluster(alias, 'HOSTS')}: {nodes_listed(host_ids)} are reached at a public "
-            "address without TLS. What is said there, passwords included, can be read and "
-            "changed on its way.",
+            f"{in_cluster(alias, 'HOSTS')}: a public address without TLS for "
+            f"{nodes_listed(host_ids)}. What is said there, passwords included, can be read "
+            "and changed on its way.",
             hint="Use a rediss:// URL, or 'ssl': True; or a private address.",
             id="django_rb.W102",
         )
