@@ -167,6 +167,17 @@ def test_certificates_that_are_checked(options: dict[str, Any]) -> None:
     assert ids([{"ssl": True, **options}]) == []
 
 
+# W104: health.
+
+
+def test_dead_nodes_that_all_wait_for() -> None:
+    (message,) = found(["unix:///s"], HEALTH=None)
+
+    assert message.id == "django_rb.W104"
+    assert message.msg.startswith("settings.RB_CLUSTERS['default']['HEALTH'] is None: ")
+    assert found(["unix:///s"], HEALTH={"FAILURES": 1}) == []
+
+
 # All of them.
 
 

@@ -249,14 +249,18 @@ def test_sessions_in_the_only_cache_are_as_in_django() -> None:
 class OwnSerializer:
     """A site's own, made of pickle."""
 
-    dumps = staticmethod(pickle.dumps)
-    loads = staticmethod(pickle.loads)
+    def dumps(self, value: Any) -> bytes:
+        return pickle.dumps(value)
+
+    def loads(self, data: bytes) -> Any:
+        return pickle.loads(data)
 
 
 class LossySerializer(OwnSerializer):
     """Takes everything, and gives text back."""
 
-    dumps = staticmethod(lambda value: pickle.dumps(str(value)))
+    def dumps(self, value: Any) -> bytes:
+        return pickle.dumps(str(value))
 
 
 @pytest.mark.parametrize("serializer", ["json", "msgpack", LossySerializer])
@@ -338,6 +342,18 @@ def test_a_deadline_in_milliseconds() -> None:
     said = the_only("W007", CACHES={"default": cache(OPTIONS={"DEADLINE": 500})})
 
     assert said.startswith("settings.CACHES['default']['OPTIONS']['DEADLINE'] is 500 seconds.")
+
+
+@pytest.mark.parametrize("health", [{"PAUSE": 1000}, {"MAX_PAUSE": 301}])
+def test_a_node_that_is_back_and_stays_unused(health: dict[str, Any]) -> None:
+    said = the_only("W009", RB_CLUSTERS={"default": {"HOSTS": HOSTS, "HEALTH": health}})
+
+    assert said.startswith("settings.RB_CLUSTERS['default']['HEALTH']: a node that was down")
+
+
+@pytest.mark.parametrize("health", [None, {}, {"PAUSE": 60}, {"MAX_PAUSE": 300}])
+def test_a_node_that_is_back_and_soon_used(health: Any) -> None:
+    assert found(RB_CLUSTERS={"default": {"HOSTS": HOSTS, "HEALTH": health}}) == []
 
 
 # W008: routers.

@@ -14,7 +14,7 @@ from django.core.checks import CheckMessage, Tags, register
 from ..cache.serializers import PickleSerializer, get_serializer
 from ..engine import Cluster
 from ..engine.hosts import HostInfo
-from .site import in_cluster, nodes_listed, sound_caches, sound_clusters
+from .site import health_of, in_cluster, nodes_listed, sound_caches, sound_clusters
 
 Options = Mapping[str, Any]
 
@@ -26,11 +26,12 @@ NO_CERTIFICATE = (None, False, "none", ssl.CERT_NONE)
 def check_deployment(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Report nodes that others can read, write to, or stand in for."""
+    """Report nodes that others can read, write or stand in for, and those not left alone."""
     messages = _pickles_that_others_may_write()
     for alias, cluster in sound_clusters().items():
         messages += _nodes_in_public(alias, cluster)
         messages += _certificates_that_nobody_checks(alias, cluster)
+        messages += _dead_nodes_that_all_wait_for(alias)
     return messages
 
 
@@ -90,6 +91,20 @@ def _certificates_that_nobody_checks(alias: str, cluster: Cluster) -> list[Check
             id="django_rb.W103",
         )
         for name, host_ids in unchecked.items()
+    ]
+
+
+def _dead_nodes_that_all_wait_for(alias: str) -> list[CheckMessage]:
+    if health_of(alias).failures is not None:
+        return []
+    return [
+        checks.Warning(
+            f"{in_cluster(alias, 'HEALTH')} is None: no node counts as down. While one is, "
+            "every call that needs it waits for its timeouts, and soon all workers do.",
+            hint="Leave HEALTH out: a node that failed three times in a row is left alone, and "
+            "probed now and then.",
+            id="django_rb.W104",
+        )
     ]
 
 

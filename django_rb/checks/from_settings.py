@@ -26,6 +26,7 @@ from ..engine.hosts import parse_host
 from .site import (
     SiteCache,
     caches_of_kind,
+    health_of,
     in_cluster,
     listed,
     nodes_listed,
@@ -37,6 +38,9 @@ from .site import (
 # After so many seconds gateways and servers (nginx, gunicorn, load balancers) usually give
 # a request up.
 GATEWAY_SECONDS = 30
+
+# A node that is back should be in use again within so many seconds.
+LONGEST_PAUSE = 300
 
 PER_SITE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
 
@@ -267,6 +271,8 @@ def check_times(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMess
         slow = {i: node for i, node in cluster.nodes.items() if _is_long(node.open_timeout)}
         if slow and any(map(_is_long, deadlines.get(alias, [None]))):
             messages.append(_slow_nodes(alias, slow))
+        if health_of(alias).max_pause > LONGEST_PAUSE:
+            messages.append(_long_pauses(alias))
     return messages
 
 
@@ -285,4 +291,14 @@ def _slow_nodes(alias: str, nodes: Mapping[int, Node]) -> CheckMessage:
         hint="Leave both out of POOL_OPTIONS for 1 and 2 seconds, or set OPTIONS['DEADLINE'] "
         "of every cache on the cluster. They are in seconds, not in milliseconds.",
         id="django_rb.W006",
+    )
+
+
+def _long_pauses(alias: str) -> CheckMessage:
+    return checks.Warning(
+        f"{in_cluster(alias, 'HEALTH')}: a node that was down and is back may stay unused for "
+        f"{health_of(alias).max_pause:g} seconds, the longest pause between two probes.",
+        hint="PAUSE and MAX_PAUSE are in seconds, not in milliseconds. Leave them out for 1 "
+        "and 30.",
+        id="django_rb.W009",
     )

@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 from .. import clusters, conf
 from ..cache import RBCache
 from ..engine import Cluster
+from ..engine.health import DEFAULT_HEALTH, HealthOptions, check_health
 
 SESSIONS_IN_CACHE = "django.contrib.sessions.backends.cache"
 
@@ -45,6 +46,12 @@ def sound_clusters() -> dict[str, Cluster]:
         except ImproperlyConfigured:
             continue
     return found
+
+
+def health_of(alias: str) -> HealthOptions:
+    """Return what HEALTH says of a sound cluster; `failures` is None for HEALTH = None."""
+    config = getattr(settings, conf.SETTING, {}).get(alias, {})
+    return check_health(config.get("HEALTH", DEFAULT_HEALTH))
 
 
 def sound_caches() -> list[SiteCache]:
