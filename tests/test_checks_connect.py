@@ -286,7 +286,7 @@ def test_a_user_who_may_not_ask_the_time() -> None:
 
 
 def test_a_replica_is_not_a_node() -> None:
-    with LocalNodes(2, options=SOUND) as nodes:
+    with LocalNodes(2, options={**SOUND, "repl-diskless-sync-delay": "0"}) as nodes:
         master = nodes.hosts[0]
         client(nodes, 1).replicaof(master["host"], master["port"])
         with configured(nodes.hosts):
