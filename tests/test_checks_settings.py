@@ -320,6 +320,12 @@ def test_one_slow_node_is_named() -> None:
     assert "up to 51 seconds (node 2: socket_connect_timeout 1.0, socket_timeout 50)." in said
 
 
+def test_the_node_without_limit_is_named_before_slow_ones() -> None:
+    hosts = [{"host": "a", "socket_timeout": None}, {"host": "b", "socket_timeout": 40}]
+
+    assert "without limit (node 0:" in the_only("W006", RB_CLUSTERS=clusters(default=hosts))
+
+
 def test_deadlines_bound_what_slow_nodes_do_not() -> None:
     slow = {"default": {"HOSTS": HOSTS, "POOL_OPTIONS": {"socket_timeout": 60}}}
     quick = cache(OPTIONS={"DEADLINE": 2})
