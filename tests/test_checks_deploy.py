@@ -97,6 +97,7 @@ def test_a_password_may_be_set_for_all_nodes(place: str) -> None:
         ({"SERIALIZER": "pickle"}, ["W101"]),
         ({"SERIALIZER": OwnPickle}, ["W101"]),
         ({"COMPRESSOR": "zlib"}, ["W101"]),
+        ({"SIGNING_KEY": "key" * 11}, []),
     ],
 )
 def test_only_pickles_are_code(options: dict[str, Any], expected: list[str]) -> None:
