@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_rb import clusters
-from django_rb.management.base import format_table
+from django_rb.management.output import format_table
 from django_rb.testing import LocalNodes
 
 from .processes import DJANGO, Terminal, django, environment
@@ -176,7 +176,6 @@ class TestSeveralClusters:
         "args",
         [
             ["--cluster", "sessions", "--cluster", "default"],
-            ["--cluster", "sessions", "default"],
             ["--cluster=sessions", "--cluster=default", "--cluster=sessions"],
         ],
     )
@@ -317,8 +316,8 @@ class TestQuestion:
         done = django("rb_flushall", env=variable(default=nodes.hosts))
         assert done.returncode == 1
         assert done.stderr == (
-            "CommandError: Nothing was flushed: there was nobody to ask. "
-            "Use --no-input to flush without being asked.\n"
+            "CommandError: Flush cancelled: there was nobody to ask. "
+            "Use --no-input to go on without being asked.\n"
         )
         assert data.sizes(0) == [2, 2, 2, 2]
 
@@ -370,7 +369,7 @@ class TestTerminal:
         ("key", "status", "last"),
         [
             ("\x03", 130, "CommandError: Flush cancelled."),
-            ("\x04", 1, "Use --no-input to flush without being asked."),
+            ("\x04", 1, "Use --no-input to go on without being asked."),
         ],
         ids=["Ctrl-C", "Ctrl-D"],
     )

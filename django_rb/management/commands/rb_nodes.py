@@ -24,7 +24,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from ... import conf
 from ...testing import LocalNodes, NodesError
-from ..base import NodesCommand, format_table
+from ..base import NodesCommand
 
 DEFAULT_COUNT = 4
 SERVER_DATABASES = 16  # how many a server has unless told otherwise
@@ -150,8 +150,8 @@ class Command(NodesCommand):
         noun = "node" if nodes.count == 1 else "nodes"
         self.stdout.write(self.style.SUCCESS(f"{nodes.count} {noun} of {nodes.server}"))
         for part in (
-            format_table(("HOST ID", "ADDRESS", "PID"), rows),
-            format_table(("CLUSTER", "DATABASE"), databases),
+            self.table(("HOST ID", "ADDRESS", "PID"), rows),
+            self.table(("CLUSTER", "DATABASE"), databases),
             "Other programs find them with this in their environment:\n"
             f"export {conf.NODES_VARIABLE}={shlex.quote(variable)}",
         ):
