@@ -30,6 +30,14 @@ def width_of(screen: OutputWrapper) -> int:
     return shutil.get_terminal_size((WIDTH, 24)).columns if screen.isatty() else WIDTH
 
 
+def table_width(header: Sequence[str], rows: Sequence[Sequence[str | int]]) -> int:
+    """Return how many columns of a screen a table takes when nothing is broken."""
+    widths = [
+        max(len(str(cell)) for cell in column) for column in zip(header, *rows, strict=True)
+    ]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
 def format_table(
     header: Sequence[str],
     rows: Sequence[Sequence[str | int]],
@@ -42,7 +50,7 @@ def format_table(
 
     Args:
         rows: columns with an int in them go to the right.
-        paint: colours for the last column, by its text.
+        paint: colours for cells by their text.
         right: headers of further columns that go to the right.
     """
     columns = list(zip(header, *rows, strict=True))
@@ -57,17 +65,21 @@ def format_table(
     lines = []
     for row in (header, *rows):
         texts = [str(cell) for cell in row]
-        color = (paint or {}).get(texts[-1], str)
+        colors = [(paint or {}).get(text, str) for text in texts]
         wrapped = [
             textwrap.wrap(text, width, break_on_hyphens=False)
             for text, width in zip(texts, widths, strict=True)
         ]
         for parts in zip_longest(*wrapped, fillvalue=""):
-            *cells, last = (
-                part.rjust(width) if is_right else part.ljust(width)
-                for part, width, is_right in zip(parts, widths, to_the_right, strict=True)
-            )
-            lines.append("  ".join([*cells, color(last.rstrip())]).rstrip())
+            cells = [
+                " " * (width - len(part)) + color(part)
+                if is_right
+                else color(part) + " " * (width - len(part))
+                for part, width, is_right, color in zip(
+                    parts, widths, to_the_right, colors, strict=True
+                )
+            ]
+            lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
