@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -54,6 +55,9 @@ class NodesCommand(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run as a process of its own: Ctrl-C and a reader who has left end it quietly."""
+        # What the log says of a failing node the command says itself. A log that the site
+        # has set up gets it all the same.
+        logging.getLogger("django_rb.health").addHandler(logging.NullHandler())
         try:
             super().run_from_argv(argv)
         except KeyboardInterrupt:
@@ -82,13 +86,12 @@ class NodesCommand(BaseCommand):
         self.add_format_argument(parser)
         self.add_timeout_argument(parser)
 
-    def add_cluster_argument(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--cluster",
-            action="append",
-            metavar="ALIAS",
-            help="A cluster of settings.RB_CLUSTERS. May be repeated; default: all.",
-        )
+    def add_cluster_argument(
+        self,
+        parser: CommandParser,
+        text: str = "A cluster of settings.RB_CLUSTERS. May be repeated; default: all.",
+    ) -> None:
+        parser.add_argument("--cluster", action="append", metavar="ALIAS", help=text)
 
     def add_format_argument(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -98,14 +101,13 @@ class NodesCommand(BaseCommand):
             help='"json" is for programs: one document on standard output.',
         )
 
-    def add_timeout_argument(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--timeout",
-            type=seconds,
-            metavar="SECONDS",
-            help="Nodes that have not answered by then have failed. Default: as long as "
-            "POOL_OPTIONS lets a node be silent.",
-        )
+    def add_timeout_argument(
+        self,
+        parser: CommandParser,
+        text: str = "Nodes that have not answered by then have failed. Default: as long as "
+        "POOL_OPTIONS lets a node be silent.",
+    ) -> None:
+        parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help=text)
 
     def add_confirm_arguments(self, parser: CommandParser, dry_run: str) -> None:
         """Add --no-input (`interactive`) and --dry-run, whose help is given."""
@@ -120,9 +122,7 @@ class NodesCommand(BaseCommand):
 
     def get_clusters(self, aliases: str | Iterable[str] | None) -> dict[str, Cluster]:
         """Return the clusters that --cluster names, all of them by default."""
-        if isinstance(aliases, str):  # call_command(…, cluster="default")
-            aliases = [aliases]
-        chosen = dict.fromkeys(aliases or conf.get_aliases())
+        chosen = as_aliases(aliases) or conf.get_aliases()
         if not chosen:
             raise CommandError(
                 f"settings.{conf.SETTING} is missing or empty: there are no nodes. "
@@ -206,6 +206,13 @@ class NodesCommand(BaseCommand):
         if answer != "yes":
             screen.write(f"{name} cancelled.", str)
         return answer == "yes"
+
+
+def as_aliases(chosen: str | Iterable[str] | None) -> list[str]:
+    """Return each alias that --cluster names once; none where it was not given."""
+    if isinstance(chosen, str):  # call_command(…, cluster="default")
+        chosen = [chosen]
+    return list(dict.fromkeys(chosen or ()))
 
 
 def seconds(text: str) -> float:
