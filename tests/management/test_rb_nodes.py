@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from .processes import (
     is_alive,
     kill,
     pids_in,
+    project,
     read_until,
     start,
     wait_until_gone,
@@ -43,10 +43,7 @@ def document_of(said: str) -> tuple[dict[str, Any], str]:
 @pytest.fixture
 def settings(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
     """The environment of a project with the clusters that the test is marked with."""
-    (tmp_path / "site_settings.py").write_text(
-        f"from tests.settings import *\nRB_CLUSTERS = {request.param!r}\n"
-    )
-    return environment("site_settings", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    return project(tmp_path, request.param)
 
 
 def with_clusters(**clusters: Any) -> pytest.MarkDecorator:
