@@ -159,9 +159,9 @@ class TestDocument:
         assert whole["nodes"][0]["evictions"] > 0
         ask(own_nodes, 3, "CONFIG", "SET", "maxmemory", "0")
         assert document()["clusters"]["default"]["totals"]["memory_limit"] == 0
-        assert [line.split()[4:6] for line in tables_in(status())[2][1:]] == [
-            ["8.00", "MiB"], ["8.00", "MiB"], ["8.00", "MiB"],
-        ] + [["none", line.split()[5]] for line in tables_in(status())[2][4:]]  # fmt: skip
+        load = tables_in(status())[2]
+        assert ["8.00 MiB" in line for line in load[1:]] == [True, True, True, False, False]
+        assert ["none" in line for line in load[1:]] == [False, False, False, True, True]
 
     def test_several_clusters(self, filled: LocalNodes) -> None:
         hosts = list(filled.hosts.values())
@@ -442,9 +442,8 @@ class TestWatch:
         for look in looks[:-1]:
             assert look.count("nodes answered") == 1
             assert look.endswith("\n")
-        assert set(re.findall(r"\x1b\[[^m]*?[A-Za-z]", said)) == {"\x1b[2J", "\x1b[H"} | set(
-            re.findall(r"\x1b\[[\d;]*m", said)
-        )
+        # Nothing that the terminal would have to be freed of, whatever ends the command.
+        assert set(re.findall(r"\x1b\[[\d;?]*([A-Za-z])", said)) == {"J", "H", "m"}
 
     def test_on_a_pipe_one_is_below_the_other(self, nodes: LocalNodes) -> None:
         process = start(
