@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from io import StringIO
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -17,7 +18,7 @@ from django.test import override_settings
 from django_rb import clusters
 from django_rb.testing import LocalNodes
 
-from .processes import DJANGO, Terminal, django, on_nodes
+from .processes import DJANGO, Terminal, django, on_nodes, project
 
 QUESTION = "Type 'yes' to continue, or 'no' to cancel: "
 
@@ -346,6 +347,24 @@ class TestTerminal:
             _, said = terminal.read_to_end()
         assert "\x1b[33mfailed\x1b[0m\n" in said
 
+    def test_a_dead_and_a_silent_node(self, hurt_nodes: LocalNodes) -> None:
+        env = on_nodes(default=hurt_nodes.hosts)
+        command = [*DJANGO, "rb_flushall", "--no-input", "--timeout=1"]
+        with Terminal(*command, env=env) as terminal:
+            status, said = terminal.read_to_end()
+        assert status == 1
+        plain = re.sub(r"\x1b\[[\d;]*m", "", said)
+        table, _, errors = plain.partition("CommandError: ")
+        assert [line.split()[-1] for line in table.splitlines()[1:]] == [
+            "flushed",
+            "failed",
+            "failed",
+            "flushed",
+        ]
+        assert max(map(len, table.splitlines())) <= 80
+        assert errors.startswith("2 of 4 databases could not be flushed:\ndefault 1: ")
+        assert "\ndefault 2: " in errors
+
     @pytest.mark.parametrize(
         ("key", "status", "last"),
         [
@@ -381,6 +400,11 @@ class TestMistakes:
         _, error = flush_and_fail("--no-input", *alias)
         assert "missing or empty" in error
         assert "RB_CLUSTERS = {'default': {'HOSTS': [{'host': '127.0.0.1'}]}}" in error
+
+    def test_as_a_program_sees_no_clusters(self, tmp_path: Path) -> None:
+        done = django("rb_flushall", "--format", "json", env=project(tmp_path, {}))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("CommandError: settings.RB_CLUSTERS is missing or empty")
 
     @override_settings(RB_CLUSTERS={"default": {"HOSTS": [{"port": "x"}]}})
     def test_a_mistake_in_the_settings(self) -> None:

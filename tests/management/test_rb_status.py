@@ -362,6 +362,13 @@ class TestNodesThatFail:
             "up", "error", "up", "up",
         ]  # fmt: skip
 
+    def test_a_user_who_may_do_little(self, own_nodes: LocalNodes) -> None:
+        ask(own_nodes, 0, "ACL", "SETUSER", "ann", "on", "nopass", "-@all", "+info", "+ping")
+        config = {"default": {"HOSTS": [{**own_nodes.hosts[0], "username": "ann"}]}}
+        with override_settings(RB_CLUSTERS=config):
+            assert document()["nodes"][0]["error"] is None
+            clusters.reset()
+
     def test_what_a_node_said_before_it_fell_silent(self) -> None:
         def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
             if command[0] == b"INFO":
