@@ -167,6 +167,8 @@ def read_status(cluster: Cluster, host_id: int, said: Said) -> NodeStatus:
     """Return what a node said, in our own words."""
     info = cluster.prototype.response_callbacks["INFO"](said.info)
     status = read_info(info, cluster.hosts[host_id].db)
+    if b"# Keyspace" not in said.info:  # an empty database is not in it either
+        status.keys = None
     if times := said.pings:
         status.ping = Ping(min=min(times), median=median(times), max=max(times))
     if said.error is not None:
