@@ -53,6 +53,8 @@ class NodesCommand(BaseCommand):
     # somewhere is one whose nodes are looked at.
     requires_system_checks = []
 
+    _is_quiet = False
+
     def run_from_argv(self, argv: list[str]) -> None:
         """Run as a process of its own: Ctrl-C and a reader who has left end it quietly."""
         # What the log says of a failing node the command says itself. A log that the site

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean, median
-from time import perf_counter, time
+from time import monotonic, perf_counter, time
 from typing import Any
 
 import redis
@@ -17,9 +18,38 @@ from .base import Deadline
 
 PINGS = 5
 
-# PINGs are timed one at a time as long as nodes are quick; slow ones keep none waiting.
 TURN_SECONDS = 0.02
-_turn = threading.Lock()
+
+
+class Turns:
+    """Threads go one after the other, but none waits for one that takes long.
+
+    Threads that work at the same time make each other's PINGs look slow.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holder: object = None
+        self._until = 0.0
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Wait for the turn; after TURN_SECONDS the next one may have it as well."""
+        me = object()
+        with self._changed:
+            while self._holder is not None and (left := self._until - monotonic()) > 0:
+                self._changed.wait(left)
+            self._holder, self._until = me, monotonic() + TURN_SECONDS
+        try:
+            yield
+        finally:
+            with self._changed:
+                if self._holder is me:
+                    self._holder = None
+                    self._changed.notify()
+
+
+_turns = Turns()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +155,7 @@ class Totals:
 def ask_status(cluster: Cluster, host_id: int, timeout: float | None) -> Said:
     """Ask one node: one INFO, then PINGs one after the other.
 
-    Nothing else is done here, for threads that work make each other's PINGs look slow.
+    Nothing else is done here: reading what it said would take time from other threads.
 
     Args:
         timeout: seconds for all of it.
@@ -136,8 +166,9 @@ def ask_status(cluster: Cluster, host_id: int, timeout: float | None) -> Said:
     deadline = Deadline(timeout)
     said = Said(call_node(cluster, host_id, "INFO", timeout=deadline.left()))
     try:
-        for _ in range(PINGS):
-            said.pings.append(time_ping(cluster, host_id, deadline))
+        with _turns.take():
+            for _ in range(PINGS):
+                said.pings.append(time_ping(cluster, host_id, deadline))
     except redis.RedisError as error:
         said.error = error
     return said
@@ -145,14 +176,9 @@ def ask_status(cluster: Cluster, host_id: int, timeout: float | None) -> Said:
 
 def time_ping(cluster: Cluster, host_id: int, deadline: Deadline) -> float:
     """Return how many seconds a PING took."""
-    has_turn = _turn.acquire(timeout=TURN_SECONDS)
-    try:
-        began = perf_counter()
-        call_node(cluster, host_id, "PING", timeout=deadline.left())
-        return perf_counter() - began
-    finally:
-        if has_turn:
-            _turn.release()
+    began = perf_counter()
+    call_node(cluster, host_id, "PING", timeout=deadline.left())
+    return perf_counter() - began
 
 
 def call_node(cluster: Cluster, host_id: int, *command: str, timeout: float | None) -> Any:
