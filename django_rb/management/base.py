@@ -1,25 +1,49 @@
-"""What the management commands share: options, tables, JSON, and all clusters at once."""
+"""The manners that all management commands share: options, nodes, output, questions.
+
+A command inherits from `NodesCommand` and has three parts: `add_arguments` calls
+`add_node_arguments`; `handle` asks all nodes at once (`call_clusters` for one command
+each, `ask_nodes` for a dialogue with each) and writes what the living ones said, as a table
+or as one JSON document; and `fail_for` names the dead ones and ends with exit status 1.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import textwrap
+import logging
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import zip_longest
-from typing import Any
+from functools import partial
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any, Protocol, TypeVar
 
+import redis
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    OutputWrapper,
+)
 
 from .. import clusters, conf
 from ..engine import Cluster
+from .output import Paint, Progress, format_table, width_of
 
-WIDTH = 80
+T = TypeVar("T")
 
 NodeName = tuple[str, int]  # a cluster's alias and a host id
-Paint = Mapping[str, Callable[[str], str]]
+
+
+class _Hashable(Protocol):
+    def __hash__(self) -> int: ...
+
+
+K = TypeVar("K", bound=_Hashable)
 
 
 class NodesCommand(BaseCommand):
@@ -29,11 +53,47 @@ class NodesCommand(BaseCommand):
     # somewhere is one whose nodes are looked at.
     requires_system_checks = []
 
+    _is_quiet = False
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run as a process of its own: Ctrl-C and a reader who has left end it quietly."""
+        # What the log says of a failing node the command says itself. A log that the site
+        # has set up gets it all the same.
+        logging.getLogger("django_rb.health").addHandler(logging.NullHandler())
+        try:
+            super().run_from_argv(argv)
+        except KeyboardInterrupt:
+            self.stderr.write("Interrupted.")
+            sys.exit(128 + signal.SIGINT)
+        except BrokenPipeError:  # as in `manage.py rb_status | head -1`
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.dup2(nowhere, sys.stderr.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+
     def execute(self, *args: Any, **options: Any) -> str | None:
+        self._is_quiet = options.get("verbosity") == 0
         try:
             return super().execute(*args, **options)
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
+        finally:
+            self.stdout.flush()  # here, where it can be told that nobody reads it
+
+    # Options.
+
+    def add_node_arguments(self, parser: CommandParser) -> None:
+        """Add what every command takes: --cluster, --format and --timeout."""
+        self.add_cluster_argument(parser)
+        self.add_format_argument(parser)
+        self.add_timeout_argument(parser)
+
+    def add_cluster_argument(
+        self,
+        parser: CommandParser,
+        text: str = "A cluster of settings.RB_CLUSTERS. May be repeated; default: all.",
+    ) -> None:
+        parser.add_argument("--cluster", action="append", metavar="ALIAS", help=text)
 
     def add_format_argument(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -43,29 +103,28 @@ class NodesCommand(BaseCommand):
             help='"json" is for programs: one document on standard output.',
         )
 
-    def add_cluster_argument(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--cluster",
-            action="extend",
-            nargs="+",
-            metavar="ALIAS",
-            help="A cluster of settings.RB_CLUSTERS. May be repeated; default: all.",
-        )
+    def add_timeout_argument(
+        self,
+        parser: CommandParser,
+        text: str = "Nodes that have not answered by then have failed. Default: as long as "
+        "POOL_OPTIONS lets a node be silent.",
+    ) -> None:
+        parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help=text)
 
-    def add_timeout_argument(self, parser: CommandParser) -> None:
+    def add_confirm_arguments(self, parser: CommandParser, dry_run: str) -> None:
+        """Add --no-input (`interactive`) and --dry-run, whose help is given."""
         parser.add_argument(
-            "--timeout",
-            type=seconds,
-            metavar="SECONDS",
-            help="Nodes that have not answered by then have failed. Default: as long as "
-            "POOL_OPTIONS lets a node be silent.",
+            "--noinput",
+            "--no-input",
+            action="store_false",
+            dest="interactive",
+            help="Do not ask.",
         )
+        parser.add_argument("--dry-run", action="store_true", help=dry_run)
 
     def get_clusters(self, aliases: str | Iterable[str] | None) -> dict[str, Cluster]:
         """Return the clusters that --cluster names, all of them by default."""
-        if isinstance(aliases, str):  # call_command(…, cluster="default")
-            aliases = [aliases]
-        chosen = dict.fromkeys(aliases or conf.get_aliases())
+        chosen = as_aliases(aliases) or conf.get_aliases()
         if not chosen:
             raise CommandError(
                 f"settings.{conf.SETTING} is missing or empty: there are no nodes. "
@@ -73,9 +132,89 @@ class NodesCommand(BaseCommand):
             )
         return {alias: clusters[alias] for alias in chosen}
 
-    def write_json(self, document: object) -> None:
-        self.stdout.write(json.dumps(document, indent=2))
+    # Output.
+
+    def write_json(self, document: object, *, in_one_line: bool = False) -> None:
+        """Write one JSON document to standard output, at once."""
+        self.stdout.write(json.dumps(document, indent=None if in_one_line else 2))
         self.stdout.flush()  # before a child writes to the same place
+
+    def table(
+        self,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str | int]],
+        paint: Paint | None = None,
+        right: Sequence[str] = (),
+    ) -> str:
+        """Return a table as wide as the terminal allows; see `format_table`."""
+        return format_table(header, rows, paint, right=right, width=width_of(self.stdout))
+
+    def screen(self, output_format: str) -> OutputWrapper:
+        """Return where people look: not at standard output where it is for a program."""
+        return self.stderr if output_format == "json" else self.stdout
+
+    def progress(self, what: str, total: int | None, unit: str) -> Progress:
+        """Return a progress bar on standard error; nothing is shown with --verbosity 0."""
+        return Progress(None if self._is_quiet else self.stderr, what, total, unit)
+
+    def fail_for(
+        self, errors: Mapping[Any, object], total: int, done: str = "asked", noun: str = "node"
+    ) -> None:
+        """End with exit status 1 and name what failed, if anything did.
+
+        Args:
+            errors: by node, as (alias, host id) or in words.
+            total: how many there are, those that did well included.
+            done: what was to be done with them.
+        """
+        if not errors:
+            return
+        lines = [
+            f"{name if isinstance(name, str) else name_of(name)}: {error}"
+            for name, error in errors.items()
+        ]
+        raise CommandError(
+            f"{len(errors)} of {total} {noun}{'' if total == 1 else 's'} "
+            f"could not be {done}:\n" + "\n".join(lines)
+        )
+
+    # Questions.
+
+    def confirm(self, question: str, name: str, output_format: str) -> bool:
+        """Ask and return whether the answer is "yes".
+
+        Args:
+            question: what is lost, and whether to go on.
+            name: of what would be done, as in "Flush".
+
+        Raises:
+            CommandError: nobody is there to answer, or answers with Ctrl-C.
+        """
+        screen = self.screen(output_format)
+        text = f"\n{question}\n\n    Type 'yes' to continue, or 'no' to cancel: "
+        try:
+            screen.write(text, str, ending="")
+            screen.flush()
+            answer = input()
+        except KeyboardInterrupt:
+            screen.write()
+            raise CommandError(f"{name} cancelled.", returncode=128 + signal.SIGINT) from None
+        except EOFError:
+            screen.write()
+            raise CommandError(
+                f"{name} cancelled: there was nobody to ask. "
+                "Use --no-input to go on without being asked."
+            ) from None
+        if answer != "yes":
+            screen.write(f"{name} cancelled.", str)
+        return answer == "yes"
+
+
+def as_aliases(chosen: str | Iterable[str] | None) -> list[str]:
+    """Return each alias that --cluster names once; none where it was not given."""
+    if isinstance(chosen, str):  # call_command(…, cluster="default")
+        chosen = [chosen]
+    return list(dict.fromkeys(chosen or ()))
 
 
 def seconds(text: str) -> float:
@@ -87,6 +226,58 @@ def seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds above 0.")
     return value
+
+
+def name_of(node: NodeName) -> str:
+    """Return a node as people read it: ``default 0``."""
+    alias, host_id = node
+    return f"{alias} {host_id}"
+
+
+def all_nodes(chosen: Mapping[str, Cluster]) -> list[NodeName]:
+    """Return every node of some clusters."""
+    return [(alias, host_id) for alias, cluster in chosen.items() for host_id in cluster.hosts]
+
+
+class Deadline:
+    """When the time of --timeout is over, for several questions to one node.
+
+    Args:
+        timeout: seconds from now; None for no limit.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else monotonic() + timeout
+
+    def left(self) -> float | None:
+        """Return the seconds that are left, which is what the engine takes as a timeout."""
+        return None if self._end is None else max(0.0, self._end - monotonic())
+
+
+def ask_nodes(
+    nodes: Iterable[NodeName], ask: Callable[[str, int], T]
+) -> tuple[dict[NodeName, T], dict[NodeName, Exception]]:
+    """Call ``ask(alias, host_id)`` for all nodes at once, each in a thread of its own.
+
+    For a dialogue of several questions: no node waits for another.
+
+    Returns:
+        What the calls returned, and the errors of those nodes that failed (RedisErrors and
+        OSErrors; others are raised), both in the order of the nodes.
+    """
+    names = list(nodes)
+    outcomes = at_once({node: partial(ask, *node) for node in names})
+    replies: dict[NodeName, T] = {}
+    errors: dict[NodeName, Exception] = {}
+    for node in names:
+        outcome = outcomes[node]
+        if isinstance(outcome, redis.RedisError | OSError):
+            errors[node] = outcome
+        elif isinstance(outcome, Exception):
+            raise outcome
+        else:
+            replies[node] = outcome
+    return replies, errors
 
 
 def call_clusters(
@@ -103,50 +294,38 @@ def call_clusters(
     host_ids: dict[str, list[int]] = {}
     for alias, host_id in nodes:
         host_ids.setdefault(alias, []).append(host_id)
-    replies: dict[NodeName, Any] = {}
-    errors: dict[NodeName, Exception] = {}
     # A batch is one cluster's. The wait for one cluster is not added to another's.
-    with ThreadPoolExecutor(max_workers=max(1, len(host_ids))) as executor:
-        calls = {
-            alias: executor.submit(
-                chosen[alias].call_nodes, *command, hosts=hosts, timeout=timeout
-            )
+    outcomes = at_once(
+        {
+            alias: partial(chosen[alias].call_nodes, *command, hosts=hosts, timeout=timeout)
             for alias, hosts in host_ids.items()
         }
-    for alias, call in calls.items():
-        answered, failures = call.result()
+    )
+    replies: dict[NodeName, Any] = {}
+    errors: dict[NodeName, Exception] = {}
+    for alias in host_ids:
+        outcome = outcomes[alias]
+        if isinstance(outcome, Exception):
+            raise outcome
+        answered, failures = outcome
         replies.update({(alias, host_id): reply for host_id, reply in answered.items()})
         errors.update({(alias, failure.host_id): failure.error for failure in failures})
     return replies, errors
 
 
-def format_table(
-    header: Sequence[str], rows: Sequence[Sequence[str | int]], paint: Paint | None = None
-) -> str:
-    """Return a table of at most 80 columns; a text that does not fit goes on below.
+def at_once(tasks: Mapping[K, Callable[[], T]]) -> dict[K, T | Exception]:
+    """Run tasks side by side; return what each returned or raised.
 
-    Args:
-        rows: numbers go to the right of their column.
-        paint: colours for the last column, by its text.
+    Ctrl-C waits for none of them: a node may be silent for long.
     """
-    columns = list(zip(header, *rows, strict=True))
-    widths = [max(len(str(cell)) for cell in column) for column in columns]
-    gaps = 2 * (len(widths) - 1)
-    while sum(widths) + gaps > WIDTH:
-        widths[widths.index(max(widths))] -= 1
-    is_number = [any(isinstance(cell, int) for cell in column) for column in columns]
-    lines = []
-    for row in (header, *rows):
-        texts = [str(cell) for cell in row]
-        color = (paint or {}).get(texts[-1], str)
-        wrapped = [
-            textwrap.wrap(text, width, break_on_hyphens=False)
-            for text, width in zip(texts, widths, strict=True)
-        ]
-        for parts in zip_longest(*wrapped, fillvalue=""):
-            *cells, last = (
-                part.rjust(width) if right else part.ljust(width)
-                for part, width, right in zip(parts, widths, is_number, strict=True)
-            )
-            lines.append("  ".join([*cells, color(last.rstrip())]).rstrip())
-    return "\n".join(lines)
+    outcomes: SimpleQueue[tuple[K, T | Exception]] = SimpleQueue()
+
+    def run(name: K, task: Callable[[], T]) -> None:
+        try:
+            outcomes.put((name, task()))
+        except Exception as error:  # noqa: BLE001 (for the thread that waits)
+            outcomes.put((name, error))
+
+    for name, task in tasks.items():
+        threading.Thread(target=run, args=(name, task), daemon=True).start()
+    return dict(outcomes.get() for _ in tasks)

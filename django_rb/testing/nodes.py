@@ -18,6 +18,7 @@ from typing import Any, Self
 from .discovery import NodesError, check_program, find_server
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+START_SECONDS = 10.0
 SOCKET_SECONDS = 10.0
 STOP_SECONDS = 10.0
 # LocalNodes depends on these: the log level among them, as the log tells when a server
@@ -40,7 +41,8 @@ class LocalNodes:
     further options of the server by name: ``{"maxmemory": "10mb"}``. A value of several
     words is a sequence: ``{"rename-command": ["KEYS", ""]}``. An option that comes more
     than once is given as pairs: ``[("user", ["ann", "on"]), ("user", ["bob", "on"])]``.
-    With `unix_sockets` each node has a unix socket and no port.
+    With `unix_sockets` each node has a unix socket and no port. Nodes that do not come up
+    within `start_seconds` have failed.
 
     The servers keep nothing on disk and allow DEBUG. They end with this process,
     whatever ends it. They stay the parent's after a fork: a child may connect to them,
@@ -57,12 +59,14 @@ class LocalNodes:
         program: str | None = None,
         options: Options = (),
         unix_sockets: bool = False,
+        start_seconds: float = START_SECONDS,
     ) -> None:
         if count < 1:
             raise ValueError(f"LocalNodes needs a count of at least 1, not {count}.")
         self.count = count
         self.program = check_program(program, "program") if program else find_server()
         self._unix_sockets = unix_sockets
+        self._start_seconds = start_seconds
         self._options: list[str] = []
         self._password: str | None = None
         for name, value in options.items() if isinstance(options, Mapping) else options:
@@ -96,7 +100,7 @@ class LocalNodes:
         """Start all nodes side by side, wait until each takes connections, return self.
 
         Does nothing when they run. Raises NodesError, with the end of the server's log,
-        when one does not come up within 10 seconds; then none is left running.
+        when one does not come up in time; then none is left running.
         """
         if self._supervisor is not None:
             return self
@@ -107,6 +111,7 @@ class LocalNodes:
                 program=self.program,
                 count=self.count,
                 options=self._options,
+                start_seconds=self._start_seconds,
                 unix_sockets=self._unix_sockets,
             )
         except BaseException:

@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 10.0
 POLL_SECONDS = 0.002
 PARENT_POLL_SECONDS = 0.25
 LOG_LINES = 20
@@ -186,6 +185,7 @@ class Supervisor:
         self.parent = parent
         self.directory = directory
         self.servers: list[Server] = []
+        self.start_seconds = 0.0  # how long a server may take; the request to start says it
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """Yield what the parent asks, until nobody is left to ask."""
@@ -227,10 +227,17 @@ class Supervisor:
         return server.process and server.process.pid
 
     def start(
-        self, program: str, count: int, options: list[str], *, unix_sockets: bool
+        self,
+        program: str,
+        count: int,
+        options: list[str],
+        start_seconds: float,
+        *,
+        unix_sockets: bool,
     ) -> dict[str, Any]:
         """Start all servers side by side and wait until each takes connections."""
-        name, version = identify(program)
+        self.start_seconds = start_seconds
+        name, version = identify(program, start_seconds)
         command = [program, "--save", "", "--appendonly", "no", "--loglevel", "notice"]
         if int(version.partition(".")[0]) >= 7:  # older ones allow DEBUG without asking
             command += ["--enable-debug-command", "yes"]
@@ -248,13 +255,13 @@ class Supervisor:
         }
 
     def wait_for(self, servers: Sequence[Server]) -> None:
-        """Wait until all `servers` are ready, at most START_SECONDS."""
-        deadline = time.monotonic() + START_SECONDS
+        """Wait until all `servers` are ready, at most `start_seconds`."""
+        deadline = time.monotonic() + self.start_seconds
         while waiting := [server for server in servers if not server.ready()]:
             if time.monotonic() > deadline:
                 late = waiting[0]
                 raise Failure(
-                    f"{late.name} was not ready after {START_SECONDS:g} s{late.log_tail()}"
+                    f"{late.name} was not ready after {self.start_seconds:g} s{late.log_tail()}"
                 )
             if self.orphaned():
                 sys.exit()
@@ -269,7 +276,7 @@ class Supervisor:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def identify(program: str) -> tuple[str, str]:
+def identify(program: str, seconds: float) -> tuple[str, str]:
     """Return what a server program says it is, as in ("valkey", "8.1.8")."""
     try:
         asked = subprocess.run(  # noqa: S603 (the program the user chose)
@@ -278,11 +285,11 @@ def identify(program: str) -> tuple[str, str]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=START_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Failure(f"{program} --version did not end in {START_SECONDS:g} s.") from None
+        raise Failure(f"{program} --version did not end in {seconds:g} s.") from None
     said = asked.stdout + asked.stderr
     if found := re.match(r"(\w+) server v=(\d[\w.]*)", said):
         return found[1].lower(), found[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.helpers import wait_until
 
@@ -35,6 +36,23 @@ def environment(settings: str = "tests.settings", **variables: str) -> dict[str,
         "PYTHONUNBUFFERED": "1",
         **variables,
     }
+
+
+def on_nodes(**hosts: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the environment of a process whose clusters have these hosts."""
+    urls = {
+        alias: [f"redis://{h['host']}:{h['port']}/{h.get('db', 0)}" for h in nodes.values()]
+        for alias, nodes in hosts.items()
+    }
+    return environment(DJANGO_RB_NODES=json.dumps(urls))
+
+
+def project(directory: Path, clusters: object, more: str = "") -> dict[str, str]:
+    """Return the environment of a project with these RB_CLUSTERS, and more settings."""
+    (directory / "site_settings.py").write_text(
+        f"from tests.settings import *\nRB_CLUSTERS = {clusters!r}\n{more}\n"
+    )
+    return environment("site_settings", PYTHONPATH=f"{directory}{os.pathsep}{ROOT}")
 
 
 def django(
@@ -106,7 +124,7 @@ def pids_in(said: str) -> list[int]:
 
 
 class Terminal:
-    """A program on a terminal of 80 columns that is its own, as in a window."""
+    """A program on a terminal that is its own, as in a window."""
 
     # setsid() was called; the terminal becomes this session's, and Ctrl-C works.
     _LAUNCHER = (
@@ -114,12 +132,13 @@ class Terminal:
         "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
     )
 
-    def __init__(self, *command: str, env: Mapping[str, str]) -> None:
+    def __init__(self, *command: str, env: Mapping[str, str], columns: int = 80) -> None:
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         modes = termios.tcgetattr(slave)
         modes[3] |= termios.NOFLSH  # or Ctrl-C takes away what is not on the screen yet
         termios.tcsetattr(slave, termios.TCSANOW, modes)
+        without_columns = {name: value for name, value in env.items() if name != "COLUMNS"}
         self.said = ""
         self._looked: tuple[str, ...] = ()
         try:
@@ -129,7 +148,7 @@ class Terminal:
                 stdout=slave,
                 stderr=slave,
                 cwd=ROOT,
-                env={**env, "TERM": "xterm"},
+                env={**without_columns, "TERM": "xterm"},
                 start_new_session=True,
             )
         finally:

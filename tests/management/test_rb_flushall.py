@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from io import StringIO
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -15,10 +16,9 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_rb import clusters
-from django_rb.management.base import format_table
 from django_rb.testing import LocalNodes
 
-from .processes import DJANGO, Terminal, django, environment
+from .processes import DJANGO, Terminal, django, on_nodes, project
 
 QUESTION = "Type 'yes' to continue, or 'no' to cancel: "
 
@@ -57,15 +57,6 @@ def data(nodes: LocalNodes) -> Iterator[Data]:
     data.close()
 
 
-@pytest.fixture
-def own_nodes() -> Iterator[LocalNodes]:
-    """Four nodes that may come to harm."""
-    with LocalNodes(4) as nodes:
-        with override_settings(RB_CLUSTERS={"default": {"HOSTS": nodes.hosts}}):
-            yield nodes
-        clusters.reset()
-
-
 def flush(*args: str, **options: Any) -> str:
     """Run the command in this process; return what it writes."""
     out = StringIO()
@@ -80,15 +71,6 @@ def flush_and_fail(*args: str) -> tuple[str, str]:
         call_command("rb_flushall", *args, stdout=out, no_color=True)
     assert caught.value.returncode == 1
     return out.getvalue(), str(caught.value)
-
-
-def variable(**hosts: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
-    """The environment of a process whose clusters have these hosts."""
-    urls = {
-        alias: [f"redis://{h['host']}:{h['port']}/{h.get('db', 0)}" for h in nodes.values()]
-        for alias, nodes in hosts.items()
-    }
-    return environment(DJANGO_RB_NODES=json.dumps(urls))
 
 
 class TestFlush:
@@ -176,7 +158,6 @@ class TestSeveralClusters:
         "args",
         [
             ["--cluster", "sessions", "--cluster", "default"],
-            ["--cluster", "sessions", "default"],
             ["--cluster=sessions", "--cluster=default", "--cluster=sessions"],
         ],
     )
@@ -256,7 +237,7 @@ class TestNodesThatFail:
 
     def test_as_a_program_sees_it(self, own_nodes: LocalNodes) -> None:
         own_nodes.kill(1)
-        env = variable(default=own_nodes.hosts)
+        env = on_nodes(default=own_nodes.hosts)
         done = django("rb_flushall", "--no-input", "--format", "json", env=env)
         assert done.returncode == 1
         results = [(n["result"], n["error"] is None) for n in json.loads(done.stdout)["nodes"]]
@@ -293,7 +274,7 @@ class TestQuestion:
             "--format",
             output_format,
             answer="yes\n",
-            env=variable(default=nodes.hosts),
+            env=on_nodes(default=nodes.hosts),
         )
         assert done.returncode == 0
         assert data.sizes(0) == [0, 0, 0, 0]
@@ -308,23 +289,23 @@ class TestQuestion:
 
     @pytest.mark.parametrize("answer", ["no\n", "\n", "y\n", "YES\n"])
     def test_anything_else(self, nodes: LocalNodes, data: Data, answer: str) -> None:
-        done = django("rb_flushall", answer=answer, env=variable(default=nodes.hosts))
+        done = django("rb_flushall", answer=answer, env=on_nodes(default=nodes.hosts))
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.endswith(QUESTION + "Flush cancelled.\n")
         assert data.sizes(0) == [2, 2, 2, 2]
 
     def test_nobody_is_there(self, nodes: LocalNodes, data: Data) -> None:
-        done = django("rb_flushall", env=variable(default=nodes.hosts))
+        done = django("rb_flushall", env=on_nodes(default=nodes.hosts))
         assert done.returncode == 1
         assert done.stderr == (
-            "CommandError: Nothing was flushed: there was nobody to ask. "
-            "Use --no-input to flush without being asked.\n"
+            "CommandError: Flush cancelled: there was nobody to ask. "
+            "Use --no-input to go on without being asked.\n"
         )
         assert data.sizes(0) == [2, 2, 2, 2]
 
     def test_all_databases_are_servers(self, nodes: LocalNodes, data: Data) -> None:
         done = django(
-            "rb_flushall", "--all-databases", answer="no", env=variable(default=nodes.hosts)
+            "rb_flushall", "--all-databases", answer="no", env=on_nodes(default=nodes.hosts)
         )
         assert "You have requested a flush of 4 servers." in done.stdout
         assert re.search(r"default 3  127.0.0.1:\d+ +all +3\n", done.stdout)
@@ -332,7 +313,7 @@ class TestQuestion:
     def test_a_dead_node_is_named(self, own_nodes: LocalNodes) -> None:
         data = Data(own_nodes)
         own_nodes.kill(1)
-        done = django("rb_flushall", answer="yes\n", env=variable(default=own_nodes.hosts))
+        done = django("rb_flushall", answer="yes\n", env=on_nodes(default=own_nodes.hosts))
         assert done.returncode == 1
         question, answer = done.stdout.split(QUESTION)
         assert re.search(r"default 1  127.0.0.1:\d+ +0 +\?\n", question)
@@ -344,7 +325,7 @@ class TestQuestion:
 
 class TestTerminal:
     def test_a_person(self, nodes: LocalNodes, data: Data) -> None:
-        env = variable(default=nodes.hosts)
+        env = on_nodes(default=nodes.hosts)
         with Terminal(*DJANGO, "rb_flushall", env=env) as terminal:
             terminal.read_until(QUESTION)
             terminal.type("yes\n")
@@ -356,7 +337,7 @@ class TestTerminal:
 
     def test_without_colours(self, own_nodes: LocalNodes) -> None:
         own_nodes.kill(0)
-        env = variable(default=own_nodes.hosts)
+        env = on_nodes(default=own_nodes.hosts)
         with Terminal(*DJANGO, "rb_flushall", "--no-input", "--no-color", env=env) as terminal:
             status, said = terminal.read_to_end()
         assert status == 1
@@ -366,18 +347,36 @@ class TestTerminal:
             _, said = terminal.read_to_end()
         assert "\x1b[33mfailed\x1b[0m\n" in said
 
+    def test_a_dead_and_a_silent_node(self, hurt_nodes: LocalNodes) -> None:
+        env = on_nodes(default=hurt_nodes.hosts)
+        command = [*DJANGO, "rb_flushall", "--no-input", "--timeout=1"]
+        with Terminal(*command, env=env) as terminal:
+            status, said = terminal.read_to_end()
+        assert status == 1
+        plain = re.sub(r"\x1b\[[\d;]*m", "", said)
+        table, _, errors = plain.partition("CommandError: ")
+        assert [line.split()[-1] for line in table.splitlines()[1:]] == [
+            "flushed",
+            "failed",
+            "failed",
+            "flushed",
+        ]
+        assert max(map(len, table.splitlines())) <= 80
+        assert errors.startswith("2 of 4 databases could not be flushed:\ndefault 1: ")
+        assert "\ndefault 2: " in errors
+
     @pytest.mark.parametrize(
         ("key", "status", "last"),
         [
             ("\x03", 130, "CommandError: Flush cancelled."),
-            ("\x04", 1, "Use --no-input to flush without being asked."),
+            ("\x04", 1, "Use --no-input to go on without being asked."),
         ],
         ids=["Ctrl-C", "Ctrl-D"],
     )
     def test_no_answer(
         self, nodes: LocalNodes, data: Data, key: str, status: int, last: str
     ) -> None:
-        env = variable(default=nodes.hosts)
+        env = on_nodes(default=nodes.hosts)
         with Terminal(*DJANGO, "rb_flushall", "--no-color", env=env) as terminal:
             terminal.read_until(QUESTION)
             terminal.type(key)
@@ -402,6 +401,11 @@ class TestMistakes:
         assert "missing or empty" in error
         assert "RB_CLUSTERS = {'default': {'HOSTS': [{'host': '127.0.0.1'}]}}" in error
 
+    def test_as_a_program_sees_no_clusters(self, tmp_path: Path) -> None:
+        done = django("rb_flushall", "--format", "json", env=project(tmp_path, {}))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("CommandError: settings.RB_CLUSTERS is missing or empty")
+
     @override_settings(RB_CLUSTERS={"default": {"HOSTS": [{"port": "x"}]}})
     def test_a_mistake_in_the_settings(self) -> None:
         _, error = flush_and_fail("--no-input")
@@ -415,23 +419,3 @@ class TestMistakes:
     def test_a_timeout_that_is_none(self, nodes: LocalNodes, timeout: str) -> None:
         with pytest.raises(CommandError, match=f"'{timeout}' is not a time in seconds above 0"):
             flush("--no-input", f"--timeout={timeout}")
-
-
-class TestTable:
-    def test_what_does_not_fit_goes_on_below(self) -> None:
-        host = "cache-0001.abcdef.0001.eu-central-1.cache.example-cloud.internal:6379"
-        table = format_table(
-            ("NODE", "ADDRESS", "DATABASE", "KEYS"),
-            [("a-rather-long-alias 0", host, 0, 12), ("b 1", "127.0.0.1:1", 0, 5)],
-        )
-        lines = table.splitlines()
-        assert max(map(len, lines)) == 80
-        assert len(lines) == 4
-        start, end = lines[0].index("ADDRESS"), lines[0].index("DATABASE")
-        assert lines[1][start:end].strip() + lines[2][start:end].strip() == host
-        assert lines[1].endswith(" 12")
-        assert lines[3].endswith("  5")
-
-    def test_colours_take_no_room(self) -> None:
-        table = format_table(("A", "B"), [("x", "bad")], {"bad": lambda text: f"<{text}>"})
-        assert table == "A  B\nx  <bad>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from .processes import (
     is_alive,
     kill,
     pids_in,
+    project,
     read_until,
     start,
     wait_until_gone,
@@ -43,10 +43,7 @@ def document_of(said: str) -> tuple[dict[str, Any], str]:
 @pytest.fixture
 def settings(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
     """The environment of a project with the clusters that the test is marked with."""
-    (tmp_path / "site_settings.py").write_text(
-        f"from tests.settings import *\nRB_CLUSTERS = {request.param!r}\n"
-    )
-    return environment("site_settings", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    return project(tmp_path, request.param)
 
 
 def with_clusters(**clusters: Any) -> pytest.MarkDecorator:
@@ -162,6 +159,29 @@ class TestClusters:
         assert len(document["nodes"]) == 4
         assert list(document["clusters"]) == ["default"]
 
+    @with_clusters(default={"HOSTS": [{}] * 3}, other={"HOSTS": [{"port": 1}]})
+    def test_those_that_are_named(self, settings: dict[str, str]) -> None:
+        document = self.nodes(settings, "--cluster", "default")
+        assert len(document["nodes"]) == 3
+        assert list(document["clusters"]) == ["default"]
+        document = self.nodes(settings, "--cluster", "other", "--cluster", "default")
+        assert [urls[0][-2:] for urls in document["clusters"].values()] == ["/0", "/1"]
+        assert list(document["clusters"]) == ["other", "default"]
+
+    @with_clusters(default={"HOSTS": [{}]}, other={"HOSTS": [{"port": 1}]})
+    def test_the_others_keep_their_nodes(self, settings: dict[str, str]) -> None:
+        done = django(
+            "rb_nodes", "--cluster=default", "--", "rb_flushall", "--no-input", env=settings
+        )
+        assert done.returncode == 1
+        assert re.search(r"default 0  127\.0\.0\.1:\d{4,5} .* flushed\n", done.stdout)
+        assert done.stderr.startswith("CommandError: 1 of 2 databases could not be flushed:")
+        assert "\nother 0: " in done.stderr
+
+    @with_clusters()
+    def test_the_one_that_is_there_without_clusters(self, settings: dict[str, str]) -> None:
+        assert list(self.nodes(settings, "--cluster", "default")["clusters"]) == ["default"]
+
     @with_clusters(default={"HOSTS": []})
     def test_hosts_that_only_production_knows(self, settings: dict[str, str]) -> None:
         assert len(self.nodes(settings)["nodes"]) == 4
@@ -232,6 +252,28 @@ class TestMistakes:
     def test_a_server_that_does_not_start(self) -> None:
         error = self.fail("--", "true", DJANGO_RB_SERVER=sys.executable)
         assert "is no Valkey or Redis server" in error
+
+    def test_wrong_alias(self) -> None:
+        assert self.fail("--cluster", "defualt", "--", "true") == (
+            "CommandError: There is no cluster 'defualt' in settings.RB_CLUSTERS. "
+            "Did you mean 'default'?\n"
+        )
+
+    def test_nodes_that_take_too_long(self, tmp_path: Path) -> None:
+        slow = tmp_path / "slow-server"
+        slow.write_text(
+            '#!/bin/sh\nif [ "$1" = --version ]; then echo Redis server v=7.0.0; exit; fi\n'
+            "exec sleep 60\n"
+        )
+        slow.chmod(0o755)
+        error = self.fail("--timeout", "0.5", "--", "true", DJANGO_RB_SERVER=str(slow))
+        assert error.startswith("CommandError: Node 0 was not ready after 0.5 s")
+
+    @pytest.mark.parametrize("timeout", ["0", "-1", "soon"])
+    def test_timeout(self, timeout: str) -> None:
+        done = django("rb_nodes", f"--timeout={timeout}", "--", "true")
+        assert done.returncode == 2
+        assert f"'{timeout}' is not a time in seconds above 0." in done.stderr
 
     def test_inside_of_another(self) -> None:
         error = self.fail("--", "true", DJANGO_RB_NODES='{"default": ["redis://a"]}')
@@ -367,6 +409,15 @@ class TestSignals:
         terminal.process.send_signal(signal.SIGTERM)
         status, said = terminal.read_to_end()
         assert (status, said.count("got 2\n")) == (5, 1)
+
+    def test_it_fits_a_terminal(self) -> None:
+        command = [*DJANGO, "rb_nodes", "--count=2", "--no-color", "--", "true"]
+        with Terminal(*command, env=environment()) as terminal:
+            status, said = terminal.read_to_end()
+        assert status == 0
+        assert "\x1b" not in said
+        table = said.partition("Other programs")[0]
+        assert max(map(len, table.splitlines())) <= 80
 
     def test_ctrl_c_while_waiting_on_a_terminal(self) -> None:
         with Terminal(*DJANGO, "rb_nodes", "--count=2", env=environment()) as terminal:

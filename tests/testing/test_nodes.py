@@ -273,14 +273,8 @@ class TestOptions:
             "echo I am on my way\nexec sleep 60\n"
         )
         slow.chmod(0o755)
-        wrapper = tmp_path / "supervisor.py"
-        text = nodes_module.SUPERVISOR.read_text()
-        assert "START_SECONDS = 10.0\n" in text
-        wrapper.write_text(text.replace("START_SECONDS = 10.0\n", "START_SECONDS = 0.2\n"))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(nodes_module, "SUPERVISOR", wrapper)
-            with pytest.raises(NodesError, match=said):
-                LocalNodes(1, program=str(slow)).start()
+        with pytest.raises(NodesError, match=said):
+            LocalNodes(1, program=str(slow), start_seconds=0.2).start()
 
 
 class TestFaults:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
 from ...engine import Cluster
-from ..base import NodeName, NodesCommand, call_clusters, format_table
+from ..base import NodeName, NodesCommand, call_clusters, name_of
 
-QUESTION = """
-You have requested a flush of {what}.
+QUESTION = """You have requested a flush of {what}.
 This will IRREVERSIBLY DELETE every key there.
-Are you sure you want to do this?
-
-    Type 'yes' to continue, or 'no' to cancel: """
+Are you sure you want to do this?"""
 
 
 @dataclass
@@ -46,26 +42,15 @@ class Command(NodesCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        self.add_cluster_argument(parser)
+        self.add_node_arguments(parser)
+        self.add_confirm_arguments(
+            parser, "Say what would be flushed and how many keys there are; flush nothing."
+        )
         parser.add_argument(
             "--all-databases",
             action="store_true",
             help="Empty every database of the servers (FLUSHALL), not just the configured one.",
         )
-        parser.add_argument(
-            "--noinput",
-            "--no-input",
-            action="store_false",
-            dest="interactive",
-            help="Do not ask.",
-        )
-        parser.add_argument(
-            "--dry-run",
-            action="store_true",
-            help="Say what would be flushed and how many keys there are; flush nothing.",
-        )
-        self.add_format_argument(parser)
-        self.add_timeout_argument(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         chosen = self.get_clusters(options["cluster"])
@@ -76,7 +61,7 @@ class Command(NodesCommand):
         if dry_run:
             for target in targets:
                 target.result = "failed" if target.error else "would be flushed"
-        elif options["interactive"] and not self.confirm(targets, options["format"]):
+        elif options["interactive"] and not self.is_wanted(targets, options["format"]):
             return
         else:
             command = "FLUSHALL" if all_databases else "FLUSHDB"
@@ -84,42 +69,26 @@ class Command(NodesCommand):
             for target in targets:
                 target.result = "failed" if target.error else "flushed"
         self.report(targets, options["format"])
-        if failed := [target for target in targets if target.error]:
-            lines = [f"{names(target)}: {target.error}" for target in failed]
-            done = "asked" if dry_run else "flushed"
-            raise CommandError(
-                f"{len(failed)} of {count(targets)} could not be {done}:\n" + "\n".join(lines)
-            )
+        self.fail_for(
+            {names(target): target.error for target in targets if target.error},
+            len(targets),
+            done="asked" if dry_run else "flushed",
+            noun=noun(targets),
+        )
 
-    def confirm(self, targets: list[Target], output_format: str) -> bool:
+    def is_wanted(self, targets: list[Target], output_format: str) -> bool:
         """Show what there is to lose and return whether the answer is "yes"."""
-        # Standard output may be for a program.
-        screen = self.stderr if output_format == "json" else self.stdout
-        screen.write(self.table(targets), str)
+        screen = self.screen(output_format)
+        screen.write(self.show(targets), str)
         for target in targets:
             if target.error:
                 screen.write(f"{names(target)}: {target.error}", self.style.WARNING)
-        try:
-            screen.write(QUESTION.format(what=count(targets)), str, ending="")
-            screen.flush()
-            answer = input()
-        except KeyboardInterrupt:
-            screen.write()
-            raise CommandError("Flush cancelled.", returncode=128 + signal.SIGINT) from None
-        except EOFError:
-            screen.write()
-            raise CommandError(
-                "Nothing was flushed: there was nobody to ask. "
-                "Use --no-input to flush without being asked."
-            ) from None
-        if answer != "yes":
-            screen.write("Flush cancelled.", str)
-        return answer == "yes"
+        return self.confirm(QUESTION.format(what=count(targets)), "Flush", output_format)
 
     def report(self, targets: list[Target], output_format: str) -> None:
         """Say what became of each node."""
         if output_format == "table":
-            self.stdout.write(self.table(targets))
+            self.stdout.write(self.show(targets))
             return
         nodes = []
         for target in targets:
@@ -138,7 +107,7 @@ class Command(NodesCommand):
             )
         self.write_json({"nodes": nodes})
 
-    def table(self, targets: list[Target]) -> str:
+    def show(self, targets: list[Target]) -> str:
         """Return the targets as a table with the columns that are known by now."""
         header, rows = ["NODE", "ADDRESS", "DATABASE"], []
         has_keys = any(target.keys is not None for target in targets)
@@ -152,7 +121,7 @@ class Command(NodesCommand):
                 row.append(target.result)
             rows.append(row)
         paint = {"flushed": self.style.SUCCESS, "failed": self.style.ERROR}
-        return format_table(header, rows, paint)
+        return self.table(header, rows, paint)
 
 
 def find_targets(chosen: Mapping[str, Cluster], *, all_databases: bool) -> list[Target]:
@@ -197,10 +166,14 @@ def count_keys(
 
 def names(target: Target) -> str:
     """Return the nodes of a target as people read them: ``default 0, sessions 0``."""
-    return ", ".join(f"{alias} {host_id}" for alias, host_id in target.names)
+    return ", ".join(map(name_of, target.names))
 
 
 def count(targets: list[Target]) -> str:
     """Return how many nodes, or databases of nodes, there are."""
-    noun = "server" if targets[0].database == "all" else "database"
-    return f"{len(targets)} {noun}{'' if len(targets) == 1 else 's'}"
+    return f"{len(targets)} {noun(targets)}{'' if len(targets) == 1 else 's'}"
+
+
+def noun(targets: list[Target]) -> str:
+    """Return what is flushed: servers, or one database of each."""
+    return "server" if targets[0].database == "all" else "database"

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,7 +24,8 @@ from django.core.management.base import CommandError, CommandParser
 
 from ... import conf
 from ...testing import LocalNodes, NodesError
-from ..base import NodesCommand, format_table
+from ...testing.nodes import START_SECONDS
+from ..base import NodesCommand, as_aliases
 
 DEFAULT_COUNT = 4
 SERVER_DATABASES = 16  # how many a server has unless told otherwise
@@ -49,7 +50,16 @@ class Command(NodesCommand):
             help="How many nodes. Default: as many as the largest cluster of "
             f"settings.RB_CLUSTERS has, {DEFAULT_COUNT} where there is none.",
         )
+        self.add_cluster_argument(
+            parser,
+            "A cluster of settings.RB_CLUSTERS that gets local nodes; the others keep theirs. "
+            "May be repeated; default: all.",
+        )
         self.add_format_argument(parser)
+        self.add_timeout_argument(
+            parser,
+            f"Nodes that have not started by then have failed. Default: {START_SECONDS:g}.",
+        )
         parser.add_argument(
             "command",
             nargs="*",
@@ -65,12 +75,13 @@ class Command(NodesCommand):
                 "Unset it to start new ones."
             )
         command = self.resolve(options["command"])
-        aliases = conf.get_aliases() or ["default"]
+        aliases = get_aliases(options["cluster"])
         status = 0
         try:
             nodes = LocalNodes(
                 options["count"] or find_count(aliases),
                 options={"databases": str(max(SERVER_DATABASES, len(aliases)))},
+                start_seconds=options["timeout"] or START_SECONDS,
             )
             with nodes:
                 urls = assign_databases(nodes, aliases)
@@ -150,8 +161,8 @@ class Command(NodesCommand):
         noun = "node" if nodes.count == 1 else "nodes"
         self.stdout.write(self.style.SUCCESS(f"{nodes.count} {noun} of {nodes.server}"))
         for part in (
-            format_table(("HOST ID", "ADDRESS", "PID"), rows),
-            format_table(("CLUSTER", "DATABASE"), databases),
+            self.table(("HOST ID", "ADDRESS", "PID"), rows),
+            self.table(("CLUSTER", "DATABASE"), databases),
             "Other programs find them with this in their environment:\n"
             f"export {conf.NODES_VARIABLE}={shlex.quote(variable)}",
         ):
@@ -165,6 +176,16 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of nodes, 1 or more.")
     return int(text)
+
+
+def get_aliases(chosen: str | Iterable[str] | None) -> list[str]:
+    """Return the clusters that get local nodes: those of --cluster, all by default."""
+    known = conf.get_aliases() or ["default"]
+    aliases = as_aliases(chosen) or known
+    for alias in aliases:
+        if alias not in known:
+            conf.check_alias(alias)
+    return aliases
 
 
 def find_count(aliases: Sequence[str]) -> int:

@@ -1,0 +1,304 @@
+"""manage.py rb_status: how the nodes are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from ...engine import Cluster
+from ...engine.health import NodeHealth
+from ..base import NodeName, NodesCommand, all_nodes, ask_nodes, name_of, seconds
+from ..output import bytes_of, count_of, table_width, time_of, width_of
+from ..status import NodeStatus, Totals, ask_status, read_status, sum_up
+
+CLEAR_SCREEN = "\x1b[2J\x1b[H"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node, what it said, and what this process thinks of it."""
+
+    name: NodeName
+    address: str
+    database: int
+    status: NodeStatus
+    health: NodeHealth
+
+    @property
+    def word(self) -> str:
+        """Its health in a word. One that refuses to answer is reached, and no good."""
+        if self.status.error is not None and self.health.state == "up":
+            return "error"
+        return self.health.state
+
+
+@dataclass(frozen=True)
+class Look:
+    """All nodes of all clusters, at one time (Unix time)."""
+
+    time: float
+    clusters: Mapping[str, Sequence[Node]]
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes of all clusters."""
+        return [node for nodes in self.clusters.values() for node in nodes]
+
+    @property
+    def errors(self) -> dict[NodeName, str]:
+        """What went wrong, by node."""
+        return {n.name: n.status.error for n in self.nodes if n.status.error is not None}
+
+
+class Command(NodesCommand):
+    help = (
+        "Asks all nodes at once how they are: role, version, memory, keys, hit rate, "
+        "latency, health, replication. Exits with 1 when some did not answer."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        self.add_node_arguments(parser)
+        parser.add_argument(
+            "--watch",
+            type=seconds,
+            metavar="SECONDS",
+            help="Ask again and again, with so many seconds in between, until Ctrl-C.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        chosen = self.get_clusters(options["cluster"])
+        if options["watch"] is not None:
+            look = self.watch(chosen, options)
+        else:
+            look = take_look(chosen, options["timeout"])
+            self.show(look, options["format"])
+        self.fail_for(look.errors, len(look.nodes))
+
+    def watch(self, chosen: Mapping[str, Cluster], options: Mapping[str, Any]) -> Look:
+        """Show the nodes again and again; return the last look when Ctrl-C ends it."""
+        look = take_look(chosen, options["timeout"])
+        try:
+            while True:
+                if options["format"] == "json":
+                    self.write_json(document_of(look), in_one_line=True)
+                else:
+                    self.redraw(look)
+                time.sleep(options["watch"])
+                look = take_look(chosen, options["timeout"])
+        except KeyboardInterrupt:
+            self.screen(options["format"]).write()
+            return look
+
+    def redraw(self, look: Look) -> None:
+        """Show the nodes in place of what the terminal shows; below it elsewhere."""
+        errors = [f"{name_of(name)}: {error}" for name, error in look.errors.items()]
+        is_terminal = self.stdout.isatty()
+        self.stdout.write(CLEAR_SCREEN if is_terminal else "", ending="")
+        self.show(look, "table")
+        for error in errors:
+            self.stdout.write(self.style.ERROR(error))
+        self.stdout.write("" if is_terminal else "\n", ending="")
+        self.stdout.flush()
+
+    def show(self, look: Look, output_format: str) -> None:
+        """Write what was seen."""
+        if output_format == "json":
+            self.write_json(document_of(look))
+            return
+        clock = f"{datetime.fromtimestamp(look.time):%Y-%m-%d %H:%M:%S}"
+        parts = []
+        for alias, nodes in look.clusters.items():
+            answered = sum(node.status.error is None for node in nodes)
+            title = f"{alias}: {answered} of {len(nodes)} nodes answered, {clock}"
+            parts.append(self.style.MIGRATE_HEADING(title))
+            parts += self.tables(nodes)
+        self.stdout.write("\n\n".join(parts))
+
+    def tables(self, nodes: Sequence[Node]) -> list[str]:
+        """Return as few tables as the terminal is wide enough for, and the balance."""
+        totals = sum_up(node.status for node in nodes)
+        tables: list[tuple[Column, ...]] = []
+        for group in GROUPS:
+            wider = (*tables[-1], *group) if tables else (NODE, *group)
+            if table_width(*cells(wider, nodes, totals)) <= width_of(self.stdout):
+                tables[-1:] = [wider]
+            else:
+                tables.append((NODE, *group))
+        paint = {
+            "up": self.style.SUCCESS,
+            "failing": self.style.WARNING,
+            "down": self.style.ERROR,
+            "error": self.style.ERROR,
+        }
+        right = [column.header for group in GROUPS[1:] for column in group]
+        texts = [self.table(*cells(columns, nodes, totals), paint, right) for columns in tables]
+        balance = totals.balance
+        texts.append(
+            "Largest share over the mean: "
+            f"keys {known(balance.keys, '{:.2f}'.format)}, "
+            f"memory {known(balance.memory, '{:.2f}'.format)}"
+        )
+        return texts
+
+
+def known(value: Any, show: Callable[[Any], str]) -> str:
+    """Return a value as people read it, or a question mark where nobody knows it."""
+    return "?" if value is None else show(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: what it shows of a node, and of all nodes together."""
+
+    header: str
+    of_node: Callable[[Node], str]
+    of_all: Callable[[Totals], str] | None = None
+
+
+def figure(
+    header: str, name: str, show: Callable[[Any], str], *, is_sum: bool = True
+) -> Column:
+    """Return a column for what `NodeStatus` and, if `is_sum`, `Totals` have under a name."""
+
+    def of_all(totals: Totals) -> str:
+        return known(getattr(totals, name), show)
+
+    return Column(
+        header,
+        lambda node: known(getattr(node.status, name), show),
+        of_all if is_sum else None,
+    )
+
+
+def ping(header: str, name: str) -> Column:
+    """Return a column for one of the times of `Ping`."""
+    return Column(
+        header,
+        lambda node: known(
+            node.status.ping, lambda times: f"{getattr(times, name) * 1000:.2f} ms"
+        ),
+    )
+
+
+def limit_of(size: int) -> str:
+    """Return a memory limit as people read it."""
+    return bytes_of(size) if size else "none"
+
+
+def date_of(unix_time: float) -> str:
+    """Return a time as people read it, in the time zone of the settings."""
+    return f"{datetime.fromtimestamp(unix_time):%Y-%m-%d %H:%M}"
+
+
+def lag_of(node: Node) -> str:
+    """Return a node's replication lag as people read it."""
+    replication = node.status.replication
+    if replication.link not in {None, "up"}:
+        return "link down"
+    if replication.lag_seconds is not None:
+        return time_of(replication.lag_seconds)
+    return "?" if node.status.role in {None, "replica"} else "-"
+
+
+NODE = Column("NODE", lambda node: str(node.name[1]), lambda _: "total")
+
+# Columns that belong together.
+GROUPS = (
+    (
+        Column("ADDRESS", lambda node: f"{node.address}/{node.database}"),
+        figure("ROLE", "role", str, is_sum=False),
+        figure("VERSION", "version", str, is_sum=False),
+        figure("UP SINCE", "up_since", date_of, is_sum=False),
+        Column("HEALTH", lambda node: node.word),
+    ),
+    (
+        figure("KEYS", "keys", count_of),
+        figure("MEMORY", "memory_used", bytes_of),
+        figure("LIMIT", "memory_limit", limit_of),
+        figure("HIT RATE", "hit_rate", "{:.1%}".format),
+        figure("EVICTED", "evictions", count_of),
+        figure("OPS/S", "ops_per_second", count_of),
+        figure("CLIENTS", "clients", count_of),
+    ),
+    (
+        ping("PING MIN", "min"),
+        ping("MEDIAN", "median"),
+        ping("MAX", "max"),
+        Column("REPLICAS", lambda node: known(node.status.replication.replicas, str)),
+        Column("LAG", lag_of),
+        figure("UP FOR", "uptime", time_of, is_sum=False),
+    ),
+)
+
+
+def cells(
+    columns: Sequence[Column], nodes: Sequence[Node], totals: Totals
+) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a table, the totals last where it has any."""
+    rows = [[column.of_node(node) for column in columns] for node in nodes]
+    if any(column.of_all for column in columns[1:]):
+        rows.append([column.of_all(totals) if column.of_all else "" for column in columns])
+    return [column.header for column in columns], rows
+
+
+def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
+    """Ask all nodes of all clusters at once."""
+    replies, errors = ask_nodes(
+        all_nodes(chosen), lambda alias, host_id: ask_status(chosen[alias], host_id, timeout)
+    )
+    statuses = {
+        (alias, host_id): read_status(chosen[alias], host_id, said)
+        for (alias, host_id), said in replies.items()
+    }
+    statuses |= {name: NodeStatus(error=str(error)) for name, error in errors.items()}
+    clusters = {}
+    for alias, cluster in chosen.items():
+        health = cluster.health()
+        clusters[alias] = [
+            Node(
+                (alias, host_id),
+                info.address.rpartition("/")[0],
+                info.db,
+                statuses[alias, host_id],
+                health[host_id],
+            )
+            for host_id, info in cluster.hosts.items()
+        ]
+    return Look(time.time(), clusters)
+
+
+def document_of(look: Look) -> dict[str, Any]:
+    """Return a look as the JSON document of --format json."""
+    return {
+        "time": look.time,
+        "nodes": [
+            {
+                "cluster": node.name[0],
+                "host_id": node.name[1],
+                "address": node.address,
+                "database": node.database,
+                "health": {
+                    "state": node.health.state,
+                    "failures": node.health.failures,
+                    "since": node.health.since,
+                    "error": node.health.error,
+                    "retry_in": node.health.retry_in,
+                },
+                **asdict(node.status),
+            }
+            for node in look.nodes
+        ],
+        "clusters": {
+            alias: {
+                "nodes": len(nodes),
+                "answered": sum(node.status.error is None for node in nodes),
+                "totals": asdict(sum_up(node.status for node in nodes)),
+            }
+            for alias, nodes in look.clusters.items()
+        },
+    }

@@ -1,0 +1,203 @@
+"""What the management commands show to people: tables, units, and how far work is."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import zip_longest
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from django.core.management.base import OutputWrapper
+
+WIDTH = 80
+NARROWEST = 4  # columns of a table get no narrower, whatever the terminal
+
+BAR_CELLS = 20
+REDRAW_SECONDS = 0.1
+LINE_SECONDS = 5.0
+
+CLEAR_LINE = "\r\x1b[K"
+
+Paint = Mapping[str, Callable[[str], str]]
+
+
+def width_of(screen: OutputWrapper) -> int:
+    """Return how many columns a table may have there: those of the terminal, else 80."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if screen.isatty() else WIDTH
+
+
+def table_width(header: Sequence[str], rows: Sequence[Sequence[str | int]]) -> int:
+    """Return how many columns of a screen a table takes when nothing is broken."""
+    widths = [
+        max(len(str(cell)) for cell in column) for column in zip(header, *rows, strict=True)
+    ]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def format_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str | int]],
+    paint: Paint | None = None,
+    *,
+    right: Collection[str] = (),
+    width: int = WIDTH,
+) -> str:
+    """Return a table of at most `width` columns; a text that does not fit goes on below.
+
+    Args:
+        rows: columns with an int in them go to the right.
+        paint: colours for cells by their text.
+        right: headers of further columns that go to the right.
+    """
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(len(str(cell)) for cell in column) for column in columns]
+    gaps = 2 * (len(widths) - 1)
+    while sum(widths) + gaps > width and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    to_the_right = [
+        column[0] in right or any(isinstance(cell, int) for cell in column)
+        for column in columns
+    ]
+    lines = []
+    for row in (header, *rows):
+        texts = [str(cell) for cell in row]
+        colors = [(paint or {}).get(text, str) for text in texts]
+        wrapped = [
+            textwrap.wrap(text, width, break_on_hyphens=False)
+            for text, width in zip(texts, widths, strict=True)
+        ]
+        for parts in zip_longest(*wrapped, fillvalue=""):
+            cells = [
+                " " * (width - len(part)) + color(part)
+                if is_right
+                else color(part) + " " * (width - len(part))
+                for part, width, is_right, color in zip(
+                    parts, widths, to_the_right, colors, strict=True
+                )
+            ]
+            lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def count_of(number: int) -> str:
+    """Return a count as people read it: ``9,069``, ``123 k``, ``4.56 M``."""
+    if number < 100_000:
+        return f"{number:,}"
+    return _scaled(number, 1000, ("", "k", "M", "G", "T", "P"))
+
+
+def bytes_of(number: int) -> str:
+    """Return a number of bytes as people read it: ``12.3 MiB``."""
+    return _scaled(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
+
+
+def _scaled(number: float, step: int, units: Sequence[str]) -> str:
+    """Return a number with three digits and its unit."""
+    unit, *larger = units
+    for next_unit in larger:
+        if round(number) < 1000:
+            break
+        number, unit = number / step, next_unit
+    if unit == units[0] or number >= 99.95:
+        return f"{number:.0f} {unit}"
+    return f"{number:.{2 if number < 9.995 else 1}f} {unit}"
+
+
+def time_of(seconds: float) -> str:
+    """Return a duration as people read it: ``3 d 4 h``, ``12 s``."""
+    whole = int(seconds)
+    for size, unit, smaller, small_unit in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller} {small_unit}"
+    return f"{whole} s"
+
+
+class Progress:
+    """How far long work is: a bar on a terminal, elsewhere a line every few seconds.
+
+    with self.progress("Scanning", 27_000, "keys") as progress:
+        progress.add(100)
+
+    Any thread may call `add`. Before something else is written to the same terminal,
+    `clear` takes the bar away; the next `add` draws it again. At the end it is gone.
+
+    Args:
+        screen: where it is shown; None for nowhere.
+        what: the work, as in "Scanning".
+        total: how much there is to do; None where nobody knows.
+        unit: of what, in the plural.
+    """
+
+    def __init__(
+        self, screen: OutputWrapper | None, what: str, total: int | None, unit: str
+    ) -> None:
+        self._screen = screen
+        self._what, self._total, self._unit = what, total, unit
+        self._is_terminal = screen is not None and screen.isatty()
+        self._lock = threading.Lock()
+        self._began = monotonic()
+        self._shown = self._began if not self._is_terminal else float("-inf")
+        self._is_drawn = False
+        self.done = 0
+
+    def __enter__(self) -> Self:
+        self.add(0)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.clear()
+
+    def add(self, count: int) -> None:
+        """So much more is done."""
+        with self._lock:
+            self.done += count
+            now = monotonic()
+            pause = REDRAW_SECONDS if self._is_terminal else LINE_SECONDS
+            if self._screen is None or now - self._shown < pause:
+                return
+            self._shown = now
+            if self._is_terminal:
+                self._is_drawn = True
+                line = f"{CLEAR_LINE}{self._bar(now)}"[: len(CLEAR_LINE) + WIDTH - 1]
+                self._screen.write(line, str, ending="")
+            else:
+                self._screen.write(f"{self._what}: {self._text(now)}", str)
+            self._screen.flush()
+
+    def clear(self) -> None:
+        """Take the bar away, so that something else can be written."""
+        with self._lock:
+            if self._is_drawn and self._screen is not None:
+                self._is_drawn = False
+                self._shown = float("-inf")
+                self._screen.write(CLEAR_LINE, str, ending="")
+                self._screen.flush()
+
+    def _share(self) -> float | None:
+        return min(1.0, self.done / self._total) if self._total else None
+
+    def _bar(self, now: float) -> str:
+        share = self._share()
+        if share is None:
+            return f"{self._what}: {self._text(now)}"
+        cells = int(share * BAR_CELLS)
+        return f"{self._what} [{'#' * cells:.<{BAR_CELLS}}] {self._text(now)}"
+
+    def _text(self, now: float) -> str:
+        share = self._share()
+        of_all = "" if share is None else f" of {self._total:,}"
+        percent = "" if share is None else f" ({share:.0%})"
+        return f"{self.done:,}{of_all} {self._unit}{percent}, {time_of(now - self._began)}"

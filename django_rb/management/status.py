@@ -1,0 +1,308 @@
+"""What nodes say about themselves, and what that comes to for a cluster."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from time import monotonic, perf_counter, time
+from typing import Any
+
+import redis
+
+from ..engine import Cluster
+from .base import Deadline
+
+PINGS = 5
+
+TURN_SECONDS = 0.02
+
+
+class Turns:
+    """Threads go one after the other, but none waits for one that takes long.
+
+    Threads that work at the same time make each other's PINGs look slow.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holder: object = None
+        self._until = 0.0
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Wait for the turn; after TURN_SECONDS the next one may have it as well."""
+        me = object()
+        with self._changed:
+            while self._holder is not None and (left := self._until - monotonic()) > 0:
+                self._changed.wait(left)
+            self._holder, self._until = me, monotonic() + TURN_SECONDS
+        try:
+            yield
+        finally:
+            with self._changed:
+                if self._holder is me:
+                    self._holder = None
+                    self._changed.notify()
+
+
+_turns = Turns()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ping:
+    """How long PINGs took there and back, in seconds, as this process sees it."""
+
+    min: float
+    median: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replication:
+    """How a node stands to its replicas, or a replica to its master.
+
+    Attributes:
+        link: a replica's connection to its master, "up" or "down"; None for a master.
+        replicas: how many are connected.
+        lag_seconds: a replica: since its master's last word. A master: since the last word
+            of the replica that has been silent longest.
+        lag_bytes: a replica: what it received and has not applied. A master: what the
+            slowest replica has not confirmed.
+    """
+
+    link: str | None = None
+    replicas: int | None = None
+    lag_seconds: int | None = None
+    lag_bytes: int | None = None
+
+
+@dataclass
+class Said:
+    """What a node replied to INFO, how many seconds PINGs took, and what went wrong."""
+
+    info: bytes
+    pings: list[float] = field(default_factory=list)
+    error: Exception | None = None
+
+
+@dataclass(kw_only=True)
+class NodeStatus:
+    """One node at one time; None is what it did not say.
+
+    Attributes:
+        error: why it did not say all.
+        role: "master" or "replica".
+        version: of the server, as in "valkey 8.1.8".
+        up_since: Unix time of the server's start; `uptime` in seconds.
+        memory_used, memory_limit: bytes; a limit of 0 is none.
+        keys: in the node's database. All else is the server's.
+        hits, misses: look-ups of keys that were there, and were not. `hit_rate` is the
+            share of hits, from 0 to 1; None where there were no look-ups.
+        evictions: keys that made room for others.
+    """
+
+    error: str | None = None
+    role: str | None = None
+    version: str | None = None
+    up_since: int | None = None
+    uptime: int | None = None
+    memory_used: int | None = None
+    memory_limit: int | None = None
+    keys: int | None = None
+    hits: int | None = None
+    misses: int | None = None
+    hit_rate: float | None = None
+    evictions: int | None = None
+    ops_per_second: int | None = None
+    clients: int | None = None
+    ping: Ping | None = None
+    replication: Replication = Replication()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """The largest node's share over the mean: 1 is even; None where there is nothing."""
+
+    keys: float | None
+    memory: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What the nodes of a cluster that answered have together; None is unknown.
+
+    Attributes:
+        memory_limit: 0 where one of them has none.
+        hit_rate: of all look-ups of all nodes.
+    """
+
+    memory_used: int | None
+    memory_limit: int | None
+    keys: int | None
+    hits: int | None
+    misses: int | None
+    hit_rate: float | None
+    evictions: int | None
+    ops_per_second: int | None
+    clients: int | None
+    balance: Balance
+
+
+def ask_status(cluster: Cluster, host_id: int, timeout: float | None) -> Said:
+    """Ask one node: one INFO, then PINGs one after the other.
+
+    Nothing else is done here: reading what it said would take time from other threads.
+
+    Args:
+        timeout: seconds for all of it.
+
+    Raises:
+        redis.RedisError: the node did not even answer the first question.
+    """
+    deadline = Deadline(timeout)
+    said = Said(call_node(cluster, host_id, "INFO", timeout=deadline.left()))
+    try:
+        with _turns.take():
+            for _ in range(PINGS):
+                said.pings.append(time_ping(cluster, host_id, deadline))
+    except redis.RedisError as error:
+        said.error = error
+    return said
+
+
+def time_ping(cluster: Cluster, host_id: int, deadline: Deadline) -> float:
+    """Return how many seconds a PING took."""
+    began = perf_counter()
+    call_node(cluster, host_id, "PING", timeout=deadline.left())
+    return perf_counter() - began
+
+
+def call_node(cluster: Cluster, host_id: int, *command: str, timeout: float | None) -> Any:
+    """Return one node's reply to a command, or raise why there is none."""
+    replies, failures = cluster.call_nodes(*command, hosts=[host_id], timeout=timeout)
+    for failure in failures:
+        raise failure.error
+    return replies[host_id]
+
+
+def read_status(cluster: Cluster, host_id: int, said: Said) -> NodeStatus:
+    """Return what a node said, in our own words."""
+    info = cluster.prototype.response_callbacks["INFO"](said.info)
+    status = read_info(info, cluster.hosts[host_id].db)
+    if b"# Keyspace" not in said.info:  # an empty database is not in it either
+        status.keys = None
+    if times := said.pings:
+        status.ping = Ping(min=min(times), median=median(times), max=max(times))
+    if said.error is not None:
+        status.error = str(said.error)
+    return status
+
+
+def read_info(info: Mapping[str, Any], database: int) -> NodeStatus:
+    """Return what a node's INFO says, as redis-py reads it.
+
+    https://valkey.io/commands/info/
+    """
+
+    def number(name: str) -> int | None:
+        value = info.get(name)
+        return int(value) if isinstance(value, int | float) else None
+
+    server = info.get("server_name", "redis")
+    version = info.get(f"{server}_version")
+    uptime = number("uptime_in_seconds")
+    hits, misses = number("keyspace_hits"), number("keyspace_misses")
+    return NodeStatus(
+        role="replica" if info.get("role") == "slave" else info.get("role"),
+        version=None if version is None else f"{server} {version}",
+        up_since=None if uptime is None else round(time() - uptime),
+        uptime=uptime,
+        memory_used=number("used_memory"),
+        memory_limit=number("maxmemory"),
+        keys=info.get(f"db{database}", {"keys": 0})["keys"],
+        hits=hits,
+        misses=misses,
+        hit_rate=share_of_hits(hits, misses),
+        evictions=number("evicted_keys"),
+        ops_per_second=number("instantaneous_ops_per_sec"),
+        clients=number("connected_clients"),
+        replication=read_replication(info),
+    )
+
+
+def read_replication(info: Mapping[str, Any]) -> Replication:
+    """Return the replication part of an INFO."""
+    replicas: list[dict[str, Any]] = [
+        value
+        for name, value in info.items()
+        if re.fullmatch(r"slave\d+", name) and isinstance(value, dict)
+    ]
+    if info.get("role") == "slave":
+        link = info.get("master_link_status")
+        silence = info.get(
+            "master_last_io_seconds_ago" if link == "up" else "master_link_down_since_seconds",
+            -1,
+        )
+        received = info.get("slave_read_repl_offset")
+        applied = info.get("slave_repl_offset")
+        return Replication(
+            link=link,
+            replicas=len(replicas),
+            lag_seconds=silence if silence >= 0 else None,  # -1: never yet
+            lag_bytes=None if received is None or applied is None else received - applied,
+        )
+    written = info.get("master_repl_offset", 0)
+    return Replication(
+        replicas=len(replicas),
+        lag_seconds=max((replica.get("lag", 0) for replica in replicas), default=None),
+        lag_bytes=max(
+            (written - replica.get("offset", written) for replica in replicas), default=None
+        ),
+    )
+
+
+def share_of_hits(hits: int | None, misses: int | None) -> float | None:
+    """Return hits as a share of all look-ups, from 0 to 1; None where there were none."""
+    if hits is None or misses is None or hits + misses == 0:
+        return None
+    return hits / (hits + misses)
+
+
+def sum_up(statuses: Iterable[NodeStatus]) -> Totals:
+    """Return what the nodes come to that answered."""
+    known = list(statuses)
+
+    def values(name: str) -> list[int]:
+        shares = (getattr(status, name) for status in known)
+        return [share for share in shares if share is not None]
+
+    def total(name: str) -> int | None:
+        numbers = values(name)
+        return sum(numbers) if numbers else None
+
+    limits = values("memory_limit")
+    hits, misses = total("hits"), total("misses")
+    return Totals(
+        memory_used=total("memory_used"),
+        memory_limit=0 if 0 in limits else total("memory_limit"),
+        keys=total("keys"),
+        hits=hits,
+        misses=misses,
+        hit_rate=share_of_hits(hits, misses),
+        evictions=total("evictions"),
+        ops_per_second=total("ops_per_second"),
+        clients=total("clients"),
+        balance=Balance(
+            keys=largest_over_mean(values("keys")),
+            memory=largest_over_mean(values("memory_used")),
+        ),
+    )
+
+
+def largest_over_mean(shares: Sequence[int]) -> float | None:
+    """Return how far the largest share is above the mean, as a factor."""
+    return max(shares) / fmean(shares) if any(shares) else None

@@ -1,0 +1,61 @@
+"""What docs/commands.md shows is what the commands say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+
+from django_rb.testing import LocalNodes
+
+from .documented import PAGE, SESSION, run
+
+SESSIONS = list(SESSION.finditer(PAGE.read_text()))
+
+
+def shape_of(output: str) -> list[str]:
+    """Return the lines of an output without what differs from run to run."""
+    for differs, same in (
+        (r"valkey|redis(?= \d)", "server"),
+        (r"\d(?:[\d.,:-]*\d)?", "#"),
+        (r"# (?:[KMGT]i)?B\b", "# bytes"),
+        (r"# (?:ms|s|min|h|d)\b(?: # (?:s|min|h)\b)?", "# seconds"),
+        (r" +", " "),
+    ):
+        output = re.sub(differs, same, output)
+    return output.splitlines()
+
+
+def test_there_are_some() -> None:
+    commands = {session["command"].split()[0] for session in SESSIONS}
+    assert {"rb_flushall", "rb_nodes", "rb_status"} <= commands
+
+
+def keys_in(document: object) -> Iterator[str]:
+    """Yield the keys of a JSON document, on all its levels."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield key
+            yield from keys_in(value)
+    elif isinstance(document, list):
+        for item in document:
+            yield from keys_in(item)
+
+
+def test_the_keys_of_documents(nodes: LocalNodes) -> None:
+    sections = dict(re.findall(r"(?ms)^## `(\w+)`$(.*?)(?=^## |\Z)", PAGE.read_text()))
+    for command, *options in (["rb_status"], ["rb_flushall", "--dry-run"]):
+        out = StringIO()
+        call_command(command, *options, "--format", "json", stdout=out)
+        keys = set(keys_in(json.loads(out.getvalue()))) - {"default"}
+        assert keys - set(re.findall(r"[`\"](\w+)[`\"]", sections[command])) == set()
+
+
+@pytest.mark.parametrize("session", SESSIONS, ids=[s["command"] for s in SESSIONS])
+def test_a_session(session: re.Match[str]) -> None:
+    state, command, output = session.group("state", "command", "output")
+    assert shape_of(run(state, command, output)) == shape_of(output)
