@@ -32,7 +32,7 @@ EVICTED = 0.01  # of maxmemory may be taken from a full node's other keys
 
 # A node is slow if its median or its 95th percentile is more than so many times that of the
 # others, and so many seconds more: a busy machine adds a little now and then.
-SLOW = {"p50": (2, 0.0002), "p95": (3, 0.002)}
+SLOW = {"p50": (2, 0.0002), "p95": (4, 0.005)}
 
 Outcome = tuple[Any, list[NodeFailure]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,9 @@ from django.core.management.base import CommandError, CommandParser
 
 from ...engine import Cluster
 from ..base import NodeName, NodesCommand
-from ..bench import BATCH, OPERATIONS, Bench, Series, TooLittleMemory
+from ..bench import OPERATIONS, Bench, Series, TooLittleMemory
 from ..keys import number
-from ..output import bytes_of, count_of
+from ..output import bytes_of, count_of, width_of
 
 KEYS = 1000
 SIZE = 1024
@@ -63,7 +64,7 @@ class Command(NodesCommand):
         keys, size = options["keys"], options["keys"] * bench.bytes_per_key
         self.screen(options["format"]).write(
             f"{alias}: {count_of(keys)} keys of {bytes_of(options['size'])}, "
-            f"{bytes_of(size)} in all; {BATCH} keys per get_many and set_many"
+            f"{bytes_of(size)} in all"
         )
         try:
             bench.check_memory()
@@ -100,7 +101,8 @@ class Command(NodesCommand):
         for host_id, names in slow.items():
             where = f"node {host_id} ({cluster.get_address(host_id)})"
             text = f"{SLOW}: {where}, {', '.join(names)}"
-            self.stdout.write(text, self.style.WARNING)
+            lines = textwrap.wrap(text, width_of(self.stdout), subsequent_indent="   ")
+            self.stdout.write("\n".join(lines), self.style.WARNING)
 
 
 def cells(series: Series) -> list[str | int]:
