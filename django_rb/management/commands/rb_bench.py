@@ -76,7 +76,11 @@ class Command(NodesCommand):
             with self.progress("Measuring", len(OPERATIONS), "operations") as progress:
                 bench.measure(progress)
         finally:
-            bench.remove()
+            try:
+                bench.remove()
+            except KeyboardInterrupt:  # only a second one may leave keys
+                bench.remove()
+                raise
 
     def show(self, alias: str, cluster: Cluster, bench: Bench, *, show_nodes: bool) -> None:
         """Write the times of a cluster as tables."""

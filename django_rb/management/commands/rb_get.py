@@ -28,7 +28,7 @@ from ..scanning import Nodes
 
 LIMIT = 20
 LINE = 80  # bytes of a string that count as a line
-LONGEST_CELL = 240
+LONGEST_CELL = 239  # bytes; with the sign for more, three lines
 
 MISSING = object()
 
