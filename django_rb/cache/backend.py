@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
+from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from redis.lock import Lock
@@ -16,11 +17,12 @@ from ..engine import BadHostSetup, Cluster
 from ..engine.exchange import Batch
 from ..engine.hosts import check_seconds, did_you_mean
 from ..registry import clusters
-from .codec import Codec
+from .codec import MISSING, Codec
 from .compressors import get_compressor
 from .keys import Keys
 from .operations import Operations, milliseconds
 from .serializers import get_serializer
+from .signing import SIGNING_OPTIONS, Secret, SignedCodec, get_signer
 
 T = TypeVar("T")
 
@@ -33,6 +35,7 @@ OPTIONS = (
     "ON_NODE_ERROR",
     "REVERSE_KEY_FUNCTION",
     "SERIALIZER",
+    *SIGNING_OPTIONS,
 )
 ON_NODE_ERROR = ("raise", "miss")
 DEFAULT_COMPRESS_MIN_BYTES = 1024
@@ -41,7 +44,7 @@ PAGE_SIZE = 1000
 
 class _Settings(NamedTuple):
     keys: Keys
-    codec: Codec
+    codec: Codec | SignedCodec
     raises: bool
     deadline: float | None
 
@@ -71,7 +74,7 @@ class RBCache(BaseCache):
         if isinstance(timeout, float):  # Django cuts fractions of a second off
             self.default_timeout = timeout
         self._alias = location or "default"
-        self._options = params.get("OPTIONS", {})
+        self._options = _without_secrets(params.get("OPTIONS", {}))
         self._operations: Operations | None = None
 
     def check_settings(self) -> None:
@@ -102,13 +105,15 @@ class RBCache(BaseCache):
                     f"OPTIONS[{name!r}] of a cache is unknown. {did_you_mean(name, OPTIONS)}"
                 )
         compressor = options.get("COMPRESSOR")
+        codec = Codec(
+            get_serializer(options.get("SERIALIZER", "pickle")),
+            None if compressor is None else get_compressor(compressor),
+            _size(options, "COMPRESS_MIN_BYTES", DEFAULT_COMPRESS_MIN_BYTES),
+        )
+        signer = get_signer(options)
         return _Settings(
             Keys(self, _function(options, "REVERSE_KEY_FUNCTION")),
-            Codec(
-                get_serializer(options.get("SERIALIZER", "pickle")),
-                None if compressor is None else get_compressor(compressor),
-                _size(options, "COMPRESS_MIN_BYTES", DEFAULT_COMPRESS_MIN_BYTES),
-            ),
+            codec if signer is None else SignedCodec(codec, signer),
             _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise",
             _seconds(options, "DEADLINE"),
         )
@@ -172,6 +177,44 @@ class RBCache(BaseCache):
         """Store a value unless the key exists; return whether it was stored."""
         expiry = self.get_backend_timeout(timeout)
         return self._run(self._ops.add(key, value, expiry, version))
+
+    def get_or_set(
+        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """Return the value of a key; where there is none, store `default` or what it returns.
+
+        A value with a bad signature is replaced, which add() does not do.
+        """
+        if not self._signs:
+            return super().get_or_set(key, default, timeout, version)
+        value = self.get(key, MISSING, version)
+        if value is MISSING:
+            default = default() if callable(default) else default
+            self.add(key, default, timeout, version)
+            value = self._get_or_replace(key, default, timeout, version)
+        return value
+
+    async def aget_or_set(
+        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """See get_or_set()."""
+        if not self._signs:
+            return await super().aget_or_set(key, default, timeout, version)
+        value = await self.aget(key, MISSING, version)
+        if value is MISSING:
+            default = default() if callable(default) else default
+            await self.aadd(key, default, timeout, version)
+            get_or_replace = sync_to_async(self._get_or_replace, thread_sensitive=True)
+            value = await get_or_replace(key, default, timeout, version)
+        return value
+
+    @property
+    def _signs(self) -> bool:
+        return isinstance(self._settings.codec, SignedCodec)
+
+    def _get_or_replace(self, key: Any, value: Any, timeout: Any, version: int | None) -> Any:
+        expiry = self.get_backend_timeout(timeout)
+        return self._run(self._ops.get_or_replace(key, value, expiry, version))
 
     def touch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -298,6 +341,14 @@ class RBCache(BaseCache):
             thread_local=thread_local,
         )
         return lock
+
+
+def _without_secrets(options: Any) -> Any:
+    """Return OPTIONS, secret values and those of misspelt options as Secret objects."""
+    if not isinstance(options, Mapping):
+        return options
+    shown = frozenset(OPTIONS).difference(SIGNING_OPTIONS)
+    return {name: value if name in shown else Secret(value) for name, value in options.items()}
 
 
 def _collection(keys: Iterable[Any]) -> Collection[Any]:

@@ -9,20 +9,29 @@ compressed, or that could be taken for something else, is framed:
 0xC1 begins no pickle of protocol 2 or later, no JSON and no other UTF-8, and MessagePack
 leaves it unused. So framed and plain values are told apart when read, whatever the
 settings are by then, and compression can be switched on and off in a rolling deploy.
+
+A signed value (see `django_rb.cache.signing`) is framed, too. A codec that has no key reads
+it as if it were unsigned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .compressors import Compressor, get_compressor_by_code
 from .serializers import Serializer
 
 MISSING = object()  # None is a value
+SIGNED = b"\xc1h"  # what precedes the MAC of a signed value
+MAC_SIZE = 32  # bytes
+
+# Values, or what stands for them, and what makes of each of them what is stored.
+Encoding = tuple[Iterable[Any], Callable[[Any], bytes]]
 
 _FRAME = 0xC1
 _AS_IS = ord("0")
+_SIGNED = SIGNED[1]
 _PICKLE_MARK = b"\x80"  # the first byte of every pickle of protocol 2 or later
 _INTEGER = frozenset(b"-0123456789")
 _MAX_BITS = (
@@ -32,6 +41,8 @@ _MAX_BITS = (
 
 class Codec:
     """Turns values into what is stored, and back.
+
+    It looks at no key that it is given; a SignedCodec does.
 
     Args:
         serializer: for everything but integers.
@@ -47,7 +58,7 @@ class Codec:
         self._compressor = compressor
         self._min_bytes = min_bytes
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, value: Any, key: bytes = b"") -> bytes:
         """Return what is stored for a value."""
         # Not bool, nor any other child of int.
         if type(value) is int and value.bit_length() <= _MAX_BITS:
@@ -62,7 +73,11 @@ class Codec:
                 return bytes((_FRAME, self._compressor.code)) + packed
         return self._framed_if_ambiguous(data)
 
-    def decode(self, data: bytes) -> Any:
+    def encoding(self, values: Iterable[Any], keys: Sequence[bytes]) -> Encoding:
+        """Return values, and what makes of each of them what is stored."""
+        return values, self.encode
+
+    def decode(self, data: bytes, key: bytes = b"") -> Any:
         """Return the value that was stored.
 
         Raises whatever the serializer raises for bytes that it did not write.
@@ -87,6 +102,10 @@ class Codec:
             for data in replies
         ]
 
+    def moved(self, data: bytes, key: bytes, new_key: bytes) -> bytes:
+        """Return what is stored for a value once it was moved to another key."""
+        return data
+
     @staticmethod
     def _framed_if_ambiguous(data: bytes) -> bytes:
         """Frame bytes that would be read as an integer or as a frame."""
@@ -103,6 +122,11 @@ class Codec:
     @staticmethod
     def _unframed(data: bytes) -> bytes:
         code = data[1]
+        if code == _SIGNED and len(data) >= len(SIGNED) + MAC_SIZE:
+            data = data[len(SIGNED) + MAC_SIZE :]
+            if data[:1] != bytes((_FRAME,)) or len(data) == 1:
+                return data
+            code = data[1]
         if code == _AS_IS:
             return data[2:]
         compressor = get_compressor_by_code(code)

@@ -12,6 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 _NOT_PORTABLE = re.compile(r"[\x00-\x20\x7f]")
 _MAX_LENGTH = 250
 _GLOB = re.compile(r"([*?\[\]\\])")
+_LONG_WORD = re.compile(r"([0-9A-Za-z_-]{6})[0-9A-Za-z_-]{18,}")
+_MAX_LOGGED = 200
 _STAND_IN = "4294967291"  # where a key is in a stored key; digits survive most functions
 
 
@@ -102,6 +104,14 @@ class Keys:
         if self._has_own_make or cache.key_func is not default_key_func:
             return None
         return f"{cache.key_prefix}:{cache.version if version is None else version}:"
+
+
+def loggable(key: bytes) -> str:
+    """Return a stored key as a log may show it: who knows a session's key has the session.
+
+    Of a word of 24 letters, digits, "-" and "_" or more, the first six are left.
+    """
+    return _LONG_WORD.sub(r"\1…", key.decode(errors="backslashreplace"))[:_MAX_LOGGED]
 
 
 def _has_unportable(text: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from operator import index
 from typing import Any, TypeVar
 
@@ -30,7 +31,8 @@ from ..engine.exchange import NO_REPLY, Batch
 from ..engine.health import News
 from ..engine.transport import NodeTimeout
 from .codec import MISSING, Codec
-from .keys import Keys
+from .keys import Keys, loggable
+from .signing import BadSignature, SignedCodec
 
 T = TypeVar("T")
 
@@ -74,7 +76,7 @@ class Operations:
         self,
         cluster: Cluster,
         keys: Keys,
-        codec: Codec,
+        codec: Codec | SignedCodec,
         *,
         raises: bool,
         deadline: float | None = None,
@@ -111,7 +113,11 @@ class Operations:
                 return default
         if data is NO_REPLY:
             return self.run(self._get(made, default))
-        return default if data is None else self._decode(data)
+        try:
+            return default if data is None else self._decode(data, made)
+        except BadSignature:
+            self._log_bad_signatures((made,))
+            return default
 
     def get(self, key: object, default: Any, version: int | None) -> Batch[Any]:
         value = yield from self._get(self._make_key(key, version), default)
@@ -121,13 +127,25 @@ class Operations:
         data, failures = yield from call(self.cluster, made, b"GET", made)
         if failures:
             self._settle(failures)
-        return default if data is None else self._decode(data)
+        try:
+            return default if data is None else self._decode(data, made)
+        except BadSignature:
+            self._log_bad_signatures((made,))
+            return default
 
     def get_many(self, keys: Collection[Any], version: int | None) -> Batch[dict[Any, Any]]:
         if not keys:
             return {}
         made = self._keys.make_many(keys, version)
-        values, failures = yield from find(self.cluster, made, self._codec.decode_all, MISSING)
+        codec = self._codec
+        bad: list[bytes] = []
+        if isinstance(codec, Codec):
+            found = find(self.cluster, made, codec.decode_all, MISSING)
+        else:
+            found = find(self.cluster, made, None, MISSING, partial(codec.decode_all, bad))
+        values, failures = yield from found
+        if bad:
+            self._log_bad_signatures(bad)
         if failures:
             self._settle(failures)
         named = zip(keys, values, strict=True)
@@ -141,7 +159,7 @@ class Operations:
             return
         made = self._keys.make(key, version)
         _, failures = yield from call(
-            self.cluster, made, b"SET", made, self._codec.encode(value), *_expiry(timeout)
+            self.cluster, made, b"SET", made, self._codec.encode(value, made), *_expiry(timeout)
         )
         if failures:
             self._settle(failures)
@@ -156,9 +174,8 @@ class Operations:
         if timeout == 0:
             _, failures = yield from count(self.cluster, b"UNLINK", made)
         else:
-            _, failures = yield from store(
-                self.cluster, made, data.values(), self._codec.encode, _expiry(timeout)
-            )
+            values, encode = self._codec.encoding(data.values(), made)
+            _, failures = yield from store(self.cluster, made, values, encode, _expiry(timeout))
         if not failures:
             return []
         self._settle(failures)
@@ -177,13 +194,29 @@ class Operations:
             made,
             b"SET",
             made,
-            self._codec.encode(value),
+            self._codec.encode(value, made),
             *_expiry(timeout),
             b"NX",
         )
         if failures:
             self._settle(failures)
         return stored is not None
+
+    def get_or_replace(
+        self, key: object, value: Any, timeout: int | None, version: int | None
+    ) -> Batch[Any]:
+        """Return what is stored, unless that has a bad signature: then store `value`."""
+        made = self._keys.make(key, version)
+        data, failures = yield from call(self.cluster, made, b"GET", made)
+        if failures:
+            self._settle(failures)
+        if data is None:
+            return value
+        try:
+            return self._decode(data, made)
+        except BadSignature:
+            yield from self.set(key, value, timeout, version)
+            return value
 
     def touch(self, key: object, timeout: int | None, version: int | None) -> Batch[bool]:
         if timeout == 0:
@@ -262,6 +295,11 @@ class Operations:
             raise first_error(failures)
         if data is None or ttl == -2:  # it may expire between the two
             raise ValueError(f"Key {key!r} not found")
+        try:
+            data = self._codec.moved(data, old, new)
+        except BadSignature:
+            self._log_bad_signatures((old,))
+            raise ValueError(f"Key {key!r} not found") from None
         if old != new:
             expiry = _expiry(None if ttl == -1 else max(1, ttl))
             for made, args in ((new, (b"SET", new, data, *expiry)), (old, (b"UNLINK", old))):
@@ -317,6 +355,15 @@ class Operations:
                     self._settle(failures)
                 deleted += sum(counts.values())
         return deleted
+
+    def _log_bad_signatures(self, keys: Sequence[bytes]) -> None:
+        hosts = sorted(set(self.cluster.router.get_hosts_for_keys(keys)))
+        logger.warning(
+            "Cache miss on node %s for %d keys: no valid signature. The first is %r.",
+            ", ".join(map(str, hosts)),
+            len(keys),
+            loggable(keys[0]),
+        )
 
     def _settle(self, failures: Sequence[NodeFailure]) -> None:
         """Raise what failed, or make do, as the cache is set to.

@@ -118,6 +118,7 @@ def find(
     keys: Sequence[bytes],
     decode: Callable[[list[bytes | None]], list[Any]] | None = None,
     missing: object = None,
+    decode_with_keys: Callable[[list[bytes], list[bytes | None]], list[Any]] | None = None,
 ) -> Batch[Outcome[Iterator[Any]]]:
     """Look keys up: one MGET per node that owns some of them.
 
@@ -125,6 +126,7 @@ def find(
         decode: makes values of what one node replied, None being a key that does not
             exist; called while other nodes are still awaited.
         missing: the value of keys whose node failed.
+        decode_with_keys: in place of `decode`, for what is told the node's keys as well.
 
     Returns the values in the order of the keys. Each is given up once it was taken.
     """
@@ -137,6 +139,10 @@ def find(
         on_done = partial(_decode_reply, decode)
         for exchange in exchanges:
             exchange.on_done = on_done
+    elif decode_with_keys is not None:
+        for exchange in exchanges:
+            decode_share = partial(decode_with_keys, shares[exchange.host_id])
+            exchange.on_done = partial(_decode_reply, decode_share)
     yield exchanges
     failures: list[NodeFailure] = []
     next_value: dict[int, Callable[..., Any]] = {}

@@ -202,6 +202,17 @@ class TestCache:
         assert found["problem"].startswith("The cache cannot decode it: UnpicklingError: ")
         assert b64decode(found["value"]["base64"]) == b"\x80\x05no pickle"
 
+    def test_a_value_that_somebody_else_wrote(self, client: redis.Redis) -> None:
+        options = {"SIGNING_KEY": "k" * 32}
+        config = {"BACKEND": "django_rb.cache.RBCache", "OPTIONS": options}
+        with override_settings(CACHES={"default": config}):
+            caches["default"].set("mine", [1, 2])
+            assert run("rb_get", "mine", "--cache", "default").endswith("\n\n[1, 2]\n")
+            client.set(":1:page", b"forged")
+            out = run("rb_get", "page", "--cache", "default")
+        assert "\nThe cache reads no value here: its signature is wrong, " in out
+        assert out.endswith("\nforged\n")
+
     def test_a_value_that_is_no_string(self, client: redis.Redis) -> None:
         client.hset(":1:page", mapping={"a": 1})
         out = run("rb_get", "page", "--cache", "default")

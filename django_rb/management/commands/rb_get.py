@@ -263,7 +263,9 @@ def decode(entry: Entry, cache: RBCache, key: str) -> None:
         entry.problem = f"The cache cannot decode it: {type(error).__name__}: {error}"
     else:
         if entry.value is MISSING:
-            entry.problem = "The cache reads no value here: these are the bytes."
+            entry.problem = (
+                "The cache reads no value here: its signature is wrong, or it has just expired."
+            )
 
 
 def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
