@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ from django_rb import clusters
 from django_rb.engine import Cluster
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
-from tests.helpers import Servers
+from tests.helpers import Servers, wait_until
 
 from .calls import plain, rows, run, run_and_fail, run_json
 from .processes import DJANGO, Terminal, django, on_nodes
@@ -217,6 +218,29 @@ class TestNodesThatFail:
         assert "\ndefault 1: Error 111 connecting" in question
         assert "deletion of 1 key on 3 nodes" in question
         assert result.count("deleted\n") == 3
+
+    def test_ctrl_c_on_the_way(self) -> None:
+        replies = {
+            b"DBSIZE": b":3000\r\n",
+            b"SCAN": b"*2\r\n$2\r\n17\r\n*1\r\n$6\r\npage:1\r\n",  # for ever
+            b"UNLINK": b":1\r\n",
+        }
+
+        def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
+            connection.sendall(replies[command[0]])
+
+        with Peer(answer) as peer:
+            env = on_nodes(default={0: peer.host})
+            args = ["rb_delete", "page:*", "--no-input", "--no-color"]
+            with Terminal(*DJANGO, *args, env=env) as terminal:
+                wait_until(lambda: len(peer.commands) > 10, 30)
+                terminal.process.send_signal(signal.SIGINT)
+                status, said = terminal.read_to_end()
+        assert status == 128 + signal.SIGINT
+        assert re.search(
+            r"CommandError: Interrupted: at least [\d,]+ keys deleted, others may be left\.\n",
+            said,
+        )
 
     def test_one_that_dies_on_the_way(self, nodes: LocalNodes) -> None:
         replies = {

@@ -84,7 +84,8 @@ class Command(KeysCommand):
                         deleted[node] += count
         except KeyboardInterrupt:
             raise CommandError(
-                f"Interrupted: {sum(deleted.values()):,} keys are deleted, others may be left.",
+                f"Interrupted: at least {count_of(sum(deleted.values()), 'key')} deleted, "
+                "others may be left.",
                 returncode=128 + signal.SIGINT,
             ) from None
 
