@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 from base64 import b64decode
 from typing import Any
@@ -19,6 +20,7 @@ from django_rb.management.commands.rb_scan import look_at
 from django_rb.management.output import Progress
 from django_rb.management.scanning import Nodes
 from django_rb.testing import LocalNodes
+from tests.engine.peer import Peer
 from tests.helpers import Servers
 
 from .calls import plain, run, run_and_fail
@@ -206,6 +208,18 @@ class TestServers:
             servers.reset_counts()
             run("rb_scan", "--limit", "10")
             assert {counts["scan"] for counts in servers.counts().values()} == {1}
+
+    def test_a_node_that_failed_is_asked_no_more(self) -> None:
+        def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
+            connection.sendall(b"-ERR not today\r\n")
+
+        with Peer(answer) as peer:
+            cluster = Cluster([peer.host])
+            nodes = Nodes({"default": cluster})
+            assert nodes.sizes() == nodes.sizes() == {}
+            assert [command[0] for command in peer.commands] == [b"DBSIZE"]
+            assert "not today" in str(nodes.failures["default", 0])
+            cluster.close()
 
     def test_a_node_that_dies_on_the_way(self, own_nodes: LocalNodes) -> None:
         cluster = Cluster(own_nodes.hosts)
