@@ -87,6 +87,11 @@ class RBCache(BaseCache):
         """The cluster the cache lives on."""
         return self._ops.cluster
 
+    @property
+    def key_maker(self) -> Keys:
+        """What makes stored keys of the cache's own, and finds and reverses them."""
+        return self._settings.keys
+
     @cached_property
     def _settings(self) -> _Settings:
         options = self._options

@@ -98,8 +98,12 @@ class KetamaRing:
 
     def owner(self, key: bytes) -> int:
         """Return the host id that owns `key`."""
-        point = int.from_bytes(_md5(key)[:4], "little")
-        return self._owners[bisect_right(self._points, point)]
+        return self._owners[bisect_right(self._points, ketama_point(key))]
+
+
+def ketama_point(key: bytes) -> int:
+    """Return where a key lies on a ketama ring, from 0 to 2**32 - 1."""
+    return int.from_bytes(_md5(key)[:4], "little")
 
 
 def _md5(data: bytes) -> bytes:

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from .commands import keys_of
 from .errors import BadHostSetup, UnroutableCommand
-from .hashing import KetamaRing, Key, crc32_signed, encode_key, hash_tag
+from .hashing import KetamaRing, Key, crc32_signed, encode_key, hash_tag, ketama_point
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,6 +108,14 @@ class BaseRouter:
         """
         return [self.get_host_for_key(key) for key in keys]
 
+    def explain(self, key: Key) -> dict[str, int]:
+        """Return by name the number that places `key`: ``{"slot": 4711}``.
+
+        For people who want to know why a key is where it is. A subclass need not implement
+        this; ``{}`` says that there is nothing to tell.
+        """
+        return {}
+
     def get_key(self, command: str, args: Sequence[Key]) -> Key:
         """Return the one key of a command: ``get_key("GET", ["page:1"]) == "page:1"``.
 
@@ -184,6 +192,10 @@ class SlotRouter(BaseRouter):
     def get_slot(self, key: Key) -> int:
         """Return the slot of `key`, from 0 to 65535."""
         return crc32(hash_tag(encode_key(key))) & _MASK
+
+    def explain(self, key: Key) -> dict[str, int]:
+        """Return the slot of `key`: ``{"slot": 4711}``."""
+        return {"slot": self.get_slot(key)}
 
     def get_host_for_slot(self, slot: int) -> int:
         """Return the id of the host that owns a slot, from 0 to 65535.
@@ -273,6 +285,10 @@ class PartitionRouter(BaseRouter):
         except TypeError:
             return [crc32_signed(encode_key(key)) % count for key in keys]
 
+    def explain(self, key: Key) -> dict[str, int]:
+        """Return the number of which a host id is the remainder: ``{"crc32": -4711}``."""
+        return {"crc32": crc32_signed(encode_key(key))}
+
 
 class ConsistentHashingRouter(BaseRouter):
     """A ketama ring, as in rb; for data written by rb or by its Ketama class.
@@ -303,6 +319,10 @@ class ConsistentHashingRouter(BaseRouter):
     def get_host_for_key(self, key: Key) -> int:
         """Return the id of the host that owns `key`."""
         return self._ring.owner(encode_key(key))
+
+    def explain(self, key: Key) -> dict[str, int]:
+        """Return where on the ring `key` lies: ``{"point": 4711}``."""
+        return {"point": ketama_point(encode_key(key))}
 
 
 def _rb_name(host: HostInfo) -> str:

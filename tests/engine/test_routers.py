@@ -48,6 +48,21 @@ SEVEN: dict[type[BaseRouter], BaseRouter] = {cls: cls(nodes(*range(7))) for cls 
 # ---- all routers ----
 
 
+def test_the_number_that_places_a_key() -> None:
+    partition, ring, slots = (SEVEN[cls] for cls in ROUTERS)
+    for key in ("{user:7}:a", b"\xff", 7):
+        assert list(partition.explain(key)) == ["crc32"]
+        assert partition.explain(key)["crc32"] % 7 == partition.get_host_for_key(key)
+        assert isinstance(slots, SlotRouter)
+        slot = slots.explain(key)["slot"]
+        assert slots.get_host_for_slot(slot) == slots.get_host_for_key(key)
+    # As MD5 of "123456789" begins, little-endian: 25f9e794…
+    assert ring.explain("123456789") == {"point": 0x94E7F925}
+    assert partition.explain("123456789") == {"crc32": 0xCBF43926 - 2**32}
+    assert slots.explain("{123456789}x") == {"slot": 0x3926}
+    assert BaseRouter(nodes(0)).explain("a") == {}
+
+
 @pytest.mark.parametrize("router_cls", ROUTERS)
 def test_many_keys_at_once_go_where_each_goes_alone(router_cls: type[BaseRouter]) -> None:
     router = router_cls(nodes(*range(5)))

@@ -31,6 +31,7 @@ SESSION = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 PROMPT = "to cancel: "
+ERASED = re.compile(r"[^\n]*\r\x1b\[K")  # progress bars
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def run(state: str, command: str, shown: str) -> str:
                 terminal.read_until(PROMPT)
                 terminal.type("yes\n")
             _, said = terminal.read_to_end()
-    return said
+    return ERASED.sub("", said)
 
 
 def rewrite(page: Path) -> None:

@@ -48,7 +48,13 @@ def keys_in(document: object) -> Iterator[str]:
 
 def test_the_keys_of_documents(nodes: LocalNodes) -> None:
     sections = dict(re.findall(r"(?ms)^## `(\w+)`$(.*?)(?=^## |\Z)", PAGE.read_text()))
-    for command, *options in (["rb_status"], ["rb_flushall", "--dry-run"]):
+    for command, *options in (
+        ["rb_status"],
+        ["rb_flushall", "--dry-run"],
+        ["rb_route", "page:1", "--cache", "default"],
+        ["rb_delete", "page:*", "--dry-run"],
+        ["rb_bench", "--keys", "10"],
+    ):
         out = StringIO()
         call_command(command, *options, "--format", "json", stdout=out)
         keys = set(keys_in(json.loads(out.getvalue()))) - {"default"}

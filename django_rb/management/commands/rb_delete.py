@@ -1,0 +1,177 @@
+"""manage.py rb_delete: delete the keys that match a pattern."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from ...engine.encoding import Args
+from ..base import NodeName, name_of
+from ..keys import KeysCommand, for_json, from_argument, readable
+from ..scanning import Nodes
+
+QUESTION = """You have requested the deletion of {keys} on {nodes}:
+{what}.
+This will IRREVERSIBLY DELETE them.
+Are you sure you want to do this?"""
+
+Counts = dict[NodeName, int]
+
+
+class Command(KeysCommand):
+    help = (
+        "Deletes the keys of all nodes that match a pattern, a page at a time, so that no "
+        "server is blocked. Counts them and asks before it does."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        self.add_node_arguments(parser)
+        self.add_cache_argument(parser)
+        self.add_confirm_arguments(
+            parser, "Say how many keys there are to be deleted; delete nothing."
+        )
+        parser.add_argument(
+            "pattern",
+            metavar="PATTERN",
+            help="A glob pattern: *, ?, [abc], and a backslash before one of them that is "
+            "meant.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not options["pattern"]:
+            raise CommandError("An empty pattern matches no key. To delete all keys, say '*'.")
+        keyspace = self.get_keyspace(options["cluster"], options["cache"])
+        pattern = keyspace.pattern(options["pattern"])
+        nodes = Nodes(keyspace.clusters, options["timeout"])
+        outcome = Outcome(nodes, pattern)
+        if options["dry_run"] or options["interactive"]:
+            outcome.found = self.count(nodes, pattern)
+        if not options["dry_run"] and outcome.may_have_keys:
+            what = describe(options["pattern"], options["cache"])
+            if options["interactive"] and not self.is_wanted(outcome, what, options["format"]):
+                return
+            self.delete(outcome, pattern)
+        self.report(outcome, options)
+        done = "asked" if outcome.deleted is None else "finished"
+        self.fail_for(nodes.failures, len(nodes.addresses), done)
+
+    def count(self, nodes: Nodes, pattern: bytes) -> Counts:
+        """Return how many keys match on each node that is alive."""
+        sizes = nodes.sizes()
+        found = dict.fromkeys(sizes, 0)
+        with self.progress("Counting", sum(sizes.values()), "keys") as progress:
+            for pages in nodes.scan(pattern, sizes, progress):
+                for node, keys in pages.items():
+                    found[node] += len(keys)
+        return {node: count for node, count in found.items() if node not in nodes.failures}
+
+    def delete(self, outcome: Outcome, pattern: bytes) -> None:
+        """Delete the keys that match, and count those that were there."""
+        nodes = outcome.nodes
+        sizes = nodes.sizes()
+        outcome.deleted = deleted = dict.fromkeys(sizes, 0)
+        try:
+            with self.progress("Deleting", sum(sizes.values()), "keys looked at") as progress:
+                for pages in nodes.scan(pattern, sizes, progress):
+                    unlinks: dict[NodeName, list[Args]] = {
+                        node: [("UNLINK", *keys)] for node, keys in pages.items() if keys
+                    }
+                    for node, (count,) in nodes.run(unlinks).items():
+                        deleted[node] += count
+        except KeyboardInterrupt:
+            raise CommandError(
+                f"Interrupted: at least {count_of(sum(deleted.values()), 'key')} deleted, "
+                "others may be left.",
+                returncode=128 + signal.SIGINT,
+            ) from None
+
+    def is_wanted(self, outcome: Outcome, what: str, output_format: str) -> bool:
+        """Show what there is to lose and return whether the answer is "yes"."""
+        assert outcome.found is not None
+        screen = self.screen(output_format)
+        screen.write(self.show(outcome), str)
+        for node, error in outcome.nodes.failures.items():
+            screen.write(f"{name_of(node)}: {error}", self.style.WARNING)
+        count = sum(outcome.found.values())
+        nodes = count_of(len(outcome.found), "node")
+        question = QUESTION.format(keys=count_of(count, "key"), nodes=nodes, what=what)
+        return self.confirm(question, "Deletion", output_format)
+
+    def report(self, outcome: Outcome, options: Mapping[str, Any]) -> None:
+        """Say what became of each node."""
+        if options["format"] == "table":
+            self.stdout.write(self.show(outcome))
+            return
+        nodes = [
+            {
+                "cluster": alias,
+                "host_id": host_id,
+                "address": address,
+                "found": (outcome.found or {}).get((alias, host_id)),
+                "deleted": (outcome.deleted or {}).get((alias, host_id)),
+                "error": outcome.error((alias, host_id)),
+            }
+            for (alias, host_id), address in outcome.nodes.addresses.items()
+        ]
+        self.write_json({"pattern": for_json(outcome.pattern), "nodes": nodes})
+
+    def show(self, outcome: Outcome) -> str:
+        """Return the nodes as a table with the columns that are known by now."""
+        counts = {"FOUND": outcome.found, "DELETED": outcome.deleted}
+        known = {name: counted for name, counted in counts.items() if counted is not None}
+        rows: list[list[str | int]] = [
+            [
+                name_of(node),
+                address,
+                *(counted.get(node, "?") for counted in known.values()),
+                outcome.result(node),
+            ]
+            for node, address in outcome.nodes.addresses.items()
+        ]
+        paint = {"deleted": self.style.SUCCESS, "failed": self.style.ERROR}
+        return self.table(["NODE", "ADDRESS", *known, "RESULT"], rows, paint)
+
+
+@dataclass
+class Outcome:
+    """What was found and deleted on each node; None as long as nobody has looked."""
+
+    nodes: Nodes
+    pattern: bytes
+    found: Counts | None = None
+    deleted: Counts | None = None
+
+    @property
+    def may_have_keys(self) -> bool:
+        """Whether there are keys to delete, as far as anybody has looked."""
+        return self.found is None or any(self.found.values())
+
+    def result(self, node: NodeName) -> str:
+        """Return in words what became of a node's keys."""
+        if node in self.nodes.failures:
+            return "failed"
+        if self.deleted is not None:
+            return "deleted"
+        return "would be deleted" if self.may_have_keys else "no such keys"
+
+    def error(self, node: NodeName) -> str | None:
+        """Return why a node failed, None where it did not."""
+        failure = self.nodes.failures.get(node)
+        return None if failure is None else str(failure)
+
+
+def describe(pattern: str, cache: str | None) -> str:
+    """Return in words which keys are to be deleted."""
+    owner = "" if cache is None else f" of the cache {cache!r}"
+    if not pattern.strip("*"):
+        return f"ALL keys{owner or ', whoever uses them'}"
+    return f"those{owner} that match {readable(from_argument(pattern))}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number of things."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,331 @@
+"""manage.py rb_get: what is stored under a key."""
+
+from __future__ import annotations
+
+import json
+import pprint
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from django.core.management.base import CommandError, CommandParser
+
+from ...cache import RBCache
+from ...engine.encoding import Args
+from ..base import NodeName, name_of
+from ..keys import (
+    KeysCommand,
+    Keyspace,
+    for_json,
+    from_argument,
+    number,
+    printable,
+    readable,
+    ttl_of,
+)
+from ..output import bytes_of, time_of, width_of
+from ..scanning import Nodes
+
+LIMIT = 20
+LINE = 80  # bytes of a string that count as a line
+LONGEST_CELL = 239  # bytes; with the sign for more, three lines
+
+MISSING = object()
+
+
+class Kind(NamedTuple):
+    """How the beginning of a collection is read.
+
+    Attributes:
+        length: the command that counts its elements.
+        read: the command that reads some, for a key and a number.
+        columns: what an element consists of.
+        rows: makes elements of the reply.
+    """
+
+    length: str
+    read: Callable[[bytes, int], Args]
+    columns: tuple[str, ...]
+    rows: Callable[[Any], Iterable[tuple[Any, ...]]]
+
+
+def singles(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield elements of one part."""
+    return ((value,) for value in values)
+
+
+def pairs(values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield elements of two parts: they come one after the other, or with RESP3 paired."""
+    if values and isinstance(values[0], list):
+        return map(tuple, values)
+    return zip(values[::2], values[1::2], strict=True)
+
+
+# SCAN looks at so many places for elements, of which some are empty.
+PLACES = 4
+
+KINDS = {
+    "list": Kind("LLEN", lambda key, n: ("LRANGE", key, 0, n - 1), ("value",), singles),
+    "hash": Kind(
+        "HLEN",
+        lambda key, n: ("HSCAN", key, 0, "COUNT", PLACES * n),
+        ("field", "value"),
+        lambda reply: pairs(reply[1]),
+    ),
+    "set": Kind(
+        "SCARD",
+        lambda key, n: ("SSCAN", key, 0, "COUNT", PLACES * n),
+        ("member",),
+        lambda reply: singles(reply[1]),
+    ),
+    "zset": Kind(
+        "ZCARD",
+        lambda key, n: ("ZRANGE", key, 0, n - 1, "WITHSCORES"),
+        ("member", "score"),
+        pairs,
+    ),
+    "stream": Kind(
+        "XLEN",
+        lambda key, n: ("XRANGE", key, "-", "+", "COUNT", n),
+        ("id", "fields"),
+        lambda reply: map(tuple, reply),
+    ),
+}
+
+
+@dataclass
+class Entry:
+    """What one node has under a key.
+
+    Attributes:
+        ttl: seconds, None for ever.
+        memory: bytes that it takes of the node's memory; None if the node does not tell.
+        length: the bytes of a string, the elements of anything else; None if unknown.
+        data: a string, or the beginning of it.
+        elements: the beginning of anything else.
+        value: what a cache reads of a string.
+        problem: why there is less to be shown than there should be.
+    """
+
+    node: NodeName
+    address: str
+    kind: str
+    ttl: float | None
+    memory: int | None = None
+    length: int | None = None
+    data: bytes | None = None
+    elements: Sequence[tuple[Any, ...]] = ()
+    value: Any = MISSING
+    problem: str = ""
+
+
+class Command(KeysCommand):
+    help = (
+        "Shows what is stored under a key: its value, time to live, size and node. With "
+        "--cache the value is decoded as the cache does it. Unpickling, which is what caches "
+        "do by default, runs code that whoever wrote the value has chosen."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        self.add_node_arguments(parser)
+        self.add_cache_argument(parser)
+        parser.add_argument("key", metavar="KEY")
+        parser.add_argument(
+            "--limit",
+            type=number,
+            default=LIMIT,
+            metavar="N",
+            help="Show at most N lines of a value, or N elements of a list, hash, set, sorted "
+            f"set or stream. Default: {LIMIT}. With --format json, strings and a cache's "
+            "values are whole.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        keyspace = self.get_keyspace(options["cluster"], options["cache"])
+        typed = from_argument(options["key"])
+        (key,) = keyspace.stored([typed])
+        owners = {
+            (alias, cluster.get_host_for_key(key)): cluster
+            for alias, cluster in keyspace.clusters.items()
+        }
+        nodes = Nodes(keyspace.clusters, options["timeout"])
+        addresses = {node: cluster.get_address(node[1]) for node, cluster in owners.items()}
+        is_json = options["format"] == "json"
+        entries = find(nodes, addresses, key)
+        read(nodes, entries, key, options["limit"], whole=is_json)
+        entries = [entry for entry in entries if entry.node not in nodes.failures]
+        if keyspace.cache is not None:
+            for entry in entries:
+                decode(entry, keyspace.cache, typed.decode())
+        if is_json:
+            documents = [document(entry, keyspace, key) for entry in entries]
+            self.write_json({"entries": documents})
+        elif entries:
+            self.stdout.write("\n\n".join(self.show(e, key, options["limit"]) for e in entries))
+        self.fail_for(nodes.failures, len(owners))
+        if not entries:
+            where = ", ".join(f"{name_of(node)} ({addresses[node]})" for node in owners)
+            raise CommandError(f"There is no key {readable(key)} where it belongs: {where}.")
+
+    def show(self, entry: Entry, key: bytes, limit: int) -> str:
+        """Return an entry as people read it."""
+        width = width_of(self.stdout)
+        sizes = []
+        if entry.length is not None:
+            noun = "element" if entry.length == 1 else "elements"
+            is_string = entry.kind == "string"
+            text = bytes_of(entry.length) if is_string else f"{entry.length:,} {noun}"
+            sizes.append(f"{text}{' stored' if is_string else ''}")
+        if entry.memory is not None:
+            sizes.append(f"{bytes_of(entry.memory)} of memory")
+        facts = {
+            "Key": readable(key),
+            "Node": f"{name_of(entry.node)}, {entry.address}",
+            "Type": entry.kind,
+            "TTL": "never expires" if entry.ttl is None else time_of(entry.ttl),
+            "Size": ", ".join(sizes) or "?",
+        }
+        lines = [
+            line for name, text in facts.items() for line in sliced(f"{name:<6}{text}", width)
+        ]
+        if entry.problem:
+            lines.append(self.style.WARNING(f"\n{printable(entry.problem)}"))
+        return "\n".join([*lines, "", *self.contents(entry, limit, width)]).rstrip()
+
+    def contents(self, entry: Entry, limit: int, width: int) -> list[str]:
+        """Return at most `limit` lines of a value, or elements, and whether there are more."""
+        if entry.value is not MISSING:
+            lines = pprint.pformat(entry.value, width=width).splitlines()
+            lines = [part for line in lines for part in sliced(printable(line), width)]
+            return [*lines[:limit], *rest(limit, len(lines), "lines")]
+        if entry.data is not None:
+            lines = sliced(readable(entry.data), width)
+            return [*lines, *rest(len(entry.data), entry.length or 0, "bytes")]
+        if not entry.elements:
+            return []
+        header = [name.upper() for name in KINDS[entry.kind].columns]
+        rows = [list(map(cell, element)) for element in entry.elements]
+        table = self.table(header, rows, right=("SCORE",))
+        return [table, *rest(len(rows), entry.length or 0, "elements")]
+
+
+def find(nodes: Nodes, addresses: Mapping[NodeName, str], key: bytes) -> list[Entry]:
+    """Return the nodes that have a key, of those that should, with its type and expiry."""
+    replies = nodes.run(dict.fromkeys(addresses, (("TYPE", key), ("PTTL", key))))
+    return [
+        Entry(node, addresses[node], kind.decode(), ttl_of(ttl))
+        for node, (kind, ttl) in replies.items()
+        if ttl != -2  # no such key
+    ]
+
+
+def read(
+    nodes: Nodes, entries: Iterable[Entry], key: bytes, limit: int, *, whole: bool
+) -> None:
+    """Note the size and the contents of entries; all nodes at once."""
+    by_node = {entry.node: entry for entry in entries}
+    commands = {
+        node: [("MEMORY", "USAGE", key), *reading(entry.kind, key, limit, whole=whole)]
+        for node, entry in by_node.items()
+    }
+    for node, (memory, *replies) in nodes.run(commands, keep_errors=True).items():
+        entry = by_node[node]
+        if not isinstance(memory, Exception):
+            entry.memory = memory
+        if error := next((reply for reply in replies if isinstance(reply, Exception)), None):
+            entry.problem = f"It cannot be read: {error}"
+        elif not replies:
+            entry.problem = f"Values of the type {entry.kind} cannot be shown."
+        elif entry.kind == "string":
+            entry.length, entry.data = replies
+        else:
+            entry.length, reply = replies
+            entry.elements = list(KINDS[entry.kind].rows(reply))[:limit]
+
+
+def reading(kind: str, key: bytes, limit: int, *, whole: bool) -> list[Args]:
+    """Return the commands that count and read what is stored: two, or none for other types."""
+    if kind == "string":
+        return [("STRLEN", key), ("GETRANGE", key, 0, -1 if whole else limit * LINE - 1)]
+    if kind in KINDS:
+        return [(KINDS[kind].length, key), KINDS[kind].read(key, limit)]
+    return []
+
+
+def decode(entry: Entry, cache: RBCache, key: str) -> None:
+    """Note the value that a cache reads, or why it reads none."""
+    if entry.kind != "string":
+        entry.problem = f"No value of a cache: those are strings, and this is a {entry.kind}."
+        return
+    try:
+        entry.value = cache.get(key, MISSING)
+    except Exception as error:  # noqa: BLE001 (serializers raise what they like)
+        entry.problem = f"The cache cannot decode it: {type(error).__name__}: {error}"
+    else:
+        if entry.value is MISSING:
+            entry.problem = (
+                "The cache reads no value here: its signature is wrong, or it has just expired."
+            )
+
+
+def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
+    """Return an entry as programs read it."""
+    (alias, host_id), columns = (
+        entry.node,
+        KINDS[entry.kind].columns if entry.kind in KINDS else (),
+    )
+    described = {
+        **keyspace.described(key),
+        "cluster": alias,
+        "host_id": host_id,
+        "address": entry.address,
+        "type": entry.kind,
+        "ttl": entry.ttl,
+        "memory": entry.memory,
+        "length": entry.length,
+        "problem": entry.problem or None,
+    }
+    if entry.value is not MISSING:
+        try:
+            json.dumps(entry.value)
+            return {**described, "value": entry.value}
+        except (TypeError, ValueError, RecursionError):  # JSON cannot say it
+            return {**described, "repr": repr(entry.value)}
+    if entry.data is not None:
+        return {**described, "value": for_json(entry.data)}
+    elements = [[plain(part) for part in element] for element in entry.elements]
+    if len(columns) == 1:
+        return {**described, "value": [part for (part,) in elements]}
+    return {
+        **described,
+        "value": [dict(zip(columns, parts, strict=True)) for parts in elements],
+    }
+
+
+def plain(part: Any) -> Any:
+    """Return a part of an element as JSON has it."""
+    if isinstance(part, bytes):
+        return for_json(part)
+    return list(map(plain, part)) if isinstance(part, list) else part
+
+
+def cell(part: Any) -> str:
+    """Return a part of an element as people read it, shortened."""
+    if isinstance(part, list):
+        return cell(b" ".join(part))
+    if not isinstance(part, bytes):
+        return str(part)
+    text = readable(part[:LONGEST_CELL])
+    return text if len(part) <= LONGEST_CELL else f"{text}…"
+
+
+def sliced(text: str, width: int) -> list[str]:
+    """Return a text in lines of a width."""
+    return [text[at : at + width] for at in range(0, len(text), width)] or [""]
+
+
+def rest(shown: int, total: int, unit: str) -> list[str]:
+    """Return what is said of the part that is not shown."""
+    if shown >= total:
+        return []
+    return [f"… {shown:,} of {total:,} {unit}. --limit shows more."]

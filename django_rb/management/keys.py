@@ -1,0 +1,189 @@
+"""Keys as people type and read them, as programs read them, and as a cache makes them."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.base import CacheKeyWarning, InvalidCacheKey
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError, CommandParser
+
+from ..cache import RBCache
+from ..engine import Cluster
+from ..engine.hosts import did_you_mean
+from .base import NodesCommand
+
+_ESCAPES = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def readable(data: bytes) -> str:
+    r"""Return bytes as printable text of one line, the rest escaped: ``page:\x00\xff``.
+
+    UTF-8 stays what it is, a backslash is doubled. Nothing in it moves a terminal's cursor.
+    """
+    text = data.decode(errors="surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(
+        char if char.isprintable() and char != "\\" else _escaped(char) for char in text
+    )
+
+
+def printable(text: str) -> str:
+    """Return text with what is not printable escaped, backslashes left alone."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    codes = (f"\\x{byte:02x}" for byte in char.encode(errors="surrogateescape"))
+    return _ESCAPES.get(char) or "".join(codes)
+
+
+def for_json(data: bytes) -> str | dict[str, str]:
+    """Return bytes as JSON says them: text, or ``{"base64": …}`` where they are no UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": b64encode(data).decode()}
+
+
+def from_argument(text: str) -> bytes:
+    """Return the bytes that were typed as an argument of the command line."""
+    return text.encode(errors="surrogateescape")
+
+
+def number(text: str) -> int:
+    """Return the value of an option that is a whole number, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more.")
+    return int(text)
+
+
+def ttl_of(milliseconds: int) -> float | None:
+    """Return the seconds that PTTL says a key has left, None for ever."""
+    return None if milliseconds == -1 else milliseconds / 1000
+
+
+@dataclass(frozen=True)
+class Keyspace:
+    """The keys that a command is about: all of some clusters, or those of one cache.
+
+    Attributes:
+        clusters: by alias.
+        cache: None where keys are meant as the servers have them.
+    """
+
+    clusters: Mapping[str, Cluster]
+    cache: RBCache | None = None
+
+    def stored(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Return keys as the servers have them."""
+        if self.cache is None:
+            return list(keys)
+        texts = list(map(_text, keys))
+        try:
+            with warnings.catch_warnings():
+                # They may not suit memcached. They are looked up here, not stored.
+                warnings.simplefilter("ignore", CacheKeyWarning)
+                return self.cache.key_maker.make_many(texts, None)
+        except InvalidCacheKey as error:
+            raise CommandError(str(error)) from error
+
+    def pattern(self, pattern: str) -> bytes:
+        """Return a glob pattern as the servers match it."""
+        typed = from_argument(pattern)
+        if self.cache is None:
+            return typed
+        try:
+            return self.cache.key_maker.pattern(_text(typed), None)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+
+    def own(self, stored: bytes) -> str | None:
+        """Return a cache's own key for a stored one, None where nobody can tell."""
+        return None if self._reverse is None else self._reverse(stored)
+
+    @cached_property
+    def _reverse(self) -> Callable[[bytes], str] | None:
+        if self.cache is None:
+            return None
+        try:
+            return self.cache.key_maker.reverser(None)
+        except ImproperlyConfigured:  # a KEY_FUNCTION that nothing reverses
+            return None
+
+    def readable(self, stored: bytes) -> str:
+        """Return a key as people read it; a cache's own where that can be told."""
+        own = self.own(stored)
+        return readable(stored if own is None else from_argument(own))
+
+    def described(self, stored: bytes) -> dict[str, Any]:
+        """Return a key as programs read it."""
+        described: dict[str, Any] = {"key": for_json(stored)}
+        if self.cache is not None:
+            own = self.own(stored)
+            described["cache_key"] = None if own is None else for_json(from_argument(own))
+        return described
+
+
+def _text(key: bytes) -> str:
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise CommandError(
+            f"{readable(key)} is not UTF-8, and keys of a cache are text. "
+            "Without --cache, keys may be any bytes."
+        ) from None
+
+
+class KeysCommand(NodesCommand):
+    """A command about keys: those of clusters, or with --cache those of a cache."""
+
+    def add_cache_argument(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--cache",
+            metavar="ALIAS",
+            help="Keys are those of this cache of settings.CACHES: with its prefix and "
+            "version, on its cluster.",
+        )
+
+    def get_keyspace(self, aliases: Any, cache_alias: str | None) -> Keyspace:
+        """Return the keys that --cluster and --cache name."""
+        if cache_alias is None:
+            return Keyspace(self.get_clusters(aliases))
+        cache = get_cache(cache_alias)
+        home = settings.CACHES[cache_alias].get("LOCATION") or "default"
+        if aliases and home not in self.get_clusters(aliases):
+            raise CommandError(
+                f"The cache {cache_alias!r} is on the cluster {home!r}. "
+                "Leave --cluster out, or name that one."
+            )
+        return Keyspace({home: cache.cluster}, cache)
+
+
+def get_cache(alias: str) -> RBCache:
+    """Return a cache of settings.CACHES.
+
+    Raises:
+        CommandError: there is none, or it is not one of django-rb's.
+    """
+    if alias not in settings.CACHES:
+        raise CommandError(
+            f"There is no cache {alias!r} in settings.CACHES. "
+            f"{did_you_mean(alias, list(settings.CACHES))}"
+        )
+    cache = caches[alias]
+    if not isinstance(cache, RBCache):
+        raise CommandError(
+            f"settings.CACHES[{alias!r}] is a {type(cache).__name__}: its keys are not on the "
+            "nodes of a cluster. Name a cache whose BACKEND is django_rb.cache.RBCache."
+        )
+    return cache

@@ -1,0 +1,139 @@
+"""Commands for many nodes of several clusters, and the keys of all of them page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from ..engine import Cluster
+from ..engine.batch import run_commands
+from ..engine.encoding import Args
+from .base import NodeName, at_once
+from .output import Progress
+
+PAGE_SIZE = 1000  # keys that a node looks at in one go; well below a millisecond
+
+Pages = dict[NodeName, list[bytes]]
+
+
+class Nodes:
+    """Nodes of some clusters. One that fails is noted, and asked no more.
+
+    A database that several clusters have in common is there once, under its first name.
+
+    Attributes:
+        addresses: of all of them, by name.
+        failures: why some have failed.
+    """
+
+    def __init__(self, clusters: Mapping[str, Cluster], timeout: float | None = None) -> None:
+        self._clusters = clusters
+        self._timeout = timeout
+        names: dict[str, NodeName] = {}
+        for alias, cluster in clusters.items():
+            for host_id, info in cluster.hosts.items():
+                names.setdefault(info.address, (alias, host_id))
+        self.addresses = {node: address for address, node in names.items()}
+        self.failures: dict[NodeName, Exception] = {}
+
+    def run(
+        self, commands: Mapping[NodeName, Sequence[Args]], *, keep_errors: bool = False
+    ) -> dict[NodeName, list[Any]]:
+        """Run some commands on each of some nodes, on all of them at once.
+
+        Args:
+            keep_errors: an error that a node replied is a reply, and no failure of the node.
+
+        Returns:
+            The replies of the nodes that have not failed.
+        """
+        by_alias: dict[str, dict[int, Sequence[Args]]] = {}
+        for (alias, host_id), sent in commands.items():
+            if sent and (alias, host_id) not in self.failures:
+                by_alias.setdefault(alias, {})[host_id] = sent
+        kept = ResponseError if keep_errors else ()
+        replies: dict[NodeName, list[Any]] = {}
+        for alias, answers in self._run_each(by_alias).items():
+            for host_id, answer in answers.items():
+                errors = [reply for reply in answer if isinstance(reply, Exception)]
+                failure = next((e for e in errors if not isinstance(e, kept)), None)
+                if failure is None:
+                    replies[alias, host_id] = answer
+                else:
+                    self.failures[alias, host_id] = failure
+        return replies
+
+    def _run_each(
+        self, by_alias: Mapping[str, Mapping[int, Sequence[Args]]]
+    ) -> dict[str, dict[int, list[Any]]]:
+        tasks = {
+            alias: partial(run_pipelines, self._clusters[alias], pipelines, self._timeout)
+            for alias, pipelines in by_alias.items()
+        }
+        if len(tasks) == 1:  # as nearly always: no thread is needed
+            return {alias: task() for alias, task in tasks.items()}
+        replies: dict[str, dict[int, list[Any]]] = {}
+        for alias, outcome in at_once(tasks).items():
+            if isinstance(outcome, Exception):
+                raise outcome
+            replies[alias] = outcome
+        return replies
+
+    def sizes(self) -> dict[NodeName, int]:
+        """Return how many keys each node has."""
+        replies = self.run(dict.fromkeys(self.addresses, (("DBSIZE",),)))
+        return {node: size for node, (size,) in replies.items()}
+
+    def scan(
+        self,
+        pattern: bytes,
+        sizes: Mapping[NodeName, int],
+        progress: Progress,
+        *,
+        page_size: int = PAGE_SIZE,
+        kind: str | None = None,
+    ) -> Iterator[Pages]:
+        """Yield keys by node, a page from every node at a time; a key may come twice.
+
+        Args:
+            pattern: as SCAN MATCH has it.
+            sizes: the nodes to scan, and how many keys they have.
+            progress: is told how many keys were looked at.
+            page_size: how many keys a node looks at for one page.
+            kind: only keys of this type: "string", "hash" …
+        """
+        options: Args = (b"MATCH", pattern, b"COUNT", page_size)
+        if kind:
+            options += (b"TYPE", kind)
+        cursors = dict.fromkeys(sizes, b"0")
+        left = dict(sizes)
+        while cursors:
+            replies = self.run(
+                {node: [("SCAN", cursor, *options)] for node, cursor in cursors.items()}
+            )
+            pages: Pages = {}
+            cursors = {}
+            for node, ((cursor, keys),) in replies.items():
+                pages[node] = keys
+                looked_at = left[node]
+                if cursor != b"0":
+                    cursors[node] = cursor
+                    looked_at = min(looked_at, page_size)
+                left[node] -= looked_at
+                progress.add(looked_at)
+            yield pages
+
+
+def run_pipelines(
+    cluster: Cluster, pipelines: Mapping[int, Sequence[Args]], timeout: float | None
+) -> dict[int, list[Any]]:
+    """Run some commands on each node; return replies by host id, errors in their places."""
+    owners = [host_id for host_id, commands in pipelines.items() for _ in commands]
+    sent = [command for commands in pipelines.values() for command in commands]
+    answers = iter(cluster.run(run_commands(cluster, owners, sent), timeout))
+    return {
+        host_id: [next(answers) for _ in commands] for host_id, commands in pipelines.items()
+    }
