@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, overload
 
 from ..engine import Cluster
 from ..registry import clusters
@@ -62,7 +62,15 @@ class CaptureCommandsContext(Listener):
         """Yield (host id, command) in the order in which they were sent."""
         return iter(self._sent)
 
-    def __getitem__(self, index: int) -> tuple[int, Command]:
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, Command]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, Command]]: ...
+
+    def __getitem__(
+        self, index: int | slice
+    ) -> tuple[int, Command] | list[tuple[int, Command]]:
         return self._sent[index]
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ TEST_RUNNER = "django_rb.testing.RBDiscoverRunner"
 
 from __future__ import annotations
 
+import os
 import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 
 from .discovery import NodesError
 from .stand_ins import StandIns, get_stand_ins
+from .supervisor import die_with_parent
 
 if TYPE_CHECKING:
     _Runner = DiscoverRunner
@@ -44,6 +46,9 @@ class RBTestSuite(unittest.TestSuite):
 
 def _init_worker(*args: Any, **options: Any) -> None:
     """Begin a process that runs tests. The nodes of its parent are not its own."""
+    # Or a test that hangs would keep nodes after the run was killed.
+    if ask_kernel := die_with_parent(os.getppid()):
+        ask_kernel()
     ParallelTestSuite.init_worker(*args, **options)
     StandIns().install()
 

@@ -82,7 +82,7 @@ class StandIn:
         return self._nodes
 
     def flush(self) -> None:
-        """Empty the nodes; those that a test has broken are made anew.
+        """Empty the nodes; local ones that a test has broken are made anew.
 
         Raises:
             NodesError: it did not work.
@@ -93,12 +93,14 @@ class StandIn:
         try:
             if self._nodes is None:
                 self._flush_declared()
-            elif self._flush_local(self._nodes) or self._nodes_were_lent:
-                self._nodes_were_lent = False
-                clusters.reset()  # what they know of the nodes' health is past
+            else:
+                self._flush_local(self._nodes)
         except BaseException:
             self.is_used = True
             raise
+        if self._nodes_were_lent or not self._seems_well():
+            self._nodes_were_lent = False
+            clusters.reset()  # for clusters that know of no faults
 
     def stop(self) -> None:
         """End the local nodes."""
@@ -118,7 +120,8 @@ class StandIn:
                     self.config["HOSTS"]
                 )
                 self._nodes = LocalNodes(count).start()
-            self._janitor = conf.build_cluster(self.alias, self._placed(self.config))
+            config = {**self._placed(self.config), "HEALTH": None}
+            self._janitor = conf.build_cluster(self.alias, config)
             if self.is_declared:
                 self._flush_declared()
 
@@ -139,17 +142,21 @@ class StandIn:
                 f"not be flushed: {failure.error}"
             ) from failure.error
 
-    def _flush_local(self, nodes: LocalNodes) -> bool:
-        """Empty local nodes; return whether some had to be restarted for it."""
+    def _flush_local(self, nodes: LocalNodes) -> None:
         assert self._janitor is not None
         states = nodes.states()
         broken = {host_id for host_id, state in states.items() if state != "running"}
-        well = states.keys() - broken
-        _, failures = self._janitor.call_nodes("FLUSHALL", hosts=well)
-        broken.update(failure.host_id for failure in failures)
-        for host_id in broken:
+        _, failures = self._janitor.call_nodes("FLUSHALL", hosts=states.keys() - broken)
+        for host_id in broken.union(failure.host_id for failure in failures):
             nodes.restart(host_id)
-        return bool(broken)
+
+    def _seems_well(self) -> bool:
+        """Whether no cluster of this process has seen a node fail of late."""
+        return all(
+            health.state == "up"
+            for cluster in list(self._watched)
+            for health in cluster.health().values()
+        )
 
 
 class _Watch(Listener):

@@ -119,7 +119,10 @@ class _Tap:
         sent, reader = exchange.sent, Reader()
 
         def tell_and_go_on(size: int) -> Any:
+            nonlocal reader
             assert exchange.out is not None
+            if exchange.untouched:  # or it starts over, perhaps after half a command
+                reader = Reader()
             self._read(exchange.host_id, reader, bytes(exchange.out[:size]))
             return sent(size)
 

@@ -17,6 +17,9 @@ from django_rb import clusters
 
 SECONDS = 60
 
+if "EARLY" in os.environ:  # in the process that then starts the others
+    cache.set("early", 1)
+
 
 def wait_for_others() -> None:
     place, _, count = os.environ["WORKERS"].partition(":")
