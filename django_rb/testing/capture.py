@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, overload
 
 from ..engine import Cluster
 from ..registry import clusters
 from .tap import Command, Listener, add_listener, remove_listener
+
+__unittest = True  # failures show the test's own line last
 
 _SHOWN_WORDS = 10
 _SHOWN_CHARACTERS = 60
@@ -143,6 +146,7 @@ class AssertingContext(CaptureCommandsContext):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        __tracebackhide__ = True  # likewise, for pytest
         super().__exit__(kind, error, traceback)
         if kind is None:
             for mistake in self._mistakes():
@@ -175,7 +179,9 @@ def _shown(command: Command) -> str:
 
 
 def _shown_word(word: str | bytes) -> str:
-    text = word if isinstance(word, str) else word.decode(errors="backslashreplace")
-    if not text.isprintable() or " " in text or not text:
-        text = repr(text)
+    text = repr(word)[2:-1]  # of bytes, with what does not print in backslashes
+    with suppress(UnicodeDecodeError):
+        decoded = word if isinstance(word, str) else word.decode()
+        if decoded.isprintable():
+            text = decoded if decoded and " " not in decoded else repr(decoded)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
