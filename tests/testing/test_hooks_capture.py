@@ -12,6 +12,7 @@ from django.core.cache import cache
 
 from django_rb import clusters
 from django_rb.engine import Cluster
+from django_rb.engine.exchange import Batch, Exchange
 from django_rb.testing import CaptureCommandsContext, LocalNodes, RBTestCaseMixin
 from django_rb.testing.capture import AssertingContext
 from django_rb.testing.tap import Listener, add_listener
@@ -133,6 +134,21 @@ class TestWhatIsCaptured:
                 assert cluster.call_nodes("GET", "b") == ({0: None}, [])
             assert captured.commands == {0: [("GET", b"b"), ("GET", b"b")]}
             cluster.close()
+
+    def test_half_a_command_that_is_sent_again_is_one_command(self) -> None:
+        cluster = Cluster([{"port": 1}])
+        exchange = Exchange(0, b"*1\r\n$6\r\nDBSIZE\r\n")
+
+        def batch() -> Batch[None]:
+            yield (exchange,)
+
+        with CaptureCommandsContext(cluster) as captured:
+            cluster.run(batch())  # and nobody is there
+            exchange.sent(7)
+            exchange.start_over()
+            assert exchange.out is not None
+            exchange.sent(len(exchange.out))
+        assert captured.commands == {0: [("DBSIZE",)]}
 
     def test_nothing_is_sent_to_nobody(self) -> None:
         cluster = Cluster([{"port": 1}])
