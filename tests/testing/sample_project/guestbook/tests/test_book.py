@@ -211,6 +211,11 @@ class Faults(RBTestCase):
             self.assertEqual(self._failing(), [1])
         self.assertEqual(self.rb_cluster.health()[1].state, "down")
 
+    def test_it_ends_by_itself(self) -> None:
+        self.rb_cluster.call_nodes("SHUTDOWN", "NOSAVE", hosts=[1])
+        for _ in range(5):
+            self.assertEqual(self._failing(), [1])
+
     def test_pause(self) -> None:
         self.rb_nodes.pause(1)
         self.assertEqual(self._failing(), [1])
