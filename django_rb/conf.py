@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
@@ -13,7 +15,13 @@ from django.utils.module_loading import import_string
 
 from .engine import BadHostSetup, BaseRouter, Cluster
 from .engine.health import DEFAULT_HEALTH, check_health
-from .engine.hosts import check_pool_options, did_you_mean, masked, parse_hosts
+from .engine.hosts import (
+    check_pool_options,
+    did_you_mean,
+    masked,
+    parse_hosts,
+    with_database,
+)
 
 SETTING = "RB_CLUSTERS"
 DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
@@ -22,12 +30,10 @@ DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
 # a JSON object {alias: [URL, …]}. Read here so that any program it starts finds them.
 NODES_VARIABLE = "DJANGO_RB_NODES"
 
-# Local nodes ask for no password, and there may be fewer of them than there are weights.
-NOT_FOR_LOCAL_NODES = ("credential_provider", "password", "username", "weights")
-
 CREDENTIALS = ("username", "password", "credential_provider")
 
-KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS", "HEALTH")
+KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS", "HEALTH", "TEST")
+TEST_KEYS = ("NODES", "HOSTS", "DB")
 
 
 def get_aliases() -> list[str]:
@@ -80,10 +86,24 @@ def make_cluster(alias: str) -> Cluster:
     Raises:
         ImproperlyConfigured: naming the alias, the key, the value and the way out.
     """
+    return build_cluster(alias, get_config(alias))
+
+
+def get_config(alias: str) -> Mapping[str, Any]:
+    """Return the settings of the cluster under an alias.
+
+    Raises:
+        ImproperlyConfigured: there is none, or they have a mistake.
+    """
     check_alias(alias)
-    config = _clusters()[alias]
+    config: Mapping[str, Any] = _clusters()[alias]
     for error in find_mistakes(alias, config):
         raise error
+    return config
+
+
+def build_cluster(alias: str, config: Mapping[str, Any]) -> Cluster:
+    """Return a new cluster with settings that have no mistake. Nothing is connected."""
     return _build(config, _import_router(alias, config))
 
 
@@ -146,6 +166,117 @@ def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
             _build(config, router)
         except BadHostSetup as error:
             yield _mistake(alias, error.path, str(error))
+    yield from _find_test_mistakes(alias, config)
+
+
+def _find_test_mistakes(
+    alias: str, config: Mapping[str, Any]
+) -> Iterator[ImproperlyConfigured]:
+    """Yield the mistakes in what a cluster's settings say under TEST."""
+    test = config.get("TEST")
+    if test is None:
+        return
+    if not isinstance(test, Mapping):
+        text = f"{masked(test)} is not a dictionary such as {{'NODES': 2}}."
+        yield _mistake(alias, ("TEST",), text)
+        return
+    mistakes: list[tuple[tuple[object, ...], str]] = [
+        (("TEST", key), f"Unknown key {masked(key)}. {did_you_mean(key, TEST_KEYS)}")
+        for key in test
+        if key not in TEST_KEYS
+    ]
+    if "NODES" in test and len(test.keys() & TEST_KEYS) > 1:
+        text = (
+            "It is for local nodes; 'HOSTS' and 'DB' name servers. Keep the one or the other."
+        )
+        mistakes.append((("TEST", "NODES"), text))
+    for key, least in (("NODES", 1), ("DB", 0)):
+        if key in test and (type(test[key]) is not int or test[key] < least):
+            text = f"{masked(test[key])} is not a whole number of {least} or more."
+            mistakes.append((("TEST", key), text))
+    if "HOSTS" in test:
+        try:
+            parse_hosts(test["HOSTS"])
+        except BadHostSetup as error:
+            mistakes.append((("TEST", *error.path), str(error)))
+    if not mistakes:
+        mistakes += [(("TEST",), text) for text in _find_shared_databases(alias, config)]
+    for path, text in mistakes:
+        yield _mistake(alias, path, text)
+
+
+def _find_shared_databases(alias: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why what TEST declares must not be flushed: it is not for tests alone."""
+    try:
+        declared = get_test_config(config)
+    except BadHostSetup:  # in HOSTS: find_mistakes() tells
+        return
+    owners = {
+        place: f"node {host_id} of the cluster {other!r}"
+        for other, other_config in {**_clusters(), alias: config}.items()
+        for place, host_id in _places(other_config)
+    }
+    nodes: dict[str, int] = {}
+    for place, host_id in _places(declared):
+        if place in owners:
+            yield (
+                f"{place} is {owners[place]}, and tests flush it. "
+                "Name a database or servers that are for tests alone."
+            )
+        elif place in nodes:
+            yield (
+                f"Nodes {nodes[place]} and {host_id} would both be {place}. "
+                "Name a database or a server for each."
+            )
+        nodes[place] = host_id
+
+
+def _places(config: object) -> Iterator[tuple[str, int]]:
+    """Yield which database each node is, by one of its names, and the node's host id."""
+    if isinstance(config, Mapping):
+        with suppress(BadHostSetup):
+            nodes = parse_hosts(config.get("HOSTS"), config.get("HOST_DEFAULTS"))
+            for host_id, info in nodes.items():
+                host = info.host.lower()
+                host = "127.0.0.1" if host in {"localhost", "::1"} else host
+                yield replace(info, host=host).address, host_id
+
+
+def get_test_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return a cluster's settings with the servers that TEST declares, None for local nodes."""
+    test = config.get("TEST") or {}
+    if "HOSTS" in test:
+        config = with_nodes(config, test["HOSTS"])
+    elif "DB" not in test:
+        return None
+    if "DB" in test:
+        config = {**config, "HOSTS": with_database(config["HOSTS"], test["DB"])}
+    return config
+
+
+def with_nodes(
+    config: Mapping[str, Any], hosts: Mapping[int, object] | Sequence[object]
+) -> Mapping[str, Any]:
+    """Return a cluster's settings with other nodes in place of its own.
+
+    What is meant for its own nodes alone is left out: passwords, and the weights of nodes
+    that are not there.
+    """
+    options = {key: _without(value, CREDENTIALS) for key, value in config.items()}
+    router_options = options.get("ROUTER_OPTIONS")
+    if isinstance(router_options, Mapping):
+        weights = router_options.get("weights")
+        if isinstance(weights, Mapping):
+            gone = [host_id for host_id in weights if host_id not in range(len(hosts))]
+            router_options = {**router_options, "weights": _without(weights, gone)}
+        options["ROUTER_OPTIONS"] = router_options
+    return {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}}
+
+
+def _without(options: object, names: Collection[object]) -> object:
+    if not isinstance(options, Mapping):
+        return options
+    return {name: value for name, value in options.items() if name not in names}
 
 
 def _clusters() -> Mapping[str, Any]:
@@ -175,16 +306,8 @@ def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, A
     for alias, urls in nodes.items():
         config = clusters.get(alias, {})
         if isinstance(config, Mapping):  # else find_mistakes() says so
-            config = {key: _for_local_nodes(value) for key, value in config.items()}
-            merged[alias] = {**config, "HOSTS": urls, "HOST_DEFAULTS": {}}
+            merged[alias] = with_nodes(config, urls)
     return merged
-
-
-def _for_local_nodes(options: object) -> object:
-    """Return options without those that only the configured nodes understand."""
-    if not isinstance(options, Mapping):
-        return options
-    return {name: value for name, value in options.items() if name not in NOT_FOR_LOCAL_NODES}
 
 
 def _build(config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -22,9 +22,13 @@ class Clusters:
 
     cluster = clusters["default"]
     for alias in clusters: …
+
+    Attributes:
+        make: makes the cluster of an alias; a test run makes them on nodes of its own.
     """
 
     def __init__(self) -> None:
+        self.make: Callable[[str], Cluster] = conf.make_cluster
         self._clusters: dict[str, Cluster] = {}
 
     def __getitem__(self, alias: str) -> Cluster:
@@ -36,7 +40,7 @@ class Clusters:
         cluster = self._clusters.get(alias)
         if cluster is None:
             # Two threads may get here at once; one cluster wins, and nothing was connected.
-            cluster = conf.make_cluster(alias)
+            cluster = self.make(alias)
             cluster.on_health_change(partial(_send_health_change, alias))
             cluster = self._clusters.setdefault(alias, cluster)
         return cluster

@@ -173,6 +173,14 @@ def parse_host(
     return _parse_host(host_id, node, defaults or {})
 
 
+def with_database(hosts: object, db: int) -> dict[int, dict[str, Any]]:
+    """Return the nodes of `parse_hosts`, each on the database number `db` of its server."""
+    return {
+        host_id: {**_as_options(node, ("HOSTS", host_id)), "db": db}
+        for host_id, node in _numbered(hosts).items()
+    }
+
+
 def _numbered(hosts: object) -> Mapping[int, object]:
     if isinstance(hosts, Mapping):
         for host_id in hosts:
@@ -238,14 +246,7 @@ def _prefixed(ssl_options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> HostInfo:
     path = ("HOSTS", host_id)
-    if isinstance(node, str):
-        node = _parse_url(node, path)
-    elif not isinstance(node, Mapping):
-        raise BadHostSetup(
-            f"{masked(node)} is neither a dictionary such as {{'host': '10.0.0.1', "
-            "'port': 6379} nor a URL such as 'redis://10.0.0.1:6379/0'.",
-            path,
-        )
+    node = _as_options(node, path)
     _check_options(node, path)
     options = {**defaults, **node}
     if "unix_socket_path" in node:  # a node's own address wins over a default one
@@ -283,6 +284,19 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
         options=options,
         **own,
     )
+
+
+def _as_options(node: object, path: tuple[str | int, ...]) -> Mapping[str, Any]:
+    """Return the options of a node that is a dictionary or a URL."""
+    if isinstance(node, str):
+        return _parse_url(node, path)
+    if not isinstance(node, Mapping):
+        raise BadHostSetup(
+            f"{masked(node)} is neither a dictionary such as {{'host': '10.0.0.1', "
+            "'port': 6379} nor a URL such as 'redis://10.0.0.1:6379/0'.",
+            path,
+        )
+    return node
 
 
 def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:

