@@ -1,0 +1,312 @@
+"""What the nodes say when they are asked: `manage.py check --tag rb_connect`.
+
+Django runs every check when no tag is named, and tells none which tags were. So this one
+looks whether `connecting()` is in force, which only our `check` command makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+import redis
+from django.apps import AppConfig
+from django.core import checks
+from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
+
+from .. import conf
+from ..engine import Cluster
+from ..engine.errors import NodeFailure
+from .site import in_cluster, listed, nodes_listed, session_cache, sound_caches
+
+RB_CONNECT = "rb_connect"
+
+# Whatever POOL_OPTIONS allows: a check ends.
+SECONDS = 10.0
+
+# Two nodes that are both within this of our own clock are within a second of each other.
+MAX_SKEW = 0.5
+
+OLDEST_TESTED = {"Redis": 7, "Valkey": 8}
+
+_is_connecting: ContextVar[bool] = ContextVar("is_connecting", default=False)
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Let `check_nodes` ask the nodes for as long as the context lasts."""
+    token = _is_connecting.set(True)
+    try:
+        yield
+    finally:
+        _is_connecting.reset(token)
+
+
+def check_nodes(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Report what nodes say, but only inside of `connecting()`."""
+    return ask_nodes() if _is_connecting.get() else []
+
+
+def ask_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
+    """Ask every node of every cluster, all at once, and report what an operator should know.
+
+    Args:
+        timeout: seconds for each of two questions. Nodes that take longer have failed.
+    """
+    try:
+        aliases = conf.get_aliases()
+    except ImproperlyConfigured as error:
+        return [_unusable(str(error))]
+    if not aliases:
+        return [
+            checks.Warning(
+                f"settings.{conf.SETTING} is missing or empty: there are no nodes to ask.",
+                hint="Run the check with the settings of the site.",
+                id="django_rb.W201",
+            )
+        ]
+    with ThreadPoolExecutor(max_workers=len(aliases)) as executor:
+        answers = list(executor.map(lambda alias: _ask_cluster(alias, timeout), aliases))
+    messages = [message for found, _ in answers for message in found]
+    nodes = [node for _, found in answers for node in found]
+    for node in nodes:
+        messages += _of_one_node(node)
+    return messages + _of_memory(nodes) + _of_shared_databases(nodes)
+
+
+@dataclass(frozen=True)
+class AskedNode:
+    """What one node answered.
+
+    Attributes:
+        info: the fields of INFO.
+        ahead: seconds by which its clock is ahead of ours, at least; negative: behind.
+    """
+
+    alias: str
+    host_id: int
+    address: str
+    db: int
+    info: Mapping[str, str]
+    ahead: float
+
+    @property
+    def where(self) -> str:
+        """Its setting and its address, as messages name it."""
+        return f"{in_cluster(self.alias, 'HOSTS', self.host_id)} ({self.address})"
+
+    @property
+    def name(self) -> str:
+        """A short name, as management commands use it."""
+        return f"{self.alias} {self.host_id}"
+
+
+def _ask_cluster(alias: str, timeout: float) -> tuple[list[CheckMessage], list[AskedNode]]:
+    try:
+        # One of our own, so that what this process thinks of a node's health is left alone.
+        cluster = conf.make_cluster(alias)
+    except ImproperlyConfigured as error:
+        return [_unusable(str(error))], []
+    try:
+        replies, failures = cluster.call_nodes("INFO", timeout=timeout)
+        # On connections that are open now, so that the round trip is a short one.
+        ahead = _clocks_ahead(cluster, replies, timeout)
+    finally:
+        cluster.close()
+    nodes = [
+        AskedNode(
+            alias,
+            host_id,
+            cluster.get_address(host_id),
+            cluster.hosts[host_id].db,
+            _fields(reply),
+            ahead.get(host_id, 0.0),
+        )
+        for host_id, reply in replies.items()
+    ]
+    return [_failed(alias, failure) for failure in failures], nodes
+
+
+def _clocks_ahead(
+    cluster: Cluster, host_ids: Iterable[int], timeout: float
+) -> dict[int, float]:
+    """Return by how many seconds nodes' clocks are ahead of ours, as far as that is certain.
+
+    A clock read between `before` and `after` that shows a time between them may be right.
+    """
+    before = time()
+    replies, _ = cluster.call_nodes("TIME", hosts=host_ids, timeout=timeout)
+    after = time()
+    clocks = {i: int(reply[0]) + int(reply[1]) / 1e6 for i, reply in replies.items()}
+    return {
+        host_id: max(0.0, clock - after) + min(0.0, clock - before)
+        for host_id, clock in clocks.items()
+    }
+
+
+def _fields(reply: bytes) -> dict[str, str]:
+    lines = reply.decode(errors="replace").splitlines()
+    return {name: value for name, colon, value in (line.partition(":") for line in lines)}
+
+
+def _unusable(text: str) -> CheckMessage:
+    return checks.Error(text, hint="`manage.py check` says more.", id="django_rb.E201")
+
+
+def _failed(alias: str, failure: NodeFailure) -> CheckMessage:
+    where = f"{in_cluster(alias, 'HOSTS', failure.host_id)}"
+    if isinstance(failure.error, redis.exceptions.NoPermissionError):
+        return checks.Info(
+            f"{where}: it can be reached, and was not looked at any further: {failure.error}",
+            hint="Allow the user INFO: ACL SETUSER … +info.",
+            id="django_rb.I201",
+        )
+    return checks.Error(
+        f"{where}: {failure.error}",
+        hint="Is the server up, and are its address, password and TLS as the settings say? "
+        "Does a firewall let this machine through?",
+        id="django_rb.E201",
+    )
+
+
+# What a node says of itself.
+
+
+def _of_one_node(node: AskedNode) -> list[CheckMessage]:
+    messages: list[CheckMessage] = []
+    info = node.info
+    mode = info.get("redis_mode") or info.get("server_mode") or "standalone"
+    if info.get("role") == "slave":
+        messages.append(
+            checks.Error(
+                f"{node.where} is a replica of {info.get('master_host')}:"
+                f"{info.get('master_port')}. It refuses what is written to it.",
+                hint="Name the master in HOSTS, or promote the replica: REPLICAOF NO ONE.",
+                id="django_rb.E202",
+            )
+        )
+    if mode != "standalone":
+        messages.append(
+            checks.Error(
+                f"{node.where} runs in {mode} mode, which django-rb does not support.",
+                hint="Name servers that stand alone (cluster-enabled no). django-rb spreads "
+                "the keys over them itself.",
+                id="django_rb.E203",
+            )
+        )
+    if info.get("loading", "0") != "0":
+        messages.append(
+            checks.Warning(
+                f"{node.where} is loading its data and answers with errors until it is done, "
+                f"in about {info.get('loading_eta_seconds', '?')} seconds.",
+                hint="Check again then.",
+                id="django_rb.W203",
+            )
+        )
+    if abs(node.ahead) >= MAX_SKEW:
+        messages.append(
+            checks.Warning(
+                f"{node.where}: its clock is {abs(node.ahead):.1f} seconds "
+                f"{'ahead of' if node.ahead > 0 else 'behind'} this machine's. Rate limits and "
+                "expire_at() are off by as much.",
+                hint="Let all machines keep time by NTP.",
+                id="django_rb.W204",
+            )
+        )
+    return messages + _of_version(node)
+
+
+def _of_version(node: AskedNode) -> list[CheckMessage]:
+    # Valkey says a redis_version as well: that of the Redis whose commands it has.
+    product = "Valkey" if "valkey_version" in node.info else "Redis"
+    version = node.info.get(f"{product.lower()}_version", "")
+    major = version.partition(".")[0]
+    if not major.isdecimal() or int(major) >= OLDEST_TESTED[product]:
+        return []
+    return [
+        checks.Warning(
+            f"{node.where} runs {product} {version}. django-rb is tested with Valkey 8, "
+            "Redis 7 and newer.",
+            hint="Upgrade the server.",
+            id="django_rb.W202",
+        )
+    ]
+
+
+def _of_memory(nodes: Iterable[AskedNode]) -> list[CheckMessage]:
+    messages: list[CheckMessage] = []
+    unlimited: dict[str, list[int]] = {}
+    never_evicting: dict[str, list[int]] = {}
+    for node in nodes:
+        if node.info.get("maxmemory") == "0":
+            unlimited.setdefault(node.alias, []).append(node.host_id)
+        elif node.info.get("maxmemory_policy") == "noeviction":
+            never_evicting.setdefault(node.alias, []).append(node.host_id)
+    for alias, host_ids in unlimited.items():
+        messages.append(
+            checks.Warning(
+                f"{in_cluster(alias, 'HOSTS')}: maxmemory is not set on "
+                f"{nodes_listed(host_ids)}. A server without it grows until the machine's "
+                "memory is full and the operating system ends it.",
+                hint="Set it in the configuration of the servers: maxmemory 2gb, and "
+                "maxmemory-policy allkeys-lru for a cache.",
+                id="django_rb.W205",
+            )
+        )
+    for alias, host_ids in never_evicting.items():
+        cached = [c.alias for c in sound_caches() if c.cluster == alias]
+        if set(cached) - {session_cache()}:
+            messages.append(
+                checks.Warning(
+                    f"{in_cluster(alias, 'HOSTS')}: maxmemory-policy is noeviction on "
+                    f"{nodes_listed(host_ids)}, for the cache {listed(map(repr, cached))}. A "
+                    "full server then keeps what is old and refuses what is new.",
+                    hint="Set maxmemory-policy allkeys-lru (or allkeys-lfu) on the servers.",
+                    id="django_rb.W206",
+                )
+            )
+    return messages
+
+
+def _of_shared_databases(nodes: Iterable[AskedNode]) -> list[CheckMessage]:
+    databases: dict[tuple[str, int], list[AskedNode]] = {}
+    for node in nodes:
+        if run_id := node.info.get("run_id"):
+            databases.setdefault((run_id, node.db), []).append(node)
+    messages: list[CheckMessage] = []
+    for sharing in databases.values():
+        by_alias: dict[str, list[AskedNode]] = {}
+        for node in sharing:
+            by_alias.setdefault(node.alias, []).append(node)
+        messages += [_one_twice(alias, same) for alias, same in by_alias.items() if same[1:]]
+        if len(by_alias) > 1:
+            messages.append(_one_in_two_clusters([same[0] for same in by_alias.values()]))
+    return messages
+
+
+def _one_twice(alias: str, same: Sequence[AskedNode]) -> CheckMessage:
+    return checks.Error(
+        f"{in_cluster(alias, 'HOSTS')}: {nodes_listed(node.host_id for node in same)} are one "
+        f"database of one server ({listed(dict.fromkeys(node.address for node in same))}). "
+        "Commands to all nodes count its keys more than once.",
+        hint="Give every host id a server of its own, or at least a 'db'.",
+        id="django_rb.E204",
+    )
+
+
+def _one_in_two_clusters(nodes: Sequence[AskedNode]) -> CheckMessage:
+    return checks.Warning(
+        f"{listed(node.name for node in nodes)} are one database of one server "
+        f"({listed(dict.fromkeys(node.address for node in nodes))}). clear() and rb_flushall "
+        "of one cluster empty the other.",
+        hint="Give the nodes of one cluster another 'db'.",
+        id="django_rb.W207",
+    )

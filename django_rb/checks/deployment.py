@@ -1,0 +1,145 @@
+"""What `manage.py check --deploy` adds: what is fine on a developer's machine only."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+from django.apps import AppConfig
+from django.core import checks
+from django.core.checks import CheckMessage, Tags, register
+
+from ..cache.serializers import PickleSerializer, get_serializer
+from ..engine import Cluster
+from ..engine.hosts import HostInfo
+from .site import health_of, in_cluster, nodes_listed, sound_caches, sound_clusters
+
+Options = Mapping[str, Any]
+
+CREDENTIALS = ("password", "credential_provider", "ssl_certfile")
+NO_CERTIFICATE = (None, False, "none", ssl.CERT_NONE)
+
+
+@register(Tags.security, deploy=True)
+def check_deployment(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Report nodes that others can read, write or stand in for, and those not left alone."""
+    messages = _pickles_that_others_may_write()
+    for alias, cluster in sound_clusters().items():
+        messages += _nodes_in_public(alias, cluster)
+        messages += _certificates_that_nobody_checks(alias, cluster)
+        messages += _dead_nodes_that_all_wait_for(alias)
+    return messages
+
+
+def _pickles_that_others_may_write() -> list[CheckMessage]:
+    clusters = sound_clusters()
+    open_nodes = {
+        alias: [i for i, info in cluster.hosts.items() if _is_open(info, _options(cluster, i))]
+        for alias, cluster in clusters.items()
+    }
+    return [
+        checks.Warning(
+            f"{cache.where}: values are stored as pickles, with neither a password nor "
+            f"TLS on {nodes_listed(host_ids)} of the cluster {cache.cluster!r}. Whoever can "
+            "write there can run code here.",
+            hint=f"Set a password ({in_cluster(cache.cluster, 'HOST_DEFAULTS')} = "
+            "{'password': …}) on the servers too, or sign the values "
+            "(OPTIONS['SIGNING_KEY']), or choose OPTIONS['SERIALIZER'] = 'json'.",
+            id="django_rb.W101",
+        )
+        for cache in sound_caches()
+        if (host_ids := open_nodes[cache.cluster])
+        and _unpickles(cache.options)
+        and not cache.options.get("SIGNING_KEY")
+    ]
+
+
+def _nodes_in_public(alias: str, cluster: Cluster) -> list[CheckMessage]:
+    host_ids = [i for i, info in cluster.hosts.items() if not info.ssl and _is_public(info)]
+    if not host_ids:
+        return []
+    return [
+        checks.Warning(
+            f"{in_cluster(alias, 'HOSTS')}: a public address without TLS for "
+            f"{nodes_listed(host_ids)}. What is said there, passwords included, can be read "
+            "and changed on its way.",
+            hint="Use a rediss:// URL, or 'ssl': True; or a private address.",
+            id="django_rb.W102",
+        )
+    ]
+
+
+def _certificates_that_nobody_checks(alias: str, cluster: Cluster) -> list[CheckMessage]:
+    unchecked: dict[str, list[int]] = {}
+    for host_id, info in cluster.hosts.items():
+        if info.ssl and not _is_local(info):
+            options = _options(cluster, host_id)
+            if options.get("ssl_cert_reqs", "required") in NO_CERTIFICATE:
+                unchecked.setdefault("ssl_cert_reqs", []).append(host_id)
+            elif options.get("ssl_check_hostname") is False:
+                unchecked.setdefault("ssl_check_hostname", []).append(host_id)
+    return [
+        checks.Warning(
+            f"{in_cluster(alias)}: {name!r} is switched off for {nodes_listed(host_ids)}. TLS "
+            "is used, and does not tell a node from somebody else who answers in its place.",
+            hint=f"Leave {name!r} out. A certificate authority of your own goes to "
+            "'ssl_ca_certs'.",
+            id="django_rb.W103",
+        )
+        for name, host_ids in unchecked.items()
+    ]
+
+
+def _dead_nodes_that_all_wait_for(alias: str) -> list[CheckMessage]:
+    if health_of(alias).failures is not None:
+        return []
+    return [
+        checks.Warning(
+            f"{in_cluster(alias, 'HEALTH')} is None: no node counts as down. While one is, "
+            "every call that needs it waits for its timeouts, and soon all workers do.",
+            hint="Leave HEALTH out: a node that failed three times in a row is left alone, and "
+            "probed now and then.",
+            id="django_rb.W104",
+        )
+    ]
+
+
+def _options(cluster: Cluster, host_id: int) -> Options:
+    """Return the options of a node's connections, POOL_OPTIONS among them."""
+    options: Options = cluster.get_pool_for_host(host_id).connection_kwargs
+    return options
+
+
+def _is_open(info: HostInfo, options: Options) -> bool:
+    """Whether anyone who reaches a node of another machine may write to it."""
+    if info.ssl or _is_local(info):
+        return False
+    return not any(options.get(name) for name in CREDENTIALS)
+
+
+def _is_local(info: HostInfo) -> bool:
+    if info.unix_socket_path is not None or info.host == "localhost":
+        return True
+    address = _ip_address(info)
+    return address is not None and address.is_loopback
+
+
+def _is_public(info: HostInfo) -> bool:
+    address = _ip_address(info)
+    return address is not None and address.is_global
+
+
+def _ip_address(info: HostInfo) -> IPv4Address | IPv6Address | None:
+    """Return the IP address of a node. What a name stands for only a network knows."""
+    try:
+        return None if info.unix_socket_path is not None else ip_address(info.host)
+    except ValueError:
+        return None
+
+
+def _unpickles(options: Options) -> bool:
+    return isinstance(get_serializer(options.get("SERIALIZER", "pickle")), PickleSerializer)

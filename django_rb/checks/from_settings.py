@@ -1,0 +1,304 @@
+"""What can be known from the settings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, combinations, product
+from math import inf
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.redis import RedisCache
+from django.core.checks import CheckMessage, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpResponse
+
+from .. import conf
+from ..cache import RBCache
+from ..cache.serializers import get_serializer
+from ..engine import BadHostSetup, Cluster, PartitionRouter
+from ..engine.connections import Node
+from ..engine.hosts import parse_host
+from .site import (
+    SiteCache,
+    caches_of_kind,
+    health_of,
+    in_cluster,
+    listed,
+    nodes_listed,
+    session_cache,
+    sound_caches,
+    sound_clusters,
+)
+
+# After so many seconds gateways and servers (nginx, gunicorn, load balancers) usually give
+# a request up.
+GATEWAY_SECONDS = 30
+
+# A node that is back should be in use again within so many seconds.
+LONGEST_PAUSE = 300
+
+PER_SITE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
+
+AppConfigs = Sequence[AppConfig] | None
+
+
+@register(Tags.caches)
+def check_clusters(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report every mistake in settings.RB_CLUSTERS."""
+    return [checks.Error(str(error), id="django_rb.E001") for error in conf.find_all_mistakes()]
+
+
+@register(Tags.caches)
+def check_caches(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report mistakes in the settings of every cache that is an RBCache."""
+    messages: list[CheckMessage] = []
+    for alias, _ in caches_of_kind(RBCache):
+        try:
+            cache = caches[alias]
+            assert isinstance(cache, RBCache)
+            cache.check_settings()
+        except ImproperlyConfigured as error:
+            text = f"settings.CACHES[{alias!r}]: {error}"
+            messages.append(checks.Error(text, id="django_rb.E002"))
+    return messages
+
+
+@register(Tags.caches)
+def check_per_site_cache(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report a cache that the per-site cache uses and that cannot store a response."""
+    if PER_SITE_CACHE not in (settings.MIDDLEWARE or ()):
+        return []
+    return [
+        checks.Error(
+            f"{cache.where}['OPTIONS']['SERIALIZER']: {cache.options['SERIALIZER']!r} cannot "
+            "store a response, which the per-site cache does (UpdateCacheMiddleware in "
+            "settings.MIDDLEWARE).",
+            hint="Only pickle can. Let settings.CACHE_MIDDLEWARE_ALIAS name a cache without "
+            "SERIALIZER.",
+            id="django_rb.E003",
+        )
+        for cache in sound_caches()
+        if cache.alias == settings.CACHE_MIDDLEWARE_ALIAS and not _can_store_responses(cache)
+    ]
+
+
+def _can_store_responses(cache: SiteCache) -> bool:
+    serializer = get_serializer(cache.options.get("SERIALIZER", "pickle"))
+    try:
+        stored = serializer.loads(serializer.dumps(HttpResponse(b"text")))
+    except Exception:  # noqa: BLE001 (whatever a serializer says of what it cannot do)
+        return False
+    return isinstance(stored, HttpResponse)
+
+
+# What is in one place.
+
+
+@register(Tags.caches)
+def check_shared_databases(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report one database under two host ids, and in two clusters."""
+    clusters = sound_clusters()
+    messages: list[CheckMessage] = []
+    for alias, cluster in clusters.items():
+        for address, host_ids in _host_ids_by_address(cluster).items():
+            if len(host_ids) > 1:
+                messages.append(_one_database_twice(alias, address, host_ids))
+    for (one, first), (other, second) in combinations(clusters.items(), 2):
+        shared = sorted(_addresses(first) & _addresses(second))
+        if shared:
+            messages.append(
+                checks.Warning(
+                    f"settings.{conf.SETTING}: the clusters {one!r} and {other!r} share "
+                    f"{_some(shared)}. clear() and rb_flushall of one empty the other.",
+                    hint="Give the nodes of one of them another 'db': "
+                    f"{in_cluster(other, 'HOST_DEFAULTS')} = {{'db': 1}}.",
+                    id="django_rb.W002",
+                )
+            )
+    return messages
+
+
+def _one_database_twice(alias: str, address: str, host_ids: list[int]) -> CheckMessage:
+    return checks.Warning(
+        f"{in_cluster(alias, 'HOSTS')}: {nodes_listed(host_ids)} are one database, {address}. "
+        "Commands to all nodes count its keys more than once.",
+        hint="Give every host id a server of its own, or at least a 'db'.",
+        id="django_rb.W001",
+    )
+
+
+def _host_ids_by_address(cluster: Cluster) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for host_id, info in cluster.hosts.items():
+        found.setdefault(info.address, []).append(host_id)
+    return found
+
+
+def _addresses(cluster: Cluster) -> set[str]:
+    return {info.address for info in cluster.hosts.values()}
+
+
+def _some(addresses: Sequence[str], at_most: int = 3) -> str:
+    more = len(addresses) - at_most
+    return listed([*addresses[:at_most], *([f"{more} more"] if more > 0 else [])])
+
+
+@register(Tags.caches)
+def check_shared_keys(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report two caches that make the same keys in the same database."""
+    clusters = sound_clusters()
+    ours = [(c.alias, c.cache, _addresses(clusters[c.cluster])) for c in sound_caches()]
+    pairs = chain(combinations(ours, 2), product(ours, _djangos_caches()))
+    return [
+        checks.Warning(
+            f"settings.CACHES: {one!r} and {other!r} store the same keys. Both are on "
+            f"{_some(sorted(first_at & second_at))}, with KEY_PREFIX {first.key_prefix!r} and "
+            f"VERSION {first.version!r}. What one sets, the other gets and overwrites.",
+            hint=f"Set another KEY_PREFIX: settings.CACHES[{other!r}]['KEY_PREFIX'] = "
+            f"{other!r}. Where clear() of one must not empty the other, give it a cluster "
+            "with another 'db'.",
+            id="django_rb.W003",
+        )
+        for (one, first, first_at), (other, second, second_at) in pairs
+        if first_at & second_at and _key_rules(first) == _key_rules(second)
+    ]
+
+
+def _key_rules(cache: BaseCache) -> tuple[object, ...]:
+    return cache.key_prefix, cache.version, cache.key_func, type(cache).make_key
+
+
+def _djangos_caches() -> Iterator[tuple[str, BaseCache, set[str]]]:
+    """Yield the alias, the cache and the addresses of each RedisCache, as far as known."""
+    for alias, config in caches_of_kind(RedisCache):
+        location = config.get("LOCATION", ())
+        urls = location.replace(",", ";").split(";") if isinstance(location, str) else location
+        database = (config.get("OPTIONS") or {}).get("db")
+        try:
+            defaults = {} if database is None else {"db": int(database)}
+            yield alias, caches[alias], {parse_host(0, url, defaults).address for url in urls}
+        except (BadHostSetup, ImproperlyConfigured, TypeError, ValueError):
+            continue  # Django's to explain
+
+
+# What is in the wrong place.
+
+
+@register(Tags.caches)
+def check_sessions(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report sessions that live in a cache alone, where they are easily lost."""
+    all_caches = sound_caches()
+    messages: list[CheckMessage] = []
+    for sessions in all_caches:
+        if sessions.alias != session_cache():
+            continue
+        if sessions.options.get("ON_NODE_ERROR") == "miss":
+            messages.append(
+                checks.Warning(
+                    f"{sessions.where}['OPTIONS']['ON_NODE_ERROR'] is 'miss', and the sessions "
+                    "are in this cache and nowhere else. While a node is down its sessions "
+                    "look as if they had never been: their users are logged out, and no "
+                    "error tells.",
+                    hint="Let the database remember what a node forgets: SESSION_ENGINE = "
+                    "'django.contrib.sessions.backends.cached_db'. Where that is no option, "
+                    "'raise' lets logins fail with an error, so that somebody notices.",
+                    id="django_rb.W004",
+                )
+            )
+        others = [
+            cache.alias
+            for cache in all_caches
+            if cache.cluster == sessions.cluster and cache is not sessions
+        ]
+        if others:
+            messages.append(
+                checks.Warning(
+                    f"{sessions.where} holds the sessions, and is in the same databases as "
+                    f"{listed(map(repr, others))}. clear() empties databases, whatever the "
+                    "KEY_PREFIX, and so logs every user out.",
+                    hint="Give the sessions a cluster of their own: the same nodes with "
+                    "another 'db'. Or SESSION_ENGINE = "
+                    "'django.contrib.sessions.backends.cached_db'.",
+                    id="django_rb.W005",
+                )
+            )
+    return messages
+
+
+@register(Tags.caches)
+def check_routers(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report a PartitionRouter, which is for rb's data."""
+    return [
+        checks.Warning(
+            f"{in_cluster(alias, 'ROUTER')} is PartitionRouter, which places keys as rb does. "
+            "Another node moves nearly all of them; with SlotRouter, the default, only those "
+            "that the new node gets.",
+            hint="Leave ROUTER out as long as there is no data to lose. Where rb's data is the "
+            "reason, say so: SILENCED_SYSTEM_CHECKS = ['django_rb.W008'].",
+            id="django_rb.W008",
+        )
+        for alias, cluster in sound_clusters().items()
+        if type(cluster.router) is PartitionRouter
+    ]
+
+
+# How long a call may take.
+
+
+@register(Tags.caches)
+def check_times(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report calls that may outlast the request that makes them."""
+    messages: list[CheckMessage] = []
+    deadlines: dict[str, list[float | None]] = {}
+    for cache in sound_caches():
+        deadline = cache.options.get("DEADLINE")
+        deadlines.setdefault(cache.cluster, []).append(deadline)
+        if deadline is not None and _is_long(deadline):
+            messages.append(
+                checks.Warning(
+                    f"{cache.where}['OPTIONS']['DEADLINE'] is {deadline} seconds. Gateways "
+                    f"usually give a request up after {GATEWAY_SECONDS}.",
+                    hint="It is in seconds, not in milliseconds. One or two are usual.",
+                    id="django_rb.W007",
+                )
+            )
+    for alias, cluster in sound_clusters().items():
+        slow = {i: node for i, node in cluster.nodes.items() if _is_long(node.open_timeout)}
+        if slow and any(map(_is_long, deadlines.get(alias, [None]))):
+            messages.append(_slow_nodes(alias, slow))
+        if health_of(alias).max_pause > LONGEST_PAUSE:
+            messages.append(_long_pauses(alias))
+    return messages
+
+
+def _is_long(seconds: float | None) -> bool:
+    return seconds is None or seconds > GATEWAY_SECONDS
+
+
+def _slow_nodes(alias: str, nodes: Mapping[int, Node]) -> CheckMessage:
+    host_id, node = max(nodes.items(), key=lambda item: item[1].open_timeout or inf)
+    wait = node.open_timeout
+    return checks.Warning(
+        f"{in_cluster(alias)}: a call waits for a dead node "
+        f"{'without limit' if wait is None else f'up to {wait:g} seconds'} (node {host_id}: "
+        f"socket_connect_timeout {node.socket_connect_timeout}, socket_timeout "
+        f"{node.socket_timeout}). Gateways usually give a request up after {GATEWAY_SECONDS}.",
+        hint="Leave both out of POOL_OPTIONS for 1 and 2 seconds, or set OPTIONS['DEADLINE'] "
+        "of every cache on the cluster. They are in seconds, not in milliseconds.",
+        id="django_rb.W006",
+    )
+
+
+def _long_pauses(alias: str) -> CheckMessage:
+    return checks.Warning(
+        f"{in_cluster(alias, 'HEALTH')}: a node that was down and is back may stay unused for "
+        f"{health_of(alias).max_pause:g} seconds, the longest pause between two probes.",
+        hint="PAUSE and MAX_PAUSE are in seconds, not in milliseconds. Leave them out for 1 "
+        "and 30.",
+        id="django_rb.W009",
+    )

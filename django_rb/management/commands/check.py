@@ -1,0 +1,21 @@
+"""manage.py check: Django's own, and `--tag rb_connect`, which connects to the nodes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from django.core.checks import register
+from django.core.management.commands import check
+
+from ...checks.connecting import RB_CONNECT, check_nodes, connecting
+
+
+class Command(check.Command):
+    def handle(self, *app_labels: Any, **options: Any) -> None:
+        # Not when the app is ready: where another app's `check` takes the place of this one,
+        # the tag is unknown there rather than without effect.
+        register(check_nodes, RB_CONNECT)
+        is_named = RB_CONNECT in (options["tags"] or ())
+        with connecting() if is_named else nullcontext():
+            super().handle(*app_labels, **options)
