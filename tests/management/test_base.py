@@ -24,7 +24,7 @@ from django_rb.management.base import (
 )
 from django_rb.testing import LocalNodes
 
-OURS = sorted(name for name, app in get_commands().items() if app == "django_rb")
+OURS = sorted(name for name in get_commands() if name.startswith("rb_"))
 
 
 def raise_(error: BaseException) -> Any:
