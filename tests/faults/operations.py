@@ -81,7 +81,7 @@ class Caller:
         began = time.perf_counter()
         try:
             value = call()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (it is the outcome)
             outcome.error = error
         outcome.seconds = time.perf_counter() - began
         outcome.value = look(value)

@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -24,6 +23,7 @@ from tests.faults.proxy import (
     stall_after,
     without_the_last,
 )
+from tests.faults.rig import open_descriptors
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 
@@ -132,7 +132,7 @@ def test_a_black_hole_swallows_attempts_to_connect(proxy: Proxy) -> None:
 
 
 def test_nothing_is_left_over(shared_nodes: LocalNodes) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    descriptors, threads = open_descriptors(), set(threading.enumerate())
     with Proxy(("127.0.0.1", shared_nodes.hosts[0]["port"])) as proxy:
         with connect(proxy) as connection:
             connection.sendall(PING)
@@ -142,5 +142,5 @@ def test_nothing_is_left_over(shared_nodes: LocalNodes) -> None:
         stays = connect(proxy)
     with stays:
         assert said(stays) == (b"", "end")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-    assert "proxy" not in {thread.name for thread in threading.enumerate()}
+    assert open_descriptors() == descriptors
+    assert set(threading.enumerate()) == threads
