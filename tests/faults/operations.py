@@ -132,7 +132,12 @@ class Data:
 
     def node_of(self, name: str) -> int:
         """Return the node that a name lives on."""
-        return next(host_id for host_id, names in self.names.items() if name in names)
+        return next(
+            host_id
+            for kind in (self.names, self.counters, self.unused)
+            for host_id, names in kind.items()
+            if name in names
+        )
 
     @property
     def one(self) -> str:

@@ -228,6 +228,11 @@ class Proxy:
         handshake = {b"AUTH", b"CLIENT", b"HELLO", b"SELECT"}
         return [command[0] for command in self.commands if command[0] not in handshake]
 
+    @property
+    def open(self) -> int:
+        """How many connections there are now."""
+        return len(self._connections)
+
     # What a test does to it.
 
     @contextlib.contextmanager

@@ -7,6 +7,8 @@ over; and once the fault is over, every node gets its own replies again.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -59,11 +61,16 @@ CASES = [
 )
 def test_a_fault_is_met(fault: Fault, operation: Operation, mode: Mode, rig: Rig) -> None:
     bound = min(fault.takes + SLACK, LONGEST)
-    took = []
+    best_time(lambda: meet(rig, fault, operation, mode), rig, bound)
+
+
+def best_time(attempt: Callable[[], float], rig: Rig, bound: float) -> None:
+    """Fail unless the best of a few attempts takes no longer than `bound` seconds."""
+    took: list[float] = []
     while not took or min(took) > bound:
-        assert len(took) < TRIES, f"{took} seconds, not {bound}"
+        assert len(took) < TRIES, f"It took {took} seconds, not {bound}"
         rig.fill()
-        took.append(meet(rig, fault, operation, mode))
+        took.append(attempt())
 
 
 def meet(
@@ -77,7 +84,7 @@ def meet(
         with fault.inflict(rig):
             outcome = operation.run(caller, rig.data)
         check_outcome(outcome, fault, operation, mode, rig)
-        check_others(operation, rig)
+        check_held(rig, operation.left(rig.data))
         check_own_replies(caller, rig)
         rig.check_connections(cluster)
     return outcome.seconds
@@ -153,8 +160,8 @@ def check_each(outcome: Outcome, operation: Operation, data: Data) -> None:
             assert isinstance(result, Exception) or result in (expected, None, {FAULTY: None})
 
 
-def check_others(operation: Operation, rig: Rig) -> None:
-    left = operation.left(rig.data)
+def check_held(rig: Rig, left: dict[str, Any]) -> None:
+    """Fail unless the nodes hold what `left` says; see `Operation`."""
     expected = {name: in_store(value) for name, value in left.items()}
     assert rig.held(list(left)) == expected
 
