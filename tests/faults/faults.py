@@ -17,7 +17,7 @@ from typing import Any, Literal
 import redis
 from redis import exceptions
 
-from django_rb.engine import ProtocolError
+from django_rb.engine import NodeBusy, ProtocolError
 from tests.faults.operations import Effect
 from tests.faults.proxy import (
     cut_after,
@@ -318,7 +318,7 @@ FAULTS: dict[str, Fault] = {
     "loading": Fault(
         loading, ALL_FAIL, error=exceptions.BusyLoadingError, says="loading", is_answer=True
     ),
-    "busy": Fault(busy, ALL_FAIL, error=redis.ResponseError, says="BUSY", is_answer=True),
+    "busy": Fault(busy, ALL_FAIL, error=NodeBusy, says="BUSY", is_answer=True),
     "out of memory": Fault(
         lambda rig: configured(rig, maxmemory=1),
         STORES_FAIL,

@@ -190,6 +190,7 @@ class Proxy:
     Attributes:
         port: where the proxy listens.
         accepted: how many connections were accepted so far.
+        most_open: how many connections there were at a time, at most.
         commands: what clients said, over all connections, in the order of its coming.
         replied: how many bytes the node said.
     """
@@ -199,6 +200,7 @@ class Proxy:
         self._place = _bound(("127.0.0.1", 0))  # nobody else gets the port
         self.port: int = self._place.getsockname()[1]
         self.accepted = 0
+        self.most_open = 0
         self.commands: list[list[bytes]] = []
         self.replied = 0
         self._plan = _Plan(None, None)
@@ -303,6 +305,7 @@ class Proxy:
             self.accepted += 1
             task = self._loop.create_task(self._serve(client))
             self._connections[task] = self._loop.create_future()
+            self.most_open = max(self.most_open, self.open)
 
     async def _refuse(self) -> None:
         if self._listener is not None:
@@ -336,11 +339,12 @@ class Proxy:
                     self._loop.create_task(self._pump("requests", client, node)),
                     self._loop.create_task(self._pump("replies", node, client)),
                 ]
-                await asyncio.wait([over, *pumps], return_when=asyncio.FIRST_COMPLETED)
+                ends: list[asyncio.Future[Any]] = [over, *pumps]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 for pump in pumps:
                     pump.cancel()
-                ends = await asyncio.gather(*pumps, return_exceptions=True)
-                hang_ups = [end.reset for end in ends if isinstance(end, HangUp)]
+                results = await asyncio.gather(*pumps, return_exceptions=True)
+                hang_ups = [end.reset for end in results if isinstance(end, HangUp)]
                 reset = any(hang_ups) or (over.done() and over.result())
             if reset:
                 linger = struct.pack("ii", 1, 0)  # a close() that resets instead of ending

@@ -143,10 +143,11 @@ class Rig:
         settings = {"HOSTS": self.hosts(*proxied), "POOL_OPTIONS": TIMEOUTS, **config}
         with override_settings(RB_CLUSTERS={"default": settings}):
             yield clusters["default"]
+            # What is still being opened, for a call that did not wait, goes to the pool.
+            wait_until(lambda: set(threading.enumerate()) <= threads)
             clusters.reset()
         wait_until(lambda: self.connections() == 0)
         wait_until(lambda: open_descriptors() <= descriptors)
-        wait_until(lambda: set(threading.enumerate()) <= threads)
 
 
 def open_descriptors() -> int:

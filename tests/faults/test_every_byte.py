@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -12,11 +13,13 @@ from tests.faults.operations import Caller, stored
 from tests.faults.proxy import MakeTamper, Proxy, cut_after, only_first, reset_after
 from tests.faults.rig import FAULTY, Rig
 
-ENDS = {"closed": cut_after, "reset": reset_after}
+EndAfter = Callable[[int], MakeTamper]
+
+ENDS: dict[str, EndAfter] = {"closed": cut_after, "reset": reset_after}
 
 
 @pytest.fixture(params=ENDS)
-def end_after(request: pytest.FixtureRequest) -> object:
+def end_after(request: pytest.FixtureRequest) -> EndAfter:
     return ENDS[request.param]
 
 
@@ -50,7 +53,7 @@ def check_lost(error: Exception | None) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("method", ["get", "get_many"])
 def test_a_read_is_right_or_fails(
-    method: str, end_after: type[MakeTamper], rig: Rig, numbers: dict[str, int]
+    method: str, end_after: EndAfter, rig: Rig, numbers: dict[str, int]
 ) -> None:
     asked: object = rig.data.one if method == "get" else list(numbers)
     expected: object = numbers[rig.data.one] if method == "get" else numbers
@@ -73,7 +76,7 @@ def test_a_read_is_right_or_fails(
 
 
 def test_a_write_fails_for_the_keys_that_were_not_answered_for(
-    end_after: type[MakeTamper], rig: Rig, numbers: dict[str, int]
+    end_after: EndAfter, rig: Rig, numbers: dict[str, int]
 ) -> None:
     keys = [stored(name).encode() for name in numbers]
     with rig.cluster(FAULTY, HEALTH=None):

@@ -119,7 +119,7 @@ def check_outcome(
         check_each(outcome, operation, data)
 
 
-def check_missed(value: object, missed: object, rig: Rig) -> None:
+def check_missed(value: Any, missed: Any, rig: Rig) -> None:
     if isinstance(value, list):  # of keys that were not stored: then the others were
         assert value
         assert set(value) <= set(missed)
