@@ -35,6 +35,7 @@ from tests.faults.rig import CONNECT_TIMEOUT, FAULTY, PASSWORD, SOCKET_TIMEOUT, 
 from tests.helpers import wait_until
 
 AT_ONCE = 0.0
+DIES_AFTER = 0.05
 
 Fate = Literal["well", "fails", "either"]
 
@@ -100,7 +101,7 @@ def restarted(rig: Rig) -> Iterator[None]:
 def restarted_in_mid_batch(rig: Rig) -> Iterator[None]:
     """The node holds the batch's commands, unread, when it dies and another one comes."""
     rig.nodes.pause(FAULTY)
-    restart = threading.Timer(0.05, rig.nodes.restart, (FAULTY,))
+    restart = threading.Timer(DIES_AFTER, rig.nodes.restart, (FAULTY,))
     restart.start()
     try:
         yield
@@ -234,7 +235,9 @@ FAULTS: dict[str, Fault] = {
         stopped, ALL_FAIL, error=redis.TimeoutError, says=SILENCE, takes=SOCKET_TIMEOUT
     ),
     "restarted between two calls": Fault(restarted, ALL_WELL),
-    "restarted in mid-batch": Fault(restarted_in_mid_batch, READS_MAY_FAIL, takes=0.1),
+    "restarted in mid-batch": Fault(
+        restarted_in_mid_batch, READS_MAY_FAIL, takes=2 * DIES_AFTER
+    ),
     "connection refused": Fault(
         lambda rig: rig.proxy.refusing(), ALL_FAIL, says="refused", proxied=True
     ),

@@ -162,12 +162,12 @@ def dripping(seconds: float) -> MakeTamper:
     return lambda: tamper
 
 
-def only_first(make_tamper: MakeTamper) -> MakeTamper:
-    """Tamper with one connection, the first that has something to say, and no other."""
+def only_first(make_tamper: MakeTamper, others: Tamper = pass_on) -> MakeTamper:
+    """Tamper with one connection, the first that has something to say; `others` come next."""
     unused = [make_tamper]
 
     def make() -> Tamper:
-        return unused.pop()() if unused else pass_on
+        return unused.pop()() if unused else others
 
     return make
 

@@ -45,7 +45,7 @@ def check_whole(caller: Caller, numbers: dict[str, int]) -> None:
 def check_lost(error: Exception | None) -> tuple[object, ...]:
     """Return the keys of a failure that says that the connection was lost."""
     assert isinstance(error, redis.ConnectionError)
-    assert re.search(f"lost|closed.*node {FAULTY}, ", str(error))
+    assert re.search(rf"(lost|closed|reset).*\[node {FAULTY}, ", str(error), re.IGNORECASE)
     (failure,) = failures_of(error)
     assert failure.host_id == FAULTY
     return failure.keys
@@ -90,4 +90,19 @@ def test_a_write_fails_for_the_keys_that_were_not_answered_for(
             lost = check_lost(outcome.error)
             assert list(lost) == keys[position // len(b"+OK\r\n") :]
             assert rig.proxy.names() == [b"SET"] * len(keys)  # once each
+            check_whole(caller, numbers)
+
+
+def test_a_handshake_that_ends_at_any_byte_is_a_lost_connection(
+    end_after: EndAfter, rig: Rig, numbers: dict[str, int]
+) -> None:
+    handshake = len(b"+OK\r\n" * 3)  # of AUTH and two CLIENT SETINFO
+    with rig.cluster(FAULTY, HEALTH=None) as cluster:
+        caller = Caller()
+        caller.cache("set_many", numbers)
+        for position in range(handshake):
+            cluster.close()
+            with rig.proxy.tampering(replies=end_after(position)):
+                outcome = caller.cache("get_many", numbers)
+            check_lost(outcome.error)
             check_whole(caller, numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -12,9 +13,18 @@ import redis
 
 from tests.faults.faults import AT_ONCE, FAULTS, SILENCE, Fault
 from tests.faults.operations import OPERATIONS, Caller, Operation
-from tests.faults.proxy import delayed, dripping, swallow
+from tests.faults.proxy import HangUp, Send, Tamper, delayed, dripping, only_first, swallow
 from tests.faults.rig import CONNECT_TIMEOUT, SOCKET_TIMEOUT, Rig
-from tests.faults.test_faults import SILENT, SLACK, best_time, check_held, meet, warm_up
+from tests.faults.test_faults import (
+    LONGEST,
+    SILENT,
+    SLACK,
+    best_time,
+    check_held,
+    meet,
+    warm_up,
+)
+from tests.faults.test_retry import HANDSHAKE
 
 DEADLINE = 0.15
 
@@ -135,3 +145,55 @@ def lose(
         assert Caller("raise").cache("get_many", rig.data.all).error is None
         rig.check_connections(cluster)
     return outcome.seconds
+
+
+@contextlib.contextmanager
+def closed_late_and_never_answering(rig: Rig) -> Iterator[None]:
+    """The connection in use is closed just before its time is over; new ones hang."""
+    late = after_a_while(SOCKET_TIMEOUT - 0.05)
+    with rig.proxy.tampering(requests=only_first(lambda: late, others=swallow)):
+        yield
+
+
+@contextlib.contextmanager
+def slow_handshake_then_silence(rig: Rig) -> Iterator[None]:
+    rig.proxy.hang_up()
+    with rig.proxy.tampering(replies=slow_then_silent):
+        yield
+
+
+def after_a_while(seconds: float) -> Tamper:
+    async def tamper(send: Send, data: bytes) -> None:
+        await asyncio.sleep(seconds)
+        raise HangUp
+
+    return tamper
+
+
+def slow_then_silent() -> Tamper:
+    """Answer each part of the handshake just in time, and nothing after it."""
+    heard = 0
+
+    async def tamper(send: Send, data: bytes) -> None:
+        nonlocal heard
+        heard += len(data)
+        if heard <= HANDSHAKE:
+            await asyncio.sleep(SOCKET_TIMEOUT / 2)
+            await send(data)
+
+    return tamper
+
+
+@pytest.mark.parametrize("operation", ["get_many", "fanout"])
+@pytest.mark.parametrize(
+    "inflict", [closed_late_and_never_answering, slow_handshake_then_silence]
+)
+def test_time_is_not_counted_anew_for_a_second_connection(
+    inflict: Callable[[Rig], contextlib.AbstractContextManager[None]], operation: str, rig: Rig
+) -> None:
+    fault = replace(FAULTS["accepted and never answered"], inflict=inflict)
+
+    def attempt() -> float:
+        return meet(rig, fault, OPERATIONS[operation], "raise")
+
+    best_time(attempt, rig, LONGEST)
