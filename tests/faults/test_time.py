@@ -40,7 +40,7 @@ SLOW: dict[str, Fault] = {
 }
 
 
-@pytest.mark.parametrize("operation", ["get", "set_many", "incr", "map of reads"])
+@pytest.mark.parametrize("operation", ["get", "set_many", "map of reads"])
 @pytest.mark.parametrize("name", SLOW)
 def test_a_deadline_is_kept(name: str, operation: str, rig: Rig) -> None:
     fault = replace(
@@ -105,7 +105,7 @@ LOSSES: dict[str, tuple[Mapping[int, Inflict], float]] = {
 
 
 @pytest.mark.parametrize(
-    ("operation", "deadline"), [("get_many", None), ("clear", None), ("set_many", DEADLINE)]
+    ("operation", "deadline"), [("get_many", None), ("set_many", DEADLINE)]
 )
 @pytest.mark.parametrize("loss", LOSSES)
 def test_several_nodes_cost_no_more_time_than_one(
