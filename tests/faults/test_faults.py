@@ -29,6 +29,7 @@ from tests.faults.operations import (
     own,
     stored,
 )
+from tests.faults.proxy import delayed
 from tests.faults.rig import CONNECT_TIMEOUT, FAULTY, SOCKET_TIMEOUT, Rig
 
 # A bound in time is the best of so many: other processes may keep this one from its CPU.
@@ -65,6 +66,20 @@ CASES = [
 def test_a_fault_is_met(fault: Fault, operation: Operation, mode: Mode, rig: Rig) -> None:
     bound = min(fault.takes + SLACK, LONGEST)
     best_time(lambda: meet(rig, fault, operation, mode), rig, bound)
+
+
+@pytest.mark.parametrize("name", ["get", "get_many", "map of reads", "fanout"])
+def test_a_reply_that_comes_too_late_reaches_nobody(name: str, rig: Rig) -> None:
+    """The next call comes before it, and would take it for its own on that connection."""
+    too_late = delayed(SOCKET_TIMEOUT + 0.05)
+    with rig.cluster(FAULTY) as cluster:
+        caller = Caller()
+        warm_up(caller, rig)
+        with rig.proxy.tampering(replies=too_late):
+            outcome = OPERATIONS[name].run(caller, rig.data)
+        assert isinstance(outcome.error, redis.TimeoutError)
+        check_own_replies(caller, rig)
+        rig.check_connections(cluster)
 
 
 def best_time(attempt: Callable[[], float], rig: Rig, bound: float) -> None:
@@ -172,7 +187,8 @@ def check_held(rig: Rig, left: dict[str, Any]) -> None:
 def check_own_replies(caller: Caller, rig: Rig) -> None:
     """Fail unless every node answers the next calls, each with what it was asked for."""
     data = rig.data
-    read = caller.cache("get_many", data.all)
+    others = data.all[::-1]  # in another order: what was meant for another call would show
+    read = caller.cache("get_many", others)
     assert read.error is None
     for name, value in read.value.items():
         assert value in (own(name), new(name), COUNT)

@@ -161,8 +161,8 @@ def test_one_caller_at_a_time_probes(rig: Rig) -> None:
 
 
 def test_pauses_grow_to_their_bound(rig: Rig) -> None:
-    health = {"FAILURES": 1, "PAUSE": 0.02, "MAX_PAUSE": 0.16}
-    pauses = [0.02, 0.04, 0.08, 0.16, 0.16, 0.16]
+    health = {"FAILURES": 1, "PAUSE": 0.02, "MAX_PAUSE": 0.08}
+    pauses = [0.02, 0.04, 0.08, 0.08, 0.08, 0.08, 0.08, 0.08]
     with rig.cluster(FAULTY, HEALTH=health):
         caller = Caller()
         probes: list[float] = []
