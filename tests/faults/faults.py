@@ -68,6 +68,11 @@ class Fault:
     is_answer: bool = False
     proxied: bool = False
 
+    @property
+    def is_silence(self) -> bool:
+        """Whether a client waits in vain."""
+        return self.error is redis.TimeoutError
+
 
 # Of real servers.
 

@@ -98,6 +98,25 @@ def stall_after(count: int) -> MakeTamper:
     return after(count, swallow)
 
 
+def from_byte(count: int, then: Tamper, before: Tamper = pass_on) -> MakeTamper:
+    """Give the first `count` bytes to one tamper and what comes after them to another."""
+
+    def make() -> Tamper:
+        left = count
+
+        async def tamper(send: Send, data: bytes) -> None:
+            nonlocal left
+            if left:
+                left -= len(data)
+                await before(send, data)
+            else:
+                await then(send, data)
+
+        return tamper
+
+    return make
+
+
 def instead(said: bytes) -> MakeTamper:
     """Say something else in place of whatever comes first, and nothing after it."""
 

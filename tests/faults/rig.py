@@ -22,6 +22,8 @@ FAULTY = 1
 SOCKET_TIMEOUT = 0.2
 CONNECT_TIMEOUT = 0.1
 TIMEOUTS = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
+# Where nothing is to time out, a busy machine shall not make it.
+PATIENT = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
 
 USER, PASSWORD = "app", "correct horse"
 NAMES_PER_NODE = 5
@@ -94,6 +96,12 @@ class Rig:
         idle = sum(len(node.idle) for node in cluster.nodes.values())
         wait_until(lambda: self.connections() == idle)
 
+    def handshake(self, cluster: Cluster) -> int:
+        """Return how many bytes the faulty node says while a connection is set up."""
+        before = self.proxy.replied
+        cluster.nodes[FAULTY].open().close()
+        return self.proxy.replied - before
+
     def _make_data(self) -> Data:
         data = Data(FAULTY)
         router = SlotRouter(Cluster(self.nodes.hosts))
@@ -132,15 +140,19 @@ class Rig:
         return {name: found[name] for name in names}
 
     @contextlib.contextmanager
-    def cluster(self, *proxied: int, **config: Any) -> Iterator[Cluster]:
+    def cluster(
+        self, *proxied: int, times_out: bool = False, **config: Any
+    ) -> Iterator[Cluster]:
         """Configure the cluster "default"; nothing of it is left over when the block ends.
 
         Args:
             proxied: the nodes that are reached through their proxies.
+            times_out: with TIMEOUTS, else PATIENT.
             config: keys of RB_CLUSTERS["default"] besides HOSTS and POOL_OPTIONS.
         """
         threads, descriptors = set(threading.enumerate()), open_descriptors()
-        settings = {"HOSTS": self.hosts(*proxied), "POOL_OPTIONS": TIMEOUTS, **config}
+        options = TIMEOUTS if times_out else PATIENT
+        settings = {"HOSTS": self.hosts(*proxied), "POOL_OPTIONS": options, **config}
         with override_settings(RB_CLUSTERS={"default": settings}):
             yield clusters["default"]
             # What is still being opened, for a call that did not wait, goes to the pool.

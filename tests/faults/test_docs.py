@@ -57,7 +57,8 @@ def test_the_page_says_what_is_in_the_log(
 ) -> None:
     fault = FAULTS[name]
     expected = rows()[name][2]
-    with rig.cluster(*([FAULTY] if fault.proxied else [])):
+    proxied = (FAULTY,) if fault.proxied else ()
+    with rig.cluster(*proxied, times_out=fault.is_silence):
         caller = Caller()
         warm_up(caller, rig)
         with fault.inflict(rig):

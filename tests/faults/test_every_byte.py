@@ -96,11 +96,10 @@ def test_a_write_fails_for_the_keys_that_were_not_answered_for(
 def test_a_handshake_that_ends_at_any_byte_is_a_lost_connection(
     end_after: EndAfter, rig: Rig, numbers: dict[str, int]
 ) -> None:
-    handshake = len(b"+OK\r\n" * 3)  # of AUTH and two CLIENT SETINFO
     with rig.cluster(FAULTY, HEALTH=None) as cluster:
         caller = Caller()
         caller.cache("set_many", numbers)
-        for position in range(handshake):
+        for position in range(rig.handshake(cluster)):
             cluster.close()
             with rig.proxy.tampering(replies=end_after(position)):
                 outcome = caller.cache("get_many", numbers)

@@ -11,20 +11,29 @@ from dataclasses import replace
 import pytest
 import redis
 
+from django_rb import clusters
 from tests.faults.faults import AT_ONCE, FAULTS, SILENCE, Fault
 from tests.faults.operations import OPERATIONS, Caller, Operation
-from tests.faults.proxy import HangUp, Send, Tamper, delayed, dripping, only_first, swallow
+from tests.faults.proxy import (
+    HangUp,
+    Send,
+    Tamper,
+    delayed,
+    dripping,
+    from_byte,
+    only_first,
+    swallow,
+)
 from tests.faults.rig import CONNECT_TIMEOUT, SOCKET_TIMEOUT, Rig
 from tests.faults.test_faults import (
     LONGEST,
     SILENT,
     SLACK,
-    best_time,
+    best,
     check_held,
     meet,
     warm_up,
 )
-from tests.faults.test_retry import HANDSHAKE
 
 DEADLINE = 0.15
 
@@ -50,7 +59,7 @@ def test_a_deadline_is_kept(name: str, operation: str, rig: Rig) -> None:
     def attempt() -> float:
         return meet(rig, fault, OPERATIONS[operation], "raise", DEADLINE)
 
-    best_time(attempt, rig, DEADLINE + SLACK)
+    best(attempt, rig, DEADLINE + SLACK)
 
 
 # Faults of any node.
@@ -117,7 +126,7 @@ def test_several_nodes_cost_no_more_time_than_one(
     def attempt() -> float:
         return lose(rig, faults, OPERATIONS[operation], deadline)
 
-    best_time(attempt, rig, bound + SLACK)
+    best(attempt, rig, bound + SLACK)
 
 
 def lose(
@@ -125,7 +134,7 @@ def lose(
 ) -> float:
     """Run an operation while several nodes are faulty; the others' work counts."""
     proxied = [host_id for host_id, fault in faults.items() if fault is not killed]
-    with rig.cluster(*proxied) as cluster:
+    with rig.cluster(*proxied, times_out=True) as cluster:
         caller = Caller("miss", deadline)
         warm_up(caller, rig)
         with ExitStack() as stack:
@@ -157,8 +166,12 @@ def closed_late_and_never_answering(rig: Rig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def slow_handshake_then_silence(rig: Rig) -> Iterator[None]:
+    """Each part of the handshake comes just in time, and nothing after it."""
+    handshake = rig.handshake(clusters["default"])
     rig.proxy.hang_up()
-    with rig.proxy.tampering(replies=slow_then_silent):
+
+    slow = delayed(SOCKET_TIMEOUT / 2)()
+    with rig.proxy.tampering(replies=from_byte(handshake, swallow, before=slow)):
         yield
 
 
@@ -166,20 +179,6 @@ def after_a_while(seconds: float) -> Tamper:
     async def tamper(send: Send, data: bytes) -> None:
         await asyncio.sleep(seconds)
         raise HangUp
-
-    return tamper
-
-
-def slow_then_silent() -> Tamper:
-    """Answer each part of the handshake just in time, and nothing after it."""
-    heard = 0
-
-    async def tamper(send: Send, data: bytes) -> None:
-        nonlocal heard
-        heard += len(data)
-        if heard <= HANDSHAKE:
-            await asyncio.sleep(SOCKET_TIMEOUT / 2)
-            await send(data)
 
     return tamper
 
@@ -196,4 +195,4 @@ def test_time_is_not_counted_anew_for_a_second_connection(
     def attempt() -> float:
         return meet(rig, fault, OPERATIONS[operation], "raise")
 
-    best_time(attempt, rig, LONGEST)
+    best(attempt, rig, LONGEST)

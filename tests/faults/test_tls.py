@@ -16,7 +16,7 @@ import redis
 import trustme
 
 from django_rb.engine import Cluster, NodeDown
-from tests.faults.rig import FAULTY, TIMEOUTS, Rig
+from tests.faults.rig import FAULTY, PATIENT, Rig
 from tests.helpers import wait_until
 
 CALLS = 3  # make a node count as down
@@ -98,7 +98,7 @@ def cluster(
     with TLSFront((node["host"], node["port"]), context) as front:
         hosts = rig.hosts()
         hosts[FAULTY] |= {"port": front.port, **options}
-        cluster = Cluster(hosts, pool_options=TIMEOUTS, health=health)
+        cluster = Cluster(hosts, pool_options=PATIENT, health=health)
         yield cluster
         cluster.close()
 
