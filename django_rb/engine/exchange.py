@@ -125,7 +125,7 @@ class Exchange:
         if len(replies) < count:
             return False
         if self.out is not None or reader.has_data():
-            raise ProtocolError("The node sent more than it was asked for")
+            raise self._too_much()
         return True
 
     def _drop_pushes(self) -> None:
@@ -139,7 +139,12 @@ class Exchange:
             if missing:
                 replies.extend(islice(iter(reader.gets, NO_REPLY), missing))
             elif reader.has_data() and type(reader.gets()) is not PushNotification:
-                raise ProtocolError("The node sent more than it was asked for")
+                raise self._too_much()
+
+    def _too_much(self) -> ProtocolError:
+        """Take all replies back: nobody knows which of them answers nothing."""
+        self.replies.clear()
+        return ProtocolError("The node sent more than it was asked for")
 
     def fail(self, error: Exception) -> None:
         """End without the replies that are still missing."""

@@ -1,0 +1,167 @@
+"""Nodes with a proxy in front of each, and what is left over of a cluster that used them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from django.test import override_settings
+
+from django_rb import clusters
+from django_rb.engine import Cluster, SlotRouter
+from django_rb.testing import LocalNodes
+from tests.faults.operations import COUNT, Data, as_stored, own, stored
+from tests.faults.proxy import Proxy
+from tests.helpers import Servers, wait_until
+
+FAULTY = 1
+SOCKET_TIMEOUT = 0.2
+CONNECT_TIMEOUT = 0.1
+TIMEOUTS = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
+# Where nothing is to time out, a busy machine shall not make it.
+PATIENT = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
+
+USER, PASSWORD = "app", "correct horse"
+NAMES_PER_NODE = 5
+
+
+class Rig:
+    """A few nodes of its own, each behind a proxy; the tests break them and mend them.
+
+    Clients come as the user USER; `servers` come as the default user, past the proxies.
+
+    Attributes:
+        nodes: the servers.
+        servers: asks them directly.
+        proxies: by host id.
+        data: what `fill` stores.
+    """
+
+    def __init__(self, count: int, **options: str) -> None:
+        user = [USER, "on", f">{PASSWORD}", "~*", "&*", "+@all"]
+        self.nodes = LocalNodes(count, options=[("user", user), *options.items()])
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack as stack:
+            stack.enter_context(self.nodes)
+            self.proxies = {
+                host_id: stack.enter_context(Proxy((host["host"], host["port"])))
+                for host_id, host in self.nodes.hosts.items()
+            }
+            self.servers = stack.enter_context(Servers(self.nodes.hosts))
+            self.data = self._make_data()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def proxy(self) -> Proxy:
+        """The proxy of the faulty node."""
+        return self.proxies[FAULTY]
+
+    def hosts(self, *proxied: int) -> dict[int, dict[str, Any]]:
+        """Return the nodes as HOSTS; those named are reached through their proxies."""
+        return {
+            host_id: {
+                **(self.proxies[host_id].host if host_id in proxied else host),
+                "username": USER,
+                "password": PASSWORD,
+            }
+            for host_id, host in self.nodes.hosts.items()
+        }
+
+    def ask(self, *command: Any) -> Any:
+        """Run a command on the faulty node, past the proxy."""
+        return self.servers.ask(FAULTY, *command)
+
+    def connections(self) -> int:
+        """Return how many connections of USER's the nodes have."""
+        clients = [self.servers.ask(host_id, "CLIENT LIST") for host_id in self.data.hosts]
+        return sum(client["user"] == USER for listed in clients for client in listed)
+
+    def check_connections(self, cluster: Cluster) -> None:
+        """Fail unless every connection that a cluster has is idle in a pool of its."""
+        idle = sum(len(node.idle) for node in cluster.nodes.values())
+        wait_until(lambda: self.connections() == idle)
+
+    def handshake(self, cluster: Cluster) -> int:
+        """Return how many bytes the faulty node says while a connection is set up."""
+        before = self.proxy.replied
+        cluster.nodes[FAULTY].open().close()
+        return self.proxy.replied - before
+
+    def _make_data(self) -> Data:
+        data = Data(FAULTY)
+        router = SlotRouter(Cluster(self.nodes.hosts))
+        for kind, wanted in (("names", NAMES_PER_NODE), ("counters", 1), ("unused", 1)):
+            found: dict[int, list[str]] = {host_id: [] for host_id in self.nodes.hosts}
+            number = 0
+            while any(len(names) < wanted for names in found.values()):
+                name = f"{kind}{number}"
+                names = found[router.get_host_for_key(stored(name))]
+                if len(names) < wanted:
+                    names.append(name)
+                number += 1
+            setattr(data, kind, found)
+        return data
+
+    def fill(self, *only: int) -> None:
+        """Let nodes, all by default, hold what `data` says and nothing else."""
+        data = self.data
+        for host_id in only or data.hosts:
+            pairs = {stored(name): as_stored(own(name)) for name in data.names[host_id]}
+            pairs |= {stored(name): b"%d" % COUNT for name in data.counters[host_id]}
+            self.servers.ask(host_id, "FLUSHALL")
+            self.servers.ask(
+                host_id, "MSET", *(word for pair in pairs.items() for word in pair)
+            )
+
+    def held(self, names: list[str]) -> dict[str, Any]:
+        """Return what the nodes hold under names, as bytes; None where they hold nothing."""
+        by_node: dict[int, list[str]] = {}
+        for name in names:
+            by_node.setdefault(self.data.node_of(name), []).append(name)
+        found: dict[str, Any] = {}
+        for host_id, share in by_node.items():
+            values = self.servers.ask(host_id, "MGET", *map(stored, share))
+            found |= zip(share, values, strict=True)
+        return {name: found[name] for name in names}
+
+    @contextlib.contextmanager
+    def cluster(
+        self, *proxied: int, times_out: bool = False, **config: Any
+    ) -> Iterator[Cluster]:
+        """Configure the cluster "default"; nothing of it is left over when the block ends.
+
+        Args:
+            proxied: the nodes that are reached through their proxies.
+            times_out: with TIMEOUTS, else PATIENT.
+            config: keys of RB_CLUSTERS["default"] besides HOSTS and POOL_OPTIONS.
+        """
+        threads, descriptors = set(threading.enumerate()), open_descriptors()
+        options = TIMEOUTS if times_out else PATIENT
+        settings = {"HOSTS": self.hosts(*proxied), "POOL_OPTIONS": options, **config}
+        with override_settings(RB_CLUSTERS={"default": settings}):
+            yield clusters["default"]
+            # What is still being opened, for a call that did not wait, goes to the pool.
+            wait_until(lambda: set(threading.enumerate()) <= threads)
+            clusters.reset()
+        wait_until(lambda: self.connections() == 0)
+        wait_until(lambda: open_descriptors() <= descriptors)
+
+
+def open_descriptors() -> int:
+    """Return how many descriptors this process has."""
+    return len(list(Path("/proc/self/fd").iterdir()))

@@ -1,0 +1,212 @@
+"""Every fault, met by every operation: the same promises hold.
+
+The outcome; the other nodes' results; the time; no connection, descriptor or thread left
+over; and once the fault is over, every node gets its own replies again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from django_rb.engine import failures_of
+from tests.faults.faults import FAULTS, Fault
+from tests.faults.operations import (
+    CACHE_OPERATIONS,
+    COUNT,
+    OPERATIONS,
+    Caller,
+    Data,
+    Mode,
+    Operation,
+    Outcome,
+    as_stored,
+    new,
+    own,
+    stored,
+)
+from tests.faults.proxy import delayed
+from tests.faults.rig import CONNECT_TIMEOUT, FAULTY, SOCKET_TIMEOUT, Rig
+
+# A bound in time is the best of so many: other processes may keep this one from its CPU.
+TRIES = 5
+SLACK = 0.05
+LONGEST = CONNECT_TIMEOUT + SOCKET_TIMEOUT + SLACK
+
+# To a client, some faults are all the same silence: every operation waits for one of them,
+# and some for the others.
+SILENT = [name for name, fault in FAULTS.items() if fault.is_silence]
+SOME = {
+    "raise": ("get", "set_many", "incr", "map of reads", "map of writes"),
+    "miss": ("get_many", "set_many"),
+}
+CASES = [
+    (name, operation, mode)
+    for mode in SOME
+    for name in FAULTS
+    for operation in (OPERATIONS if mode == "raise" else CACHE_OPERATIONS)
+    if name not in SILENT[1:] or operation in SOME[mode]
+    if mode == "raise" or "fails" in FAULTS[name].fates.values()
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "operation", "mode"),
+    [
+        pytest.param(
+            FAULTS[fault], OPERATIONS[operation], mode, id=f"{fault}-{operation}-{mode}"
+        )
+        for fault, operation, mode in CASES
+    ],
+)
+def test_a_fault_is_met(fault: Fault, operation: Operation, mode: Mode, rig: Rig) -> None:
+    bound = min(fault.takes + SLACK, LONGEST)
+    best(lambda: meet(rig, fault, operation, mode), rig, bound)
+
+
+@pytest.mark.parametrize("name", ["get", "get_many", "map of reads", "fanout"])
+def test_a_reply_that_comes_too_late_reaches_nobody(name: str, rig: Rig) -> None:
+    """The next call comes before it, and would take it for its own on that connection."""
+    too_late = delayed(SOCKET_TIMEOUT + 0.05)
+    with rig.cluster(FAULTY, times_out=True) as cluster:
+        caller = Caller()
+        warm_up(caller, rig)
+        with rig.proxy.tampering(replies=too_late):
+            outcome = OPERATIONS[name].run(caller, rig.data)
+        assert isinstance(outcome.error, redis.TimeoutError)
+        check_own_replies(caller, rig)
+        rig.check_connections(cluster)
+
+
+def best(attempt: Callable[[], float], rig: Rig, bound: float) -> None:
+    """Fail unless the best of a few attempts gives no more than `bound`, say in seconds."""
+    results: list[float] = []
+    while not results or min(results) > bound:
+        assert len(results) < TRIES, f"It was {results}, not {bound}"
+        rig.fill()
+        results.append(attempt())
+
+
+def meet(
+    rig: Rig, fault: Fault, operation: Operation, mode: Mode, deadline: float | None = None
+) -> float:
+    """Run an operation on a faulty node and check all but the time, which is returned."""
+    proxied = (FAULTY,) if fault.proxied else ()
+    with rig.cluster(*proxied, times_out=fault.is_silence) as cluster:
+        caller = Caller(mode, deadline)
+        warm_up(caller, rig)
+        with fault.inflict(rig):
+            outcome = operation.run(caller, rig.data)
+        check_outcome(outcome, fault, operation, mode, rig)
+        check_held(rig, operation.left(rig.data))
+        check_own_replies(caller, rig)
+        rig.check_connections(cluster)
+    return outcome.seconds
+
+
+def warm_up(caller: Caller, rig: Rig) -> None:
+    """Let the nodes have connections, and the script of incr()."""
+    assert caller.cache("get_many", rig.data.all).error is None
+    for names in rig.data.counters.values():
+        assert caller.cache("incr", names[0]).error is None
+        assert caller.cache("decr", names[0]).error is None
+
+
+def check_outcome(
+    outcome: Outcome, fault: Fault, operation: Operation, mode: Mode, rig: Rig
+) -> None:
+    data = rig.data
+    fate = fault.fates[operation.effect]
+    if fate == "well" or (fate == "either" and outcome.error is None):
+        assert outcome.error is None
+        allowed = [operation.well(data)]
+        if fate == "either" and operation.missed is not None:
+            allowed.append(operation.missed(data))  # of a node that lost its data
+        if fate == "well" or operation.by_node is None:
+            assert outcome.value in allowed
+    elif mode == "miss" and operation.missed is not None:
+        assert outcome.error is None
+        check_missed(outcome.value, operation.missed(data), rig)
+    else:
+        check_error(outcome.error, fault, operation, data, rig)
+    if operation.by_node is not None:
+        check_each(outcome, operation, data)
+
+
+def check_missed(value: Any, missed: Any, rig: Rig) -> None:
+    if isinstance(value, list):  # of keys that were not stored: then the others were
+        assert value
+        assert set(value) <= set(missed)
+        kept = [name for name in rig.data.lost if name not in value]
+        assert rig.held(kept) == {name: as_stored(new(name)) for name in kept}
+    else:
+        assert value == missed
+
+
+def check_error(
+    error: Exception | None, fault: Fault, operation: Operation, data: Data, rig: Rig
+) -> None:
+    assert isinstance(error, fault.error), repr(error)
+    assert re.search(fault.says, str(error), re.IGNORECASE), str(error)
+    failures = failures_of(error)
+    assert {failure.host_id for failure in failures} == {FAULTY}
+    (address,) = {failure.address for failure in failures}
+    port = rig.proxy.port if fault.proxied else rig.nodes.hosts[FAULTY]["port"]
+    assert address == f"127.0.0.1:{port}/0"
+    assert f"[node {FAULTY}, {address}]" in str(error)
+    assert error in [failure.error for failure in failures]
+    keys = {text(key) for failure in failures for key in failure.keys}
+    allowed = {stored(name) for name in operation.keys(data)}
+    # What the node had said before it failed has not failed.
+    assert keys <= allowed
+    assert bool(keys) == bool(allowed)
+
+
+def check_each(outcome: Outcome, operation: Operation, data: Data) -> None:
+    """Fail unless the commands to the other nodes have their results."""
+    assert operation.by_node is not None
+    for host_id, result, expected in zip(
+        operation.by_node(data), outcome.value, operation.well(data), strict=True
+    ):
+        if host_id != FAULTY:
+            assert result == expected
+        else:  # nothing but the right result, or that of a node that lost its data
+            assert isinstance(result, Exception) or result in (expected, None, {FAULTY: None})
+
+
+def check_held(rig: Rig, left: dict[str, Any]) -> None:
+    """Fail unless the nodes hold what `left` says; see `Operation`."""
+    expected = {name: in_store(value) for name, value in left.items()}
+    assert rig.held(list(left)) == expected
+
+
+def check_own_replies(caller: Caller, rig: Rig) -> None:
+    """Fail unless every node answers the next calls, each with what it was asked for."""
+    data = rig.data
+    others = data.all[::-1]  # in another order: what was meant for another call would show
+    read = caller.cache("get_many", others)
+    assert read.error is None
+    for name, value in read.value.items():
+        assert value in (own(name), new(name), COUNT)
+    written = caller.cache("set_many", {name: own(name) for name in data.all})
+    assert (written.error, written.value) == (None, [])
+    read = caller.cache("get_many", data.all)
+    assert read.value == {name: own(name) for name in data.all}
+    for names in data.names.values():
+        assert caller.cache("get", names[0]).value == own(names[0])
+    said = OPERATIONS["fanout"].run(caller, data)
+    assert (said.error, said.value) == (None, OPERATIONS["fanout"].well(data))
+
+
+def in_store(value: object) -> bytes | None:
+    if value is None:
+        return None
+    return b"%d" % value if isinstance(value, int) else as_stored(value)
+
+
+def text(key: object) -> str:
+    return key.decode() if isinstance(key, bytes) else str(key)
