@@ -404,9 +404,10 @@ def _start_over_after_fork() -> None:
         node._start_over()  # noqa: SLF001 (same room)
 
 
-def _register_at_fork(hook: Callable[[], None]) -> None:
+def register_at_fork(hook: Callable[[], None]) -> None:
+    """Call `hook` in every forked child, before anything else is done there."""
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=hook)
 
 
-_register_at_fork(_start_over_after_fork)
+register_at_fork(_start_over_after_fork)

@@ -495,7 +495,7 @@ class _Openings:
             thread.start()
         except RuntimeError as error:
             # No more threads, or the interpreter is going down; else a signal handler's.
-            if "can't start new thread" not in str(error):
+            if "new thread" not in str(error):
                 raise
             self._open(number, node)
 
