@@ -1,4 +1,4 @@
-"""A call that is broken off anywhere leaves nothing in doubt: no connection, lock or descriptor.
+"""A call broken off anywhere leaves nothing in doubt: no connection, lock or descriptor.
 
 Real signals at many points of time, and errors at every moment in which Python would run a
 signal handler: see tests/faults/sharing/injection.py.

@@ -39,7 +39,7 @@ def run_in_threads(work: Callable[[int], None], count: int = THREADS) -> None:
         ready.wait()
         try:
             work(number)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (it is raised below)
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(n,)) for n in range(count)]
