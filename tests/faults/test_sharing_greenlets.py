@@ -37,9 +37,7 @@ def test_silent_nodes_block_nobody_but_those_who_ask_them(nodes: LocalNodes) -> 
         for host_id, server in enumerate(silent, start=1):
             hosts[host_id] = {"host": "127.0.0.1", "port": server.getsockname()[1]}
         # RESP3 begins with HELLO, so that opening a connection waits for an answer.
-        found = run_program(
-            "greenlets", "silent_nodes", hosts, socket_timeout=0.5, protocol=3
-        )
+        found = run_program("greenlets", "silent_nodes", hosts, socket_timeout=0.5, protocol=3)
     assert found["longest pause"] < PAUSE
     assert found["answered"] > 5
 

@@ -1,6 +1,6 @@
 """Programs under gevent with everything patched. Patching comes before all imports."""
 
-# ruff: noqa: E402, I001
+# ruff: noqa: E402
 from __future__ import annotations
 
 from gevent import monkey
@@ -91,16 +91,16 @@ def side_by_side() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def switch_counted(
-    victim: Callable[[], gevent.Greenlet[Any]], number: int, strike: Callable[[Any], None]
+    victim: Any, number: int, strike: Callable[[Any], None]
 ) -> Iterator[list[int]]:
     """Call `strike(victim)` from the hub when the victim was left for the n-th time."""
     seen = [0]
 
     def trace(event: str, args: tuple[Any, Any]) -> None:
-        if event in {"switch", "throw"} and args[0] is victim():
+        if event in {"switch", "throw"} and args[0] is victim:
             seen[0] += 1
             if seen[0] == number:
-                gevent.get_hub().loop.run_callback(strike, victim())
+                gevent.get_hub().loop.run_callback(strike, victim)
 
     greenlet.settrace(trace)
     try:
@@ -147,7 +147,6 @@ def kill_at_each_switch(
         cluster.close()
         if warm:
             look_up(cluster, keys)
-        victims: list[Any] = []
 
         def work() -> BaseException | None:
             try:
@@ -159,11 +158,12 @@ def kill_at_each_switch(
         def strike(victim: Any) -> None:
             victim.kill(kind, block=False)
 
-        with switch_counted(lambda: victims[0], kills + 1, strike) as seen:
-            victims.append(gevent.spawn(work))
-            victims[0].join(10)
-        assert victims[0].ready(), "a killed greenlet goes on"
-        assert victims[0].successful(), victims[0].exception
+        victim = gevent.Greenlet(work)
+        with switch_counted(victim, kills + 1, strike) as seen:
+            victim.start()
+            victim.join(10)
+        assert victim.ready(), "a killed greenlet goes on"
+        assert victim.successful(), victim.exception
         check_connections(cluster)
         look_up(cluster, keys)
         if seen[0] <= kills:
