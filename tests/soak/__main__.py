@@ -197,7 +197,7 @@ def start_worker(nodes: LocalNodes, options: argparse.Namespace, number: int) ->
     )
 
 
-def watch(workers: Sequence[Worker], chaos: Chaos, began: float, end: float, form: str) -> None:
+def watch(workers: Sequence[Worker], chaos: Chaos, began: float, end: float) -> None:
     """Print how it goes, until it is over or a worker has died."""
     every = 5.0 if end - began > 60 else 1.0
     while time.monotonic() < end and all(worker.is_alive for worker in workers):

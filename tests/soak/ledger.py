@@ -57,9 +57,7 @@ class Key:
         write = rest.partition("|")[0]
         if name != self.name:
             raise WrongValue(f"{self.name} holds {text[:60]!r}")
-        if not write.isdigit() or (
-            int(write) != self._last and int(write) not in self._unknown
-        ):
+        if not write.isdigit() or int(write) not in {self._last, *self._unknown}:
             raise WrongValue(
                 f"{self.name} holds its write {write}, though write {self._last} is in effect"
             )

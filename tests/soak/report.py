@@ -67,7 +67,7 @@ class Tally:
     def from_json(cls, said: dict[str, Any]) -> Tally:
         """Return what `as_json` gave."""
         counters = ("operations", "failures", "health")
-        return cls(**{k: Counter(v) if k in counters else v for k, v in said.items()})
+        return cls(**{**said, **{name: Counter(said[name]) for name in counters}})
 
     @property
     def longest_call(self) -> tuple[str, float]:
