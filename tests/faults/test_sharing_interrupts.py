@@ -7,6 +7,7 @@ signal handler: see tests/faults/sharing/injection.py.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import random
@@ -163,6 +164,32 @@ def test_a_handler_may_raise_what_looks_like_a_nodes_failure(
             raise AssertionError(f"{error!r} after {moment.where}") from error
     assert moment.seen > 5
     check_all_works(cluster, keys)
+
+
+def test_a_handler_may_use_the_cluster_where_no_thread_can_be_started(
+    settled_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then connections are opened by the thread that is interrupted."""
+    cluster = settled_cluster
+    keys = fill(cluster)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def use() -> None:
+        look_up(cluster, keys)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    faulthandler.dump_traceback_later(60, exit=True)  # a lock that is held is held for ever
+    try:
+        for moment in every_moment(use, step=53):
+            cluster.close()
+            with moment:
+                look_up(cluster, keys)
+            check_connections(cluster)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    assert moment.seen > 500
 
 
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
