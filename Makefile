@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint format bench django-tests matrix clean
+.PHONY: help run test lint format bench soak django-tests matrix clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -33,6 +33,10 @@ format: $(VENV)/installed ## let ruff arrange the code
 
 bench: $(VENV)/installed ## time django-rb beside a hand-written loop
 	$(BIN)/python -m benchmarks $(ARGS)
+
+MINUTES ?= 3
+soak: $(VENV)/installed ## threads and processes on nodes that die, hang and are slow; MINUTES=10
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 django-tests: $(VENV)/installed ## Django's own cache tests against RBCache
 	$(BIN)/python -m tests.django_suite $(ARGS)

@@ -31,6 +31,7 @@ from redis.commands.core import Script as RedisScript
 
 from .batch import call_nodes, run_commands
 from .commands import SIMPLE, SPLITTABLE, Split, keys_of, name_of, patterns_of, refusal
+from .connections import register_at_fork
 from .encoding import Arg, Args
 from .errors import NodeFailure, UnroutableCommand, attach, first_error
 from .hashing import encode_key, hash_tag
@@ -55,6 +56,14 @@ _SPENT = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
 _UNCONVERTED = frozenset({bytes, type(None)})
 
 _setting_callbacks = threading.Lock()
+
+
+def _start_over_after_fork() -> None:
+    global _setting_callbacks  # noqa: PLW0603 (another thread of the parent may hold it)
+    _setting_callbacks = threading.Lock()
+
+
+register_at_fork(_start_over_after_fork)
 
 
 def _refused(what: str, instead: str) -> Any:

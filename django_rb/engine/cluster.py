@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from typing import Any, TypeVar
 
 import redis
@@ -13,7 +13,7 @@ from redis.commands.core import Script as RedisScript
 
 from .batch import Script, call_nodes
 from .clients import Fanned, Hosts, MapManager, Mapped, RoutingClient, UnconnectedPool
-from .connections import Node
+from .connections import Node, register_at_fork
 from .encoding import Args
 from .errors import BadHostSetup, NodeFailure
 from .exchange import Batch
@@ -100,6 +100,8 @@ class Cluster:
         self._retired_nodes: list[Node] = []
         self._retired_pools: list[redis.ConnectionPool] = []
         self.scripts: dict[bytes, bytes] = {}
+        self._prototype: redis.Redis | None = None
+        _clusters.add(self)
 
     def __repr__(self) -> str:
         nodes = ", ".join(f"{info.host_id}: {info.address}" for info in self.hosts.values())
@@ -243,11 +245,13 @@ class Cluster:
 
     # Clients of many nodes.
 
-    @cached_property
+    @property
     def prototype(self) -> redis.Redis:
         """A client of redis-py's that never connects: its reply callbacks and its encoder."""
-        node = next(iter(self.nodes.values()))
-        return redis.Redis(connection_pool=node.make_pool(UnconnectedPool))
+        if self._prototype is None:
+            node = next(iter(self.nodes.values()))
+            self._prototype = redis.Redis(connection_pool=node.make_pool(UnconnectedPool))
+        return self._prototype
 
     def get_routing_client(self, auto_batch: bool = True) -> RoutingClient:
         """Return a client that sends each command where its keys live.
@@ -401,3 +405,15 @@ class Cluster:
             pool.disconnect()
 
     close = disconnect_pools
+
+
+_clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
+
+
+def _start_over_after_fork() -> None:
+    for cluster in list(_clusters):
+        # Another thread of the parent may hold it.
+        cluster._changing_hosts = threading.Lock()  # noqa: SLF001 (same room)
+
+
+register_at_fork(_start_over_after_fork)

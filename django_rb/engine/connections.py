@@ -244,7 +244,8 @@ class Node:
         self.idle: list[Connection] = []
         # Weak, so that a connection whose owner was interrupted is closed all the same.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._opening = threading.Lock()
+        # Reentrant, as a signal handler may open connections as well.
+        self._opening = threading.RLock()
         self._being_opened = 0
         _nodes.add(self)
 
@@ -336,19 +337,20 @@ class Node:
                     )
                 )
             self._being_opened += 1
+        connection = None
         try:
-            try:
-                connection = Connection(self._connect(), self.socket_timeout)
-            except redis.RedisError as error:
-                error.args = (at_node(error, self.host_id, self.address),)
-                _drop_frames(error)
-                raise
-            self._can_wait = connection.can_wait
-            self._set_plain()
-            self._all.add(connection)
+            connection = Connection(self._connect(), self.socket_timeout)
+        except redis.RedisError as error:
+            error.args = (at_node(error, self.host_id, self.address),)
+            _drop_frames(error)
+            raise
         finally:
-            with self._opening:
+            with self._opening:  # at once: it is counted once, and nobody is counting now
                 self._being_opened -= 1
+                if connection is not None:
+                    self._all.add(connection)
+        self._can_wait = connection.can_wait
+        self._set_plain()
         return connection
 
     def _connect(self) -> Any:
@@ -377,7 +379,7 @@ class Node:
         """In a forked child: the parent's connections are not ours to use."""
         self.idle = []
         connections, self._all = list(self._all), weakref.WeakSet()
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
         self._being_opened = 0
         self.health.start_over()
         for connection in connections:
@@ -402,9 +404,10 @@ def _start_over_after_fork() -> None:
         node._start_over()  # noqa: SLF001 (same room)
 
 
-def _register_at_fork(hook: Callable[[], None]) -> None:
+def register_at_fork(hook: Callable[[], None]) -> None:
+    """Call `hook` in every forked child, before anything else is done there."""
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=hook)
 
 
-_register_at_fork(_start_over_after_fork)
+register_at_fork(_start_over_after_fork)

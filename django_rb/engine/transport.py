@@ -338,25 +338,26 @@ class _Round:
             return
         if events == POLLOUT and not connection.is_tls:
             return
+        is_done = False
         try:
-            while True:
+            while not is_done:
                 data = connection.receive(READ_SIZE, connection.flags)
                 if not data:
                     raise ConnectionResetError("the node closed the connection")
                 line.is_heard = True
-                if exchange.feed(data):
-                    self._drop(line)
-                    line.node.give_back(connection)
-                    break
+                is_done = exchange.feed(data)
                 if not connection.is_tls:  # TLS may hold more, which poll() does not see
-                    return
+                    break
         except WOULD_BLOCK:
             return
         except (OSError, ProtocolError) as error:
             self._fail(line, error)
             return
-        if exchange.on_done is not None:
-            exchange.on_done(exchange)
+        if is_done:
+            self._drop(line)
+            line.node.give_back(connection)
+            if exchange.on_done is not None:
+                exchange.on_done(exchange)
 
     def _send(self, line: _Line) -> bool:
         """Write until all is written or the socket takes no more; return whether it goes on."""
@@ -492,7 +493,10 @@ class _Openings:
         )
         try:
             thread.start()
-        except RuntimeError:  # no more threads, or the interpreter is going down
+        except RuntimeError as error:
+            # No more threads, or the interpreter is going down; else a signal handler's.
+            if "new thread" not in str(error):
+                raise
             self._open(number, node)
 
     @property
@@ -526,8 +530,10 @@ class _Openings:
         """Wait for nothing more."""
         with self._lock:  # never held while anything waits
             self._closed = True
-            self._bell.close()
-            self._button.close()
+            try:
+                self._bell.close()
+            finally:
+                self._button.close()
         self._give_back()
 
     def _open(self, number: int, node: Node) -> None:

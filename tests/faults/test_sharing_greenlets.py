@@ -1,0 +1,47 @@
+"""gevent with monkey.patch_all(): greenlets share a cluster as threads do."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import pytest
+
+from django_rb.testing import LocalNodes
+from tests.faults.sharing.programs import run_program
+
+# While one greenlet waits, the others go on. A busy machine may stop all of them for a bit.
+PAUSE = 0.25
+
+
+def test_greenlets_wait_for_nodes_at_the_same_time(nodes: LocalNodes) -> None:
+    found = run_program("greenlets", "side_by_side", nodes.hosts)
+    assert found["took"] < found["one after the other"] / 2
+    assert found["longest pause"] < PAUSE
+    assert found["connections"] <= 1
+
+
+def test_a_killed_greenlet_leaves_nothing_in_doubt(nodes: LocalNodes) -> None:
+    """Killed at each place where a call gives way to other greenlets."""
+    assert run_program("greenlets", "killed_everywhere", nodes.hosts) > 100
+
+
+def test_gevents_timeout_leaves_nothing_in_doubt(nodes: LocalNodes) -> None:
+    assert run_program("greenlets", "timed_out", nodes.hosts) > 50
+
+
+def test_silent_nodes_block_nobody_but_those_who_ask_them(nodes: LocalNodes) -> None:
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        hosts = {0: nodes.hosts[0]}
+        for host_id, server in enumerate(silent, start=1):
+            hosts[host_id] = {"host": "127.0.0.1", "port": server.getsockname()[1]}
+        # RESP3 begins with HELLO, so that opening a connection waits for an answer.
+        found = run_program("greenlets", "silent_nodes", hosts, socket_timeout=0.5, protocol=3)
+    assert found["longest pause"] < PAUSE
+    assert found["answered"] > 5
+
+
+@pytest.mark.parametrize("name", ["probed", "stale_and_closed"])
+def test_greenlets_see_what_threads_see(name: str, nodes: LocalNodes) -> None:
+    assert run_program("greenlets", name, nodes.hosts) >= 20

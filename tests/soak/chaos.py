@@ -1,0 +1,91 @@
+"""What happens to the nodes of a soak, at random and by a seed."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections import Counter
+from typing import Any
+
+import redis
+
+from django_rb.testing import LocalNodes
+
+CALM_SECONDS = (0.1, 0.8)  # between two events
+SLOW_SECONDS = (0.05, 0.7)  # below and above what a worker waits for
+
+
+class Chaos(threading.Thread):
+    """Kills, stops, restarts and slows nodes, and mends them; one is always left alone.
+
+    Attributes:
+        done: how often it did what.
+        states: what is wrong with each node now.
+    """
+
+    def __init__(self, nodes: LocalNodes, seed: int) -> None:
+        super().__init__(name="chaos")
+        self.done: Counter[str] = Counter()
+        self.states: dict[int, str] = dict.fromkeys(nodes.hosts, "up")
+        self.error: BaseException | None = None
+        self._nodes = nodes
+        self._rng = random.Random(seed)
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Go on until `stop`."""
+        try:
+            while not self._over.wait(self._rng.uniform(*CALM_SECONDS)):
+                self._act()
+        except BaseException as error:  # noqa: BLE001 (it is raised by stop)
+            self.error = error
+
+    def stop(self) -> None:
+        """End, and have all nodes alive."""
+        self._over.set()
+        if self.ident is not None:
+            self.join()
+        if self.error is not None:
+            raise self.error
+        for host_id in self._nodes.hosts:
+            self._mend(host_id)
+
+    def _act(self) -> None:
+        host_id = self._rng.choice(list(self.states))
+        if self.states[host_id] != "up":
+            self._mend(host_id)
+        elif sum(state == "up" for state in self.states.values()) > 1:
+            disturb = self._rng.choice([self._kill, self._pause, self._restart, self._slow])
+            self.done[disturb.__name__.strip("_")] += 1
+            disturb(host_id)
+
+    def _mend(self, host_id: int) -> None:
+        if self.states[host_id] == "paused" and self._rng.random() < 0.8:
+            self._nodes.resume(host_id)
+            self.done["resume"] += 1
+        elif self.states[host_id] != "up":
+            self._restart(host_id)
+            self.done["restart"] += 1
+        self.states[host_id] = "up"
+
+    def _kill(self, host_id: int) -> None:
+        self._nodes.kill(host_id)
+        self.states[host_id] = "dead"
+
+    def _pause(self, host_id: int) -> None:
+        self._nodes.pause(host_id)
+        self.states[host_id] = "paused"
+
+    def _restart(self, host_id: int) -> None:
+        self._nodes.restart(host_id)
+
+    def _slow(self, host_id: int) -> None:
+        """Let a node take its time for whatever it is asked."""
+        milliseconds = round(self._rng.uniform(*SLOW_SECONDS) * 1000)
+        host: dict[str, Any] = self._nodes.hosts[host_id]
+        with (
+            redis.Redis(**host, socket_timeout=2) as client,
+            contextlib.suppress(redis.RedisError),
+        ):
+            client.execute_command("CLIENT PAUSE", milliseconds)

@@ -1,0 +1,98 @@
+"""What a key may hold, from what was written to it. No I/O.
+
+Each key is written by one thread only. A value says which key it is of and which write it
+comes from, so that any other value is a reply that went astray. A write whose outcome is
+unknown may take effect late: a node that was stopped executes what it had received.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+# Writes of unknown outcome that are remembered for each key.
+UNKNOWN = 200
+
+
+class WrongValue(Exception):
+    """A key holds what it cannot hold."""
+
+
+class Key:
+    """A key with values.
+
+    Args:
+        name: its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._writes = 0
+        self._last: int | None = None  # the write that is known to be in effect
+        self._unknown: deque[int] = deque(maxlen=UNKNOWN)
+
+    def next_value(self, size: int) -> str:
+        """Return what to write next. The outcome is unknown until `stored` says otherwise."""
+        self._writes += 1
+        self._unknown.append(self._writes)
+        return f"{self.name}|{self._writes}|{'x' * size}"
+
+    def stored(self) -> None:
+        """Take note that the last write was acknowledged."""
+        self._last = self._unknown.pop()
+
+    def deleted(self) -> None:
+        """Take note that the key was deleted, and that this was acknowledged."""
+        self._last = None
+
+    def check(self, value: object) -> bool:
+        """Return whether there is a value; a node that was restarted has lost it.
+
+        Raises:
+            WrongValue: this was never written to the key, or was overwritten.
+        """
+        if value is None:
+            return False
+        text = value.decode() if isinstance(value, bytes) else str(value)
+        name, _, rest = text.partition("|")
+        write = rest.partition("|")[0]
+        if name != self.name:
+            raise WrongValue(f"{self.name} holds {text[:60]!r}")
+        if not write.isdigit() or int(write) not in {self._last, *self._unknown}:
+            raise WrongValue(
+                f"{self.name} holds its write {write}, though write {self._last} is in effect"
+            )
+        return True
+
+
+class Counter:
+    """A counter. It never goes back, and counts nothing twice.
+
+    Args:
+        name: its key.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._last = 0
+        self._unknown = 0
+
+    def begins(self) -> None:
+        """Take note that a step is on its way."""
+        self._unknown += 1
+
+    def counted(self, value: int) -> None:
+        """Take note of the answer to the last step.
+
+        Raises:
+            WrongValue: it is less than before, or more than all steps together.
+        """
+        most = self._last + self._unknown
+        self._unknown -= 1
+        if not self._last < value <= most:
+            raise WrongValue(f"{self.name} is {value}, not {self._last + 1} to {most}")
+        self._last = value
+
+    def lost(self) -> None:
+        """Take note that it is not there: its node was restarted."""
+        self._unknown -= 1  # that step did nothing
+        self._last = 0
