@@ -10,6 +10,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from operator import index
+from time import monotonic
 from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
@@ -105,14 +106,16 @@ class Operations:
         made = self._make_key(key, version)
         cluster = self.cluster
         data: Any = NO_REPLY
+        began = None
         if self._deadline is None:
+            began = monotonic()
             try:
                 data = cluster.try_get(cluster.router.get_host_for_key(made), made)
             except NodeTimeout as timeout:
                 self._settle((timeout.failure,))
                 return default
         if data is NO_REPLY:
-            return self.run(self._get(made, default))
+            return cluster.run(self._get(made, default), self._deadline, began)
         try:
             return default if data is None else self._decode(data, made)
         except BadSignature:

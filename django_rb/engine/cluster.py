@@ -216,13 +216,16 @@ class Cluster:
 
     # Batches.
 
-    def run(self, batch: Batch[T], timeout: float | None = None) -> T:
+    def run(
+        self, batch: Batch[T], timeout: float | None = None, began: float | None = None
+    ) -> T:
         """Run a batch, such as those of `engine.batch`, and return its result.
 
         Args:
             timeout: seconds for all of it; what is unfinished then has failed.
+            began: when the call began, if that was before, as time.monotonic().
         """
-        return self._transport.run(batch, timeout)
+        return self._transport.run(batch, timeout, began)
 
     def call_nodes(
         self, *args: Any, hosts: Iterable[int] | None = None, timeout: float | None = None

@@ -59,21 +59,25 @@ class PollTransport:
         self._nodes = nodes
         self._changes = changes
 
-    def run(self, batch: Batch[T], timeout: float | None = None) -> T:
+    def run(
+        self, batch: Batch[T], timeout: float | None = None, began: float | None = None
+    ) -> T:
         """Run a batch to its end and return its result.
 
         Args:
             batch: the generator; what fails on a node is told to it, not raised here.
             timeout: seconds after which whatever is unfinished has failed.
+            began: when its first round began, if that was before, as monotonic().
         """
         deadline = FOREVER if timeout is None else monotonic() + timeout
         try:
             while True:
                 exchanges = next(batch)
                 if timeout is None and len(exchanges) == 1 and exchanges[0].is_whole:
-                    self._run_alone(exchanges[0])
+                    self._run_alone(exchanges[0], began)
                 else:
-                    _Round(self._nodes, deadline).run(exchanges)
+                    _Round(self._nodes, deadline, began).run(exchanges)
+                began = None
         except StopIteration as end:
             result: T = end.value
             return result
@@ -127,16 +131,18 @@ class PollTransport:
         idle.append(connection)
         return NO_REPLY if isinstance(reply, Exception) else reply
 
-    def _run_alone(self, exchange: Exchange) -> None:
+    def _run_alone(self, exchange: Exchange, began: float | None) -> None:
         """Run one exchange the short way: one write, one wait, one read.
 
         Where there is more to it, a round takes over.
         """
         node = self._nodes[exchange.host_id]
+        began = began or monotonic()
         connection = node.take_usable() if node.health.is_well else None
         if connection is None:
-            _Round(self._nodes, FOREVER).run((exchange,))
+            _Round(self._nodes, FOREVER, began).run((exchange,))
             return
+        data = b""
         is_done = False
         try:
             exchange.begin(connection.reader, node.has_pushes)
@@ -149,7 +155,7 @@ class PollTransport:
         except (OSError, ProtocolError) as error:
             connection.close()
             if _may_go_again(exchange, error):
-                _Round(self._nodes, FOREVER).go_again(exchange)
+                _Round(self._nodes, FOREVER, began).go_again(exchange)
             else:
                 _give_up(exchange, node, error)
             return
@@ -161,7 +167,7 @@ class PollTransport:
             if exchange.on_done is not None:
                 exchange.on_done(exchange)
         else:
-            _Round(self._nodes, FOREVER).go_on(exchange, connection)
+            _Round(self._nodes, FOREVER, began).go_on(exchange, connection, bool(data))
 
 
 def _wait_and_receive(connection: Connection, patience: float | None) -> bytes:
@@ -209,10 +215,12 @@ class _Line:
 class _Round:
     """The exchanges that run side by side, until the last of them has ended."""
 
-    def __init__(self, nodes: Mapping[int, Node], deadline: float) -> None:
+    def __init__(
+        self, nodes: Mapping[int, Node], deadline: float, began: float | None = None
+    ) -> None:
         self._nodes = nodes
         self._deadline = deadline
-        self._began = monotonic()
+        self._began = began or monotonic()
         self._lines: dict[int, _Line] = {}  # by descriptor
         self._poller = make_poller()
         self._openings: _Openings | None = None
@@ -232,10 +240,11 @@ class _Round:
         finally:
             self._close()
 
-    def go_on(self, exchange: Exchange, connection: Connection) -> None:
+    def go_on(self, exchange: Exchange, connection: Connection, is_heard: bool) -> None:
         """Finish an exchange that was begun on an idle connection."""
         node = self._nodes[exchange.host_id]
         line = self._add_line(exchange, connection, node, is_reused=True)
+        line.is_heard = is_heard
         try:
             self._serve(line, POLLIN)
             self._loop()

@@ -91,14 +91,16 @@ class _Tap:
         for listener in self.listeners:
             getattr(listener, name)(*args)
 
-    def _run(self, batch: Batch[T], timeout: float | None = None) -> T:
+    def _run(
+        self, batch: Batch[T], timeout: float | None = None, began: float | None = None
+    ) -> T:
         cluster = self._cluster()
         assert cluster is not None
         self._tell("on_use")
         if self.listeners:  # there may be none any more
             self._tell("on_batch")
             batch = self._told(batch)
-        return type(cluster).run(cluster, batch, timeout)
+        return type(cluster).run(cluster, batch, timeout, began)
 
     def _told(self, batch: Batch[T]) -> Batch[T]:
         """Return the same batch, whose rounds and commands are told."""

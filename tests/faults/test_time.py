@@ -183,7 +183,7 @@ def after_a_while(seconds: float) -> Tamper:
     return tamper
 
 
-@pytest.mark.parametrize("operation", ["get_many", "fanout"])
+@pytest.mark.parametrize("operation", ["get", "get_many", "fanout"])
 @pytest.mark.parametrize(
     "inflict", [closed_late_and_never_answering, slow_handshake_then_silence]
 )
