@@ -11,7 +11,7 @@ from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from .. import clusters, conf
+from .. import conf
 from ..cache import RBCache
 from ..engine import Cluster
 from ..engine.health import DEFAULT_HEALTH, HealthOptions, check_health
@@ -34,7 +34,10 @@ class SiteCache(NamedTuple):
 
 
 def sound_clusters() -> dict[str, Cluster]:
-    """Return the site's clusters by alias, without those of E001. Nothing is connected."""
+    """Return the site's clusters by alias, without those of E001. Nothing is connected.
+
+    They are made for the checks: those of the site may have other nodes, as in test runs.
+    """
     try:
         aliases = conf.get_aliases()
     except ImproperlyConfigured:
@@ -42,7 +45,7 @@ def sound_clusters() -> dict[str, Cluster]:
     found = {}
     for alias in aliases:
         try:
-            found[alias] = clusters[alias]
+            found[alias] = conf.make_cluster(alias)
         except ImproperlyConfigured:
             continue
     return found

@@ -25,7 +25,7 @@ RB_CLUSTERS = {
     },
     "archive": {
         "HOSTS": ["redis://127.0.0.1:4"],
-        "ROUTER": "django_rb.engine.PartitionRouter",
+        "ROUTER": "django_rb.engine.ConsistentHashingRouter",
     },
 }
 CACHES = {

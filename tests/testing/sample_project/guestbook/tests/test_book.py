@@ -18,7 +18,13 @@ from django.test import (
 )
 
 from django_rb import clusters
-from django_rb.engine import Cluster, PartitionRouter, SlotRouter, failures_of
+from django_rb.engine import (
+    Cluster,
+    ConsistentHashingRouter,
+    PartitionRouter,
+    SlotRouter,
+    failures_of,
+)
 from django_rb.testing import RBTestCase, RBTestCaseMixin
 
 from ..book import greet, sign
@@ -152,7 +158,7 @@ class Nodes(RBTestCase):
         cluster = self.rb_cluster
         self.assertIsInstance(cluster.router, SlotRouter)
         self.assertEqual(cluster.nodes[0].socket_timeout, 5.0)
-        self.assertIsInstance(clusters["archive"].router, PartitionRouter)
+        self.assertIsInstance(clusters["archive"].router, ConsistentHashingRouter)
         config: Any = settings.RB_CLUSTERS["default"]
         as_configured = Cluster(
             config["HOSTS"], router_cls=SlotRouter, router_options=config["ROUTER_OPTIONS"]
