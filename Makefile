@@ -19,8 +19,10 @@ $(VENV)/installed: setup.cfg pyproject.toml
 run: $(VENV)/installed ## serve the example project on four local nodes
 	$(BIN)/python example_project/manage.py serve $(ARGS)
 
+# Tests mostly wait, so there is room for more of them than there are cores.
+WORKERS ?= 4
 test: $(VENV)/installed ## run the tests on servers they start themselves
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/installed ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -4,7 +4,8 @@
 
 - oldest: Python 3.11 and the lowest version that setup.cfg allows of every dependency
 - newest: Python 3.13 and the newest version of every dependency
-- redis-8, redis-7: the environment this runs in, with another server
+- redis-8, redis-7: the environment this runs in, with another server, and those tests in
+  which a server's kind may matter
 
 "oldest" and "newest" test the package as its users get it: a wheel that was built from the
 source distribution and installed into an environment of its own. Everything that is made
@@ -42,6 +43,14 @@ NEWEST_PYTHONS = ("3.13", "3.14", "3.12")  # in the order of preference; Django 
 SIDE_BY_SIDE = 2
 STEP_SECONDS = 900
 GRACE_SECONDS = 30
+# Those in which it may matter what the server is.
+TESTS_OF_SERVERS = (
+    "tests/cache",
+    "tests/engine",
+    "tests/faults",
+    "tests/security",
+    "--ignore-glob=**/test_sharing*",
+)
 HANG_SECONDS = 300  # then pytest shows where each thread is
 NOT_COPIED = (
     ".git",
@@ -135,8 +144,17 @@ class Run:
         if status:
             raise StepFailed(f"status {status}: {_line(command)}")
 
-    def suites(self, python: Path, cwd: Path, server: Path | None = None) -> None:
+    def suites(
+        self,
+        python: Path,
+        cwd: Path,
+        server: Path | None = None,
+        tests: Sequence[str] = (),
+    ) -> None:
         """Run the test suite and Django's cache tests; note the versions and the results.
+
+        Args:
+            tests: arguments of pytest that choose; all tests by default.
 
         Raises:
             StepFailed: one of them did not pass. The second runs in any case.
@@ -154,6 +172,8 @@ class Run:
                     "no:cacheprovider",
                     "-o",
                     f"faulthandler_timeout={HANG_SECONDS}",
+                    *("-n", "2", "--dist", "worksteal"),
+                    *tests,
                 ),
             ),
             (r"\d+ passed, \d+ failed, .*", ("tests.django_suite", "--sources", PLACE)),
@@ -395,7 +415,9 @@ def test_server(run: Run, server: Path, major: str) -> None:
         raise NotAvailable(f"the server does not run here: {said}") from None
     if f" v={major}." not in version:
         raise NotAvailable(f"what could be had is not Redis {major} but: {version}")
-    run.suites(Path(sys.executable), cwd=checkout_for(run), server=server)
+    run.suites(
+        Path(sys.executable), cwd=checkout_for(run), server=server, tests=TESTS_OF_SERVERS
+    )
 
 
 # The matrix.
