@@ -12,7 +12,9 @@ from typing import Any
 import redis
 from redis.connection import parse_url
 
+from . import handshake
 from .errors import BadHostSetup
+from .secrecy import hides_locals
 
 URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -119,8 +121,8 @@ class HostInfo:
     def connection_class(self) -> type[redis.connection.AbstractConnection]:
         """The class of redis-py that connects to this kind of address."""
         if self.unix_socket_path is not None:
-            return redis.UnixDomainSocketConnection
-        return redis.SSLConnection if self.ssl else redis.Connection
+            return handshake.UnixDomainSocketConnection
+        return handshake.SSLConnection if self.ssl else handshake.Connection
 
     @property
     def connection_kwargs(self) -> dict[str, Any]:
@@ -139,6 +141,7 @@ class HostInfo:
         return kwargs
 
 
+@hides_locals
 def parse_hosts(
     hosts: object, defaults: Mapping[str, Any] | None = None
 ) -> dict[int, HostInfo]:
@@ -166,6 +169,7 @@ def parse_hosts(
     }
 
 
+@hides_locals
 def parse_host(
     host_id: int, node: object, defaults: Mapping[str, Any] | None = None
 ) -> HostInfo:
@@ -248,7 +252,7 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
     path = ("HOSTS", host_id)
     node = _as_options(node, path)
     _check_options(node, path)
-    options = {**defaults, **node}
+    options = handshake.merge(defaults, node)
     if "unix_socket_path" in node:  # a node's own address wins over a default one
         for name in {"host", "port"} - node.keys():
             options.pop(name, None)
@@ -374,12 +378,32 @@ def _check_options(
             raise BadHostSetup(  # the value stays out of the message: it may be the secret
                 f"A {type(value).__name__} is not text.", where
             )
+        elif name == "credential_provider" and value is not None:
+            _check_credential_provider(value, options, where)
         elif name == "ssl_options" and not isinstance(value, Mapping | None):
             raise BadHostSetup(
                 f"A {type(value).__name__} is not a dictionary of ssl_… options.", where
             )
     if options.get("ssl_options"):
         _check_options(options["ssl_options"], (*path, "ssl_options"), _tls_options())
+
+
+def _check_credential_provider(
+    provider: object, options: Mapping[str, Any], path: tuple[str | int, ...]
+) -> None:
+    if isinstance(provider, type):
+        raise BadHostSetup(f"{provider.__name__} is a class. Give an object made of it.", path)
+    if not callable(getattr(provider, "get_credentials", None)):
+        raise BadHostSetup(
+            f"A {type(provider).__name__} has no method get_credentials(). Give an object of "
+            "a class that inherits from redis.CredentialProvider.",
+            path,
+        )
+    if any(options.get(name) is not None for name in ("username", "password")):
+        raise BadHostSetup(
+            "A node has either a credential_provider or a username and password, not both.",
+            path,
+        )
 
 
 def check_seconds(value: object, path: tuple[str | int, ...]) -> None:
@@ -393,6 +417,7 @@ def check_seconds(value: object, path: tuple[str | int, ...]) -> None:
         )
 
 
+@hides_locals
 def check_pool_options(options: object) -> Mapping[str, Any]:
     """Return POOL_OPTIONS if every name is known and every value possible.
 
