@@ -1,7 +1,8 @@
 """redis-py's classes of connections, as the engine and its local clients open them.
 
-They differ from redis-py's own in two ways. An error on the way to a connection shows no
-credentials in the variables of its frames. And the host name in a node's certificate is
+They differ from redis-py's own in three ways. An error on the way to a connection shows no
+credentials in the variables of its frames. A credential provider that fails is a node that
+cannot be connected to, whatever it raises. And the host name in a node's certificate is
 checked unless the settings say otherwise: redis-py does so by itself only since 6.0.
 """
 
@@ -23,8 +24,21 @@ class _Discreet(redis.connection.AbstractConnection):
 
     @hides_locals
     def connect(self) -> None:
-        """Connect, if it is not connected."""
-        super().connect()  # type: ignore[no-untyped-call]
+        """Connect, if it is not connected.
+
+        Raises:
+            redis.RedisError: it cannot be connected.
+        """
+        try:
+            super().connect()  # type: ignore[no-untyped-call]
+        except redis.RedisError:
+            raise
+        except Exception as error:
+            # redis-py does so only after errors of its own
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise redis.ConnectionError(
+                f"Connecting failed: {type(error).__name__}: {error}"
+            ) from error
 
     @hides_locals
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
