@@ -311,24 +311,27 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
         )
     is_unix = url.startswith("unix://")
     server, _, database = url.partition("://")[2].partition("?")[0].partition("/")
+    options: dict[str, Any] = {}
+    problem = ""
     try:
-        options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
+        options.update(parse_url(url))  # type: ignore[no-untyped-call]
         # redis-py reads only a whole number there and passes over anything else.
         if not is_unix and database and not database.strip("/").isdecimal():
             raise ValueError(f"{database!r} is not a database number")
     except ValueError as error:
         # What cannot be read may be a password with characters of its own meaning.
-        reason = (
+        problem = (
             "check port and database number, and write characters such as / ? # @ [ in a "
             "user or password as %2F %3F %23 %40 %5B"
             if "@" in url
-            else error
+            else str(error)
         )
+    if problem:  # raised here, to leave the other error and what its frames know behind
         raise BadHostSetup(
-            f"{masked(url)} cannot be read: {reason}. "
+            f"{masked(url)} cannot be read: {problem}. "
             "A URL looks like redis://user:password@10.0.0.1:6379/0.",
             path,
-        ) from None
+        )
     if options.pop("connection_class", None) is redis.SSLConnection:
         options["ssl"] = True
     if is_unix:
