@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from ssl import VerifyMode
 from typing import Any
 
 import redis
@@ -346,6 +347,7 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
 
 
 _INTEGERS = {"port": (1, 65535), "db": (0, None), "max_connections": (1, None)}
+_CERT_REQS = ("required", "optional", "none", None, *VerifyMode)
 _SECONDS = ("socket_timeout", "socket_connect_timeout")
 
 
@@ -374,6 +376,10 @@ def _check_options(
                 f"{masked(value)} is not a name or an IP address. "
                 "A URL goes in the place of the dictionary.",
                 where,
+            )
+        elif name in {"ssl_cert_reqs", "cert_reqs"} and value not in _CERT_REQS:
+            raise BadHostSetup(
+                f"{masked(value)} is not 'required', 'optional' or 'none'.", where
             )
         elif name == "ssl" and not isinstance(value, bool):
             raise BadHostSetup(f"{masked(value)} is neither True nor False.", where)

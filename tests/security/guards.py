@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
+from redis.utils import str_if_bytes
+
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers
 
@@ -72,3 +74,19 @@ class Guards:
     def hosts_with(self, **options: Any) -> dict[int, dict[str, Any]]:
         """Return the nodes as in HOSTS, each with these options."""
         return {host_id: {**host, **options} for host_id, host in self.hosts.items()}
+
+    def refused(self) -> set[str]:
+        """Return the commands and keys that users were refused, as the ACL LOG has them."""
+        found: set[str] = set()
+        for host_id in self.hosts:
+            for entry in self.servers.ask(host_id, "ACL", "LOG"):
+                # What an entry is depends on the version of redis-py.
+                named = (
+                    entry
+                    if isinstance(entry, dict)
+                    else dict(zip(*[iter(entry)] * 2, strict=True))
+                )
+                found |= {
+                    str_if_bytes(v) for k, v in named.items() if str_if_bytes(k) == "object"
+                }
+        return found

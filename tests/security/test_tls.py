@@ -12,7 +12,7 @@ import redis
 import trustme
 from django.test import override_settings
 
-from django_rb.engine import Cluster, failures_of
+from django_rb.engine import BadHostSetup, Cluster, failures_of
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache
 
@@ -121,6 +121,15 @@ def test_all_checks_can_be_switched_off(none: Any, tls: Any, open_cluster: Open)
         assert cluster.call_nodes("PING")[0] == {0: b"PONG", 1: b"PONG"}
 
 
+@pytest.mark.parametrize("where", ["host_defaults", "pool_options"])
+@pytest.mark.parametrize("value", ["sometimes", "NONE", 7])
+def test_a_mistyped_check_is_a_mistake_and_not_no_check(where: str, value: Any) -> None:
+    options: dict[str, Any] = {where: {"ssl_cert_reqs": value}}
+    with pytest.raises(BadHostSetup, match="is not 'required', 'optional' or 'none'") as caught:
+        Cluster([{"ssl": True}], **options)
+    assert caught.value.path == (where.upper(), "ssl_cert_reqs")
+
+
 def test_an_expired_certificate_is_refused(
     tls: Any, trust: str, open_cluster: Open, authority: trustme.CA
 ) -> None:
@@ -165,6 +174,8 @@ def test_without_the_client_certificate_that_is_asked_for_no_node_answers(
                 )
 
 
+# Where the options of TLS are wrong, redis-py 5 leaves the socket to the collector.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_wrong_password_of_the_key_is_an_error_of_the_node(
     tls: Any, trust: str, open_cluster: Open, authority: trustme.CA, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -73,8 +74,9 @@ def test_a_user_logs_in(form: str, protocol: int, app: Guards, open_cluster: Ope
     elif form == "url":
         user = f"app:{quote(PASSWORD, safe='')}"
         hosts = [f"redis://{user}@127.0.0.1:{h['port']}/0" for h in app.hosts.values()]
-    else:
-        query = f"username=app&password={quote(PASSWORD, safe='')}"
+    else:  # here redis-py before 8 decodes twice: a % would need to be written as %2525
+        app.set_user("app", ">s p&c=?/#@", "~*", "&*", "+@all")
+        query = f"username=app&password={quote('s p&c=?/#@', safe='')}"
         hosts = [f"redis://127.0.0.1:{h['port']}/0?{query}" for h in app.hosts.values()]
     cluster = open_cluster(hosts, **options)
 
@@ -211,14 +213,11 @@ def test_the_rights_in_the_docs_suffice_for_the_whole_cache(guards: Guards) -> N
         ):
             _, failures = clusters["default"].call_nodes(*command)
             assert [type(f.error) for f in failures] == [redis.exceptions.NoPermissionError] * 2
-    log = [
-        entry for host_id in guards.hosts for entry in guards.servers.ask(host_id, "ACL", "LOG")
-    ]
     # Beside what was refused on purpose, only what redis-py asks and can do without.
-    refused = {entry[b"object" if isinstance(entry, dict) else 5] for entry in log}
+    refused = guards.refused()
     assert refused <= {
-        b"client|setinfo", b"keys", b"flushall", b"config|get", b"debug", b"debug|help",
-        b"other:1:key",
+        "client|setinfo", "keys", "flushall", "config|get", "debug", "debug|help",
+        "other:1:key",
     }  # fmt: skip
 
 
@@ -242,8 +241,34 @@ def test_no_right_in_the_docs_is_one_too_many(guards: Guards) -> None:
             raise AssertionError(f"{left_out} is not needed")
 
 
-def use_everything(cache: RBCache) -> None:
-    """Call every method of a cache that sends something."""
+@pytest.mark.parametrize(
+    ("methods", "rights"),
+    [
+        ({"clear"}, {"flushdb"}),
+        ({"keys"}, {"scan"}),
+        ({"incr"}, {"eval", "incrby"}),
+        ({"lock"}, {"script|load", "del"}),
+        ({"incr", "lock"}, {"eval", "incrby", "script|load", "del", "evalsha"}),
+        ({"ttl"}, {"ttl", "pexpireat"}),
+        (set(), {"select"}),
+    ],
+)
+def test_the_rights_that_the_docs_say_may_be_left_out(
+    methods: set[str], rights: set[str], guards: Guards
+) -> None:
+    rules = rules_in_the_docs()
+    kept = [rule for rule in rules if rule.removeprefix("+") not in rights]
+    assert len(kept) == len(rules) - len(rights)
+    guards.set_user("shop", *kept)
+    guards.close_the_door()
+    password = next(rule.removeprefix(">") for rule in rules if rule.startswith(">"))
+    login = {"username": "shop", "password": password, "db": 1 if methods else 0}
+    with settings_for(guards.hosts, HOST_DEFAULTS=login):
+        use_everything(make_cache(KEY_PREFIX="shop"), without=methods)
+
+
+def use_everything(cache: RBCache, without: Collection[str] = ()) -> None:
+    """Call every method of a cache that sends something, but for those of some kinds."""
     data = {f"key:{n}": n for n in range(50)}
     cache.set("one", [1])
     cache.set("short", 1, 0.5)
@@ -255,27 +280,32 @@ def use_everything(cache: RBCache) -> None:
     assert cache.has_key("one")
     assert cache.touch("one", 50)
     assert cache.touch("one", None)
-    assert cache.incr("two") == 3
-    assert cache.decr("two") == 2
+    assert cache.get_or_set("three", 3) == 3
     assert cache.incr_version("two") == 2
     assert cache.decr_version("two", version=2) == 1
-    assert cache.get_or_set("three", 3) == 3
     assert cache.expire("one", 50)
     assert cache.pexpire("one", 50_000)
-    assert 0 < (cache.ttl("one") or 0) <= 50
     assert 0 < (cache.pttl("one") or 0) <= 50_000
-    assert cache.expire_at("one", 4_000_000_000)
+    if "incr" not in without:
+        assert cache.incr("two") == 3
+        assert cache.decr("two") == 2
+    if "ttl" not in without:
+        assert 0 < (cache.ttl("one") or 0) <= 50
+        assert cache.expire_at("one", 4_000_000_000)
     assert cache.persist("one")
-    assert len(cache.keys("key:*")) == 50
-    assert len(list(cache.iter_keys("key:*"))) >= 50
-    with cache.lock("lock", timeout=50) as lock:
-        assert lock.owned()
-        lock.extend(10)
-        lock.reacquire()
-    assert cache.delete_pattern("key:*") == 50
+    if "keys" not in without:
+        assert len(cache.keys("key:*")) == 50
+        assert len(list(cache.iter_keys("key:*"))) >= 50
+        assert cache.delete_pattern("key:*") == 50
+    if "lock" not in without:
+        with cache.lock("lock", timeout=50) as lock:
+            assert lock.owned()
+            lock.extend(10)
+            lock.reacquire()
     assert cache.delete("one")
     cache.delete_many(["two", "three"])
-    assert cache.clear() is True
+    if "clear" not in without:
+        assert cache.clear() is True
     cache.close()
 
 
