@@ -383,23 +383,26 @@ def _check_options(
             )
         elif name == "ssl" and not isinstance(value, bool):
             raise BadHostSetup(f"{masked(value)} is neither True nor False.", where)
-        elif name in {"username", "password"} and not isinstance(value, str | None):
-            raise BadHostSetup(  # the value stays out of the message: it may be the secret
-                f"A {type(value).__name__} is not text.", where
-            )
-        elif name == "credential_provider" and value is not None:
-            _check_credential_provider(value, options, where)
         elif name == "ssl_options" and not isinstance(value, Mapping | None):
             raise BadHostSetup(
                 f"A {type(value).__name__} is not a dictionary of ssl_… options.", where
             )
+    _check_login(options, path)
     if options.get("ssl_options"):
         _check_options(options["ssl_options"], (*path, "ssl_options"), _tls_options())
 
 
-def _check_credential_provider(
-    provider: object, options: Mapping[str, Any], path: tuple[str | int, ...]
-) -> None:
+def _check_login(options: Mapping[str, Any], path: tuple[str | int, ...]) -> None:
+    login = {name: options.get(name) for name in ("username", "password")}
+    for name, value in login.items():
+        if not isinstance(value, str | None):
+            raise BadHostSetup(  # the value stays out of the message: it may be the secret
+                f"A {type(value).__name__} is not text.", (*path, name)
+            )
+    provider = options.get("credential_provider")
+    if provider is None:
+        return
+    path = (*path, "credential_provider")
     if isinstance(provider, type):
         raise BadHostSetup(f"{provider.__name__} is a class. Give an object made of it.", path)
     if not callable(getattr(provider, "get_credentials", None)):
@@ -408,7 +411,7 @@ def _check_credential_provider(
             "a class that inherits from redis.CredentialProvider.",
             path,
         )
-    if any(options.get(name) is not None for name in ("username", "password")):
+    if any(value is not None for value in login.values()):
         raise BadHostSetup(
             "A node has either a credential_provider or a username and password, not both.",
             path,

@@ -13,7 +13,7 @@ import pytest
 import redis
 from django.test import override_settings
 
-from django_rb import clusters
+from django_rb import clusters, conf
 from django_rb.cache import RBCache
 from django_rb.engine import failures_of
 from django_rb.testing import LocalNodes
@@ -344,6 +344,29 @@ def test_a_credential_provider_logs_in(where: str, protocol: int, app: Guards) -
 def test_a_provider_may_give_a_password_alone(guards: Guards, open_cluster: Open) -> None:
     guards.require_password(PASSWORD)
     works(open_cluster(guards.hosts, host_defaults={"credential_provider": Provider(PASSWORD)}))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"credential_provider": Provider}, "Provider is a class. Give an object"),
+        ({"credential_provider": PASSWORD}, "A str has no method get_credentials()"),
+        ({"credential_provider": Provider("x"), "password": "x"}, "not both"),
+        ({"credential_provider": Provider("x"), "username": "x"}, "not both"),
+    ],
+)
+@pytest.mark.parametrize("where", ["HOSTS", "HOST_DEFAULTS", "POOL_OPTIONS"])
+def test_a_login_that_cannot_be_is_a_mistake(
+    where: str, options: dict[str, Any], text: str
+) -> None:
+    config: dict[str, Any] = {"HOSTS": [{}]}
+    config[where] = [options] if where == "HOSTS" else options
+    with override_settings(RB_CLUSTERS={"default": config}):
+        [mistake] = conf.find_all_mistakes()
+    assert text in str(mistake)
+    assert where in str(mistake)
+    assert "['credential_provider']" in str(mistake)
+    assert PASSWORD not in str(mistake)
 
 
 def test_the_nearest_way_to_log_in_wins(app: Guards, open_cluster: Open) -> None:
