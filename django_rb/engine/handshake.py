@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from .secrecy import Secret, hides_locals
+from .secrecy import hides_locals
 
 
 class _Discreet(redis.connection.AbstractConnection):
@@ -86,5 +86,16 @@ def conceal(options: Mapping[str, Any]) -> dict[str, Any]:
             username, password
         )
     if isinstance(key_password := concealed.get("ssl_password"), str):
-        concealed["ssl_password"] = Secret(key_password)  # ssl calls what it can call
+        concealed["ssl_password"] = KeyPassword(key_password)
     return concealed
+
+
+class KeyPassword:
+    """The password of a key, told to ssl, which calls it, and to nobody who prints it."""
+
+    def __init__(self, password: str) -> None:
+        self._password = password
+
+    def __call__(self) -> str:
+        """Return the password."""
+        return self._password

@@ -56,17 +56,3 @@ def _chain(error: BaseException, handled: BaseException | None) -> Iterator[Base
             seen.add(id(each))
             yield each
             pending += [each.__cause__, each.__context__]
-
-
-class Secret:
-    """A text that is told to who calls it, and not to who prints it."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return "<Secret>"
-
-    def __call__(self) -> str:
-        """Return the text."""
-        return self._text
