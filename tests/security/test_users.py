@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -429,6 +430,9 @@ def test_a_provider_that_raises_is_a_failure_of_its_node(
     assert failure.host_id == 0
     assert isinstance(failure.error, redis.ConnectionError)
     assert re.search(r"no vault.*\[node 0, 127\.0\.0\.1:\d+/0\]$", str(failure.error))
+    assert error in (failure.error, failure.error.__cause__)
+    where = "".join(traceback.format_exception(failure.error))
+    assert "in get_credentials" in where  # the way into the provider is still there
 
     provider.error = None
     works(cluster)
