@@ -22,6 +22,7 @@ from .engine.hosts import (
     parse_hosts,
     with_database,
 )
+from .engine.secrecy import hides_locals
 
 SETTING = "RB_CLUSTERS"
 DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
@@ -36,6 +37,7 @@ KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS", "H
 TEST_KEYS = ("NODES", "HOSTS", "DB")
 
 
+@hides_locals
 def get_aliases() -> list[str]:
     """Return the aliases in settings.RB_CLUSTERS.
 
@@ -45,6 +47,7 @@ def get_aliases() -> list[str]:
     return list(_clusters())
 
 
+@hides_locals
 def check_alias(alias: object, whose: str = "") -> None:
     """Raise ImproperlyConfigured unless there is a cluster under `alias`.
 
@@ -80,6 +83,7 @@ def import_path(path: str) -> Any:
     return import_string(path)
 
 
+@hides_locals
 def make_cluster(alias: str) -> Cluster:
     """Return a new cluster as configured under an alias. Nothing is connected.
 
@@ -89,6 +93,7 @@ def make_cluster(alias: str) -> Cluster:
     return build_cluster(alias, get_config(alias))
 
 
+@hides_locals
 def get_config(alias: str) -> Mapping[str, Any]:
     """Return the settings of the cluster under an alias.
 
@@ -97,25 +102,29 @@ def get_config(alias: str) -> Mapping[str, Any]:
     """
     check_alias(alias)
     config: Mapping[str, Any] = _clusters()[alias]
-    for error in find_mistakes(alias, config):
-        raise error
+    if mistakes := list(find_mistakes(alias, config)):
+        raise mistakes[0]
     return config
 
 
+@hides_locals
 def build_cluster(alias: str, config: Mapping[str, Any]) -> Cluster:
     """Return a new cluster with settings that have no mistake. Nothing is connected."""
     return _build(config, _import_router(alias, config))
 
 
-def find_all_mistakes() -> Iterator[ImproperlyConfigured]:
-    """Yield every mistake in settings.RB_CLUSTERS, as an error that explains it."""
+@hides_locals
+def find_all_mistakes() -> list[ImproperlyConfigured]:
+    """Return every mistake in settings.RB_CLUSTERS, as an error that explains it."""
     try:
         clusters = _clusters()
     except ImproperlyConfigured as error:
-        yield error
-        return
-    for alias, config in clusters.items():
-        yield from find_mistakes(alias, config)
+        return [error]
+    return [
+        mistake
+        for alias, config in clusters.items()
+        for mistake in find_mistakes(alias, config)
+    ]
 
 
 def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:

@@ -12,6 +12,7 @@ from django.dispatch import receiver
 
 from . import conf
 from .engine import Cluster, HealthChange
+from .engine.secrecy import hides_locals
 from .signals import node_health_changed
 
 
@@ -31,6 +32,7 @@ class Clusters:
         self.make: Callable[[str], Cluster] = conf.make_cluster
         self._clusters: dict[str, Cluster] = {}
 
+    @hides_locals
     def __getitem__(self, alias: str) -> Cluster:
         """Return the cluster under an alias.
 

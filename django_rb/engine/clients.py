@@ -583,6 +583,7 @@ class FanoutClient(MappingClient):
         self._hosts = None if hosts is None else _checked_hosts(cluster, hosts)
         self._is_single = False
         self._is_retargeted = False
+        self._gets_plainly = False  # that would be to the key's owner
 
     def target(self, hosts: Hosts) -> Self:
         """Return a client for other hosts; what it is asked runs with this one's batch.

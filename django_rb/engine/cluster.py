@@ -28,6 +28,7 @@ from .health import (
 from .hosts import HostInfo, check_pool_options, parse_host, parse_hosts
 from .promise import Promise
 from .routers import BaseRouter, PartitionRouter
+from .secrecy import hides_locals
 from .transport import PollTransport
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Cluster:
         BadHostSetup: hosts or options that cannot work, with the way out.
     """
 
+    @hides_locals
     def __init__(
         self,
         hosts: Mapping[int, object] | Sequence[object],
@@ -121,6 +123,7 @@ class Cluster:
 
     # Hosts.
 
+    @hides_locals
     def add_host(self, host_id: int, **options: Any) -> None:
         """Add a host while the cluster is in use; keys move as the router says.
 

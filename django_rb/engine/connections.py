@@ -30,6 +30,7 @@ from hiredis import Reader
 
 from .errors import COMPLAINTS, NOT_READY, OUTDATED, at_node, reply_error
 from .exchange import make_reader
+from .handshake import conceal, merge
 from .health import DEFAULT_HEALTH, Health, HealthChanges, HealthOptions, check_health
 from .hosts import HostInfo
 
@@ -226,7 +227,7 @@ class Node:
         if info.unix_socket_path is not None:
             kwargs = {k: v for k, v in kwargs.items() if not k.startswith("socket_keepalive")}
         self.max_connections: int | None = kwargs.pop("max_connections", None)
-        self._kwargs = {**kwargs, **info.connection_kwargs}
+        self._kwargs = conceal(merge(kwargs, info.connection_kwargs))
         self.socket_timeout: float | None = self._kwargs["socket_timeout"]
         self.socket_connect_timeout: float | None = self._kwargs["socket_connect_timeout"]
         self.has_pushes = str(self._kwargs["protocol"]) == "3"
@@ -339,10 +340,11 @@ class Node:
             self._being_opened += 1
         connection = None
         try:
-            connection = Connection(self._connect(), self.socket_timeout)
+            redis_connection = self.info.connection_class(**self._kwargs)
+            redis_connection.connect()  # type: ignore[no-untyped-call]
+            connection = Connection(redis_connection, self.socket_timeout)
         except redis.RedisError as error:
             error.args = (at_node(error, self.host_id, self.address),)
-            _drop_frames(error)
             raise
         finally:
             with self._opening:  # at once: it is counted once, and nobody is counting now
@@ -352,11 +354,6 @@ class Node:
         self._can_wait = connection.can_wait
         self._set_plain()
         return connection
-
-    def _connect(self) -> Any:
-        redis_connection = self.info.connection_class(**self._kwargs)
-        redis_connection.connect()  # type: ignore[no-untyped-call]
-        return redis_connection
 
     def close(self) -> None:
         """Close every idle connection. Those in use are closed by who uses them."""
@@ -384,16 +381,6 @@ class Node:
         self.health.start_over()
         for connection in connections:
             connection.close()  # only the descriptor: redis-py knows that it was forked
-
-
-def _drop_frames(error: BaseException | None) -> None:
-    """Forget the frames of redis-py that an error came through.
-
-    They have the password among their locals, which error reports show.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
 
 
 _nodes: weakref.WeakSet[Node] = weakref.WeakSet()

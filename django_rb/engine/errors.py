@@ -104,6 +104,8 @@ def reply_error(text: str) -> redis_errors.RedisError:
     if code == "ERR":
         if rest.startswith("max number of clients reached"):
             return redis_errors.MaxConnectionsError(rest)
+        if rest.startswith("Protocol error: unauthenticated"):  # of a command that is not small
+            return redis_errors.AuthenticationError(f"Authentication required. {rest}")
         return redis_errors.ResponseError(rest)  # without "ERR", as in redis-py
     make: Callable[[str], redis_errors.RedisError] = _REPLY_CLASSES.get(
         code, redis_errors.ResponseError

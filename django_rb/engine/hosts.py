@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from ssl import VerifyMode
 from typing import Any
 
 import redis
 from redis.connection import parse_url
 
+from . import handshake
 from .errors import BadHostSetup
+from .secrecy import hides_locals
 
 URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -119,8 +122,8 @@ class HostInfo:
     def connection_class(self) -> type[redis.connection.AbstractConnection]:
         """The class of redis-py that connects to this kind of address."""
         if self.unix_socket_path is not None:
-            return redis.UnixDomainSocketConnection
-        return redis.SSLConnection if self.ssl else redis.Connection
+            return handshake.UnixDomainSocketConnection
+        return handshake.SSLConnection if self.ssl else handshake.Connection
 
     @property
     def connection_kwargs(self) -> dict[str, Any]:
@@ -139,6 +142,7 @@ class HostInfo:
         return kwargs
 
 
+@hides_locals
 def parse_hosts(
     hosts: object, defaults: Mapping[str, Any] | None = None
 ) -> dict[int, HostInfo]:
@@ -166,6 +170,7 @@ def parse_hosts(
     }
 
 
+@hides_locals
 def parse_host(
     host_id: int, node: object, defaults: Mapping[str, Any] | None = None
 ) -> HostInfo:
@@ -248,7 +253,7 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
     path = ("HOSTS", host_id)
     node = _as_options(node, path)
     _check_options(node, path)
-    options = {**defaults, **node}
+    options = handshake.merge(defaults, node)
     if "unix_socket_path" in node:  # a node's own address wins over a default one
         for name in {"host", "port"} - node.keys():
             options.pop(name, None)
@@ -307,24 +312,27 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
         )
     is_unix = url.startswith("unix://")
     server, _, database = url.partition("://")[2].partition("?")[0].partition("/")
+    options: dict[str, Any] = {}
+    problem = ""
     try:
-        options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
+        options.update(parse_url(url))  # type: ignore[no-untyped-call]
         # redis-py reads only a whole number there and passes over anything else.
         if not is_unix and database and not database.strip("/").isdecimal():
             raise ValueError(f"{database!r} is not a database number")
     except ValueError as error:
         # What cannot be read may be a password with characters of its own meaning.
-        reason = (
+        problem = (
             "check port and database number, and write characters such as / ? # @ [ in a "
             "user or password as %2F %3F %23 %40 %5B"
             if "@" in url
-            else error
+            else str(error)
         )
+    if problem:  # raised here, to leave the other error and what its frames know behind
         raise BadHostSetup(
-            f"{masked(url)} cannot be read: {reason}. "
+            f"{masked(url)} cannot be read: {problem}. "
             "A URL looks like redis://user:password@10.0.0.1:6379/0.",
             path,
-        ) from None
+        )
     if options.pop("connection_class", None) is redis.SSLConnection:
         options["ssl"] = True
     if is_unix:
@@ -339,6 +347,7 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
 
 
 _INTEGERS = {"port": (1, 65535), "db": (0, None), "max_connections": (1, None)}
+_CERT_REQS = ("required", "optional", "none", None, *VerifyMode)
 _SECONDS = ("socket_timeout", "socket_connect_timeout")
 
 
@@ -368,18 +377,45 @@ def _check_options(
                 "A URL goes in the place of the dictionary.",
                 where,
             )
+        elif name in {"ssl_cert_reqs", "cert_reqs"} and value not in _CERT_REQS:
+            raise BadHostSetup(
+                f"{masked(value)} is not 'required', 'optional' or 'none'.", where
+            )
         elif name == "ssl" and not isinstance(value, bool):
             raise BadHostSetup(f"{masked(value)} is neither True nor False.", where)
-        elif name in {"username", "password"} and not isinstance(value, str | None):
-            raise BadHostSetup(  # the value stays out of the message: it may be the secret
-                f"A {type(value).__name__} is not text.", where
-            )
         elif name == "ssl_options" and not isinstance(value, Mapping | None):
             raise BadHostSetup(
                 f"A {type(value).__name__} is not a dictionary of ssl_… options.", where
             )
+    _check_login(options, path)
     if options.get("ssl_options"):
         _check_options(options["ssl_options"], (*path, "ssl_options"), _tls_options())
+
+
+def _check_login(options: Mapping[str, Any], path: tuple[str | int, ...]) -> None:
+    login = {name: options.get(name) for name in ("username", "password")}
+    for name, value in login.items():
+        if not isinstance(value, str | None):
+            raise BadHostSetup(  # the value stays out of the message: it may be the secret
+                f"A {type(value).__name__} is not text.", (*path, name)
+            )
+    provider = options.get("credential_provider")
+    if provider is None:
+        return
+    path = (*path, "credential_provider")
+    if isinstance(provider, type):
+        raise BadHostSetup(f"{provider.__name__} is a class. Give an object made of it.", path)
+    if not callable(getattr(provider, "get_credentials", None)):
+        raise BadHostSetup(
+            f"A {type(provider).__name__} has no method get_credentials(). Give an object of "
+            "a class that inherits from redis.CredentialProvider.",
+            path,
+        )
+    if any(value is not None for value in login.values()):
+        raise BadHostSetup(
+            "A node has either a credential_provider or a username and password, not both.",
+            path,
+        )
 
 
 def check_seconds(value: object, path: tuple[str | int, ...]) -> None:
@@ -393,6 +429,7 @@ def check_seconds(value: object, path: tuple[str | int, ...]) -> None:
         )
 
 
+@hides_locals
 def check_pool_options(options: object) -> Mapping[str, Any]:
     """Return POOL_OPTIONS if every name is known and every value possible.
 

@@ -861,6 +861,19 @@ def test_keys_go_where_they_are_sent(cluster: Cluster, servers: Servers) -> None
     assert servers.keys()[0] == servers.keys()[1] == {key.encode() for key in KEYS}
 
 
+def test_a_get_goes_where_it_is_sent(cluster: Cluster, servers: Servers) -> None:
+    with cluster.all() as client:
+        client.set("key", 1)
+        everyones = client.get("key")
+        one = client.target([2]).get("key")
+        others = [client.target_key(key).get("key") for key in KEYS[:3]]
+    assert everyones.value == dict.fromkeys(range(4), b"1")
+    assert one.value == {2: b"1"}
+    assert [promise.value for promise in others] == [b"1"] * 3
+    with cluster.fanout() as client, pytest.raises(RuntimeError, match="was given no hosts"):
+        client.get("key")
+
+
 def test_a_fanout_may_be_targeted_call_by_call(cluster: Cluster) -> None:
     owner = cluster.get_host_for_key("key")
     with cluster.fanout([0]) as client:

@@ -6,9 +6,8 @@ import math
 from typing import Any
 
 import pytest
-import redis
 
-from django_rb.engine import BadHostSetup, Cluster, HostInfo, Node
+from django_rb.engine import BadHostSetup, Cluster, HostInfo, Node, handshake
 from django_rb.engine.hosts import (
     check_pool_options,
     did_you_mean,
@@ -29,7 +28,7 @@ SECRET = "hunter2"
         ({"password": SECRET}, {"username": None, "password": SECRET}),
         ({"username": "u", "password": SECRET}, {"username": "u", "password": SECRET}),
         ({"unix_socket_path": "/run/v.sock"}, {"unix_socket_path": "/run/v.sock"}),
-        ({"ssl": True}, {"ssl": True, "connection_class": redis.SSLConnection}),
+        ({"ssl": True}, {"ssl": True, "connection_class": handshake.SSLConnection}),
         ("redis://", {"host": "localhost", "port": 6379, "db": 0, "ssl": False}),
         ("redis://h", {"host": "h", "port": 6379, "db": 0}),
         ("redis://h:7", {"host": "h", "port": 7}),
@@ -45,7 +44,7 @@ SECRET = "hunter2"
         ("redis://h?client_name=web", {"options": {"client_name": "web"}}),
         (
             f"rediss://u:{SECRET}@h:7/3",
-            {"ssl": True, "port": 7, "connection_class": redis.SSLConnection},
+            {"ssl": True, "port": 7, "connection_class": handshake.SSLConnection},
         ),
         ("rediss://h?ssl_cert_reqs=none", {"options": {"ssl_cert_reqs": "none"}}),
         ("unix:///run/v.sock", {"unix_socket_path": "/run/v.sock", "db": 0}),
@@ -55,7 +54,7 @@ SECRET = "hunter2"
                 "unix_socket_path": "/run/v.sock",
                 "db": 3,
                 "password": SECRET,
-                "connection_class": redis.UnixDomainSocketConnection,
+                "connection_class": handshake.UnixDomainSocketConnection,
             },
         ),
     ],

@@ -489,13 +489,13 @@ def test_an_os_error_while_encoding_is_not_taken_for_the_nodes(
 
 
 def test_an_error_that_is_no_nodes_fault_is_raised_as_it_is(nodes: LocalNodes) -> None:
-    """A credential provider with a mistake in it, for one."""
+    """One made before anything is connected, with a mistake in the settings, for one."""
 
-    class Provider(redis.CredentialProvider):
-        def get_credentials(self) -> tuple[str]:
+    class Retries:
+        def __deepcopy__(self, memo: Any) -> Any:
             raise ZeroDivisionError
 
-    hosts = [nodes.hosts[0], {**nodes.hosts[1], "credential_provider": Provider()}]
+    hosts = [nodes.hosts[0], {**nodes.hosts[1], "retry": Retries()}]
     cluster = Cluster(hosts)
     with pytest.raises(ZeroDivisionError):
         cluster.call_nodes("PING")

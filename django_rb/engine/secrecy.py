@@ -1,0 +1,58 @@
+"""What keeps passwords out of the local variables that error reports show.
+
+Debug pages, error trackers and `traceback` with `capture_locals` print the variables of
+every frame that an error came through. Where settings and passwords are among them, the
+frames stay, so that one sees the way, and forget their variables.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import wraps
+from traceback import walk_tb
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Only our own frames and those of redis-py: a credential provider or a router of the
+# site's keeps its variables.
+_PACKAGES = frozenset({__name__.partition(".")[0], "redis"})
+
+
+def hides_locals(function: Callable[P, T]) -> Callable[P, T]:
+    """Let no error show the arguments of a function, or the variables of what it calls."""
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        handled = sys.exception()
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            _forget_locals(error, handled)
+            del args, kwargs
+            raise
+
+    return wrapper
+
+
+def _forget_locals(error: BaseException, handled: BaseException | None) -> None:
+    for each in _chain(error, handled):
+        for frame, _ in walk_tb(each.__traceback__):
+            if frame.f_globals.get("__name__", "").partition(".")[0] in _PACKAGES:
+                with suppress(RuntimeError):  # it has not ended
+                    frame.clear()
+
+
+def _chain(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what led to it, up to what the caller was handling already."""
+    seen = {id(handled)}
+    pending: list[BaseException | None] = [error]
+    while pending:
+        each = pending.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            pending += [each.__cause__, each.__context__]

@@ -1,0 +1,70 @@
+"""Everything that Python, Django and error trackers show of an error."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.test import RequestFactory, override_settings
+from django.views.debug import ExceptionReporter
+
+from django_rb.engine import failures_of
+
+urlpatterns: list[Any] = []  # a debug page shows the view that a request was for
+
+
+def caught(action: Callable[[], Any]) -> BaseException:
+    """Return what an action raises."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 (whatever it is)
+        return error
+    raise AssertionError("Nothing was raised.")
+
+
+def report(error: BaseException) -> str:
+    """Return all that can be shown of an error, its failures, and what led to them."""
+    return "\n".join(_parts(error))
+
+
+def _parts(error: BaseException) -> Iterator[str]:
+    for each in _family(error):
+        yield f"{each} {each!r} {each.args} {vars(each)}"
+        yield from getattr(each, "__notes__", ())
+        yield from traceback.TracebackException.from_exception(
+            each, capture_locals=True
+        ).format()
+        yield from _frames(each)
+        for failure in failures_of(each):
+            yield f"{failure} {failure!r} {failure.error}"
+    yield from _debug_pages(error)
+
+
+def _family(error: BaseException) -> list[BaseException]:
+    """Return an error and every other that it knows, suppressed or not."""
+    found: list[BaseException] = []
+    pending: list[BaseException | None] = [error]
+    while pending:
+        each = pending.pop()
+        if each is not None and not any(each is other for other in found):
+            found.append(each)
+            pending += [each.__cause__, each.__context__]
+            pending += [failure.error for failure in failures_of(each)]
+    return found
+
+
+def _frames(error: BaseException) -> Iterator[str]:
+    """Yield the variables of each frame at full length."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for name, value in frame.f_locals.items():
+            yield f"{frame.f_code.co_name}: {name} = {value!r}"
+
+
+def _debug_pages(error: BaseException) -> Iterator[str]:
+    """Yield Django's technical 500 page, as shown with DEBUG and as mailed without."""
+    for debug, request in ((True, RequestFactory().get("/")), (False, None)):
+        with override_settings(DEBUG=debug, ROOT_URLCONF=__name__):
+            reporter = ExceptionReporter(request, type(error), error, error.__traceback__)
+            yield reporter.get_traceback_text()
+            yield reporter.get_traceback_html()
