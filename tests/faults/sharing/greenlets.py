@@ -61,7 +61,7 @@ class Ticker:
 
 def side_by_side() -> dict[str, Any]:
     """Greenlets wait for slow nodes at the same time, and each gets its own values."""
-    greenlets, seconds = 40, 0.25
+    greenlets, seconds = 40, 1.5
     cluster = clusters["default"]
 
     def work(number: int) -> None:
