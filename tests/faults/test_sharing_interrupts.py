@@ -126,7 +126,7 @@ def test_a_call_may_be_interrupted_at_every_moment(
     def interrupt() -> None:
         raise kinds[moment.number % len(kinds)]
 
-    for moment in every_moment(interrupt, step=1 if warm else 2):
+    for moment in every_moment(interrupt, step=1 if warm else 5):
         start_warm_or_cold(cluster, keys, warm=warm)
         try:
             with moment:
@@ -157,7 +157,7 @@ def test_a_handler_may_raise_what_looks_like_a_nodes_failure(
     def interrupt() -> None:
         raise TimeoutError("an alarm")
 
-    for moment in every_moment(interrupt, step=2 if warm else 7):
+    for moment in every_moment(interrupt, step=5 if warm else 17):
         start_warm_or_cold(cluster, keys, warm=warm)
         with contextlib.suppress(TimeoutError, redis.RedisError, AssertionError), moment:
             CALLS[name](cluster, keys)
@@ -210,7 +210,7 @@ def test_a_handler_may_use_the_cluster_at_every_moment(
     def use() -> None:
         look_up(cluster, others)
 
-    for moment in every_moment(use, step=2 if warm else 7):
+    for moment in every_moment(use, step=5 if warm else 17):
         start_warm_or_cold(cluster, keys, warm=warm)
         with moment:
             CALLS[name](cluster, keys)

@@ -26,7 +26,7 @@ def start(*options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.soak", "--seed", "7", "--slack", SLACK),
-            *("--processes", "2", "--threads", "3", "--nodes", "3", *options),
+            *("--processes", "2", "--threads", "2", "--nodes", "3", *options),
         ],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
@@ -36,7 +36,7 @@ def start(*options: str) -> subprocess.Popen[str]:
     )
 
 
-def soak(*options: str, seconds: float = 8.0) -> tuple[int, dict[str, Any], str]:
+def soak(*options: str, seconds: float = 5.0) -> tuple[int, dict[str, Any], str]:
     """Return the status, the outcome and what it said on the way."""
     process = start("--minutes", str(seconds / 60), "--format", "json", *options)
     said, progress = process.communicate(timeout=120)
@@ -70,7 +70,7 @@ def test_a_short_soak_passes_and_says_what_it_did() -> None:
     ],
 )
 def test_a_soak_fails_for_what_must_not_be(sabotage: str, problem: str) -> None:
-    status, found, _ = soak("--sabotage", sabotage, seconds=4)
+    status, found, _ = soak("--sabotage", sabotage, seconds=2.5)
     assert status == 1
     assert any(problem in text for text in found["problems"]), found["problems"]
     assert (found["wrong_values"] > 0) == (sabotage == "value")
