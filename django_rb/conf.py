@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from django.conf import settings
@@ -220,11 +221,14 @@ def _find_shared_databases(alias: str, config: Mapping[str, Any]) -> Iterator[st
         declared = get_test_config(config)
     except BadHostSetup:  # in HOSTS: find_mistakes() tells
         return
+    # The site's own nodes are not for tests either while those of `rb_nodes` replace them.
+    own = [*_configured().items(), *_clusters().items(), (alias, config)]
     owners = {
         place: f"node {host_id} of the cluster {other!r}"
-        for other, other_config in {**_clusters(), alias: config}.items()
+        for other, other_config in own
         for place, host_id in _places(other_config)
     }
+    tested = _find_databases_tested_before(alias)
     nodes: dict[str, int] = {}
     for place, host_id in _places(declared):
         if place in owners:
@@ -232,12 +236,36 @@ def _find_shared_databases(alias: str, config: Mapping[str, Any]) -> Iterator[st
                 f"{place} is {owners[place]}, and tests flush it. "
                 "Name a database or servers that are for tests alone."
             )
+        elif place in tested:
+            yield (
+                f"{place} is what settings.{SETTING}[{tested[place]!r}]['TEST'] declares, too, "
+                "and each cluster is flushed by itself. Name another database or server."
+            )
         elif place in nodes:
             yield (
                 f"Nodes {nodes[place]} and {host_id} would both be {place}. "
                 "Name a database or a server for each."
             )
         nodes[place] = host_id
+
+
+def _find_databases_tested_before(alias: str) -> dict[str, str]:
+    """Return the databases that clusters before this one declare under TEST, and by which.
+
+    Those of the setting as it is: the nodes of `rb_nodes` are the same for all clusters.
+    """
+    clusters = _configured()
+    before = takewhile(lambda other: other != alias, clusters)
+    return {place: other for other in before for place in _tested_places(clusters[other])}
+
+
+def _tested_places(config: object) -> Iterator[str]:
+    """Yield the databases that a cluster's settings declare under TEST, if they are sound."""
+    test = config.get("TEST") if isinstance(config, Mapping) else None
+    if isinstance(config, Mapping) and isinstance(test, Mapping):
+        with suppress(BadHostSetup, TypeError):
+            declared = get_test_config({"HOSTS": [], **config})
+            yield from (place for place, _ in _places(declared))
 
 
 def _places(config: object) -> Iterator[tuple[str, int]]:
@@ -289,14 +317,20 @@ def _without(options: object, names: Collection[object]) -> object:
 
 
 def _clusters() -> Mapping[str, Any]:
+    clusters = _configured()
+    local = os.environ.get(NODES_VARIABLE)
+    return _with_local_nodes(clusters, local) if local else clusters
+
+
+def _configured() -> Mapping[str, Any]:
+    """Return the setting as it is, whatever `rb_nodes` says."""
     clusters = getattr(settings, SETTING, {})
     if not isinstance(clusters, Mapping):
         raise ImproperlyConfigured(
             f"settings.{SETTING} is a {type(clusters).__name__}, not a dictionary "
             "{alias: {'HOSTS': …}}."
         )
-    local = os.environ.get(NODES_VARIABLE)
-    return _with_local_nodes(clusters, local) if local else clusters
+    return clusters
 
 
 def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, Any]:

@@ -56,6 +56,10 @@ class Clusters:
     def __contains__(self, alias: object) -> bool:
         return alias in conf.get_aliases()
 
+    def made(self) -> dict[str, Cluster]:
+        """Return the clusters that were asked for since the last reset(), by alias."""
+        return dict(self._clusters)
+
     def reset(self) -> None:
         """Close all clusters; they are made anew, from the settings as they are then."""
         made, self._clusters = self._clusters, {}

@@ -107,7 +107,15 @@ def rb_alias() -> str:
 
 
 @pytest.fixture
-def rb_cluster(rb_alias: str) -> Cluster:
+def _rb_stand_ins() -> StandIns:
+    """What stands in for the site's own nodes; refuses to run on those."""
+    from .stand_ins import get_stand_ins  # noqa: PLC0415
+
+    return get_stand_ins()
+
+
+@pytest.fixture
+def rb_cluster(rb_alias: str, _rb_stand_ins: StandIns) -> Cluster:
     """The cluster, on nodes that are for tests alone."""
     from ..registry import clusters  # noqa: PLC0415
 
@@ -115,18 +123,16 @@ def rb_cluster(rb_alias: str) -> Cluster:
 
 
 @pytest.fixture
-def rb_nodes(rb_alias: str) -> LocalNodes:
+def rb_nodes(rb_alias: str, _rb_stand_ins: StandIns) -> LocalNodes:
     """The local nodes of the cluster: kill(), pause(), resume() and restart() them.
 
     They are all well again, and empty, for the next test.
     """
-    from .stand_ins import get_stand_ins  # noqa: PLC0415
-
-    return get_stand_ins()[rb_alias].lend_nodes()
+    return _rb_stand_ins[rb_alias].lend_nodes()
 
 
 @pytest.fixture
-def rb_capture(rb_alias: str) -> Callable[..., CaptureCommandsContext]:
+def rb_capture(rb_alias: str, _rb_stand_ins: StandIns) -> Callable[..., CaptureCommandsContext]:
     """A context manager that captures what is sent: ``with rb_capture() as captured:``."""
     from .capture import CaptureCommandsContext  # noqa: PLC0415
 
@@ -137,7 +143,9 @@ def rb_capture(rb_alias: str) -> Callable[..., CaptureCommandsContext]:
 
 
 @pytest.fixture
-def rb_assert_num_batches(rb_alias: str) -> Callable[..., AssertingContext]:
+def rb_assert_num_batches(
+    rb_alias: str, _rb_stand_ins: StandIns
+) -> Callable[..., AssertingContext]:
     """A context manager that expects so many batches: ``with rb_assert_num_batches(1):``."""
     from .capture import AssertingContext  # noqa: PLC0415
 
@@ -148,7 +156,9 @@ def rb_assert_num_batches(rb_alias: str) -> Callable[..., AssertingContext]:
 
 
 @pytest.fixture
-def rb_assert_nodes_touched(rb_alias: str) -> Callable[..., AssertingContext]:
+def rb_assert_nodes_touched(
+    rb_alias: str, _rb_stand_ins: StandIns
+) -> Callable[..., AssertingContext]:
     """A context manager that expects nodes, by number or by host ids, to be sent something."""
     from .capture import AssertingContext  # noqa: PLC0415
 

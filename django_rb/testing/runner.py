@@ -41,7 +41,7 @@ class RBTestSuite(unittest.TestSuite):
         try:
             return super().run(result, debug)
         finally:
-            del result.startTest
+            result.startTest = start_test  # type: ignore[method-assign]
 
 
 def _init_worker(*args: Any, **options: Any) -> None:

@@ -92,7 +92,8 @@ class StandIn:
             add_listener(cluster, watch)
         try:
             if self._nodes is None:
-                self._flush_declared()
+                assert self._janitor is not None
+                self._flush_declared(self._janitor)
             else:
                 self._flush_local(self._nodes)
         except BaseException:
@@ -121,9 +122,14 @@ class StandIn:
                 )
                 self._nodes = LocalNodes(count).start()
             config = {**self._placed(self.config), "HEALTH": None}
-            self._janitor = conf.build_cluster(self.alias, config)
+            janitor = conf.build_cluster(self.alias, config)
             if self.is_declared:
-                self._flush_declared()
+                try:
+                    self._flush_declared(janitor)
+                except BaseException:
+                    janitor.close()
+                    raise
+            self._janitor = janitor  # not before: a flush that failed is to be repeated
 
     def _placed(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return settings with the nodes that stand in."""
@@ -133,9 +139,8 @@ class StandIn:
         assert placed is not None
         return placed
 
-    def _flush_declared(self) -> None:
-        assert self._janitor is not None
-        _, failures = self._janitor.call_nodes("FLUSHDB")
+    def _flush_declared(self, janitor: Cluster) -> None:
+        _, failures = janitor.call_nodes("FLUSHDB")
         for failure in failures:
             raise NodesError(
                 f"A node that settings.{conf.SETTING}[{self.alias!r}]['TEST'] declares could "
@@ -173,6 +178,20 @@ class _Watch(Listener):
             remove_listener(cluster, self)
 
 
+class _Refusal(Listener):
+    """Keeps tests from the nodes of a cluster that was made before they began."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+
+    def on_use(self) -> None:
+        raise ImproperlyConfigured(
+            f"This cluster {self._alias!r} was made before the run of the tests began, and is "
+            "on nodes that are not for them. Do not keep it in a module or a class: use "
+            f"django_rb.clusters[{self._alias!r}] inside the functions that need it."
+        )
+
+
 class StandIns:
     """The stand-ins of all clusters in settings.RB_CLUSTERS.
 
@@ -184,6 +203,9 @@ class StandIns:
         self._stand_ins = {
             alias: StandIn(alias, conf.get_config(alias)) for alias in conf.get_aliases()
         }
+        self._outer: StandIns | None = None  # those of a run that this run is a part of
+        self._refusals: weakref.WeakKeyDictionary[Cluster, Listener]
+        self._refusals = weakref.WeakKeyDictionary()
 
     def __getitem__(self, alias: str) -> StandIn:
         """Return what stands in for the cluster under an alias.
@@ -243,18 +265,27 @@ class StandIns:
                 stand_in.flush()
 
     def install(self) -> None:
-        """Let `django_rb.clusters` be on the stand-ins from now on."""
-        global _active  # noqa: PLW0603 (there is one run in a process)
+        """Let `django_rb.clusters` be on the stand-ins from now on.
+
+        Clusters that were made before raise ImproperlyConfigured when they are used.
+        """
+        global _active  # noqa: PLW0603 (there is one run at a time in a process)
+        self._outer = _active
         _active = self
+        for alias, cluster in clusters.made().items():
+            refusal = self._refusals[cluster] = _Refusal(alias)
+            add_listener(cluster, refusal)
         clusters.reset()
         clusters.make = self.make_cluster
 
     def uninstall(self) -> None:
-        """Let `django_rb.clusters` be on the nodes of the settings again, and end all nodes."""
+        """Let `django_rb.clusters` be on the nodes it was on before, and end all nodes."""
         global _active  # noqa: PLW0603
-        _active = None
-        clusters.make = conf.make_cluster
+        _active = self._outer
+        clusters.make = conf.make_cluster if _active is None else _active.make_cluster
         clusters.reset()
+        for cluster, refusal in list(self._refusals.items()):
+            remove_listener(cluster, refusal)
         for stand_in in self._stand_ins.values():
             stand_in.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -102,6 +103,62 @@ def test_this_machine_has_several_names(name: str) -> None:
 def test_databases_of_one_server_stay_apart() -> None:
     (said,) = mistakes({"DB": 15}, ["redis://h/0", "redis://h/1"])
     assert said.startswith(f"{WHERE}: Nodes 0 and 1 would both be h:6379/15. ")
+
+
+@pytest.mark.parametrize("test", [{"DB": 15}, {"HOSTS": ["redis://OTHER.host:7000/15"]}])
+def test_two_clusters_declare_the_same_database(test: object) -> None:
+    config = {
+        "archive": {"HOSTS": ["redis://other.host:7000/5"], "TEST": {"DB": 15}},
+        "default": {"HOSTS": ["redis://other.host:7000/6"], "TEST": test},
+    }
+    with override_settings(RB_CLUSTERS=config):
+        (mistake,) = conf.find_all_mistakes()
+        conf.get_config("archive")
+    assert str(mistake) == (
+        f"{WHERE}: other.host:7000/15 is what settings.RB_CLUSTERS['archive']['TEST'] "
+        "declares, too, and each cluster is flushed by itself. Name another database or server."
+    )
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        5,
+        {"TEST": {"DB": 15}},
+        {"HOSTS": 5, "TEST": {"DB": 15}},
+        {"HOSTS": ["redis://h"], "TEST": 5},
+        {"HOSTS": ["redis://h"], "TEST": {"DB": "15"}},
+        {
+            "HOSTS": ["redis://h"],
+            "TEST": {"HOSTS": 5},
+            "ROUTER_OPTIONS": {"weights": {0: 2}},
+        },
+    ],
+)
+def test_a_mistake_in_the_first_of_two_clusters_is_told_once(first: object) -> None:
+    config = {"first": first, "default": {"HOSTS": HOSTS, "TEST": {"DB": 15}}}
+    with override_settings(RB_CLUSTERS=config):
+        (mistake,) = conf.find_all_mistakes()
+    assert str(mistake).startswith("settings.RB_CLUSTERS['first']")
+
+
+class TestWhereNodesOfRbNodesReplaceThoseOfTheSite:
+    @pytest.fixture(autouse=True)
+    def _replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        local = {"default": ["redis://127.0.0.1:1/0"], "archive": ["redis://127.0.0.1:1/1"]}
+        monkeypatch.setenv(conf.NODES_VARIABLE, json.dumps(local))
+
+    def test_the_sites_own_are_still_not_for_tests(self) -> None:
+        (said,) = mistakes({"HOSTS": HOSTS[:1]})
+        assert "10.0.0.1:6379/0 is node 0 of the cluster 'default', and tests flush" in said
+
+    def test_the_same_database_of_different_servers_is_no_mistake(self) -> None:
+        config = {
+            "archive": {"HOSTS": ["redis://a"], "TEST": {"DB": 15}},
+            "default": {"HOSTS": ["redis://b"], "TEST": {"DB": 15}},
+        }
+        with override_settings(RB_CLUSTERS=config):
+            assert conf.find_all_mistakes() == []
 
 
 def test_a_mistake_elsewhere_is_told_once() -> None:

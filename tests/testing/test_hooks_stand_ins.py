@@ -6,18 +6,22 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import unittest
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from django.core.cache import cache
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
+from django_rb import clusters
 from django_rb.engine import Cluster
 from django_rb.testing import LocalNodes, NodesError, ServerNotFoundError
-from django_rb.testing.stand_ins import StandIn, StandIns
+from django_rb.testing.runner import RBTestSuite
+from django_rb.testing.stand_ins import StandIn, StandIns, get_stand_ins
 
 from ..helpers import Servers
 
@@ -147,12 +151,101 @@ class TestFlush:
                 stand_ins["default"].stop()
         assert f"node 0, 127.0.0.1:{nodes._addresses[0]['port']}/0" in str(e.value)
 
+    def test_a_first_flush_that_failed_is_repeated(self) -> None:
+        with LocalNodes(1) as nodes, Servers(nodes.hosts) as servers:
+            config = {"default": {"HOSTS": ["redis://h"], "TEST": {"HOSTS": nodes.hosts}}}
+            with override_settings(RB_CLUSTERS=config):
+                stand_ins = StandIns()
+                servers.ask(0, "SET", "left", 1)
+                servers.ask(0, "CONFIG", "SET", "requirepass", "secret")
+                with pytest.raises(NodesError, match="could not be flushed"):
+                    stand_ins.make_cluster("default")
+                servers.ask(0, "CONFIG", "SET", "requirepass", "")
+                stand_ins.make_cluster("default")
+                assert servers.keys() == {0: set()}
+                stand_ins["default"].stop()
+
     def test_declared_nodes_are_not_lent(self) -> None:
         config = {"default": {"HOSTS": ["redis://h"], "TEST": {"DB": 15}}}
         with override_settings(RB_CLUSTERS=config):
             stand_in = StandIns()["default"]
         with pytest.raises(NodesError, match=r"no local nodes.*\['TEST'\] names servers"):
             stand_in.lend_nodes()
+
+
+class TestInstall:
+    @pytest.fixture
+    def site(self, nodes: LocalNodes) -> LocalNodes:
+        """The nodes of the settings."""
+        return nodes
+
+    def test_clusters_that_were_made_before_are_refused(self, site: LocalNodes) -> None:
+        cluster = clusters["default"]
+        client = cluster.get_local_client(0)
+        uses: list[Callable[[], object]] = [
+            lambda: client.set("key", 1),
+            lambda: cluster.call_nodes("SET", "key", 1),
+            lambda: cluster.get_routing_client().get("key"),
+        ]
+        stand_ins = StandIns()
+        stand_ins.install()
+        try:
+            for use in uses:
+                with pytest.raises(
+                    ImproperlyConfigured, match=r"^This cluster 'default' was m"
+                ):
+                    use()
+            assert clusters["default"].call_nodes("PING")[1] == []
+        finally:
+            stand_ins.uninstall()
+        with Servers(site.hosts) as servers:
+            assert not set().union(*servers.keys().values())
+        for use in uses:
+            use()
+        assert not {"run", "get_connection"} & {*vars(cluster)}
+
+    def test_caches_that_were_used_before_are_not(self, site: LocalNodes) -> None:
+        cache.set("key", 1)
+        stand_ins = StandIns()
+        stand_ins.install()
+        try:
+            assert cache.get("key") is None
+        finally:
+            stand_ins.uninstall()
+        assert cache.get("key") == 1
+
+    def test_a_run_inside_a_run_gives_way_to_it_again(self, site: LocalNodes) -> None:
+        before = get_stand_ins()
+        outer, inner = StandIns(), StandIns()
+        outer.install()
+        try:
+            own = clusters["default"]
+            inner.install()
+            assert get_stand_ins() is inner
+            inner.uninstall()
+            assert get_stand_ins() is outer
+            assert clusters["default"].hosts == own.hosts
+            own.call_nodes("SET", "key", 1)
+            assert outer["default"].is_used
+        finally:
+            outer.uninstall()
+        assert get_stand_ins() is before
+        assert clusters["default"].hosts[0].port == site.hosts[0]["port"]
+
+
+class TestSuite:
+    def test_one_may_be_in_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        done: list[str] = []
+
+        class Case(unittest.TestCase):
+            def test_it(self) -> None:
+                done.append("test")
+
+        monkeypatch.setattr(get_stand_ins(), "flush_used", lambda: done.append("flush"))
+        result = unittest.TestResult()
+        RBTestSuite([RBTestSuite([Case("test_it")]), Case("test_it")]).run(result)
+        assert (result.testsRun, result.errors) == (2, [])
+        assert done == ["flush", "flush", "test", "flush", "test"]
 
 
 class TestOverriddenSettings:
@@ -265,6 +358,24 @@ class TestThePluginIsInert:
             AssertionError, match=r"assert 'django_rb.testing.stand_ins' not in"
         ):
             self.run_pytest(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rb_cluster",
+        "rb_nodes",
+        "rb_capture",
+        "rb_assert_num_batches",
+        "rb_assert_nodes_touched",
+    ],
+)
+def test_fixtures_refuse_the_sites_own_nodes(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_rb.testing.stand_ins._active", None)  # the plugin is inert
+    with pytest.raises(ImproperlyConfigured, match="Nothing stands in for the site's own"):
+        request.getfixturevalue(name)
 
 
 def test_test_cases_refuse_to_run_on_the_sites_own_nodes() -> None:
