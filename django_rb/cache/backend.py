@@ -26,6 +26,8 @@ from .signing import SIGNING_OPTIONS, Secret, SignedCodec, get_signer
 
 T = TypeVar("T")
 
+UNKNOWN = object()  # what a node that failed has for a key
+
 OPTIONS = (
     "COMPRESSOR",
     "COMPRESS_MIN_BYTES",
@@ -185,36 +187,26 @@ class RBCache(BaseCache):
 
         A value with a bad signature is replaced, which add() does not do.
         """
-        if not self._signs:
-            return super().get_or_set(key, default, timeout, version)
-        value = self.get(key, MISSING, version)
-        if value is MISSING:
-            default = default() if callable(default) else default
-            self.add(key, default, timeout, version)
-            value = self._get_or_replace(key, default, timeout, version)
-        return value
+        ops = self._ops
+        found = ops.get_now(key, MISSING, version, UNKNOWN)
+        if found is not MISSING and found is not UNKNOWN:
+            return found
+        value = default() if callable(default) else default
+        if found is UNKNOWN:  # the node failed: it is not waited for once more
+            return value
+        return self._run(ops.get_or_add(key, value, self.get_backend_timeout(timeout), version))
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         """See get_or_set()."""
-        if not self._signs:
-            return await super().aget_or_set(key, default, timeout, version)
-        value = await self.aget(key, MISSING, version)
-        if value is MISSING:
-            default = default() if callable(default) else default
-            await self.aadd(key, default, timeout, version)
-            get_or_replace = sync_to_async(self._get_or_replace, thread_sensitive=True)
-            value = await get_or_replace(key, default, timeout, version)
-        return value
-
-    @property
-    def _signs(self) -> bool:
-        return isinstance(self._settings.codec, SignedCodec)
-
-    def _get_or_replace(self, key: Any, value: Any, timeout: Any, version: int | None) -> Any:
+        found = await self.aget(key, MISSING, version)
+        if found is not MISSING:
+            return found
+        value = default() if callable(default) else default
         expiry = self.get_backend_timeout(timeout)
-        return self._run(self._ops.get_or_replace(key, value, expiry, version))
+        get_or_add = sync_to_async(self._run, thread_sensitive=True)
+        return await get_or_add(self._ops.get_or_add(key, value, expiry, version))
 
     def touch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None

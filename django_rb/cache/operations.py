@@ -97,8 +97,13 @@ class Operations:
 
     # Timeouts are in milliseconds here: None for ever, 0 for already expired.
 
-    def get_now(self, key: object, default: Any, version: int | None) -> Any:
+    def get_now(
+        self, key: object, default: Any, version: int | None, unknown: Any = NO_REPLY
+    ) -> Any:
         """Do what `get` does, in the calling thread.
+
+        Args:
+            unknown: the answer where the node failed; `default` if it is not given.
 
         A get is the most frequent call by far. If it goes as it mostly does, it spares
         itself the making of a batch, which is half of its CPU time.
@@ -113,9 +118,9 @@ class Operations:
                 data = cluster.try_get(cluster.router.get_host_for_key(made), made)
             except NodeTimeout as timeout:
                 self._settle((timeout.failure,))
-                return default
+                return default if unknown is NO_REPLY else unknown
         if data is NO_REPLY:
-            return cluster.run(self._get(made, default), self._deadline, began)
+            return cluster.run(self._get(made, default, unknown), self._deadline, began)
         try:
             return default if data is None else self._decode(data, made)
         except BadSignature:
@@ -126,10 +131,11 @@ class Operations:
         value = yield from self._get(self._make_key(key, version), default)
         return value
 
-    def _get(self, made: bytes, default: Any) -> Batch[Any]:
+    def _get(self, made: bytes, default: Any, unknown: Any = NO_REPLY) -> Batch[Any]:
         data, failures = yield from call(self.cluster, made, b"GET", made)
         if failures:
             self._settle(failures)
+            return default if unknown is NO_REPLY else unknown
         try:
             return default if data is None else self._decode(data, made)
         except BadSignature:
@@ -205,18 +211,26 @@ class Operations:
             self._settle(failures)
         return stored is not None
 
-    def get_or_replace(
+    def get_or_add(
         self, key: object, value: Any, timeout: int | None, version: int | None
     ) -> Batch[Any]:
-        """Return what is stored, unless that has a bad signature: then store `value`."""
+        """Store a value unless the key exists; return what is stored then.
+
+        A value with a bad signature is replaced. Where the node fails, `value` is returned.
+        """
         made = self._keys.make(key, version)
-        data, failures = yield from call(self.cluster, made, b"GET", made)
+        commands: tuple[Args, ...] = ((b"GET", made),)
+        if timeout != 0:  # it would be gone at once
+            data = self._codec.encode(value, made)
+            commands = ((b"SET", made, data, *_expiry(timeout), b"NX"), *commands)
+        replies, failures = yield from pipeline(self.cluster, made, *commands)
         if failures:
             self._settle(failures)
-        if data is None:
+        stored = replies[-1]
+        if stored is None:
             return value
         try:
-            return self._decode(data, made)
+            return self._decode(stored, made)
         except BadSignature:
             yield from self.set(key, value, timeout, version)
             return value

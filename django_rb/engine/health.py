@@ -32,6 +32,9 @@ UP, FAILING, DOWN = "up", "failing", "down"
 # Seconds after which what was not heard of is news again.
 OLD = 60.0
 
+# So many different things are remembered at most.
+MANY = 1000
+
 DEFAULT_HEALTH = {"FAILURES": 3, "PAUSE": 1.0, "MAX_PAUSE": 30.0}
 
 _PATH = ("HEALTH",)
@@ -157,6 +160,8 @@ class News:
         """Return whether this was not heard of for a minute, or never."""
         now = monotonic()
         last = self._heard.get(what)
+        if len(self._heard) >= MANY:
+            self._heard.clear()
         self._heard[what] = now
         return last is None or now - last >= OLD
 
@@ -174,6 +179,7 @@ class HealthChanges:
     def __init__(self) -> None:
         self.waiting: deque[HealthChange] = deque()
         self._callbacks: list[Callable[[HealthChange], object]] = [log_change]
+        self._telling = threading.local()
 
     def add_callback(self, callback: Callable[[HealthChange], object]) -> None:
         """Let `callback(change)` be called with each change from now on."""
@@ -181,6 +187,16 @@ class HealthChanges:
 
     def tell(self) -> None:
         """Tell what is waiting. A callback that raises is logged."""
+        if getattr(self._telling, "is_on", False):
+            return
+        self._telling.is_on = True
+        try:
+            self._tell()
+        finally:
+            self._telling.is_on = False
+
+    def _tell(self) -> None:
+        # A callback that uses the cluster comes back to tell(), and adds to what is waiting.
         while self.waiting:
             try:
                 change = self.waiting.popleft()

@@ -44,6 +44,7 @@ from .health import HealthChanges
 T = TypeVar("T")
 
 READ_SIZE = 65536
+TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
 FOREVER = float("inf")
 
 
@@ -71,13 +72,14 @@ class PollTransport:
         """
         deadline = FOREVER if timeout is None else monotonic() + timeout
         try:
+            is_first = True
             while True:
                 exchanges = next(batch)
                 if timeout is None and len(exchanges) == 1 and exchanges[0].is_whole:
                     self._run_alone(exchanges[0], began)
                 else:
-                    _Round(self._nodes, deadline, began).run(exchanges)
-                began = None
+                    _Round(self._nodes, deadline, began, is_first=is_first).run(exchanges)
+                began, is_first = None, False
         except StopIteration as end:
             result: T = end.value
             return result
@@ -128,8 +130,12 @@ class PollTransport:
         if reply is NO_REPLY or reader.has_data():
             connection.close()
             return NO_REPLY
+        if isinstance(reply, Exception):
+            connection.complaints.clear()  # it is heard again, in the batch, and named there
+            reply = NO_REPLY
         idle.append(connection)
-        return NO_REPLY if isinstance(reply, Exception) else reply
+        value: bytes | object | None = reply
+        return value
 
     def _run_alone(self, exchange: Exchange, began: float | None) -> None:
         """Run one exchange the short way: one write, one wait, one read.
@@ -172,14 +178,10 @@ class PollTransport:
 
 def _wait_and_receive(connection: Connection, patience: float | None) -> bytes:
     """Read what comes within `socket_timeout`, or raise TimeoutError."""
-    if not connection.can_wait:
-        if not connection.poll(patience):
-            raise TimeoutError
-        return connection.receive(READ_SIZE, connection.flags)
-    try:
-        return connection.receive(READ_SIZE)
-    except BlockingIOError:
-        raise TimeoutError from None
+    # Not in recv(): after a signal Python calls that again, with the whole SO_RCVTIMEO.
+    if not connection.poll(patience):
+        raise TimeoutError
+    return connection.receive(READ_SIZE, connection.flags)
 
 
 class NodeTimeout(Exception):
@@ -216,11 +218,17 @@ class _Round:
     """The exchanges that run side by side, until the last of them has ended."""
 
     def __init__(
-        self, nodes: Mapping[int, Node], deadline: float, began: float | None = None
+        self,
+        nodes: Mapping[int, Node],
+        deadline: float,
+        began: float | None = None,
+        *,
+        is_first: bool = True,
     ) -> None:
         self._nodes = nodes
         self._deadline = deadline
         self._began = began or monotonic()
+        self._is_first = is_first  # of the call's rounds
         self._lines: dict[int, _Line] = {}  # by descriptor
         self._poller = make_poller()
         self._openings: _Openings | None = None
@@ -324,7 +332,7 @@ class _Round:
         lines, poll = self._lines, self._poller.poll
         now = monotonic()
         for waiting in lines.values():
-            waiting.expires = now + waiting.patience
+            waiting.expires = min(now + waiting.patience, self._limit(waiting.node))
         self._wake_at = self._next_expiry()
         while lines or (self._openings is not None and self._openings.pending):
             wake_at = self._wake_at
@@ -355,7 +363,8 @@ class _Round:
                     raise ConnectionResetError("the node closed the connection")
                 line.is_heard = True
                 is_done = exchange.feed(data)
-                if not connection.is_tls:  # TLS may hold more, which poll() does not see
+                # TLS may hold more, which poll() does not see.
+                if not connection.is_tls or monotonic() >= self._deadline:
                     break
         except WOULD_BLOCK:
             return
@@ -374,6 +383,11 @@ class _Round:
         events = POLLIN
         out = exchange.out
         while out is not None:
+            if monotonic() >= self._deadline:  # the loop looks at the time next
+                events |= POLLOUT
+                break
+            if line.connection.is_tls and len(out) > TLS_RECORD:
+                exchange.untouched = False  # records may leave before send() says so
             try:
                 size = send(out, flags)
             except WOULD_BLOCK as error:
@@ -396,9 +410,12 @@ class _Round:
         if line.is_reused and not line.is_heard and _may_go_again(exchange, error):
             self._again(exchange, node)
         else:
-            # A node that was speaking when the time was over has not failed.
-            is_over = line.is_heard and isinstance(error, _DeadlineError)
-            _give_up(exchange, node, error, is_nodes_fault=not is_over)
+            # A node that was speaking when the time was over has not failed, nor one that
+            # others had left little time.
+            is_blameless = isinstance(error, _DeadlineError) and (
+                line.is_heard or not self._is_first
+            )
+            _give_up(exchange, node, error, is_nodes_fault=not is_blameless)
 
     def _again(self, exchange: Exchange, node: Node) -> None:
         if not exchange.untouched:
@@ -446,7 +463,8 @@ class _Round:
         if self._openings is not None:
             for exchange, node in self._openings.expired(FOREVER if is_over else now):
                 error = _DeadlineError() if is_over else TimeoutError("Timeout connecting")
-                _give_up(exchange, node, error)
+                is_nodes_fault = self._is_first or not is_over
+                _give_up(exchange, node, error, is_nodes_fault=is_nodes_fault)
 
 
 def _may_go_again(exchange: Exchange, error: Exception) -> bool:
@@ -579,5 +597,6 @@ def _failed(node: Node, error: Exception) -> redis.RedisError:
     else:
         failed = ProtocolError(str(error))
     failed.args = (at_node(failed, node.host_id, node.address),)
-    failed.__cause__ = error
+    # Its frames refer to the exchange, and that to the error: a cycle.
+    failed.__cause__ = error.with_traceback(None)
     return failed

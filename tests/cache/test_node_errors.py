@@ -251,3 +251,22 @@ def test_a_wrong_password_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
         with override_settings(RB_CLUSTERS={"default": {"HOSTS": hosts}}):
             make_cache().set("key", 1)
             assert make_cache().get("key") == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"SIGNING_KEY": "a key of sixteen bytes or more"}])
+@pytest.mark.parametrize("deadline", [None, 0.4])
+def test_get_or_set_waits_for_a_silent_node_once(
+    own_nodes: LocalNodes, lost: list[str], options: dict[str, str], deadline: float | None
+) -> None:
+    own_nodes.restart(DEAD)
+    config = {"HOSTS": own_nodes.hosts, "POOL_OPTIONS": {"socket_timeout": 0.4}}
+    with override_settings(RB_CLUSTERS={"default": config}):
+        cache = make_cache(OPTIONS={"ON_NODE_ERROR": "miss", "DEADLINE": deadline, **options})
+        assert cache.get_or_set(lost[0], "before") == "before"
+        own_nodes.pause(DEAD)
+        try:
+            began = monotonic()
+            assert cache.get_or_set(lost[0], lambda: "made") == "made"
+            assert monotonic() - began < 0.75  # one time, and not two or three
+        finally:
+            own_nodes.resume(DEAD)

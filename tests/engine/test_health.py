@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections import Counter
 from time import monotonic, time
 
 import pytest
 import redis
+from django.test import override_settings
 
+from django_rb.cache import RBCache
 from django_rb.engine import Cluster, HealthChange, NodeDown, failures_of, health
+from django_rb.engine.batch import call_nodes
+from django_rb.engine.exchange import Batch
 from django_rb.engine.health import (
     DOWN,
     FAILING,
@@ -23,7 +28,8 @@ from django_rb.engine.health import (
     News,
 )
 from django_rb.testing import LocalNodes
-from tests.helpers import wait_until
+from tests.engine.peer import Peer
+from tests.helpers import Servers, wait_until
 
 OPTIONS = HealthOptions(3, 1.0, 30.0)
 
@@ -397,3 +403,67 @@ def test_a_forked_child_knows_what_its_parent_knew() -> None:
             known = cluster.health()[0].state == DOWN and node.health.refusal() is not None
             os._exit(0 if known else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_callback_may_use_the_cluster(nodes: LocalNodes) -> None:
+    """What its own calls see is told after it, and not within it."""
+    dead = [{"port": 1} for _ in range(20)]
+    cluster = Cluster([*dead, nodes.hosts[0]], health={"FAILURES": 1})
+    heard: list[int] = []
+    depth = deepest = 0
+
+    def use_the_cluster(change: HealthChange) -> None:
+        nonlocal depth, deepest
+        depth += 1
+        deepest = max(deepest, depth)
+        heard.append(change.host_id)
+        cluster.call_nodes("PING")
+        depth -= 1
+
+    cluster.on_health_change(use_the_cluster)
+    cluster.call_nodes("PING")
+    assert sorted(heard) == list(range(20))
+    assert deepest == 1
+    cluster.close()
+
+
+def test_a_deadline_blames_nobody_that_answered_in_earlier_rounds() -> None:
+    def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
+        if len(peer.commands) < 4:
+            connection.sendall(b"*2\r\n$2\r\n17\r\n*0\r\n")
+
+    def scan(cluster: Cluster) -> Batch[Exception]:
+        while True:
+            _, failures = yield from call_nodes(cluster, {0: (b"SCAN", b"0")})
+            for failure in failures:
+                return failure.error
+
+    with Peer(answer) as peer:
+        cluster = Cluster([peer.host])
+        assert isinstance(cluster.run(scan(cluster), 0.2), redis.TimeoutError)
+        assert cluster.health()[0].state == UP
+        assert isinstance(cluster.run(scan(cluster), 0.1), redis.TimeoutError)
+        assert cluster.health()[0].state == FAILING  # it was silent from the start
+        cluster.close()
+
+
+def test_a_complaint_about_a_single_get_names_the_node(nodes: LocalNodes) -> None:
+    with override_settings(RB_CLUSTERS={"default": {"HOSTS": [nodes.hosts[0]]}}):
+        cache = RBCache("default", {})
+        cache.set("key", 1)
+        assert cache.get("key") == 1
+        changes: list[HealthChange] = []
+        cache.cluster.on_health_change(changes.append)
+        with Servers({0: nodes.hosts[0]}) as servers:
+            servers.ask(0, "REPLICAOF", "127.0.0.1", "1")
+            servers.ask(0, "CONFIG", "SET", "replica-serve-stale-data", "no")
+            try:
+                for _ in range(3):
+                    with pytest.raises(redis.exceptions.MasterDownError, match="node 0"):
+                        cache.get("key")
+            finally:
+                servers.ask(0, "CONFIG", "SET", "replica-serve-stale-data", "yes")
+                servers.ask(0, "REPLICAOF", "NO", "ONE")
+        assert cache.get("key") == 1
+    (change,) = changes
+    assert "[node 0, 127.0.0.1:" in str(change.error)

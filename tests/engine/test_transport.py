@@ -653,3 +653,23 @@ def test_commands_of_several_rounds_share_one_deadline(cluster: Cluster) -> None
     assert time.monotonic() - start < 0.5 + SLACK
     assert failed[0] == []
     assert failed[-1] == [0, 1, 2, 3]
+
+
+def test_a_deadline_ends_what_is_slow_to_encode(cluster: Cluster) -> None:
+    """Though every node takes all it is sent, at once."""
+    encoded = 0
+
+    def encode_slowly(value: bytes) -> bytes:
+        nonlocal encoded
+        encoded += 1
+        time.sleep(0.002)
+        return value
+
+    keys = [b"key:%d" % i for i in range(2000)]
+    values = [bytes(40_000)] * len(keys)
+    began = time.monotonic()
+    _, failures = cluster.run(store(cluster, keys, values, encode_slowly), 0.1)
+    assert time.monotonic() - began < 0.1 + SLACK + 1
+    assert 0 < encoded < 1000
+    assert all("Deadline exceeded" in str(failure.error) for failure in failures)
+    assert {failure.host_id for failure in failures} == set(cluster.hosts)
