@@ -135,8 +135,13 @@ class NodesCommand(BaseCommand):
     # Output.
 
     def write_json(self, document: object, *, in_one_line: bool = False) -> None:
-        """Write one JSON document to standard output, at once."""
-        self.stdout.write(json.dumps(document, indent=None if in_one_line else 2))
+        """Write one JSON document to standard output, at once.
+
+        Raises:
+            ValueError: there is an infinite number in it, or NaN: JSON has no word for them.
+        """
+        indent = None if in_one_line else 2
+        self.stdout.write(json.dumps(document, indent=indent, allow_nan=False))
         self.stdout.flush()  # before a child writes to the same place
 
     def table(

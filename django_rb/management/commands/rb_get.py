@@ -6,6 +6,7 @@ import json
 import pprint
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, CommandParser
@@ -82,7 +83,8 @@ KINDS = {
         "ZCARD",
         lambda key, n: ("ZRANGE", key, 0, n - 1, "WITHSCORES"),
         ("member", "score"),
-        pairs,
+        # RESP2 says scores as text.
+        lambda reply: ((member, float(score)) for member, score in pairs(reply)),
     ),
     "stream": Kind(
         "XLEN",
@@ -150,14 +152,14 @@ class Command(KeysCommand):
         }
         nodes = Nodes(keyspace.clusters, options["timeout"])
         addresses = {node: cluster.get_address(node[1]) for node, cluster in owners.items()}
-        is_json = options["format"] == "json"
+        for_programs = options["format"] == "json"
         entries = find(nodes, addresses, key)
-        read(nodes, entries, key, options["limit"], whole=is_json)
+        read(nodes, entries, key, options["limit"], whole=for_programs)
         entries = [entry for entry in entries if entry.node not in nodes.failures]
         if keyspace.cache is not None:
             for entry in entries:
                 decode(entry, keyspace.cache, typed.decode())
-        if is_json:
+        if for_programs:
             documents = [document(entry, keyspace, key) for entry in entries]
             self.write_json({"entries": documents})
         elif entries:
@@ -286,11 +288,10 @@ def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
         "problem": entry.problem or None,
     }
     if entry.value is not MISSING:
-        try:
-            json.dumps(entry.value)
-            return {**described, "value": entry.value}
-        except (TypeError, ValueError, RecursionError):  # JSON cannot say it
-            return {**described, "repr": repr(entry.value)}
+        name, said = (
+            ("value", entry.value) if is_json(entry.value) else ("repr", repr(entry.value))
+        )
+        return {**described, name: said}
     if entry.data is not None:
         return {**described, "value": for_json(entry.data)}
     elements = [[plain(part) for part in element] for element in entry.elements]
@@ -302,10 +303,20 @@ def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
     }
 
 
+def is_json(value: object) -> bool:
+    """Whether JSON says a value exactly: who reads it gets an equal one."""
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
 def plain(part: Any) -> Any:
     """Return a part of an element as JSON has it."""
     if isinstance(part, bytes):
         return for_json(part)
+    if isinstance(part, float) and not isfinite(part):
+        return str(part)
     return list(map(plain, part)) if isinstance(part, list) else part
 
 
@@ -313,6 +324,8 @@ def cell(part: Any) -> str:
     """Return a part of an element as people read it, shortened."""
     if isinstance(part, list):
         return cell(b" ".join(part))
+    if isinstance(part, float):
+        return str(part).removesuffix(".0")
     if not isinstance(part, bytes):
         return str(part)
     text = readable(part[:LONGEST_CELL])
