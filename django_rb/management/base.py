@@ -239,6 +239,22 @@ def name_of(node: NodeName) -> str:
     return f"{alias} {host_id}"
 
 
+def describe_node(node: NodeName, address: str) -> dict[str, Any]:
+    """Return a node as programs read it.
+
+    Args:
+        address: with its database, as `Cluster.get_address` has it.
+    """
+    alias, host_id = node
+    server, _, database = address.rpartition("/")
+    return {
+        "cluster": alias,
+        "host_id": host_id,
+        "address": server,
+        "database": int(database),
+    }
+
+
 def all_nodes(chosen: Mapping[str, Cluster]) -> list[NodeName]:
     """Return every node of some clusters."""
     return [(alias, host_id) for alias, cluster in chosen.items() for host_id in cluster.hosts]

@@ -61,7 +61,7 @@ class TestMeasurement:
         (document,) = run_json("rb_bench", "--keys", "400", "--size", "99")["clusters"]
         assert (document["cluster"], document["keys"], document["size"]) == ("default", 400, 99)
         assert list(document["operations"]) == OPERATIONS
-        assert [node["address"] for node in document["nodes"]] == [
+        assert [f"{node['address']}/{node['database']}" for node in document["nodes"]] == [
             cluster.get_address(n) for n in range(4)
         ]
         assert sum(node["keys"] for node in document["nodes"]) == 400

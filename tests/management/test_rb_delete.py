@@ -62,7 +62,8 @@ class TestDelete:
         assert document["nodes"][3] == {
             "cluster": "default",
             "host_id": 3,
-            "address": cluster.get_address(3),
+            "address": f"127.0.0.1:{cluster.hosts[3].port}",
+            "database": 0,
             "found": None,
             "error": None,
         }

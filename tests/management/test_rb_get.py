@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64decode
 from typing import Any
@@ -54,7 +55,8 @@ class TestString:
             "key": "page:1",
             "cluster": "default",
             "host_id": host_id,
-            "address": cluster.get_address(host_id),
+            "address": f"127.0.0.1:{cluster.hosts[host_id].port}",
+            "database": 0,
             "type": "string",
             "ttl": None,
             "length": 4,
@@ -265,7 +267,7 @@ class TestWhere:
         where = f"default {host_id} ({cluster.get_address(host_id)})"
         assert error == f"There is no key page:1 where it belongs: {where}."
         done = django("rb_get", "page:1", "--format", "json", env=on_nodes(default=nodes.hosts))
-        assert (done.returncode, done.stdout) == (1, '{\n  "entries": []\n}\n')
+        assert (done.returncode, done.stdout) == (1, '{\n  "entries": [],\n  "errors": []\n}\n')
 
     def test_in_several_clusters(self, nodes: LocalNodes) -> None:
         config = {
@@ -294,6 +296,17 @@ class TestWhere:
         out, error = run_and_fail("rb_get", "page:1", "--timeout", "0.5")
         assert out == ""
         assert error.startswith(f"1 of 1 node could not be asked:\ndefault {host_id}: ")
+        out, _ = run_and_fail("rb_get", "page:1", "--timeout", "0.5", "--format", "json")
+        document = json.loads(out)
+        (failure,) = document["errors"]
+        assert failure.pop("error")
+        assert document["entries"] == []
+        assert failure == {
+            "cluster": "default",
+            "host_id": host_id,
+            "address": f"127.0.0.1:{own_nodes.hosts[host_id]['port']}",
+            "database": 0,
+        }
 
     def test_other_nodes_are_not_asked(self, own_nodes: LocalNodes) -> None:
         cluster = clusters["default"]

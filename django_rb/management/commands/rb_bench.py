@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ...engine import Cluster
-from ..base import NodeName, NodesCommand, name_of
+from ..base import NodeName, NodesCommand, describe_node, name_of
 from ..bench import OPERATIONS, Bench, Series, TooLittleMemory
 from ..keys import number
 from ..output import bytes_of, count_of, width_of
@@ -143,8 +143,7 @@ def describe(
         "operations": {name: in_seconds(series) for name, series in bench.whole.items()},
         "nodes": [
             {
-                "host_id": host_id,
-                "address": cluster.get_address(host_id),
+                **describe_node((alias, host_id), cluster.get_address(host_id)),
                 "keys": len(keys),
                 "operations": {
                     name: in_seconds(by_node[host_id])

@@ -13,7 +13,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from ...cache import RBCache
 from ...engine.encoding import Args
-from ..base import NodeName, name_of
+from ..base import NodeName, describe_node, name_of
 from ..keys import (
     KeysCommand,
     Keyspace,
@@ -161,7 +161,11 @@ class Command(KeysCommand):
                 decode(entry, keyspace.cache, typed.decode())
         if for_programs:
             documents = [document(entry, keyspace, key) for entry in entries]
-            self.write_json({"entries": documents})
+            errors = [
+                {**describe_node(node, addresses[node]), "error": str(error)}
+                for node, error in nodes.failures.items()
+            ]
+            self.write_json({"entries": documents, "errors": errors})
         elif entries:
             self.stdout.write("\n\n".join(self.show(e, key, options["limit"]) for e in entries))
         self.fail_for(nodes.failures, len(owners))
@@ -272,15 +276,10 @@ def decode(entry: Entry, cache: RBCache, key: str) -> None:
 
 def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
     """Return an entry as programs read it."""
-    (alias, host_id), columns = (
-        entry.node,
-        KINDS[entry.kind].columns if entry.kind in KINDS else (),
-    )
+    columns = KINDS[entry.kind].columns if entry.kind in KINDS else ()
     described = {
         **keyspace.described(key),
-        "cluster": alias,
-        "host_id": host_id,
-        "address": entry.address,
+        **describe_node(entry.node, entry.address),
         "type": entry.kind,
         "ttl": entry.ttl,
         "memory": entry.memory,
