@@ -198,5 +198,5 @@ class TestEveryCommand:
 def test_a_document_has_no_infinite_number() -> None:
     out = StringIO()
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Command(stdout=out).write_json({"size": float("inf")})
+        NodesCommand(stdout=out).write_json({"size": float("inf")})
     assert out.getvalue() == ""
