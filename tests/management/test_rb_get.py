@@ -141,7 +141,7 @@ class TestOtherTypes:
         with override_settings(RB_CLUSTERS=config):
             out, found = run("rb_get", "z"), entry("z")
         table = out.partition("\nMEMBER  SCORE\n")[2]
-        assert table.split() == "a -inf b 1.5 c 2 d 1e+30 e inf".split()
+        assert table.split() == ["a", "-inf", "b", "1.5", "c", "2", "d", "1e+30", "e", "inf"]
         scores = {one["member"]: one["score"] for one in found["value"]}
         assert scores == {"a": "-inf", "b": 1.5, "c": 2.0, "d": 1e30, "e": "inf"}
 

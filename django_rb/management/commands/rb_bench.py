@@ -55,9 +55,7 @@ class Command(NodesCommand):
                 refusals[alias] = error
             failures.update({(alias, host_id): e for host_id, e in bench.failures.items()})
             if options["format"] == "json":
-                documents.append(
-                    describe(alias, cluster, bench, options, refusals.get(alias))
-                )
+                documents.append(describe(alias, cluster, bench, options, refusals.get(alias)))
             elif alias not in refusals:
                 self.show(alias, cluster, bench, show_nodes=options["nodes"])
         if options["format"] == "json":
