@@ -12,6 +12,9 @@ from django.core.exceptions import ImproperlyConfigured
 _NOT_PORTABLE = re.compile(r"[\x00-\x20\x7f]")
 _MAX_LENGTH = 250
 _GLOB = re.compile(r"([*?\[\]\\])")
+# A pattern that takes nothing of what follows it along, as the servers read patterns: in [a-]
+# the bracket at the end is that of a range, and none closes.
+_CLOSED_GLOB = re.compile(r"(?:[^\\\[]|\\.|\[\^?+(?:\\.|[^\\\]]-.|[^\\\]])*+\])*+", re.DOTALL)
 _LONG_WORD = re.compile(r"([0-9A-Za-z_-]{6})[0-9A-Za-z_-]{18,}")
 _MAX_LOGGED = 200
 _STAND_IN = "4294967291"  # where a key is in a stored key; digits survive most functions
@@ -70,7 +73,8 @@ class Keys:
         """Return a glob pattern for SCAN that finds this cache's keys of one version.
 
         Raises:
-            ValueError: the cache's KEY_FUNCTION does not leave keys as they are.
+            ValueError: the cache's KEY_FUNCTION does not leave keys as they are; or adds
+                something behind them, which the end of the pattern would change.
         """
         made = str(self._cache.make_key(_STAND_IN, version=version))
         before, stand_in, after = made.partition(_STAND_IN)
@@ -78,6 +82,12 @@ class Keys:
             raise ValueError(
                 f"This cache makes of the key {_STAND_IN!r} the stored key {made!r}: its keys "
                 "cannot be found by a pattern."
+            )
+        if after and not _CLOSED_GLOB.fullmatch(pattern):
+            raise ValueError(
+                f"The pattern {pattern!r} ends in a backslash or has a '[' that no ']' closes: "
+                f"in this cache, whose KEY_FUNCTION puts {after!r} behind each key, it could "
+                "match keys of others. Write a backslash before a character that is meant."
             )
         return f"{_escaped(before)}{pattern}{_escaped(after)}".encode()
 

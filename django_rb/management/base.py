@@ -135,8 +135,13 @@ class NodesCommand(BaseCommand):
     # Output.
 
     def write_json(self, document: object, *, in_one_line: bool = False) -> None:
-        """Write one JSON document to standard output, at once."""
-        self.stdout.write(json.dumps(document, indent=None if in_one_line else 2))
+        """Write one JSON document to standard output, at once.
+
+        Raises:
+            ValueError: there is an infinite number in it, or NaN: JSON has no word for them.
+        """
+        indent = None if in_one_line else 2
+        self.stdout.write(json.dumps(document, indent=indent, allow_nan=False))
         self.stdout.flush()  # before a child writes to the same place
 
     def table(
@@ -232,6 +237,22 @@ def name_of(node: NodeName) -> str:
     """Return a node as people read it: ``default 0``."""
     alias, host_id = node
     return f"{alias} {host_id}"
+
+
+def describe_node(node: NodeName, address: str) -> dict[str, Any]:
+    """Return a node as programs read it.
+
+    Args:
+        address: with its database, as `Cluster.get_address` has it.
+    """
+    alias, host_id = node
+    server, _, database = address.rpartition("/")
+    return {
+        "cluster": alias,
+        "host_id": host_id,
+        "address": server,
+        "database": int(database),
+    }
 
 
 def all_nodes(chosen: Mapping[str, Cluster]) -> list[NodeName]:

@@ -102,17 +102,19 @@ class Nodes:
             pattern: as SCAN MATCH has it.
             sizes: the nodes to scan, and how many keys they have.
             progress: is told how many keys were looked at.
-            page_size: how many keys a node looks at for one page.
+            page_size: how many keys a node looks at for one page. It doubles up to PAGE_SIZE
+                as long as nothing is found: matches may be rare.
             kind: only keys of this type: "string", "hash" …
         """
-        options: Args = (b"MATCH", pattern, b"COUNT", page_size)
-        if kind:
-            options += (b"TYPE", kind)
+        options: Args = (b"MATCH", pattern, *((b"TYPE", kind) if kind else ()))
         cursors = dict.fromkeys(sizes, b"0")
         left = dict(sizes)
         while cursors:
             replies = self.run(
-                {node: [("SCAN", cursor, *options)] for node, cursor in cursors.items()}
+                {
+                    node: [("SCAN", cursor, *options, b"COUNT", page_size)]
+                    for node, cursor in cursors.items()
+                }
             )
             pages: Pages = {}
             cursors = {}
@@ -124,6 +126,8 @@ class Nodes:
                     looked_at = min(looked_at, page_size)
                 left[node] -= looked_at
                 progress.add(looked_at)
+            if not any(pages.values()):
+                page_size = max(page_size, min(PAGE_SIZE, 2 * page_size))
             yield pages
 
 

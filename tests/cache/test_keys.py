@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -194,6 +195,42 @@ def test_a_subclass_makes_the_keys(nodes: LocalNodes, servers: Servers) -> None:
         "Cache key contains characters that will cause errors if used with memcached: "
         "'[p*]1!with space!'"
     ]
+
+
+def with_suffix(key: str, prefix: str, version: int) -> str:
+    return f"{prefix}:{key}z"
+
+
+def test_no_pattern_takes_a_suffix_along(nodes: LocalNodes, servers: Servers) -> None:
+    keys = Keys(LocMemCache("keys", {"KEY_FUNCTION": with_suffix}))
+    signs = "a]\\[-^"
+
+    def words(letters: str, longest: int) -> list[str]:
+        sizes = range(1, longest + 1)
+        return ["".join(word) for size in sizes for word in product(letters, repeat=size)]
+
+    servers.ask(
+        0, "MSET", *(part for word in words(f"{signs}z", 3) for part in (f":{word}", 1))
+    )
+    accepted = []
+    for pattern in words(signs, 3):
+        try:
+            made = keys.pattern(pattern, None)
+        except ValueError:
+            continue
+        accepted.append(pattern)
+        _, found = servers.ask(0, "SCAN", 0, "MATCH", made, "COUNT", 10_000)
+        assert all(key.endswith(b"z") for key in found), (pattern, found)
+    assert {"a", "[a]", "[^]", "\\[a", "\\\\", "-a]", "[]a"} <= set(accepted)
+    assert not {"[", "\\", "a[", "[a\\", "a\\", "[a-", "\\\\["} & set(accepted)
+
+
+@pytest.mark.parametrize("pattern", ["a[", "a\\", "[a-]", "[\\]", "[^"])
+def test_a_pattern_that_is_open_is_refused(nodes: LocalNodes, pattern: str) -> None:
+    cache = make_cache(KEY_FUNCTION=with_suffix)
+    with pytest.raises(ValueError, match="could match keys of others"):
+        cache.delete_pattern(pattern)
+    assert make_cache().delete_pattern(pattern) == 0  # nothing behind it to be taken
 
 
 def test_a_subclass_makes_the_patterns(nodes: LocalNodes, servers: Servers) -> None:

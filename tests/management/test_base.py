@@ -193,3 +193,10 @@ class TestEveryCommand:
     def test_a_format_that_is_none(self, name: str) -> None:
         with pytest.raises(CommandError, match="invalid choice: 'xml'"):
             call_command(name, "--format", "xml")
+
+
+def test_a_document_has_no_infinite_number() -> None:
+    out = StringIO()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        NodesCommand(stdout=out).write_json({"size": float("inf")})
+    assert out.getvalue() == ""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from io import StringIO
 
 import pytest
+from django.core.cache import caches
 from django.core.management import call_command
 
 from django_rb.testing import LocalNodes
@@ -32,7 +33,15 @@ def shape_of(output: str) -> list[str]:
 
 def test_there_are_some() -> None:
     commands = {session["command"].split()[0] for session in SESSIONS}
-    assert {"rb_flushall", "rb_nodes", "rb_status"} <= commands
+    assert commands == {
+        "rb_delete",
+        "rb_flushall",
+        "rb_get",
+        "rb_nodes",
+        "rb_route",
+        "rb_scan",
+        "rb_status",
+    }
 
 
 def keys_in(document: object) -> Iterator[str]:
@@ -48,10 +57,12 @@ def keys_in(document: object) -> Iterator[str]:
 
 def test_the_keys_of_documents(nodes: LocalNodes) -> None:
     sections = dict(re.findall(r"(?ms)^## `(\w+)`$(.*?)(?=^## |\Z)", PAGE.read_text()))
+    caches["default"].set("page:1", [])
     for command, *options in (
         ["rb_status"],
         ["rb_flushall", "--dry-run"],
         ["rb_route", "page:1", "--cache", "default"],
+        ["rb_get", "page:1", "--cache", "default"],
         ["rb_delete", "page:*", "--dry-run"],
         ["rb_bench", "--keys", "10"],
     ):

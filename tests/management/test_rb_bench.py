@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import threading
@@ -60,7 +61,7 @@ class TestMeasurement:
         (document,) = run_json("rb_bench", "--keys", "400", "--size", "99")["clusters"]
         assert (document["cluster"], document["keys"], document["size"]) == ("default", 400, 99)
         assert list(document["operations"]) == OPERATIONS
-        assert [node["address"] for node in document["nodes"]] == [
+        assert [f"{node['address']}/{node['database']}" for node in document["nodes"]] == [
             cluster.get_address(n) for n in range(4)
         ]
         assert sum(node["keys"] for node in document["nodes"]) == 400
@@ -114,6 +115,27 @@ class TestMemory:
         assert error.startswith("default: Of the 8,388,608 bytes that node 0 (127.0.0.1:")
         assert "would push other keys out" in error
         assert small.get_local_client(0).keys() == [b"of the site"]
+
+    def test_a_full_node_takes_no_other_cluster_along(
+        self, nodes: LocalNodes, small: Cluster
+    ) -> None:
+        full = [{"host": "127.0.0.1", "port": small.hosts[0].port}]
+        config = {
+            "before": {"HOSTS": nodes.hosts},
+            "full": {"HOSTS": full},
+            "after": {"HOSTS": nodes.hosts},
+        }
+        args = ["rb_bench", "--keys", "100", "--size", "100000"]
+        with override_settings(RB_CLUSTERS=config):
+            said, error = run_and_fail(*args, "--format", "json")
+            table, _ = run_and_fail(*args)
+        assert error.startswith("full: Of the 8,388,608 bytes that node 0 (127.0.0.1:")
+        before, refused, after = json.loads(said)["clusters"]
+        assert list(before["operations"]) == list(after["operations"]) == OPERATIONS
+        assert (before["error"], after["error"]) == (None, None)
+        assert refused["operations"] == refused["nodes"][0]["operations"] == {}
+        assert f"full: {refused['error']}" == error
+        assert table.count("\nget_many ") == 2
 
     def test_a_full_cache_may_be_measured_with_little(self, small: Cluster) -> None:
         client = small.get_local_client(0)

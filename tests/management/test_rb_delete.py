@@ -42,6 +42,10 @@ def keys_left(servers: Servers) -> dict[str, int]:
     return {name: names.count(name) for name in set(names)}
 
 
+def with_suffix(key: str, prefix: str, version: int) -> str:
+    return f"{key}|{version}|{prefix}"
+
+
 class TestDelete:
     def test_what_matches_and_nothing_else(self, servers: Servers, cluster: Cluster) -> None:
         before = {host_id: len(keys) for host_id, keys in servers.keys().items()}
@@ -62,10 +66,21 @@ class TestDelete:
         assert document["nodes"][3] == {
             "cluster": "default",
             "host_id": 3,
-            "address": cluster.get_address(3),
+            "address": f"127.0.0.1:{cluster.hosts[3].port}",
+            "database": 0,
             "found": None,
             "error": None,
         }
+
+    def test_a_pattern_that_takes_along_what_follows(self, servers: Servers) -> None:
+        config = {
+            "BACKEND": "django_rb.cache.RBCache",
+            "KEY_FUNCTION": f"{__name__}.with_suffix",
+        }
+        with override_settings(CACHES={"default": config}):
+            _, error = run_and_fail("rb_delete", "a[", "--cache", "default", "--no-input")
+        assert error.startswith("The pattern 'a[' ends in a backslash or has a '['")
+        assert keys_left(servers) == {"page": 100, "user": 10}
 
     def test_all_keys(self, servers: Servers) -> None:
         run("rb_delete", "*", "--no-input")

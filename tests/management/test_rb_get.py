@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64decode
 from typing import Any
@@ -54,7 +55,8 @@ class TestString:
             "key": "page:1",
             "cluster": "default",
             "host_id": host_id,
-            "address": cluster.get_address(host_id),
+            "address": f"127.0.0.1:{cluster.hosts[host_id].port}",
+            "database": 0,
             "type": "string",
             "ttl": None,
             "length": 4,
@@ -134,17 +136,14 @@ class TestOtherTypes:
 
     @pytest.mark.parametrize("protocol", [2, 3])
     def test_a_sorted_set(self, nodes: LocalNodes, client: redis.Redis, protocol: int) -> None:
-        client.zadd("z", {"a": 1.5, "b": 2})
+        client.zadd("z", {"a": "-inf", "b": 1.5, "c": 2, "d": 1e30, "e": "inf"})
         config = {"default": {"HOSTS": nodes.hosts, "POOL_OPTIONS": {"protocol": protocol}}}
         with override_settings(RB_CLUSTERS=config):
             out, found = run("rb_get", "z"), entry("z")
-        assert out.endswith("\nMEMBER  SCORE\na         1.5\nb           2\n") or (
-            protocol == 3 and out.endswith("\nMEMBER  SCORE\na         1.5\nb         2.0\n")
-        )
-        assert [(one["member"], float(one["score"])) for one in found["value"]] == [
-            ("a", 1.5),
-            ("b", 2.0),
-        ]
+        table = out.partition("\nMEMBER  SCORE\n")[2]
+        assert table.split() == ["a", "-inf", "b", "1.5", "c", "2", "d", "1e+30", "e", "inf"]
+        scores = {one["member"]: one["score"] for one in found["value"]}
+        assert scores == {"a": "-inf", "b": 1.5, "c": 2.0, "d": 1e30, "e": "inf"}
 
     def test_a_stream(self, client: redis.Redis) -> None:
         client.xadd("x", {"name": "Ann", "age": 7}, id="5-1")
@@ -180,6 +179,24 @@ class TestCache:
         caches["default"].set("object", {1j, 2j})
         found = entry("object", "--cache", "default")
         assert found["repr"] in {"{1j, 2j}", "{2j, 1j}"}
+        assert "value" not in found
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            float("inf"),
+            [float("nan")],
+            {1: "a", "1": "b"},
+            {None: 1},
+            (1, 2),
+            "\ud83d\ude00",  # two halves of a character, which JSON joins
+        ],
+        ids=repr,
+    )
+    def test_what_json_would_say_wrongly(self, nodes: LocalNodes, value: object) -> None:
+        caches["default"].set("object", value)
+        found = entry("object", "--cache", "default")
+        assert found["repr"] == repr(value)
         assert "value" not in found
 
     def test_a_long_value(self, nodes: LocalNodes) -> None:
@@ -250,7 +267,7 @@ class TestWhere:
         where = f"default {host_id} ({cluster.get_address(host_id)})"
         assert error == f"There is no key page:1 where it belongs: {where}."
         done = django("rb_get", "page:1", "--format", "json", env=on_nodes(default=nodes.hosts))
-        assert (done.returncode, done.stdout) == (1, '{\n  "entries": []\n}\n')
+        assert (done.returncode, done.stdout) == (1, '{\n  "entries": [],\n  "errors": []\n}\n')
 
     def test_in_several_clusters(self, nodes: LocalNodes) -> None:
         config = {
@@ -279,6 +296,17 @@ class TestWhere:
         out, error = run_and_fail("rb_get", "page:1", "--timeout", "0.5")
         assert out == ""
         assert error.startswith(f"1 of 1 node could not be asked:\ndefault {host_id}: ")
+        out, _ = run_and_fail("rb_get", "page:1", "--timeout", "0.5", "--format", "json")
+        document = json.loads(out)
+        (failure,) = document["errors"]
+        assert failure.pop("error")
+        assert document["entries"] == []
+        assert failure == {
+            "cluster": "default",
+            "host_id": host_id,
+            "address": f"127.0.0.1:{own_nodes.hosts[host_id]['port']}",
+            "database": 0,
+        }
 
     def test_other_nodes_are_not_asked(self, own_nodes: LocalNodes) -> None:
         cluster = clusters["default"]

@@ -84,7 +84,9 @@ class TestKeys:
             (document,) = run_json("rb_route", "a b", "--cache", "default")["keys"]
             assert made in run("rb_route", "a b", "--cache", "default")
         assert (document["key"], document["cache_key"]) == (made, "a b")
-        assert document["host_id"] == cluster.get_host_for_key(made)
+        host_id = cluster.get_host_for_key(made)
+        assert (document["host_id"], document["database"]) == (host_id, 0)
+        assert document["address"] == f"127.0.0.1:{nodes.hosts[host_id]['port']}"
 
     def test_keys_that_are_no_text(self, nodes: LocalNodes, cluster: Cluster) -> None:
         key = b"\xff\x00"

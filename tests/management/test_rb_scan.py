@@ -209,6 +209,16 @@ class TestServers:
             run("rb_scan", "--limit", "10")
             assert {counts["scan"] for counts in servers.counts().values()} == {1}
 
+    def test_a_limit_costs_little_where_matches_are_rare(
+        self, nodes: LocalNodes, cluster: Cluster
+    ) -> None:
+        store(cluster, {f"page:{n}" for n in range(10_000)})
+        with Servers(nodes.hosts) as servers:
+            servers.reset_counts()
+            assert run("rb_scan", "basket:*", "--limit", "1") == ""
+            # 10, 20, 40 … 640, and 1,000 at a time: of some 2,500 keys.
+            assert max(counts["scan"] for counts in servers.counts().values()) < 20
+
     def test_a_node_that_failed_is_asked_no_more(self) -> None:
         def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
             connection.sendall(b"-ERR not today\r\n")

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ...engine import Cluster
-from ..base import NodeName, NodesCommand
+from ..base import NodeName, NodesCommand, describe_node, name_of
 from ..bench import OPERATIONS, Bench, Series, TooLittleMemory
 from ..keys import number
 from ..output import bytes_of, count_of, width_of
@@ -45,31 +45,40 @@ class Command(NodesCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         chosen = self.get_clusters(options["cluster"])
         failures: dict[NodeName, Exception] = {}
+        refusals: dict[str, TooLittleMemory] = {}
         documents = []
         for alias, cluster in chosen.items():  # one after the other: each undisturbed
             bench = Bench(cluster, options["keys"], options["size"], options["timeout"])
-            self.run(alias, bench, options)
+            try:
+                self.run(alias, bench, options)
+            except TooLittleMemory as error:
+                refusals[alias] = error
             failures.update({(alias, host_id): e for host_id, e in bench.failures.items()})
             if options["format"] == "json":
-                documents.append(describe(alias, cluster, bench, options))
-            else:
+                documents.append(describe(alias, cluster, bench, options, refusals.get(alias)))
+            elif alias not in refusals:
                 self.show(alias, cluster, bench, show_nodes=options["nodes"])
         if options["format"] == "json":
             self.write_json({"clusters": documents})
+        if refusals:
+            reasons = [f"{alias}: {error}" for alias, error in refusals.items()]
+            reasons += [f"{name_of(node)}: {error}" for node, error in failures.items()]
+            raise CommandError("\n".join(reasons))
         total = sum(len(cluster.hosts) for cluster in chosen.values())
         self.fail_for(failures, total, done="measured")
 
     def run(self, alias: str, bench: Bench, options: Mapping[str, Any]) -> None:
-        """Measure a cluster; whatever happens, leave no keys there."""
+        """Measure a cluster; whatever happens, leave no keys there.
+
+        Raises:
+            TooLittleMemory: nothing was measured.
+        """
         keys, size = options["keys"], options["keys"] * bench.bytes_per_key
         self.screen(options["format"]).write(
             f"{alias}: {count_of(keys)} keys of {bytes_of(options['size'])}, "
             f"{bytes_of(size)} in all"
         )
-        try:
-            bench.check_memory()
-        except TooLittleMemory as error:
-            raise CommandError(f"{alias}: {error}") from error
+        bench.check_memory()
         try:
             with self.progress("Storing", keys, "keys") as progress:
                 bench.fill(progress)
@@ -116,7 +125,11 @@ def cells(series: Series) -> list[str | int]:
 
 
 def describe(
-    alias: str, cluster: Cluster, bench: Bench, options: Mapping[str, Any]
+    alias: str,
+    cluster: Cluster,
+    bench: Bench,
+    options: Mapping[str, Any],
+    refusal: TooLittleMemory | None,
 ) -> dict[str, Any]:
     """Return what was measured as programs read it."""
     slow = bench.slow()
@@ -124,11 +137,11 @@ def describe(
         "cluster": alias,
         "keys": options["keys"],
         "size": options["size"],
+        "error": None if refusal is None else str(refusal),
         "operations": {name: in_seconds(series) for name, series in bench.whole.items()},
         "nodes": [
             {
-                "host_id": host_id,
-                "address": cluster.get_address(host_id),
+                **describe_node((alias, host_id), cluster.get_address(host_id)),
                 "keys": len(keys),
                 "operations": {
                     name: in_seconds(by_node[host_id])

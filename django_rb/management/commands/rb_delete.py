@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ...engine.encoding import Args
-from ..base import NodeName, name_of
+from ..base import NodeName, describe_node, name_of
 from ..keys import KeysCommand, for_json, from_argument, readable
 from ..scanning import Nodes
 
@@ -108,14 +108,12 @@ class Command(KeysCommand):
             return
         nodes = [
             {
-                "cluster": alias,
-                "host_id": host_id,
-                "address": address,
-                "found": (outcome.found or {}).get((alias, host_id)),
-                "deleted": (outcome.deleted or {}).get((alias, host_id)),
-                "error": outcome.error((alias, host_id)),
+                **describe_node(node, address),
+                "found": (outcome.found or {}).get(node),
+                "deleted": (outcome.deleted or {}).get(node),
+                "error": outcome.error(node),
             }
-            for (alias, host_id), address in outcome.nodes.addresses.items()
+            for node, address in outcome.nodes.addresses.items()
         ]
         self.write_json({"pattern": for_json(outcome.pattern), "nodes": nodes})
 

@@ -6,13 +6,14 @@ import json
 import pprint
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, CommandParser
 
 from ...cache import RBCache
 from ...engine.encoding import Args
-from ..base import NodeName, name_of
+from ..base import NodeName, describe_node, name_of
 from ..keys import (
     KeysCommand,
     Keyspace,
@@ -82,7 +83,8 @@ KINDS = {
         "ZCARD",
         lambda key, n: ("ZRANGE", key, 0, n - 1, "WITHSCORES"),
         ("member", "score"),
-        pairs,
+        # RESP2 says scores as text.
+        lambda reply: ((member, float(score)) for member, score in pairs(reply)),
     ),
     "stream": Kind(
         "XLEN",
@@ -150,16 +152,20 @@ class Command(KeysCommand):
         }
         nodes = Nodes(keyspace.clusters, options["timeout"])
         addresses = {node: cluster.get_address(node[1]) for node, cluster in owners.items()}
-        is_json = options["format"] == "json"
+        for_programs = options["format"] == "json"
         entries = find(nodes, addresses, key)
-        read(nodes, entries, key, options["limit"], whole=is_json)
+        read(nodes, entries, key, options["limit"], whole=for_programs)
         entries = [entry for entry in entries if entry.node not in nodes.failures]
         if keyspace.cache is not None:
             for entry in entries:
                 decode(entry, keyspace.cache, typed.decode())
-        if is_json:
+        if for_programs:
             documents = [document(entry, keyspace, key) for entry in entries]
-            self.write_json({"entries": documents})
+            errors = [
+                {**describe_node(node, addresses[node]), "error": str(error)}
+                for node, error in nodes.failures.items()
+            ]
+            self.write_json({"entries": documents, "errors": errors})
         elif entries:
             self.stdout.write("\n\n".join(self.show(e, key, options["limit"]) for e in entries))
         self.fail_for(nodes.failures, len(owners))
@@ -270,15 +276,10 @@ def decode(entry: Entry, cache: RBCache, key: str) -> None:
 
 def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
     """Return an entry as programs read it."""
-    (alias, host_id), columns = (
-        entry.node,
-        KINDS[entry.kind].columns if entry.kind in KINDS else (),
-    )
+    columns = KINDS[entry.kind].columns if entry.kind in KINDS else ()
     described = {
         **keyspace.described(key),
-        "cluster": alias,
-        "host_id": host_id,
-        "address": entry.address,
+        **describe_node(entry.node, entry.address),
         "type": entry.kind,
         "ttl": entry.ttl,
         "memory": entry.memory,
@@ -286,11 +287,10 @@ def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
         "problem": entry.problem or None,
     }
     if entry.value is not MISSING:
-        try:
-            json.dumps(entry.value)
-            return {**described, "value": entry.value}
-        except (TypeError, ValueError, RecursionError):  # JSON cannot say it
-            return {**described, "repr": repr(entry.value)}
+        name, said = (
+            ("value", entry.value) if is_json(entry.value) else ("repr", repr(entry.value))
+        )
+        return {**described, name: said}
     if entry.data is not None:
         return {**described, "value": for_json(entry.data)}
     elements = [[plain(part) for part in element] for element in entry.elements]
@@ -302,10 +302,20 @@ def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
     }
 
 
+def is_json(value: object) -> bool:
+    """Whether JSON says a value exactly: who reads it gets an equal one."""
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
 def plain(part: Any) -> Any:
     """Return a part of an element as JSON has it."""
     if isinstance(part, bytes):
         return for_json(part)
+    if isinstance(part, float) and not isfinite(part):
+        return str(part)
     return list(map(plain, part)) if isinstance(part, list) else part
 
 
@@ -313,6 +323,8 @@ def cell(part: Any) -> str:
     """Return a part of an element as people read it, shortened."""
     if isinstance(part, list):
         return cell(b" ".join(part))
+    if isinstance(part, float):
+        return str(part).removesuffix(".0")
     if not isinstance(part, bytes):
         return str(part)
     text = readable(part[:LONGEST_CELL])

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from django.core.management.base import CommandError, CommandParser
 
 from ...engine import Cluster
-from ..base import NodeName, all_nodes, call_clusters, name_of
+from ..base import NodeName, all_nodes, call_clusters, describe_node, name_of
 from ..keys import KeysCommand, Keyspace, from_argument, readable
 
 CHUNK = 10_000  # lines
@@ -68,7 +68,7 @@ class Command(KeysCommand):
             documents = [
                 {
                     **keyspace.described(key),
-                    **describe_node(keyspace.clusters, node, errors, options),
+                    **describe(keyspace.clusters, node, errors, options),
                     "hash": reason,
                 }
                 for key, node, reason in places
@@ -102,7 +102,7 @@ class Command(KeysCommand):
         if options["format"] == "json":
             documents = [
                 {
-                    **describe_node(keyspace.clusters, node, errors, options),
+                    **describe(keyspace.clusters, node, errors, options),
                     "keys": count,
                     "share": shares[node],
                 }
@@ -143,19 +143,15 @@ class Command(KeysCommand):
         self.stdout.write(self.table(header, rows, paint, right=("KEYS", "SHARE")))
 
 
-def describe_node(
+def describe(
     clusters: Mapping[str, Cluster],
     node: NodeName,
     errors: Errors,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return a node as programs read it."""
+    """Return a node as programs read it, and why it is dead unless nobody has asked."""
     alias, host_id = node
-    described = {
-        "cluster": alias,
-        "host_id": host_id,
-        "address": clusters[alias].get_address(host_id),
-    }
+    described = describe_node(node, clusters[alias].get_address(host_id))
     if not options["offline"]:
         described["error"] = str(errors[node]) if node in errors else None
     return described
