@@ -3,7 +3,8 @@
     .venv/bin/python scripts/matrix.py [oldest] [newest] [redis-8] [redis-7]
 
 - oldest: Python 3.11 and the lowest version that setup.cfg allows of every dependency
-- newest: Python 3.13 and the newest version of every dependency
+- newest: Python 3.13 and the newest version of every dependency; both without the soak, and
+  without what is about sharing a cluster
 - redis-8, redis-7: the environment this runs in, with another server, and those tests in
   which a server's kind may matter
 
@@ -43,13 +44,20 @@ NEWEST_PYTHONS = ("3.13", "3.14", "3.12")  # in the order of preference; Django 
 SIDE_BY_SIDE = 2
 STEP_SECONDS = 900
 GRACE_SECONDS = 30
+# Not what is about the engine under load: the runs are a load for each other.
+TESTS_OF_VERSIONS = ("--ignore=tests/soak", "--ignore-glob=**/test_sharing*")
+
 # Those in which it may matter what the server is.
 TESTS_OF_SERVERS = (
     "tests/cache",
     "tests/engine",
     "tests/faults",
-    "tests/security",
-    "--ignore-glob=**/test_sharing*",
+    "tests/security/test_tls.py",
+    "tests/security/test_users.py",
+    "tests/management/test_rb_status.py",
+    "tests/testing/test_nodes.py",
+    "tests/test_checks_connect.py",
+    *TESTS_OF_VERSIONS,
 )
 HANG_SECONDS = 300  # then pytest shows where each thread is
 NOT_COPIED = (
@@ -246,7 +254,7 @@ def test_installed(run: Run, python: Python, *pip_options: str) -> None:
     shutil.rmtree(checkout / PACKAGE)
     [installed] = run.folder.glob(f"[Ll]ib/**/site-packages/{PACKAGE}")
     (checkout / PACKAGE).symlink_to(installed, target_is_directory=True)
-    run.suites(in_venv, cwd=checkout)
+    run.suites(in_venv, cwd=checkout, tests=TESTS_OF_VERSIONS)
 
 
 def checkout_for(run: Run) -> Path:

@@ -68,7 +68,7 @@ def with_a_daemon_in_a_batch() -> None:
 def with_openings_pending() -> None:
     """Threads are still trying to open connections when the program ends."""
     cluster = clusters["default"]
-    replies, failures = cluster.call_nodes("PING", timeout=0.1)
+    replies, failures = cluster.call_nodes("PING", timeout=1.0)
     assert replies == {0: b"PONG"}
     assert [failure.host_id for failure in failures] == [1]
     assert any(thread.name.startswith("rb-open-") for thread in threading.enumerate())
