@@ -196,18 +196,27 @@ class _Line:
     """An exchange on the connection that it has until it ends."""
 
     __slots__ = (
-        "connection", "events", "exchange", "expires", "is_heard", "is_reused", "node",
-        "patience",
+        "allowance", "connection", "events", "exchange", "expires", "is_heard", "is_reused",
+        "node", "patience",
     )  # fmt: skip
 
     def __init__(
-        self, exchange: Exchange, connection: Connection, node: Node, *, is_reused: bool
+        self,
+        exchange: Exchange,
+        connection: Connection,
+        node: Node,
+        waited: float,
+        *,
+        is_reused: bool,
     ) -> None:
         self.exchange = exchange
         self.connection = connection
         self.node = node
         timeout = node.socket_timeout
         self.patience = FOREVER if timeout is None else timeout
+        # Seconds for the first answer. The node was waited for before, and nobody waits for
+        # longer than for a connection to be opened and answered.
+        self.allowance = min(self.patience, (node.open_timeout or FOREVER) - waited)
         self.expires = FOREVER
         self.events = POLLIN  # what is watched for
         self.is_reused = is_reused
@@ -227,7 +236,9 @@ class _Round:
     ) -> None:
         self._nodes = nodes
         self._deadline = deadline
-        self._began = began or monotonic()
+        now = monotonic()
+        self._is_over = deadline <= now
+        self._waited = 0.0 if began is None else now - began  # for the one exchange there is
         self._is_first = is_first  # of the call's rounds
         self._lines: dict[int, _Line] = {}  # by descriptor
         self._poller = make_poller()
@@ -236,7 +247,7 @@ class _Round:
 
     def run(self, exchanges: Sequence[Exchange]) -> None:
         """Run exchanges to their ends."""
-        if self._deadline <= self._began:
+        if self._is_over:
             for exchange in exchanges:
                 exchange.fail(_failed(self._nodes[exchange.host_id], _DeadlineError()))
             return
@@ -262,7 +273,7 @@ class _Round:
     def go_again(self, exchange: Exchange) -> None:
         """Run an exchange on a new connection, as the idle one that it had was closed."""
         try:
-            self._again(exchange, self._nodes[exchange.host_id])
+            self._again(exchange, self._nodes[exchange.host_id], self._waited)
             self._loop()
         finally:
             self._close()
@@ -286,7 +297,7 @@ class _Round:
                 continue
             connection = node.take()
             if connection is None:
-                self._open(exchange, node)
+                self._open(exchange, node, self._waited)
             else:
                 self._add_line(exchange, connection, node, is_reused=True)
         for fd, _ in self._poller.poll(0) if lines else ():
@@ -298,28 +309,32 @@ class _Round:
             exchange, node = stale.exchange, stale.node
             connection = node.take_usable()
             if connection is None:
-                self._open(exchange, node)
+                self._open(exchange, node, self._waited)
             else:
                 self._add_line(exchange, connection, node, is_reused=True)
 
     def _add_line(
-        self, exchange: Exchange, connection: Connection, node: Node, *, is_reused: bool
+        self,
+        exchange: Exchange,
+        connection: Connection,
+        node: Node,
+        waited: float | None = None,
+        *,
+        is_reused: bool,
     ) -> _Line:
-        line = _Line(exchange, connection, node, is_reused=is_reused)
+        if waited is None:
+            waited = self._waited
+        line = _Line(exchange, connection, node, waited, is_reused=is_reused)
         self._lines[connection.fd] = line
         self._poller.register(connection.fd, POLLIN)
         return line
 
-    def _open(self, exchange: Exchange, node: Node) -> None:
+    def _open(self, exchange: Exchange, node: Node, waited: float) -> None:
         if self._openings is None:
             self._openings = _Openings()
             self._poller.register(self._openings.fd, POLLIN)
-        self._openings.add(exchange, node, self._limit(node))
+        self._openings.add(exchange, node, waited)
         self._wake_at = 0.0
-
-    def _limit(self, node: Node) -> float:
-        """Return when a node must have said something, whatever happened before."""
-        return self._began + (node.open_timeout or FOREVER)
 
     def _start(self, line: _Line) -> None:
         """Send what goes out without waiting."""
@@ -332,7 +347,7 @@ class _Round:
         lines, poll = self._lines, self._poller.poll
         now = monotonic()
         for waiting in lines.values():
-            waiting.expires = min(now + waiting.patience, self._limit(waiting.node))
+            waiting.expires = now + waiting.allowance
         self._wake_at = self._next_expiry()
         while lines or (self._openings is not None and self._openings.pending):
             wake_at = self._wake_at
@@ -341,18 +356,19 @@ class _Round:
             for fd, events in ready:
                 line = lines.get(fd)
                 if line is not None:
-                    line.expires = now + line.patience
                     self._serve(line, events)
                 elif self._openings is not None and fd == self._openings.fd:
-                    self._start_opened(now)
+                    self._start_opened()
             if now >= self._wake_at:
                 self._expire(now)
                 self._wake_at = self._next_expiry()
 
     def _serve(self, line: _Line, events: int) -> None:
         exchange, connection = line.exchange, line.connection
-        if exchange.out is not None and not self._send(line):
-            return
+        if exchange.out is not None:
+            if not self._send(line):
+                return
+            line.expires = monotonic() + line.patience  # to encode may have taken long
         if events == POLLOUT and not connection.is_tls:
             return
         is_done = False
@@ -362,6 +378,7 @@ class _Round:
                 if not data:
                     raise ConnectionResetError("the node closed the connection")
                 line.is_heard = True
+                line.expires = monotonic() + line.patience
                 is_done = exchange.feed(data)
                 # TLS may hold more, which poll() does not see.
                 if not connection.is_tls or monotonic() >= self._deadline:
@@ -408,7 +425,9 @@ class _Round:
         self._drop(line)
         line.connection.close()
         if line.is_reused and not line.is_heard and _may_go_again(exchange, error):
-            self._again(exchange, node)
+            is_waiting = line.expires != FOREVER
+            waited = monotonic() - line.expires + line.allowance if is_waiting else 0.0
+            self._again(exchange, node, self._waited + max(0.0, waited))
         else:
             # A node that was speaking when the time was over has not failed, nor one that
             # others had left little time.
@@ -417,10 +436,10 @@ class _Round:
             )
             _give_up(exchange, node, error, is_nodes_fault=not is_blameless)
 
-    def _again(self, exchange: Exchange, node: Node) -> None:
+    def _again(self, exchange: Exchange, node: Node, waited: float) -> None:
         if not exchange.untouched:
             exchange.start_over()
-        self._open(exchange, node)
+        self._open(exchange, node, waited)
 
     def _drop(self, line: _Line) -> None:
         # First forgotten, then given away: it never has two owners.
@@ -428,9 +447,9 @@ class _Round:
         del self._lines[fd]
         self._poller.unregister(fd)
 
-    def _start_opened(self, now: float) -> None:
+    def _start_opened(self) -> None:
         assert self._openings is not None
-        for exchange, opened in self._openings.collect():
+        for exchange, opened, waited in self._openings.collect():
             node = self._nodes[exchange.host_id]
             if isinstance(opened, redis.RedisError | OSError):
                 if isinstance(opened, PoolIsFull):
@@ -441,10 +460,10 @@ class _Round:
                 continue
             if isinstance(opened, Exception):
                 raise opened  # no failure of the node's
-            line = self._add_line(exchange, opened, node, is_reused=False)
-            line.expires = min(now + line.patience, self._limit(node))
-            self._wake_at = 0.0  # it may be the first to expire
+            line = self._add_line(exchange, opened, node, is_reused=False, waited=waited)
             self._start(line)
+            line.expires = monotonic() + line.allowance
+            self._wake_at = 0.0  # it may be the first to expire
 
     def _next_expiry(self) -> float:
         expiries = [line.expires for line in self._lines.values()]
@@ -503,18 +522,20 @@ class _Openings:
 
     def __init__(self) -> None:
         self._number = 0
-        self._pending: dict[int, tuple[Exchange, Node, float]] = {}
-        self._opened: deque[tuple[int, Node, Connection | Exception]] = deque()
+        # The exchange, the node, when it was waited for long enough, and how long before.
+        self._pending: dict[int, tuple[Exchange, Node, float, float]] = {}
+        self._opened: deque[tuple[int, Node, Connection | Exception, float]] = deque()
         self._bell, self._button = socket.socketpair()
         self._button.setblocking(False)
         self._lock = threading.Lock()
         self._closed = False
         self.fd = self._bell.fileno()
 
-    def add(self, exchange: Exchange, node: Node, expires: float) -> None:
-        """Open a connection for an exchange, to be awaited until a time of monotonic()."""
+    def add(self, exchange: Exchange, node: Node, waited: float) -> None:
+        """Open a connection for an exchange whose node was waited for before, for seconds."""
         number = self._number = self._number + 1
-        self._pending[number] = (exchange, node, expires)
+        expires = monotonic() + (node.open_timeout or FOREVER) - waited
+        self._pending[number] = (exchange, node, expires, waited)
         thread = threading.Thread(
             target=self._open, args=(number, node), name=f"rb-open-{node.host_id}", daemon=True
         )
@@ -531,24 +552,28 @@ class _Openings:
         """Whether an opening is still awaited."""
         return bool(self._pending)
 
-    def collect(self) -> Iterator[tuple[Exchange, Connection | Exception]]:
-        """Yield what was opened, or why not, since the last call."""
+    def collect(self) -> Iterator[tuple[Exchange, Connection | Exception, float]]:
+        """Yield what was opened, or why not, since the last call.
+
+        And for how many seconds the node was waited for, then and before.
+        """
         self._bell.recv(READ_SIZE)
         while self._opened:
-            number, node, opened = self._opened.popleft()
+            number, node, opened, seconds = self._opened.popleft()
             pending = self._pending.pop(number, None)
             if pending is not None:
-                yield pending[0], opened
+                exchange, _, _, waited = pending
+                yield exchange, opened, waited + seconds
             elif isinstance(opened, Connection):
                 node.keep(opened)
 
     def next_expiry(self) -> float:
         """Return when the first opening will have taken too long."""
-        return min((expires for _, _, expires in self._pending.values()), default=FOREVER)
+        return min((expires for _, _, expires, _ in self._pending.values()), default=FOREVER)
 
     def expired(self, now: float) -> Iterator[tuple[Exchange, Node]]:
         """Yield the openings that took too long; they are awaited no more."""
-        for number, (exchange, node, expires) in list(self._pending.items()):
+        for number, (exchange, node, expires, _) in list(self._pending.items()):
             if now >= expires:
                 del self._pending[number]
                 yield exchange, node
@@ -565,11 +590,12 @@ class _Openings:
 
     def _open(self, number: int, node: Node) -> None:
         opened: Connection | Exception
+        began = monotonic()
         try:
             opened = node.open()
         except Exception as error:  # noqa: BLE001 (it is raised in the thread that waits)
             opened = error
-        self._opened.append((number, node, opened))
+        self._opened.append((number, node, opened, monotonic() - began))
         with self._lock:
             if not self._closed:
                 with contextlib.suppress(BlockingIOError):  # then it is ringing already
@@ -580,7 +606,7 @@ class _Openings:
     def _give_back(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
-                _, node, opened = self._opened.popleft()
+                _, node, opened, _ = self._opened.popleft()
                 if isinstance(opened, Connection):
                     node.keep(opened)
 

@@ -673,3 +673,24 @@ def test_a_deadline_ends_what_is_slow_to_encode(cluster: Cluster) -> None:
     assert 0 < encoded < 1000
     assert all("Deadline exceeded" in str(failure.error) for failure in failures)
     assert {failure.host_id for failure in failures} == set(cluster.hosts)
+
+
+def test_what_is_slow_to_encode_is_no_silence_of_the_nodes(nodes: LocalNodes) -> None:
+    """Each node's share takes longer to encode than any node may be silent."""
+
+    def encode_slowly(value: bytes) -> bytes:
+        time.sleep(0.03)
+        return value
+
+    options = {"socket_timeout": 0.3, "socket_connect_timeout": 0.3}
+    cluster = Cluster(nodes.hosts, pool_options=options, router_cls=SlotRouter)
+    keys = [b"key:%d" % i for i in range(60)]
+    for _ in range(2):  # with connections to open, and with idle ones
+        _, failures = cluster.run(store(cluster, keys, [b"x"] * 60, encode_slowly))
+        assert failures == []
+    large = [bytes(70_000)] * 60  # more than a piece each
+    cluster.close()
+    for _ in range(2):
+        _, failures = cluster.run(store(cluster, keys, large, encode_slowly))
+        assert failures == []
+    cluster.close()
