@@ -53,7 +53,9 @@ class Command(NodesCommand):
                 self.run(alias, bench, options)
             except TooLittleMemory as error:
                 refusals[alias] = error
-            failures.update({(alias, host_id): e for host_id, e in bench.failures.items()})
+            failures.update(
+                {(alias, host_id): e for host_id, e in sorted(bench.failures.items())}
+            )
             if options["format"] == "json":
                 documents.append(describe(alias, cluster, bench, options, refusals.get(alias)))
             elif alias not in refusals:
