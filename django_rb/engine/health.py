@@ -221,11 +221,15 @@ def log_change(change: HealthChange) -> None:
             "Node %d is down after %d failures in a row: %s", host_id, change.failures, error
         )
     else:
+        # The address is no part of the format: fe80::1%eth0 is one.
         logger.log(
             logging.WARNING if change.previous == DOWN else logging.INFO,
-            at_node("Node %d is up again after %.1f s", host_id, change.address),
-            host_id,
-            change.seconds,
+            "%s",
+            at_node(
+                f"Node {host_id} is up again after {change.seconds:.1f} s",
+                host_id,
+                change.address,
+            ),
         )
 
 

@@ -331,6 +331,15 @@ def test_each_change_is_one_line_in_the_log(
     ]
 
 
+def test_an_address_may_hold_a_percent_sign(caplog: pytest.LogCaptureFixture) -> None:
+    changes = HealthChanges()
+    node = Health(0, "[fe80::1%eth0]:6379/0", OPTIONS, 3.0, changes)
+    fail(node, 3)
+    node.answered()
+    changes.tell()
+    assert "is up again after 0.0 s [node 0, [fe80::1%eth0]:6379/0]" in caplog.text
+
+
 # Of a cluster.
 
 
