@@ -2,7 +2,7 @@
 
 The twin of `connections` for asyncio. redis-py sets a connection up; from then on the
 engine is the protocol on its transport (`Transport.set_protocol`), so that what a node sends
-goes from the loop straight to an exchange. `_writer_of` is the one private access.
+goes from the loop straight to an exchange.
 
 A pool is bounded. What finds no connection waits its turn; commands of one key that wait
 side by side go out together, as one exchange.
@@ -11,19 +11,19 @@ side by side go out together, as one exchange.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
+import socket
 from collections import deque
-from functools import cache, partial
-from typing import Any, Protocol, cast
+from contextlib import suppress
+from functools import partial
+from typing import Protocol, cast
 
 import redis
 from hiredis import Reader
-from redis.asyncio import Connection as RedisConnection
-from redis.asyncio import SSLConnection, UnixDomainSocketConnection
 
+from .aio_handshake import connect
 from .connections import POLLIN, Node, make_poller, to_error
-from .errors import BadHostSetup, ProtocolError
+from .errors import ProtocolError
 from .exchange import Exchange, make_reader
 from .failing import give_up, may_go_again, to_redis_error
 
@@ -60,12 +60,6 @@ class Job(Protocol):
         """Something was raised that is no node's failure."""
 
 
-def _writer_of(connection: Any) -> asyncio.StreamWriter:
-    """Take the stream of a connection that redis-py set up, and leave it none."""
-    writer, connection._writer = connection._writer, None  # noqa: SLF001 (the one exception)
-    return cast(asyncio.StreamWriter, writer)
-
-
 class AioConnection(asyncio.Protocol):
     """One set-up connection of an event loop. It has one job at a time.
 
@@ -73,12 +67,12 @@ class AioConnection(asyncio.Protocol):
         is_closed: it is of no more use.
     """
 
-    def __init__(self, redis_connection: Any, pool: Pool) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, pool: Pool) -> None:
         self._pool = pool
         self._node = pool.node
         self._loop = pool.loop
         # Kept: a StreamWriter that is collected closes its transport.
-        self._writer = _writer_of(redis_connection)
+        self._writer = writer
         self._transport = cast(asyncio.Transport, self._writer.transport)
         self._transport.set_protocol(self)
         self.fd: int = self._transport.get_extra_info("socket").fileno()
@@ -127,9 +121,10 @@ class AioConnection(asyncio.Protocol):
         It shares its selector with the parent's loop.
         """
         self.is_closed = True
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nowhere, self.fd)
-        os.close(nowhere)
+        nowhere, nobody = socket.socketpair()  # something that can be polled, and is over
+        os.dup2(nowhere.fileno(), self.fd)
+        nowhere.close()
+        nobody.close()
 
     def abandon(self, job: Job) -> None:
         """Close the connection if it works for a job that nobody awaits any more."""
@@ -260,6 +255,7 @@ class Pool:
         self._openings: set[asyncio.Task[None]] = set()
         self._queue_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._is_retired = False
 
     @property
     def connections(self) -> set[AioConnection]:
@@ -338,16 +334,28 @@ class Pool:
         while self._idle:
             self._idle.pop().close()
 
-    def close(self) -> None:
-        """Close everything, for good: the loop is going."""
+    def retire(self) -> None:
+        """Let what is under way end, and be of no use after that."""
+        self._is_retired = True
+        self.close_idle()
+
+    def close_idle_soon(self) -> None:
+        """From any thread: let the loop close what is idle."""
+        with suppress(RuntimeError):  # the loop is closed, and everything with it
+            self.loop.call_soon_threadsafe(self.close_idle)
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Close everything, for good; return the tasks that were opening something."""
         self._is_closed = True
         if self._queue_timer is not None:
             self._queue_timer.cancel()
-        for task in self._openings:
+        openings = list(self._openings)
+        for task in openings:
             task.cancel()
         for connection in list(self._connections):
             connection.close()
         self._idle.clear()
+        return openings
 
     # Jobs without a connection.
 
@@ -376,6 +384,8 @@ class Pool:
             return
         if waiting:
             self._start(connection, waiting.popleft(), is_reused=is_reused)
+        elif self._is_retired:
+            connection.close()
         else:
             self._idle.append(connection)
 
@@ -447,7 +457,7 @@ class Pool:
         node = self.node
         try:
             async with asyncio.timeout(node.open_timeout):
-                connection = AioConnection(await _connect(node), self)
+                connection = AioConnection(await connect(node), self)
         except redis.RedisError as error:
             node.name_in(error)
             self._not_opened(error)
@@ -472,41 +482,3 @@ class Pool:
             job.exchange.fail(error)
             job.end()
         self._after_failure()
-
-
-async def _connect(node: Node) -> Any:
-    """Return a connection of redis-py's, set up.
-
-    Raises:
-        BadHostSetup: redis-py's asyncio side does not take an option of the node's.
-    """
-    info = node.info
-    kind: type[redis.asyncio.connection.AbstractConnection]
-    if info.unix_socket_path is not None:
-        kind = UnixDomainSocketConnection
-    else:
-        kind = SSLConnection if info.ssl else RedisConnection
-    unknown = sorted(node.kwargs.keys() - _options_of(kind))
-    if unknown:
-        raise BadHostSetup(
-            f"redis-py {redis.__version__} does not take the option {unknown[0]!r} for asyncio "
-            "connections. Leave it out, or use the methods that are not asynchronous."
-        )
-    connection = kind(**node.kwargs)
-    try:
-        await connection.connect()  # type: ignore[no-untyped-call]
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    return connection
-
-
-@cache
-def _options_of(kind: type) -> frozenset[str]:
-    """Return the names of the arguments that a class of connections takes."""
-    return frozenset(
-        name
-        for base in kind.__mro__
-        if "__init__" in vars(base)
-        for name in inspect.signature(base).parameters
-    )
