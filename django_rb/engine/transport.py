@@ -45,7 +45,6 @@ T = TypeVar("T")
 
 SMALL = 8192  # bytes of a command that every socket takes at once
 READ_SIZE = 65536
-FIRST_READ_SIZE = 16384  # for most replies; to make room for more takes longer
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
 FOREVER = float("inf")
 
@@ -125,14 +124,9 @@ class PollTransport:
         try:
             # One that is cut short never runs.
             is_sent = connection.send(command, connection.flags) == len(command)
-            if is_sent:
-                data = receive(FIRST_READ_SIZE)
-                while data:
-                    reader.feed(data)
-                    reply = reader.gets()
-                    if reply is not NO_REPLY:
-                        break
-                    data = receive(READ_SIZE)
+            while is_sent and reply is NO_REPLY and (data := receive(READ_SIZE)):
+                reader.feed(data)
+                reply = reader.gets()
         except (OSError, HiredisError) as caught:
             error = caught
         except BaseException:
