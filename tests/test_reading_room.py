@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
+import redis
 from django.test import AsyncRequestFactory, Client, override_settings
 
 from django_rb.engine import Cluster, SlotRouter
 from django_rb.engine.aio_connections import DEFAULT_MAX_CONNECTIONS
-from django_rb.engine.transport import PollTransport
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers
 from tests.management.processes import ROOT, kill, pids_in, wait_until_gone
@@ -219,8 +219,7 @@ class TestViews:
             raise AssertionError
 
         monkeypatch.setattr(threading.Thread, "start", forbidden)
-        monkeypatch.setattr(PollTransport, "run", forbidden)
-        monkeypatch.setattr(PollTransport, "try_get", forbidden)
+        monkeypatch.setattr(redis.Connection, "connect", forbidden)
 
         async def visit() -> list[int]:
             post, get = AsyncRequestFactory().post(PATH), AsyncRequestFactory().get(PATH)
