@@ -32,12 +32,12 @@ def awaited(new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> 
         result: T = local.runner.run(self.arun(batch, timeout))
         return result
 
-    def try_get(self: PollTransport, host_id: int, key: bytes) -> Any:
+    def try_call(self: PollTransport, *_args: object) -> Any:
         return NO_REPLY
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Cluster, "run", run)
-        patch.setattr(PollTransport, "try_get", try_get)
+        patch.setattr(PollTransport, "try_call", try_call)
         yield
     for runner in runners:
         runner.close()
