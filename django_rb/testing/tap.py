@@ -1,8 +1,9 @@
 """What a cluster sends, for those who listen.
 
-A tap covers a cluster's ways out: `run`, `arun` and `try_call` of the cluster, and `get_connection`
-of the pools of its local clients. It does so by attributes of these very objects, and takes
-them away with its last listener: a cluster to which nobody listens pays nothing.
+A tap covers a cluster's ways out: `run`, `arun` and `try_call` of the cluster, and
+`get_connection` of the pools of its local clients. It does so by attributes of these very
+objects, and takes them away with its last listener: a cluster to which nobody listens pays
+nothing.
 """
 
 from __future__ import annotations
