@@ -58,11 +58,8 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
                 self.credential_provider = _Credentials(await _ask(self._provider))
             await super().connect()  # type: ignore[no-untyped-call]
         except redis.RedisError as error:
-            # Of unix sockets, redis-py shows what a node says only as the cause.
-            if type(error) is redis.ConnectionError and isinstance(
-                error.__cause__, redis.RedisError
-            ):
-                raise error.__cause__ from None
+            if type(error) is redis.ConnectionError:
+                _complete(error)
             raise
         except Exception as error:
             # redis-py does so only after errors of its own
@@ -91,12 +88,45 @@ class SSLConnection(_Discreet, redis.asyncio.SSLConnection):
     """A connection over TCP with TLS."""
 
     @hides_locals
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(
+        self, *, ssl_password: Any = None, ssl_ca_path: str | None = None, **kwargs: Any
+    ) -> None:
         kwargs = check_host_name(kwargs)
         requirement = kwargs.get("ssl_cert_reqs")
         if isinstance(requirement, ssl.VerifyMode):  # redis-py 5 knows only the names
             kwargs["ssl_cert_reqs"] = requirement.name.removeprefix("CERT_").lower()
         super().__init__(**kwargs)
+        # Only redis-py 8 knows these two.
+        self._key_password = ssl_password
+        self._ca_path = ssl_ca_path
+
+    @hides_locals
+    def make_context(self) -> ssl.SSLContext:
+        """Return what the options say; it reads the files."""
+        told: Any = self.ssl_context
+        certfile, keyfile = told.certfile, told.keyfile
+        told.certfile = told.keyfile = None
+        context: ssl.SSLContext = told.get()
+        if certfile or keyfile:
+            context.load_cert_chain(certfile, keyfile, self._key_password)
+        if self._ca_path:
+            context.load_verify_locations(capath=self._ca_path)
+        return context
+
+
+def _complete(error: redis.ConnectionError) -> None:
+    """Let an error say what it hides.
+
+    Raises:
+        redis.RedisError: what a node said, which is only the cause if it is a unix socket's.
+    """
+    if isinstance(error.__cause__, redis.RedisError):
+        raise error.__cause__ from None
+    reason = error.__context__
+    if isinstance(reason, OSError) and len(reason.args) > 1:  # redis-py 5 tells the number
+        text = str(reason.args[1])
+        if text not in str(error):
+            error.args = (f"{error} {text}.",)
 
 
 async def connect(node: Node) -> asyncio.StreamWriter:
@@ -205,7 +235,7 @@ async def _give_context(connection: SSLConnection, node: Node) -> None:
 async def _make_context(connection: SSLConnection) -> ssl.SSLContext:
     loop = asyncio.get_running_loop()
     try:
-        return await loop.run_in_executor(None, connection.ssl_context.get)
+        return await loop.run_in_executor(None, connection.make_context)
     except Exception as error:
         raise redis.ConnectionError(
             f"Connecting failed: {type(error).__name__}: {error}"
