@@ -16,6 +16,8 @@ from django_rb.cache import RBCache
 # What connections say on their own, and what the counting itself says.
 _HOUSEKEEPING = {"auth", "client", "config", "hello", "info", "select"}
 
+cache_class: type[RBCache] = RBCache
+
 
 def wait_until(predicate: Callable[[], object], seconds: float = 5.0) -> None:
     """Return as soon as `predicate()` is true; fail after `seconds`."""
@@ -27,7 +29,7 @@ def wait_until(predicate: Callable[[], object], seconds: float = 5.0) -> None:
 
 def make_cache(location: str = "default", /, **params: Any) -> RBCache:
     """Return a cache as Django would make it from ``CACHES[alias]``."""
-    return RBCache(location, params)
+    return cache_class(location, params)
 
 
 class Servers:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import cached_property  # Python 3.11's own has a lock
+from redis.asyncio.lock import Lock as AioLock
 from redis.lock import Lock
 
 from .. import conf
@@ -135,6 +135,9 @@ class RBCache(BaseCache):
     def _run(self, operation: Batch[T]) -> T:
         return self._ops.run(operation)
 
+    async def _arun(self, operation: Batch[T]) -> T:
+        return await self._ops.arun(operation)
+
     def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> int | None:
         """Return a timeout in milliseconds: None for ever, 0 for already expired."""
         if timeout is DEFAULT_TIMEOUT:
@@ -196,18 +199,6 @@ class RBCache(BaseCache):
             return value
         return self._run(ops.get_or_add(key, value, self.get_backend_timeout(timeout), version))
 
-    async def aget_or_set(
-        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> Any:
-        """See get_or_set()."""
-        found = await self.aget(key, MISSING, version)
-        if found is not MISSING:
-            return found
-        value = default() if callable(default) else default
-        expiry = self.get_backend_timeout(timeout)
-        get_or_add = sync_to_async(self._run, thread_sensitive=True)
-        return await get_or_add(self._ops.get_or_add(key, value, expiry, version))
-
     def touch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
@@ -252,28 +243,27 @@ class RBCache(BaseCache):
 
     def ttl(self, key: Any, version: int | None = None) -> int | None:
         """Return the seconds a key has left: None for ever, 0 where it does not exist."""
-        return _time_left(self._run(self._ops.ask(b"TTL", key, version)))
+        return self._run(self._ops.time_left(b"TTL", key, version))
 
     def pttl(self, key: Any, version: int | None = None) -> int | None:
         """Return the milliseconds a key has left: None for ever, 0 where it does not exist."""
-        return _time_left(self._run(self._ops.ask(b"PTTL", key, version)))
+        return self._run(self._ops.time_left(b"PTTL", key, version))
 
     def expire(self, key: Any, timeout: float, version: int | None = None) -> bool:
         """Let a key expire in `timeout` seconds; return whether it exists."""
-        return bool(self._run(self._ops.ask(b"PEXPIRE", key, version, milliseconds(timeout))))
+        return self._run(self._ops.expire(key, milliseconds(timeout), version))
 
     def pexpire(self, key: Any, timeout: int, version: int | None = None) -> bool:
         """Let a key expire in `timeout` milliseconds; return whether it exists."""
-        return bool(self._run(self._ops.ask(b"PEXPIRE", key, version, int(timeout))))
+        return self._run(self._ops.expire(key, int(timeout), version))
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let a key expire at a time: a datetime or Unix seconds; return whether it exists."""
-        seconds = when.timestamp() if isinstance(when, datetime) else when
-        return bool(self._run(self._ops.ask(b"PEXPIREAT", key, version, round(seconds * 1000))))
+        return self._run(self._ops.expire_at(key, when, version))
 
     def persist(self, key: Any, version: int | None = None) -> bool:
         """Take a key's expiry away; return whether it had one."""
-        return bool(self._run(self._ops.ask(b"PERSIST", key, version)))
+        return self._run(self._ops.persist(key, version))
 
     def keys(self, pattern: str = "*", version: int | None = None) -> list[str]:
         """Return the cache's keys of one version that match a glob pattern, in no order."""
@@ -334,6 +324,171 @@ class RBCache(BaseCache):
         )
         return lock
 
+    # The same, awaited: no thread is used, and each is as atomic as the one it is named for.
+
+    async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        """See `get`."""
+        return await self._arun(self._ops.get(key, default, version))
+
+    async def aget_many(
+        self, keys: Iterable[Any], version: int | None = None
+    ) -> dict[Any, Any]:
+        """See `get_many`."""
+        return await self._arun(self._ops.get_many(_collection(keys), version))
+
+    async def aset(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        """See `set`."""
+        await self._arun(self._ops.set(key, value, self.get_backend_timeout(timeout), version))
+
+    async def aset_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        """See `set_many`."""
+        expiry = self.get_backend_timeout(timeout)
+        return await self._arun(self._ops.set_many(data, expiry, version))
+
+    async def aadd(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """See `add`."""
+        expiry = self.get_backend_timeout(timeout)
+        return await self._arun(self._ops.add(key, value, expiry, version))
+
+    async def aget_or_set(
+        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """See `get_or_set`."""
+        ops = self._ops
+        found = await ops.arun(ops.get(key, MISSING, version, UNKNOWN))
+        if found is not MISSING and found is not UNKNOWN:
+            return found
+        value = default() if callable(default) else default
+        if found is UNKNOWN:
+            return value
+        expiry = self.get_backend_timeout(timeout)
+        return await ops.arun(ops.get_or_add(key, value, expiry, version))
+
+    async def atouch(
+        self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """See `touch`."""
+        expiry = self.get_backend_timeout(timeout)
+        return await self._arun(self._ops.touch(key, expiry, version))
+
+    async def adelete(self, key: Any, version: int | None = None) -> bool:
+        """See `delete`."""
+        return await self._arun(self._ops.delete(key, version))
+
+    async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        """See `delete_many`."""
+        await self._arun(self._ops.delete_many(_collection(keys), version))
+
+    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
+        """See `has_key`."""
+        return await self._arun(self._ops.has_key(key, version))
+
+    async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """See `incr`."""
+        return await self._arun(self._ops.incr(key, delta, version))
+
+    async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Subtract from an integer; see `incr`."""
+        return await self.aincr(key, -delta, version)
+
+    async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """See `incr_version`."""
+        version = self.version if version is None else version
+        return await self._arun(self._ops.incr_version(key, delta, version))
+
+    async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Move a value to its version minus `delta`; see `incr_version`."""
+        return await self.aincr_version(key, -delta, version)
+
+    async def aclear(self) -> bool:  # type: ignore[override]
+        """See `clear`."""
+        return await self._arun(self._ops.clear())
+
+    async def attl(self, key: Any, version: int | None = None) -> int | None:
+        """See `ttl`."""
+        return await self._arun(self._ops.time_left(b"TTL", key, version))
+
+    async def apttl(self, key: Any, version: int | None = None) -> int | None:
+        """See `pttl`."""
+        return await self._arun(self._ops.time_left(b"PTTL", key, version))
+
+    async def aexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
+        """See `expire`."""
+        return await self._arun(self._ops.expire(key, milliseconds(timeout), version))
+
+    async def apexpire(self, key: Any, timeout: int, version: int | None = None) -> bool:
+        """See `pexpire`."""
+        return await self._arun(self._ops.expire(key, int(timeout), version))
+
+    async def aexpire_at(
+        self, key: Any, when: datetime | float, version: int | None = None
+    ) -> bool:
+        """See `expire_at`."""
+        return await self._arun(self._ops.expire_at(key, when, version))
+
+    async def apersist(self, key: Any, version: int | None = None) -> bool:
+        """See `persist`."""
+        return await self._arun(self._ops.persist(key, version))
+
+    async def akeys(self, pattern: str = "*", version: int | None = None) -> list[str]:
+        """See `keys`."""
+        found = [key async for key in self.aiter_keys(pattern, version=version)]
+        return list(dict.fromkeys(found))
+
+    async def aiter_keys(
+        self, pattern: str = "*", itersize: int = PAGE_SIZE, version: int | None = None
+    ) -> AsyncIterator[str]:
+        """See `iter_keys`."""
+        ops = self._ops
+        reverse = self._settings.keys.reverser(version)
+        cursors = ops.first_cursors()
+        while cursors:
+            cursors, pages = await self._arun(ops.scan(cursors, pattern, version, itersize))
+            for page in pages.values():
+                for key in page:
+                    yield reverse(key)
+
+    async def adelete_pattern(
+        self, pattern: str, version: int | None = None, itersize: int = PAGE_SIZE
+    ) -> int:
+        """See `delete_pattern`."""
+        return await self._arun(self._ops.delete_pattern(pattern, version, itersize))
+
+    def alock(
+        self,
+        key: Any,
+        version: int | None = None,
+        timeout: float | None = None,
+        sleep: float = 0.1,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        thread_local: bool = True,
+    ) -> AioLock:
+        """Return an asynchronous lock on the node that owns the name; see `lock`.
+
+        async with cache.alock("report", timeout=30):
+            …
+        """
+        made = self._settings.keys.make(key, version)
+        return AioLock(
+            self.cluster.aio,
+            made.decode(),
+            timeout=timeout,
+            sleep=sleep,
+            blocking=blocking,
+            blocking_timeout=blocking_timeout,
+            thread_local=thread_local,
+        )
+
 
 def _without_secrets(options: Any) -> Any:
     """Return OPTIONS, secret values and those of misspelt options as Secret objects."""
@@ -345,13 +500,6 @@ def _without_secrets(options: Any) -> Any:
 
 def _collection(keys: Iterable[Any]) -> Collection[Any]:
     return keys if isinstance(keys, Collection) else list(keys)
-
-
-def _time_left(reply: int | None) -> int | None:
-    """Return what TTL and PTTL mean: -1 is for ever, -2 says that there is no such key."""
-    if reply == -1:
-        return None
-    return max(0, reply or 0)
 
 
 def _choice(options: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from operator import index
 from time import monotonic
@@ -53,7 +54,7 @@ MAX_MILLISECONDS = 2**62  # the server adds its clock to it and has 64 bits for 
 Cursors = dict[int, bytes]
 
 
-class NotCountable(ValueError, ResponseError):
+class NotCountable(ResponseError, ValueError):
     """What incr() says of a value that is no integer of 64 bits, or would not stay one.
 
     Django documents ValueError; its own RedisCache raises redis-py's ResponseError, which
@@ -95,6 +96,10 @@ class Operations:
         """Run one of the operations below in the calling thread."""
         return self.cluster.run(operation, self._deadline)
 
+    async def arun(self, operation: Batch[T]) -> T:
+        """Run one of the operations below on the event loop that runs."""
+        return await self.cluster.arun(operation, self._deadline)
+
     # Timeouts are in milliseconds here: None for ever, 0 for already expired.
 
     def get_now(
@@ -127,8 +132,10 @@ class Operations:
             self._log_bad_signatures((made,))
             return default
 
-    def get(self, key: object, default: Any, version: int | None) -> Batch[Any]:
-        value = yield from self._get(self._make_key(key, version), default)
+    def get(
+        self, key: object, default: Any, version: int | None, unknown: Any = NO_REPLY
+    ) -> Batch[Any]:
+        value = yield from self._get(self._make_key(key, version), default, unknown)
         return value
 
     def _get(self, made: bytes, default: Any, unknown: Any = NO_REPLY) -> Batch[Any]:
@@ -272,6 +279,26 @@ class Operations:
         if failures:
             self._settle(failures)
         return reply
+
+    def time_left(self, command: bytes, key: object, version: int | None) -> Batch[int | None]:
+        """Return what TTL and PTTL mean: None for ever, 0 where there is no such key."""
+        reply = yield from self.ask(command, key, version)
+        return None if reply == -1 else max(0, reply or 0)
+
+    def expire(self, key: object, timeout: int, version: int | None) -> Batch[bool]:
+        reply = yield from self.ask(b"PEXPIRE", key, version, timeout)
+        return bool(reply)
+
+    def expire_at(
+        self, key: object, when: datetime | float, version: int | None
+    ) -> Batch[bool]:
+        seconds = when.timestamp() if isinstance(when, datetime) else when
+        reply = yield from self.ask(b"PEXPIREAT", key, version, round(seconds * 1000))
+        return bool(reply)
+
+    def persist(self, key: object, version: int | None) -> Batch[bool]:
+        reply = yield from self.ask(b"PERSIST", key, version)
+        return bool(reply)
 
     def incr(self, key: object, delta: int, version: int | None) -> Batch[int]:
         made = self._keys.make(key, version)

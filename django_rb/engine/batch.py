@@ -245,6 +245,7 @@ def count(cluster: Cluster, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome
 def call(cluster: Cluster, key: bytes, *args: Arg) -> Batch[Outcome[Any]]:
     """Run one command where `key` lives; return its reply, None where it failed."""
     exchange = _exchange_of_one(cluster.router.get_host_for_key(key), args)
+    exchange.may_join = exchange.is_whole
     yield (exchange,)
     error = _error_in(cluster, exchange)
     if error is None:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from time import monotonic
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -34,6 +33,7 @@ from .commands import SIMPLE, SPLITTABLE, Split, keys_of, name_of, patterns_of, 
 from .connections import register_at_fork
 from .encoding import Arg, Args
 from .errors import NodeFailure, UnroutableCommand, attach, first_error
+from .exchange import Batch
 from .hashing import encode_key, hash_tag
 from .promise import Promise, Unhandled, resolve_each
 from .routers import BaseRouter, SlotRouter
@@ -94,6 +94,12 @@ class Mapped(Protocol):
     def join(self, timeout: float | None = None) -> None:
         """Run what was asked for and settle its promises."""
 
+    async def ajoin(self, timeout: float | None = None) -> None:
+        """Do so on the event loop that runs."""
+
+    def settle_when_awaited(self) -> None:
+        """Let a pending promise that is awaited have everything sent that waits."""
+
     def cancel(self) -> None:
         """Forget what was not sent yet."""
 
@@ -135,14 +141,20 @@ class Script(RedisScript):
         super().__init__(registered_client, script)  # type: ignore[arg-type]
 
 
-class _ManyNodesClient(redis.Redis):
-    """What the clients over many nodes share."""
+class _ManyNodes:
+    """What the clients over many nodes share, whoever waits for their replies."""
+
+    if TYPE_CHECKING:  # redis-py's
+        connection_pool: redis.ConnectionPool
+        response_callbacks: Any
+
+        def get_encoder(self) -> Any: ...
 
     def __init__(
-        self, cluster: Cluster, *, auto_batch: bool = True, like: redis.Redis | None = None
+        self, cluster: Cluster, *, auto_batch: bool = True, like: object | None = None
     ) -> None:
         # redis-py's constructor takes as long as many a batch; the cluster calls it once.
-        vars(self).update(vars(like or cluster.prototype))
+        vars(self).update(vars(like or self._get_prototype(cluster)))
         kwargs = self.connection_pool.connection_kwargs
         self._cluster = cluster
         self._decode = self.get_encoder().decode if kwargs.get("decode_responses") else None
@@ -151,6 +163,10 @@ class _ManyNodesClient(redis.Redis):
         # Where a router has a say of its own in commands, each of them is put to it.
         self._simple = SIMPLE if _has_no_say(cluster.router) else frozenset[Arg]()
         self.auto_batch = auto_batch
+
+    @staticmethod
+    def _get_prototype(cluster: Cluster) -> object:
+        return cluster.prototype
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._cluster!r}>"
@@ -247,12 +263,7 @@ class _ManyNodesClient(redis.Redis):
                 self.response_callbacks = copy.copy(self.response_callbacks)
                 self._owns_callbacks = True
             self._gets_plainly = False
-        super().set_response_callback(command, callback)
-
-    def register_script(self, script: Any) -> RedisScript:
-        """Return a script to be called; nodes that do not know it get it by themselves."""
-        self._keep_script(script)
-        return RedisScript(self, script)
+        self.response_callbacks[command] = callback
 
     def _keep_script(self, script: Any) -> str:
         encode: Callable[[Any], bytes] = self.get_encoder().encode
@@ -295,7 +306,54 @@ class _ManyNodesClient(redis.Redis):
     from_pool = from_url
 
 
-class RoutingClient(_ManyNodesClient):
+class _ManyNodesClient(_ManyNodes, redis.Redis):
+    """What the clients over many nodes share that wait for no event loop."""
+
+    def register_script(self, script: Any) -> RedisScript:
+        """Return a script to be called; nodes that do not know it get it by themselves."""
+        self._keep_script(script)
+        return RedisScript(self, script)
+
+
+class Routing(_ManyNodes):
+    """A command's way from a routing client and back, as a batch."""
+
+    def _call(self, args: tuple[Any, ...], options: dict[str, Any]) -> Batch[Any]:
+        owners, commands, combine = self._route(args)
+        cluster = self._cluster
+        replies = yield from run_commands(cluster, owners, commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise first_error(_failures(cluster, owners, commands, replies))
+        reply = replies[0] if combine is None else combine(replies)
+        return self._convert(args[0], reply, options)
+
+    def _scan_options(self, match: Any, count: int | None, kind: str | None) -> Args:
+        options: list[Any] = []
+        for name, value in ((b"MATCH", match), (b"COUNT", count), (b"TYPE", kind)):
+            if value is not None:
+                options += (name, value)
+        return self._sendable(tuple(options))
+
+    def _scan(
+        self, cursors: dict[int, bytes], options: Args
+    ) -> Batch[tuple[dict[int, bytes], list[Any], list[NodeFailure]]]:
+        """Read a page of each node that has more.
+
+        Returns the cursors of those that still have, the keys, and what failed.
+        """
+        pages, failures = yield from call_nodes(
+            self._cluster,
+            {host: (b"SCAN", cursor, *options) for host, cursor in cursors.items()},
+        )
+        found = [key for _, keys in pages.values() for key in keys]
+        if self._decode is not None:
+            found = _decoded(found, self._decode)
+        rest = {host: cursor for host, (cursor, _) in pages.items() if cursor != b"0"}
+        return rest, found, failures
+
+
+class RoutingClient(Routing, _ManyNodesClient):
     """Each command goes to the node that owns its keys; the result is there at once.
 
     client = cluster.get_routing_client()
@@ -313,14 +371,7 @@ class RoutingClient(_ManyNodesClient):
         """
         if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
             return options[EMPTY_RESPONSE]
-        owners, commands, combine = self._route(args)
-        cluster = self._cluster
-        replies = cluster.run(run_commands(cluster, owners, commands))
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise first_error(_failures(cluster, owners, commands, replies))
-        reply = replies[0] if combine is None else combine(replies)
-        return self._convert(args[0], reply, options)
+        return self._cluster.run(self._call(args, options))
 
     def scan_iter(
         self,
@@ -338,25 +389,13 @@ class RoutingClient(_ManyNodesClient):
             count: how many keys a node looks at for one page.
             _type: only keys of this type: "string", "hash" …
         """
-        options: list[Any] = []
-        for name, value in ((b"MATCH", match), (b"COUNT", count), (b"TYPE", _type)):
-            if value is not None:
-                options += (name, value)
-        rest = self._sendable(tuple(options))
-        cluster = self._cluster
-        cursors: dict[int, bytes] = dict.fromkeys(cluster.nodes, b"0")
+        options = self._scan_options(match, count, _type)
+        cursors: dict[int, bytes] = dict.fromkeys(self._cluster.nodes, b"0")
         while cursors:
-            pages, failures = cluster.run(
-                call_nodes(
-                    cluster,
-                    {host: (b"SCAN", cursor, *rest) for host, cursor in cursors.items()},
-                )
-            )
-            for _, keys in pages.values():
-                yield from (_decoded(keys, self._decode) if self._decode else keys)
+            cursors, keys, failures = self._cluster.run(self._scan(cursors, options))
+            yield from keys
             if failures:
                 raise first_error(failures)
-            cursors = {host: cursor for host, (cursor, _) in pages.items() if cursor != b"0"}
 
     def script_load(self, script: Any) -> str:
         """Keep a script for all nodes, return its SHA1 digest; a node gets it with its use."""
@@ -436,7 +475,10 @@ class MappingClient(_ManyNodesClient):
         # name that redis-py knows the conversion by, its options, how many commands the
         # call became, and how their replies become one.
         self._details: dict[int, tuple[str, dict[str, Any], int, Combine | None]] = {}
-        self._unhandled: Unhandled = {}
+        self._unhandled = Unhandled()
+        # What nobody was told of: errors of callbacks, and what failed on which node.
+        self._raised: list[Exception] = []
+        self._failures: list[NodeFailure] = []
         self._gets_plainly = (
             "GET" in self._simple
             and self._decode is None
@@ -484,35 +526,49 @@ class MappingClient(_ManyNodesClient):
             The first error that nobody handled, of its own type, after every node has
             finished. `failures_of(error)` says what failed on which node.
         """
-        raised: list[Exception] = []
-        failures: list[NodeFailure] = []
-        deadline = None if timeout is None else monotonic() + timeout
-        while self._promises:  # callbacks may ask for more
-            left = None if deadline is None else deadline - monotonic()
-            failures += self._run(left, raised)
+        self._cluster.run(self._joining(), timeout)
+
+    async def ajoin(self, timeout: float | None = None) -> None:
+        """Run what was asked for on the event loop that runs; see `join`."""
+        await self._cluster.arun(self._joining(), timeout)
+
+    def settle_when_awaited(self) -> None:
+        """Let a pending promise that is awaited have everything sent that waits.
+
+        What fails is left to its promises, and to `ajoin`.
+        """
+        self._unhandled.run = lambda: self._cluster.arun(self._settling())
+
+    def _joining(self) -> Batch[None]:
+        yield from self._settling()
         reasons = [reason for also in self._unhandled.values() for reason in also]
+        errors = [reason for reason in reasons if isinstance(reason, Exception)] + self._raised
+        failures = self._failures
         self._unhandled.clear()
-        errors = [reason for reason in reasons if isinstance(reason, Exception)] + raised
+        self._raised, self._failures = [], []
         if errors:
             raise attach(errors, failures)
 
-    def _run(self, timeout: float | None, raised: list[Exception]) -> list[NodeFailure]:
-        """Send what waits, settle its promises, and return what failed on which node."""
+    def _settling(self) -> Batch[None]:
+        while self._promises:  # callbacks may ask for more
+            yield from self._run()
+
+    def _run(self) -> Batch[None]:
+        """Send what waits, settle its promises, and keep what failed on which node."""
         cluster = self._cluster
         owners, commands = self._owners[:], self._commands[:]
         promises, details = self._promises[:], self._details.copy()
         self.cancel()
-        batch = run_commands(
+        replies = yield from run_commands(
             cluster,
             owners,
             commands,
             merge=self.auto_batch,
             max_concurrency=self._max_concurrency,
         )
-        replies = cluster.run(batch, timeout)
         if not details and _UNCONVERTED.issuperset(map(type, replies)):
-            raised += resolve_each(promises, replies)
-            return []
+            self._raised += resolve_each(promises, replies)
+            return
         following = iter(replies)
         is_failing = False
         for position, promise in enumerate(promises):
@@ -535,8 +591,9 @@ class MappingClient(_ManyNodesClient):
                 else:
                     promise.resolve(reply)
             except Exception as error:  # noqa: BLE001 (a callback's; the others go on)
-                raised.append(error)
-        return _failures(cluster, owners, commands, replies) if is_failing else []
+                self._raised.append(error)
+        if is_failing:
+            self._failures += _failures(cluster, owners, commands, replies)
 
     def cancel(self) -> None:
         """Forget what was not sent yet; its promises stay pending."""

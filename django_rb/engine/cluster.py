@@ -9,8 +9,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import redis
+import redis.asyncio
 from redis.commands.core import Script as RedisScript
 
+from .aio_clients import AioMapManager, AioRoutingClient, AioUnconnectedPool
+from .aio_transport import AioTransport
 from .batch import Script, call_nodes
 from .clients import Fanned, Hosts, MapManager, Mapped, RoutingClient, UnconnectedPool
 from .connections import Node, register_at_fork
@@ -97,12 +100,15 @@ class Cluster:
         self._known_nodes = dict(self.nodes)
         self._transport = PollTransport(self._known_nodes, self._health_changes)
         self.try_get = self._transport.try_get
+        self._aio_transport = AioTransport(self._known_nodes, self._health_changes)
         self._local_pools: dict[int, redis.ConnectionPool] = {}
         # Of hosts that were removed: a batch or a client that began before may use them.
         self._retired_nodes: list[Node] = []
         self._retired_pools: list[redis.ConnectionPool] = []
         self.scripts: dict[bytes, bytes] = {}
         self._prototype: redis.Redis | None = None
+        self._aio_prototype: redis.asyncio.Redis | None = None
+        self._aio: AioRoutingClient | None = None
         _clusters.add(self)
 
     def __repr__(self) -> str:
@@ -230,6 +236,10 @@ class Cluster:
         """
         return self._transport.run(batch, timeout, began)
 
+    async def arun(self, batch: Batch[T], timeout: float | None = None) -> T:
+        """Run a batch on the event loop that runs; see `run`."""
+        return await self._aio_transport.run(batch, timeout)
+
     def call_nodes(
         self, *args: Any, hosts: Iterable[int] | None = None, timeout: float | None = None
     ) -> tuple[dict[int, Any], list[NodeFailure]]:
@@ -258,6 +268,25 @@ class Cluster:
             node = next(iter(self.nodes.values()))
             self._prototype = redis.Redis(connection_pool=node.make_pool(UnconnectedPool))
         return self._prototype
+
+    @property
+    def aio_prototype(self) -> redis.asyncio.Redis:
+        """As `prototype`, of redis-py's asyncio side."""
+        if self._aio_prototype is None:
+            kwargs = self.prototype.connection_pool.connection_kwargs
+            pool = AioUnconnectedPool(**kwargs)
+            self._aio_prototype = redis.asyncio.Redis(connection_pool=pool)
+        return self._aio_prototype
+
+    @property
+    def aio(self) -> AioRoutingClient:
+        """The client for event loops that sends each command where its keys live.
+
+        await cluster.aio.incr("hits")
+        """
+        if self._aio is None:
+            self._aio = AioRoutingClient(self)
+        return self._aio
 
     def get_routing_client(self, auto_batch: bool = True) -> RoutingClient:
         """Return a client that sends each command where its keys live.
@@ -327,6 +356,41 @@ class Cluster:
             client.flushdb()
         """
         return self.fanout("all", timeout, max_concurrency, auto_batch)
+
+    def amap(
+        self,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool = True,
+    ) -> AioMapManager[Mapped]:
+        """Return what `map` does, for event loops.
+
+        async with cluster.amap() as client:
+            pages = [client.get(f"page:{n}") for n in range(100)]
+        values = [promise.value for promise in pages]
+
+        A promise can be awaited. Inside the block that has everything sent that waits.
+        """
+        return self.aio.map(timeout, max_concurrency, auto_batch)
+
+    def afanout(
+        self,
+        hosts: Hosts | None = None,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool = True,
+    ) -> AioMapManager[Fanned]:
+        """Return what `fanout` does, for event loops."""
+        return self.aio.fanout(hosts, timeout, max_concurrency, auto_batch)
+
+    def aall(
+        self,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool = True,
+    ) -> AioMapManager[Fanned]:
+        """Return what `all` does, for event loops."""
+        return self.afanout("all", timeout, max_concurrency, auto_batch)
 
     def remember_script(self, source: str | bytes) -> bytes:
         """Keep a script's source for nodes that do not know it; return its SHA1 digest."""
@@ -411,6 +475,10 @@ class Cluster:
             pool.disconnect()
 
     close = disconnect_pools
+
+    async def aclose(self) -> None:
+        """Close the idle connections of the event loop that runs."""
+        await self._aio_transport.aclose()
 
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()

@@ -166,7 +166,7 @@ class Connection:
         self.send = sock.send
         self.receive = sock.recv
         self.complaints: list[Exception] = []
-        self.reader: Reader = make_reader(partial(_to_error, self.complaints))
+        self.reader: Reader = make_reader(partial(to_error, self.complaints))
         poller = make_poller()
         poller.register(self.fd, POLLIN)
         self.poll = poller.poll
@@ -178,7 +178,8 @@ class Connection:
             self._redis_connection.disconnect()
 
 
-def _to_error(complaints: list[Exception], text: str) -> Exception:
+def to_error(complaints: list[Exception], text: str) -> Exception:
+    """Return the exception for an error reply; keep it if it is a complaint."""
     error = reply_error(text)
     if isinstance(error, COMPLAINTS):
         complaints.append(error)
@@ -200,6 +201,7 @@ class Node:
         changes: where changes of its health are put down.
 
     Attributes:
+        kwargs: the arguments of redis-py's connection classes. They hold its secrets.
         idle: the connections that nobody uses.
         health: when it may be asked. Where that is well, it need not be looked at.
         is_plain: the node is well, and its connections can wait in the kernel and say
@@ -227,10 +229,10 @@ class Node:
         if info.unix_socket_path is not None:
             kwargs = {k: v for k, v in kwargs.items() if not k.startswith("socket_keepalive")}
         self.max_connections: int | None = kwargs.pop("max_connections", None)
-        self._kwargs = conceal(merge(kwargs, info.connection_kwargs))
-        self.socket_timeout: float | None = self._kwargs["socket_timeout"]
-        self.socket_connect_timeout: float | None = self._kwargs["socket_connect_timeout"]
-        self.has_pushes = str(self._kwargs["protocol"]) == "3"
+        self.kwargs = conceal(merge(kwargs, info.connection_kwargs))
+        self.socket_timeout: float | None = self.kwargs["socket_timeout"]
+        self.socket_connect_timeout: float | None = self.kwargs["socket_connect_timeout"]
+        self.has_pushes = str(self.kwargs["protocol"]) == "3"
         self.is_plain = False  # until a connection has shown that it can wait
         self._can_wait = False
         self.health = Health(
@@ -283,25 +285,27 @@ class Node:
 
     def give_back(self, connection: Connection) -> None:
         """Make a connection idle: its last reply was read, and nobody else refers to it."""
-        if connection.complaints or not self.health.is_well:
-            self._answered(connection)
-        if connection.fd >= 0:
-            self.idle.append(connection)
-
-    def _answered(self, connection: Connection) -> None:
-        """Draw conclusions from what was said, or from anything having been said."""
-        complaints = connection.complaints.copy()
-        connection.complaints.clear()
-        for error in complaints:
-            self.health.complained(error)
-        self.health.answered(
-            is_ready=not any(isinstance(error, NOT_READY) for error in complaints)
-        )
-        self._set_plain()
-        if any(isinstance(error, OUTDATED) for error in complaints):
-            # A new connection may lead elsewhere, as after a failover, or log in anew.
+        if (connection.complaints or not self.health.is_well) and self.answered(
+            connection.complaints
+        ):
             connection.close()
             self.close()
+        else:
+            self.idle.append(connection)
+
+    def answered(self, complaints: list[Exception]) -> bool:
+        """Take note of an answer and of what was said besides, which is cleared.
+
+        Returns whether the node's connections are outdated: a new one may lead elsewhere,
+        as after a failover, or log in anew.
+        """
+        said = complaints.copy()
+        complaints.clear()
+        for error in said:
+            self.health.complained(error)
+        self.health.answered(is_ready=not any(isinstance(error, NOT_READY) for error in said))
+        self._set_plain()
+        return any(isinstance(error, OUTDATED) for error in said)
 
     def failed(self, error: Exception) -> None:
         """Take note of a connection that failed."""
@@ -340,11 +344,11 @@ class Node:
             self._being_opened += 1
         connection = None
         try:
-            redis_connection = self.info.connection_class(**self._kwargs)
+            redis_connection = self.info.connection_class(**self.kwargs)
             redis_connection.connect()  # type: ignore[no-untyped-call]
             connection = Connection(redis_connection, self.socket_timeout)
         except redis.RedisError as error:
-            error.args = (at_node(error, self.host_id, self.address),)
+            self.name_in(error)
             raise
         finally:
             with self._opening:  # at once: it is counted once, and nobody is counting now
@@ -354,6 +358,10 @@ class Node:
         self._can_wait = connection.can_wait
         self._set_plain()
         return connection
+
+    def name_in(self, error: redis.RedisError) -> None:
+        """Add the node to what redis-py says of a connection that failed."""
+        error.args = (at_node(error, self.host_id, self.address),)
 
     def close(self) -> None:
         """Close every idle connection. Those in use are closed by who uses them."""
@@ -367,7 +375,7 @@ class Node:
         self, pool_cls: type[redis.ConnectionPool] = redis.ConnectionPool
     ) -> redis.ConnectionPool:
         """Return a pool of redis-py's own for this node, for clients that need one."""
-        options = dict(self._kwargs)
+        options = dict(self.kwargs)
         if self.max_connections is not None:  # pools have defaults of their own
             options["max_connections"] = self.max_connections
         return pool_cls(connection_class=self.info.connection_class, **options)

@@ -44,6 +44,8 @@ class Exchange:
         error: why the exchange failed; None while it has not.
         commands: the commands, where they may be encoded again.
         untouched: not one byte was sent yet.
+        may_join: it is one command of which an answer is soon to be expected, and may be
+            sent along with others'.
         on_done: called when all replies are in, while other nodes are still awaited.
     """
 
@@ -51,6 +53,7 @@ class Exchange:
     error: Exception | None = None
     commands: Sequence[Args] = ()
     untouched = True
+    may_join = False
 
     def __init__(
         self, host_id: int, out: Buffer, count: int = 1, pieces: Iterator[Buffer] | None = None

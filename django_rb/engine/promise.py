@@ -7,15 +7,23 @@ promise may be settled by anyone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar, overload
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
 
 PENDING, RESOLVED, REJECTED = "pending", "resolved", "rejected"
 
-Unhandled: TypeAlias = "dict[Promise[Any], list[BaseException]]"
-"""Rejected promises whose error nobody handled, and the errors, in their order."""
+
+class Unhandled(dict["Promise[Any]", list[BaseException]]):
+    """Rejected promises whose error nobody handled, and the errors, in their order.
+
+    Attributes:
+        run: what an event loop awaits to have pending promises settled.
+    """
+
+    run: Callable[[], Awaitable[None]] | None = None
 
 
 class Promise(Generic[T]):
@@ -187,6 +195,33 @@ class Promise(Generic[T]):
 
         self.done(on_success, on_failure)
         return derived
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the value, or raise the error.
+
+        Of a client for event loops, a pending promise has everything sent that waits.
+        """
+        if self._state == PENDING:
+            yield from self._settled().__await__()
+        if self._state == REJECTED:
+            if self._unhandled is not None:
+                self._unhandled.pop(self, None)
+            assert self.reason is not None
+            raise self.reason
+        return self.value
+
+    async def _settled(self) -> None:
+        if self._unhandled is not None and self._unhandled.run is not None:
+            await self._unhandled.run()
+        if self._state == PENDING:
+            future = asyncio.get_running_loop().create_future()
+
+            def wake(_: object) -> None:
+                if not future.done():
+                    future.set_result(None)
+
+            self.done(wake, wake)
+            await future
 
     def _follow(self, other: Promise[Any]) -> None:
         if other is self:

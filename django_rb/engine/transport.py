@@ -37,8 +37,9 @@ from .connections import (
     make_poller,
 )
 from .encoding import encode_get
-from .errors import NodeFailure, ProtocolError, at_node
+from .errors import NodeFailure, ProtocolError
 from .exchange import NO_REPLY, Batch, Exchange
+from .failing import DeadlineError, give_up, may_go_again, to_redis_error
 from .health import HealthChanges
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ class PollTransport:
                     reply = reader.gets()
         except BlockingIOError as error:  # the socket's own timeout is over
             connection.close()
-            failed = _failed(node, TimeoutError())
+            failed = to_redis_error(node, TimeoutError())
             node.failed(failed)
             self._changes.tell()
             raise NodeTimeout(NodeFailure(host_id, node.address, failed, (key,))) from error
@@ -160,10 +161,10 @@ class PollTransport:
             pass
         except (OSError, ProtocolError) as error:
             connection.close()
-            if _may_go_again(exchange, error):
+            if may_go_again(exchange, error):
                 _Round(self._nodes, FOREVER, began).go_again(exchange)
             else:
-                _give_up(exchange, node, error)
+                give_up(exchange, node, error)
             return
         except BaseException:
             connection.close()
@@ -249,7 +250,7 @@ class _Round:
         """Run exchanges to their ends."""
         if self._is_over:
             for exchange in exchanges:
-                exchange.fail(_failed(self._nodes[exchange.host_id], _DeadlineError()))
+                exchange.fail(to_redis_error(self._nodes[exchange.host_id], DeadlineError()))
             return
         try:
             self._connect(exchanges)
@@ -424,17 +425,17 @@ class _Round:
         exchange, node = line.exchange, line.node
         self._drop(line)
         line.connection.close()
-        if line.is_reused and not line.is_heard and _may_go_again(exchange, error):
+        if line.is_reused and not line.is_heard and may_go_again(exchange, error):
             is_waiting = line.expires != FOREVER
             waited = monotonic() - line.expires + line.allowance if is_waiting else 0.0
             self._again(exchange, node, self._waited + max(0.0, waited))
         else:
             # A node that was speaking when the time was over has not failed, nor one that
             # others had left little time.
-            is_blameless = isinstance(error, _DeadlineError) and (
+            is_blameless = isinstance(error, DeadlineError) and (
                 line.is_heard or not self._is_first
             )
-            _give_up(exchange, node, error, is_nodes_fault=not is_blameless)
+            give_up(exchange, node, error, is_nodes_fault=not is_blameless)
 
     def _again(self, exchange: Exchange, node: Node, waited: float) -> None:
         if not exchange.untouched:
@@ -476,38 +477,14 @@ class _Round:
         is_over = now >= self._deadline
         for line in list(self._lines.values()):
             if is_over:
-                self._fail(line, _DeadlineError())
+                self._fail(line, DeadlineError())
             elif now >= line.expires:
                 self._fail(line, TimeoutError())
         if self._openings is not None:
             for exchange, node in self._openings.expired(FOREVER if is_over else now):
-                error = _DeadlineError() if is_over else TimeoutError("Timeout connecting")
+                error = DeadlineError() if is_over else TimeoutError("Timeout connecting")
                 is_nodes_fault = self._is_first or not is_over
-                _give_up(exchange, node, error, is_nodes_fault=is_nodes_fault)
-
-
-def _may_go_again(exchange: Exchange, error: Exception) -> bool:
-    """Tell whether an exchange may be sent again, as the node had closed its connection.
-
-    Nothing came back on it.
-    """
-    is_closed = isinstance(error, OSError) and not isinstance(error, TimeoutError)
-    return is_closed and (exchange.untouched or exchange.only_reads)
-
-
-def _give_up(
-    exchange: Exchange, node: Node, error: Exception, *, is_nodes_fault: bool = True
-) -> None:
-    failed = _failed(node, error)
-    if is_nodes_fault:
-        node.failed(failed)
-    else:
-        node.health.complained(failed)
-    exchange.fail(failed)
-
-
-class _DeadlineError(TimeoutError):
-    """The time for the whole call is over."""
+                give_up(exchange, node, error, is_nodes_fault=is_nodes_fault)
 
 
 class _Openings:
@@ -609,20 +586,3 @@ class _Openings:
                 _, node, opened, _ = self._opened.popleft()
                 if isinstance(opened, Connection):
                     node.keep(opened)
-
-
-def _failed(node: Node, error: Exception) -> redis.RedisError:
-    """Return the error that a caller sees for what went wrong on the way to a node."""
-    failed: redis.RedisError
-    if isinstance(error, _DeadlineError):
-        failed = redis.TimeoutError("Deadline exceeded")
-    elif isinstance(error, TimeoutError):
-        failed = redis.TimeoutError(str(error) or f"No answer within {node.socket_timeout:g} s")
-    elif isinstance(error, OSError):
-        failed = redis.ConnectionError(f"Connection lost: {error}")
-    else:
-        failed = ProtocolError(str(error))
-    failed.args = (at_node(failed, node.host_id, node.address),)
-    # Its frames refer to the exchange, and that to the error: a cycle.
-    failed.__cause__ = error.with_traceback(None)
-    return failed

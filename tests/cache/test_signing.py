@@ -617,6 +617,7 @@ def test_get_or_set_without_a_value_is_djangos(cache: RBCache, log: Log) -> None
     assert log.lines() == []
 
 
+@pytest.mark.only_sync
 def test_get_or_set_takes_what_another_has_stored_meanwhile(forged: RBCache) -> None:
     def default() -> str:
         signed_cache().set("key", "of another")
