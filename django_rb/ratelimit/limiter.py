@@ -290,6 +290,8 @@ class Limiter:
         if not charge or all(usage.allowed for usage in usages):
             return usages
         charged = [n for n, usage in enumerate(usages) if usage.allowed and not usage.error]
+        if not charged:
+            return usages
         refunded = yield from run_scripts(
             cluster, [_call(keys[n], limits[n], b"refund", *answers[n][4:]) for n in charged]
         )
