@@ -82,7 +82,9 @@ class Rule:
         return b"%b:%b:%b" % (prefix.encode(), self.name, key)
 
 
-@lru_cache(maxsize=1024)
+_make_rule = lru_cache(maxsize=1024)(Rule)
+
+
 def get_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:
     """Return the rule of limits.
 
@@ -106,7 +108,7 @@ def get_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:
                 f"burst: {burst} in a bucket of {rate} cannot be counted exactly. "
                 f"At most {MAX_UNITS // rate.period} can."
             )
-    return Rule(algorithm, rate, burst)
+    return _make_rule(algorithm, rate, burst)
 
 
 def check_algorithm(algorithm: object, whose: str) -> None:
