@@ -8,13 +8,14 @@ from typing import Any
 
 from django_rb.engine import Cluster
 from django_rb.engine.batch import run_scripts
+from django_rb.engine.encoding import encode_words
 from django_rb.ratelimit import Limit
-from django_rb.ratelimit.algorithms import ALGORITHMS, make_script
+from django_rb.ratelimit.algorithms import ALGORITHMS, ARGUMENTS, make_script
 
 # In place of the part that asks the server. All else is the very text that ships.
 CHOSEN = "local now = tonumber(ARGV[9])\n"
 
-SCRIPTS = {name: make_script(name, CHOSEN) for name in ALGORITHMS}
+SCRIPTS = {name: make_script(name, CHOSEN, ARGUMENTS + 1) for name in ALGORITHMS}
 
 # Microseconds: far enough in the future that nothing expires by the server's own clock, and
 # no edge of any period.
@@ -42,7 +43,11 @@ class Driver:
         """
         rule, script = self.limit.rule, SCRIPTS[self.limit.algorithm]
         calls = [
-            (self.key, script, (*rule.arguments, action, cost, *(charge or (0, 0)), now))
+            (
+                self.key,
+                script,
+                rule.encode(action.encode(), cost, charge or (0, 0)) + encode_words((now,)),
+            )
             for now, action, cost in steps
         ]
         replies = self.cluster.run(run_scripts(self.cluster, calls))
