@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,8 @@ def at_window(now: int, period: int = MINUTE) -> int:
 
 def random_steps(generator: random.Random, rate: Rate, capacity: int, count: int) -> list[Step]:
     """Return requests at random times: crowds, trickles, and silences of several periods."""
-    now, steps = START, []
+    now = START
+    steps: list[Step] = []
     costs = [0, 1, 1, 1, 2, capacity // 7, capacity // 2, capacity, capacity + 1]
     while len(steps) < count:
         pause = rate.period * SECOND * generator.choice([0.0, 0.02, 0.1, 0.5, 1.0, 3.0])
@@ -242,7 +244,7 @@ class TestRefunds:
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     def test_a_refund_extends_no_expiry(self, algorithm: str, cluster: Cluster) -> None:
         driver = start(cluster, algorithm)
-        client = cluster.get_local_client_for_key(driver.key)
+        client: Any = cluster.get_local_client_for_key(driver.key)
         driver.ask(START, "hit", 2)
         *_, charged_at, before = driver.ask(START, "hit", 3)
         expires = client.pexpiretime(driver.key)
