@@ -276,6 +276,53 @@ def run_script(cluster: Cluster, key: bytes, script: Script, *args: Arg) -> Batc
     return outcome
 
 
+def run_scripts(
+    cluster: Cluster, calls: Sequence[tuple[bytes, Script, Args]]
+) -> Batch[list[Any]]:
+    """Run scripts, each on one key where that lives, given as ``(key, script, args)``.
+
+    Returns what they replied, in their order; an exception where a node said nothing of use.
+    """
+    owners = cluster.router.get_hosts_for_keys([key for key, _, _ in calls])
+    commands: list[Args] = [
+        (b"EVALSHA", script.sha, 1, key, *args) for key, script, args in calls
+    ]
+    replies: list[Any] = [None] * len(calls)
+    yield from _fill(cluster, owners, commands, range(len(calls)), replies)
+    unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:
+        for n in unknown:
+            key, script, args = calls[n]
+            commands[n] = (b"EVAL", script.source, 1, key, *args)
+        yield from _fill(cluster, owners, commands, unknown, replies)
+    return replies
+
+
+def _fill(
+    cluster: Cluster,
+    owners: Sequence[int],
+    commands: Sequence[Args],
+    positions: Iterable[int],
+    replies: list[Any],
+) -> Generator[Sequence[Exchange], None, None]:
+    """Ask each node for its share, given as `positions` in `commands`, and fill `replies`."""
+    shares: dict[int, list[int]] = defaultdict(list)
+    for position in positions:
+        shares[owners[position]].append(position)
+    exchanges = [
+        Exchange(owner, b"".join([pack(commands[n]) for n in share]), len(share))
+        for owner, share in shares.items()
+    ]
+    yield exchanges
+    for exchange, share in zip(exchanges, shares.values(), strict=True):
+        said = chain(exchange.replies, repeat(exchange.error))
+        for position, reply in zip(share, said, strict=False):
+            if isinstance(reply, Exception) and reply is not exchange.error:
+                address = cluster.get_address(exchange.host_id)
+                reply.args = (at_node(reply, exchange.host_id, address),)
+            replies[position] = reply
+
+
 def call_nodes(
     cluster: Cluster, commands: Mapping[int, Args]
 ) -> Batch[Outcome[dict[int, Any]]]:

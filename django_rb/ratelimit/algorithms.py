@@ -1,9 +1,122 @@
-"""The algorithms by name."""
+"""How limits are counted: the algorithms, as scripts that run where a limit's key lives.
+
+A script is put together from three parts: the clock, the arguments, and the decision of the
+algorithm (the files in lua/). It reads the clock of its server, so those of web servers do
+not matter.
+"""
 
 from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ..engine.batch import Script
+from ..engine.encoding import Arg
+from ..engine.hosts import did_you_mean, masked
+from .rates import MAX_UNITS, Rate
 
 SLIDING_WINDOW = "sliding-window"
 FIXED_WINDOW = "fixed-window"
 TOKEN_BUCKET = "token-bucket"  # noqa: S105 (no password)
 
 ALGORITHMS = (SLIDING_WINDOW, FIXED_WINDOW, TOKEN_BUCKET)
+
+_MAX_KEY = 200  # bytes; longer ones are stored as their digest
+_DIGEST = b"#"
+
+
+def read_part(name: str) -> str:
+    """Return a part of a script: "clock", "arguments" or the name of an algorithm."""
+    return (files(__package__) / "lua" / f"{name.replace('-', '_')}.lua").read_text("utf-8")
+
+
+def make_script(algorithm: str, clock: str) -> Script:
+    """Return the script of an algorithm that reads the time by a clock of one's choice."""
+    return Script(clock + read_part("arguments") + read_part(algorithm))
+
+
+SCRIPTS = {name: make_script(name, read_part("clock")) for name in ALGORITHMS}
+
+
+class Rule:
+    """What limits of the same rate, algorithm and burst have in common.
+
+    Attributes:
+        script: decides.
+        name: what their keys begin with: state of another rate is never misread.
+        arguments: those that the script is always given.
+        capacity: how many requests there is room for at once.
+        ticks_per_second: in what the scripts count time.
+    """
+
+    __slots__ = ("arguments", "capacity", "name", "script", "ticks_per_second")
+
+    def __init__(self, algorithm: str, rate: Rate, burst: int | None) -> None:
+        self.script = SCRIPTS[algorithm]
+        self.capacity = rate.count if burst is None else burst
+        name = f"{algorithm}:{rate}" if burst is None else f"{algorithm}:{rate}:{burst}"
+        self.name = name.encode()
+        # Milliseconds where there is room for the product of a count and a time.
+        is_fine = max(rate.count, self.capacity) * rate.period * 1000 <= MAX_UNITS
+        per_second = self.ticks_per_second = 1000 if is_fine else 1
+        self.arguments: tuple[Arg, ...] = (
+            rate.count,
+            rate.period * per_second,
+            1_000_000 // per_second,
+            self.capacity,
+        )
+
+    def make_key(self, prefix: str, key: str | bytes) -> bytes:
+        """Return the key of a limit as it is stored.
+
+        Long keys are stored as their SHA-256, and so are those with a hash tag: who makes
+        up the key shall not choose its node.
+        """
+        if isinstance(key, str):
+            key = key.encode(errors="surrogatepass")
+        if len(key) > _MAX_KEY or b"{" in key or key.startswith(_DIGEST):
+            key = _DIGEST + sha256(key).hexdigest().encode()
+        return b"%b:%b:%b" % (prefix.encode(), self.name, key)
+
+
+@lru_cache(maxsize=1024)
+def get_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:
+    """Return the rule of limits.
+
+    Raises:
+        ImproperlyConfigured: there is no such algorithm, or it has no such burst.
+    """
+    check_algorithm(algorithm, "algorithm")
+    if burst is not None:
+        if algorithm != TOKEN_BUCKET:
+            raise ImproperlyConfigured(
+                f"burst: {masked(burst)} is for a {TOKEN_BUCKET!r} alone, and this limit is a "
+                f"{algorithm!r}."
+            )
+        if type(burst) is not int or burst < 1:
+            raise ImproperlyConfigured(
+                f"burst: {masked(burst)} is not a whole number of 1 or more. "
+                "None is for the count of the rate."
+            )
+        if burst * rate.period > MAX_UNITS:
+            raise ImproperlyConfigured(
+                f"burst: {burst} in a bucket of {rate} cannot be counted exactly. "
+                f"At most {MAX_UNITS // rate.period} can."
+            )
+    return Rule(algorithm, rate, burst)
+
+
+def check_algorithm(algorithm: object, whose: str) -> None:
+    """Raise ImproperlyConfigured unless there is an algorithm of this name.
+
+    Args:
+        whose: the setting or argument that names it, for the error.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ImproperlyConfigured(
+            f"{whose}: there is no algorithm {masked(algorithm)}. "
+            f"{did_you_mean(algorithm, ALGORITHMS)}"
+        )

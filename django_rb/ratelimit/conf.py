@@ -14,8 +14,8 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from ..conf import check_alias
-from ..engine.hosts import did_you_mean, masked
-from .algorithms import ALGORITHMS
+from ..engine.hosts import masked
+from .algorithms import SLIDING_WINDOW, check_algorithm
 
 PREFIX = "RATELIMIT_"
 UNIX = "unix"
@@ -119,7 +119,7 @@ def _get_timeout() -> float | None:
 
 
 def _get_algorithm() -> str:
-    algorithm = _get("ALGORITHM", "sliding-window")
+    algorithm = _get("ALGORITHM", SLIDING_WINDOW)
     check_algorithm(algorithm, f"settings.{PREFIX}ALGORITHM")
     return str(algorithm)
 
@@ -208,15 +208,6 @@ def check_timeout(timeout: object, whose: str) -> None:
         raise ImproperlyConfigured(
             f"{whose}: {masked(timeout)} is not a time in seconds above 0. "
             "None is for the cluster's own timeouts."
-        )
-
-
-def check_algorithm(algorithm: object, whose: str) -> None:
-    """Raise ImproperlyConfigured unless there is an algorithm of this name."""
-    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise ImproperlyConfigured(
-            f"{whose}: There is no algorithm {masked(algorithm)}. "
-            f"{did_you_mean(algorithm, list(ALGORITHMS))}"
         )
 
 

@@ -9,9 +9,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..engine.hosts import masked
 
-# Scripts count in the units of a rate, and a number of Lua is a double: it has room for
-# integers up to this.
-MAX_UNITS = 2**53
+# The scripts count in products of a count and a time. A number of Lua is a double, exact for
+# integers up to 2**53, and the sum of two of these is one.
+MAX_UNITS = 2**52
 
 _UNITS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 
@@ -33,7 +33,7 @@ class Rate:
 
     Raises:
         ImproperlyConfigured: these are no such numbers, or larger than can be counted
-            exactly: `count * period` is at most 2**53.
+            exactly: `count * period` is at most 2**52.
     """
 
     count: int
@@ -51,15 +51,13 @@ class Rate:
         if max(self.count, 1) * self.period > MAX_UNITS:
             raise ImproperlyConfigured(
                 f"The rate {self} cannot be counted exactly: {self.count} times its "
-                f"{self.period} seconds is more than 2**53. Count in a larger unit or for a "
+                f"{self.period} seconds is more than 2**52. Count in a larger unit or for a "
                 "shorter period."
             )
 
     def __str__(self) -> str:
-        for unit, seconds in reversed(_UNITS.items()):
-            if self.period % seconds == 0:
-                break
-        number = self.period // seconds
+        unit = next(unit for unit in "dhms" if self.period % _UNITS[unit] == 0)
+        number = self.period // _UNITS[unit]
         return f"{self.count}/{'' if number == 1 else number}{unit}"
 
 
