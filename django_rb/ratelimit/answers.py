@@ -113,7 +113,7 @@ def _has_middleware(request: HttpRequest) -> bool:
 
 def _has_own_handler(request: HttpRequest) -> bool:
     """Return whether the site has a handler403, which may know what Ratelimited is."""
-    urlconf = getattr(request, "urlconf", settings.ROOT_URLCONF)
+    urlconf = getattr(request, "urlconf", None) or getattr(settings, "ROOT_URLCONF", None)
     if isinstance(urlconf, str):
         urlconf = import_module(urlconf)
     handler = getattr(urlconf, "handler403", None)
@@ -142,9 +142,7 @@ def _detail(refusal: Ratelimited) -> str:
     return f"Try again in {seconds} {'second' if seconds == 1 else 'seconds'}."
 
 
-def _problem(
-    status: HTTPStatus, detail: str, refusal: Ratelimited, kind: str
-) -> JsonResponse:
+def _problem(status: HTTPStatus, detail: str, refusal: Ratelimited, kind: str) -> JsonResponse:
     """Return what RFC 9457 calls problem details, of a type of the rate limits' draft."""
     name = "temporary-reduced-capacity" if refusal.unavailable else "quota-exceeded"
     problem: dict[str, object] = {
@@ -157,9 +155,7 @@ def _problem(
     return JsonResponse(problem, status=status, content_type=kind)
 
 
-def _page(
-    request: HttpRequest, status: HTTPStatus, detail: str, refusal: Ratelimited
-) -> str:
+def _page(request: HttpRequest, status: HTTPStatus, detail: str, refusal: Ratelimited) -> str:
     view = get_config().view
     is_named = status == HTTPStatus.TOO_MANY_REQUESTS and is_template(view)
     try:

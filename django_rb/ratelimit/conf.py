@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
@@ -75,18 +75,7 @@ def get_config() -> Config:
     Raises:
         ImproperlyConfigured: naming the setting, its value and the way out.
     """
-    return Config(
-        cluster=_get_cluster(),
-        prefix=_get_prefix(),
-        fail_open=_get_bool("FAIL_OPEN", default=True),
-        timeout=_get_timeout(),
-        algorithm=_get_algorithm(),
-        enable=_get_bool("ENABLE", default=True),
-        view=_get_view(),
-        trusted_proxies=_get_trusted_proxies(),
-        ipv4_mask=_get_mask("IPV4_MASK", 32),
-        ipv6_mask=_get_mask("IPV6_MASK", 64, most=128),
-    )
+    return Config(**{name: read() for name, read in _READERS.items()})
 
 
 def _get(name: str, default: Any) -> Any:
@@ -170,24 +159,28 @@ def _get_mask(name: str, default: int, most: int = 32) -> int:
 
 
 def find_mistakes() -> Iterator[ImproperlyConfigured]:
-    """Yield the first mistake in each of the settings that has one."""
-    getters: list[Callable[[], object]] = [
-        _get_cluster,
-        _get_prefix,
-        lambda: _get_bool("FAIL_OPEN", default=True),
-        _get_timeout,
-        _get_algorithm,
-        lambda: _get_bool("ENABLE", default=True),
-        _get_view,
-        _get_trusted_proxies,
-        lambda: _get_mask("IPV4_MASK", 32),
-        lambda: _get_mask("IPV6_MASK", 64, most=128),
-    ]
-    for get in getters:
-        try:
-            get()
-        except ImproperlyConfigured as error:
-            yield error
+    """Yield the first mistake in each of the settings that are there."""
+    for name, read in _READERS.items():
+        if hasattr(settings, PREFIX + name.upper()):
+            try:
+                read()
+            except ImproperlyConfigured as error:
+                yield error
+
+
+_READERS: dict[str, Callable[[], Any]] = {
+    "cluster": _get_cluster,
+    "prefix": _get_prefix,
+    "fail_open": partial(_get_bool, "FAIL_OPEN", default=True),
+    "timeout": _get_timeout,
+    "algorithm": _get_algorithm,
+    "enable": partial(_get_bool, "ENABLE", default=True),
+    "view": _get_view,
+    "trusted_proxies": _get_trusted_proxies,
+    "ipv4_mask": partial(_get_mask, "IPV4_MASK", 32),
+    "ipv6_mask": partial(_get_mask, "IPV6_MASK", 64, most=128),
+}
+NAMES = tuple(PREFIX + name.upper() for name in _READERS)
 
 
 def check_prefix(prefix: object, whose: str) -> None:

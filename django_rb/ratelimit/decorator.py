@@ -155,7 +155,9 @@ def get_usage(
     if not (get_config().enable and policy.applies(request)):
         return None
     limit = policy.limit(group, request)
-    return limit and _usage_dict(limiter.check([limit], charge=increment)[0])
+    if limit is None:
+        return None
+    return _usage_dict(limiter.check([limit], charge=increment)[0])
 
 
 async def aget_usage(
@@ -172,7 +174,9 @@ async def aget_usage(
     if not (get_config().enable and policy.applies(request)):
         return None
     limit = await policy.alimit(group, request)
-    return limit and _usage_dict((await limiter.acheck([limit], charge=increment))[0])
+    if limit is None:
+        return None
+    return _usage_dict((await limiter.acheck([limit], charge=increment))[0])
 
 
 def view_name(view: Callable[..., Any]) -> str:
@@ -244,18 +248,7 @@ def _one_policy(
         raise ImproperlyConfigured(
             "What is counted together? Give group='login', or the view as fn=login."
         )
-    (policy,) = make_policies(
-        None,
-        group=group,
-        key=key,
-        rate=rate,
-        method=method,
-        block=True,
-        cost=1,
-        algorithm=None,
-        burst=None,
-        name=None,
-    )
+    (policy,) = make_policies(None, group=group, key=key, rate=rate, method=method)
     return policy, group or view_name(cast(Callable[..., Any], fn))
 
 

@@ -44,6 +44,6 @@ class Ratelimited(PermissionDenied):
         """Whole seconds after which the request may be tried again, rounded up."""
         waits = [usage.retry_after for usage in self.usages if not usage.allowed]
         longest = max(waits, default=math.inf)
-        if self.unavailable or math.isinf(longest):
+        if math.isinf(longest):
             return None
         return max(1, math.ceil(longest))

@@ -1,4 +1,4 @@
-"""A view behind its limits: all of them are asked at once, and the answer says what they said."""
+"""A view behind its limits: all are asked at once, and the answer says what they said."""
 
 from __future__ import annotations
 

@@ -41,6 +41,8 @@ class Limit:
         algorithm: "sliding-window", "fixed-window" or "token-bucket".
         burst: how many requests a full bucket has room for; None for the rate's count.
             For "token-bucket" alone.
+        block: whether its refusal keeps the other limits of a call from being charged. One
+            that only tells does not: the request passes.
 
     Raises:
         ImproperlyConfigured: there is no such algorithm, or it has no such burst.
@@ -53,6 +55,7 @@ class Limit:
     cost: int = 1
     algorithm: str = SLIDING_WINDOW
     burst: int | None = None
+    block: bool = True
     rule: Rule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -287,7 +290,7 @@ class Limiter:
             self._usage(cluster, key, limit, answer)
             for key, limit, answer in zip(keys, limits, answers, strict=True)
         ]
-        if not charge or all(usage.allowed for usage in usages):
+        if not charge or all(usage.allowed or not usage.limit.block for usage in usages):
             return usages
         charged = [n for n, usage in enumerate(usages) if usage.allowed and not usage.error]
         refunded = yield from run_scripts(

@@ -62,7 +62,6 @@ class RatelimitMixin(_Base):
             cost=cls.ratelimit_cost,
             algorithm=cls.ratelimit_algorithm,
             burst=cls.ratelimit_burst,
-            name=None,
         )
         cls._guard = Guard(policies, f"{cls.__module__}.{cls.__qualname__}")
         if any(is_by_address(policy.key) for policy in policies):
@@ -70,7 +69,16 @@ class RatelimitMixin(_Base):
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
-        """Return the view, as Django has it."""
+        """Return the view, as Django has it; it takes limits of its own, too."""
+        own = {
+            name: initkwargs.pop(name)
+            for name in list(initkwargs)
+            if name.startswith("ratelimit_") and hasattr(cls, name)
+        }
+        if own:
+            names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+            limited: type[RatelimitMixin] = type(cls.__name__, (cls,), {**names, **own})
+            return limited.as_view(**initkwargs)
         cls._get_guard()
         return super().as_view(**initkwargs)
 

@@ -84,7 +84,9 @@ class Policy:
         rate = self.rate
         if isinstance(rate, RequestFunction):
             rate = parse_rate(rate(group, request))
-        return rate and self._limit(group, rate, self.key.read(group, request))
+        if rate is None:
+            return None
+        return self._limit(group, rate, self.key.read(group, request))
 
     async def alimit(self, group: str, request: HttpRequest) -> Limit | None:
         """Do what `limit` does, for an async view."""
@@ -92,7 +94,9 @@ class Policy:
         rate = self.rate
         if isinstance(rate, RequestFunction):
             rate = parse_rate(await rate.acall(group, request))
-        return rate and self._limit(group, rate, await self.key.aread(group, request))
+        if rate is None:
+            return None
+        return self._limit(group, rate, await self.key.aread(group, request))
 
     def _limit(self, group: str, rate: Rate, value: Value) -> Limit:
         return Limit(
@@ -118,15 +122,15 @@ class Policy:
 def make_policies(
     limits: Limits | None,
     *,
-    group: str | None,
     key: object,
     rate: object,
-    method: Methods,
-    block: bool,
-    cost: int,
-    algorithm: str | None,
-    burst: int | None,
-    name: str | None,
+    group: str | None = None,
+    method: Methods = ALL,
+    block: bool = True,
+    cost: int = 1,
+    algorithm: str | None = None,
+    burst: int | None = None,
+    name: str | None = None,
 ) -> list[Policy]:
     """Return the limits that a decorator's arguments name: one, or those of `limits`.
 
@@ -224,7 +228,7 @@ def _parse_rate(rate: object) -> Rate | RequestFunction | None:
 
 
 def _parse_methods(method: Methods) -> frozenset[str] | None:
-    if method is None or method == ALL or method == [None]:
+    if method is None or (isinstance(method, list | tuple) and tuple(method) == ALL):
         return None
     methods = [method] if isinstance(method, str) else method
     if (
