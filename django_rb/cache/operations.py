@@ -27,11 +27,11 @@ from ..engine.batch import (
     run_script,
     store,
 )
-from ..engine.encoding import Args
+from ..engine.encoding import Args, encode_get, set_format
 from ..engine.errors import COMPLAINTS, first_error
 from ..engine.exchange import NO_REPLY, Batch
 from ..engine.health import News
-from ..engine.transport import NodeTimeout
+from ..engine.transport import SMALL, CallFailed
 from .codec import MISSING, Codec
 from .keys import Keys, loggable
 from .signing import BadSignature, SignedCodec
@@ -119,10 +119,11 @@ class Operations:
         began = None
         if self._deadline is None:
             began = monotonic()
+            host_id = cluster.router.get_host_for_key(made)
             try:
-                data = cluster.try_get(cluster.router.get_host_for_key(made), made)
-            except NodeTimeout as timeout:
-                self._settle((timeout.failure,))
+                data = cluster.try_call(host_id, encode_get(made), made, only_reads=True)
+            except CallFailed as failed:
+                self._settle((failed.failure,))
                 return default if unknown is NO_REPLY else unknown
         if data is NO_REPLY:
             return cluster.run(self._get(made, default, unknown), self._deadline, began)
@@ -131,6 +132,30 @@ class Operations:
         except BadSignature:
             self._log_bad_signatures((made,))
             return default
+
+    def set_now(
+        self, key: object, value: Any, timeout: int | None, version: int | None
+    ) -> None:
+        """Do what `set` does, in the calling thread, as `get_now` does."""
+        if timeout == 0 or self._deadline is not None:
+            self.run(self.set(key, value, timeout, version))
+            return
+        made = self._make_key(key, version)
+        data = self._codec.encode(value, made)
+        cluster = self.cluster
+        began = None
+        if len(data) < SMALL - 1024:  # XXX
+            began = monotonic()
+            command = set_format(_expiry(timeout)) % (len(made), made, len(data), data)
+            host_id = cluster.router.get_host_for_key(made)
+            try:
+                reply = cluster.try_call(host_id, command, made)
+            except CallFailed as failed:
+                self._settle((failed.failure,))
+                return
+            if reply is not NO_REPLY:
+                return
+        cluster.run(self._set(made, data, timeout), None, began)
 
     def get(
         self, key: object, default: Any, version: int | None, unknown: Any = NO_REPLY
@@ -174,9 +199,10 @@ class Operations:
             yield from self.delete(key, version)
             return
         made = self._keys.make(key, version)
-        _, failures = yield from call(
-            self.cluster, made, b"SET", made, self._codec.encode(value, made), *_expiry(timeout)
-        )
+        yield from self._set(made, self._codec.encode(value, made), timeout)
+
+    def _set(self, made: bytes, data: bytes, timeout: int | None) -> Batch[None]:
+        _, failures = yield from call(self.cluster, made, b"SET", made, data, *_expiry(timeout))
         if failures:
             self._settle(failures)
 

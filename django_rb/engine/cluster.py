@@ -63,7 +63,7 @@ class Cluster:
         nodes: the nodes themselves, by host id.
         router: the router; a new one whenever a host comes or goes.
         is_retired: another cluster took its place; for those who keep a reference.
-        try_get: the short way of a GET; see `PollTransport.try_get`.
+        try_call: the short way of one command; see `PollTransport.try_call`.
 
     Nothing is connected before the first command.
 
@@ -99,7 +99,7 @@ class Cluster:
         # A batch may be under way to a node that is being removed: here it is still known.
         self._known_nodes = dict(self.nodes)
         self._transport = PollTransport(self._known_nodes, self._health_changes)
-        self.try_get = self._transport.try_get
+        self.try_call = self._transport.try_call
         self._aio_transport = AioTransport(self._known_nodes, self._health_changes)
         self._local_pools: dict[int, redis.ConnectionPool] = {}
         # Of hosts that were removed: a batch or a client that began before may use them.

@@ -6,6 +6,7 @@ https://redis.io/docs/latest/develop/reference/protocol-spec/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import cast
 
 from hiredis import pack_command
@@ -47,6 +48,7 @@ def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
     return b"*%d\r\n$%d\r\n%b%b\r\n" % (len(keys) + 1, len(name), name, arguments)
 
 
+@lru_cache(maxsize=256)  # a site has few timeouts
 def set_format(options: Args) -> bytes:
     """Return a format for ``SET key value`` with some options.
 

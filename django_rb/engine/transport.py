@@ -36,15 +36,16 @@ from .connections import (
     PoolIsFull,
     make_poller,
 )
-from .encoding import encode_get
-from .errors import NodeFailure, ProtocolError
+from .errors import NodeFailure, ProtocolError, at_node
 from .exchange import NO_REPLY, Batch, Exchange
 from .failing import DeadlineError, give_up, may_go_again, to_redis_error
 from .health import HealthChanges
 
 T = TypeVar("T")
 
+SMALL = 8192  # bytes of a command that every socket takes at once
 READ_SIZE = 65536
+FIRST_READ_SIZE = 16384  # for most replies; to make room for more takes longer
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
 FOREVER = float("inf")
 
@@ -89,14 +90,22 @@ class PollTransport:
             if self._changes.waiting:
                 self._changes.tell()
 
-    def try_get(self, host_id: int, key: bytes) -> bytes | object | None:
-        """Return the value of a key if all goes as it mostly does, else NO_REPLY.
+    def try_call(
+        self, host_id: int, command: bytes, key: bytes, *, only_reads: bool = False
+    ) -> Any:
+        """Return the reply to a small command if all goes as it mostly does, else NO_REPLY.
 
-        A GET only reads: whatever went wrong, the caller may ask again in a batch, which
-        knows what to do about it. Only silence is final.
+        After NO_REPLY the caller asks in a batch, which knows what to do about it: nothing
+        was run, or nobody can tell.
+
+        Args:
+            command: its encoded form, of at most SMALL bytes.
+            key: what it is about, for errors.
+            only_reads: it may run twice.
 
         Raises:
-            NodeTimeout: the node said nothing for `socket_timeout`.
+            CallFailed: the node said nothing for `socket_timeout`, or answered with an
+                error, or its answer to a command that writes was lost.
         """
         node = self._nodes[host_id]
         if not node.is_plain:
@@ -109,34 +118,46 @@ class PollTransport:
         if connection.poll(0):  # stale: see Node.take_usable
             connection.close()
             return NO_REPLY
-        command = encode_get(key)
-        reader = connection.reader
+        reader, receive = connection.reader, connection.receive
         reply: Any = NO_REPLY
+        is_sent = False
+        error: Exception | None = None
         try:
-            if connection.send(command, connection.flags) == len(command):
-                while reply is NO_REPLY and (data := connection.receive(READ_SIZE)):
+            # One that is cut short never runs.
+            is_sent = connection.send(command, connection.flags) == len(command)
+            if is_sent:
+                data = receive(FIRST_READ_SIZE)
+                while data:
                     reader.feed(data)
                     reply = reader.gets()
-        except BlockingIOError as error:  # the socket's own timeout is over
-            connection.close()
-            failed = to_redis_error(node, TimeoutError())
-            node.failed(failed)
-            self._changes.tell()
-            raise NodeTimeout(NodeFailure(host_id, node.address, failed, (key,))) from error
-        except (OSError, HiredisError):
-            pass
+                    if reply is not NO_REPLY:
+                        break
+                    data = receive(READ_SIZE)
+        except (OSError, HiredisError) as caught:
+            error = caught
         except BaseException:
             connection.close()
             raise
         if reply is NO_REPLY or reader.has_data():
             connection.close()
+            if is_sent and (not only_reads or isinstance(error, BlockingIOError)):
+                raise self._call_failed(node, key, _why_unanswered(reply, error))
             return NO_REPLY
         if isinstance(reply, Exception):
-            connection.complaints.clear()  # it is heard again, in the batch, and named there
-            reply = NO_REPLY
+            node.give_back(connection)
+            raise self._call_failed(node, key, reply)
         idle.append(connection)
-        value: bytes | object | None = reply
-        return value
+        return reply
+
+    def _call_failed(self, node: Node, key: bytes, error: Exception) -> CallFailed:
+        if isinstance(error, redis.ResponseError):
+            error.args = (at_node(error, node.host_id, node.address),)
+        else:
+            error = to_redis_error(node, error)
+            node.failed(error)
+        if self._changes.waiting:
+            self._changes.tell()
+        return CallFailed(NodeFailure(node.host_id, node.address, error, (key,)))
 
     def _run_alone(self, exchange: Exchange, began: float | None) -> None:
         """Run one exchange the short way: one write, one wait, one read.
@@ -185,8 +206,17 @@ def _wait_and_receive(connection: Connection, patience: float | None) -> bytes:
     return connection.receive(READ_SIZE, connection.flags)
 
 
-class NodeTimeout(Exception):
-    """A node was silent for too long."""
+def _why_unanswered(reply: Any, error: Exception | None) -> Exception:
+    """Return why a command has no reply, or one that may be another's."""
+    if isinstance(error, BlockingIOError):  # the socket's own timeout is over
+        return TimeoutError()
+    if reply is not NO_REPLY:
+        return ProtocolError("The node sent more than it was asked for")
+    return error or ConnectionResetError("the node closed the connection")
+
+
+class CallFailed(Exception):
+    """What a node was asked, it did not do, or nobody knows."""
 
     def __init__(self, failure: NodeFailure) -> None:
         super().__init__(failure)

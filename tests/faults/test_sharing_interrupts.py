@@ -24,6 +24,7 @@ import redis
 
 from django_rb.engine import Cluster
 from django_rb.engine.batch import store
+from django_rb.engine.encoding import encode_get
 from django_rb.engine.exchange import NO_REPLY
 from django_rb.testing import LocalNodes
 from tests.faults.sharing.checks import (
@@ -53,7 +54,8 @@ def map_gets(cluster: Cluster, keys: list[bytes]) -> None:
 
 def get_all(cluster: Cluster, keys: list[bytes]) -> None:
     for key in keys[:2]:
-        assert cluster.try_get(cluster.get_host_for_key(key), key) in (key, NO_REPLY)
+        host_id, command = cluster.get_host_for_key(key), encode_get(key)
+        assert cluster.try_call(host_id, command, key, only_reads=True) in (key, NO_REPLY)
 
 
 def store_large(cluster: Cluster, keys: list[bytes]) -> None:
