@@ -36,7 +36,7 @@ def with_user(request: HttpRequest, user: Any = None) -> HttpRequest:
     async def auser() -> Any:
         return request.user
 
-    request.auser = auser  # type: ignore[method-assign]
+    request.auser = auser
     return request
 
 

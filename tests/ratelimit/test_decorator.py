@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from inspect import isawaitable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
@@ -275,7 +275,7 @@ def test_methods(method: Any, limited: set[str]) -> None:
 def test_the_user_is_asked_only_if_that_matters() -> None:
     class Request(HttpRequest):
         @property
-        def user(self) -> Any:
+        def user(self) -> Any:  # type: ignore[override]
             raise AssertionError("the user was looked up")
 
     request = Request()
@@ -306,7 +306,7 @@ def test_an_async_view_asks_for_its_user_asynchronously() -> None:
     async def auser() -> Any:
         return user(7)
 
-    request.auser = auser  # type: ignore[method-assign]
+    request.auser = auser
     view = ratelimit(limits=[("user", "1/d"), ("user_or_ip", "9/d")])(apage)
     run(view(request))
     with pytest.raises(Ratelimited):
@@ -414,7 +414,7 @@ def test_one_round_trip_for_three_limits(view: Any, nodes: LocalNodes) -> None:
     def visit() -> None:
         response = three(get())
         if isawaitable(response):
-            run(response)
+            run(cast(Any, response))
 
     visit()  # the scripts are there
     with Servers(nodes.hosts) as servers, CaptureCommandsContext() as captured:
@@ -455,7 +455,12 @@ def test_get_usage() -> None:
     assert (refused["count"], refused["should_limit"]) == (2, True)
     with override_settings(RATELIMIT_ENABLE=False):
         assert get_usage(get(), group="g", key="ip", rate="0/s") is None
-    for mistake in ({"key": "ip"}, {"group": "g"}, {"group": "g", "key": "i", "rate": "1/s"}):
+    mistakes: list[dict[str, Any]] = [
+        {"key": "ip"},
+        {"group": "g"},
+        {"group": "g", "key": "i", "rate": "1/s"},
+    ]
+    for mistake in mistakes:
         with pytest.raises(ImproperlyConfigured):
             get_usage(get(), **mistake)
 
