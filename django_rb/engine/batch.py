@@ -28,6 +28,7 @@ from .encoding import (
     encode,
     encode_keys,
     encode_large,
+    encode_words,
     is_large,
     pack,
     set_format,
@@ -67,6 +68,27 @@ class Script:
     def __init__(self, source: str | bytes) -> None:
         self.source = encode_key(source)
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+
+class KeyScript(Script):
+    """A Lua script on one key with always as many arguments.
+
+    Its commands are formatted here, which takes a third of the time that hiredis takes.
+
+    Attributes:
+        evalsha, eval: formats, for the length of the key, the key, and the arguments as
+            `encode_words` makes them.
+    """
+
+    __slots__ = ("eval", "evalsha")
+
+    def __init__(self, source: str | bytes, arguments: int) -> None:
+        super().__init__(source)
+        self.evalsha, self.eval = (
+            b"*%d\r\n%b$%%d\r\n%%b\r\n%%b"
+            % (arguments + 4, encode_words((name, script, 1)).replace(b"%", b"%%"))
+            for name, script in ((b"EVALSHA", self.sha), (b"EVAL", self.source))
+        )
 
 
 def _exchange(host_id: int, pieces: Iterator[Buffer], count: int) -> Exchange:
@@ -277,23 +299,25 @@ def run_script(cluster: Cluster, key: bytes, script: Script, *args: Arg) -> Batc
 
 
 def run_scripts(
-    cluster: Cluster, calls: Sequence[tuple[bytes, Script, Args]]
+    cluster: Cluster, calls: Sequence[tuple[bytes, KeyScript, bytes]]
 ) -> Batch[list[Any]]:
-    """Run scripts, each on one key where that lives, given as ``(key, script, args)``.
+    """Run scripts, each on one key where that lives.
 
-    Returns what they replied, in their order; an exception where a node said nothing of use.
+    Args:
+        calls: ``(key, script, arguments)``, the arguments as `encode_words` makes them.
+
+    Returns what they replied, in the order of the calls; an exception where a node said
+    nothing of use.
     """
     owners = cluster.router.get_hosts_for_keys([key for key, _, _ in calls])
-    commands: list[Args] = [
-        (b"EVALSHA", script.sha, 1, key, *args) for key, script, args in calls
-    ]
+    commands = [script.evalsha % (len(key), key, arguments) for key, script, arguments in calls]
     replies: list[Any] = [None] * len(calls)
     yield from _fill(cluster, owners, commands, range(len(calls)), replies)
     unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if unknown:
         for n in unknown:
-            key, script, args = calls[n]
-            commands[n] = (b"EVAL", script.source, 1, key, *args)
+            key, script, arguments = calls[n]
+            commands[n] = script.eval % (len(key), key, arguments)
         yield from _fill(cluster, owners, commands, unknown, replies)
     return replies
 
@@ -301,26 +325,29 @@ def run_scripts(
 def _fill(
     cluster: Cluster,
     owners: Sequence[int],
-    commands: Sequence[Args],
+    commands: Sequence[bytes],
     positions: Iterable[int],
     replies: list[Any],
 ) -> Generator[Sequence[Exchange], None, None]:
     """Ask each node for its share, given as `positions` in `commands`, and fill `replies`."""
-    shares: dict[int, list[int]] = defaultdict(list)
+    shares: dict[int, list[int]] = {}
     for position in positions:
-        shares[owners[position]].append(position)
-    exchanges = [
-        Exchange(owner, b"".join([pack(commands[n]) for n in share]), len(share))
-        for owner, share in shares.items()
-    ]
+        shares.setdefault(owners[position], []).append(position)
+    exchanges = []
+    for owner, share in shares.items():
+        exchange = Exchange(owner, b"".join([commands[n] for n in share]), len(share))
+        exchange.is_brief = True
+        exchanges.append(exchange)
     yield exchanges
     for exchange, share in zip(exchanges, shares.values(), strict=True):
-        said = chain(exchange.replies, repeat(exchange.error))
+        said: Iterable[Any] = exchange.replies
+        if exchange.error is not None:
+            said = chain(said, repeat(exchange.error))
         for position, reply in zip(share, said, strict=False):
+            replies[position] = reply
             if isinstance(reply, Exception) and reply is not exchange.error:
                 address = cluster.get_address(exchange.host_id)
                 reply.args = (at_node(reply, exchange.host_id, address),)
-            replies[position] = reply
 
 
 def call_nodes(

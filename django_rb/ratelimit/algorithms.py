@@ -7,14 +7,15 @@ not matter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..engine.batch import Script
-from ..engine.encoding import Arg
+from ..engine.batch import KeyScript
+from ..engine.encoding import encode_words
 from ..engine.hosts import did_you_mean, masked
 from .rates import MAX_UNITS, Rate
 
@@ -23,6 +24,11 @@ FIXED_WINDOW = "fixed-window"
 TOKEN_BUCKET = "token-bucket"  # noqa: S105 (no password)
 
 ALGORITHMS = (SLIDING_WINDOW, FIXED_WINDOW, TOKEN_BUCKET)
+
+# What a script is asked to do.
+HIT, PEEK, REFUND = b"hit", b"peek", b"refund"
+
+ARGUMENTS = 8
 
 _MAX_KEY = 200  # bytes; longer ones are stored as their digest
 _DIGEST = b"#"
@@ -33,9 +39,9 @@ def read_part(name: str) -> str:
     return (files(__package__) / "lua" / f"{name.replace('-', '_')}.lua").read_text("utf-8")
 
 
-def make_script(algorithm: str, clock: str) -> Script:
+def make_script(algorithm: str, clock: str, arguments: int = ARGUMENTS) -> KeyScript:
     """Return the script of an algorithm that reads the time by a clock of one's choice."""
-    return Script(clock + read_part("arguments") + read_part(algorithm))
+    return KeyScript(clock + read_part("arguments") + read_part(algorithm), arguments)
 
 
 SCRIPTS = {name: make_script(name, read_part("clock")) for name in ALGORITHMS}
@@ -46,43 +52,49 @@ class Rule:
 
     Attributes:
         script: decides.
-        name: what their keys begin with: state of another rate is never misread.
-        arguments: those that the script is always given.
         capacity: how many requests there is room for at once.
-        ticks_per_second: in what the scripts count time.
+        ticks_per_second: in what the script counts time.
     """
 
-    __slots__ = ("arguments", "capacity", "name", "script", "ticks_per_second")
+    __slots__ = ("_arguments", "_heads", "_name", "capacity", "script", "ticks_per_second")
 
     def __init__(self, algorithm: str, rate: Rate, burst: int | None) -> None:
         self.script = SCRIPTS[algorithm]
         self.capacity = rate.count if burst is None else burst
-        name = f"{algorithm}:{rate}" if burst is None else f"{algorithm}:{rate}:{burst}"
-        self.name = name.encode()
+        self._name = f"{algorithm}:{rate}" if burst is None else f"{algorithm}:{rate}:{burst}"
+        self._heads: dict[str, bytes] = {}
         # Milliseconds where there is room for the product of a count and a time.
         is_fine = max(rate.count, self.capacity) * rate.period * 1000 <= MAX_UNITS
         per_second = self.ticks_per_second = 1000 if is_fine else 1
-        self.arguments: tuple[Arg, ...] = (
-            rate.count,
-            rate.period * per_second,
-            1_000_000 // per_second,
-            self.capacity,
-        )
+        period, tick = rate.period * per_second, 1_000_000 // per_second
+        self._arguments = encode_words((rate.count, period, tick, self.capacity))
+
+    def encode(self, action: bytes, cost: int, charge: Sequence[int] = (0, 0)) -> bytes:
+        """Return the encoded arguments of the script; a refund says which charge it returns."""
+        cost = min(cost, self.capacity + 1)  # which is never allowed
+        return self._arguments + _encode_request((action, cost, *charge))
 
     def make_key(self, prefix: str, key: str | bytes) -> bytes:
         """Return the key of a limit as it is stored.
 
-        Long keys are stored as their SHA-256, and so are those with a hash tag: who makes
-        up the key shall not choose its node.
+        It begins with all that the state depends on, so that none is misread. Long keys are
+        stored as their SHA-256, and so are those with a hash tag: who makes up the key
+        shall not choose its node.
         """
         if isinstance(key, str):
             key = key.encode(errors="surrogatepass")
         if len(key) > _MAX_KEY or b"{" in key or key.startswith(_DIGEST):
             key = _DIGEST + sha256(key).hexdigest().encode()
-        return b"%b:%b:%b" % (prefix.encode(), self.name, key)
+        head = self._heads.get(prefix)
+        if head is None:
+            head = self._heads[prefix] = f"{prefix}:{self._name}:".encode()
+        return head + key
 
 
-@lru_cache(maxsize=1024)
+_encode_request = lru_cache(maxsize=256)(encode_words)
+_make_rule = lru_cache(maxsize=1024)(Rule)
+
+
 def get_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:
     """Return the rule of limits.
 
@@ -106,7 +118,7 @@ def get_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:
                 f"burst: {burst} in a bucket of {rate} cannot be counted exactly. "
                 f"At most {MAX_UNITS // rate.period} can."
             )
-    return Rule(algorithm, rate, burst)
+    return _make_rule(algorithm, rate, burst)
 
 
 def check_algorithm(algorithm: object, whose: str) -> None:

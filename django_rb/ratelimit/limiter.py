@@ -6,23 +6,24 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ..engine import Cluster
-from ..engine.batch import Script, call, run_scripts
-from ..engine.encoding import Args
+from ..engine.batch import KeyScript, call, run_scripts
 from ..engine.errors import first_error
 from ..engine.exchange import Batch
 from ..engine.health import News
 from ..engine.hosts import masked
 from ..registry import clusters
-from .algorithms import SLIDING_WINDOW, Rule, get_rule
+from .algorithms import HIT, PEEK, REFUND, SLIDING_WINDOW, Rule, get_rule
 from .conf import check_prefix, check_timeout, get_config
 from .rates import Rate, parse_rate
 
 logger = logging.getLogger("django_rb.ratelimit")
+
+Call = tuple[bytes, KeyScript, bytes]  # a stored key, and what is run there
 
 # Seconds after which to ask again where a node failed.
 RETRY_AFTER_FAILURE = 1.0
@@ -79,8 +80,7 @@ class Limit:
         return self.rule.capacity
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What a limit said.
 
     Attributes:
@@ -282,34 +282,53 @@ class Limiter:
     ) -> Batch[list[Usage]]:
         if not limits:
             return []
-        keys = [self._get_key(limit) for limit in limits]
-        action = b"hit" if charge else b"peek"
-        calls = [_call(key, limit, action) for key, limit in zip(keys, limits, strict=True)]
+        prefix = get_config().prefix if self._prefix is None else self._prefix
+        action = HIT if charge else PEEK
+        calls = []
+        for limit in limits:
+            rule = limit.rule
+            key = rule.make_key(prefix, limit.key)
+            calls.append((key, rule.script, rule.encode(action, limit.cost)))
         answers = yield from run_scripts(cluster, calls)
         usages = [
-            self._usage(cluster, key, limit, answer)
-            for key, limit, answer in zip(keys, limits, answers, strict=True)
+            _read(limit, answer)
+            if type(answer) is list
+            else self._settle(cluster, call[0], limit, answer)
+            for call, limit, answer in zip(calls, limits, answers, strict=True)
         ]
-        if not charge or all(usage.allowed or not usage.limit.block for usage in usages):
-            return usages
-        charged = [n for n, usage in enumerate(usages) if usage.allowed and not usage.error]
-        refunded = yield from run_scripts(
-            cluster, [_call(keys[n], limits[n], b"refund", *answers[n][4:]) for n in charged]
-        )
-        for n, answer in zip(charged, refunded, strict=True):
-            if isinstance(answer, Exception):
-                self._log(cluster, keys[n], answer)
-            else:
-                usages[n] = _read(limits[n], answer, allowed=True)
+        if charge and not all(usage.allowed or not usage.limit.block for usage in usages):
+            yield from self._refund(cluster, calls, answers, usages)
         return usages
 
-    def _usage(self, cluster: Cluster, key: bytes, limit: Limit, answer: Any) -> Usage:
-        if not isinstance(answer, Exception):
-            return _read(limit, answer)
-        self._log(cluster, key, answer)
+    def _refund(
+        self,
+        cluster: Cluster,
+        calls: Sequence[Call],
+        answers: Sequence[Any],
+        usages: list[Usage],
+    ) -> Batch[None]:
+        """Give back what was charged, and let `usages` say so."""
+        charged = [n for n, usage in enumerate(usages) if usage.allowed and not usage.error]
+        if not charged:
+            return
+        refunds = []
+        for n in charged:
+            key, script, _ = calls[n]
+            limit = usages[n].limit
+            refunds.append((key, script, limit.rule.encode(REFUND, limit.cost, answers[n][4:])))
+        answers = yield from run_scripts(cluster, refunds)
+        for n, answer in zip(charged, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._log(cluster, calls[n][0], answer)
+            else:
+                usages[n] = _read(usages[n].limit, answer)._replace(allowed=True)
+
+    def _settle(self, cluster: Cluster, key: bytes, limit: Limit, error: Exception) -> Usage:
+        """Make do without a limit's node, as the settings say."""
+        self._log(cluster, key, error)
         allowed = get_config().fail_open if self._fail_open is None else self._fail_open
         retry_after = 0.0 if allowed else RETRY_AFTER_FAILURE
-        return Usage(limit, allowed, 0, limit.capacity, 0.0, retry_after, answer)
+        return Usage(limit, allowed, 0, limit.capacity, 0.0, retry_after, error)
 
     def _log(self, cluster: Cluster, key: bytes, error: Exception) -> None:
         """Warn that a node failed; once, until it was not heard of for a minute."""
@@ -327,25 +346,13 @@ def _limit(
     return Limit(key, parsed, cost, algorithm or get_config().algorithm, burst)
 
 
-def _call(key: bytes, limit: Limit, action: bytes, *charge: int) -> tuple[bytes, Script, Args]:
-    """Return what to ask where a key lives; a refund says which charge it gives back."""
-    rule = limit.rule
-    cost = min(limit.cost, rule.capacity + 1)  # which is never allowed
-    return key, rule.script, (*rule.arguments, action, cost, *charge)
-
-
-def _read(limit: Limit, answer: Sequence[int], *, allowed: bool = False) -> Usage:
+def _read(limit: Limit, answer: Sequence[int]) -> Usage:
     """Return what an algorithm's script said."""
-    is_allowed, used, reset, retry = answer[:4]
+    allowed, used, reset, retry, _, _ = answer
     rule = limit.rule
-    return Usage(
-        limit,
-        allowed or is_allowed == 1,
-        used,
-        rule.capacity - used,
-        reset / rule.ticks_per_second,
-        retry / rule.ticks_per_second if retry >= 0 else math.inf,
-    )
+    ticks = rule.ticks_per_second
+    retry_after = 0.0 if allowed else retry / ticks if retry >= 0 else math.inf
+    return Usage(limit, allowed == 1, used, rule.capacity - used, reset / ticks, retry_after)
 
 
 limiter = Limiter()
