@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+from .decorator import aget_usage, ais_ratelimited, get_usage, is_ratelimited, ratelimit
+from .exceptions import Ratelimited
 from .limiter import Limit, Limiter, Usage, limiter
+from .mixins import RatelimitMixin
+from .policies import ALL, UNSAFE
 from .rates import Rate, parse_rate
 
-__all__ = ["Limit", "Limiter", "Rate", "Usage", "limiter", "parse_rate"]
+__all__ = [
+    "ALL",
+    "UNSAFE",
+    "Limit",
+    "Limiter",
+    "Rate",
+    "RatelimitMixin",
+    "Ratelimited",
+    "Usage",
+    "aget_usage",
+    "ais_ratelimited",
+    "get_usage",
+    "is_ratelimited",
+    "limiter",
+    "parse_rate",
+    "ratelimit",
+]

@@ -42,6 +42,8 @@ class Limit:
         algorithm: "sliding-window", "fixed-window" or "token-bucket".
         burst: how many requests a full bucket has room for; None for the rate's count.
             For "token-bucket" alone.
+        block: whether its refusal keeps the other limits of a call from being charged. One
+            that only tells does not: the request passes.
 
     Raises:
         ImproperlyConfigured: there is no such algorithm, or it has no such burst.
@@ -54,6 +56,7 @@ class Limit:
     cost: int = 1
     algorithm: str = SLIDING_WINDOW
     burst: int | None = None
+    block: bool = True
     rule: Rule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -293,7 +296,7 @@ class Limiter:
             else self._settle(cluster, call[0], limit, answer)
             for call, limit, answer in zip(calls, limits, answers, strict=True)
         ]
-        if charge and not all(usage.allowed for usage in usages):
+        if charge and not all(usage.allowed or not usage.limit.block for usage in usages):
             yield from self._refund(cluster, calls, answers, usages)
         return usages
 
