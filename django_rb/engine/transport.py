@@ -243,7 +243,7 @@ def _read_once(lines: list[_Begun]) -> None:
         waits = node.is_plain
         try:
             if waits:
-                data = connection.receive(FIRST_READ_SIZE)
+                data = connection.receive(READ_SIZE)
             else:
                 data = _wait_and_receive(connection, node.patience)
             if not data or not exchange.feed(data):
