@@ -111,6 +111,19 @@ def test_reset_is_the_first_moment_at_which_nothing_is_used(
         assert driver.ask(end, "peek")[1:3] == [0, 0]
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("count", [7, 10**10], ids=["ms", "s"])
+def test_a_key_expires_when_nothing_is_used_any_more(
+    count: int, algorithm: str, cluster: Cluster
+) -> None:
+    driver = start(cluster, algorithm, count, 86400)
+    client: Any = cluster.get_local_client_for_key(driver.key)
+    tick = 1000 // driver.limit.rule.ticks_per_second  # in milliseconds
+    for now in (START, START + 5 * SECOND):
+        reset = driver.ask(now, "hit", 2)[2]
+        assert client.pexpiretime(driver.key) == (now // 1000 // tick + reset) * tick
+
+
 def test_a_fixed_window_begins_at_a_multiple_of_its_period(cluster: Cluster) -> None:
     driver = start(cluster, "fixed-window")
     edge = at_window(START)

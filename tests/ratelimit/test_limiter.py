@@ -149,6 +149,8 @@ def test_a_changed_rate_algorithm_or_burst_begins_anew(servers: Servers) -> None
         assert limiter.hit("key", cost=5, **one).used == 5
     for one in options:
         assert limiter.peek("key", **one).used == 5
+    # Nor does the beginning of a key look like a burst.
+    assert limiter.peek("6:key", "5/d", algorithm="token-bucket").used == 0
     assert sum(map(len, servers.keys().values())) == len(options)
     assert b"rl:sliding-window:5/d:key" in set().union(*servers.keys().values())
 
@@ -439,7 +441,7 @@ def test_a_limiter_has_a_cluster_and_a_prefix_of_its_own(
         with override_settings(RATELIMIT_ALGORITHM="token-bucket"):
             limiter.hit("key", "5/d")
     assert servers.keys() == {
-        0: {b"rl:token-bucket:5/d:key"},
+        0: {b"rl:token-bucket:5/d:5:key"},
         1: {b"own:sliding-window:5/d:key", b"set:fixed-window:5/d:key"},
         2: set(),
         3: set(),
