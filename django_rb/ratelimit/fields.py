@@ -1,0 +1,60 @@
+"""The fields of answers: RateLimit-Policy, RateLimit and Retry-After.
+
+The first two are those of draft-ietf-httpapi-ratelimit-headers, in the form they have had since
+its 10th version: lists of strings with parameters (structured fields, RFC 9651). A policy has
+its quota `q` and its window `w` in seconds. Its limit has what is left, `r`, and the seconds
+`t` for which that has to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from .limiter import Usage
+from .policies import name_apart
+from .record import find_record
+
+_LARGEST = 10**15 - 1  # of the integers of structured fields
+
+
+def set_fields(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Let an answer say what the limits of its request have said, if there are any."""
+    record = find_record(request)
+    if record is None or not record.usages:
+        return
+    names = name_apart(name for name, _ in record.usages)
+    usages = [usage for _, usage in record.usages]
+    pairs = list(zip(names, usages, strict=True))
+    response["RateLimit-Policy"] = ", ".join(_policy(name, usage) for name, usage in pairs)
+    known = [_limit(name, usage) for name, usage in pairs if usage.error is None]
+    if known:
+        response["RateLimit"] = ", ".join(known)
+    refusal = record.refusal
+    if refusal and refusal.retry_after is not None and not response.has_header("Retry-After"):
+        response["Retry-After"] = str(refusal.retry_after)
+
+
+def _policy(name: str, usage: Usage) -> str:
+    rate = usage.limit.rate
+    return _item(name, [("q", rate.count), ("w", rate.period)])
+
+
+def _limit(name: str, usage: Usage) -> str:
+    # Who is refused can use nothing until a request could be allowed again; others what is
+    # left, until the limit is as if unused.
+    seconds = usage.reset if usage.allowed else usage.retry_after
+    parameters = [("r", max(0, usage.remaining))]
+    if math.isfinite(seconds):
+        parameters.append(("t", math.ceil(seconds)))
+    return _item(name, parameters)
+
+
+def _item(name: str, parameters: Iterable[tuple[str, int]]) -> str:
+    plain = "".join(char if " " <= char <= "~" else "?" for char in name)
+    escaped = plain.replace("\\", r"\\").replace('"', r"\"")
+    values = "".join(f";{key}={min(value, _LARGEST)}" for key, value in parameters)
+    return f'"{escaped}"{values}'
