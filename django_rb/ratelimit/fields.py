@@ -16,7 +16,7 @@ from django.http.response import HttpResponseBase
 
 from .limiter import Usage
 from .policies import name_apart
-from .record import find_record
+from .record import Record, find_record
 
 _LARGEST = 10**15 - 1  # of the integers of structured fields
 
@@ -24,8 +24,16 @@ _LARGEST = 10**15 - 1  # of the integers of structured fields
 def set_fields(request: HttpRequest, response: HttpResponseBase) -> None:
     """Let an answer say what the limits of its request have said, if there are any."""
     record = find_record(request)
-    if record is None or not record.usages:
+    if record is None:
         return
+    if record.usages:
+        _set_limits(response, record)
+    refusal = record.refusal
+    if refusal and refusal.retry_after is not None and not response.has_header("Retry-After"):
+        response["Retry-After"] = str(refusal.retry_after)
+
+
+def _set_limits(response: HttpResponseBase, record: Record) -> None:
     names = name_apart(name for name, _ in record.usages)
     usages = [usage for _, usage in record.usages]
     pairs = list(zip(names, usages, strict=True))
@@ -33,9 +41,6 @@ def set_fields(request: HttpRequest, response: HttpResponseBase) -> None:
     known = [_limit(name, usage) for name, usage in pairs if usage.error is None]
     if known:
         response["RateLimit"] = ", ".join(known)
-    refusal = record.refusal
-    if refusal and refusal.retry_after is not None and not response.has_header("Retry-After"):
-        response["Retry-After"] = str(refusal.retry_after)
 
 
 def _policy(name: str, usage: Usage) -> str:
