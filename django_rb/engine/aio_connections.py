@@ -75,6 +75,7 @@ class Job:
     Attributes:
         limit: when the node must have said something, as loop.time().
         connection: the one that works for it.
+        has_opening: a connection is being opened for it.
         is_over: nobody awaits it any more.
         is_late: others' work kept it waiting, which is not the node's fault.
         is_again: its first connection was closed when it came.
@@ -83,8 +84,8 @@ class Job:
     """
 
     __slots__ = (
-        "_owner", "began", "connection", "exchange", "is_again", "is_forgiven", "is_late",
-        "is_over", "is_probe", "limit", "pool",
+        "_owner", "began", "connection", "exchange", "has_opening", "is_again", "is_forgiven",
+        "is_late", "is_over", "is_probe", "limit", "pool",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, pool: Pool, owner: Owner, began: float) -> None:
@@ -94,13 +95,23 @@ class Job:
         self.limit = began + pool.open_timeout
         self.connection: AioConnection | None = None
         self.is_over = self.is_late = self.is_again = False
-        self.is_forgiven = self.is_probe = False
+        self.is_forgiven = self.is_probe = self.has_opening = False
         self._owner = owner
 
     @property
     def jobs(self) -> Sequence[Job]:
         """Those that have not ended: itself."""
         return (self,)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is still to be sent."""
+        return self.connection is None and not self.is_over
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it has ended before it was sent."""
+        return self.connection is None and self.is_over
 
     def unanswered(self) -> Sequence[Job]:
         """Return the jobs that have no reply, as their connection has failed."""
@@ -429,7 +440,8 @@ class Pool:
         # Jobs without a connection: those that may be joined, and the others.
         self._to_join: deque[Job] = deque()
         self._waiting: deque[Job] = deque()
-        self._openings: set[asyncio.Task[None]] = set()
+        # Connections that are being opened, and the jobs that they were meant for.
+        self._openings: dict[asyncio.Task[None], Job] = {}
         self._queue_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._is_retired = False
@@ -487,7 +499,7 @@ class Pool:
                 if not job.exchange.untouched:
                     job.exchange.start_over()
                 job.is_again = True
-                job.connection = None
+                job.connection, job.has_opening = None, False
                 self._wait(job, is_first=True)
             else:
                 lost.append(job)
@@ -657,23 +669,20 @@ class Pool:
         self._to_join.clear()
         return jobs
 
-    def _next_waiting(self) -> Job | None:
-        for queue in (self._waiting, self._to_join):
-            if _first_of(queue) is not None:
-                return queue.popleft()
-        return None
-
     # Opening.
 
     def _open_more(self) -> None:
         while (
             not self._is_closed
-            and len(self._openings) < self._wanted()
             and len(self.connections) + len(self._openings) < self._limit
+            and sum(not job.is_given_up for job in self._openings.values()) < self._wanted()
+            and (job := _without_opening(self._waiting) or _without_opening(self._to_join))
         ):
-            task = self.loop.create_task(self._open(), name=f"rb-open-{self.node.host_id}")
-            self._openings.add(task)
-            task.add_done_callback(self._openings.discard)
+            job.has_opening = True
+            opening = self._open(job)
+            task = self.loop.create_task(opening, name=f"rb-open-{self.node.host_id}")
+            self._openings[task] = job
+            task.add_done_callback(self._forget_opening)
 
     def _wanted(self) -> int:
         """Return how many more connections would have work at once."""
@@ -681,12 +690,20 @@ class Pool:
         to_join = len(self._to_join) if _first_of(self._to_join) is not None else 0
         return waiting + min(to_join, _JOINING - len(self._joining))
 
-    async def _open(self) -> None:
+    def _forget_opening(self, task: asyncio.Task[None] | None) -> None:
+        self._openings.pop(cast(asyncio.Task[None], task), None)
+
+    async def _open(self, job: Job) -> None:
+        """Open a connection for a job that waits, or for whichever is next by then."""
         node = self.node
         failed: redis.RedisError
         try:
-            connection = await self._connected()
+            try:
+                connection = await self._connected()
+            finally:
+                self._forget_opening(asyncio.current_task())
         except redis.RedisError as error:
+            _say_why(error)
             node.name_in(error)
             failed = error
         except TimeoutError:
@@ -694,28 +711,20 @@ class Pool:
         except OSError as error:
             failed = to_redis_error(node, error)
         except Exception as error:  # noqa: BLE001 (it is raised where a job is awaited)
-            self._opened()
-            job = self._next_waiting()
-            if job is not None:
-                job.crash(error)
+            job.crash(error)
             self._open_more()
             return
         else:
-            self._opened()
             self.connections.add(connection)
             self._employ(connection, is_reused=False)
             return
-        self._opened()
-        self.node.failed(failed)
-        job = self._next_waiting()
-        if job is not None:
+        if job.exchange.error is None:  # else the job has told of it
+            node.failed(failed)
+        if job.is_waiting:
             job.exchange.fail(failed)
             job.end()
         self._after_failure()
         self._open_more()
-
-    def _opened(self) -> None:
-        self._openings.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
     async def _connected(self) -> AioConnection:
         while True:
@@ -727,6 +736,15 @@ class Pool:
                     if not stalls.seconds:
                         raise
             # The node may have answered in time, while the loop did not run.
+
+
+def _say_why(error: redis.RedisError) -> None:
+    """Let an error of redis-py's say "Connection refused", and not "Connect call failed"."""
+    lost = error.__context__
+    if isinstance(lost, OSError) and lost.errno:
+        said = lost.strerror or ""
+        if said.startswith("Connect call failed"):
+            error.args = (str(error).replace(said, os.strerror(lost.errno)),)
 
 
 class _Stalls:
@@ -762,6 +780,10 @@ def _first_of(queue: deque[Job]) -> Job | None:
             return queue[0]
         queue.popleft()
     return None
+
+
+def _without_opening(queue: deque[Job]) -> Job | None:
+    return next((job for job in queue if job.is_waiting and not job.has_opening), None)
 
 
 async def _connect(node: Node) -> Any:
