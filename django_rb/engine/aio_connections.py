@@ -711,7 +711,8 @@ class Pool:
         except OSError as error:
             failed = to_redis_error(node, error)
         except Exception as error:  # noqa: BLE001 (it is raised where a job is awaited)
-            job.crash(error)
+            if job.is_waiting:
+                job.crash(error)
             self._open_more()
             return
         else:
