@@ -51,6 +51,9 @@ _INCR = Script(
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 MAX_MILLISECONDS = 2**62  # the server adds its clock to it and has 64 bits for the sum
 
+# Bytes of a key and its value: with the words around them, they are a small command.
+_SMALL = SMALL - 128
+
 Cursors = dict[int, bytes]
 
 
@@ -144,7 +147,7 @@ class Operations:
         data = self._codec.encode(value, made)
         cluster = self.cluster
         began = None
-        if len(data) < SMALL - 1024:  # XXX
+        if len(made) + len(data) <= _SMALL:
             began = monotonic()
             command = set_format(_expiry(timeout)) % (len(made), made, len(data), data)
             host_id = cluster.router.get_host_for_key(made)

@@ -91,7 +91,7 @@ def _exchange_of_one(host_id: int, args: Args) -> Exchange:
 
 def _exchange_of_keys(host_id: int, name: bytes, keys: Sequence[bytes]) -> Exchange:
     exchange = Exchange(host_id, encode_keys(name, keys))
-    exchange.commands = ((name, *keys[:1]),)  # enough to tell what it does
+    exchange.commands = ((name, keys[0]),)  # enough to tell what it does
     return exchange
 
 

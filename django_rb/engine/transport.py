@@ -147,20 +147,18 @@ class PollTransport:
         if reply is NO_REPLY or reader.has_data():
             connection.close()
             if is_sent and (not only_reads or isinstance(error, BlockingIOError)):
-                raise self._call_failed(node, key, _why_unanswered(reply, error))
+                failed = to_redis_error(node, _why_unanswered(reply, error))
+                node.failed(failed)
+                raise self._call_failed(node, key, failed)
             return NO_REPLY
         if isinstance(reply, Exception):
             node.give_back(connection)
+            reply.args = (at_node(reply, host_id, node.address),)
             raise self._call_failed(node, key, reply)
         idle.append(connection)
         return reply
 
     def _call_failed(self, node: Node, key: bytes, error: Exception) -> CallFailed:
-        if isinstance(error, redis.ResponseError):
-            error.args = (at_node(error, node.host_id, node.address),)
-        else:
-            error = to_redis_error(node, error)
-            node.failed(error)
         if self._changes.waiting:
             self._changes.tell()
         return CallFailed(NodeFailure(node.host_id, node.address, error, (key,)))
@@ -274,6 +272,7 @@ class _Round:
         self._nodes = nodes
         self._deadline = deadline
         now = monotonic()
+        self._has_deadline = deadline != FOREVER
         self._is_over = deadline <= now
         self._waited = 0.0 if began is None else now - began  # for the one exchange there is
         self._is_first = is_first  # of the call's rounds
@@ -408,28 +407,29 @@ class _Round:
             line.expires = monotonic() + line.patience  # to encode may have taken long
         if events == POLLOUT and not connection.is_tls:
             return
-        is_done = False
+        receive, flags = connection.receive, connection.flags
         try:
-            while not is_done:
-                data = connection.receive(READ_SIZE, connection.flags)
+            while True:
+                data = receive(READ_SIZE, flags)
                 if not data:
                     raise ConnectionResetError("the node closed the connection")
-                line.is_heard = True
-                line.expires = monotonic() + line.patience
-                is_done = exchange.feed(data)
-                # TLS may hold more, which poll() does not see.
-                if not connection.is_tls or monotonic() >= self._deadline:
+                if exchange.feed(data):
                     break
+                line.is_heard = True
+                now = monotonic()
+                line.expires = now + line.patience
+                # TLS may hold more, which poll() does not see.
+                if not connection.is_tls or now >= self._deadline:
+                    return
         except WOULD_BLOCK:
             return
         except (OSError, ProtocolError) as error:
             self._fail(line, error)
             return
-        if is_done:
-            self._drop(line)
-            line.node.give_back(connection)
-            if exchange.on_done is not None:
-                exchange.on_done(exchange)
+        self._drop(line)
+        line.node.give_back(connection)
+        if exchange.on_done is not None:
+            exchange.on_done(exchange)
 
     def _send(self, line: _Line) -> bool:
         """Write until all is written or the socket takes no more; return whether it goes on."""
@@ -437,7 +437,7 @@ class _Round:
         events = POLLIN
         out = exchange.out
         while out is not None:
-            if monotonic() >= self._deadline:  # the loop looks at the time next
+            if self._has_deadline and monotonic() >= self._deadline:  # the loop looks next
                 events |= POLLOUT
                 break
             if line.connection.is_tls and len(out) > TLS_RECORD:
