@@ -41,6 +41,13 @@ DEADLY = [
 ]  # fmt: skip
 
 
+@pytest.fixture(params=["poll", "asyncio"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Both ways in which callers may wait."""
+    way: str = request.param
+    return way
+
+
 def bring_down(cluster: Cluster, rig: Rig) -> None:
     for number in range(FAILURES):
         assert cluster.health()[FAULTY].failures == number
