@@ -174,6 +174,9 @@ def run(request: dict[str, Any]) -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.environ.clear()
     os.environ.update(request["env"])
+    if encoding := os.environ.get("PYTHONIOENCODING"):
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            stream.reconfigure(encoding=encoding)  # type: ignore[union-attr]
     python_path = os.environ.get("PYTHONPATH", "")
     sys.path[1:1] = [entry for entry in python_path.split(os.pathsep) if entry]
     invalidate_caches()

@@ -28,6 +28,7 @@ from tests.helpers import wait_until
 from .processes import (
     DJANGO,
     ROOT,
+    SECONDS,
     Terminal,
     django,
     kill,
@@ -364,8 +365,11 @@ class TestNodesThatFail:
             "root": {"handlers": ["file"]},
         }
         config = {"default": {"HOSTS": own_nodes.hosts}}
-        done = django("rb_status", env=project(tmp_path, config, f"LOGGING = {logging!r}"))
-        assert done.returncode == 1
+        env = project(tmp_path, config, f"LOGGING = {logging!r}")
+        # As users start it: such LOGGING disables loggers that were there before.
+        process = start(*DJANGO, "rb_status", env=env)
+        process.communicate(timeout=SECONDS)
+        assert process.returncode == 1
         assert log.read_text().startswith("Node 1 fails: ")
 
     def test_a_node_that_refuses(self, own_nodes: LocalNodes) -> None:
