@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import signal
 from collections.abc import Iterator
 
@@ -20,6 +22,10 @@ NODES = 4
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# redis-py looks its own version up for each client and connection that is made, and reads a
+# long file for it. Tests make thousands.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 # Thousands of tests are collected and stay to the end: nothing there for the collector.
 gc.disable()
