@@ -156,6 +156,37 @@ class TestPages:
         others = [Visitor(visitor.address).get("bestsellers/") for _ in range(3)]
         assert any(a == b for a, b in zip([first, *others], others, strict=False))
 
+    def test_a_limit_fills_up_and_drains(self, visitor: Visitor) -> None:
+        page = visitor.get("limits/")
+        assert self.used(page) == [0, 0, 0]
+        assert "http-equiv" not in page
+        assert self.used(visitor.post("limits/", times="one")) == [1, 1, 1]
+        for _ in range(3):
+            page = visitor.post("limits/", times="five")
+        assert page.count("<b>full</b>") >= 1
+        assert 'http-equiv="refresh" content="1; url=/limits/"' in page
+        used = self.used(page)[2]  # one drains in two seconds
+        wait_until(lambda: self.used(visitor.get("limits/"))[2] < used, SECONDS)
+
+    def used(self, page: str) -> list[int]:
+        return [
+            int(n) for n in re.findall(r"</td>\s*<td>(\d+)</td><td>\d+</td><td>\d+ s", page)
+        ]
+
+    def test_a_name_has_five_tries(self, visitor: Visitor) -> None:
+        visitor.get("login/")
+        for _ in range(5):
+            page = visitor.post("login/", name="bob", password="guess")
+            assert "That is not the password of bob." in page
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            visitor.post("login/", name="bob", password="guess")
+        with caught.value as answer:
+            assert answer.code == 429
+            assert re.search(r"Try again in \d+ second", answer.read().decode())
+            assert '"post:name";r=0;t=' in answer.headers["RateLimit"]
+        visitor.post("login/", name="ann", password="marginalia")
+        assert "You are logged in as ann." in visitor.get("login/")
+
     @pytest.mark.parametrize("path", ["books/nothing/", "forget/"])
     def test_what_is_not_there(self, visitor: Visitor, path: str) -> None:
         with pytest.raises(urllib.error.HTTPError) as caught:

@@ -34,6 +34,7 @@ class LoopPools(dict[int, Pool]):
         self._nodes = nodes
         self._loop = loop
         self._user = weakref.ref(user, self._let_go)
+        self._retired: list[Pool] = []  # of nodes whose host ids others have by now
         _Ending.of(loop).members.append(self)
 
     def __missing__(self, host_id: int) -> Pool:
@@ -52,23 +53,28 @@ class LoopPools(dict[int, Pool]):
         pool = self[host_id]
         if pool.node is not self._nodes[host_id]:
             pool.retire()
-            del self[host_id]
+            self._retired.append(self.pop(host_id))
             pool = self[host_id]
         return pool
 
+    @property
+    def pools(self) -> list[Pool]:
+        """All pools that may have connections."""
+        return [*self.values(), *self._retired]
+
     async def close_idle(self) -> None:
         """Close the idle connections."""
-        for pool in self.values():
+        for pool in self.pools:
             pool.close_idle()
         await _let_close()
 
     async def close(self) -> None:
         """Close everything, for good, and be known no more."""
-        openings = [task for pool in self.values() for task in pool.close()]
+        openings = [task for pool in self.pools for task in pool.close()]
         if openings:
             await asyncio.wait(openings)
         await _let_close()
-        for pool in self.values():
+        for pool in self.pools:
             pool.node.aio_pools.pop(id(self._loop), None)
         user = self._user()
         if user is not None:
@@ -80,14 +86,14 @@ class LoopPools(dict[int, Pool]):
             self._loop.call_soon_threadsafe(self._leave)
 
     def _leave(self) -> None:
-        for pool in self.values():
+        for pool in self.pools:
             pool.close()
         _Ending.of(self._loop).forget(self)
 
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the descriptors, and of the parent's loop."""
         _Ending.of(self._loop).members.clear()
-        for pool in self.values():
+        for pool in self.pools:
             for connection in pool.connections:
                 connection.leave_to_parent()
 

@@ -12,11 +12,11 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from .aio_connections import FOREVER, Pool
+from .aio_connections import FOREVER, Job
 from .aio_loops import KnownLoops, LoopPools
 from .connections import Node
 from .exchange import Batch, Exchange
-from .failing import DeadlineError, give_up, to_redis_error
+from .failing import DeadlineError, give_up, is_blamed_for_deadline, to_redis_error
 from .health import HealthChanges
 
 T = TypeVar("T")
@@ -47,8 +47,10 @@ class AioTransport:
         deadline = FOREVER if timeout is None else loop.time() + timeout
         pools = self._loops.get(loop)
         try:
+            is_first = True
             while True:
-                await _Round(pools, deadline).run(next(batch))
+                await _Round(pools, deadline, is_first=is_first).run(next(batch))
+                is_first = False
         except StopIteration as end:
             result: T = end.value
             return result
@@ -71,62 +73,51 @@ class AioTransport:
             pools.leave_to_parent()
 
 
-class _Job:
-    """An exchange of a round."""
-
-    __slots__ = ("_round", "exchange", "is_over", "limit", "pool")
-
-    def __init__(self, exchange: Exchange, pool: Pool, a_round: _Round, limit: float) -> None:
-        self.exchange = exchange
-        self.pool = pool
-        self.limit = limit
-        self.is_over = False
-        self._round = a_round
-
-    def end(self) -> None:
-        self.is_over = True
-        self._round.ended()
-
-    def crash(self, error: BaseException) -> None:
-        self.is_over = True
-        self._round.crash(error)
-
-
 class _Round:
     """The exchanges that run side by side, until the last of them has ended."""
 
-    def __init__(self, pools: LoopPools, deadline: float) -> None:
+    def __init__(self, pools: LoopPools, deadline: float, *, is_first: bool) -> None:
         self._pools = pools
         self._deadline = deadline
+        self._is_first = is_first  # of the call's rounds
         self._loop = asyncio.get_running_loop()
-        self._jobs: list[_Job] = []
+        self._jobs: list[Job] = []
         self._left = 0
         self._done: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
 
     async def run(self, exchanges: Sequence[Exchange]) -> None:
         """Run exchanges to their ends."""
-        now = self._loop.time()
-        self._left = len(exchanges)
-        pools = [self._pools.of(exchange.host_id) for exchange in exchanges]
-        for exchange, pool in zip(exchanges, pools, strict=True):
-            if self._deadline <= now:
-                exchange.fail(to_redis_error(pool.node, DeadlineError()))
-                self._left -= 1
-                continue
-            job = _Job(exchange, pool, self, now + (pool.node.open_timeout or FOREVER))
-            self._jobs.append(job)
-            pool.submit(job)
         try:
-            if self._left and self._error is None:
-                await self._wait()
+            self._submit(exchanges)
+            if self._error is None:
+                # What has failed at once lets others have their turn all the same.
+                await (self._wait() if self._left else asyncio.sleep(0))
             if self._error is not None:
                 raise self._error
         finally:
             for job in self._jobs:
                 if not job.is_over:
-                    job.is_over = True
-                    job.pool.abandon(job)
+                    job.abandon()
+
+    def _submit(self, exchanges: Sequence[Exchange]) -> None:
+        began = self._loop.time()
+        is_over = self._deadline <= began
+        self._left = 0 if is_over else len(exchanges)
+        for exchange in exchanges:
+            pool = self._pools.of(exchange.host_id)
+            if is_over:
+                exchange.fail(to_redis_error(pool.node, DeadlineError()))
+                continue
+            job = Job(exchange, pool, self, began)
+            self._jobs.append(job)
+            pool.submit(job)
+            if self._error is not None:
+                return
+        if len(exchanges) > 1:
+            took = self._loop.time() - began
+            for job in self._jobs:
+                job.limit += took  # to encode may have taken long
 
     async def _wait(self) -> None:
         self._done = self._loop.create_future()
@@ -158,9 +149,13 @@ class _Round:
         """Fail everything that is unfinished."""
         for job in self._jobs:
             if not job.is_over:
-                job.is_over = True
-                give_up(job.exchange, job.pool.node, DeadlineError())
-                job.pool.abandon(job)
+                is_nodes_fault = is_blamed_for_deadline(
+                    is_first=self._is_first, is_heard=not job.pool.is_silent(job)
+                )
+                give_up(
+                    job.exchange, job.pool.node, DeadlineError(), is_nodes_fault=is_nodes_fault
+                )
+                job.abandon()
         self._wake()
 
 

@@ -13,4 +13,6 @@ urlpatterns = [
     path("books/<slug:slug>/", views.book, name="book"),
     path("basket/", views.basket, name="basket"),
     path("forget/", views.forget, name="forget"),
+    path("login/", views.log_in, name="login"),
+    path("limits/", views.limits, name="limits"),
 ]
