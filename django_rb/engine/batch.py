@@ -309,45 +309,48 @@ def run_scripts(
     Returns what they replied, in the order of the calls; an exception where a node said
     nothing of use.
     """
-    owners = cluster.router.get_hosts_for_keys([key for key, _, _ in calls])
-    commands = [script.evalsha % (len(key), key, arguments) for key, script, arguments in calls]
-    replies: list[Any] = [None] * len(calls)
-    yield from _fill(cluster, owners, commands, range(len(calls)), replies)
+    keys, commands = [], []
+    for key, script, arguments in calls:
+        keys.append(key)
+        commands.append(script.evalsha % (len(key), key, arguments))
+    owners = cluster.router.get_hosts_for_keys(keys)
+    replies = yield from _ask_briefly(cluster, owners, commands)
     unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if unknown:
+        again = []
         for n in unknown:
             key, script, arguments = calls[n]
-            commands[n] = script.eval % (len(key), key, arguments)
-        yield from _fill(cluster, owners, commands, unknown, replies)
+            again.append(script.eval % (len(key), key, arguments))
+        answers = yield from _ask_briefly(cluster, [owners[n] for n in unknown], again)
+        for n, reply in zip(unknown, answers, strict=True):
+            replies[n] = reply
     return replies
 
 
-def _fill(
-    cluster: Cluster,
-    owners: Sequence[int],
-    commands: Sequence[bytes],
-    positions: Iterable[int],
-    replies: list[Any],
-) -> Generator[Sequence[Exchange], None, None]:
-    """Ask each node for its share, given as `positions` in `commands`, and fill `replies`."""
-    shares: dict[int, list[int]] = {}
-    for position in positions:
-        shares.setdefault(owners[position], []).append(position)
+def _ask_briefly(
+    cluster: Cluster, owners: Sequence[int], commands: Sequence[bytes]
+) -> Batch[list[Any]]:
+    """Send encoded commands to their nodes; return the replies, or errors in their place."""
+    shares: dict[int, list[int]] = defaultdict(list)
+    for position, owner in enumerate(owners):
+        shares[owner].append(position)
     exchanges = []
     for owner, share in shares.items():
         exchange = Exchange(owner, b"".join([commands[n] for n in share]), len(share))
         exchange.is_brief = True
         exchanges.append(exchange)
     yield exchanges
+    replies: list[Any] = [None] * len(commands)
     for exchange, share in zip(exchanges, shares.values(), strict=True):
-        said: Iterable[Any] = exchange.replies
-        if exchange.error is not None:
-            said = chain(said, repeat(exchange.error))
+        said = exchange.replies
         for position, reply in zip(share, said, strict=False):
             replies[position] = reply
-            if isinstance(reply, Exception) and reply is not exchange.error:
+            if isinstance(reply, Exception):
                 address = cluster.get_address(exchange.host_id)
                 reply.args = (at_node(reply, exchange.host_id, address),)
+        for position in share[len(said) :]:
+            replies[position] = exchange.error
+    return replies
 
 
 def call_nodes(

@@ -81,7 +81,7 @@ class PollTransport:
                 exchanges = next(batch)
                 if timeout is None and len(exchanges) == 1 and exchanges[0].is_whole:
                     self._run_alone(exchanges[0], began)
-                elif timeout is None and all(exchange.is_brief for exchange in exchanges):
+                elif timeout is None and exchanges and exchanges[0].is_brief:
                     self._run_brief(exchanges)
                 else:
                     _Round(self._nodes, deadline, began, is_first=is_first).run(exchanges)
@@ -240,14 +240,20 @@ def _read_once(lines: list[_Begun]) -> None:
         exchange, node, connection = lines[0]
         if exchange.out is not None:
             return
+        waits = node.is_plain
         try:
-            data = _wait_and_receive(connection, node.patience)
+            if waits:
+                data = connection.receive(READ_SIZE)
+            else:
+                data = _wait_and_receive(connection, node.patience)
             if not data or not exchange.feed(data):
                 return
         except (TimeoutError, ProtocolError) as error:
-            del lines[0]
-            connection.close()
-            give_up(exchange, node, error)
+            _fail_first(lines, error)
+            return
+        except BlockingIOError:
+            if waits:  # the socket's own timeout is over
+                _fail_first(lines, TimeoutError())
             return
         except OSError:
             return
@@ -255,6 +261,12 @@ def _read_once(lines: list[_Begun]) -> None:
         node.give_back(connection)
         if exchange.on_done is not None:
             exchange.on_done(exchange)
+
+
+def _fail_first(lines: list[_Begun], error: Exception) -> None:
+    exchange, node, connection = lines.pop(0)
+    connection.close()
+    give_up(exchange, node, error)
 
 
 def _wait_and_receive(connection: Connection, patience: float | None) -> bytes:

@@ -28,7 +28,9 @@ ALGORITHMS = (SLIDING_WINDOW, FIXED_WINDOW, TOKEN_BUCKET)
 # What a script is asked to do.
 HIT, PEEK, REFUND = b"hit", b"peek", b"refund"
 
-ARGUMENTS = 8
+_NO_CHARGE = (0, 0)
+
+ARGUMENTS = 8  # of the scripts
 
 _MAX_KEY = 200  # bytes; longer ones are stored as their digest
 _DIGEST = b"#"
@@ -56,23 +58,33 @@ class Rule:
         ticks_per_second: in what the script counts time.
     """
 
-    __slots__ = ("_arguments", "_heads", "_name", "capacity", "script", "ticks_per_second")
+    __slots__ = (
+        "_arguments", "_heads", "_name", "_of_one", "capacity", "script", "ticks_per_second",
+    )  # fmt: skip
 
     def __init__(self, algorithm: str, rate: Rate, burst: int | None) -> None:
         self.script = SCRIPTS[algorithm]
         self.capacity = rate.count if burst is None else burst
-        self._name = f"{algorithm}:{rate}" if burst is None else f"{algorithm}:{rate}:{burst}"
+        self._name = f"{algorithm}:{rate}"
+        if algorithm == TOKEN_BUCKET:
+            self._name += f":{self.capacity}"
         self._heads: dict[str, bytes] = {}
         # Milliseconds where there is room for the product of a count and a time.
         is_fine = max(rate.count, self.capacity) * rate.period * 1000 <= MAX_UNITS
         per_second = self.ticks_per_second = 1000 if is_fine else 1
         period, tick = rate.period * per_second, 1_000_000 // per_second
         self._arguments = encode_words((rate.count, period, tick, self.capacity))
+        self._of_one = {action: self._encode(action, 1, _NO_CHARGE) for action in (HIT, PEEK)}
 
-    def encode(self, action: bytes, cost: int, charge: Sequence[int] = (0, 0)) -> bytes:
+    def encode(self, action: bytes, cost: int, charge: Sequence[int] = _NO_CHARGE) -> bytes:
         """Return the encoded arguments of the script; a refund says which charge it returns."""
+        if cost == 1 and charge is _NO_CHARGE:
+            return self._of_one[action]
+        return self._encode(action, cost, charge)
+
+    def _encode(self, action: bytes, cost: int, charge: Sequence[int]) -> bytes:
         cost = min(cost, self.capacity + 1)  # which is never allowed
-        return self._arguments + _encode_request((action, cost, *charge))
+        return self._arguments + encode_words((action, cost, *charge))
 
     def make_key(self, prefix: str, key: str | bytes) -> bytes:
         """Return the key of a limit as it is stored.
@@ -91,34 +103,40 @@ class Rule:
         return head + key
 
 
-_encode_request = lru_cache(maxsize=256)(encode_words)
-_make_rule = lru_cache(maxsize=1024)(Rule)
-
-
-def get_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:
-    """Return the rule of limits.
+def make_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:
+    """Return the rule of limits; `get_rule` remembers it.
 
     Raises:
         ImproperlyConfigured: there is no such algorithm, or it has no such burst.
+        TypeError: the rate is no `Rate`.
     """
+    if not isinstance(rate, Rate):
+        raise TypeError(f"{masked(rate)} is not a Rate. parse_rate() makes one.")
     check_algorithm(algorithm, "algorithm")
     if burst is not None:
-        if algorithm != TOKEN_BUCKET:
-            raise ImproperlyConfigured(
-                f"burst: {masked(burst)} is for a {TOKEN_BUCKET!r} alone, and this limit is a "
-                f"{algorithm!r}."
-            )
-        if type(burst) is not int or burst < 1:
-            raise ImproperlyConfigured(
-                f"burst: {masked(burst)} is not a whole number of 1 or more. "
-                "None is for the count of the rate."
-            )
-        if burst * rate.period > MAX_UNITS:
-            raise ImproperlyConfigured(
-                f"burst: {burst} in a bucket of {rate} cannot be counted exactly. "
-                f"At most {MAX_UNITS // rate.period} can."
-            )
-    return _make_rule(algorithm, rate, burst)
+        _check_burst(burst, algorithm, rate)
+    return Rule(algorithm, rate, burst)
+
+
+get_rule = lru_cache(maxsize=1024, typed=True)(make_rule)
+
+
+def _check_burst(burst: object, algorithm: str, rate: Rate) -> None:
+    if algorithm != TOKEN_BUCKET:
+        raise ImproperlyConfigured(
+            f"burst: {masked(burst)} is for a {TOKEN_BUCKET!r} alone, and this limit is a "
+            f"{algorithm!r}."
+        )
+    if type(burst) is not int or burst < 1:
+        raise ImproperlyConfigured(
+            f"burst: {masked(burst)} is not a whole number of 1 or more. "
+            "None is for the count of the rate."
+        )
+    if burst * rate.period > MAX_UNITS:
+        raise ImproperlyConfigured(
+            f"burst: {burst} in a bucket of {rate} cannot be counted exactly. "
+            f"At most {MAX_UNITS // rate.period} can."
+        )
 
 
 def check_algorithm(algorithm: object, whose: str) -> None:

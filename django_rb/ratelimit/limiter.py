@@ -17,7 +17,7 @@ from ..engine.exchange import Batch
 from ..engine.health import News
 from ..engine.hosts import masked
 from ..registry import clusters
-from .algorithms import HIT, PEEK, REFUND, SLIDING_WINDOW, Rule, get_rule
+from .algorithms import HIT, PEEK, REFUND, SLIDING_WINDOW, Rule, get_rule, make_rule
 from .conf import check_prefix, check_timeout, get_config
 from .rates import Rate, parse_rate
 
@@ -65,14 +65,16 @@ class Limit:
                 f"{masked(self.key)} cannot be the key of a limit. Give text or bytes; "
                 "str(value) makes text of most things."
             )
-        if not isinstance(self.rate, Rate):
-            raise TypeError(f"{masked(self.rate)} is not a Rate. parse_rate() makes one.")
         if type(self.cost) is not int or self.cost < 0:
             raise ValueError(
                 f"{masked(self.cost)} is not a cost. Give a whole number, 0 or more; "
                 "reset() gives back what was charged."
             )
-        object.__setattr__(self, "rule", get_rule(self.algorithm, self.rate, self.burst))
+        try:
+            rule = get_rule(self.algorithm, self.rate, self.burst)
+        except TypeError:  # what cannot be hashed is none of them
+            rule = make_rule(self.algorithm, self.rate, self.burst)
+        object.__setattr__(self, "rule", rule)
 
     @property
     def capacity(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,8 @@ def at_window(now: int, period: int = MINUTE) -> int:
 
 def random_steps(generator: random.Random, rate: Rate, capacity: int, count: int) -> list[Step]:
     """Return requests at random times: crowds, trickles, and silences of several periods."""
-    now, steps = START, []
+    now = START
+    steps: list[Step] = []
     costs = [0, 1, 1, 1, 2, capacity // 7, capacity // 2, capacity, capacity + 1]
     while len(steps) < count:
         pause = rate.period * SECOND * generator.choice([0.0, 0.02, 0.1, 0.5, 1.0, 3.0])
@@ -107,6 +109,19 @@ def test_reset_is_the_first_moment_at_which_nothing_is_used(
         end = now + step * 5 * SECOND + reset * 1000
         assert driver.ask(end - 1000, "peek")[1] > 0
         assert driver.ask(end, "peek")[1:3] == [0, 0]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("count", [7, 10**10], ids=["ms", "s"])
+def test_a_key_expires_when_nothing_is_used_any_more(
+    count: int, algorithm: str, cluster: Cluster
+) -> None:
+    driver = start(cluster, algorithm, count, 86400)
+    client: Any = cluster.get_local_client_for_key(driver.key)
+    tick = 1000 // driver.limit.rule.ticks_per_second  # in milliseconds
+    for now in (START, START + 5 * SECOND):
+        reset = driver.ask(now, "hit", 2)[2]
+        assert client.pexpiretime(driver.key) == (now // 1000 // tick + reset) * tick
 
 
 def test_a_fixed_window_begins_at_a_multiple_of_its_period(cluster: Cluster) -> None:
@@ -242,7 +257,7 @@ class TestRefunds:
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     def test_a_refund_extends_no_expiry(self, algorithm: str, cluster: Cluster) -> None:
         driver = start(cluster, algorithm)
-        client = cluster.get_local_client_for_key(driver.key)
+        client: Any = cluster.get_local_client_for_key(driver.key)
         driver.ask(START, "hit", 2)
         *_, charged_at, before = driver.ask(START, "hit", 3)
         expires = client.pexpiretime(driver.key)

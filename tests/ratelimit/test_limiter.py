@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from django_rb.ratelimit import Limit, Limiter, Rate, Usage, limiter
 from django_rb.testing import LocalNodes
 from django_rb.testing.capture import CaptureCommandsContext
 from tests.helpers import Servers, wait_until
+from tests.test_readme import ROOT, code_blocks
 
 ALGORITHMS = ["fixed-window", "sliding-window", "token-bucket"]
 EVER = 1000 * 86400  # seconds; nothing ends or fills up in a test
@@ -68,12 +70,6 @@ def limit_on(host_id: int, count: int = 5, **options: Any) -> Limit:
     )
 
 
-def stored_key(servers: Servers) -> bytes:
-    """Return the one key that there is."""
-    (key,) = (key for keys in servers.keys().values() for key in keys)
-    return key
-
-
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_limit_is_hit_peeked_at_and_reset(
     algorithm: str, call: Call, nodes: LocalNodes
@@ -114,18 +110,19 @@ def test_no_cost_is_free_and_one_too_high_never_allowed(
     assert hit(1, "0/s") == hit(0, "0/s") == (False, 0, math.inf)  # never is never
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_keys_expire_by_themselves_when_nothing_is_used_any_more(
-    algorithm: str, servers: Servers
-) -> None:
-    usage = limiter.hit("key", "1/s", algorithm=algorithm)
-    key = stored_key(servers)
-    # To the millisecond, on the server's own clock.
-    asked_at, now = servers.ask_owner("PEXPIRETIME", key), servers.ask(0, "TIME")
-    left = asked_at / 1000 - (now[0] + now[1] / 1e6)
-    assert left <= usage.reset <= left + 0.5
+def test_keys_expire_by_themselves_when_nothing_is_used_any_more(servers: Servers) -> None:
+    for algorithm in ALGORITHMS:
+        usage = limiter.hit("key", "1/s", algorithm=algorithm)
+        key = Limit("key", Rate(1, 1), algorithm=algorithm).rule.make_key("rl", "key")
+        expires, (seconds, microseconds) = (
+            servers.ask_owner("PEXPIRETIME", key),
+            servers.ask(0, "TIME"),
+        )
+        left = expires / 1000 - (seconds + microseconds / 1e6)
+        assert left <= usage.reset <= left + 0.5
     wait_until(lambda: not any(servers.keys().values()))
-    assert limiter.hit("key", "1/s", algorithm=algorithm).allowed
+    for algorithm in ALGORITHMS:
+        assert limiter.hit("key", "1/s", algorithm=algorithm).allowed
 
 
 def test_web_servers_clocks_do_not_matter(
@@ -152,6 +149,8 @@ def test_a_changed_rate_algorithm_or_burst_begins_anew(servers: Servers) -> None
         assert limiter.hit("key", cost=5, **one).used == 5
     for one in options:
         assert limiter.peek("key", **one).used == 5
+    # Nor does the beginning of a key look like a burst.
+    assert limiter.peek("6:key", "5/d", algorithm="token-bucket").used == 0
     assert sum(map(len, servers.keys().values())) == len(options)
     assert b"rl:sliding-window:5/d:key" in set().union(*servers.keys().values())
 
@@ -396,6 +395,41 @@ class TestFailingNodes:
         assert "Limits on node 0 cannot be checked: gone" in caplog.text
 
 
+def test_the_rights_that_the_page_names_suffice(nodes: LocalNodes, servers: Servers) -> None:
+    page = (ROOT / "docs" / "rate-limits.md").read_text()
+    (rights,) = re.findall(r"needs `(\+evalsha [^`]+)` on\s+`(~[^`]+)`", page)
+    words = " ".join(rights).split()
+    for host_id in nodes.hosts:
+        servers.ask(host_id, "ACL", "SETUSER", "limiter", "reset", "on", f">{SECRET}", *words)
+        servers.ask(host_id, "SCRIPT", "FLUSH")
+    user = {"username": "limiter", "password": SECRET}
+    try:
+        config = {"HOSTS": nodes.hosts, "HOST_DEFAULTS": user}
+        with override_settings(RB_CLUSTERS={"default": config}):
+            for algorithm in ALGORITHMS:
+                free, full = limit_on(0, algorithm=algorithm), limit_on(1, 0)
+                for _ in range(2):
+                    usages = limiter.check([free, full])
+                    assert [usage.error for usage in usages] == [None, None]
+                assert limiter.hit(free.key, free.rate, algorithm=algorithm).used == 1
+                assert limiter.reset(free.key, free.rate, algorithm=algorithm)
+    finally:
+        for host_id in nodes.hosts:
+            servers.ask(host_id, "ACL", "DELUSER", "limiter")
+
+
+def test_what_the_page_shows_of_a_limiter_is_true(nodes: LocalNodes) -> None:
+    blocks = code_blocks("docs/rate-limits.md", "python")
+    (block,) = (block for block in blocks if "limiter.hit(" in block)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    usage = names["usage"]
+    assert (usage.allowed, usage.used, usage.remaining) == (True, 5, 95)
+    assert usage.retry_after == 0.0
+    assert [usage.used for usage in names["usages"]] == [1, 1]
+    assert limiter.peek("invoices:7", "100/10m").used == 0  # it was reset
+
+
 def test_a_limiter_has_a_cluster_and_a_prefix_of_its_own(
     nodes: LocalNodes, servers: Servers
 ) -> None:
@@ -407,7 +441,7 @@ def test_a_limiter_has_a_cluster_and_a_prefix_of_its_own(
         with override_settings(RATELIMIT_ALGORITHM="token-bucket"):
             limiter.hit("key", "5/d")
     assert servers.keys() == {
-        0: {b"rl:token-bucket:5/d:key"},
+        0: {b"rl:token-bucket:5/d:5:key"},
         1: {b"own:sliding-window:5/d:key", b"set:fixed-window:5/d:key"},
         2: set(),
         3: set(),
