@@ -291,6 +291,17 @@ class TestRefunds:
         driver.ask(START, "hit", 1)
         assert driver.ask(START, "refund", 3, charged_at, before)[1] == 0  # not below
 
+    def test_a_refund_is_whole_where_the_bucket_was_not_empty_since(
+        self, cluster: Cluster
+    ) -> None:
+        limit = Limit("key", Rate(60, 60), algorithm="token-bucket")
+        driver = Driver(cluster, limit)
+        driver.ask(START, "hit", 50)
+        *_, charged_at, before = driver.ask(START, "hit", 3)
+        driver.ask(START + SECOND, "hit", 5)
+        refunded = driver.ask(START + 10 * SECOND, "refund", 3, charged_at, before)
+        assert refunded[1] == 50 + 5 - 10
+
     def test_a_refund_never_makes_room_in_a_bucket_that_was_not_there(
         self, cluster: Cluster
     ) -> None:
