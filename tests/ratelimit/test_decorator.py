@@ -97,7 +97,18 @@ def test_it_raises_a_permission_denied() -> None:
         (f"{HERE}.of_query", get("10.0.0.2", "/?as=1"), get(path="/?as=2")),
         (f"{HERE}.aof_query", get("10.0.0.2", "/?as=1"), get(path="/?as=2")),
     ],
-    ids=str,
+    ids=[
+        "ip",
+        "user",
+        "user_or_ip",
+        "get",
+        "header",
+        "header with _",
+        "function",
+        "async function",
+        "path",
+        "path of async",
+    ],
 )
 def test_keys(key: Any, same: HttpRequest, other: HttpRequest | None) -> None:
     first = with_user(get(path="/?q=a&as=1", HTTP_X_KEY="a"), user(7))
