@@ -315,6 +315,16 @@ class TestFailingNodes:
             assert (usages[1].allowed, usages[1].error) == (True, None)
             assert usages[1].used == (5 if is_open else 0)
 
+    def test_nothing_is_given_back_to_a_node_that_failed(
+        self, call: Call, nodes: LocalNodes
+    ) -> None:
+        with self.down(nodes):
+            limits = [limit_on(BROKEN), limit_on(0), limit_on(1, 0)]
+            usages = call(limiter, "check", limits)
+        assert [usage.allowed for usage in usages] == [True, True, False]
+        assert [usage.used for usage in usages] == [0, 0, 0]
+        assert usages[0].error is not None
+
     @pytest.mark.parametrize("is_open", [True, False])
     def test_a_limiter_may_say_otherwise(self, is_open: bool, nodes: LocalNodes) -> None:
         with self.down(nodes, RATELIMIT_FAIL_OPEN=not is_open):
