@@ -94,7 +94,10 @@ class Rule:
         shall not choose its node.
         """
         if isinstance(key, str):
-            key = key.encode(errors="surrogatepass")
+            try:
+                key = key.encode()
+            except UnicodeEncodeError:  # half a surrogate pair
+                key = key.encode(errors="surrogatepass")
         if len(key) > _MAX_KEY or b"{" in key or key.startswith(_DIGEST):
             key = _DIGEST + sha256(key).hexdigest().encode()
         head = self._heads.get(prefix)
