@@ -34,6 +34,12 @@ Shop = tuple[subprocess.Popen[str], str, list[int]]
 
 def open_shop(*args: str) -> Shop:
     """Return the process of the shop, its address, and the process ids of its nodes."""
+    process, address, said = serve(*args)
+    return process, address, pids_in(said)
+
+
+def serve(*args: str) -> tuple[subprocess.Popen[str], str, str]:
+    """Return the process of the shop, its address, and what was said before it opened."""
     process = start(
         sys.executable,
         "-W",
@@ -41,17 +47,16 @@ def open_shop(*args: str) -> Shop:
         MANAGE,
         "serve",
         *args,
-        env=environment("bookshop.settings"),
+        env=environment("bookshop.settings", PYTHONWARNINGS="default"),
     )
     try:
-        said = read_until(process, "development server at")
+        said = read_until(process, "Uvicorn running on")
         address = re.findall(r"opens at (http://127\.0\.0\.1:\d+/)\n", said)[0]
-        assert f"development server at {address}\n" in said
-        wait_until(lambda: answers(address), SECONDS)
+        assert answers(address)
     except BaseException:
         kill(process)
         raise
-    return process, address, pids_in(said)
+    return process, address, said
 
 
 def answers(address: str) -> bool:
@@ -93,7 +98,7 @@ def shop() -> Iterator[Shop]:
     process, _, pids = shop
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS) == 0
+        assert process.wait(SECONDS) == 128 + signal.SIGTERM
     kill(process)
     assert len(pids) == 4
     wait_until_gone(*pids)

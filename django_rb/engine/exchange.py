@@ -137,7 +137,7 @@ class Exchange:
         if len(replies) < count:
             return False
         if self.out is not None or reader.has_data():
-            raise self._too_much()
+            raise self.too_much()
         return True
 
     def _drop_pushes(self) -> None:
@@ -151,9 +151,9 @@ class Exchange:
             if missing:
                 replies.extend(islice(iter(reader.gets, NO_REPLY), missing))
             elif reader.has_data() and type(reader.gets()) is not PushNotification:
-                raise self._too_much()
+                raise self.too_much()
 
-    def _too_much(self) -> ProtocolError:
+    def too_much(self) -> ProtocolError:
         """Take all replies back: nobody knows which of them answers nothing."""
         self.replies.clear()
         return ProtocolError("The node sent more than it was asked for")

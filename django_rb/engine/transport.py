@@ -38,7 +38,13 @@ from .connections import (
 )
 from .errors import NodeFailure, ProtocolError, at_node
 from .exchange import NO_REPLY, Batch, Exchange
-from .failing import DeadlineError, give_up, may_go_again, to_redis_error
+from .failing import (
+    DeadlineError,
+    give_up,
+    is_blamed_for_deadline,
+    may_go_again,
+    to_redis_error,
+)
 from .health import HealthChanges
 
 T = TypeVar("T")
@@ -546,12 +552,10 @@ class _Round:
             waited = monotonic() - line.expires + line.allowance if is_waiting else 0.0
             self._again(exchange, node, self._waited + max(0.0, waited))
         else:
-            # A node that was speaking when the time was over has not failed, nor one that
-            # others had left little time.
-            is_blameless = isinstance(error, DeadlineError) and (
-                line.is_heard or not self._is_first
+            is_nodes_fault = not isinstance(error, DeadlineError) or is_blamed_for_deadline(
+                is_first=self._is_first, is_heard=line.is_heard
             )
-            give_up(exchange, node, error, is_nodes_fault=not is_blameless)
+            give_up(exchange, node, error, is_nodes_fault=is_nodes_fault)
 
     def _again(self, exchange: Exchange, node: Node, waited: float) -> None:
         if not exchange.untouched:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from django.core.exceptions import ImproperlyConfigured
@@ -18,6 +19,8 @@ from django.http import HttpRequest
 from .conf import TrustedProxies, get_config
 
 Address = IPv4Address | IPv6Address
+
+_LONGEST = 80  # of an IPv6 address with a zone and a port
 
 _WITH_PORT = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?|([\d.]+):\d{1,5}", re.ASCII)
 
@@ -73,6 +76,11 @@ def parse_address(text: str) -> Address | None:
     A port, brackets and an IPv6 zone are left out. An IPv4 address in the form of IPv6
     (``::ffff:10.0.0.1``) is the IPv4 address.
     """
+    return _parse(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Address | None:
     text = text.strip()
     if match := _WITH_PORT.fullmatch(text):
         text = match[1] or match[2]

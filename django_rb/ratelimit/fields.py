@@ -9,14 +9,15 @@ its quota `q` and its window `w` in seconds. Its limit has what is left, `r`, an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from functools import lru_cache
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from .limiter import Usage
 from .policies import name_apart
-from .record import find_record
+from .rates import Rate
+from .record import Record, find_record
 
 _LARGEST = 10**15 - 1  # of the integers of structured fields
 
@@ -24,37 +25,44 @@ _LARGEST = 10**15 - 1  # of the integers of structured fields
 def set_fields(request: HttpRequest, response: HttpResponseBase) -> None:
     """Let an answer say what the limits of its request have said, if there are any."""
     record = find_record(request)
-    if record is None or not record.usages:
+    if record is None:
         return
-    names = name_apart(name for name, _ in record.usages)
-    usages = [usage for _, usage in record.usages]
-    pairs = list(zip(names, usages, strict=True))
-    response["RateLimit-Policy"] = ", ".join(_policy(name, usage) for name, usage in pairs)
-    known = [_limit(name, usage) for name, usage in pairs if usage.error is None]
-    if known:
-        response["RateLimit"] = ", ".join(known)
+    if record.usages:
+        _set_limits(response, record)
     refusal = record.refusal
     if refusal and refusal.retry_after is not None and not response.has_header("Retry-After"):
         response["Retry-After"] = str(refusal.retry_after)
 
 
-def _policy(name: str, usage: Usage) -> str:
-    rate = usage.limit.rate
-    return _item(name, [("q", rate.count), ("w", rate.period)])
+def _set_limits(response: HttpResponseBase, record: Record) -> None:
+    names = name_apart(name for name, _ in record.usages)
+    usages = [usage for _, usage in record.usages]
+    pairs = list(zip(names, usages, strict=True))
+    response["RateLimit-Policy"] = ", ".join(
+        [_policy(name, usage.limit.rate) for name, usage in pairs]
+    )
+    known = [_limit(name, usage) for name, usage in pairs if usage.error is None]
+    if known:
+        response["RateLimit"] = ", ".join(known)
+
+
+@lru_cache(maxsize=256)
+def _policy(name: str, rate: Rate) -> str:
+    quota, window = min(rate.count, _LARGEST), min(rate.period, _LARGEST)
+    return f"{_quoted(name)};q={quota};w={window}"
 
 
 def _limit(name: str, usage: Usage) -> str:
     # Who is refused can use nothing until a request could be allowed again; others what is
     # left, until the limit is as if unused.
     seconds = usage.reset if usage.allowed else usage.retry_after
-    parameters = [("r", max(0, usage.remaining))]
-    if math.isfinite(seconds):
-        parameters.append(("t", math.ceil(seconds)))
-    return _item(name, parameters)
+    left = f"{_quoted(name)};r={min(max(0, usage.remaining), _LARGEST)}"
+    return left if math.isinf(seconds) else f"{left};t={math.ceil(seconds)}"
 
 
-def _item(name: str, parameters: Iterable[tuple[str, int]]) -> str:
+@lru_cache(maxsize=256)
+def _quoted(name: str) -> str:
+    """Return a name as a string of structured fields, which is of ASCII."""
     plain = "".join(char if " " <= char <= "~" else "?" for char in name)
     escaped = plain.replace("\\", r"\\").replace('"', r"\"")
-    values = "".join(f";{key}={min(value, _LARGEST)}" for key, value in parameters)
-    return f'"{escaped}"{values}'
+    return f'"{escaped}"'

@@ -57,14 +57,16 @@ class Guard:
     def charge(self, request: HttpRequest) -> Ratelimited | None:
         """Charge the limits that apply to a request; return why it is refused, if it is."""
         asked = self._find(request)
-        usages = limiter.check(_different(asked)) if asked else []
-        return self._decide(request, asked, usages)
+        limits = _different(asked)
+        usages = limiter.check(limits) if limits else []
+        return self._decide(request, asked, _for_each(asked, limits, usages))
 
     async def acharge(self, request: HttpRequest) -> Ratelimited | None:
         """Do what `charge` does."""
         asked = await self._afind(request)
-        usages = await limiter.acheck(_different(asked)) if asked else []
-        return self._decide(request, asked, usages)
+        limits = _different(asked)
+        usages = await limiter.acheck(limits) if limits else []
+        return self._decide(request, asked, _for_each(asked, limits, usages))
 
     def _find(self, request: HttpRequest) -> Asked:
         """Return the limits that apply to a request."""
@@ -97,8 +99,10 @@ class Guard:
         self, request: HttpRequest, asked: Asked, usages: Sequence[Usage]
     ) -> Ratelimited | None:
         """Note what the limits said; return why the request is refused, if it is."""
-        by_limit = {usage.limit: usage for usage in usages}
-        told = [(name, policy, by_limit[limit]) for name, policy, limit in asked]
+        told = [
+            (name, policy, usage)
+            for (name, policy, _), usage in zip(asked, usages, strict=True)
+        ]
         refusing = [(name, policy) for name, policy, usage in told if not usage.allowed]
         request.limited = getattr(request, "limited", False) or bool(refusing)  # type: ignore[attr-defined]
         if not asked:
@@ -115,7 +119,15 @@ class Guard:
 
 def _different(asked: Asked) -> list[Limit]:
     """Return the limits, each once: one that is written twice is charged once."""
-    return list(dict.fromkeys(limit for _, _, limit in asked))
+    return list(dict.fromkeys([limit for _, _, limit in asked]))
+
+
+def _for_each(asked: Asked, limits: list[Limit], usages: list[Usage]) -> list[Usage]:
+    """Return what was said of each of the limits that were asked."""
+    if len(limits) == len(asked):
+        return usages
+    said = dict(zip(limits, usages, strict=True))
+    return [said[limit] for _, _, limit in asked]
 
 
 def _told(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

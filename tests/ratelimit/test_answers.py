@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
+from django.template import TemplateDoesNotExist
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
 from django_rb import clusters
 from django_rb.ratelimit import Limit, Limiter, Rate, Ratelimited, Usage, get_usage, ratelimit
 from django_rb.ratelimit.fields import set_fields
+from django_rb.ratelimit.middleware import RatelimitMiddleware
 from django_rb.ratelimit.record import get_record
 from django_rb.testing import LocalNodes
 from tests.ratelimit.site import MIDDLEWARE, apage, get, page, run, too_many, twice
@@ -51,9 +54,26 @@ class TestOwnHandler:
         with override_settings(RATELIMIT_VIEW=too_many):
             assert self.answer().content.startswith(b"slow down")
 
+    def test_a_template_comes_first(self) -> None:
+        with override_settings(RATELIMIT_VIEW="no.html"), pytest.raises(TemplateDoesNotExist):
+            self.answer()
+
     def test_the_middleware_comes_first(self) -> None:
         with override_settings(MIDDLEWARE=MIDDLEWARE):
             assert b"Try again" in self.answer().content
+
+
+def test_pages_in_the_cache_say_nothing_of_a_clients_limits(nodes: LocalNodes) -> None:
+    caching = [
+        *MIDDLEWARE,
+        "django.middleware.cache.UpdateCacheMiddleware",
+        "django.middleware.cache.FetchFromCacheMiddleware",
+    ]
+    with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=caching):
+        first, second = Client().get("/"), Client().get("/")
+    assert first.has_header("RateLimit")
+    assert second.content == first.content
+    assert not second.has_header("RateLimit")
 
 
 class TestNodesDown:
@@ -116,6 +136,23 @@ class TestNodesDown:
                 "should_limit": True,
                 "time_left": -1,
             }
+
+
+def test_what_a_view_raises_itself_says_when_to_come_back() -> None:
+    middleware = RatelimitMiddleware(page)
+    request = get()
+    request.resolver_match = object()  # type: ignore[assignment]
+    refusal = Ratelimited(usages=[usage(0, 60.0, retry_after=30.2)])
+    assert middleware.process_exception(request, ValueError()) is None
+    response = middleware.process_exception(request, refusal)
+    assert response is not None
+    set_fields(request, response)
+    assert response["Retry-After"] == "31"
+
+
+def test_the_middleware_is_async_where_the_site_is() -> None:
+    assert iscoroutinefunction(RatelimitMiddleware(apage))
+    assert not iscoroutinefunction(RatelimitMiddleware(page))
 
 
 def fields(*usages: tuple[str, Usage]) -> HttpResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,10 +62,25 @@ def test_limits_by_address_behind_a_proxy(settings: dict[str, Any], said: str | 
         assert said in text
 
 
-def test_the_urls_are_imported_to_find_limited_views() -> None:
-    with override_settings(ROOT_URLCONF="tests.ratelimit.site", USE_X_FORWARDED_HOST=True):
-        (message,) = check_proxies()
-    assert "more)" in message.msg
+def test_the_urls_are_imported_to_find_limited_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "urls_of_limits.py").write_text(
+        "from django_rb.ratelimit import ratelimit\n"
+        "limited = ratelimit(key='ip', rate='1/s')\n"
+        "def first(request): ...\n"
+        "urlpatterns, views = [], [limited(first)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    known = set(views_by_address)
+    views_by_address.clear()
+    try:
+        with override_settings(ROOT_URLCONF="urls_of_limits", USE_X_FORWARDED_HOST=True):
+            (message,) = check_proxies()
+    finally:
+        views_by_address.clear()
+        views_by_address.update(known)
+    assert "(urls_of_limits.first)" in message.msg
 
 
 @pytest.mark.parametrize(

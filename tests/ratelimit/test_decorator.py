@@ -97,7 +97,18 @@ def test_it_raises_a_permission_denied() -> None:
         (f"{HERE}.of_query", get("10.0.0.2", "/?as=1"), get(path="/?as=2")),
         (f"{HERE}.aof_query", get("10.0.0.2", "/?as=1"), get(path="/?as=2")),
     ],
-    ids=str,
+    ids=[
+        "ip",
+        "user",
+        "user_or_ip",
+        "get",
+        "header",
+        "header with _",
+        "function",
+        "async function",
+        "path",
+        "path of async",
+    ],
 )
 def test_keys(key: Any, same: HttpRequest, other: HttpRequest | None) -> None:
     first = with_user(get(path="/?q=a&as=1", HTTP_X_KEY="a"), user(7))
@@ -159,6 +170,20 @@ def test_somebodys_address_is_nobodys_name() -> None:
     assert refused(search, mean) == [False]
     assert refused(search, get("10.0.0.1", "/?q=1", HTTP_Q="1")) == [False]
     assert refused(search, get("10.0.0.2", "/?q=2", HTTP_Q="2")) == [False]
+
+
+def test_fields_and_functions_are_apart() -> None:
+    fields = ratelimit(limits=[("get:a", "1/d"), ("get:b", "1/d")])(page)
+    assert refused(fields, get(path="/?a=x&b=y"), get(path="/?a=y&b=z")) == [False, False]
+    by_name = ratelimit(group="g", key=lambda group, request: "10.0.0.1", rate="1/d")(page)
+    by_address = ratelimit(group="g", key="ip", rate="1/d")(page)
+    assert [*refused(by_name, get()), *refused(by_address, get())] == [False, False]
+
+
+def test_those_who_are_not_logged_in_have_their_address() -> None:
+    view = ratelimit(key="user_or_ip", rate="1/d")(page)
+    requests = [get("10.0.0.1"), get("10.0.0.2"), get("10.0.0.1")]
+    assert refused(view, *requests) == [False, False, True]
 
 
 @pytest.mark.parametrize("value", ["x" * 10_000, "\x00\udcff\n{a}", "é" * 300, ""])
@@ -572,3 +597,16 @@ def test_inherited_dispatch_is_counted_by_its_class() -> None:
 
     assert refused(One.as_view(), get(), get()) == [False, True]
     assert refused(Two.as_view(), get(), get()) == [False, True]
+
+
+def test_views_of_classes_are_counted_by_their_class() -> None:
+    class One(View):
+        def get(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse()
+
+    class Two(One):
+        pass
+
+    once = ratelimit(key="ip", rate="1/d")
+    assert refused(once(One.as_view()), get(), get()) == [False, True]
+    assert refused(once(Two.as_view()), get(), get()) == [False, True]

@@ -17,6 +17,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
 
 from django_rb.ratelimit import ratelimit
@@ -89,6 +90,12 @@ def test_the_decorator(path: str) -> None:
     assert answers[2].json()["violated-policies"] == ["user" if "method" in path else "ip"]
     if "method" in path:
         assert visit(path, HTTP_NAME="bob")[0].status_code == 200
+
+
+def test_the_decorator_where_a_view_is_called_by_hand() -> None:
+    """The framework would make a 403 of what is raised inside of it."""
+    view = api_view(["GET"])(ratelimit(key="ip", rate="0/s")(data))
+    assert view(APIRequestFactory().get("/")).status_code == 429
 
 
 def test_the_throttle(middleware: list[str]) -> None:
