@@ -644,7 +644,7 @@ class Pool:
         for job in self._take_waiting():
             if stalled >= _LATE and not job.is_forgiven:
                 job.is_forgiven = True
-                job.limit += stalled  # nobody listened
+                job.limit = now + self.open_timeout  # nobody listened before
             if job.limit > now:
                 self._wait(job)
             else:

@@ -153,7 +153,7 @@ OPERATIONS: dict[str, tuple[Operation, int, int]] = {
     "get": (get, 3, 331),
     "get_many": (get_many, 19, 1201),
     "set_many": (set_many, 19, 1201),
-    "large set_many": (large_set_many, 67, 1201),
+    "large set_many": (large_set_many, 151, 1201),
     "large get_many": (large_get_many, 31, 1201),
     "map": (amap, 43, 1201),
     "script of two rounds": (script_of_two_rounds, 37, 997),
