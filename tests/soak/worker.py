@@ -147,15 +147,15 @@ def run_threads(job: Job, watch: Any, over: threading.Event) -> Running:
     return start(threads, own, workloads)
 
 
-def run_tasks(job: Job, watch: Any, over: threading.Event) -> Running:
+def run_tasks(job: Job, _: Any, over: threading.Event) -> Running:
     """Start two event loops with many tasks each; return the same."""
     from django_rb import clusters
     from tests.soak.report import Tally
-    from tests.soak.workload import Awaited
+    from tests.soak.workload import Awaited, LoopWatch
 
     own = Tally()
-    count = job.threads * TASKS
-    workloads = make_workloads(job, watch, own, Awaited(), LOOPS * count)
+    watch = LoopWatch()
+    workloads = make_workloads(job, watch, own, Awaited(), LOOPS * TASKS * job.threads)
 
     async def work(workload: Any) -> None:
         while not over.is_set():
@@ -165,7 +165,9 @@ def run_tasks(job: Job, watch: Any, over: threading.Event) -> Running:
     async def work_together(share: Any) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: lose(own, context))
+        looking = asyncio.ensure_future(watch.look())
         await asyncio.gather(*map(work, share))
+        looking.cancel()
         for pool in clusters["default"]._aio_transport._loops[loop].pools:
             if len(pool._idle) != len(pool.connections):
                 lose(own, {"message": "a connection was neither idle nor closed"})

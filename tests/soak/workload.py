@@ -58,6 +58,26 @@ class Watch(threading.Thread):
             before = now
 
 
+class LoopWatch:
+    """Knows likewise how long event loops did not get to run.
+
+    Attributes:
+        lost: seconds since the beginning, of all loops.
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0.0
+
+    async def look(self) -> None:
+        """Look at the clock all the time."""
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(Watch.STEP)
+            now = time.monotonic()
+            self.lost += max(0.0, now - before - 2 * Watch.STEP)
+            before = now
+
+
 class Called:
     """Uses caches and clusters in the thread that runs."""
 
@@ -103,7 +123,7 @@ class Workload:
         name: str,
         seed: str,
         round_seconds: float,
-        watch: Watch,
+        watch: Watch | LoopWatch,
         caller: Called,
         *,
         sabotage: bool = False,
