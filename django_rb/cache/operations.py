@@ -30,7 +30,6 @@ from ..engine.batch import (
 from ..engine.encoding import Args, encode_get, set_format
 from ..engine.errors import COMPLAINTS, first_error
 from ..engine.exchange import NO_REPLY, Batch
-from ..engine.health import News
 from ..engine.transport import SMALL, CallFailed
 from .codec import MISSING, Codec
 from .keys import Keys, loggable
@@ -93,7 +92,6 @@ class Operations:
         self._decode = codec.decode
         self._raises = raises
         self._deadline = deadline
-        self._news = News()
 
     def run(self, operation: Batch[T]) -> T:
         """Run one of the operations below in the calling thread."""
@@ -450,7 +448,7 @@ class Operations:
             error = failure.error
             if isinstance(error, ResponseError) and not isinstance(error, COMPLAINTS):
                 code = str(error).partition(" ")[0]
-                if self._news.is_news((failure.host_id, code)):
+                if self.cluster.news.is_news((failure.host_id, code)):
                     logger.warning("Node %d refused a command: %s", failure.host_id, error)
 
 

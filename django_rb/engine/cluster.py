@@ -25,6 +25,7 @@ from .health import (
     DEFAULT_HEALTH,
     HealthChange,
     HealthChanges,
+    News,
     NodeHealth,
     check_health,
 )
@@ -64,6 +65,7 @@ class Cluster:
         router: the router; a new one whenever a host comes or goes.
         is_retired: another cluster took its place; for those who keep a reference.
         try_call: the short way of one command; see `PollTransport.try_call`.
+        news: what of its nodes was logged lately, for all who log.
 
     Nothing is connected before the first command.
 
@@ -88,6 +90,7 @@ class Cluster:
         self._router_options = dict(router_options or {})
         self._health_options = check_health(health)
         self._health_changes = HealthChanges()
+        self.news = News()
         self.is_retired = False
         self._changing_hosts = threading.Lock()
         self.hosts: dict[int, HostInfo] = parse_hosts(hosts, host_defaults)

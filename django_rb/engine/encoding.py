@@ -49,12 +49,17 @@ def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
 
 
 @lru_cache(maxsize=256)  # a site has few timeouts
+def encode_words(words: Args) -> bytes:
+    """Return the bytes of a part of a command."""
+    return b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(encode_key, words))
+
+
 def set_format(options: Args) -> bytes:
     """Return a format for ``SET key value`` with some options.
 
     Apply it to ``(len(key), key, len(value), value)``.
     """
-    tail = b"".join(b"$%d\r\n%b\r\n" % (len(o), o) for o in map(encode_key, options))
+    tail = encode_words(options)
     return b"*%d\r\n$3\r\nSET\r\n$%%d\r\n%%b\r\n$%%d\r\n%%b\r\n%b" % (
         len(options) + 3,
         tail.replace(b"%", b"%%"),

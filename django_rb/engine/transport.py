@@ -49,9 +49,11 @@ from .health import HealthChanges
 
 T = TypeVar("T")
 
+# An exchange on the connection to its node that it was begun on.
+_Begun = tuple[Exchange, Node, Connection]
+
 SMALL = 8192  # bytes of a command that every socket takes at once
 READ_SIZE = 65536
-FIRST_READ_SIZE = 16384  # for most replies; to make room for more takes longer
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
 FOREVER = float("inf")
 
@@ -85,6 +87,8 @@ class PollTransport:
                 exchanges = next(batch)
                 if timeout is None and len(exchanges) == 1 and exchanges[0].is_whole:
                     self._run_alone(exchanges[0], began)
+                elif timeout is None and exchanges and exchanges[0].is_brief:
+                    self._run_brief(exchanges)
                 else:
                     _Round(self._nodes, deadline, began, is_first=is_first).run(exchanges)
                 began, is_first = None, False
@@ -131,14 +135,9 @@ class PollTransport:
         try:
             # One that is cut short never runs.
             is_sent = connection.send(command, connection.flags) == len(command)
-            if is_sent:
-                data = receive(FIRST_READ_SIZE)
-                while data:
-                    reader.feed(data)
-                    reply = reader.gets()
-                    if reply is not NO_REPLY:
-                        break
-                    data = receive(READ_SIZE)
+            while is_sent and reply is NO_REPLY and (data := receive(READ_SIZE)):
+                reader.feed(data)
+                reply = reader.gets()
         except (OSError, HiredisError) as caught:
             error = caught
         except BaseException:
@@ -200,6 +199,80 @@ class PollTransport:
                 exchange.on_done(exchange)
         else:
             _Round(self._nodes, FOREVER, began).go_on(exchange, connection, bool(data))
+
+    def _run_brief(self, exchanges: Sequence[Exchange]) -> None:
+        """Run a few exchanges the short way: one write each, then one read each, in turn.
+
+        Where there is more to it, a round takes over.
+        """
+        began = monotonic()
+        lines: list[_Begun] = []
+        try:
+            for exchange in exchanges:
+                node = self._nodes[exchange.host_id]
+                connection = node.take_usable() if node.health.is_well else None
+                if connection is None:
+                    break
+                lines.append((exchange, node, connection))
+            is_begun = len(lines) == len(exchanges)
+            if is_begun:
+                _write_once(lines)
+                _read_once(lines)
+        except BaseException:
+            for _, _, connection in lines:
+                connection.close()
+            raise
+        if not is_begun:
+            for _, node, connection in lines:
+                node.keep(connection)
+            _Round(self._nodes, FOREVER).run(exchanges)
+        elif lines:
+            _Round(self._nodes, FOREVER, began).take_over(lines)
+
+
+def _write_once(lines: Sequence[_Begun]) -> None:
+    for exchange, node, connection in lines:
+        exchange.begin(connection.reader, node.has_pushes)
+        assert exchange.out is not None
+        try:
+            exchange.sent(connection.send(exchange.out, connection.flags))
+        except OSError:  # it is met again by the round that takes over
+            continue
+
+
+def _read_once(lines: list[_Begun]) -> None:
+    """Read what one read brings; leave in `lines` what is not done, from the first on."""
+    while lines:
+        exchange, node, connection = lines[0]
+        if exchange.out is not None:
+            return
+        waits = node.is_plain
+        try:
+            if waits:
+                data = connection.receive(READ_SIZE)
+            else:
+                data = _wait_and_receive(connection, node.patience)
+            if not data or not exchange.feed(data):
+                return
+        except (TimeoutError, ProtocolError) as error:
+            _fail_first(lines, error)
+            return
+        except BlockingIOError:
+            if waits:  # the socket's own timeout is over
+                _fail_first(lines, TimeoutError())
+            return
+        except OSError:
+            return
+        del lines[0]  # first forgotten, then given away: it never has two owners
+        node.give_back(connection)
+        if exchange.on_done is not None:
+            exchange.on_done(exchange)
+
+
+def _fail_first(lines: list[_Begun], error: Exception) -> None:
+    exchange, node, connection = lines.pop(0)
+    connection.close()
+    give_up(exchange, node, error)
 
 
 def _wait_and_receive(connection: Connection, patience: float | None) -> bytes:
@@ -302,6 +375,19 @@ class _Round:
         line.is_heard = is_heard
         try:
             self._serve(line, POLLIN)
+            self._loop()
+        finally:
+            self._close()
+
+    def take_over(self, begun: Sequence[_Begun]) -> None:
+        """Finish exchanges that were begun on idle connections and awaited since."""
+        try:
+            for exchange, node, connection in begun:
+                line = self._add_line(exchange, connection, node, is_reused=True)
+                line.is_heard = bool(exchange.replies) or connection.reader.has_data()
+                line.allowance = min(line.allowance, max(0.0, line.patience - self._waited))
+            for line in list(self._lines.values()):
+                self._serve(line, POLLIN)
             self._loop()
         finally:
             self._close()

@@ -20,8 +20,9 @@ from tests.faults.proxy import Proxy
 from tests.helpers import Servers, wait_until
 
 FAULTY = 1
-SOCKET_TIMEOUT = 0.2
-CONNECT_TIMEOUT = 0.1
+# Short, but what is alive answers within them on a busy machine too.
+SOCKET_TIMEOUT = 0.4
+CONNECT_TIMEOUT = 0.3
 TIMEOUTS = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
 # Where nothing is to time out, a busy machine shall not make it.
 PATIENT = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
