@@ -467,9 +467,9 @@ class Pool:
         self._wait(job)
 
     def _start(self, connection: AioConnection, job: Job | _Joined, *, is_reused: bool) -> None:
-        if job.exchange.may_join:
-            self._joining.add(connection)
         try:
+            if job.exchange.may_join:
+                self._joining.add(connection)
             connection.start(job, is_reused=is_reused)
         except BaseException:  # a KeyboardInterrupt: it is neither idle nor at work
             connection.close()
