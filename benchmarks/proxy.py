@@ -50,6 +50,7 @@ class Proxy:
         self.rtt = rtt  # seconds
         self.selector = selectors.DefaultSelector()
         self.on_the_way: list[tuple[float, int, Side, bytes]] = []
+        self.room = memoryview(bytearray(RECEIVE))
         self.count = 0
         self.ports = []
         for address in addresses:
@@ -107,7 +108,7 @@ class Proxy:
 
     def receive(self, side: Side) -> None:
         try:
-            chunk = side.sock.recv(RECEIVE)
+            chunk = bytes(self.room[: side.sock.recv_into(self.room)])
         except BlockingIOError:
             return
         except ConnectionError:

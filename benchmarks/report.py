@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS, DJANGO_RB
 from benchmarks.workloads import Workload
 
 WIDTH = 80
@@ -65,6 +65,7 @@ def for_docs(run: Told) -> dict[str, str]:
         "peers": "\n\n".join(peers),
         "sent": _markdown(_sent_by_contestant(run)),
         "others": "\n\n".join(others),
+        "behind": "\n".join(_behind(run)),
     }
 
 
@@ -155,6 +156,27 @@ def _commands(told: Told) -> str:
 
 def _trips(told: Told) -> str:
     return f"{max(1, told['round_trips']):.0f}"
+
+
+def _behind(run: Told) -> Iterator[str]:
+    """Yield a line for each race in which somebody was quicker than django-rb."""
+    for race in run["races"]:
+        for workload, lanes in _by_workload(race).items():
+            ours = {lane["contestant"]: lane["seconds"] for lane in lanes}.get(DJANGO_RB)
+            if ours is None:
+                continue
+            quicker = []
+            for lane in lanes:
+                shares = {
+                    name: lane["seconds"][clock]["median"] / ours[clock]["median"]
+                    for clock, name in (("cpu", "CPU"), ("wall", "wall"))
+                }
+                said = [f"{name} {share:.2f}" for name, share in shares.items() if share < 1]
+                if said:
+                    quicker.append(f"{CONTESTANTS[lane['contestant']].title} {', '.join(said)}")
+            if quicker:
+                text = f"- {workload.title}, of django-rb's time: {'; '.join(quicker)}"
+                yield textwrap.fill(text, 96, subsequent_indent="  ")
 
 
 def _once(run: Told) -> Iterator[tuple[str, Table]]:

@@ -92,7 +92,7 @@ class Workload:
                 name: {"id": number, "name": "something", "price": 3.5}
                 for number, name in enumerate(self.names())
             }
-        rest = "x" * (self.size - len(pickle.dumps("12345678", 5)))
+        rest = "x" * (2 * self.size - len(pickle.dumps("x" * self.size, 5)) - 8)
         return {name: f"{number:08}{rest}" for number, name in enumerate(self.names())}
 
 
