@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace, say: Callable[[str], None]) -> Told:
     """Make environments, run races; return all there is to tell."""
+    load = round(os.getloadavg()[0], 1)
     races = _races(options)
     everything = not options.only and not options.full
     used = {lane.contestant for race in races.values() for lane in race.lanes}
@@ -85,7 +86,7 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> Told:
             once, sent = _measure_once(conductor, used - left_out.keys(), say)
         server = arena.server
     return {
-        "about": _about(conductor, server),
+        "about": _about(conductor, server, load),
         "races": [{"name": name, **result.as_json()} for name, result in results.items()],
         "sent": sent,
         "once": once,
@@ -139,7 +140,7 @@ def _without(race: Race, left_out: Told) -> Race:
     return Race(lanes, race.rounds)
 
 
-def _about(conductor: Conductor, server: str) -> Told:
+def _about(conductor: Conductor, server: str, load: float) -> Told:
     versions: dict[str, str] = {}
     for environment, found in conductor.versions.items():
         for package, version in found.items():
@@ -153,6 +154,7 @@ def _about(conductor: Conductor, server: str) -> Told:
         "server": server,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "system": f"{platform.system()} {platform.machine()}",
+        "load": load,
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions,
     }

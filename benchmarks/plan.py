@@ -68,7 +68,8 @@ def full() -> dict[str, Race]:
         base = Workload(operation, keys=1000 if operation in MANY else 1)
         cells += [replace(base, nodes=nodes) for nodes in NODES]
         cells += [replace(base, size=size) for size in SIZES]
-        cells += [replace(base, threads=threads) for threads in THREADS]
+        if operation != "delete_many":
+            cells += [replace(base, threads=threads) for threads in THREADS]
         cells += [replace(base, rtt=rtt, nodes=nodes) for rtt in (0, 1) for nodes in (8, 64)]
     cells += [replace(Workload(keys=100), threads=threads) for threads in THREADS]
     cells += [Workload("get_many", hits=False), Workload("get", 1, hits=False)]
@@ -116,4 +117,5 @@ def _plain(workload: Workload) -> Workload:
         workload,
         keys=1 if workload.is_single else workload.keys,
         size=SMALL if workload.operation == "incr" else workload.size,
+        hits=workload.hits or workload.operation not in {"get", "get_many"},
     )

@@ -6,10 +6,11 @@ servers and back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import django
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
@@ -61,12 +62,14 @@ class RBCacheByThreads(RBCache):
     async def aset(self, name: str, value: Any) -> None:
         await BaseCache.aset(self.cache, name, value)
 
-    async def aget_many(self, names: Iterable[str]) -> dict[str, Any]:
-        # Django's own is a loop over aget(): this is what it could be at best.
-        from asgiref.sync import sync_to_async  # noqa: PLC0415
+    # Django's own of these two are loops over aget() and aset(): these are quicker.
 
+    async def aget_many(self, names: Iterable[str]) -> dict[str, Any]:
         found: dict[str, Any] = await sync_to_async(self.cache.get_many)(names)
         return found
+
+    async def aset_many(self, data: Mapping[str, Any]) -> None:
+        await sync_to_async(self.cache.set_many)(data)
 
 
 class RedisCache(DjangoCache):
