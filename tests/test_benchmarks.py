@@ -237,7 +237,7 @@ def echo() -> Iterator[tuple[str, int]]:
 
 def test_the_proxy_keeps_bytes_for_the_round_trip(echo: Any) -> None:
     with (
-        ProxyProcess([echo], rtt=30) as proxy,
+        ProxyProcess([echo], rtt=100) as proxy,
         socket.create_connection(proxy.hosts[0]) as peer,
     ):
 
@@ -252,8 +252,8 @@ def test_the_proxy_keeps_bytes_for_the_round_trip(echo: Any) -> None:
             assert got == data
             return perf_counter() - before
 
-        assert seconds_for(b"hello") >= 0.06  # with the handshake's
-        assert seconds_for(b"again") >= 0.03
-        assert seconds_for(bytes(range(256)) * 20_000) >= 0.03
+        assert seconds_for(b"hello") >= 0.2  # with the handshake's
+        assert seconds_for(b"again") >= 0.1
+        assert seconds_for(bytes(range(256)) * 20_000) >= 0.1
         proxy.set_rtt(0)
-        assert min(seconds_for(b"quick") for _ in range(20)) < 0.03
+        assert min(seconds_for(b"quick") for _ in range(20)) < 0.1
