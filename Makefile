@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The tests start hundreds of processes; each would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test lint format bench soak django-tests matrix clean
+.PHONY: help run test lint format bench moments soak django-tests matrix clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -37,6 +37,9 @@ format: $(VENV)/installed ## let ruff arrange the code
 
 bench: $(VENV)/installed ## time django-rb beside its peers; ARGS=--help
 	$(BIN)/python -m benchmarks $(ARGS)
+
+moments: $(VENV)/installed ## break calls off at every moment; `make test` takes a sample
+	EVERY_MOMENT=1 $(BIN)/python -m pytest tests/faults/test_sharing_interrupts.py $(ARGS)
 
 MINUTES ?= 3
 soak: $(VENV)/installed ## threads and processes on nodes that die, hang and are slow; MINUTES=10

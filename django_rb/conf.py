@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
@@ -335,6 +336,16 @@ def _configured() -> Mapping[str, Any]:
 
 def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, Any]:
     """Return the settings with the nodes of `rb_nodes` in place of their own."""
+    merged = dict(clusters)
+    for alias, urls in _read_local_nodes(local).items():
+        config = clusters.get(alias, {})
+        if isinstance(config, Mapping):  # else find_mistakes() says so
+            merged[alias] = with_nodes(config, urls)
+    return merged
+
+
+@lru_cache(maxsize=1)  # under ASGI, every request makes its caches anew
+def _read_local_nodes(local: str) -> dict[str, list[str]]:
     try:
         nodes: dict[str, list[str]] = json.loads(local)
         for urls in nodes.values():
@@ -345,12 +356,7 @@ def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, A
             f"{{alias: [URL, …]}}: {error}. `manage.py rb_nodes` sets it; unset it to use "
             f"the nodes of settings.{SETTING}."
         ) from error
-    merged = dict(clusters)
-    for alias, urls in nodes.items():
-        config = clusters.get(alias, {})
-        if isinstance(config, Mapping):  # else find_mistakes() says so
-            merged[alias] = with_nodes(config, urls)
-    return merged
+    return nodes
 
 
 def _build(config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:

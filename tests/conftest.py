@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import importlib.metadata
 import signal
 from collections.abc import Iterator
 
@@ -18,6 +21,19 @@ NODES = 4
 # process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# redis-py looks its own version up for each client and connection that is made, and reads a
+# long file for it. Tests make thousands.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
+
+# Thousands of tests are collected and stay to the end: nothing there for the collector.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

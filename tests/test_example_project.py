@@ -34,6 +34,12 @@ Shop = tuple[subprocess.Popen[str], str, list[int]]
 
 def open_shop(*args: str) -> Shop:
     """Return the process of the shop, its address, and the process ids of its nodes."""
+    process, address, said = serve(*args)
+    return process, address, pids_in(said)
+
+
+def serve(*args: str) -> tuple[subprocess.Popen[str], str, str]:
+    """Return the process of the shop, its address, and what was said before it opened."""
     process = start(
         sys.executable,
         "-W",
@@ -41,17 +47,16 @@ def open_shop(*args: str) -> Shop:
         MANAGE,
         "serve",
         *args,
-        env=environment("bookshop.settings"),
+        env=environment("bookshop.settings", PYTHONWARNINGS="default"),
     )
     try:
-        said = read_until(process, "development server at")
+        said = read_until(process, "Uvicorn running on")
         address = re.findall(r"opens at (http://127\.0\.0\.1:\d+/)\n", said)[0]
-        assert f"development server at {address}\n" in said
-        wait_until(lambda: answers(address), SECONDS)
+        assert answers(address)
     except BaseException:
         kill(process)
         raise
-    return process, address, pids_in(said)
+    return process, address, said
 
 
 def answers(address: str) -> bool:
@@ -93,7 +98,7 @@ def shop() -> Iterator[Shop]:
     process, _, pids = shop
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS) == 0
+        assert process.wait(SECONDS) == 128 + signal.SIGTERM
     kill(process)
     assert len(pids) == 4
     wait_until_gone(*pids)
@@ -150,6 +155,37 @@ class TestPages:
         # The half minute may end between two visits, but not twice.
         others = [Visitor(visitor.address).get("bestsellers/") for _ in range(3)]
         assert any(a == b for a, b in zip([first, *others], others, strict=False))
+
+    def test_a_limit_fills_up_and_drains(self, visitor: Visitor) -> None:
+        page = visitor.get("limits/")
+        assert self.used(page) == [0, 0, 0]
+        assert "http-equiv" not in page
+        assert self.used(visitor.post("limits/", times="one")) == [1, 1, 1]
+        for _ in range(3):
+            page = visitor.post("limits/", times="five")
+        assert page.count("<b>full</b>") >= 1
+        assert 'http-equiv="refresh" content="1; url=/limits/"' in page
+        used = self.used(page)[2]  # one drains in two seconds
+        wait_until(lambda: self.used(visitor.get("limits/"))[2] < used, SECONDS)
+
+    def used(self, page: str) -> list[int]:
+        return [
+            int(n) for n in re.findall(r"</td>\s*<td>(\d+)</td><td>\d+</td><td>\d+ s", page)
+        ]
+
+    def test_a_name_has_five_tries(self, visitor: Visitor) -> None:
+        visitor.get("login/")
+        for _ in range(5):
+            page = visitor.post("login/", name="bob", password="guess")
+            assert "That is not the password of bob." in page
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            visitor.post("login/", name="bob", password="guess")
+        with caught.value as answer:
+            assert answer.code == 429
+            assert re.search(r"Try again in \d+ second", answer.read().decode())
+            assert '"post:name";r=0;t=' in answer.headers["RateLimit"]
+        visitor.post("login/", name="ann", password="marginalia")
+        assert "You are logged in as ann." in visitor.get("login/")
 
     @pytest.mark.parametrize("path", ["books/nothing/", "forget/"])
     def test_what_is_not_there(self, visitor: Visitor, path: str) -> None:

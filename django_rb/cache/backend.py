@@ -161,8 +161,10 @@ class RBCache(BaseCache):
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> None:
         """Store a value for `timeout` seconds, None for ever."""
-        expiry = self.get_backend_timeout(timeout)
-        self._run(self._ops.set(key, value, expiry, version))
+        ops = self._operations
+        if ops is None or ops.cluster.is_retired:
+            ops = self._ops
+        ops.set_now(key, value, self.get_backend_timeout(timeout), version)
 
     def set_many(
         self,

@@ -32,7 +32,7 @@ Encoding = tuple[Iterable[Any], Callable[[Any], bytes]]
 _FRAME = 0xC1
 _AS_IS = ord("0")
 _SIGNED = SIGNED[1]
-_PICKLE_MARK = b"\x80"  # the first byte of every pickle of protocol 2 or later
+_PICKLE_MARK = 0x80  # the first byte of every pickle of protocol 2 or later
 _INTEGER = frozenset(b"-0123456789")
 _MAX_BITS = (
     2048  # Python refuses to write out integers of any size (sys.set_int_max_str_digits)
@@ -65,7 +65,7 @@ class Codec:
             return b"%d" % value
         data = self._dumps(value)
         # Nearly every value is a pickle, and goes this way out.
-        if self._compressor is None and data[:1] == _PICKLE_MARK:
+        if self._compressor is None and data and data[0] == _PICKLE_MARK:
             return data
         if self._compressor is not None and len(data) >= self._min_bytes:
             packed = self._compressor.compress(data)
@@ -82,7 +82,7 @@ class Codec:
 
         Raises whatever the serializer raises for bytes that it did not write.
         """
-        if data[:1] == _PICKLE_MARK:
+        if data and data[0] == _PICKLE_MARK:
             return self._loads(data)
         first = data[0] if data else 0
         if first in _INTEGER:
@@ -98,7 +98,11 @@ class Codec:
         """Return the values of what is stored, MISSING for each None. A hot loop."""
         loads, decode, mark, missing = self._loads, self.decode, _PICKLE_MARK, MISSING
         return [
-            missing if data is None else loads(data) if data[:1] == mark else decode(data)
+            loads(data)
+            if data and data[0] == mark
+            else missing
+            if data is None
+            else decode(data)
             for data in replies
         ]
 

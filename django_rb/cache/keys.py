@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
+from typing import Any
 
 from django.core.cache.backends.base import BaseCache, default_key_func
 from django.core.exceptions import ImproperlyConfigured
@@ -50,7 +51,7 @@ class Keys:
                 return made.encode()
         return self.make_many((key,), version)[0]
 
-    def make_many(self, keys: Iterable[object], version: int | None) -> list[bytes]:
+    def make_many(self, keys: Collection[Any], version: int | None) -> list[bytes]:
         """Return keys as they are sent; warns as Django does where they are not portable."""
         cache = self._cache
         if self._has_own_validate:
@@ -60,11 +61,12 @@ class Keys:
         prefix = self._prefix(version)
         if prefix is None:
             made = [str(cache.make_key(key, version=version)) for key in keys]
+        elif set(map(type, keys)) == {str} and _are_portable(prefix, keys):
+            # Nearly every batch: all keys at once, which no line break is in.
+            return (prefix + f"\n{prefix}".join(keys)).encode().split(b"\n")
         else:
             made = [f"{prefix}{key!s}" for key in keys]
-        joined = "".join(made)
-        too_long = len(joined) > _MAX_LENGTH and max(map(len, made)) > _MAX_LENGTH
-        if too_long or _has_unportable(joined):
+        if not _are_portable("", made):
             for key in made:
                 cache.validate_key(key)
         return list(map(str.encode, made))
@@ -124,10 +126,14 @@ def loggable(key: bytes) -> str:
     return _LONG_WORD.sub(r"\1…", key.decode(errors="backslashreplace"))[:_MAX_LOGGED]
 
 
-def _has_unportable(text: str) -> bool:
+def _are_portable(prefix: str, keys: Collection[str]) -> bool:
+    """Return whether Django would find nothing amiss with any of these keys."""
+    text = prefix + "".join(keys)
     # Printable characters other than the space are all portable, and quickly recognised;
     # the search is for the few texts that have others.
-    return (" " in text or not text.isprintable()) and bool(_NOT_PORTABLE.search(text))
+    if (" " in text or not text.isprintable()) and _NOT_PORTABLE.search(text):
+        return False
+    return len(text) <= _MAX_LENGTH or len(prefix) + max(map(len, keys)) <= _MAX_LENGTH
 
 
 def _escaped(text: str) -> str:

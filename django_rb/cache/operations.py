@@ -27,11 +27,10 @@ from ..engine.batch import (
     run_script,
     store,
 )
-from ..engine.encoding import Args
+from ..engine.encoding import Args, encode_get, set_format
 from ..engine.errors import COMPLAINTS, first_error
 from ..engine.exchange import NO_REPLY, Batch
-from ..engine.health import News
-from ..engine.transport import NodeTimeout
+from ..engine.transport import SMALL, CallFailed
 from .codec import MISSING, Codec
 from .keys import Keys, loggable
 from .signing import BadSignature, SignedCodec
@@ -50,6 +49,9 @@ _INCR = Script(
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 MAX_MILLISECONDS = 2**62  # the server adds its clock to it and has 64 bits for the sum
+
+# Bytes of a key and its value: with the words around them, they are a small command.
+_SMALL = SMALL - 128
 
 Cursors = dict[int, bytes]
 
@@ -90,7 +92,6 @@ class Operations:
         self._decode = codec.decode
         self._raises = raises
         self._deadline = deadline
-        self._news = News()
 
     def run(self, operation: Batch[T]) -> T:
         """Run one of the operations below in the calling thread."""
@@ -119,10 +120,11 @@ class Operations:
         began = None
         if self._deadline is None:
             began = monotonic()
+            host_id = cluster.router.get_host_for_key(made)
             try:
-                data = cluster.try_get(cluster.router.get_host_for_key(made), made)
-            except NodeTimeout as timeout:
-                self._settle((timeout.failure,))
+                data = cluster.try_call(host_id, encode_get(made), made, only_reads=True)
+            except CallFailed as failed:
+                self._settle((failed.failure,))
                 return default if unknown is NO_REPLY else unknown
         if data is NO_REPLY:
             return cluster.run(self._get(made, default, unknown), self._deadline, began)
@@ -131,6 +133,30 @@ class Operations:
         except BadSignature:
             self._log_bad_signatures((made,))
             return default
+
+    def set_now(
+        self, key: object, value: Any, timeout: int | None, version: int | None
+    ) -> None:
+        """Do what `set` does, in the calling thread, as `get_now` does."""
+        if timeout == 0 or self._deadline is not None:
+            self.run(self.set(key, value, timeout, version))
+            return
+        made = self._make_key(key, version)
+        data = self._codec.encode(value, made)
+        cluster = self.cluster
+        began = None
+        if len(made) + len(data) <= _SMALL:
+            began = monotonic()
+            command = set_format(_expiry(timeout)) % (len(made), made, len(data), data)
+            host_id = cluster.router.get_host_for_key(made)
+            try:
+                reply = cluster.try_call(host_id, command, made)
+            except CallFailed as failed:
+                self._settle((failed.failure,))
+                return
+            if reply is not NO_REPLY:
+                return
+        cluster.run(self._set(made, data, timeout), None, began)
 
     def get(
         self, key: object, default: Any, version: int | None, unknown: Any = NO_REPLY
@@ -174,9 +200,10 @@ class Operations:
             yield from self.delete(key, version)
             return
         made = self._keys.make(key, version)
-        _, failures = yield from call(
-            self.cluster, made, b"SET", made, self._codec.encode(value, made), *_expiry(timeout)
-        )
+        yield from self._set(made, self._codec.encode(value, made), timeout)
+
+    def _set(self, made: bytes, data: bytes, timeout: int | None) -> Batch[None]:
+        _, failures = yield from call(self.cluster, made, b"SET", made, data, *_expiry(timeout))
         if failures:
             self._settle(failures)
 
@@ -421,7 +448,7 @@ class Operations:
             error = failure.error
             if isinstance(error, ResponseError) and not isinstance(error, COMPLAINTS):
                 code = str(error).partition(" ")[0]
-                if self._news.is_news((failure.host_id, code)):
+                if self.cluster.news.is_news((failure.host_id, code)):
                     logger.warning("Node %d refused a command: %s", failure.host_id, error)
 
 

@@ -14,8 +14,9 @@ import asyncio
 import inspect
 import os
 from collections import deque
+from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import redis
 from hiredis import Reader
@@ -23,9 +24,10 @@ from redis.asyncio import Connection as RedisConnection
 from redis.asyncio import SSLConnection, UnixDomainSocketConnection
 
 from .connections import POLLIN, Node, make_poller, to_error
+from .encoding import PIECE_SIZE
 from .errors import BadHostSetup, ProtocolError
 from .exchange import Exchange, make_reader
-from .failing import give_up, may_go_again, to_redis_error
+from .failing import give_up_all, may_go_again, to_redis_error
 
 # Connections per node and loop where POOL_OPTIONS["max_connections"] says nothing.
 DEFAULT_MAX_CONNECTIONS = 32
@@ -34,30 +36,174 @@ DEFAULT_MAX_CONNECTIONS = 32
 # more goes out together, the fewer are the system calls, here and at the node.
 _JOINING = 2
 
-# So many commands that wait go out together at most.
+# So many commands that wait go out together at most, or some that have so many bytes.
 _JOINED = 512
+_JOINED_SIZE = PIECE_SIZE
+
+# Bytes that are written before the loop has its turn, and that may wait in a transport.
+_WRITE_SIZE = PIECE_SIZE
+
+# While a node takes what there is to send, it is looked at so often per `socket_timeout`.
+_LOOKS = 4
+
+# A timer that comes so many seconds late tells of a loop that was kept from its work.
+_LATE = 0.1
+_TICK = 0.1
 
 FOREVER = float("inf")
 
 
-class Job(Protocol):
-    """An exchange that somebody awaits.
+class Owner(Protocol):
+    """Who awaits a job."""
 
-    Attributes:
-        exchange: what is to be sent and read.
-        limit: when the node must have said something, as loop.time().
-        is_over: nobody awaits it any more.
-    """
-
-    exchange: Exchange
-    limit: float
-    is_over: bool
-
-    def end(self) -> None:
+    def ended(self) -> None:
         """The exchange has its replies or its error."""
 
     def crash(self, error: BaseException) -> None:
         """Something was raised that is no node's failure."""
+
+
+class Job:
+    """An exchange that somebody awaits.
+
+    Args:
+        exchange: what is to be sent and read.
+        pool: that of its node.
+        owner: who awaits it.
+        began: when, as loop.time().
+
+    Attributes:
+        limit: when the node must have said something, as loop.time().
+        connection: the one that works for it.
+        has_opening: a connection is being opened for it.
+        is_over: nobody awaits it any more.
+        is_late: others' work kept it waiting, which is not the node's fault.
+        is_again: its first connection was closed when it came.
+        is_forgiven: its limit was put off, as the loop had not listened.
+        is_probe: it is to find out whether the node is back.
+    """
+
+    __slots__ = (
+        "_owner", "began", "connection", "exchange", "has_opening", "is_again", "is_forgiven",
+        "is_late", "is_over", "is_probe", "limit", "pool",
+    )  # fmt: skip
+
+    def __init__(self, exchange: Exchange, pool: Pool, owner: Owner, began: float) -> None:
+        self.exchange = exchange
+        self.pool = pool
+        self.began = began
+        self.limit = began + pool.open_timeout
+        self.connection: AioConnection | None = None
+        self.is_over = self.is_late = self.is_again = False
+        self.is_forgiven = self.is_probe = self.has_opening = False
+        self._owner = owner
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """Those that have not ended: itself."""
+        return (self,)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is still to be sent."""
+        return self.connection is None and not self.is_over
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it has ended before it was sent."""
+        return self.connection is None and self.is_over
+
+    def unanswered(self) -> Sequence[Job]:
+        """Return the jobs that have no reply, as their connection has failed."""
+        return (self,)
+
+    def sit_on(self, connection: AioConnection) -> None:
+        """Know the connection that works for it."""
+        self.connection = connection
+
+    def done(self) -> None:
+        """End with all replies."""
+        try:
+            if self.exchange.on_done is not None:
+                self.exchange.on_done(self.exchange)
+        except BaseException as error:  # it is raised where the job is awaited
+            self.crash(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self.end()
+
+    def end(self) -> None:
+        """End: the exchange has its replies or its error."""
+        self.is_over = True
+        self._owner.ended()
+
+    def crash(self, error: BaseException) -> None:
+        """End with something that is no node's failure."""
+        if not self.is_over:
+            self.is_over = True
+            self._owner.crash(error)
+
+    def abandon(self) -> None:
+        """End, as nobody awaits it any more. A connection that works for it alone is closed."""
+        self.is_over = True
+        if self.connection is not None:
+            self.connection.abandon()
+
+
+class _Joined:
+    """Jobs of one command each that go out together and are answered in their order."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+        self.exchange = Exchange(
+            jobs[0].exchange.host_id,
+            b"".join(cast(bytes, job.exchange.out) for job in jobs),
+            len(jobs),
+        )
+        self.exchange.may_join = True
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """Those that have not ended."""
+        return [job for job in self._jobs if not job.is_over]
+
+    @property
+    def limit(self) -> float:
+        """When the node must have said something to the first of them."""
+        return min((job.limit for job in self._jobs if not job.is_over), default=0.0)
+
+    def sit_on(self, connection: AioConnection) -> None:
+        """Let each know the connection that works for it."""
+        for job in self._jobs:
+            job.connection = connection
+            job.exchange.untouched = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody awaits any of them any more."""
+        return all(job.is_over for job in self._jobs)
+
+    def done(self) -> None:
+        """End each with its reply, if there is one."""
+        try:
+            for job, reply in zip(self._jobs, self.exchange.replies, strict=False):
+                if not job.is_over:
+                    job.exchange.replies.append(reply)
+                    job.done()
+        except BaseException as error:  # of one of them, and no Exception
+            self.crash(error)
+            raise
+
+    def unanswered(self) -> Sequence[Job]:
+        """Return those that have no reply, as their connection has failed; end the others."""
+        self.done()
+        return self.jobs
+
+    def crash(self, error: BaseException) -> None:
+        """End with something that is no node's failure."""
+        for job in self.jobs:
+            job.crash(error)
 
 
 def _writer_of(connection: Any) -> asyncio.StreamWriter:
@@ -71,6 +217,7 @@ class AioConnection(asyncio.Protocol):
 
     Attributes:
         is_closed: it is of no more use.
+        is_heard: the node said something to the job.
     """
 
     def __init__(self, redis_connection: Any, pool: Pool) -> None:
@@ -81,19 +228,23 @@ class AioConnection(asyncio.Protocol):
         self._writer = _writer_of(redis_connection)
         self._transport = cast(asyncio.Transport, self._writer.transport)
         self._transport.set_protocol(self)
+        self._transport.set_write_buffer_limits(_WRITE_SIZE)
         self.fd: int = self._transport.get_extra_info("socket").fileno()
         poller = make_poller()
         poller.register(self.fd, POLLIN)
         self._poll = poller.poll
         self._complaints: list[Exception] = []
         self._reader: Reader = make_reader(partial(to_error, self._complaints))
-        self._job: Job | None = None
+        self._job: Job | _Joined | None = None
         self._is_reused = False
-        self._is_heard = False
         self._is_paused = False
-        self._expires = FOREVER
-        self._timer: asyncio.TimerHandle | None = None
+        self._unsent = 0  # bytes that the transport kept when it was last looked at
+        # The last time that the node did something, and what it is given for the next.
+        self._since = 0.0
         self._patience = self._node.socket_timeout or FOREVER
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_forgiven = False  # it had more time, as the loop had not listened
+        self.is_heard = False
         self.is_closed = False
 
     @property
@@ -101,15 +252,16 @@ class AioConnection(asyncio.Protocol):
         """Whether a question may be sent: the node has not hung up, nor said anything."""
         return not (self.is_closed or self._transport.is_closing() or self._poll(0))
 
-    def start(self, job: Job, *, is_reused: bool) -> None:
+    def start(self, job: Job | _Joined, *, is_reused: bool) -> None:
         """Send what a job asks, and read until it is answered."""
+        job.sit_on(self)
         self._job = job
-        self._is_reused, self._is_heard = is_reused, False
+        self._is_reused = is_reused
+        self.is_heard = self._is_forgiven = False
         job.exchange.begin(self._reader, self._node.has_pushes)
-        self._expires = min(self._loop.time() + self._patience, job.limit)
-        if self._timer is None and self._expires != FOREVER:
-            self._timer = self._loop.call_at(self._expires, self._check_time)
-        self._send(job)
+        self._send()
+        if self._job is job:
+            self._watch()
 
     def close(self) -> None:
         """Close the connection at once. Does nothing the second time."""
@@ -131,9 +283,9 @@ class AioConnection(asyncio.Protocol):
         os.dup2(nowhere, self.fd)
         os.close(nowhere)
 
-    def abandon(self, job: Job) -> None:
-        """Close the connection if it works for a job that nobody awaits any more."""
-        if self._job is job:
+    def abandon(self) -> None:
+        """Close the connection if nobody awaits any more what it works for."""
+        if self._job is not None and self._job.is_over:
             self.close()
 
     # What the loop calls.
@@ -144,17 +296,26 @@ class AioConnection(asyncio.Protocol):
         if job is None:  # an answer that nobody asked for
             self.close()
             return
-        self._is_heard = True
-        self._expires = self._loop.time() + self._patience
+        self.is_heard = True
+        self._is_forgiven = False
+        self._since = self._loop.time()
         try:
-            is_done = job.exchange.feed(data)
+            if job.exchange.feed(data):
+                if self._transport.get_write_buffer_size():
+                    raise job.exchange.too_much()  # it answered what it does not know yet
+                self._job = None
+                self._pool.take_back(self, self._complaints)
+                job.done()
         except ProtocolError as error:
             self._fail(error)
-            return
-        if is_done:
-            self._job = None
-            self._pool.take_back(self, self._complaints)
-            _end(job)
+        except BaseException as error:
+            self._crash(error)
+            job.crash(error)
+            raise
+
+    def eof_received(self) -> None:
+        """Fail the job: the node will say no more."""
+        self.connection_lost(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the job: the node hung up, or the way to it is broken."""
@@ -169,75 +330,94 @@ class AioConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on sending."""
         self._is_paused = False
-        if self._job is not None:
-            self._expires = self._loop.time() + self._patience
-            self._send(self._job)
+        self._send()
 
-    def _send(self, job: Job) -> None:
+    def _send(self) -> None:
+        """Write a piece of what is left, if any. Before the next one the loop has its turn."""
+        job = self._job
+        if job is None or self._is_paused:
+            return
         exchange = job.exchange
         out = exchange.out
-        try:
-            while out is not None and not self._is_paused:
+        if out is not None:
+            if len(out) > _WRITE_SIZE:  # transports copy what they do not get rid of
+                out = memoryview(out)[:_WRITE_SIZE]
+            try:
                 self._transport.write(out)
-                out = exchange.sent(len(out))  # makes the next piece
-        except BaseException as error:
-            self.close()
-            job.crash(error)
-            if not isinstance(error, Exception):
-                raise
+                if exchange.sent(len(out)) is not None and not self._is_paused:
+                    self._loop.call_soon(self._send)
+            except BaseException as error:
+                self._crash(error)
+                if not isinstance(error, Exception):
+                    raise
+                return
+            self._unsent = self._transport.get_write_buffer_size()
+        self._since = self._loop.time()  # to encode may have taken long
 
-    def _check_time(self) -> None:
-        self._timer = None
-        if self._job is None:
-            return
-        if self._loop.time() >= self._expires:
-            self._fail(TimeoutError())
-        else:
-            self._timer = self._loop.call_at(self._expires, self._check_time)
+    def _crash(self, error: BaseException) -> None:
+        """Close, and let those who await the job have an error that is not the node's."""
+        job, self._job = self._job, None
+        self.close()
+        if job is not None:
+            job.crash(error)
 
     def _fail(self, error: Exception) -> None:
         job, self._job = self._job, None
         assert job is not None
-        self.close()
-        self._pool.failed(job, error, is_unheard=self._is_reused and not self._is_heard)
+        try:
+            is_unheard = self._is_reused and not self.is_heard
+            self._pool.failed(job.unanswered(), error, is_unheard=is_unheard)
+        finally:
+            self.close()
 
+    # Time.
 
-def _end(job: Job) -> None:
-    """End a job whose exchange has all its replies."""
-    exchange = job.exchange
-    try:
-        if exchange.on_done is not None:
-            exchange.on_done(exchange)
-    except Exception as error:  # noqa: BLE001 (it is raised where the job is awaited)
-        job.crash(error)
-    else:
-        job.end()
+    def _watch(self) -> None:
+        """Look at the time when the node has had enough of it."""
+        look_at = self._expires()
+        if self._unsent:
+            look_at = min(look_at, self._loop.time() + self._patience / _LOOKS)
+        if self._timer is not None:
+            if self._timer.when() <= look_at:
+                return  # it looks again then
+            self._timer.cancel()
+            self._timer = None
+        if look_at != FOREVER:
+            self._timer = self._loop.call_at(look_at, self._check_time, look_at)
 
+    def _expires(self) -> float:
+        """Return when the node will have been silent for too long."""
+        expires = self._since + self._patience
+        if self.is_heard or self._job is None:
+            return expires
+        return min(expires, self._job.limit)
 
-class _Joined:
-    """Jobs of one command each that go out together and are answered in their order."""
-
-    is_over = False
-
-    def __init__(self, jobs: list[Job]) -> None:
-        self.jobs = jobs
-        self.limit = min(job.limit for job in jobs)
-        self.exchange = Exchange(
-            jobs[0].exchange.host_id,
-            b"".join(cast(bytes, job.exchange.out) for job in jobs),
-            len(jobs),
-        )
-        self.exchange.may_join = True
-
-    def end(self) -> None:
-        for job, reply in zip(self.jobs, self.exchange.replies, strict=True):
-            if not job.is_over:
-                job.exchange.replies.append(reply)
-                _end(job)
-
-    def crash(self, error: BaseException) -> None:
-        for job in self.jobs:
-            job.crash(error)
+    def _check_time(self, planned: float) -> None:
+        self._timer = None
+        job = self._job
+        if job is None:
+            return
+        now = self._loop.time()
+        unsent = self._transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._since = now  # it takes what it is sent
+        self._unsent = unsent
+        if now >= self._expires():
+            if self._poll(0):
+                # The loop has not read yet what came in time. It does so next.
+                self._timer = self._loop.call_later(0, self._check_time, now)
+                return
+            if now - planned >= _LATE and not self._is_forgiven:
+                self._is_forgiven = True
+                self._since += now - planned  # while nobody listened
+        if now >= self._since + self._patience:
+            self._fail(TimeoutError())
+            return
+        if not self.is_heard and now >= job.limit:
+            self._pool.expire(job.jobs, now, TimeoutError())
+            self.abandon()
+        if self._job is not None:
+            self._watch()
 
 
 class Pool:
@@ -245,98 +425,125 @@ class Pool:
 
     Attributes:
         node, loop: whose they are.
+        open_timeout: seconds that a job may wait for the node's first word.
+        connections: all connections, idle and busy.
     """
 
     def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
         self.node = node
         self.loop = loop
+        self.open_timeout = node.open_timeout or FOREVER
+        self.connections: set[AioConnection] = set()
         self._limit = node.max_connections or DEFAULT_MAX_CONNECTIONS
         self._idle: list[AioConnection] = []
-        self._connections: set[AioConnection] = set()
         self._joining: set[AioConnection] = set()
         # Jobs without a connection: those that may be joined, and the others.
         self._to_join: deque[Job] = deque()
         self._waiting: deque[Job] = deque()
-        self._openings: set[asyncio.Task[None]] = set()
+        # Connections that are being opened, and the jobs that they were meant for.
+        self._openings: dict[asyncio.Task[None], Job] = {}
         self._queue_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
-
-    @property
-    def connections(self) -> set[AioConnection]:
-        """All connections, idle and busy."""
-        return self._connections
+        self._is_retired = False
 
     def submit(self, job: Job) -> None:
         """Run a job as soon as there is a connection for it; its `end` is called then."""
         health = self.node.health
-        if not health.is_well and (refusal := health.refusal()) is not None:
-            job.exchange.fail(refusal)
-            job.end()
-            return
-        idle = self._idle
-        while idle and not (job.exchange.may_join and len(self._joining) >= _JOINING):
-            connection = idle.pop()
+        if not health.is_well:
+            refusal = health.refusal()
+            if refusal is not None:
+                job.exchange.fail(refusal)
+                job.end()
+                return
+            job.is_probe = health.is_down
+        while self._idle and not (job.exchange.may_join and len(self._joining) >= _JOINING):
+            connection = self._idle[-1]
             if connection.is_usable:
+                # Taken when it has its job: whatever is raised, somebody will close it.
                 self._start(connection, job, is_reused=True)
                 return
             connection.close()
         self._wait(job)
 
-    def _start(self, connection: AioConnection, job: Job, *, is_reused: bool) -> None:
+    def _start(self, connection: AioConnection, job: Job | _Joined, *, is_reused: bool) -> None:
         if job.exchange.may_join:
             self._joining.add(connection)
-        connection.start(job, is_reused=is_reused)
-
-    def abandon(self, job: Job) -> None:
-        """Let go of a job that is over: what works for it alone is closed."""
-        for connection in list(self._connections):
-            connection.abandon(job)
+        try:
+            connection.start(job, is_reused=is_reused)
+        finally:
+            if self._idle and self._idle[-1] is connection:
+                self._idle.pop()
 
     def take_back(self, connection: AioConnection, complaints: list[Exception]) -> None:
         """Give a connection whose last reply was read its next job, or none."""
         node = self.node
         self._joining.discard(connection)
         if (complaints or not node.health.is_well) and node.answered(complaints):
-            connection.close()
             self.close_idle()
             node.close()
-            self._open_more()
+            connection.close()
         else:
             self._employ(connection, is_reused=True)
 
-    def failed(self, job: Job, error: Exception, *, is_unheard: bool) -> None:
-        """End a job whose connection failed, or let it go again where nobody can tell.
+    def failed(self, jobs: Sequence[Job], error: Exception, *, is_unheard: bool) -> None:
+        """End jobs whose connection failed, or let them go again where nobody can tell.
 
         Args:
             is_unheard: the connection had lain idle before, and nothing came back on it.
         """
-        jobs = job.jobs if isinstance(job, _Joined) else [job]
-        for one in jobs:
-            if isinstance(job, _Joined):
-                one.exchange.untouched = False
-            if one.is_over:
-                continue
-            if is_unheard and may_go_again(one.exchange, error):
-                if not one.exchange.untouched:
-                    one.exchange.start_over()
-                self._wait(one, is_first=True)
-                continue
-            give_up(one.exchange, self.node, error)
-            one.end()
-        self._after_failure()
+        if is_unheard:
+            self.close_idle()  # they lay beside it
+        lost: list[Job] = []
+        for job in jobs:
+            if is_unheard and not job.is_again and may_go_again(job.exchange, error):
+                if not job.exchange.untouched:
+                    job.exchange.start_over()
+                job.is_again = True
+                job.connection, job.has_opening = None, False
+                self._wait(job, is_first=True)
+            else:
+                lost.append(job)
+        self._give_up(lost, error, is_nodes_fault=True)
+
+    def expire(self, jobs: Sequence[Job], now: float, error: Exception) -> None:
+        """End those of some jobs to which the node should have said something by now."""
+        over = [job for job in jobs if job.limit <= now]
+        self._give_up(over, error, is_nodes_fault=not all(job.is_late for job in over))
+
+    def _give_up(self, jobs: Sequence[Job], error: Exception, *, is_nodes_fault: bool) -> None:
+        if not jobs:
+            return
+        exchanges = [job.exchange for job in jobs]
+        give_up_all(exchanges, self.node, error, is_nodes_fault=is_nodes_fault)
+        for job in jobs:
+            job.end()
+        if is_nodes_fault:
+            self._after_failure()
+
+    def is_silent(self, job: Job) -> bool:
+        """Tell whether the node is what a job is waiting for, and has said nothing."""
+        if job.connection is None:
+            return not self.connections
+        return not (job.connection.is_heard or job.is_late)
 
     def forget(self, connection: AioConnection) -> None:
         """Know a closed connection no more; open another if somebody waits for it."""
-        self._connections.discard(connection)
+        self.connections.discard(connection)
         self._joining.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        self._open_more()
+        self._go_on()
 
     def close_idle(self) -> None:
         """Close what is idle."""
-        while self._idle:
-            self._idle.pop().close()
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def retire(self) -> None:
+        """Let connections end with their jobs: another pool takes the place."""
+        self._is_retired = True
+        self.close_idle()
 
     def close(self) -> None:
         """Close everything, for good: the loop is going."""
@@ -345,7 +552,7 @@ class Pool:
             self._queue_timer.cancel()
         for task in self._openings:
             task.cancel()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.close()
         self._idle.clear()
 
@@ -357,60 +564,104 @@ class Pool:
             queue.appendleft(job)
         else:
             queue.append(job)
-        if self._queue_timer is None and job.limit != FOREVER:
-            self._queue_timer = self.loop.call_at(job.limit, self._check_queues)
+        timer = self._queue_timer
+        if timer is not None and job.limit < timer.when():
+            timer.cancel()
+            timer = None
+        if timer is None and job.limit != FOREVER:
+            self._queue_timer = self.loop.call_at(job.limit, self._check_queues, job.limit)
         self._open_more()
+
+    def _go_on(self) -> None:
+        """Give what waits to idle connections, and open others."""
+        while self._idle and not self._is_closed and self._has_work():
+            self._employ(self._idle.pop(), is_reused=True)
+        self._open_more()
+
+    def _has_work(self) -> bool:
+        return _first_of(self._waiting) is not None or (
+            len(self._joining) < _JOINING and _first_of(self._to_join) is not None
+        )
 
     def _employ(self, connection: AioConnection, *, is_reused: bool) -> None:
         """Give a connection what has waited longest, or let it be idle."""
-        waiting, to_join = self._waiting, self._to_join
-        for queue in (waiting, to_join):
-            while queue and queue[0].is_over:
-                queue.popleft()
-        is_first = bool(to_join) and (not waiting or to_join[0].limit <= waiting[0].limit)
-        if is_first and len(self._joining) < _JOINING:
-            taken = [to_join.popleft() for _ in range(min(len(to_join), _JOINED))]
-            jobs = [job for job in taken if not job.is_over]
-            job = jobs[0] if len(jobs) == 1 else _Joined(jobs)
+        job = self._next_for(connection, is_reused=is_reused)
+        if job is not None:
             self._start(connection, job, is_reused=is_reused)
-            return
-        if waiting:
-            self._start(connection, waiting.popleft(), is_reused=is_reused)
-        else:
+        elif self._is_retired:
+            connection.close()
+        elif not connection.is_closed:
             self._idle.append(connection)
 
-    def _check_queues(self) -> None:
+    def _next_for(self, connection: AioConnection, *, is_reused: bool) -> Job | _Joined | None:
+        """Take from the queues what a connection is to do next."""
+        waiting, to_join = _first_of(self._waiting), _first_of(self._to_join)
+        if to_join is not None and (
+            len(self._joining) >= _JOINING
+            or (waiting is not None and waiting.began < to_join.began)
+        ):
+            to_join = None
+        if waiting is to_join:  # there is none
+            return None
+        if is_reused and not connection.is_usable:
+            connection.close()
+            return None
+        job = self._take_joined() if to_join is not None else self._waiting.popleft()
+        if is_reused:
+            for one in job.jobs:
+                one.is_late = True
+        return job
+
+    def _take_joined(self) -> Job | _Joined:
+        taken: list[Job] = []
+        size = 0
+        while (
+            len(taken) < _JOINED
+            and size < _JOINED_SIZE
+            and (job := _first_of(self._to_join)) is not None
+        ):
+            taken.append(self._to_join.popleft())
+            size += len(cast(bytes, job.exchange.out))
+        return taken[0] if len(taken) == 1 else _Joined(taken)
+
+    def _check_queues(self, planned: float) -> None:
         """Fail what waited too long for a connection."""
         self._queue_timer = None
         now = self.loop.time()
-        is_nodes_fault = not self._connections
-        text = (
-            "Timeout connecting"
-            if is_nodes_fault
-            else f"All {self._limit} connections of this event loop were in use for too long; "
-            "raise POOL_OPTIONS['max_connections']"
-        )
+        stalled = now - planned
+        if self.connections:
+            text = (
+                f"All {self._limit} connections of this event loop were in use for too long; "
+                "raise POOL_OPTIONS['max_connections']"
+            )
+        else:
+            text = "Timeout connecting"
+        over: list[Job] = []
         for job in self._take_waiting():
+            if stalled >= _LATE and not job.is_forgiven:
+                job.is_forgiven = True
+                job.limit += stalled  # nobody listened
             if job.limit > now:
                 self._wait(job)
             else:
-                error = TimeoutError(text)
-                give_up(job.exchange, self.node, error, is_nodes_fault=is_nodes_fault)
-                job.end()
-        self._after_failure()
+                job.is_late = bool(self.connections)
+                over.append(job)
+        self.expire(over, now, TimeoutError(text))
 
     def _after_failure(self) -> None:
-        """Let nobody wait for a node that is down."""
-        if self.node.health.is_down:
-            self.close_idle()
-            for job in self._take_waiting():
-                refusal = self.node.health.refusal()
-                if refusal is None:  # it is the probe
-                    self._wait(job)
-                else:
-                    job.exchange.fail(refusal)
-                    job.end()
-        self._open_more()
+        """Let nobody wait for a node that is down, but who probes it."""
+        if not self.node.health.is_down:
+            return
+        jobs = self._take_waiting()
+        self.close_idle()
+        for job in jobs:
+            refusal = None if job.is_probe else self.node.health.refusal()
+            if refusal is None:
+                job.is_probe = True
+                self._wait(job)
+            else:
+                job.exchange.fail(refusal)
+                job.end()
 
     def _take_waiting(self) -> list[Job]:
         jobs = [job for job in (*self._waiting, *self._to_join) if not job.is_over]
@@ -418,60 +669,122 @@ class Pool:
         self._to_join.clear()
         return jobs
 
-    def _next_waiting(self) -> Job | None:
-        for queue in (self._waiting, self._to_join):
-            while queue:
-                job = queue.popleft()
-                if not job.is_over:
-                    return job
-        return None
-
     # Opening.
 
     def _open_more(self) -> None:
         while (
             not self._is_closed
-            and len(self._openings) < self._wanted()
-            and len(self._connections) + len(self._openings) < self._limit
+            and len(self.connections) + len(self._openings) < self._limit
+            and sum(not job.is_given_up for job in self._openings.values()) < self._wanted()
+            and (job := _without_opening(self._waiting) or _without_opening(self._to_join))
         ):
-            task = self.loop.create_task(self._open(), name=f"rb-open-{self.node.host_id}")
-            self._openings.add(task)
-            task.add_done_callback(self._openings.discard)
+            job.has_opening = True
+            opening = self._open(job)
+            task = self.loop.create_task(opening, name=f"rb-open-{self.node.host_id}")
+            self._openings[task] = job
+            task.add_done_callback(self._forget_opening)
 
     def _wanted(self) -> int:
         """Return how many more connections would have work at once."""
-        joining = min(len(self._to_join), _JOINING - len(self._joining))
-        return len(self._waiting) + joining
+        waiting = len(self._waiting) if _first_of(self._waiting) is not None else 0
+        to_join = len(self._to_join) if _first_of(self._to_join) is not None else 0
+        return waiting + min(to_join, _JOINING - len(self._joining))
 
-    async def _open(self) -> None:
+    def _forget_opening(self, task: asyncio.Task[None] | None) -> None:
+        self._openings.pop(cast(asyncio.Task[None], task), None)
+
+    async def _open(self, job: Job) -> None:
+        """Open a connection for a job that waits, or for whichever is next by then."""
         node = self.node
+        failed: redis.RedisError
         try:
-            async with asyncio.timeout(node.open_timeout):
-                connection = AioConnection(await _connect(node), self)
+            try:
+                connection = await self._connected()
+            finally:
+                self._forget_opening(asyncio.current_task())
         except redis.RedisError as error:
+            _say_why(error)
             node.name_in(error)
-            self._not_opened(error)
+            failed = error
         except TimeoutError:
-            self._not_opened(to_redis_error(node, TimeoutError("Timeout connecting")))
+            failed = to_redis_error(node, TimeoutError("Timeout connecting"))
         except OSError as error:
-            self._not_opened(to_redis_error(node, error))
+            failed = to_redis_error(node, error)
         except Exception as error:  # noqa: BLE001 (it is raised where a job is awaited)
-            job = self._next_waiting()
-            if job is not None:
+            if job.is_waiting:
                 job.crash(error)
+            self._open_more()
+            return
         else:
-            self._connections.add(connection)
-            self._openings.discard(cast(asyncio.Task[None], asyncio.current_task()))
+            self.connections.add(connection)
             self._employ(connection, is_reused=False)
-
-    def _not_opened(self, error: redis.RedisError) -> None:
-        self._openings.discard(cast(asyncio.Task[None], asyncio.current_task()))
-        self.node.failed(error)
-        job = self._next_waiting()
-        if job is not None:
-            job.exchange.fail(error)
+            return
+        if job.exchange.error is None:  # else the job has told of it
+            node.failed(failed)
+        if job.is_waiting:
+            job.exchange.fail(failed)
             job.end()
         self._after_failure()
+        self._open_more()
+
+    async def _connected(self) -> AioConnection:
+        while True:
+            with _Stalls(self.loop) as stalls:
+                try:
+                    async with asyncio.timeout(self.node.open_timeout):
+                        return AioConnection(await _connect(self.node), self)
+                except (redis.TimeoutError, TimeoutError):
+                    if not stalls.seconds:
+                        raise
+            # The node may have answered in time, while the loop did not run.
+
+
+def _say_why(error: redis.RedisError) -> None:
+    """Let an error of redis-py's say "Connection refused", and not "Connect call failed"."""
+    lost = error.__context__
+    if isinstance(lost, OSError) and lost.errno:
+        said = lost.strerror or ""
+        if said.startswith("Connect call failed"):
+            error.args = (str(error).replace(said, os.strerror(lost.errno)),)
+
+
+class _Stalls:
+    """Counts the seconds in which a loop did not get to run, while the block runs.
+
+    Some code blocks it, the machine is busy, or nobody runs it for a while.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.seconds = 0.0
+        self._loop = loop
+
+    def __enter__(self) -> Self:
+        self._plan()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._timer.cancel()
+
+    def _plan(self) -> None:
+        planned = self._loop.time() + _TICK
+        self._timer = self._loop.call_at(planned, self._tick, planned)
+
+    def _tick(self, planned: float) -> None:
+        self.seconds += max(0.0, self._loop.time() - planned - _LATE)
+        self._plan()
+
+
+def _first_of(queue: deque[Job]) -> Job | None:
+    """Return what is next in a queue, without those that nobody awaits any more."""
+    while queue:
+        if not queue[0].is_over:
+            return queue[0]
+        queue.popleft()
+    return None
+
+
+def _without_opening(queue: deque[Job]) -> Job | None:
+    return next((job for job in queue if job.is_waiting and not job.has_opening), None)
 
 
 async def _connect(node: Node) -> Any:

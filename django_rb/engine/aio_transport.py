@@ -12,10 +12,10 @@ import weakref
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TypeVar
 
-from .aio_connections import FOREVER, Pool
+from .aio_connections import FOREVER, Job, Pool
 from .connections import Node
 from .exchange import Batch, Exchange
-from .failing import DeadlineError, give_up, to_redis_error
+from .failing import DeadlineError, give_up, is_blamed_for_deadline, to_redis_error
 from .health import HealthChanges
 
 T = TypeVar("T")
@@ -46,8 +46,10 @@ class AioTransport:
         deadline = FOREVER if timeout is None else loop.time() + timeout
         pools = self._loops.get(loop) or await self._join(loop)
         try:
+            is_first = True
             while True:
-                await _Round(pools, deadline).run(next(batch))
+                await _Round(pools, deadline, is_first=is_first).run(next(batch))
+                is_first = False
         except StopIteration as end:
             result: T = end.value
             return result
@@ -86,6 +88,7 @@ class _Loop(dict[int, Pool]):
     def __init__(self, nodes: Mapping[int, Node], loop: asyncio.AbstractEventLoop) -> None:
         self._nodes = nodes
         self._loop = loop
+        self._retired: list[Pool] = []  # of nodes whose host ids others have by now
 
     def __missing__(self, host_id: int) -> Pool:
         pool = self[host_id] = Pool(self._nodes[host_id], self._loop)
@@ -95,10 +98,15 @@ class _Loop(dict[int, Pool]):
         """Return the pool of a node; a new one where another node has its id by now."""
         pool = self[host_id]
         if pool.node is not self._nodes[host_id]:
-            pool.close_idle()
-            del self[host_id]
+            pool.retire()
+            self._retired.append(self.pop(host_id))
             pool = self[host_id]
         return pool
+
+    @property
+    def pools(self) -> list[Pool]:
+        """All pools that may have connections."""
+        return [*self.values(), *self._retired]
 
     async def watch(self, loops: dict[asyncio.AbstractEventLoop, _Loop]) -> None:
         """Close everything when the loop ends.
@@ -111,7 +119,7 @@ class _Loop(dict[int, Pool]):
 
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the descriptors."""
-        for pool in self.values():
+        for pool in self.pools:
             for connection in pool.connections:
                 connection.leave_to_parent()
 
@@ -123,66 +131,55 @@ async def _until_the_end(
         yield
     finally:
         loops.pop(asyncio.get_running_loop(), None)
-        for pool in pools.values():
+        for pool in pools.pools:
             pool.close()
-
-
-class _Job:
-    """An exchange of a round."""
-
-    __slots__ = ("_round", "exchange", "is_over", "limit", "pool")
-
-    def __init__(self, exchange: Exchange, pool: Pool, a_round: _Round, limit: float) -> None:
-        self.exchange = exchange
-        self.pool = pool
-        self.limit = limit
-        self.is_over = False
-        self._round = a_round
-
-    def end(self) -> None:
-        self.is_over = True
-        self._round.ended()
-
-    def crash(self, error: BaseException) -> None:
-        self.is_over = True
-        self._round.crash(error)
 
 
 class _Round:
     """The exchanges that run side by side, until the last of them has ended."""
 
-    def __init__(self, pools: _Loop, deadline: float) -> None:
+    def __init__(self, pools: _Loop, deadline: float, *, is_first: bool) -> None:
         self._pools = pools
         self._deadline = deadline
+        self._is_first = is_first  # of the call's rounds
         self._loop = asyncio.get_running_loop()
-        self._jobs: list[_Job] = []
+        self._jobs: list[Job] = []
         self._left = 0
         self._done: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
 
     async def run(self, exchanges: Sequence[Exchange]) -> None:
         """Run exchanges to their ends."""
-        now = self._loop.time()
-        self._left = len(exchanges)
-        for exchange in exchanges:
-            pool = self._pools.of(exchange.host_id)
-            if self._deadline <= now:
-                exchange.fail(to_redis_error(pool.node, DeadlineError()))
-                self._left -= 1
-                continue
-            job = _Job(exchange, pool, self, now + (pool.node.open_timeout or FOREVER))
-            self._jobs.append(job)
-            pool.submit(job)
         try:
-            if self._left and self._error is None:
-                await self._wait()
+            self._submit(exchanges)
+            if self._error is None:
+                # What has failed at once lets others have their turn all the same.
+                await (self._wait() if self._left else asyncio.sleep(0))
             if self._error is not None:
                 raise self._error
         finally:
             for job in self._jobs:
                 if not job.is_over:
-                    job.is_over = True
-                    job.pool.abandon(job)
+                    job.abandon()
+
+    def _submit(self, exchanges: Sequence[Exchange]) -> None:
+        began = self._loop.time()
+        is_over = self._deadline <= began
+        self._left = 0 if is_over else len(exchanges)
+        for exchange in exchanges:
+            pool = self._pools.of(exchange.host_id)
+            if is_over:
+                exchange.fail(to_redis_error(pool.node, DeadlineError()))
+                continue
+            job = Job(exchange, pool, self, began)
+            self._jobs.append(job)
+            pool.submit(job)
+            if self._error is not None:
+                return
+        if len(exchanges) > 1:
+            took = self._loop.time() - began
+            for job in self._jobs:
+                job.limit += took  # to encode may have taken long
 
     async def _wait(self) -> None:
         self._done = self._loop.create_future()
@@ -214,9 +211,13 @@ class _Round:
         """Fail everything that is unfinished."""
         for job in self._jobs:
             if not job.is_over:
-                job.is_over = True
-                give_up(job.exchange, job.pool.node, DeadlineError())
-                job.pool.abandon(job)
+                is_nodes_fault = is_blamed_for_deadline(
+                    is_first=self._is_first, is_heard=not job.pool.is_silent(job)
+                )
+                give_up(
+                    job.exchange, job.pool.node, DeadlineError(), is_nodes_fault=is_nodes_fault
+                )
+                job.abandon()
         self._wake()
 
 

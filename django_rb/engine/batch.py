@@ -28,6 +28,7 @@ from .encoding import (
     encode,
     encode_keys,
     encode_large,
+    encode_words,
     is_large,
     pack,
     set_format,
@@ -69,6 +70,27 @@ class Script:
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
 
+class KeyScript(Script):
+    """A Lua script on one key with always as many arguments.
+
+    Its commands are formatted here, which takes a third of the time that hiredis takes.
+
+    Attributes:
+        evalsha, eval: formats, for the length of the key, the key, and the arguments as
+            `encode_words` makes them.
+    """
+
+    __slots__ = ("eval", "evalsha")
+
+    def __init__(self, source: str | bytes, arguments: int) -> None:
+        super().__init__(source)
+        self.evalsha, self.eval = (
+            b"*%d\r\n%b$%%d\r\n%%b\r\n%%b"
+            % (arguments + 4, encode_words((name, script, 1)).replace(b"%", b"%%"))
+            for name, script in ((b"EVALSHA", self.sha), (b"EVAL", self.source))
+        )
+
+
 def _exchange(host_id: int, pieces: Iterator[Buffer], count: int) -> Exchange:
     # The first piece is made at once: what cannot be encoded fails before anything is sent.
     return Exchange(host_id, next(pieces), count, pieces)
@@ -91,7 +113,7 @@ def _exchange_of_one(host_id: int, args: Args) -> Exchange:
 
 def _exchange_of_keys(host_id: int, name: bytes, keys: Sequence[bytes]) -> Exchange:
     exchange = Exchange(host_id, encode_keys(name, keys))
-    exchange.commands = ((name, *keys[:1]),)  # enough to tell what it does
+    exchange.commands = ((name, keys[0]),)  # enough to tell what it does
     return exchange
 
 
@@ -274,6 +296,61 @@ def run_script(cluster: Cluster, key: bytes, script: Script, *args: Arg) -> Batc
     if failures and isinstance(failures[0].error, NoScriptError):
         outcome = yield from call(cluster, key, b"EVAL", script.source, 1, key, *args)
     return outcome
+
+
+def run_scripts(
+    cluster: Cluster, calls: Sequence[tuple[bytes, KeyScript, bytes]]
+) -> Batch[list[Any]]:
+    """Run scripts, each on one key where that lives.
+
+    Args:
+        calls: ``(key, script, arguments)``, the arguments as `encode_words` makes them.
+
+    Returns what they replied, in the order of the calls; an exception where a node said
+    nothing of use.
+    """
+    keys, commands = [], []
+    for key, script, arguments in calls:
+        keys.append(key)
+        commands.append(script.evalsha % (len(key), key, arguments))
+    owners = cluster.router.get_hosts_for_keys(keys)
+    replies = yield from _ask_briefly(cluster, owners, commands)
+    unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:
+        again = []
+        for n in unknown:
+            key, script, arguments = calls[n]
+            again.append(script.eval % (len(key), key, arguments))
+        answers = yield from _ask_briefly(cluster, [owners[n] for n in unknown], again)
+        for n, reply in zip(unknown, answers, strict=True):
+            replies[n] = reply
+    return replies
+
+
+def _ask_briefly(
+    cluster: Cluster, owners: Sequence[int], commands: Sequence[bytes]
+) -> Batch[list[Any]]:
+    """Send encoded commands to their nodes; return the replies, or errors in their place."""
+    shares: dict[int, list[int]] = defaultdict(list)
+    for position, owner in enumerate(owners):
+        shares[owner].append(position)
+    exchanges = []
+    for owner, share in shares.items():
+        exchange = Exchange(owner, b"".join([commands[n] for n in share]), len(share))
+        exchange.is_brief = True
+        exchanges.append(exchange)
+    yield exchanges
+    replies: list[Any] = [None] * len(commands)
+    for exchange, share in zip(exchanges, shares.values(), strict=True):
+        said = exchange.replies
+        for position, reply in zip(share, said, strict=False):
+            replies[position] = reply
+            if isinstance(reply, Exception):
+                address = cluster.get_address(exchange.host_id)
+                reply.args = (at_node(reply, exchange.host_id, address),)
+        for position in share[len(said) :]:
+            replies[position] = exchange.error
+    return replies
 
 
 def call_nodes(

@@ -25,6 +25,7 @@ from .health import (
     DEFAULT_HEALTH,
     HealthChange,
     HealthChanges,
+    News,
     NodeHealth,
     check_health,
 )
@@ -63,7 +64,8 @@ class Cluster:
         nodes: the nodes themselves, by host id.
         router: the router; a new one whenever a host comes or goes.
         is_retired: another cluster took its place; for those who keep a reference.
-        try_get: the short way of a GET; see `PollTransport.try_get`.
+        try_call: the short way of one command; see `PollTransport.try_call`.
+        news: what of its nodes was logged lately, for all who log.
 
     Nothing is connected before the first command.
 
@@ -88,6 +90,7 @@ class Cluster:
         self._router_options = dict(router_options or {})
         self._health_options = check_health(health)
         self._health_changes = HealthChanges()
+        self.news = News()
         self.is_retired = False
         self._changing_hosts = threading.Lock()
         self.hosts: dict[int, HostInfo] = parse_hosts(hosts, host_defaults)
@@ -99,7 +102,7 @@ class Cluster:
         # A batch may be under way to a node that is being removed: here it is still known.
         self._known_nodes = dict(self.nodes)
         self._transport = PollTransport(self._known_nodes, self._health_changes)
-        self.try_get = self._transport.try_get
+        self.try_call = self._transport.try_call
         self._aio_transport = AioTransport(self._known_nodes, self._health_changes)
         self._local_pools: dict[int, redis.ConnectionPool] = {}
         # Of hosts that were removed: a batch or a client that began before may use them.

@@ -6,6 +6,7 @@ https://redis.io/docs/latest/develop/reference/protocol-spec/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import cast
 
 from hiredis import pack_command
@@ -47,12 +48,18 @@ def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
     return b"*%d\r\n$%d\r\n%b%b\r\n" % (len(keys) + 1, len(name), name, arguments)
 
 
+def encode_words(words: Args) -> bytes:
+    """Return the bytes of a part of a command."""
+    return b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(encode_key, words))
+
+
+@lru_cache(maxsize=256)  # a site has few timeouts
 def set_format(options: Args) -> bytes:
     """Return a format for ``SET key value`` with some options.
 
     Apply it to ``(len(key), key, len(value), value)``.
     """
-    tail = b"".join(b"$%d\r\n%b\r\n" % (len(o), o) for o in map(encode_key, options))
+    tail = encode_words(options)
     return b"*%d\r\n$3\r\nSET\r\n$%%d\r\n%%b\r\n$%%d\r\n%%b\r\n%b" % (
         len(options) + 3,
         tail.replace(b"%", b"%%"),

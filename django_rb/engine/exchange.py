@@ -47,12 +47,15 @@ class Exchange:
         may_join: it is one command of which an answer is soon to be expected, and may be
             sent along with others'.
         on_done: called when all replies are in, while other nodes are still awaited.
+        is_brief: it is sent with one write, and its replies most likely come in one read; so
+            are all exchanges of the round.
     """
 
     on_done: Callable[[Exchange], None] | None = None
     error: Exception | None = None
     commands: Sequence[Args] = ()
     untouched = True
+    is_brief = False
     may_join = False
 
     def __init__(
@@ -128,7 +131,7 @@ class Exchange:
         if len(replies) < count:
             return False
         if self.out is not None or reader.has_data():
-            raise self._too_much()
+            raise self.too_much()
         return True
 
     def _drop_pushes(self) -> None:
@@ -142,9 +145,9 @@ class Exchange:
             if missing:
                 replies.extend(islice(iter(reader.gets, NO_REPLY), missing))
             elif reader.has_data() and type(reader.gets()) is not PushNotification:
-                raise self._too_much()
+                raise self.too_much()
 
-    def _too_much(self) -> ProtocolError:
+    def too_much(self) -> ProtocolError:
         """Take all replies back: nobody knows which of them answers nothing."""
         self.replies.clear()
         return ProtocolError("The node sent more than it was asked for")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import redis
 
 from .connections import Node
@@ -26,12 +28,32 @@ def give_up(
     exchange: Exchange, node: Node, error: Exception, *, is_nodes_fault: bool = True
 ) -> None:
     """End an exchange, and let the node's health know."""
-    failed = to_redis_error(node, error)
+    give_up_all((exchange,), node, error, is_nodes_fault=is_nodes_fault)
+
+
+def give_up_all(
+    exchanges: Sequence[Exchange], node: Node, error: Exception, *, is_nodes_fault: bool = True
+) -> None:
+    """End exchanges that failed together; for the node's health that is one failure."""
+    errors = [to_redis_error(node, error) for _ in exchanges]  # each caller has its own
     if is_nodes_fault:
-        node.failed(failed)
+        node.failed(errors[0])
     else:
-        node.health.complained(failed)
-    exchange.fail(failed)
+        node.health.complained(errors[0])
+    for exchange, failed in zip(exchanges, errors, strict=True):
+        exchange.fail(failed)
+
+
+def is_blamed_for_deadline(*, is_first: bool, is_heard: bool) -> bool:
+    """Tell whether a node has failed that did not answer before the deadline of a call.
+
+    One that was speaking has not, nor one that others had left little time.
+
+    Args:
+        is_first: it was asked in the first of the call's rounds.
+        is_heard: it said something.
+    """
+    return is_first and not is_heard
 
 
 def to_redis_error(node: Node, error: Exception) -> redis.RedisError:

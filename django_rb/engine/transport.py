@@ -36,14 +36,23 @@ from .connections import (
     PoolIsFull,
     make_poller,
 )
-from .encoding import encode_get
-from .errors import NodeFailure, ProtocolError
+from .errors import NodeFailure, ProtocolError, at_node
 from .exchange import NO_REPLY, Batch, Exchange
-from .failing import DeadlineError, give_up, may_go_again, to_redis_error
+from .failing import (
+    DeadlineError,
+    give_up,
+    is_blamed_for_deadline,
+    may_go_again,
+    to_redis_error,
+)
 from .health import HealthChanges
 
 T = TypeVar("T")
 
+# An exchange on the connection to its node that it was begun on.
+_Begun = tuple[Exchange, Node, Connection]
+
+SMALL = 8192  # bytes of a command that every socket takes at once
 READ_SIZE = 65536
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
 FOREVER = float("inf")
@@ -78,6 +87,8 @@ class PollTransport:
                 exchanges = next(batch)
                 if timeout is None and len(exchanges) == 1 and exchanges[0].is_whole:
                     self._run_alone(exchanges[0], began)
+                elif timeout is None and exchanges and exchanges[0].is_brief:
+                    self._run_brief(exchanges)
                 else:
                     _Round(self._nodes, deadline, began, is_first=is_first).run(exchanges)
                 began, is_first = None, False
@@ -89,14 +100,22 @@ class PollTransport:
             if self._changes.waiting:
                 self._changes.tell()
 
-    def try_get(self, host_id: int, key: bytes) -> bytes | object | None:
-        """Return the value of a key if all goes as it mostly does, else NO_REPLY.
+    def try_call(
+        self, host_id: int, command: bytes, key: bytes, *, only_reads: bool = False
+    ) -> Any:
+        """Return the reply to a small command if all goes as it mostly does, else NO_REPLY.
 
-        A GET only reads: whatever went wrong, the caller may ask again in a batch, which
-        knows what to do about it. Only silence is final.
+        After NO_REPLY the caller asks in a batch, which knows what to do about it: nothing
+        was run, or nobody can tell.
+
+        Args:
+            command: its encoded form, of at most SMALL bytes.
+            key: what it is about, for errors.
+            only_reads: it may run twice.
 
         Raises:
-            NodeTimeout: the node said nothing for `socket_timeout`.
+            CallFailed: the node said nothing for `socket_timeout`, or answered with an
+                error, or its answer to a command that writes was lost.
         """
         node = self._nodes[host_id]
         if not node.is_plain:
@@ -109,34 +128,39 @@ class PollTransport:
         if connection.poll(0):  # stale: see Node.take_usable
             connection.close()
             return NO_REPLY
-        command = encode_get(key)
-        reader = connection.reader
+        reader, receive = connection.reader, connection.receive
         reply: Any = NO_REPLY
+        is_sent = False
+        error: Exception | None = None
         try:
-            if connection.send(command, connection.flags) == len(command):
-                while reply is NO_REPLY and (data := connection.receive(READ_SIZE)):
-                    reader.feed(data)
-                    reply = reader.gets()
-        except BlockingIOError as error:  # the socket's own timeout is over
-            connection.close()
-            failed = to_redis_error(node, TimeoutError())
-            node.failed(failed)
-            self._changes.tell()
-            raise NodeTimeout(NodeFailure(host_id, node.address, failed, (key,))) from error
-        except (OSError, HiredisError):
-            pass
+            # One that is cut short never runs.
+            is_sent = connection.send(command, connection.flags) == len(command)
+            while is_sent and reply is NO_REPLY and (data := receive(READ_SIZE)):
+                reader.feed(data)
+                reply = reader.gets()
+        except (OSError, HiredisError) as caught:
+            error = caught
         except BaseException:
             connection.close()
             raise
         if reply is NO_REPLY or reader.has_data():
             connection.close()
+            if is_sent and (not only_reads or isinstance(error, BlockingIOError)):
+                failed = to_redis_error(node, _why_unanswered(reply, error))
+                node.failed(failed)
+                raise self._call_failed(node, key, failed)
             return NO_REPLY
         if isinstance(reply, Exception):
-            connection.complaints.clear()  # it is heard again, in the batch, and named there
-            reply = NO_REPLY
+            node.give_back(connection)
+            reply.args = (at_node(reply, host_id, node.address),)
+            raise self._call_failed(node, key, reply)
         idle.append(connection)
-        value: bytes | object | None = reply
-        return value
+        return reply
+
+    def _call_failed(self, node: Node, key: bytes, error: Exception) -> CallFailed:
+        if self._changes.waiting:
+            self._changes.tell()
+        return CallFailed(NodeFailure(node.host_id, node.address, error, (key,)))
 
     def _run_alone(self, exchange: Exchange, began: float | None) -> None:
         """Run one exchange the short way: one write, one wait, one read.
@@ -176,6 +200,80 @@ class PollTransport:
         else:
             _Round(self._nodes, FOREVER, began).go_on(exchange, connection, bool(data))
 
+    def _run_brief(self, exchanges: Sequence[Exchange]) -> None:
+        """Run a few exchanges the short way: one write each, then one read each, in turn.
+
+        Where there is more to it, a round takes over.
+        """
+        began = monotonic()
+        lines: list[_Begun] = []
+        try:
+            for exchange in exchanges:
+                node = self._nodes[exchange.host_id]
+                connection = node.take_usable() if node.health.is_well else None
+                if connection is None:
+                    break
+                lines.append((exchange, node, connection))
+            is_begun = len(lines) == len(exchanges)
+            if is_begun:
+                _write_once(lines)
+                _read_once(lines)
+        except BaseException:
+            for _, _, connection in lines:
+                connection.close()
+            raise
+        if not is_begun:
+            for _, node, connection in lines:
+                node.keep(connection)
+            _Round(self._nodes, FOREVER).run(exchanges)
+        elif lines:
+            _Round(self._nodes, FOREVER, began).take_over(lines)
+
+
+def _write_once(lines: Sequence[_Begun]) -> None:
+    for exchange, node, connection in lines:
+        exchange.begin(connection.reader, node.has_pushes)
+        assert exchange.out is not None
+        try:
+            exchange.sent(connection.send(exchange.out, connection.flags))
+        except OSError:  # it is met again by the round that takes over
+            continue
+
+
+def _read_once(lines: list[_Begun]) -> None:
+    """Read what one read brings; leave in `lines` what is not done, from the first on."""
+    while lines:
+        exchange, node, connection = lines[0]
+        if exchange.out is not None:
+            return
+        waits = node.is_plain
+        try:
+            if waits:
+                data = connection.receive(READ_SIZE)
+            else:
+                data = _wait_and_receive(connection, node.patience)
+            if not data or not exchange.feed(data):
+                return
+        except (TimeoutError, ProtocolError) as error:
+            _fail_first(lines, error)
+            return
+        except BlockingIOError:
+            if waits:  # the socket's own timeout is over
+                _fail_first(lines, TimeoutError())
+            return
+        except OSError:
+            return
+        del lines[0]  # first forgotten, then given away: it never has two owners
+        node.give_back(connection)
+        if exchange.on_done is not None:
+            exchange.on_done(exchange)
+
+
+def _fail_first(lines: list[_Begun], error: Exception) -> None:
+    exchange, node, connection = lines.pop(0)
+    connection.close()
+    give_up(exchange, node, error)
+
 
 def _wait_and_receive(connection: Connection, patience: float | None) -> bytes:
     """Read what comes within `socket_timeout`, or raise TimeoutError."""
@@ -185,8 +283,17 @@ def _wait_and_receive(connection: Connection, patience: float | None) -> bytes:
     return connection.receive(READ_SIZE, connection.flags)
 
 
-class NodeTimeout(Exception):
-    """A node was silent for too long."""
+def _why_unanswered(reply: Any, error: Exception | None) -> Exception:
+    """Return why a command has no reply, or one that may be another's."""
+    if isinstance(error, BlockingIOError):  # the socket's own timeout is over
+        return TimeoutError()
+    if reply is not NO_REPLY:
+        return ProtocolError("The node sent more than it was asked for")
+    return error or ConnectionResetError("the node closed the connection")
+
+
+class CallFailed(Exception):
+    """What a node was asked, it did not do, or nobody knows."""
 
     def __init__(self, failure: NodeFailure) -> None:
         super().__init__(failure)
@@ -238,6 +345,7 @@ class _Round:
         self._nodes = nodes
         self._deadline = deadline
         now = monotonic()
+        self._has_deadline = deadline != FOREVER
         self._is_over = deadline <= now
         self._waited = 0.0 if began is None else now - began  # for the one exchange there is
         self._is_first = is_first  # of the call's rounds
@@ -267,6 +375,19 @@ class _Round:
         line.is_heard = is_heard
         try:
             self._serve(line, POLLIN)
+            self._loop()
+        finally:
+            self._close()
+
+    def take_over(self, begun: Sequence[_Begun]) -> None:
+        """Finish exchanges that were begun on idle connections and awaited since."""
+        try:
+            for exchange, node, connection in begun:
+                line = self._add_line(exchange, connection, node, is_reused=True)
+                line.is_heard = bool(exchange.replies) or connection.reader.has_data()
+                line.allowance = min(line.allowance, max(0.0, line.patience - self._waited))
+            for line in list(self._lines.values()):
+                self._serve(line, POLLIN)
             self._loop()
         finally:
             self._close()
@@ -372,28 +493,29 @@ class _Round:
             line.expires = monotonic() + line.patience  # to encode may have taken long
         if events == POLLOUT and not connection.is_tls:
             return
-        is_done = False
+        receive, flags = connection.receive, connection.flags
         try:
-            while not is_done:
-                data = connection.receive(READ_SIZE, connection.flags)
+            while True:
+                data = receive(READ_SIZE, flags)
                 if not data:
                     raise ConnectionResetError("the node closed the connection")
-                line.is_heard = True
-                line.expires = monotonic() + line.patience
-                is_done = exchange.feed(data)
-                # TLS may hold more, which poll() does not see.
-                if not connection.is_tls or monotonic() >= self._deadline:
+                if exchange.feed(data):
                     break
+                line.is_heard = True
+                now = monotonic()
+                line.expires = now + line.patience
+                # TLS may hold more, which poll() does not see.
+                if not connection.is_tls or now >= self._deadline:
+                    return
         except WOULD_BLOCK:
             return
         except (OSError, ProtocolError) as error:
             self._fail(line, error)
             return
-        if is_done:
-            self._drop(line)
-            line.node.give_back(connection)
-            if exchange.on_done is not None:
-                exchange.on_done(exchange)
+        self._drop(line)
+        line.node.give_back(connection)
+        if exchange.on_done is not None:
+            exchange.on_done(exchange)
 
     def _send(self, line: _Line) -> bool:
         """Write until all is written or the socket takes no more; return whether it goes on."""
@@ -401,7 +523,7 @@ class _Round:
         events = POLLIN
         out = exchange.out
         while out is not None:
-            if monotonic() >= self._deadline:  # the loop looks at the time next
+            if self._has_deadline and monotonic() >= self._deadline:  # the loop looks next
                 events |= POLLOUT
                 break
             if line.connection.is_tls and len(out) > TLS_RECORD:
@@ -430,12 +552,10 @@ class _Round:
             waited = monotonic() - line.expires + line.allowance if is_waiting else 0.0
             self._again(exchange, node, self._waited + max(0.0, waited))
         else:
-            # A node that was speaking when the time was over has not failed, nor one that
-            # others had left little time.
-            is_blameless = isinstance(error, DeadlineError) and (
-                line.is_heard or not self._is_first
+            is_nodes_fault = not isinstance(error, DeadlineError) or is_blamed_for_deadline(
+                is_first=self._is_first, is_heard=line.is_heard
             )
-            give_up(exchange, node, error, is_nodes_fault=not is_blameless)
+            give_up(exchange, node, error, is_nodes_fault=is_nodes_fault)
 
     def _again(self, exchange: Exchange, node: Node, waited: float) -> None:
         if not exchange.untouched:

@@ -1,6 +1,6 @@
 """What a cluster sends, for those who listen.
 
-A tap covers a cluster's ways out: `run` and `try_get` of the cluster, and `get_connection`
+A tap covers a cluster's ways out: `run` and `try_call` of the cluster, and `get_connection`
 of the pools of its local clients. It does so by attributes of these very objects, and takes
 them away with its last listener: a cluster to which nobody listens pays nothing.
 """
@@ -70,8 +70,8 @@ class _Tap:
         self.listeners: list[Listener] = []
         self._cluster = weakref.ref(cluster)
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._try_get = cluster.try_get
-        cluster.try_get = _go_on_with_a_batch
+        self._try_call = cluster.try_call
+        cluster.try_call = _go_on_with_a_batch
         _cover(cluster, "run", self._run)
         for host_id in cluster.hosts:
             pool = cluster.get_pool_for_host(host_id)
@@ -80,7 +80,7 @@ class _Tap:
     def close(self) -> None:
         cluster = self._cluster()
         if cluster is not None:
-            cluster.try_get = self._try_get
+            cluster.try_call = self._try_call
             _uncover(cluster, "run")
             for host_id in cluster.hosts:
                 _uncover(cluster.get_pool_for_host(host_id), "get_connection")
@@ -173,7 +173,9 @@ def _uncover(thing: object, name: str) -> None:
     vars(thing).pop(name, None)
 
 
-def _go_on_with_a_batch(host_id: int, key: bytes) -> object:
+def _go_on_with_a_batch(
+    host_id: int, command: bytes, key: bytes, *, only_reads: bool = False
+) -> object:
     return NO_REPLY
 
 

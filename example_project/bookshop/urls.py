@@ -3,11 +3,16 @@
 from django.urls import path
 
 from . import views
+from .reading_room import reading_room, turn_page
 
 urlpatterns = [
     path("", views.front, name="front"),
     path("bestsellers/", views.bestsellers, name="bestsellers"),
+    path("reading-room/", reading_room, name="reading_room"),
+    path("reading-room/<slug:slug>/<uuid:reader>/", turn_page, name="turn_page"),
     path("books/<slug:slug>/", views.book, name="book"),
     path("basket/", views.basket, name="basket"),
     path("forget/", views.forget, name="forget"),
+    path("login/", views.log_in, name="login"),
+    path("limits/", views.limits, name="limits"),
 ]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
+
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import cache_page
 from django.views.decorators.http import require_POST
 
+from django_rb.ratelimit import UNSAFE, ratelimit
+
 from .catalogue import BOOKS, Book
 from .facts import FACTS, get_cache, read, time_one_by_one
+from .limits import RATE, ask
 
 BESTSELLERS_SECONDS = 30
 SEEN = 6
+
+# The one customer that the shop knows.
+NAME, PASSWORD = "ann", "marginalia"
 
 
 def front(request: HttpRequest) -> HttpResponse:
@@ -82,6 +90,35 @@ def forget(request: HttpRequest) -> HttpResponse:
         keys = [fact.key(book) for book in BOOKS.values() for fact in FACTS]
         cache.delete_many(keys[::3])
     return redirect("front")
+
+
+@ratelimit(limits=[("ip", "20/m"), ("post:name", "5/m")], method=UNSAFE)
+def log_in(request: HttpRequest) -> HttpResponse:
+    """Log a customer in: five tries a minute for a name, twenty for an address."""
+    name, wrong = request.POST.get("name", ""), False
+    if request.method == "POST":
+        password = request.POST.get("password", "")
+        if secrets.compare_digest(f"{name} {password}", f"{NAME} {PASSWORD}"):
+            request.session.cycle_key()
+            request.session["customer"] = name
+            return redirect("front")
+        wrong = True
+    context = {"name": name, "wrong": wrong, "known": (NAME, PASSWORD)}
+    return render(request, "bookshop/login.html", context)
+
+
+def limits(request: HttpRequest) -> HttpResponse:
+    """Show a limit filling up on POST, and draining."""
+    visitor = request.session.setdefault("visitor", secrets.token_hex(8))
+    times = {"one": 1, "five": 5}.get(request.POST.get("times", ""), 0)
+    gauges = ask(visitor, times)
+    context = {
+        "gauges": gauges,
+        "rate": RATE,
+        "times": times,
+        "is_draining": any(gauge.usage.used for gauge in gauges),
+    }
+    return render(request, "bookshop/limits.html", context)
 
 
 def _find(slug: str) -> Book:

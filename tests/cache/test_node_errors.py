@@ -270,3 +270,16 @@ def test_get_or_set_waits_for_a_silent_node_once(
             assert monotonic() - began < 0.75  # one time, and not two or three
         finally:
             own_nodes.resume(DEAD)
+
+
+def test_a_refused_command_is_logged_once_for_all_instances_of_a_cache(
+    nodes: LocalNodes, servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Threads and requests under ASGI each have an instance of their own."""
+    with override_settings(RB_CLUSTERS={"default": {"HOSTS": nodes.hosts}}):
+        host_id = make_cache().cluster.get_host_for_key(":1:list")
+        servers.ask(host_id, "RPUSH", ":1:list", "item")
+        for _ in range(3):
+            assert make_cache(OPTIONS={"ON_NODE_ERROR": "miss"}).get("list") is None
+    (record,) = caplog.records
+    assert f"Node {host_id} refused a command: WRONGTYPE" in record.getMessage()

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -40,7 +41,7 @@ def nodes(*host_ids: int, port: int = 7100) -> Nodes:
     return Nodes({n: HostInfo(n, "127.0.0.1", port + n) for n in host_ids})
 
 
-KEYS: list[bytes] = [b":1:page:%d" % n for n in range(100_000)]
+KEYS: list[bytes] = [b":1:page:%d" % n for n in range(20_000)]
 ROUTERS = [PartitionRouter, ConsistentHashingRouter, SlotRouter]
 SEVEN: dict[type[BaseRouter], BaseRouter] = {cls: cls(nodes(*range(7))) for cls in ROUTERS}
 
@@ -302,14 +303,13 @@ def table(router: SlotRouter) -> list[int]:
     return [router.get_host_for_slot(slot) for slot in range(SLOTS)]
 
 
-@pytest.fixture(scope="module")
-def tables() -> dict[int, list[int]]:
-    """Return the tables of clusters of 1 to 65 nodes that grow by a node now and then."""
-    counts = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 63, 64, 65)
-    return {count: table(SlotRouter(nodes(*range(count)))) for count in counts}
+@cache
+def equal_table(count: int) -> list[int]:
+    """Return the table of a cluster of so many nodes."""
+    return table(SlotRouter(nodes(*range(count))))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 8, 16, 32, 63, 64])
+@pytest.mark.parametrize("count", [1, 3, 8, 64])
 def test_a_node_added_takes_its_share_of_the_keys_and_moves_no_others(count: int) -> None:
     before = SlotRouter(nodes(*range(count))).get_hosts_for_keys(KEYS)
     after = SlotRouter(nodes(*range(count + 1))).get_hosts_for_keys(KEYS)
@@ -318,11 +318,9 @@ def test_a_node_added_takes_its_share_of_the_keys_and_moves_no_others(count: int
     assert len(moved) <= len(KEYS) / (count + 1) * 1.1
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 8, 16, 32, 63, 64])
-def test_a_node_added_takes_its_share_of_the_slots(
-    count: int, tables: dict[int, list[int]]
-) -> None:
-    pairs = zip(tables[count], tables[count + 1], strict=True)
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 32, 64])
+def test_a_node_added_takes_its_share_of_the_slots(count: int) -> None:
+    pairs = zip(equal_table(count), equal_table(count + 1), strict=True)
     moved = [new for old, new in pairs if old != new]
     assert set(moved) == {count}
     assert SLOTS / (count + 1) * 0.9 <= len(moved) <= SLOTS / (count + 1) * 1.1
@@ -366,10 +364,10 @@ def test_whoever_leaves_moves_only_its_own_keys(
 def test_weights_are_met(weights: dict[int, float]) -> None:
     router = SlotRouter(nodes(*weights), weights=weights)
     total = sum(weights.values())
-    for owners in (table(router), router.get_hosts_for_keys(KEYS)):
+    for owners, off in ((table(router), 0.05), (router.get_hosts_for_keys(KEYS), 0.1)):
         shares = Counter(owners)
         for host_id, weight in weights.items():
-            assert shares[host_id] / len(owners) == pytest.approx(weight / total, rel=0.05)
+            assert shares[host_id] / len(owners) == pytest.approx(weight / total, rel=off)
 
 
 def test_a_host_without_a_weight_weighs_one() -> None:
@@ -379,16 +377,15 @@ def test_a_host_without_a_weight_weighs_one() -> None:
 
 
 @pytest.mark.parametrize("weight", [1, 3, 0.1, 1e-9])
-def test_equal_weights_are_no_weights(weight: float, tables: dict[int, list[int]]) -> None:
-    assert table(SlotRouter(nodes(*range(8)), dict.fromkeys(range(8), weight))) == tables[8]
+def test_equal_weights_are_no_weights(weight: float) -> None:
+    weights = dict.fromkeys(range(8), weight)
+    assert table(SlotRouter(nodes(*range(8)), weights)) == equal_table(8)
 
 
-def test_weights_that_hardly_differ_place_keys_as_equal_ones_do(
-    tables: dict[int, list[int]],
-) -> None:
+def test_weights_that_hardly_differ_place_keys_as_equal_ones_do() -> None:
     # The two ways of finding an owner agree where they meet.
     weights = {n: 1 + n * 1e-12 for n in range(8)}
-    assert table(SlotRouter(nodes(*range(8)), weights)) == tables[8]
+    assert table(SlotRouter(nodes(*range(8)), weights)) == equal_table(8)
 
 
 def test_a_raised_weight_moves_keys_only_to_its_host() -> None:
@@ -455,9 +452,9 @@ def test_there_are_65536_slots(slot: int) -> None:
         SlotRouter(nodes(0, 1)).get_host_for_slot(slot)
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64])
-def test_equal_nodes_get_equal_shares(count: int, tables: dict[int, list[int]]) -> None:
-    shares = Counter(tables[count])
+@pytest.mark.parametrize("count", [2, 3, 4, 8, 9, 32, 33, 64])
+def test_equal_nodes_get_equal_shares(count: int) -> None:
+    shares = Counter(equal_table(count))
     off = max(abs(shares[n] * count / SLOTS - 1) for n in range(count))
     assert off <= 0.008 * math.sqrt(count)
     assert off <= 0.06
@@ -477,10 +474,8 @@ def digest(owners: list[int]) -> str:
         (64, "a15cce8acfe82fd0773fa73136365fa6"),
     ],
 )
-def test_the_table_never_changes(
-    count: int, expected: str, tables: dict[int, list[int]]
-) -> None:
-    assert digest(tables[count]) == expected
+def test_the_table_never_changes(count: int, expected: str) -> None:
+    assert digest(equal_table(count)) == expected
 
 
 def test_the_table_with_weights_never_changes() -> None:

@@ -193,13 +193,17 @@ def test_replies_are_read_while_commands_are_still_being_written(nodes: LocalNod
     cluster.close()
 
 
-def test_values_of_64_mib_do_not_deadlock(cluster: Cluster) -> None:
+def test_values_of_64_mib_do_not_deadlock(nodes: LocalNodes) -> None:
+    # A busy machine lets a node be silent for long while it copies them.
+    patient = {"socket_timeout": 30.0, "socket_connect_timeout": 30.0}
+    cluster = Cluster(nodes.hosts, router_cls=SlotRouter, pool_options=patient)
     values = {b"huge:%d" % i: bytes([i]) * (64 << 20) for i in range(4)}
     _, failures = cluster.run(store(cluster, list(values), values.values(), bytes))
     assert failures == []
     found, failures = look_up(cluster, list(values))
     assert failures == []
     assert found == values
+    cluster.close()
 
 
 def test_a_stale_idle_connection_is_noticed_before_it_is_used(

@@ -17,7 +17,14 @@ def shared_rig() -> Iterator[Rig]:
 
 
 @pytest.fixture
-def rig(shared_rig: Rig) -> Rig:
+def transport() -> str:
+    """How callers wait: modules that are about both transports have a fixture for both."""
+    return "poll"
+
+
+@pytest.fixture
+def rig(shared_rig: Rig, transport: str) -> Rig:
     """Three nodes that hold what `rig.data` says."""
+    shared_rig.transport = transport
     shared_rig.fill()
     return shared_rig

@@ -1,19 +1,24 @@
 """What callers do, as a table, and the one place that does it.
 
-A `Caller` runs operations, here in the calling thread. A caller for another transport has
-the same three methods and may return awaitables; the table is the same.
+A `Caller` runs operations: in the calling thread, or awaited on an event loop that runs in
+a thread of its own, as that of a server does. The table is the same for both.
 """
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from django_rb.engine import Cluster, Promise
+from django_rb.engine.clients import Fanned, Mapped
 from tests.helpers import make_cache
+
+T = TypeVar("T")
 
 Mode = Literal["raise", "miss"]
 
@@ -33,8 +38,44 @@ class Outcome:
     seconds: float = 0.0
 
 
+class Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self.loop = self._runner.get_loop()
+        self._over = asyncio.Event()
+        self.complaints: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
+        self._thread = threading.Thread(target=self._run, name="loop")
+        self._thread.start()
+
+    def _run(self) -> None:
+        with self._runner as runner:
+            runner.run(self._wait())
+
+    async def _wait(self) -> None:
+        await self._over.wait()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def close(self) -> None:
+        """End it, and fail if there was anything that nobody caught."""
+        self.loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+        assert self.complaints == []
+
+
 class Caller:
-    """Runs operations in the calling thread."""
+    """Runs operations, in the calling thread or on an event loop.
+
+    Attributes:
+        loop: the event loop, for all callers; None for the calling thread.
+    """
+
+    loop: ClassVar[Loop | None] = None
 
     def __init__(self, mode: Mode = "raise", deadline: float | None = None) -> None:
         self._deadline = deadline
@@ -44,10 +85,18 @@ class Caller:
     def cluster(self) -> Cluster:
         return self._cache.cluster
 
+    def disconnect(self) -> None:
+        """Close idle connections."""
+        self.cluster.close()
+        if self.loop is not None:
+            self.loop.run(self.cluster.aclose())
+
     def cache(self, method: str, *args: Any) -> Outcome:
         """Call a method of the cache."""
 
         def call() -> Any:
+            if self.loop is not None:
+                return self.loop.run(getattr(self._cache, f"a{method}")(*args))
             return getattr(self._cache, method)(*args)
 
         return self._time(call, lambda value: value)
@@ -56,9 +105,11 @@ class Caller:
         """Run commands where their keys live; the value is the list of their results."""
         promises: list[Promise[Any]] = []
 
+        def ask(client: Mapped) -> None:
+            promises.extend(client.execute_command(*command) for command in commands)
+
         def call() -> None:
-            with self.cluster.map(timeout=self._deadline) as client:
-                promises.extend(client.execute_command(*command) for command in commands)
+            self._join(self.cluster.map, self.cluster.amap, ask)
 
         return self._time(call, lambda _: [_result(promise) for promise in promises])
 
@@ -66,13 +117,28 @@ class Caller:
         """Run a command on each of some hosts; the value is the list of their results."""
         promises: dict[int, Promise[Any]] = {}
 
+        def ask(client: Fanned) -> None:
+            for host_id, command in commands.items():
+                target: Any = client.target([host_id])
+                promises[host_id] = target.execute_command(*command)
+
         def call() -> None:
-            with self.cluster.fanout(timeout=self._deadline) as client:
-                for host_id, command in commands.items():
-                    target: Any = client.target([host_id])
-                    promises[host_id] = target.execute_command(*command)
+            self._join(self.cluster.fanout, self.cluster.afanout, ask)
 
         return self._time(call, lambda _: [_result(promise) for promise in promises.values()])
+
+    def _join(
+        self, make: Callable[..., Any], amake: Callable[..., Any], ask: Callable[[Any], None]
+    ) -> None:
+        async def join() -> None:
+            async with amake(timeout=self._deadline) as client:
+                ask(client)
+
+        if self.loop is not None:
+            self.loop.run(join())
+        else:
+            with make(timeout=self._deadline) as client:
+                ask(client)
 
     @staticmethod
     def _time(call: Callable[[], Any], look: Callable[[Any], Any]) -> Outcome:

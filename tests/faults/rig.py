@@ -13,14 +13,16 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.engine import Cluster, SlotRouter
+from django_rb.engine.aio_connections import Pool
 from django_rb.testing import LocalNodes
-from tests.faults.operations import COUNT, Data, as_stored, own, stored
+from tests.faults.operations import COUNT, Caller, Data, Loop, as_stored, own, stored
 from tests.faults.proxy import Proxy
 from tests.helpers import Servers, wait_until
 
 FAULTY = 1
-SOCKET_TIMEOUT = 0.2
-CONNECT_TIMEOUT = 0.1
+# Short, but what is alive answers within them on a busy machine too.
+SOCKET_TIMEOUT = 0.4
+CONNECT_TIMEOUT = 0.3
 TIMEOUTS = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
 # Where nothing is to time out, a busy machine shall not make it.
 PATIENT = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
@@ -39,7 +41,10 @@ class Rig:
         servers: asks them directly.
         proxies: by host id.
         data: what `fill` stores.
+        transport: how callers wait: "poll" or "asyncio".
     """
+
+    transport = "poll"
 
     def __init__(self, count: int, **options: str) -> None:
         user = [USER, "on", f">{PASSWORD}", "~*", "&*", "+@all"]
@@ -93,9 +98,8 @@ class Rig:
 
     def check_connections(self, cluster: Cluster) -> None:
         """Fail unless every connection that a cluster has is idle in a pool of its."""
-        nodes = cluster.nodes.values()
         # One that was opened too late for its call becomes idle when it is open.
-        wait_until(lambda: self.connections() == sum(len(node.idle) for node in nodes))
+        wait_until(lambda: self.connections() == count_idle(cluster))
 
     def handshake(self, cluster: Cluster) -> int:
         """Return how many bytes the faulty node says while a connection is set up."""
@@ -155,12 +159,42 @@ class Rig:
         options = TIMEOUTS if times_out else PATIENT
         settings = {"HOSTS": self.hosts(*proxied), "POOL_OPTIONS": options, **config}
         with override_settings(RB_CLUSTERS={"default": settings}):
-            yield clusters["default"]
+            with loop_of_callers(self.transport):
+                yield clusters["default"]
             # What is still being opened, for a call that did not wait, goes to the pool.
             wait_until(lambda: set(threading.enumerate()) <= threads)
             clusters.reset()
         wait_until(lambda: self.connections() == 0)
         wait_until(lambda: open_descriptors() <= descriptors)
+
+
+@contextlib.contextmanager
+def loop_of_callers(transport: str) -> Iterator[None]:
+    """Let callers await what they do, if the transport is "asyncio"."""
+    if transport != "asyncio":
+        yield
+        return
+    Caller.loop = Loop()
+    try:
+        yield
+    finally:
+        loop, Caller.loop = Caller.loop, None
+        loop.close()
+
+
+def pools_of(cluster: Cluster) -> list[Pool]:
+    """Return the pools that a cluster has on event loops."""
+    loops = list(cluster._aio_transport._loops.values())
+    return [pool for loop in loops for pool in loop.pools]
+
+
+def count_idle(cluster: Cluster) -> int:
+    """Return how many idle connections a cluster has, and that it has no others."""
+    pools = pools_of(cluster)
+    if any(pool._openings or len(pool.connections) != len(pool._idle) for pool in pools):
+        return -1
+    idle = sum(len(pool._idle) for pool in pools)
+    return idle + sum(len(node.idle) for node in cluster.nodes.values())
 
 
 def open_descriptors() -> int:

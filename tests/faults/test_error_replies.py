@@ -23,6 +23,13 @@ FAILURES = 3
 QUICK = {"FAILURES": FAILURES, "PAUSE": 0.05, "MAX_PAUSE": 0.05}
 
 
+@pytest.fixture(params=["poll", "asyncio"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Both ways in which callers may wait."""
+    way: str = request.param
+    return way
+
+
 @pytest.mark.parametrize("name", ANSWERS)
 def test_a_node_that_answers_with_an_error_is_up(
     name: str, rig: Rig, caplog: pytest.LogCaptureFixture

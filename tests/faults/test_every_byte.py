@@ -18,6 +18,13 @@ EndAfter = Callable[[int], MakeTamper]
 ENDS: dict[str, EndAfter] = {"closed": cut_after, "reset": reset_after}
 
 
+@pytest.fixture(params=["poll", "asyncio"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Both ways in which callers may wait."""
+    way: str = request.param
+    return way
+
+
 @pytest.fixture(params=ENDS)
 def end_after(request: pytest.FixtureRequest) -> EndAfter:
     return ENDS[request.param]
@@ -100,7 +107,7 @@ def test_a_handshake_that_ends_at_any_byte_is_a_lost_connection(
         caller = Caller()
         caller.cache("set_many", numbers)
         for position in range(rig.handshake(cluster)):
-            cluster.close()
+            caller.disconnect()
             with rig.proxy.tampering(replies=end_after(position)):
                 outcome = caller.cache("get_many", numbers)
             check_lost(outcome.error)

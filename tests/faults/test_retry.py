@@ -21,11 +21,18 @@ from tests.faults.proxy import (
     reset_after,
 )
 from tests.faults.rig import FAULTY, PATIENT, Rig
-from tests.faults.test_faults import check_held, warm_up
+from tests.faults.test_faults import AWAITED, check_held, warm_up
 from tests.helpers import wait_until
 
-READS = [name for name, operation in OPERATIONS.items() if operation.effect == "reads"]
-WRITES = [name for name in OPERATIONS if name not in READS]
+# All operations in the calling thread, and on an event loop those that differ there.
+ALL = [
+    *((name, "poll") for name in OPERATIONS),
+    *((name, "asyncio") for name in AWAITED["raise"]),
+]
+READS = [case for case in ALL if OPERATIONS[case[0]].effect == "reads"]
+WRITES = [case for case in ALL if case not in READS]
+
+BOTH = ["poll", "asyncio"]
 
 # What each operation sends to the faulty node, where it holds five of the names.
 SENT = {
@@ -83,7 +90,7 @@ CLOSED = [hung_up, reset, client_killed, restarted]
 
 
 @pytest.mark.parametrize("close", CLOSED, ids=lambda close: close.__name__)
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("operation", "transport"), ALL)
 def test_a_connection_closed_while_idle_is_replaced_unseen(
     operation: str, close: Callable[[Rig], None], rig: Rig, caller: Caller
 ) -> None:
@@ -131,7 +138,7 @@ def ending(rig: Rig, name: str) -> contextlib.AbstractContextManager[None]:
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-@pytest.mark.parametrize("operation", READS)
+@pytest.mark.parametrize(("operation", "transport"), READS)
 def test_a_read_is_asked_once_more(operation: str, name: str, rig: Rig, caller: Caller) -> None:
     with ending(rig, name):
         outcome = OPERATIONS[operation].run(caller, rig.data)
@@ -142,7 +149,7 @@ def test_a_read_is_asked_once_more(operation: str, name: str, rig: Rig, caller: 
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-@pytest.mark.parametrize("operation", WRITES)
+@pytest.mark.parametrize(("operation", "transport"), WRITES)
 def test_a_write_is_sent_once_and_fails(
     operation: str, name: str, rig: Rig, caller: Caller
 ) -> None:
@@ -178,7 +185,10 @@ ALONE: dict[str, tuple[tuple[Any, ...], bool]] = {
 }
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize(
+    ("name", "transport"),
+    [*((name, "poll") for name in ALONE), ("GET", "asyncio"), ("GETDEL", "asyncio")],
+)
 def test_only_commands_that_read_are_asked_twice(name: str, rig: Rig, caller: Caller) -> None:
     words, reads = ALONE[name]
     key = stored(rig.data.counters[FAULTY][0])
@@ -193,6 +203,7 @@ def test_only_commands_that_read_are_asked_twice(name: str, rig: Rig, caller: Ca
     assert (outcome.error is None) == reads
 
 
+@pytest.mark.parametrize("transport", BOTH)
 def test_a_batch_that_writes_anything_is_sent_once(rig: Rig, caller: Caller) -> None:
     one, two, *_ = map(stored, rig.data.lost)
     counter = stored(rig.data.counters[FAULTY][0])
@@ -207,6 +218,7 @@ def test_a_batch_that_writes_anything_is_sent_once(rig: Rig, caller: Caller) -> 
     assert rig.ask("GET", two) == as_stored(own(rig.data.lost[1])) + b"!"
 
 
+@pytest.mark.parametrize("transport", BOTH)
 def test_a_read_on_a_new_connection_is_not_asked_again(rig: Rig) -> None:
     """Nothing lay idle: the node closes what it has just taken."""
     with rig.cluster(FAULTY) as cluster:
@@ -218,6 +230,7 @@ def test_a_read_on_a_new_connection_is_not_asked_again(rig: Rig) -> None:
         assert came(rig) == ["MGET"]
 
 
+@pytest.mark.parametrize("transport", BOTH)
 def test_a_read_that_is_closed_twice_fails(rig: Rig, caller: Caller) -> None:
     with rig.proxy.tampering(replies=cut_after(0)):
         outcome = caller.cache("get_many", rig.data.lost)
@@ -225,6 +238,7 @@ def test_a_read_that_is_closed_twice_fails(rig: Rig, caller: Caller) -> None:
     assert came(rig) == ["MGET"]  # the other connection did not get that far
 
 
+@pytest.mark.parametrize("transport", BOTH)
 def test_a_read_of_which_some_replies_came_is_not_asked_again(rig: Rig, caller: Caller) -> None:
     commands = [("STRLEN", stored(name)) for name in rig.data.lost]
     (first, *rest) = caller.map(*commands).value

@@ -24,6 +24,7 @@ import redis
 
 from django_rb.engine import Cluster
 from django_rb.engine.batch import store
+from django_rb.engine.encoding import encode_get
 from django_rb.engine.exchange import NO_REPLY
 from django_rb.testing import LocalNodes
 from tests.faults.sharing.checks import (
@@ -53,7 +54,8 @@ def map_gets(cluster: Cluster, keys: list[bytes]) -> None:
 
 def get_all(cluster: Cluster, keys: list[bytes]) -> None:
     for key in keys[:2]:
-        assert cluster.try_get(cluster.get_host_for_key(key), key) in (key, NO_REPLY)
+        host_id, command = cluster.get_host_for_key(key), encode_get(key)
+        assert cluster.try_call(host_id, command, key, only_reads=True) in (key, NO_REPLY)
 
 
 def store_large(cluster: Cluster, keys: list[bytes]) -> None:
@@ -119,6 +121,11 @@ def leads_to(error: BaseException | None, wanted: type[BaseException]) -> bool:
     return False
 
 
+def every(step: int) -> int:
+    """Return how far apart the moments are: `step` for `make moments`, else a sample."""
+    return step if os.environ.get("EVERY_MOMENT") else 3 * step + 2
+
+
 def start_warm_or_cold(cluster: Cluster, keys: list[bytes], *, warm: bool) -> None:
     wait_until(lambda: not opening_threads())
     if warm:
@@ -139,7 +146,7 @@ def test_a_call_may_be_interrupted_at_every_moment(
     def interrupt() -> None:
         raise kinds[moment.number % len(kinds)]
 
-    for moment in every_moment(interrupt, step=1 if warm else 5):
+    for moment in every_moment(interrupt, every(1 if warm else 5)):
         start_warm_or_cold(cluster, keys, warm=warm)
         try:
             with moment:
@@ -170,7 +177,7 @@ def test_a_handler_may_raise_what_looks_like_a_nodes_failure(
     def interrupt() -> None:
         raise TimeoutError("an alarm")
 
-    for moment in every_moment(interrupt, step=5 if warm else 17):
+    for moment in every_moment(interrupt, every(5 if warm else 17)):
         start_warm_or_cold(cluster, keys, warm=warm)
         with contextlib.suppress(TimeoutError, redis.RedisError, AssertionError), moment:
             CALLS[name](cluster, keys)
@@ -199,7 +206,7 @@ def test_a_handler_may_use_the_cluster_where_no_thread_can_be_started(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     faulthandler.dump_traceback_later(60, exit=True)  # a lock that is held is held for ever
     try:
-        for moment in every_moment(use, step=53):
+        for moment in every_moment(use, every(53)):
             cluster.close()
             with moment:
                 look_up(cluster, keys)
@@ -223,7 +230,7 @@ def test_a_handler_may_use_the_cluster_at_every_moment(
     def use() -> None:
         look_up(cluster, others)
 
-    for moment in every_moment(use, step=5 if warm else 17):
+    for moment in every_moment(use, every(5 if warm else 17)):
         start_warm_or_cold(cluster, keys, warm=warm)
         with moment:
             CALLS[name](cluster, keys)

@@ -49,7 +49,16 @@ SLOW: dict[str, Fault] = {
 }
 
 
-@pytest.mark.parametrize("operation", ["get", "set_many", "map of reads"])
+@pytest.mark.parametrize(
+    ("operation", "transport"),
+    [
+        ("get", "poll"),
+        ("set_many", "poll"),
+        ("map of reads", "poll"),
+        ("get", "asyncio"),
+        ("set_many", "asyncio"),
+    ],
+)
 @pytest.mark.parametrize("name", SLOW)
 def test_a_deadline_is_kept(name: str, operation: str, rig: Rig) -> None:
     fault = replace(
@@ -114,7 +123,13 @@ LOSSES: dict[str, tuple[Mapping[int, Inflict], float]] = {
 
 
 @pytest.mark.parametrize(
-    ("operation", "deadline"), [("get_many", None), ("set_many", DEADLINE)]
+    ("operation", "deadline", "transport"),
+    [
+        ("get_many", None, "poll"),
+        ("set_many", DEADLINE, "poll"),
+        ("get_many", None, "asyncio"),
+        ("set_many", DEADLINE, "asyncio"),
+    ],
 )
 @pytest.mark.parametrize("loss", LOSSES)
 def test_several_nodes_cost_no_more_time_than_one(
@@ -183,7 +198,16 @@ def after_a_while(seconds: float) -> Tamper:
     return tamper
 
 
-@pytest.mark.parametrize("operation", ["get", "get_many", "fanout"])
+@pytest.mark.parametrize(
+    ("operation", "transport"),
+    [
+        ("get", "poll"),
+        ("get_many", "poll"),
+        ("fanout", "poll"),
+        ("get", "asyncio"),
+        ("get_many", "asyncio"),
+    ],
+)
 @pytest.mark.parametrize(
     "inflict", [closed_late_and_never_answering, slow_handshake_then_silence]
 )

@@ -21,7 +21,7 @@ from pathlib import Path
 from django_rb.engine import Cluster, SlotRouter
 from django_rb.testing import LocalNodes
 
-from .processes import DJANGO, ROOT, Terminal, environment, on_nodes
+from .processes import ROOT, Terminal, environment, on_nodes
 
 PAGE = ROOT / "docs" / "commands.md"
 SESSION = re.compile(
@@ -72,7 +72,7 @@ def run(state: str, command: str, shown: str) -> str:
     """Return what a person sees who types a command, and "yes" where the page has it."""
     with nodes_in(state) as env:
         env["DJANGO_COLORS"] = "nocolor"
-        with Terminal(*DJANGO, *shlex.split(command), env=env) as terminal:
+        with Terminal(*shlex.split(command), env=env) as terminal:
             for _ in range(shown.count(f"{PROMPT}yes\n")):
                 terminal.read_until(PROMPT)
                 terminal.type("yes\n")

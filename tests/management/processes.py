@@ -16,11 +16,14 @@ import termios
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 from tests.helpers import wait_until
+
+from . import forkserver
 
 ROOT = Path(__file__).parents[2]
 DJANGO = (sys.executable, "-W", "error", "-m", "django")
@@ -59,16 +62,19 @@ def django(
     *args: str, answer: str = "", env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a management command to its end, with `answer` on its standard input."""
-    return subprocess.run(
-        [*DJANGO, *args],
-        input=answer,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env=environment() if env is None else env,
-        timeout=SECONDS,
-    )
+    with TemporaryFile("w+") as stdin, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        stdin.write(answer)
+        stdin.seek(0)
+        streams = [stream.fileno() for stream in (stdin, out, err)]
+        process = forkserver.start(args, environment() if env is None else env, streams)
+        try:
+            status = process.wait(SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+        for stream in (out, err):
+            stream.seek(0)
+        return subprocess.CompletedProcess(args, status, out.read(), err.read())
 
 
 def start(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
@@ -124,15 +130,9 @@ def pids_in(said: str) -> list[int]:
 
 
 class Terminal:
-    """A program on a terminal that is its own, as in a window."""
+    """A management command on a terminal that is its own, as in a window."""
 
-    # setsid() was called; the terminal becomes this session's, and Ctrl-C works.
-    _LAUNCHER = (
-        "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-        "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
-    )
-
-    def __init__(self, *command: str, env: Mapping[str, str], columns: int = 80) -> None:
+    def __init__(self, *args: str, env: Mapping[str, str], columns: int = 80) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         modes = termios.tcgetattr(slave)
@@ -142,15 +142,8 @@ class Terminal:
         self.said = ""
         self._looked: tuple[str, ...] = ()
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", self._LAUNCHER, *command],
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                cwd=ROOT,
-                env={**without_columns, "TERM": "xterm"},
-                start_new_session=True,
-            )
+            env = {**without_columns, "TERM": "xterm"}
+            self.process = forkserver.start(args, env, [slave] * 3, is_terminal=True)
         finally:
             os.close(slave)
 

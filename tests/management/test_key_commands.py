@@ -14,7 +14,7 @@ from django_rb.management.keys import readable
 from django_rb.testing import LocalNodes
 
 from .calls import plain, run, run_and_fail
-from .processes import DJANGO, Terminal, django, on_nodes
+from .processes import Terminal, django, on_nodes
 
 COMMANDS = {
     "rb_route": ["page:1", "page:2"],
@@ -55,7 +55,7 @@ class TestFourLivingNodes:
 
     def test_a_terminal(self, nodes: LocalNodes, pages: None, name: str) -> None:
         env = on_nodes(default=nodes.hosts)
-        with Terminal(*DJANGO, name, *COMMANDS[name], env=env) as terminal:
+        with Terminal(name, *COMMANDS[name], env=env) as terminal:
             status, said = terminal.read_to_end()
         assert status == 0
         assert max(map(len, plain(said))) <= 80
@@ -64,7 +64,7 @@ class TestFourLivingNodes:
         self, nodes: LocalNodes, pages: None, name: str
     ) -> None:
         env = on_nodes(default=nodes.hosts)
-        with Terminal(*DJANGO, name, *COMMANDS[name], "--no-color", env=env) as terminal:
+        with Terminal(name, *COMMANDS[name], "--no-color", env=env) as terminal:
             _, said = terminal.read_to_end()
         assert "\x1b" not in said.replace("\r\x1b[K", "")
 

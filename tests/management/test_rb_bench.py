@@ -153,7 +153,7 @@ class TestEnds:
     def test_ctrl_c_leaves_nothing(self, servers: Servers, nodes: LocalNodes) -> None:
         env = on_nodes(default=nodes.hosts)
         args = ["--size", "20000", "--no-color"]
-        with Terminal(*DJANGO, "rb_bench", *args, env=env) as terminal:
+        with Terminal("rb_bench", *args, env=env) as terminal:
             terminal.read_until("Measuring [#")
             assert sum(map(len, servers.keys().values())) == 1001
             terminal.process.send_signal(signal.SIGINT)
@@ -177,7 +177,7 @@ class TestEnds:
 
     def test_nodes_that_die_on_the_way(self, own_nodes: LocalNodes) -> None:
         env = on_nodes(default=own_nodes.hosts)
-        with Terminal(*DJANGO, "rb_bench", "--timeout", "1", "--no-color", env=env) as terminal:
+        with Terminal("rb_bench", "--timeout", "1", "--no-color", env=env) as terminal:
             terminal.read_until("Measuring")
             own_nodes.kill(1)
             own_nodes.pause(2)
@@ -204,9 +204,7 @@ class TestSlowNode:
             with override_settings(RB_CLUSTERS={"default": {"HOSTS": hosts}}):
                 found = run_json("rb_bench")["clusters"][0]["nodes"]
                 assert found[2]["slow"] == OPERATIONS
-            with Terminal(
-                *DJANGO, "rb_bench", "--nodes", env=on_nodes(default=hosts)
-            ) as screen:
+            with Terminal("rb_bench", "--nodes", env=on_nodes(default=hosts)) as screen:
                 status, said = screen.read_to_end()
             clusters.reset()
         assert status == 0

@@ -18,7 +18,7 @@ from tests.engine.peer import Peer
 from tests.helpers import Servers, wait_until
 
 from .calls import plain, rows, run, run_and_fail, run_json
-from .processes import DJANGO, Terminal, django, on_nodes
+from .processes import Terminal, django, on_nodes
 
 QUESTION = "Type 'yes' to continue, or 'no' to cancel: "
 
@@ -195,7 +195,7 @@ class TestQuestion:
 
     def test_on_a_terminal(self, nodes: LocalNodes, servers: Servers) -> None:
         env = on_nodes(default=nodes.hosts)
-        with Terminal(*DJANGO, "rb_delete", "page:*", env=env) as terminal:
+        with Terminal("rb_delete", "page:*", env=env) as terminal:
             terminal.read_until(QUESTION)
             terminal.type("yes\n")
             status, said = terminal.read_to_end()
@@ -247,7 +247,7 @@ class TestNodesThatFail:
         with Peer(answer) as peer:
             env = on_nodes(default={0: peer.host})
             args = ["rb_delete", "page:*", "--no-input", "--no-color"]
-            with Terminal(*DJANGO, *args, env=env) as terminal:
+            with Terminal(*args, env=env) as terminal:
                 wait_until(lambda: len(peer.commands) > 10, 30)
                 terminal.process.send_signal(signal.SIGINT)
                 status, said = terminal.read_to_end()

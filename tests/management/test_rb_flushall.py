@@ -18,7 +18,7 @@ from django.test import override_settings
 from django_rb import clusters
 from django_rb.testing import LocalNodes
 
-from .processes import DJANGO, Terminal, django, on_nodes, project
+from .processes import Terminal, django, on_nodes, project
 
 QUESTION = "Type 'yes' to continue, or 'no' to cancel: "
 
@@ -326,7 +326,7 @@ class TestQuestion:
 class TestTerminal:
     def test_a_person(self, nodes: LocalNodes, data: Data) -> None:
         env = on_nodes(default=nodes.hosts)
-        with Terminal(*DJANGO, "rb_flushall", env=env) as terminal:
+        with Terminal("rb_flushall", env=env) as terminal:
             terminal.read_until(QUESTION)
             terminal.type("yes\n")
             status, said = terminal.read_to_end()
@@ -338,18 +338,18 @@ class TestTerminal:
     def test_without_colours(self, own_nodes: LocalNodes) -> None:
         own_nodes.kill(0)
         env = on_nodes(default=own_nodes.hosts)
-        with Terminal(*DJANGO, "rb_flushall", "--no-input", "--no-color", env=env) as terminal:
+        with Terminal("rb_flushall", "--no-input", "--no-color", env=env) as terminal:
             status, said = terminal.read_to_end()
         assert status == 1
         assert "\x1b" not in said
         env["DJANGO_COLORS"] = "light;error=yellow"
-        with Terminal(*DJANGO, "rb_flushall", "--no-input", env=env) as terminal:
+        with Terminal("rb_flushall", "--no-input", env=env) as terminal:
             _, said = terminal.read_to_end()
         assert "\x1b[33mfailed\x1b[0m\n" in said
 
     def test_a_dead_and_a_silent_node(self, hurt_nodes: LocalNodes) -> None:
         env = on_nodes(default=hurt_nodes.hosts)
-        command = [*DJANGO, "rb_flushall", "--no-input", "--timeout=1"]
+        command = ["rb_flushall", "--no-input", "--timeout=1"]
         with Terminal(*command, env=env) as terminal:
             status, said = terminal.read_to_end()
         assert status == 1
@@ -377,7 +377,7 @@ class TestTerminal:
         self, nodes: LocalNodes, data: Data, key: str, status: int, last: str
     ) -> None:
         env = on_nodes(default=nodes.hosts)
-        with Terminal(*DJANGO, "rb_flushall", "--no-color", env=env) as terminal:
+        with Terminal("rb_flushall", "--no-color", env=env) as terminal:
             terminal.read_until(QUESTION)
             terminal.type(key)
             ended, said = terminal.read_to_end()

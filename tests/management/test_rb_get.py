@@ -17,7 +17,7 @@ from django_rb.engine import Cluster
 from django_rb.testing import LocalNodes
 
 from .calls import plain, run, run_and_fail, run_json
-from .processes import DJANGO, Terminal, django, on_nodes
+from .processes import Terminal, django, on_nodes
 
 
 @pytest.fixture
@@ -328,7 +328,7 @@ class TestWhere:
     def test_on_a_terminal(self, client: redis.Redis, nodes: LocalNodes) -> None:
         client.hset("k" * 100, mapping={"f" * 50: "v" * 100})
         env = on_nodes(default=nodes.hosts)
-        with Terminal(*DJANGO, "rb_get", "k" * 100, env=env) as terminal:
+        with Terminal("rb_get", "k" * 100, env=env) as terminal:
             status, said = terminal.read_to_end()
         assert status == 0
         assert max(map(len, plain(said))) == 80

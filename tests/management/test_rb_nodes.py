@@ -288,13 +288,16 @@ class TestMistakes:
 
 
 class TestWaiting:
-    @pytest.fixture(params=["table", "json"])
-    def waiting(self, request: pytest.FixtureRequest) -> Iterator[Any]:
-        process = start(*DJANGO, "rb_nodes", "--count", "2", "--format", request.param)
+    @pytest.fixture
+    def waiting(self, output_format: str) -> Iterator[Any]:
+        process = start(*DJANGO, "rb_nodes", "--count", "2", "--format", output_format)
         yield process, read_until(process, "Ctrl-C ends them.")
         kill(process)
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    @pytest.mark.parametrize(
+        ("number", "output_format"),
+        [(signal.SIGINT, "table"), (signal.SIGTERM, "json"), (signal.SIGHUP, "table")],
+    )
     def test_until_a_signal(
         self, waiting: tuple[subprocess.Popen[str], str], number: signal.Signals
     ) -> None:
@@ -387,7 +390,7 @@ class TestSignals:
 
     @pytest.fixture
     def terminal(self) -> Iterator[Terminal]:
-        command = [*DJANGO, "rb_nodes", "--count=2", "--", sys.executable, "-c", COUNTER]
+        command = ["rb_nodes", "--count=2", "--", sys.executable, "-c", COUNTER]
         with Terminal(*command, env=environment()) as terminal:
             terminal.read_until("ready\n")
             yield terminal
@@ -411,7 +414,7 @@ class TestSignals:
         assert (status, said.count("got 2\n")) == (5, 1)
 
     def test_it_fits_a_terminal(self) -> None:
-        command = [*DJANGO, "rb_nodes", "--count=2", "--no-color", "--", "true"]
+        command = ["rb_nodes", "--count=2", "--no-color", "--", "true"]
         with Terminal(*command, env=environment()) as terminal:
             status, said = terminal.read_to_end()
         assert status == 0
@@ -420,7 +423,7 @@ class TestSignals:
         assert max(map(len, table.splitlines())) <= 80
 
     def test_ctrl_c_while_waiting_on_a_terminal(self) -> None:
-        with Terminal(*DJANGO, "rb_nodes", "--count=2", env=environment()) as terminal:
+        with Terminal("rb_nodes", "--count=2", env=environment()) as terminal:
             said = terminal.read_until("Ctrl-C ends them.")
             terminal.type("\x03")
             status, said = terminal.read_to_end()

@@ -173,7 +173,7 @@ class TestFields:
         cluster.get_routing_client().set(key, 1)
         assert run("rb_scan", "--with", "type").splitlines()[1].endswith(f"  {key}")
         env = on_nodes(default=nodes.hosts)
-        with Terminal(*DJANGO, "rb_scan", "--with", "type", env=env) as terminal:
+        with Terminal("rb_scan", "--with", "type", env=env) as terminal:
             _, said = terminal.read_to_end()
         lines = plain(said)
         assert max(map(len, lines)) == 80
@@ -274,7 +274,7 @@ class TestEnds:
         assert process.wait(30) == 128 + signal.SIGPIPE
 
     def test_ctrl_c(self, many: dict[str, str]) -> None:
-        with Terminal(*DJANGO, "rb_scan", env=many) as terminal:
+        with Terminal("rb_scan", env=many) as terminal:
             terminal.read_until("page:")
             terminal.process.send_signal(signal.SIGINT)
             status, said = terminal.read_to_end()
@@ -289,7 +289,7 @@ class TestEnds:
             (["page:7"], "1 key"),
             (["--limit", "3"], "The first 3 keys"),
         ):
-            with Terminal(*DJANGO, "rb_scan", *args, env=env) as terminal:
+            with Terminal("rb_scan", *args, env=env) as terminal:
                 _, said = terminal.read_to_end()
             assert plain(said)[-2] == last
         assert "keys" not in django("rb_scan", env=env).stdout

@@ -28,6 +28,7 @@ from tests.helpers import wait_until
 from .processes import (
     DJANGO,
     ROOT,
+    SECONDS,
     Terminal,
     django,
     kill,
@@ -282,7 +283,7 @@ class TestTable:
 
     def test_on_a_terminal(self, filled: LocalNodes) -> None:
         env = on_nodes(default=filled.hosts)
-        with Terminal(*DJANGO, "rb_status", env=env) as terminal:
+        with Terminal("rb_status", env=env) as terminal:
             ended, said = terminal.read_to_end()
         assert ended == 0
         assert said.count("  \x1b[32;1mup\x1b[0m\n") == 4
@@ -292,7 +293,7 @@ class TestTable:
 
     def test_on_a_wide_terminal(self, filled: LocalNodes) -> None:
         env = on_nodes(default=filled.hosts)
-        with Terminal(*DJANGO, "rb_status", "--no-color", env=env, columns=220) as terminal:
+        with Terminal("rb_status", "--no-color", env=env, columns=220) as terminal:
             _, said = terminal.read_to_end()
         title, table, balance = tables_in(said)
         assert len(title) == len(balance) == 1
@@ -303,7 +304,7 @@ class TestTable:
     def test_colours_of_the_users(self, hurt_nodes: LocalNodes) -> None:
         env = on_nodes(default=hurt_nodes.hosts)
         env["DJANGO_COLORS"] = "light;warning=magenta"
-        with Terminal(*DJANGO, "rb_status", "--timeout=1", env=env) as terminal:
+        with Terminal("rb_status", "--timeout=1", env=env) as terminal:
             ended, said = terminal.read_to_end()
         assert ended == 1
         assert said.count("\x1b[35mfailing\x1b[0m") >= 1
@@ -364,8 +365,11 @@ class TestNodesThatFail:
             "root": {"handlers": ["file"]},
         }
         config = {"default": {"HOSTS": own_nodes.hosts}}
-        done = django("rb_status", env=project(tmp_path, config, f"LOGGING = {logging!r}"))
-        assert done.returncode == 1
+        env = project(tmp_path, config, f"LOGGING = {logging!r}")
+        # As users start it: such LOGGING disables loggers that were there before.
+        process = start(*DJANGO, "rb_status", env=env)
+        process.communicate(timeout=SECONDS)
+        assert process.returncode == 1
         assert log.read_text().startswith("Node 1 fails: ")
 
     def test_a_node_that_refuses(self, own_nodes: LocalNodes) -> None:
@@ -465,7 +469,7 @@ class TestWatch:
     @pytest.fixture
     def watching(self, nodes: LocalNodes) -> Iterator[Terminal]:
         env = on_nodes(default=nodes.hosts)
-        with Terminal(*DJANGO, "rb_status", "--watch=0.1", env=env) as terminal:
+        with Terminal("rb_status", "--watch=0.1", env=env) as terminal:
             yield terminal
 
     def test_a_terminal_is_redrawn(self, watching: Terminal) -> None:
@@ -599,7 +603,7 @@ class TestEnds:
             }
         }
         env = project(tmp_path, config)
-        with Terminal(*DJANGO, "rb_status", env=env) as terminal:
+        with Terminal("rb_status", env=env) as terminal:
             wait_until(lambda: clients_of(own_nodes, 3) > 1, 30)
             terminal.type("\x03")
             ended, said = terminal.read_to_end()

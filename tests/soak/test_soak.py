@@ -70,7 +70,7 @@ def test_a_short_soak_passes_and_says_what_it_did() -> None:
     ],
 )
 def test_a_soak_fails_for_what_must_not_be(sabotage: str, problem: str) -> None:
-    status, found, _ = soak("--sabotage", sabotage, seconds=5)
+    status, found, _ = soak("--sabotage", sabotage, "--processes", "1", seconds=3)
     assert status == 1
     assert any(problem in text for text in found["problems"]), found["problems"]
     assert (found["wrong_values"] > 0) == (sabotage == "value")

@@ -199,11 +199,11 @@ class TestBeginningAndEnd:
         client = cluster.get_local_client(0)
         client.ping()
         pool = client.connection_pool
-        before = {*vars(cluster)}, {*vars(pool)}, cluster.try_get
+        before = {*vars(cluster)}, {*vars(pool)}, cluster.try_call
         with CaptureCommandsContext() as captured:
             client.ping()
             assert "run" in vars(cluster)
-        assert ({*vars(cluster)}, {*vars(pool)}, cluster.try_get) == before
+        assert ({*vars(cluster)}, {*vars(pool)}, cluster.try_call) == before
         client.ping()
         cache.get("key")
         assert len(captured) == 1

@@ -90,7 +90,7 @@ class TestUse:
         cluster.call_nodes("PING")
         assert stand_in.is_used
         assert vars(cluster).keys() == vars(plain).keys()
-        assert cluster.try_get.__func__ is plain.try_get.__func__  # type: ignore[attr-defined]
+        assert cluster.try_call.__func__ is plain.try_call.__func__  # type: ignore[attr-defined]
         pool = cluster.get_pool_for_host(0)
         assert "get_connection" not in vars(pool)
 

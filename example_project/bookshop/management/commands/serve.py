@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import socket
+import sys
+from pathlib import Path
 from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+PROJECT = Path(__file__).parents[3]
 HOST = "127.0.0.1"
 TRIES = 50
 
 
 class Command(BaseCommand):
     help = "Serves the bookshop on local nodes, at a port that is free. Ctrl-C ends both."
-    requires_system_checks = []  # runserver does them
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("port", nargs="?", type=int, default=8000, help="8000 by default.")
@@ -24,9 +26,17 @@ class Command(BaseCommand):
         port = find_port(options["port"])
         if options["port"] not in {0, port}:
             self.stdout.write(f"Port {options['port']} is taken; the next free one is {port}.")
-        address = f"{HOST}:{port}"
-        self.stdout.write(f"Marginalia opens at http://{address}/\n\n")
-        call_command("rb_nodes", "--count", options["count"], "--", "runserver", address)
+        self.stdout.write(f"Marginalia opens at http://{HOST}:{port}/\n\n")
+        call_command("rb_nodes", "--count", options["count"], "--", *uvicorn(port))
+
+
+def uvicorn(port: int) -> list[str]:
+    """Return the words that start uvicorn, an ASGI server."""
+    return [
+        *(sys.executable, "-m", "uvicorn", "bookshop.asgi:application"),
+        *("--app-dir", str(PROJECT), "--host", HOST, "--port", str(port)),
+        *("--lifespan", "off", "--no-access-log"),
+    ]
 
 
 def find_port(wanted: int) -> int:

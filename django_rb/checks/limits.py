@@ -1,0 +1,156 @@
+"""What can be known of rate limits: their settings, and the views that are limited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+from django.template import TemplateDoesNotExist
+from django.template.loader import get_template
+from django.urls import get_resolver
+
+from ..engine.hosts import did_you_mean
+from ..ratelimit import conf
+from ..ratelimit.answers import import_view, is_template
+from ..ratelimit.conf import PREFIX, TrustedProxies
+from ..ratelimit.decorator import views_by_address
+from ..ratelimit.functions import RequestFunction, named_paths
+from .site import listed
+
+AppConfigs = Sequence[AppConfig] | None
+
+# Settings that say, in one way or another, that a proxy is in front of the site.
+SIGNS_OF_A_PROXY = (
+    "SECURE_PROXY_SSL_HEADER",
+    "USE_X_FORWARDED_HOST",
+    "USE_X_FORWARDED_PORT",
+)
+MOST_NAMED = 3
+
+# What django-ratelimit reads, and what to do about it.
+OF_DJANGO_RATELIMIT = {
+    "RATELIMIT_USE_CACHE": "Limits are counted on a cluster, which RATELIMIT_CLUSTER names.",
+    "RATELIMIT_CACHE_PREFIX": "It is called RATELIMIT_PREFIX.",
+    "RATELIMIT_IP_META_KEY": "Name the proxies in RATELIMIT_TRUSTED_PROXIES.",
+    "RATELIMIT_HASH_ALGORITHM": "Leave it out.",
+    "RATELIMIT_EXCEPTION_CLASS": "Let RATELIMIT_VIEW answer.",
+}
+
+
+@register(Tags.caches)
+def check_limit_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report mistakes in the RATELIMIT_… settings."""
+    mistakes = [*conf.find_mistakes(), *_find_view_mistakes()]
+    return [checks.Error(str(error), id="django_rb.E004") for error in mistakes]
+
+
+@register(Tags.caches)
+def check_unread_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report RATELIMIT_… settings that nothing reads."""
+    return [
+        checks.Warning(
+            f"settings.{name} is read by nothing.",
+            hint=OF_DJANGO_RATELIMIT.get(name) or did_you_mean(name, conf.NAMES),
+            id="django_rb.W011",
+        )
+        for name in sorted(dir(settings))
+        if name.startswith(PREFIX) and name not in conf.NAMES
+    ]
+
+
+@register(Tags.urls)
+def check_limited_views(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report dotted paths of keys and rates that lead nowhere."""
+    _load_views()
+    messages: list[CheckMessage] = []
+    for path in sorted(named_paths):
+        try:
+            RequestFunction(path, "A view's key or rate").resolve()
+        except ImproperlyConfigured as error:
+            messages.append(checks.Error(str(error), id="django_rb.E005"))
+    return messages
+
+
+@register(Tags.urls)
+def check_proxies(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report limits by address where the address cannot be the client's."""
+    _load_views()
+    if not views_by_address:
+        return []
+    try:
+        config = conf.get_config()
+    except ImproperlyConfigured:
+        return []  # E004 says so
+    doubt = _doubt(config.trusted_proxies)
+    if doubt is None:
+        return []
+    text, hint = doubt
+    names = sorted(views_by_address)
+    more = len(names) - MOST_NAMED
+    shown = [*names[:MOST_NAMED], *([f"{more} more"] if more > 0 else [])]
+    return [
+        checks.Warning(
+            f"Clients' addresses are limited ({listed(shown)}), but {text}",
+            hint=hint,
+            id="django_rb.W010",
+        )
+    ]
+
+
+def _doubt(trusted: TrustedProxies) -> tuple[str, str] | None:
+    """Return what cannot be right about the proxies, and the way out; None for nothing."""
+    setting = f"settings.{PREFIX}TRUSTED_PROXIES"
+    if trusted.hops == 0:
+        return (
+            f"{setting} is 0: X-Forwarded-For is not read.",
+            "Count the proxies in front of the site, 1 for one. Leave the setting out if there "
+            "is none.",
+        )
+    if _trusts_all(trusted):
+        return (
+            f"{setting} trusts every address: a client may say that it has any.",
+            "Name the proxies' networks alone.",
+        )
+    signs = [name for name in SIGNS_OF_A_PROXY if getattr(settings, name, None)]
+    if signs and trusted == TrustedProxies():
+        return (
+            f"{setting} is not set, and settings.{signs[0]} tells of a proxy: all its clients "
+            "have its address, and share each limit.",
+            f"{setting} = 1 for one proxy that adds to X-Forwarded-For; or its networks.",
+        )
+    return None
+
+
+def _trusts_all(trusted: TrustedProxies) -> bool:
+    """Return whether networks cover all addresses, be it in parts."""
+    four = (network for network in trusted.networks if isinstance(network, IPv4Network))
+    six = (network for network in trusted.networks if isinstance(network, IPv6Network))
+    return any(network.prefixlen == 0 for network in collapse_addresses(four)) or any(
+        network.prefixlen == 0 for network in collapse_addresses(six)
+    )
+
+
+def _find_view_mistakes() -> Iterator[Exception]:
+    """Yield why what RATELIMIT_VIEW names cannot answer."""
+    view = getattr(settings, f"{PREFIX}VIEW", None)
+    try:
+        if is_template(view):
+            get_template(str(view))
+        elif callable(view) or (isinstance(view, str) and "." in view):
+            import_view(view)
+    except ImproperlyConfigured as error:
+        yield error
+    except TemplateDoesNotExist:
+        yield conf.mistake("VIEW", f"There is no template {view!r}.")
+
+
+def _load_views() -> None:
+    """Import the site's views, since a view is known to be limited once it is imported."""
+    if getattr(settings, "ROOT_URLCONF", None):
+        _ = get_resolver().url_patterns

@@ -1,0 +1,28 @@
+"""Rate limits, counted on the nodes of a cluster."""
+
+from __future__ import annotations
+
+from .decorator import aget_usage, ais_ratelimited, get_usage, is_ratelimited, ratelimit
+from .exceptions import Ratelimited
+from .limiter import Limit, Limiter, Usage, limiter
+from .mixins import RatelimitMixin
+from .policies import ALL, UNSAFE
+from .rates import Rate, parse_rate
+
+__all__ = [
+    "ALL",
+    "UNSAFE",
+    "Limit",
+    "Limiter",
+    "Rate",
+    "RatelimitMixin",
+    "Ratelimited",
+    "Usage",
+    "aget_usage",
+    "ais_ratelimited",
+    "get_usage",
+    "is_ratelimited",
+    "limiter",
+    "parse_rate",
+    "ratelimit",
+]

@@ -1,0 +1,109 @@
+"""Which client a request comes from, as its limits count it.
+
+A request names its client twice: by the address of whoever connected, and by what the header
+X-Forwarded-For says. The first is true, and behind a proxy it is the proxy's. The second is
+written by the client until a proxy adds to it. So the way goes from the right: from the address
+that connected to what it says of its own client, for as long as it is a proxy of the site's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+
+from .conf import TrustedProxies, get_config
+
+Address = IPv4Address | IPv6Address
+
+_LONGEST = 80  # of an IPv6 address with a zone and a port
+
+_WITH_PORT = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?|([\d.]+):\d{1,5}", re.ASCII)
+
+
+def client_address(request: HttpRequest) -> Address | None:
+    """Return the address of the client that a request comes from.
+
+    X-Forwarded-For is believed as far as RATELIMIT_TRUSTED_PROXIES says, and not at all
+    without it. What is no address ends the way: the nearest that is one counts.
+
+    Returns:
+        None where trusted proxies on a unix socket name nobody.
+
+    Raises:
+        ImproperlyConfigured: the server names no address, as on a unix socket, and no proxy
+            is trusted that could.
+    """
+    trusted = get_config().trusted_proxies
+    peer = request.META.get("REMOTE_ADDR", "")
+    nearest = parse_address(peer)
+    if nearest is None and not (trusted.hops or trusted.unix):
+        raise ImproperlyConfigured(
+            f"The server gives {peer!r} as the address of a client (REMOTE_ADDR), as servers "
+            "on a unix socket do. Say which proxy is in front of it: "
+            "settings.RATELIMIT_TRUSTED_PROXIES = 1 for one that sets X-Forwarded-For, or a "
+            "list of networks with 'unix' in it."
+        )
+    for hop, named in enumerate(_forwarded_for(request)):
+        if not _is_trusted(nearest, hop, trusted) or (address := parse_address(named)) is None:
+            break
+        nearest = address
+    return nearest
+
+
+def address_key(request: HttpRequest) -> str:
+    """Return what limits count a client as: its address, or the network that it is in.
+
+    IPv6 addresses are grouped by RATELIMIT_IPV6_MASK, a site's or a home's network of 64
+    bits, out of which a client may choose. Clients that no proxy names are one.
+    """
+    address = client_address(request)
+    if address is None:
+        return "unknown"
+    config = get_config()
+    prefix = config.ipv4_mask if address.version == 4 else config.ipv6_mask
+    host_bits = address.max_prefixlen - prefix
+    return str(type(address)(int(address) >> host_bits << host_bits))
+
+
+def parse_address(text: str) -> Address | None:
+    """Return the address that a server or a proxy means, None for what is none.
+
+    A port, brackets and an IPv6 zone are left out. An IPv4 address in the form of IPv6
+    (``::ffff:10.0.0.1``) is the IPv4 address.
+    """
+    return _parse(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Address | None:
+    text = text.strip()
+    if match := _WITH_PORT.fullmatch(text):
+        text = match[1] or match[2]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+def _forwarded_for(request: HttpRequest) -> Iterator[str]:
+    """Yield what X-Forwarded-For names, the nearest first."""
+    rest = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    while rest:
+        rest, _, named = rest.rpartition(",")
+        yield named
+
+
+def _is_trusted(address: Address | None, hop: int, trusted: TrustedProxies) -> bool:
+    if trusted.hops is not None:
+        return hop < trusted.hops
+    if address is None:
+        return trusted.unix
+    return any(address in network for network in trusted.networks)

@@ -1,0 +1,152 @@
+"""How limits are counted: the algorithms, as scripts that run where a limit's key lives.
+
+A script is put together from three parts: the clock, the arguments, and the decision of the
+algorithm (the files in lua/). It reads the clock of its server, so those of web servers do
+not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ..engine.batch import KeyScript
+from ..engine.encoding import encode_words
+from ..engine.hosts import did_you_mean, masked
+from .rates import MAX_UNITS, Rate
+
+SLIDING_WINDOW = "sliding-window"
+FIXED_WINDOW = "fixed-window"
+TOKEN_BUCKET = "token-bucket"  # noqa: S105 (no password)
+
+ALGORITHMS = (SLIDING_WINDOW, FIXED_WINDOW, TOKEN_BUCKET)
+
+# What a script is asked to do.
+HIT, PEEK, REFUND = b"hit", b"peek", b"refund"
+
+_NO_CHARGE = (0, 0)
+
+ARGUMENTS = 8  # of the scripts
+
+_MAX_KEY = 200  # bytes; longer ones are stored as their digest
+_DIGEST = b"#"
+
+
+def read_part(name: str) -> str:
+    """Return a part of a script: "clock", "arguments" or the name of an algorithm."""
+    return (files(__package__) / "lua" / f"{name.replace('-', '_')}.lua").read_text("utf-8")
+
+
+def make_script(algorithm: str, clock: str, arguments: int = ARGUMENTS) -> KeyScript:
+    """Return the script of an algorithm that reads the time by a clock of one's choice."""
+    return KeyScript(clock + read_part("arguments") + read_part(algorithm), arguments)
+
+
+SCRIPTS = {name: make_script(name, read_part("clock")) for name in ALGORITHMS}
+
+
+class Rule:
+    """What limits of the same rate, algorithm and burst have in common.
+
+    Attributes:
+        script: decides.
+        capacity: how many requests there is room for at once.
+        ticks_per_second: in what the script counts time.
+    """
+
+    __slots__ = (
+        "_arguments", "_heads", "_name", "_of_one", "capacity", "script", "ticks_per_second",
+    )  # fmt: skip
+
+    def __init__(self, algorithm: str, rate: Rate, burst: int | None) -> None:
+        self.script = SCRIPTS[algorithm]
+        self.capacity = rate.count if burst is None else burst
+        self._name = f"{algorithm}:{rate}"
+        if algorithm == TOKEN_BUCKET:
+            self._name += f":{self.capacity}"
+        self._heads: dict[str, bytes] = {}
+        # Milliseconds where there is room for the product of a count and a time.
+        is_fine = max(rate.count, self.capacity) * rate.period * 1000 <= MAX_UNITS
+        per_second = self.ticks_per_second = 1000 if is_fine else 1
+        period, tick = rate.period * per_second, 1_000_000 // per_second
+        self._arguments = encode_words((rate.count, period, tick, self.capacity))
+        self._of_one = {action: self._encode(action, 1, _NO_CHARGE) for action in (HIT, PEEK)}
+
+    def encode(self, action: bytes, cost: int, charge: Sequence[int] = _NO_CHARGE) -> bytes:
+        """Return the encoded arguments of the script; a refund says which charge it returns."""
+        if cost == 1 and charge is _NO_CHARGE:
+            return self._of_one[action]
+        return self._encode(action, cost, charge)
+
+    def _encode(self, action: bytes, cost: int, charge: Sequence[int]) -> bytes:
+        cost = min(cost, self.capacity + 1)  # which is never allowed
+        return self._arguments + encode_words((action, cost, *charge))
+
+    def make_key(self, prefix: str, key: str | bytes) -> bytes:
+        """Return the key of a limit as it is stored.
+
+        It begins with all that the state depends on, so that none is misread. Long keys are
+        stored as their SHA-256, and so are those with a hash tag: who makes up the key
+        shall not choose its node.
+        """
+        if isinstance(key, str):
+            key = key.encode(errors="surrogatepass")
+        if len(key) > _MAX_KEY or b"{" in key or key.startswith(_DIGEST):
+            key = _DIGEST + sha256(key).hexdigest().encode()
+        head = self._heads.get(prefix)
+        if head is None:
+            head = self._heads[prefix] = f"{prefix}:{self._name}:".encode()
+        return head + key
+
+
+def make_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:
+    """Return the rule of limits; `get_rule` remembers it.
+
+    Raises:
+        ImproperlyConfigured: there is no such algorithm, or it has no such burst.
+        TypeError: the rate is no `Rate`.
+    """
+    if not isinstance(rate, Rate):
+        raise TypeError(f"{masked(rate)} is not a Rate. parse_rate() makes one.")
+    check_algorithm(algorithm, "algorithm")
+    if burst is not None:
+        _check_burst(burst, algorithm, rate)
+    return Rule(algorithm, rate, burst)
+
+
+get_rule = lru_cache(maxsize=1024, typed=True)(make_rule)
+
+
+def _check_burst(burst: object, algorithm: str, rate: Rate) -> None:
+    if algorithm != TOKEN_BUCKET:
+        raise ImproperlyConfigured(
+            f"burst: {masked(burst)} is for a {TOKEN_BUCKET!r} alone, and this limit is a "
+            f"{algorithm!r}."
+        )
+    if type(burst) is not int or burst < 1:
+        raise ImproperlyConfigured(
+            f"burst: {masked(burst)} is not a whole number of 1 or more. "
+            "None is for the count of the rate."
+        )
+    if burst * rate.period > MAX_UNITS:
+        raise ImproperlyConfigured(
+            f"burst: {burst} in a bucket of {rate} cannot be counted exactly. "
+            f"At most {MAX_UNITS // rate.period} can."
+        )
+
+
+def check_algorithm(algorithm: object, whose: str) -> None:
+    """Raise ImproperlyConfigured unless there is an algorithm of this name.
+
+    Args:
+        whose: the setting or argument that names it, for the error.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ImproperlyConfigured(
+            f"{whose}: there is no algorithm {masked(algorithm)}. "
+            f"{did_you_mean(algorithm, ALGORITHMS)}"
+        )

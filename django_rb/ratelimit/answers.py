@@ -1,0 +1,172 @@
+"""What a refused request is answered with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from importlib import import_module
+from typing import Any, cast
+
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.template import TemplateDoesNotExist
+from django.template.loader import get_template
+from django.utils.cache import patch_vary_headers
+from django.utils.html import escape
+from django.utils.module_loading import import_string
+from django.views import defaults
+
+from ..engine.hosts import masked
+from .conf import View, get_config
+from .exceptions import Ratelimited
+from .record import find_record
+
+_PROBLEMS = "https://iana.org/assignments/http-problem-types#"
+_JSON = ("application/problem+json", "application/json")
+_TEMPLATE_SUFFIXES = (".html", ".htm", ".txt")
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <title>{title}</title>
+</head>
+<body>
+  <h1>{title}</h1><p>{detail}</p>
+</body>
+</html>
+"""
+
+
+def answer(request: HttpRequest, refusal: Ratelimited) -> HttpResponseBase:
+    """Return the answer to a refused request.
+
+    Raises:
+        Ratelimited: the view was called by hand, or the site has a handler403 of its own and
+            nothing that says how to answer.
+    """
+    view = _view_for(request, refusal)
+    if view is None:
+        return _own_answer(request, refusal)
+    if iscoroutinefunction(view):
+        view = async_to_sync(view)
+    return cast(HttpResponseBase, view(request, refusal))
+
+
+async def aanswer(request: HttpRequest, refusal: Ratelimited) -> HttpResponseBase:
+    """Do what `answer` does, for an async view."""
+    view = _view_for(request, refusal)
+    if view is None:
+        return _own_answer(request, refusal)
+    if not iscoroutinefunction(view):  # a site's own code, which may wait for something
+        view = sync_to_async(view)
+    return cast(HttpResponseBase, await view(request, refusal))
+
+
+def is_template(view: View) -> bool:
+    """Return whether RATELIMIT_VIEW names a template, and not a view."""
+    return isinstance(view, str) and ("/" in view or view.endswith(_TEMPLATE_SUFFIXES))
+
+
+def import_view(view: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Return the view that RATELIMIT_VIEW names.
+
+    Raises:
+        ImproperlyConfigured: there is none.
+    """
+    if isinstance(view, str):
+        try:
+            view = import_string(view)
+        except ImportError as error:
+            raise ImproperlyConfigured(
+                f"settings.RATELIMIT_VIEW: {masked(view)} does not import: {error}. Name a "
+                "view (request, exception), or a template such as 'too_many.html'."
+            ) from error
+    if not callable(view):
+        raise ImproperlyConfigured(
+            f"settings.RATELIMIT_VIEW: {masked(view)} is not a view (request, exception)."
+        )
+    return view
+
+
+def _view_for(request: HttpRequest, refusal: Ratelimited) -> Callable[..., Any] | None:
+    """Return the site's view that answers; None for an answer of our own."""
+    if isinstance(request, HttpRequest) and request.resolver_match is None:
+        raise refusal  # not Django, but a test or another function has called the view
+    if refusal.unavailable:
+        return None
+    view = get_config().view
+    if view is not None and not is_template(view):
+        return import_view(view)
+    if view is None and not _has_middleware(request) and _has_own_handler(request):
+        raise refusal
+    return None
+
+
+def _has_middleware(request: HttpRequest) -> bool:
+    record = find_record(request)
+    return record is not None and record.has_middleware
+
+
+def _has_own_handler(request: HttpRequest) -> bool:
+    """Return whether the site has a handler403, which may know what Ratelimited is."""
+    urlconf = getattr(request, "urlconf", None) or getattr(settings, "ROOT_URLCONF", None)
+    if isinstance(urlconf, str):
+        urlconf = import_module(urlconf)
+    handler = getattr(urlconf, "handler403", None)
+    own = defaults.permission_denied
+    return handler not in {None, own, f"{own.__module__}.{own.__name__}"}
+
+
+def _own_answer(request: HttpRequest, refusal: Ratelimited) -> HttpResponse:
+    status = HTTPStatus(refusal.status_code)
+    detail = _detail(refusal)
+    kind = request.get_preferred_type(["text/html", *_JSON])
+    if kind in _JSON:
+        response: HttpResponse = _problem(status, detail, refusal, str(kind))
+    else:
+        response = HttpResponse(_page(request, status, detail, refusal), status=status)
+    patch_vary_headers(response, ["Accept"])
+    return response
+
+
+def _detail(refusal: Ratelimited) -> str:
+    if refusal.unavailable:
+        return "The limits of this page cannot be checked just now. Try again later."
+    seconds = refusal.retry_after
+    if seconds is None:
+        return "This request is over a limit."
+    return f"Try again in {seconds} {'second' if seconds == 1 else 'seconds'}."
+
+
+def _problem(status: HTTPStatus, detail: str, refusal: Ratelimited, kind: str) -> JsonResponse:
+    """Return what RFC 9457 calls problem details, of a type of the rate limits' draft."""
+    name = "temporary-reduced-capacity" if refusal.unavailable else "quota-exceeded"
+    problem: dict[str, object] = {
+        "type": _PROBLEMS + name,
+        "title": status.phrase,
+        "status": status,
+        "detail": detail,
+        "violated-policies": refusal.policies,
+    }
+    return JsonResponse(problem, status=status, content_type=kind)
+
+
+def _page(request: HttpRequest, status: HTTPStatus, detail: str, refusal: Ratelimited) -> str:
+    view = get_config().view
+    is_named = status == HTTPStatus.TOO_MANY_REQUESTS and is_template(view)
+    try:
+        template = get_template(str(view) if is_named else f"{status}.html")
+    except TemplateDoesNotExist:
+        if is_named:
+            raise
+        return _PAGE.format(title=escape(status.phrase), detail=escape(detail))
+    context = {
+        "exception": refusal,
+        "retry_after": refusal.retry_after,
+        "usages": refusal.usages,
+    }
+    return template.render(context, request)

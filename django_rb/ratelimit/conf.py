@@ -1,0 +1,216 @@
+"""The RATELIMIT_… settings, read in one place: validated, with every mistake explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from ..conf import check_alias
+from ..engine.hosts import masked
+from .algorithms import SLIDING_WINDOW, check_algorithm
+
+PREFIX = "RATELIMIT_"
+UNIX = "unix"
+
+# What a refused request is answered with: a view's path, or the view; a template's name.
+View = str | Callable[..., Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedProxies:
+    """RATELIMIT_TRUSTED_PROXIES: whose X-Forwarded-For is believed.
+
+    Attributes:
+        hops: so many proxies are in front of the site, None where networks are named.
+        networks: the proxies are in one of them.
+        unix: whoever connects by a unix socket is one of them.
+    """
+
+    hops: int | None = None
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    unix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of rate limits.
+
+    Attributes:
+        cluster: RATELIMIT_CLUSTER, an alias in RB_CLUSTERS.
+        prefix: RATELIMIT_PREFIX, what the stored keys begin with.
+        fail_open: RATELIMIT_FAIL_OPEN, whether a request passes whose limit's node failed.
+        timeout: RATELIMIT_TIMEOUT, seconds for one check, None for the cluster's own.
+        algorithm: RATELIMIT_ALGORITHM, the name of the one that is used where none is named.
+        enable: RATELIMIT_ENABLE, whether views are limited.
+        view: RATELIMIT_VIEW, a view or a template that answers refused requests.
+        trusted_proxies: RATELIMIT_TRUSTED_PROXIES.
+        ipv4_mask, ipv6_mask: RATELIMIT_IPV4_MASK and _IPV6_MASK, the bits of an address that
+            count.
+    """
+
+    cluster: str
+    prefix: str
+    fail_open: bool
+    timeout: float | None
+    algorithm: str
+    enable: bool
+    view: View
+    trusted_proxies: TrustedProxies
+    ipv4_mask: int
+    ipv6_mask: int
+
+
+@lru_cache(maxsize=1)
+def get_config() -> Config:
+    """Return the settings as they are.
+
+    Raises:
+        ImproperlyConfigured: naming the setting, its value and the way out.
+    """
+    return Config(**{name: read() for name, read in _READERS.items()})
+
+
+def _get(name: str, default: Any) -> Any:
+    return getattr(settings, PREFIX + name, default)
+
+
+def _get_bool(name: str, *, default: bool) -> bool:
+    value = _get(name, default)
+    if not isinstance(value, bool):
+        raise mistake(name, f"{masked(value)} is neither True nor False.")
+    return value
+
+
+def _get_cluster() -> str:
+    alias: str = _get("CLUSTER", "default")
+    check_alias(alias, f"settings.{PREFIX}CLUSTER")
+    return alias
+
+
+def _get_prefix() -> str:
+    prefix = _get("PREFIX", "rl")
+    check_prefix(prefix, f"settings.{PREFIX}PREFIX")
+    return str(prefix)
+
+
+def _get_timeout() -> float | None:
+    timeout: float | None = _get("TIMEOUT", None)
+    check_timeout(timeout, f"settings.{PREFIX}TIMEOUT")
+    return timeout
+
+
+def _get_algorithm() -> str:
+    algorithm = _get("ALGORITHM", SLIDING_WINDOW)
+    check_algorithm(algorithm, f"settings.{PREFIX}ALGORITHM")
+    return str(algorithm)
+
+
+def _get_view() -> View:
+    view: View = _get("VIEW", None)
+    if view is None or callable(view) or (isinstance(view, str) and "." in view):
+        return view
+    raise mistake(
+        "VIEW",
+        f"{masked(view)} is neither the path of a view, such as 'shop.views.too_many', nor the "
+        "name of a template, such as 'too_many.html'.",
+    )
+
+
+def _get_trusted_proxies() -> TrustedProxies:
+    value = _get("TRUSTED_PROXIES", None)
+    if value is None:
+        return TrustedProxies()
+    if type(value) is int and value >= 0:
+        return TrustedProxies(hops=value)
+    if isinstance(value, list | tuple | set | frozenset):
+        networks = tuple(_parse_network(item) for item in value if item != UNIX)
+        return TrustedProxies(networks=networks, unix=UNIX in value)
+    raise mistake(
+        "TRUSTED_PROXIES",
+        f"{masked(value)} is neither a number of proxies, such as 1, nor a list of their "
+        "networks, such as ['10.0.0.0/8'].",
+    )
+
+
+def _parse_network(network: object) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(str(network))
+    except ValueError as error:
+        raise mistake(
+            "TRUSTED_PROXIES",
+            f"{masked(network)} is no network: {error}. Write '10.0.0.0/8', '2001:db8::/32' or "
+            f"one address; {UNIX!r} is for whoever connects by a unix socket.",
+        ) from error
+
+
+def _get_mask(name: str, default: int, most: int = 32) -> int:
+    mask = _get(name, default)
+    if type(mask) is not int or not 0 <= mask <= most:
+        raise mistake(name, f"{masked(mask)} is not a number of bits from 0 to {most}.")
+    return mask
+
+
+def find_mistakes() -> Iterator[ImproperlyConfigured]:
+    """Yield the first mistake in each of the settings that are there."""
+    for name, read in _READERS.items():
+        if hasattr(settings, PREFIX + name.upper()):
+            try:
+                read()
+            except ImproperlyConfigured as error:
+                yield error
+
+
+_READERS: dict[str, Callable[[], Any]] = {
+    "cluster": _get_cluster,
+    "prefix": _get_prefix,
+    "fail_open": partial(_get_bool, "FAIL_OPEN", default=True),
+    "timeout": _get_timeout,
+    "algorithm": _get_algorithm,
+    "enable": partial(_get_bool, "ENABLE", default=True),
+    "view": _get_view,
+    "trusted_proxies": _get_trusted_proxies,
+    "ipv4_mask": partial(_get_mask, "IPV4_MASK", 32),
+    "ipv6_mask": partial(_get_mask, "IPV6_MASK", 64, most=128),
+}
+NAMES = tuple(PREFIX + name.upper() for name in _READERS)
+
+
+def check_prefix(prefix: object, whose: str) -> None:
+    """Raise ImproperlyConfigured unless stored keys may begin with it."""
+    if not isinstance(prefix, str) or not prefix or not prefix.isascii() or "{" in prefix:
+        raise ImproperlyConfigured(
+            f"{whose}: {masked(prefix)} is not a text of ASCII characters such as 'rl'. "
+            "It has no '{', as a hash tag would put all limits on one node."
+        )
+
+
+def check_timeout(timeout: object, whose: str) -> None:
+    """Raise ImproperlyConfigured unless it is a time in seconds, or None."""
+    if timeout is None:
+        return
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not is_number or not 0 < timeout < 1e9:  # type: ignore[operator]
+        raise ImproperlyConfigured(
+            f"{whose}: {masked(timeout)} is not a time in seconds above 0. "
+            "None is for the cluster's own timeouts."
+        )
+
+
+def mistake(name: str, text: str) -> ImproperlyConfigured:
+    """Return the error for a setting: ``mistake("FAIL_OPEN", "'no' is …")``."""
+    return ImproperlyConfigured(f"settings.{PREFIX}{name}: {text}")
+
+
+@receiver(setting_changed)
+def _reset_when_changed(*, setting: str, **kwargs: Any) -> None:
+    """Follow override_settings() in tests."""
+    if setting.startswith(PREFIX) or setting == "RB_CLUSTERS":
+        get_config.cache_clear()

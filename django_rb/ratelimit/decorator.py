@@ -1,0 +1,270 @@
+"""@ratelimit, with the arguments and the meaning that django-ratelimit gives them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
+
+from asgiref.sync import iscoroutinefunction
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from .conf import get_config
+from .guard import Guard
+from .keys import is_by_address
+from .limiter import Usage, limiter
+from .policies import ALL, NOT_GIVEN, UNSAFE, Limits, Methods, Policy, make_policies
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_GUARDED = "_django_rb_guarded"
+
+# The views that are limited by addresses, for `manage.py check`.
+views_by_address: set[str] = set()
+
+
+class Ratelimit:
+    """The type of `ratelimit`, which has `ratelimit.ALL` and `ratelimit.UNSAFE`, too."""
+
+    ALL = ALL
+    UNSAFE = UNSAFE
+
+    def __call__(
+        self,
+        group: str | None = None,
+        key: Any = None,
+        rate: Any = NOT_GIVEN,
+        method: Methods = ALL,
+        block: bool = True,
+        *,
+        limits: Limits | None = None,
+        cost: int = 1,
+        algorithm: str | None = None,
+        burst: int | None = None,
+        name: str | None = None,
+    ) -> Callable[[View], View]:
+        """Limit how often a view may be asked for.
+
+        @ratelimit(key="ip", rate="100/m")
+        def search(request): …
+
+        @ratelimit(limits=[("ip", "100/m"), ("user", "1000/h")])
+        async def prices(request): …
+
+        Decorators that stand one upon the other are one: their limits are asked at once.
+
+        Args:
+            group: what is counted together; by default the view.
+            key: "ip", "user", "user_or_ip", "get:field", "post:field", "header:name", a
+                function ``(group, request)`` or its dotted path.
+            rate: "100/m", (100, 60), None for no limit, or a function ``(group, request)``
+                that returns one, or its dotted path.
+            method: the HTTP method or methods that are limited, `UNSAFE` or `ALL`.
+            block: refuse a request that is over the limit; if not, `request.limited` tells.
+            limits: several limits at once: pairs ``(key, rate)``, or dictionaries with any of
+                these arguments; the others given hold for each.
+            cost: what one request is charged.
+            algorithm: "sliding-window", "fixed-window" or "token-bucket"; by default
+                RATELIMIT_ALGORITHM.
+            burst: how many requests a full bucket has room for; for "token-bucket".
+            name: what the fields of answers call the limit; by default the key.
+
+        Raises:
+            ImproperlyConfigured: at once, if an argument is impossible.
+        """
+        policies = make_policies(
+            limits,
+            group=group,
+            key=key,
+            rate=rate,
+            method=method,
+            block=block,
+            cost=cost,
+            algorithm=algorithm,
+            burst=burst,
+            name=name,
+        )
+        return partial(_guarded, policies)
+
+
+ratelimit = Ratelimit()
+
+
+def is_ratelimited(
+    request: HttpRequest,
+    group: str | None = None,
+    fn: Callable[..., Any] | None = None,
+    key: Any = None,
+    rate: Any = None,
+    method: Methods = ALL,
+    increment: bool = False,
+) -> bool:
+    """Return whether a request is over a limit: charged with `increment`, else only asked.
+
+    is_ratelimited(request, group="login", key="ip", rate="5/m", increment=True)
+
+    Without `increment` it says whether one more request would be refused.
+
+    Args:
+        group: what is counted together.
+        fn: a view, whose name is the group.
+        key, rate, method: as the decorator takes them.
+
+    Raises:
+        ImproperlyConfigured: neither `group` nor `fn` is given, or an argument is impossible.
+    """
+    usage = get_usage(request, group, fn, key, rate, method, increment)
+    return usage is not None and bool(usage["should_limit"])
+
+
+async def ais_ratelimited(
+    request: HttpRequest,
+    group: str | None = None,
+    fn: Callable[..., Any] | None = None,
+    key: Any = None,
+    rate: Any = None,
+    method: Methods = ALL,
+    increment: bool = False,
+) -> bool:
+    """Do what `is_ratelimited` does, in async code."""
+    usage = await aget_usage(request, group, fn, key, rate, method, increment)
+    return usage is not None and bool(usage["should_limit"])
+
+
+def get_usage(
+    request: HttpRequest,
+    group: str | None = None,
+    fn: Callable[..., Any] | None = None,
+    key: Any = None,
+    rate: Any = None,
+    method: Methods = ALL,
+    increment: bool = False,
+) -> dict[str, Any] | None:
+    """Return how much of a limit is used; the arguments are those of `is_ratelimited`.
+
+    Returns:
+        None if the request is not limited; else a dictionary: `count` of requests, `limit`,
+        `should_limit`, and `time_left`, the whole seconds until the limit is as if unused.
+        Where a node failed it is None, or with RATELIMIT_FAIL_OPEN = False a refusal with a
+        `time_left` of -1.
+    """
+    policy, group = _one_policy(group, fn, key, rate, method)
+    if not (get_config().enable and policy.applies(request)):
+        return None
+    limit = policy.limit(group, request)
+    if limit is None:
+        return None
+    return _usage_dict(limiter.check([limit], charge=increment)[0])
+
+
+async def aget_usage(
+    request: HttpRequest,
+    group: str | None = None,
+    fn: Callable[..., Any] | None = None,
+    key: Any = None,
+    rate: Any = None,
+    method: Methods = ALL,
+    increment: bool = False,
+) -> dict[str, Any] | None:
+    """Do what `get_usage` does, in async code."""
+    policy, group = _one_policy(group, fn, key, rate, method)
+    if not (get_config().enable and policy.applies(request)):
+        return None
+    limit = await policy.alimit(group, request)
+    if limit is None:
+        return None
+    return _usage_dict((await limiter.acheck([limit], charge=increment))[0])
+
+
+def view_name(view: Callable[..., Any]) -> str:
+    """Return the dotted name of a view, which is its group.
+
+    That of a method has its object's class, and not the one which defines it; that of
+    ``SomeView.as_view()`` is the class's.
+    """
+    function = view.func if isinstance(view, partial) else view
+    owner = getattr(function, "__self__", None)
+    if owner is not None and hasattr(view, "__name__"):
+        return f"{_dotted(type(owner))}.{view.__name__}"
+    return _dotted(getattr(view, "view_class", function))
+
+
+def _guarded(policies: list[Policy], view: View) -> View:
+    """Return a view behind limits; one that has limits already gets these in front of them."""
+    inner = getattr(view, _GUARDED, None)
+    if inner is not None and inner.wrapper is view:
+        policies, view = [*policies, *inner.guard.policies], inner.view
+    guard = Guard(policies, view_name(view))
+    if any(is_by_address(policy.key) for policy in policies):
+        views_by_address.add(guard.group)
+    wrapper = _async_wrapper(guard, view) if _is_async(view) else _sync_wrapper(guard, view)
+    setattr(wrapper, _GUARDED, _Guarded(guard, view, wrapper))
+    return cast(View, wrapper)
+
+
+class _Guarded:
+    """What a wrapper wraps. Other decorators copy it to wrappers that are not its own."""
+
+    __slots__ = ("guard", "view", "wrapper")
+
+    def __init__(self, guard: Guard, view: Any, wrapper: Any) -> None:
+        self.guard = guard
+        self.view = view
+        self.wrapper = wrapper
+
+
+def _sync_wrapper(guard: Guard, view: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(view)
+    def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return guard.run(request, partial(view, request, *args, **kwargs))
+
+    return wrapper
+
+
+def _async_wrapper(guard: Guard, view: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(view)
+    async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return await guard.arun(request, partial(view, request, *args, **kwargs))
+
+    return wrapper
+
+
+def _is_async(view: Callable[..., Any]) -> bool:
+    """Return whether a view is awaited; the dispatch() of an async class is no coroutine."""
+    function = view.func if isinstance(view, partial) else view
+    owner = getattr(function, "__self__", None)
+    return iscoroutinefunction(view) or (
+        getattr(owner, "view_is_async", False) and view.__name__ == "dispatch"
+    )
+
+
+def _one_policy(
+    group: str | None, fn: Callable[..., Any] | None, key: Any, rate: Any, method: Methods
+) -> tuple[Policy, str]:
+    if group is None and fn is None:
+        raise ImproperlyConfigured(
+            "What is counted together? Give group='login', or the view as fn=login."
+        )
+    (policy,) = make_policies(None, group=group, key=key, rate=rate, method=method)
+    return policy, group or view_name(cast(Callable[..., Any], fn))
+
+
+def _usage_dict(usage: Usage) -> dict[str, Any] | None:
+    if usage.error and usage.allowed:
+        return None
+    if usage.error:
+        return {"count": 0, "limit": 0, "should_limit": True, "time_left": -1}
+    return {
+        "count": usage.used,
+        "limit": usage.limit.capacity,
+        "should_limit": not usage.allowed,
+        "time_left": math.ceil(usage.reset),
+    }
+
+
+def _dotted(thing: Any) -> str:
+    name = getattr(thing, "__qualname__", type(thing).__qualname__)
+    return f"{getattr(thing, '__module__', type(thing).__module__)}.{name}"

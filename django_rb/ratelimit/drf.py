@@ -1,0 +1,70 @@
+"""Throttles for Django REST framework, which has to be installed for this module alone.
+
+class Search(APIView):
+    throttle_classes = [SearchThrottle]
+
+class SearchThrottle(RatelimitThrottle):
+    limits = [("user_or_ip", "10/s"), ("user_or_ip", "1000/h")]
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
+
+from .decorator import views_by_address
+from .exceptions import Ratelimited
+from .guard import Guard
+from .keys import is_by_address
+from .policies import NOT_GIVEN, Limits, make_policies
+
+
+class RatelimitThrottle(BaseThrottle):  # type: ignore[misc]  # it has no types
+    """A throttle with limits that are asked at once; inherit from it.
+
+    Its users are those of the view's authentication. Refused requests are answered by the
+    framework, with Retry-After; the middleware adds the fields of the limits.
+
+    Attributes:
+        limits: as the decorator takes them.
+        group: what is counted together; by default all views with this class.
+
+    Raises:
+        ImproperlyConfigured: where the class is written, if a limit is impossible; when it
+            is first used, if there is none.
+    """
+
+    limits: ClassVar[Limits | None] = None
+    group: ClassVar[str | None] = None
+
+    _guard: ClassVar[Guard | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.limits is None:
+            return
+        policies = make_policies(cls.limits, key=None, rate=NOT_GIVEN, group=cls.group)
+        cls._guard = Guard(policies, f"{cls.__module__}.{cls.__qualname__}")
+        if any(is_by_address(policy.key) for policy in policies):
+            views_by_address.add(cls._guard.group)
+
+    def __init__(self) -> None:
+        self._refusal: Ratelimited | None = None
+
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        """Charge the limits; return whether all of them allow the request."""
+        if self._guard is None:
+            raise ImproperlyConfigured(
+                f"{type(self).__qualname__} has no limit. Give it limits = [('ip', '100/m')]."
+            )
+        self._refusal = self._guard.charge(cast(HttpRequest, request))
+        return self._refusal is None
+
+    def wait(self) -> float | None:
+        """Return the seconds after which a refused request may be tried again."""
+        return None if self._refusal is None else self._refusal.retry_after

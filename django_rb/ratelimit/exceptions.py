@@ -1,0 +1,49 @@
+"""What a refused request raises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from django.core.exceptions import PermissionDenied
+
+from .limiter import Usage
+
+
+class Ratelimited(PermissionDenied):
+    """A limit refuses the request.
+
+    Attributes:
+        usages: what the request's limits said, in the order in which they are written.
+        policies: the names of the limits that refuse it.
+        unavailable: it is refused since a limit's node failed, and not for having had enough.
+        retry_after: whole seconds after which it may be tried again; None for not known, or
+            never.
+    """
+
+    def __init__(
+        self, *args: object, usages: Sequence[Usage] = (), policies: Sequence[str] = ()
+    ) -> None:
+        super().__init__(*args)
+        self.usages = list(usages)
+        self.policies = list(policies)
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether no limit refuses that could be asked."""
+        refusing = [usage for usage in self.usages if not usage.allowed]
+        return bool(refusing) and all(usage.error for usage in refusing)
+
+    @property
+    def status_code(self) -> int:
+        """The status of the answer: 429, or 503 where a node failed."""
+        return 503 if self.unavailable else 429
+
+    @property
+    def retry_after(self) -> int | None:
+        """Whole seconds after which the request may be tried again, rounded up."""
+        waits = [usage.retry_after for usage in self.usages if not usage.allowed]
+        longest = max(waits, default=math.inf)
+        if math.isinf(longest):
+            return None
+        return max(1, math.ceil(longest))

@@ -1,0 +1,96 @@
+"""Functions of a site's own that say what a request's key or rate is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from asgiref.sync import async_to_sync, iscoroutinefunction
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from django.utils.module_loading import import_string
+
+from ..engine.hosts import masked
+
+# The dotted paths that views name, for `manage.py check`: they are imported when they are
+# first used, since the module with the view may be half imported where it names them.
+named_paths: set[str] = set()
+
+
+class RequestFunction:
+    """A function ``(group, request)``, or the dotted path of one. It may be async.
+
+    A path's module has to exist when the view is decorated; the function is looked up in it
+    when it is first called.
+
+    Args:
+        given: the function, or its path.
+        whose: what it is for, in errors.
+
+    Raises:
+        ImproperlyConfigured: it cannot be called so, or its path leads nowhere.
+    """
+
+    def __init__(self, given: Callable[..., Any] | str, whose: str) -> None:
+        self._whose = whose
+        self._function: Callable[..., Any] | None = None
+        if isinstance(given, str):
+            self.name = given
+            self._check_path(given)
+            named_paths.add(given)
+        else:
+            self.name = getattr(given, "__name__", type(given).__name__)
+            self._function = self._checked(given)
+
+    def __call__(self, group: str, request: HttpRequest) -> Any:
+        """Return what it says of a request."""
+        function = self.resolve()
+        if iscoroutinefunction(function):
+            return async_to_sync(function)(group, request)
+        return function(group, request)
+
+    async def acall(self, group: str, request: HttpRequest) -> Any:
+        """Do what calling it does, and await it where it is async."""
+        said = self.resolve()(group, request)
+        return await said if inspect.isawaitable(said) else said
+
+    def resolve(self) -> Callable[..., Any]:
+        """Return the function.
+
+        Raises:
+            ImproperlyConfigured: there is none at its path.
+        """
+        if self._function is None:
+            try:
+                self._function = self._checked(import_string(self.name))
+            except ImportError as error:
+                raise self._mistake(f"does not import: {error}.") from error
+        return self._function
+
+    def _check_path(self, path: str) -> None:
+        module = path.rpartition(".")[0]
+        try:
+            found = find_spec(module) if all(path.split(".")) else None
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise self._mistake("leads nowhere: there is no such module.")
+
+    def _checked(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if not callable(function):
+            raise self._mistake("is not a function.")
+        try:
+            inspect.signature(function).bind("group", None)
+        except TypeError as error:
+            raise self._mistake(
+                f"cannot be called with (group, request): {error}. Write it as "
+                "def function(group, request)."
+            ) from error
+        except ValueError:  # a builtin that does not say what it takes
+            pass
+        return function
+
+    def _mistake(self, text: str) -> ImproperlyConfigured:
+        return ImproperlyConfigured(f"{self._whose}: {masked(self.name)} {text}")

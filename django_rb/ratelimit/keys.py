@@ -1,0 +1,186 @@
+"""What requests are counted by: the client's address, the user, a field, a function's word."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Protocol
+
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+
+from ..engine.hosts import did_you_mean, masked
+from .addresses import address_key
+from .functions import RequestFunction
+
+# What is counted, and its kind, so that somebody's address is nobody's user name.
+Value = tuple[str, bytes]
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+
+
+class RequestKey(Protocol):
+    """Says what a request is counted by."""
+
+    name: str
+
+    def read(self, group: str, request: HttpRequest) -> Value:
+        """Return it."""
+
+    async def aread(self, group: str, request: HttpRequest) -> Value:
+        """Return it, for an async view."""
+
+
+class _OfRequest:
+    """A key that can be read off a request without waiting for anything."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def read(self, group: str, request: HttpRequest) -> Value:
+        raise NotImplementedError
+
+    async def aread(self, group: str, request: HttpRequest) -> Value:
+        return self.read(group, request)
+
+
+class _Address(_OfRequest):
+    def read(self, group: str, request: HttpRequest) -> Value:
+        return "ip", address_key(request).encode()
+
+
+class _Field(_OfRequest):
+    def __init__(self, name: str, source: str, field: str) -> None:
+        super().__init__(name)
+        self._source = source
+        self._field = field
+
+    def read(self, group: str, request: HttpRequest) -> Value:
+        fields = request.GET if self._source == "get" else request.POST
+        return f"field:{self._field}", _encoded(fields.get(self._field, ""))
+
+
+class _Header(_OfRequest):
+    def __init__(self, name: str, header: str) -> None:
+        super().__init__(name)
+        self._header = header.lower()
+
+    def read(self, group: str, request: HttpRequest) -> Value:
+        return f"header:{self._header}", _encoded(request.headers.get(self._header, ""))
+
+
+class _User:
+    """The user; with `or_address`, the address of those who are not logged in."""
+
+    def __init__(self, name: str, *, or_address: bool) -> None:
+        self.name = name
+        self._or_address = or_address
+
+    def read(self, group: str, request: HttpRequest) -> Value:
+        return self._of(_asked(request, "user"), request)
+
+    async def aread(self, group: str, request: HttpRequest) -> Value:
+        return self._of(await _asked(request, "auser")(), request)
+
+    def _of(self, user: Any, request: HttpRequest) -> Value:
+        if self._or_address and not user.is_authenticated:
+            return "ip", address_key(request).encode()
+        return "user", str(user.pk).encode()
+
+
+class _Function:
+    def __init__(self, function: RequestFunction) -> None:
+        self.name = function.name
+        self._function = function
+
+    def read(self, group: str, request: HttpRequest) -> Value:
+        return self._value(self._function(group, request))
+
+    async def aread(self, group: str, request: HttpRequest) -> Value:
+        return self._value(await self._function.acall(group, request))
+
+    def _value(self, said: object) -> Value:
+        if said is None:
+            raise ImproperlyConfigured(
+                f"ratelimit(key=…): {self.name!r} returned None. Return a text, or bytes. For "
+                "no limit at all the rate has to be None, and it may be a function, too."
+            )
+        return "", _encoded(said)
+
+
+_SIMPLE = ("ip", "user", "user_or_ip")
+_BY_ADDRESS = ("ip", "user_or_ip")
+
+
+def parse_key(key: object) -> RequestKey:
+    """Return the key that is meant.
+
+    Args:
+        key: "ip", "user", "user_or_ip", "get:field", "post:field", "header:name", a function
+            ``(group, request)`` or its dotted path.
+
+    Raises:
+        ImproperlyConfigured: it is none of these.
+    """
+    if isinstance(key, str):
+        return _parse_text(key)
+    if callable(key):
+        return _Function(RequestFunction(key, "ratelimit(key=…)"))
+    if key is None:
+        raise _mistake(
+            "What are requests counted by? Give 'ip', 'user', 'user_or_ip', 'get:field', "
+            "'post:field', 'header:name' or a function (group, request)."
+        )
+    raise _mistake(f"{masked(key)} is neither a text nor a function (group, request).")
+
+
+def is_by_address(key: RequestKey) -> bool:
+    """Return whether clients' addresses are counted."""
+    return key.name in _BY_ADDRESS and not isinstance(key, _Function)
+
+
+@lru_cache(maxsize=256)
+def _parse_text(key: str) -> RequestKey:
+    if key == "ip":
+        return _Address(key)
+    if key in _SIMPLE:
+        return _User(key, or_address=key == "user_or_ip")
+    source, colon, field = key.partition(":")
+    if colon:
+        return _parse_field(key, source, field)
+    if "." in key:
+        return _Function(RequestFunction(key, "ratelimit(key=…)"))
+    raise _mistake(f"There is no key {masked(key)}. {did_you_mean(key, _SIMPLE)}")
+
+
+def _parse_field(key: str, source: str, field: str) -> RequestKey:
+    if source not in {"get", "post", "header"}:
+        known = ("get:", "post:", "header:")
+        raise _mistake(f"There is no key {masked(key)}. {did_you_mean(source + ':', known)}")
+    if not field:
+        raise _mistake(f"{key!r} names no field. Write {source}:name.")
+    if source != "header":
+        return _Field(key, source, field)
+    if not _TOKEN.fullmatch(field):
+        raise _mistake(f"{masked(field)} cannot be a header. Write 'header:x-api-key'.")
+    return _Header(key, field)
+
+
+def _asked(request: HttpRequest, name: str) -> Any:
+    try:
+        return getattr(request, name)
+    except AttributeError as error:
+        raise ImproperlyConfigured(
+            f"A limit by user needs request.{name}, which AuthenticationMiddleware sets: "
+            "'django.contrib.auth.middleware.AuthenticationMiddleware' has to be in "
+            "settings.MIDDLEWARE, after the sessions'."
+        ) from error
+
+
+def _encoded(value: object) -> bytes:
+    # A header may have what is no text, and a form half a character.
+    return value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass")
+
+
+def _mistake(text: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"ratelimit(key=…): {text}")

@@ -1,0 +1,360 @@
+"""Limits without a request: for tasks, for services, and for the decorator."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ..engine import Cluster
+from ..engine.batch import KeyScript, call, run_scripts
+from ..engine.errors import first_error
+from ..engine.exchange import Batch
+from ..engine.health import News
+from ..engine.hosts import masked
+from ..registry import clusters
+from .algorithms import HIT, PEEK, REFUND, SLIDING_WINDOW, Rule, get_rule, make_rule
+from .conf import check_prefix, check_timeout, get_config
+from .rates import Rate, parse_rate
+
+logger = logging.getLogger("django_rb.ratelimit")
+
+Call = tuple[bytes, KeyScript, bytes]  # a stored key, and what is run there
+
+# Seconds after which to ask again where a node failed.
+RETRY_AFTER_FAILURE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit, and what a request would be charged.
+
+    Limit("login:10.0.0.1", Rate(5, 60))
+
+    Attributes:
+        key: what is limited; of any length and any bytes.
+        rate: how many requests in which period.
+        cost: what is charged, 0 or more.
+        algorithm: "sliding-window", "fixed-window" or "token-bucket".
+        burst: how many requests a full bucket has room for; None for the rate's count.
+            For "token-bucket" alone.
+        block: whether its refusal keeps the other limits of a call from being charged. One
+            that only tells does not: the request passes.
+
+    Raises:
+        ImproperlyConfigured: there is no such algorithm, or it has no such burst.
+        TypeError: the key is neither text nor bytes, or the rate is no `Rate`.
+        ValueError: the cost is not a whole number of 0 or more.
+    """
+
+    key: str | bytes
+    rate: Rate
+    cost: int = 1
+    algorithm: str = SLIDING_WINDOW
+    burst: int | None = None
+    block: bool = True
+    rule: Rule = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, str | bytes):
+            raise TypeError(
+                f"{masked(self.key)} cannot be the key of a limit. Give text or bytes; "
+                "str(value) makes text of most things."
+            )
+        if type(self.cost) is not int or self.cost < 0:
+            raise ValueError(
+                f"{masked(self.cost)} is not a cost. Give a whole number, 0 or more; "
+                "reset() gives back what was charged."
+            )
+        try:
+            rule = get_rule(self.algorithm, self.rate, self.burst)
+        except TypeError:  # what cannot be hashed is none of them
+            rule = make_rule(self.algorithm, self.rate, self.burst)
+        object.__setattr__(self, "rule", rule)
+
+    @property
+    def capacity(self) -> int:
+        """How many requests there is room for at once."""
+        return self.rule.capacity
+
+
+class Usage(NamedTuple):
+    """What a limit said.
+
+    Attributes:
+        limit: the limit.
+        allowed: whether the request may pass, as far as this limit is concerned.
+        used: how much of the limit is used up, with this request if it was charged.
+        remaining: how much is left.
+        reset: seconds until the limit is wholly unused again if nothing more is charged;
+            for "fixed-window" that is when the window ends.
+        retry_after: seconds until this cost could be allowed; 0 if it is, infinite if it
+            never can be.
+        error: why the limit's node could not be asked; then `allowed` is what the settings
+            say, and the numbers are those of an unused limit.
+    """
+
+    limit: Limit
+    allowed: bool
+    used: int
+    remaining: int
+    reset: float
+    retry_after: float
+    error: Exception | None = None
+
+
+class Limiter:
+    """Checks limits on the nodes of a cluster. Safe to share between threads.
+
+    usage = limiter.hit("invoice:7", "5/m")
+    if not usage.allowed:
+        retry_in(usage.retry_after)
+
+    Args:
+        cluster: an alias in settings.RB_CLUSTERS.
+        prefix: what the stored keys begin with.
+        fail_open: whether a request is allowed whose limit's node failed.
+        timeout: seconds for one call.
+
+    What is None is as the settings RATELIMIT_CLUSTER, _PREFIX, _FAIL_OPEN and _TIMEOUT say.
+
+    Raises:
+        ImproperlyConfigured: a prefix or a timeout that cannot be.
+    """
+
+    def __init__(
+        self,
+        cluster: str | None = None,
+        prefix: str | None = None,
+        fail_open: bool | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        if prefix is not None:
+            check_prefix(prefix, "prefix")
+        check_timeout(timeout, "timeout")
+        self._cluster = cluster
+        self._prefix = prefix
+        self._fail_open = fail_open
+        self._timeout = timeout
+        self._news = News()
+
+    # One limit.
+
+    def hit(
+        self,
+        key: str | bytes,
+        rate: object,
+        cost: int = 1,
+        *,
+        algorithm: str | None = None,
+        burst: int | None = None,
+    ) -> Usage:
+        """Charge a limit, if it allows that.
+
+        limiter.hit("invoice:7", "100/10m").allowed
+
+        Args:
+            key: what is limited.
+            rate: as `parse_rate` takes it.
+            cost: what is charged, 0 or more.
+            algorithm: the setting RATELIMIT_ALGORITHM if it is None.
+            burst: see `Limit`.
+
+        Raises what `Limit` and `parse_rate` raise. A failing node is told in `Usage.error`.
+        """
+        return self.check([_limit(key, rate, cost, algorithm, burst)])[0]
+
+    def peek(
+        self,
+        key: str | bytes,
+        rate: object,
+        cost: int = 1,
+        *,
+        algorithm: str | None = None,
+        burst: int | None = None,
+    ) -> Usage:
+        """Return what `hit` would say, and charge nothing."""
+        return self.check([_limit(key, rate, cost, algorithm, burst)], charge=False)[0]
+
+    def reset(
+        self,
+        key: str | bytes,
+        rate: object,
+        *,
+        algorithm: str | None = None,
+        burst: int | None = None,
+    ) -> bool:
+        """Forget what a limit was charged; return whether there was anything.
+
+        Raises:
+            redis.RedisError: its node failed.
+        """
+        cluster = self._get_cluster()
+        limit = _limit(key, rate, 1, algorithm, burst)
+        return cluster.run(self._reset(cluster, limit), self._get_timeout())
+
+    async def ahit(
+        self,
+        key: str | bytes,
+        rate: object,
+        cost: int = 1,
+        *,
+        algorithm: str | None = None,
+        burst: int | None = None,
+    ) -> Usage:
+        """Do what `hit` does."""
+        return (await self.acheck([_limit(key, rate, cost, algorithm, burst)]))[0]
+
+    async def apeek(
+        self,
+        key: str | bytes,
+        rate: object,
+        cost: int = 1,
+        *,
+        algorithm: str | None = None,
+        burst: int | None = None,
+    ) -> Usage:
+        """Do what `peek` does."""
+        limit = _limit(key, rate, cost, algorithm, burst)
+        return (await self.acheck([limit], charge=False))[0]
+
+    async def areset(
+        self,
+        key: str | bytes,
+        rate: object,
+        *,
+        algorithm: str | None = None,
+        burst: int | None = None,
+    ) -> bool:
+        """Do what `reset` does."""
+        cluster = self._get_cluster()
+        limit = _limit(key, rate, 1, algorithm, burst)
+        return await cluster.arun(self._reset(cluster, limit), self._get_timeout())
+
+    # Several limits.
+
+    def check(self, limits: Sequence[Limit], *, charge: bool = True) -> list[Usage]:
+        """Check all limits at once; charge each of them, or none if one refuses.
+
+        limits = [Limit("ip:10.0.0.1", Rate(5, 60)), Limit("user:7", Rate(20, 3600))]
+        all(usage.allowed for usage in limiter.check(limits))
+
+        Every node is asked at the same time. If a limit refuses, a second round gives back
+        what the others were charged.
+
+        Args:
+            charge: False to ask only.
+
+        Returns what each limit says, in their order.
+        """
+        cluster = self._get_cluster()
+        return cluster.run(self._check(cluster, limits, charge=charge), self._get_timeout())
+
+    async def acheck(self, limits: Sequence[Limit], *, charge: bool = True) -> list[Usage]:
+        """Do what `check` does."""
+        cluster = self._get_cluster()
+        batch = self._check(cluster, limits, charge=charge)
+        return await cluster.arun(batch, self._get_timeout())
+
+    # How.
+
+    def _get_cluster(self) -> Cluster:
+        return clusters[get_config().cluster if self._cluster is None else self._cluster]
+
+    def _get_timeout(self) -> float | None:
+        return get_config().timeout if self._timeout is None else self._timeout
+
+    def _get_key(self, limit: Limit) -> bytes:
+        prefix = get_config().prefix if self._prefix is None else self._prefix
+        return limit.rule.make_key(prefix, limit.key)
+
+    def _reset(self, cluster: Cluster, limit: Limit) -> Batch[bool]:
+        key = self._get_key(limit)
+        deleted, failures = yield from call(cluster, key, b"UNLINK", key)
+        if failures:
+            raise first_error(failures)
+        return bool(deleted)
+
+    def _check(
+        self, cluster: Cluster, limits: Sequence[Limit], *, charge: bool
+    ) -> Batch[list[Usage]]:
+        if not limits:
+            return []
+        prefix = get_config().prefix if self._prefix is None else self._prefix
+        action = HIT if charge else PEEK
+        calls = []
+        for limit in limits:
+            rule = limit.rule
+            key = rule.make_key(prefix, limit.key)
+            calls.append((key, rule.script, rule.encode(action, limit.cost)))
+        answers = yield from run_scripts(cluster, calls)
+        usages = [
+            _read(limit, answer)
+            if type(answer) is list
+            else self._settle(cluster, call[0], limit, answer)
+            for call, limit, answer in zip(calls, limits, answers, strict=True)
+        ]
+        if charge and not all(usage.allowed or not usage.limit.block for usage in usages):
+            yield from self._refund(cluster, calls, answers, usages)
+        return usages
+
+    def _refund(
+        self,
+        cluster: Cluster,
+        calls: Sequence[Call],
+        answers: Sequence[Any],
+        usages: list[Usage],
+    ) -> Batch[None]:
+        """Give back what was charged, and let `usages` say so."""
+        charged = [n for n, usage in enumerate(usages) if usage.allowed and not usage.error]
+        if not charged:
+            return
+        refunds = []
+        for n in charged:
+            key, script, _ = calls[n]
+            limit = usages[n].limit
+            refunds.append((key, script, limit.rule.encode(REFUND, limit.cost, answers[n][4:])))
+        answers = yield from run_scripts(cluster, refunds)
+        for n, answer in zip(charged, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._log(cluster, calls[n][0], answer)
+            else:
+                usages[n] = _read(usages[n].limit, answer)._replace(allowed=True)
+
+    def _settle(self, cluster: Cluster, key: bytes, limit: Limit, error: Exception) -> Usage:
+        """Make do without a limit's node, as the settings say."""
+        self._log(cluster, key, error)
+        allowed = get_config().fail_open if self._fail_open is None else self._fail_open
+        retry_after = 0.0 if allowed else RETRY_AFTER_FAILURE
+        return Usage(limit, allowed, 0, limit.capacity, 0.0, retry_after, error)
+
+    def _log(self, cluster: Cluster, key: bytes, error: Exception) -> None:
+        """Warn that a node failed; once, until it was not heard of for a minute."""
+        host_id = cluster.get_host_for_key(key)
+        if self._news.is_news((host_id, type(error))):
+            logger.warning("Limits on node %d cannot be checked: %s", host_id, error)
+
+
+def _limit(
+    key: str | bytes, rate: object, cost: int, algorithm: str | None, burst: int | None
+) -> Limit:
+    parsed = parse_rate(rate)
+    if parsed is None:
+        raise ImproperlyConfigured("The rate None is no limit: there is nothing to ask.")
+    return Limit(key, parsed, cost, algorithm or get_config().algorithm, burst)
+
+
+def _read(limit: Limit, answer: Sequence[int]) -> Usage:
+    """Return what an algorithm's script said."""
+    allowed, used, reset, retry, _, _ = answer
+    rule = limit.rule
+    ticks = rule.ticks_per_second
+    retry_after = 0.0 if allowed else retry / ticks if retry >= 0 else math.inf
+    return Usage(limit, allowed == 1, used, rule.capacity - used, reset / ticks, retry_after)
+
+
+limiter = Limiter()

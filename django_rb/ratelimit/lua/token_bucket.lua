@@ -1,0 +1,51 @@
+-- GCRA, in its form as a leaky bucket (ITU-T I.371, annex A): what was taken drains away.
+-- The state is two integers: the level, and when it was that. A request raises the level by
+-- `period`, a tick lowers it by `count`: nothing is rounded. The bucket holds `burst` requests.
+local size, level = burst * period, 0
+local stored_level, since =
+  string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
+if stored_level then
+  since = tonumber(since)
+  if since > now and since - now <= period then  -- the clock was set back: it stands still
+    now = since
+  end
+  if since <= now then
+    level = math.max(0, tonumber(stored_level) - (now - since) * count)
+  end
+end
+
+local function store(...)
+  redis.call('SET', key, string.format('%.0f %.0f', level, now), ...)
+end
+
+if action == 'refund' and level > 0 then
+  -- As much as cannot have drained since. Without the charge, the bucket would have been
+  -- empty from when `level_before` was gone, and nothing drains from an empty one.
+  local drained = math.max(0, (now - charged_at) * count - level_before)
+  level = math.max(0, level - math.max(0, cost * period - drained))
+  if level > 0 then
+    store('KEEPTTL')
+  else
+    redis.call('DEL', key)
+  end
+end
+
+local before = level
+local allowed = count > 0 and level + cost * period <= size
+if allowed and action == 'hit' and cost > 0 then
+  level = level + cost * period
+  store('PXAT', string.format('%.0f', (now + math.ceil(level / count)) * tick / 1000))
+end
+
+local reset, retry = 0, 0
+if level > 0 then
+  reset = math.ceil(level / count)
+end
+if not allowed then
+  if count == 0 or cost > burst then
+    retry = -1
+  else
+    retry = math.ceil((level + cost * period - size) / count)
+  end
+end
+return {allowed and 1 or 0, math.ceil(level / period), reset, retry, now, before}

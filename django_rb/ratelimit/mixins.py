@@ -1,0 +1,100 @@
+"""Limits for class-based views, sync and async."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+
+from .decorator import views_by_address
+from .guard import Guard
+from .keys import is_by_address
+from .policies import ALL, NOT_GIVEN, Limits, Methods, make_policies
+
+if TYPE_CHECKING:
+    from django.views import View as _Base
+else:
+    _Base = object
+
+
+class RatelimitMixin(_Base):
+    """Limits a class-based view; put it in front of the view's class.
+
+    class Search(RatelimitMixin, ListView):
+        ratelimit_key = "ip"
+        ratelimit_rate = "100/m"
+
+    Attributes:
+        ratelimit_key, ratelimit_rate, ratelimit_group, ratelimit_method, ratelimit_block,
+        ratelimit_limits, ratelimit_cost, ratelimit_algorithm, ratelimit_burst: the
+            arguments of the decorator. The group is the class by default.
+
+    Raises:
+        ImproperlyConfigured: where a class is written, if an attribute is impossible; in
+            `as_view()`, if there is no limit.
+    """
+
+    ratelimit_group: ClassVar[str | None] = None
+    ratelimit_key: ClassVar[Any] = None
+    ratelimit_rate: ClassVar[Any] = NOT_GIVEN
+    ratelimit_method: ClassVar[Methods] = ALL
+    ratelimit_block: ClassVar[bool] = True
+    ratelimit_limits: ClassVar[Limits | None] = None
+    ratelimit_cost: ClassVar[int] = 1
+    ratelimit_algorithm: ClassVar[str | None] = None
+    ratelimit_burst: ClassVar[int | None] = None
+
+    _guard: ClassVar[Guard | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.ratelimit_key is None and cls.ratelimit_limits is None:
+            return  # a class that others inherit from
+        policies = make_policies(
+            cls.ratelimit_limits,
+            group=cls.ratelimit_group,
+            key=cls.ratelimit_key,
+            rate=cls.ratelimit_rate,
+            method=cls.ratelimit_method,
+            block=cls.ratelimit_block,
+            cost=cls.ratelimit_cost,
+            algorithm=cls.ratelimit_algorithm,
+            burst=cls.ratelimit_burst,
+        )
+        cls._guard = Guard(policies, f"{cls.__module__}.{cls.__qualname__}")
+        if any(is_by_address(policy.key) for policy in policies):
+            views_by_address.add(cls._guard.group)
+
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Any:
+        """Return the view, as Django has it; it takes limits of its own, too."""
+        own = {
+            name: initkwargs.pop(name)
+            for name in list(initkwargs)
+            if name.startswith("ratelimit_") and hasattr(cls, name)
+        }
+        if own:
+            names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+            limited: type[RatelimitMixin] = type(cls.__name__, (cls,), {**names, **own})
+            return limited.as_view(**initkwargs)
+        cls._get_guard()
+        return super().as_view(**initkwargs)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Ask the limits, then do what the view does."""
+        guard = self._get_guard()
+        view = partial(super().dispatch, request, *args, **kwargs)
+        if getattr(self, "view_is_async", False):
+            return guard.arun(request, view)  # type: ignore[arg-type]
+        return guard.run(request, view)
+
+    @classmethod
+    def _get_guard(cls) -> Guard:
+        if cls._guard is None:
+            raise ImproperlyConfigured(
+                f"{cls.__qualname__} has no limit. Give it ratelimit_key and ratelimit_rate, "
+                "or ratelimit_limits."
+            )
+        return cls._guard

@@ -1,0 +1,89 @@
+"""Rates: so many requests in so many seconds, and how they are written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ..engine.hosts import masked
+
+# The scripts count in products of a count and a time. A number of Lua is a double, exact for
+# integers up to 2**53, and the sum of two of these is one.
+MAX_UNITS = 2**52
+
+_UNITS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
+
+_RATE = re.compile(
+    r"(\d{1,20})/(\d{0,20})(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?)?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests in a period.
+
+    Rate(100, 600)              # 100 in ten minutes; as text "100/10m"
+
+    Attributes:
+        count: how many requests, or whatever a cost counts; 0 for never.
+        period: whole seconds, 1 or more.
+
+    Raises:
+        ImproperlyConfigured: these are no such numbers, or larger than can be counted
+            exactly: `count * period` is at most 2**52.
+    """
+
+    count: int
+    period: int
+
+    def __post_init__(self) -> None:
+        if type(self.count) is not int or self.count < 0:
+            raise ImproperlyConfigured(
+                f"A rate of {masked(self.count)} requests: give a whole number, 0 or more."
+            )
+        if type(self.period) is not int or self.period < 1:
+            raise ImproperlyConfigured(
+                f"A rate for {masked(self.period)} seconds: give a whole number, 1 or more."
+            )
+        if max(self.count, 1) * self.period > MAX_UNITS:
+            raise ImproperlyConfigured(
+                f"The rate {self} cannot be counted exactly: {self.count} times its "
+                f"{self.period} seconds is more than 2**52. Count in a larger unit or for a "
+                "shorter period."
+            )
+
+    def __str__(self) -> str:
+        unit = next(unit for unit in "dhms" if self.period % _UNITS[unit] == 0)
+        number = self.period // _UNITS[unit]
+        return f"{self.count}/{'' if number == 1 else number}{unit}"
+
+
+def parse_rate(rate: object) -> Rate | None:
+    """Return the rate that is meant, None for no limit.
+
+    parse_rate("100/10m")       # Rate(count=100, period=600)
+    parse_rate((5, 60))         # Rate(count=5, period=60)
+
+    Args:
+        rate: ``"count/period"``, a pair of integers ``(count, seconds)``, a `Rate` or None.
+            A period is a unit (s, m, h or d; sec, second, min, minute, hour and day as
+            well, and their plurals), a number of them, or a number of seconds.
+
+    Raises:
+        ImproperlyConfigured: it is none of these.
+    """
+    if rate is None or isinstance(rate, Rate):
+        return rate
+    if isinstance(rate, str) and (match := _RATE.fullmatch(rate)):
+        count, number, unit = match.groups()
+        seconds = _UNITS[unit[0].lower()] if unit else 1
+        return Rate(int(count), int(number or 1) * seconds)
+    if isinstance(rate, tuple | list) and len(rate) == 2:
+        return Rate(*rate)
+    raise ImproperlyConfigured(
+        f"{masked(rate)} is not a rate. Write '100/m', '100/10m' or (100, 600) for 100 in so "
+        "many seconds; the units are s, m, h and d. None is for no limit, '0/s' for never."
+    )

@@ -1,0 +1,198 @@
+"""Processes that begin where ``python -m django`` is after its imports.
+
+Those take most of the time of a short command, and the tests run hundreds of them. So one
+process imports what all of them need, knows no settings and does nothing else; each command
+is a process of its own that is forked from it, with its own environment, standard streams
+and session.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import functools
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Mapping, Sequence
+from importlib import import_module, invalidate_caches
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+_COMMANDS = ["bench", "delete", "flushall", "get", "nodes", "route", "scan", "status"]
+_IMPORTED = [
+    "django.contrib.auth.password_validation",
+    "django.core.management.commands.check",
+    "django.db.backends.sqlite3.base",
+    "django.db.migrations.state",
+    "django.urls",
+    "django.views.debug",
+    "django_rb.cache",
+    "django_rb.checks",
+    *(f"django_rb.management.commands.rb_{name}" for name in _COMMANDS),
+]
+_NUMBER = struct.Struct("i")
+
+
+class Process:
+    """A command that was started; as much of `subprocess.Popen` as the tests use."""
+
+    def __init__(self, reports: socket.socket) -> None:
+        self._reports = reports
+        self.pid = self._read()
+        self.returncode: int | None = None
+
+    def _read(self) -> int:
+        number: int
+        [number] = _NUMBER.unpack(self._reports.recv(_NUMBER.size, socket.MSG_WAITALL))
+        return number
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status, negative for a signal.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end within `timeout` seconds.
+        """
+        if self.returncode is None:
+            if not select.select([self._reports], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+            self.returncode = os.waitstatus_to_exitcode(self._read())
+            self._reports.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def start(
+    args: Sequence[str],
+    env: Mapping[str, str],
+    streams: Sequence[int],
+    *,
+    is_terminal: bool = False,
+) -> Process:
+    """Start ``python -W error -m django ARGS`` in the project's directory.
+
+    Args:
+        streams: the descriptors of its standard input, output and error.
+        is_terminal: whether they are a terminal that becomes the process's own.
+    """
+    ours, theirs = socket.socketpair()
+    request = json.dumps({"args": args, "env": dict(env), "is_terminal": is_terminal})
+    with theirs:
+        socket.send_fds(_server(), [request.encode() + b"\n"], [*streams, theirs.fileno()])
+    return Process(ours)
+
+
+@functools.cache
+def _server() -> socket.socket:
+    """Start the process that is forked; return the way to it."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-W", "error", "-m", __name__, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=ROOT,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+# In the process that is forked.
+
+
+def serve(channel: socket.socket) -> dict[str, Any] | None:
+    """Fork for each request; return it in the process that is to run it.
+
+    Between the two is a third, which reports the process id and the exit status.
+    """
+    while request := _next_request(channel):
+        *streams, reports = request["streams"]
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if not os.fork():
+            channel.close()
+            if not (pid := os.fork()):
+                os.close(reports)
+                return request
+            _report(reports, pid)
+        for descriptor in (*streams, reports):
+            os.close(descriptor)
+    return None
+
+
+def _next_request(channel: socket.socket) -> dict[str, Any] | None:
+    data, streams, _, _ = socket.recv_fds(channel, 1 << 16, 4)
+    while data and not data.endswith(b"\n"):
+        data += channel.recv(1 << 16)
+    return {**json.loads(data), "streams": streams} if data else None
+
+
+def _report(reports: int, pid: int) -> None:
+    """Tell the tests about a process until it ends, and end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.write(reports, _NUMBER.pack(pid))
+    os.write(reports, _NUMBER.pack(os.waitpid(pid, 0)[1]))
+    os._exit(0)
+
+
+def run(request: dict[str, Any]) -> None:
+    """Become what Python is when it begins with ``-m django``."""
+    os.setsid()
+    for number, descriptor in enumerate(request["streams"][:3]):
+        os.dup2(descriptor, number)
+    for descriptor in request["streams"][:3]:
+        if descriptor > 2:
+            with contextlib.suppress(OSError):  # one may be there several times
+                os.close(descriptor)
+    if request["is_terminal"]:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    if encoding := os.environ.get("PYTHONIOENCODING"):
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            stream.reconfigure(encoding=encoding)  # type: ignore[union-attr]
+    python_path = os.environ.get("PYTHONPATH", "")
+    sys.path[1:1] = [entry for entry in python_path.split(os.pathsep) if entry]
+    invalidate_caches()
+    sys.argv[1:] = request["args"]
+    runpy.run_module("django", run_name="__main__", alter_sys=True)
+
+
+def main() -> None:
+    with socket.socket(fileno=int(sys.argv[1])) as channel:
+        for module in _IMPORTED:
+            import_module(module)
+        gc.freeze()
+        request = serve(channel)
+    if request is not None:
+        run(request)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What `manage.py check` says of rate limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import Tags, run_checks
+from django.test import override_settings
+
+from django_rb.checks import check_limited_views, check_proxies
+from django_rb.ratelimit import ratelimit
+from django_rb.ratelimit.decorator import views_by_address
+from django_rb.ratelimit.functions import named_paths
+from tests.ratelimit.site import page
+
+HTTPS = {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https")}
+
+
+def findings(tag: str) -> list[tuple[str, str]]:
+    return [
+        (str(message.id), f"{message.msg} {message.hint}")
+        for message in run_checks(tags=[tag])
+        if message.id in {f"django_rb.{i}" for i in ("E004", "E005", "W010", "W011")}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, None),
+        (HTTPS, "settings.SECURE_PROXY_SSL_HEADER tells of a proxy"),
+        ({"USE_X_FORWARDED_HOST": True}, "settings.USE_X_FORWARDED_HOST tells of a proxy"),
+        ({"USE_X_FORWARDED_PORT": True}, "settings.USE_X_FORWARDED_PORT tells of a proxy"),
+        ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": 1}, None),
+        ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": ["10.0.0.0/8"]}, None),
+        ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": ["unix"]}, None),
+        ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": []}, "tells of a proxy"),
+        ({"RATELIMIT_TRUSTED_PROXIES": 0}, "RATELIMIT_TRUSTED_PROXIES is 0"),
+        ({"RATELIMIT_TRUSTED_PROXIES": ["10.0.0.0/8", "0.0.0.0/0"]}, "trusts every address"),
+        ({"RATELIMIT_TRUSTED_PROXIES": ["::/0"]}, "trusts every address"),
+        ({"RATELIMIT_TRUSTED_PROXIES": ["0.0.0.0/1", "128.0.0.0/1"]}, "trusts every address"),
+    ],
+)
+def test_limits_by_address_behind_a_proxy(settings: dict[str, Any], said: str | None) -> None:
+    known = set(views_by_address)
+    views_by_address.clear()
+    try:
+        with override_settings(**settings):
+            assert check_proxies() == []  # nothing is limited by address
+            ratelimit(key="user_or_ip", rate="1/s")(page)
+            found = findings(Tags.urls)
+    finally:
+        views_by_address.update(known)
+    if said is None:
+        assert found == []
+    else:
+        ((error_id, text),) = found
+        assert error_id == "django_rb.W010"
+        assert text.startswith("Clients' addresses are limited (tests.ratelimit.site.page), ")
+        assert said in text
+
+
+def test_the_urls_are_imported_to_find_limited_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "urls_of_limits.py").write_text(
+        "from django_rb.ratelimit import ratelimit\n"
+        "limited = ratelimit(key='ip', rate='1/s')\n"
+        "def first(request): ...\n"
+        "urlpatterns, views = [], [limited(first)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    known = set(views_by_address)
+    views_by_address.clear()
+    try:
+        with override_settings(ROOT_URLCONF="urls_of_limits", USE_X_FORWARDED_HOST=True):
+            (message,) = check_proxies()
+    finally:
+        views_by_address.clear()
+        views_by_address.update(known)
+    assert "(urls_of_limits.first)" in message.msg
+
+
+@pytest.mark.parametrize(
+    ("settings", "error_id", "said"),
+    [
+        ({"RATELIMIT_TRUSTED_PROXIES": "10.0.0.1"}, "E004", "'10.0.0.1' is neither"),
+        ({"RATELIMIT_CLUSTER": "nowhere"}, "E004", "There is no cluster 'nowhere'"),
+        ({"RATELIMIT_VIEW": "no.such.view"}, "E004", "'no.such.view' does not import"),
+        ({"RATELIMIT_VIEW": "missing.html"}, "E004", "There is no template 'missing.html'"),
+        ({"RATELIMIT_ALGORITM": "fixed-window"}, "W011", "'RATELIMIT_ALGORITHM'"),
+        ({"RATELIMIT_IP_META_KEY": "HTTP_X_REAL_IP"}, "W011", "RATELIMIT_TRUSTED_PROXIES"),
+        ({"RATELIMIT_USE_CACHE": "default"}, "W011", "RATELIMIT_CLUSTER"),
+    ],
+)
+def test_settings(settings: dict[str, Any], error_id: str, said: str) -> None:
+    with override_settings(**settings):
+        ((found_id, text),) = findings(Tags.caches)
+    assert found_id == f"django_rb.{error_id}"
+    assert said in text
+
+
+def test_all_mistakes_are_told() -> None:
+    with override_settings(RATELIMIT_ENABLE=1, RATELIMIT_VIEW=7, RATELIMIT_IPV4_MASK=99):
+        assert len(findings(Tags.caches)) == 3
+
+
+def test_a_site_without_the_cluster_and_without_limits_is_left_alone() -> None:
+    with override_settings(RB_CLUSTERS={"main": {"HOSTS": ["redis://h"]}}, CACHES={}):
+        assert findings(Tags.caches) == []
+
+
+def test_paths_are_looked_up() -> None:
+    ratelimit(key="tests.ratelimit.site.no_key", rate="tests.ratelimit.site.no_rate")
+    try:
+        messages = check_limited_views()
+    finally:
+        for where in ("key", "rate"):
+            named_paths.discard(f"tests.ratelimit.site.no_{where}")
+    assert [message.id for message in messages] == ["django_rb.E005"] * 2
+    assert "'tests.ratelimit.site.no_key' does not import" in messages[0].msg
