@@ -49,6 +49,7 @@ _LOOKS = 4
 # A timer that comes so many seconds late tells of a loop that was kept from its work.
 _LATE = 0.1
 _TICK = 0.1
+_TRIES = 3  # to open a connection, where the loop was kept from it
 
 FOREVER = float("inf")
 
@@ -461,10 +462,13 @@ class Pool:
         self._wait(job)
 
     def _start(self, connection: AioConnection, job: Job | _Joined, *, is_reused: bool) -> None:
-        if job.exchange.may_join:
-            self._joining.add(connection)
         try:
+            if job.exchange.may_join:
+                self._joining.add(connection)
             connection.start(job, is_reused=is_reused)
+        except BaseException:  # a KeyboardInterrupt: it is neither idle nor at work
+            connection.close()
+            raise
         finally:
             if self._idle and self._idle[-1] is connection:
                 self._idle.pop()
@@ -642,7 +646,7 @@ class Pool:
         for job in self._take_waiting():
             if stalled >= _LATE and not job.is_forgiven:
                 job.is_forgiven = True
-                job.limit += stalled  # nobody listened
+                job.limit = now + self.open_timeout  # nobody listened before
             if job.limit > now:
                 self._wait(job)
             else:
@@ -684,7 +688,7 @@ class Pool:
             opening = self._open(job)
             task = self.loop.create_task(opening, name=f"rb-open-{self.node.host_id}")
             self._openings[task] = job
-            task.add_done_callback(self._forget_opening)
+            task.add_done_callback(self._opening_ended)
 
     def _wanted(self) -> int:
         """Return how many more connections would have work at once."""
@@ -692,53 +696,65 @@ class Pool:
         to_join = len(self._to_join) if _first_of(self._to_join) is not None else 0
         return waiting + min(to_join, _JOINING - len(self._joining))
 
-    def _forget_opening(self, task: asyncio.Task[None] | None) -> None:
-        self._openings.pop(cast(asyncio.Task[None], task), None)
+    def _opening_ended(self, task: asyncio.Task[None]) -> None:
+        job = self._openings.pop(task, None)
+        if not task.cancelled() and task.exception() is not None:  # a KeyboardInterrupt
+            if job is not None:
+                job.has_opening = False
+            self._open_more()
 
     async def _open(self, job: Job) -> None:
         """Open a connection for a job that waits, or for whichever is next by then."""
-        node = self.node
-        failed: redis.RedisError
         try:
-            try:
-                connection = await self._connected()
-            finally:
-                self._forget_opening(asyncio.current_task())
-        except redis.RedisError as error:
-            _say_why(error)
-            node.name_in(error)
-            failed = error
-        except TimeoutError:
-            failed = to_redis_error(node, TimeoutError("Timeout connecting"))
-        except OSError as error:
-            failed = to_redis_error(node, error)
-        except Exception as error:  # noqa: BLE001 (it is raised where a job is awaited)
-            if job.is_waiting:
-                job.crash(error)
+            connection = await self._connected()
+        except Exception as error:  # noqa: BLE001 (it is told where it belongs)
+            self._opened()
+            self._not_opened(job, error)
             self._open_more()
             return
-        else:
+        try:
             self.connections.add(connection)
+            self._opened()
             self._employ(connection, is_reused=False)
+        except BaseException:  # a KeyboardInterrupt: it is neither idle nor at work
+            connection.close()
+            raise
+
+    def _opened(self) -> None:
+        self._openings.pop(cast(asyncio.Task[None], asyncio.current_task()), None)
+
+    def _not_opened(self, job: Job, error: Exception) -> None:
+        node = self.node
+        if isinstance(error, redis.RedisError):
+            _say_why(error)
+            node.name_in(error)
+        elif isinstance(error, TimeoutError):
+            error = to_redis_error(node, TimeoutError("Timeout connecting"))
+        elif isinstance(error, OSError):
+            error = to_redis_error(node, error)
+        else:  # no failure of the node's
+            if job.is_waiting:
+                job.crash(error)
             return
         if job.exchange.error is None:  # else the job has told of it
-            node.failed(failed)
+            node.failed(error)
         if job.is_waiting:
-            job.exchange.fail(failed)
+            job.exchange.fail(error)
             job.end()
         self._after_failure()
-        self._open_more()
 
     async def _connected(self) -> AioConnection:
+        tries = 0
         while True:
+            tries += 1
             with _Stalls(self.loop) as stalls:
                 try:
                     async with asyncio.timeout(self.node.open_timeout):
                         return AioConnection(await connect(self.node), self)
                 except (redis.TimeoutError, TimeoutError):
-                    if not stalls.seconds:
+                    # The node may have answered in time, while the loop did not run.
+                    if not stalls.seconds or tries == _TRIES:
                         raise
-            # The node may have answered in time, while the loop did not run.
 
 
 def _say_why(error: redis.RedisError) -> None:

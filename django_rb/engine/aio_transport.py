@@ -7,6 +7,7 @@ belong to the loop that made them and end with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -142,8 +143,9 @@ class _Round:
         self._wake()
 
     def _wake(self) -> None:
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+        if self._done is not None:
+            with contextlib.suppress(asyncio.InvalidStateError):  # it was cancelled
+                self._done.set_result(None)
 
     def _expire(self) -> None:
         """Fail everything that is unfinished."""
