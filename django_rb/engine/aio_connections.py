@@ -714,6 +714,9 @@ class Pool:
             return
         try:
             self.connections.add(connection)
+            if self._is_closed:  # wait_for() of Python 3.11 may pass over a cancellation
+                connection.close()
+                return
             self._opened()
             self._employ(connection, is_reused=False)
         except BaseException:  # a KeyboardInterrupt: it is neither idle nor at work

@@ -25,8 +25,9 @@ from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
 from django_rb import clusters
-from django_rb.engine import Cluster, SlotRouter
+from django_rb.engine import Cluster, SlotRouter, aio_connections, aio_handshake
 from django_rb.engine.batch import call_nodes
+from django_rb.engine.connections import Node
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import wait_until
@@ -154,6 +155,31 @@ def test_a_loop_ends_while_connections_are_opened(new_loop: NewLoop, nodes: Loca
         gc.collect()
         assert sockets() <= before
         assert known(cluster) == 0
+
+
+def test_a_connection_that_is_there_although_its_opening_was_cancelled(
+    cluster: Cluster, left: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = aio_handshake.connect
+
+    async def pass_over(node: Node) -> Any:
+        task = asyncio.ensure_future(connect(node))
+        opened.append(task)
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(task)
+        return task.result()
+
+    opened: list[Any] = []
+    monkeypatch.setattr(aio_connections, "connect", pass_over)
+    loop = asyncio.new_event_loop()
+    asked = loop.create_task(ids(cluster))
+    while not opened:
+        loop.run_until_complete(asyncio.sleep(0))
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(asked)
+    loop.close()
 
 
 def test_a_loop_that_nobody_closes_is_collected_with_all_it_has(
