@@ -2,7 +2,7 @@
 
 The twin of `connections` for asyncio. redis-py sets a connection up; from then on the
 engine is the protocol on its transport (`Transport.set_protocol`), so that what a node sends
-goes from the loop straight to an exchange. `_writer_of` is the one private access.
+goes from the loop straight to an exchange.
 
 A pool is bounded. What finds no connection waits its turn; commands of one key that wait
 side by side go out together, as one exchange.
@@ -11,21 +11,21 @@ side by side go out together, as one exchange.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
+import socket
 from collections import deque
 from collections.abc import Sequence
-from functools import cache, partial
-from typing import Any, Protocol, Self, cast
+from contextlib import suppress
+from functools import partial
+from typing import Protocol, Self, cast
 
 import redis
 from hiredis import Reader
-from redis.asyncio import Connection as RedisConnection
-from redis.asyncio import SSLConnection, UnixDomainSocketConnection
 
+from .aio_handshake import connect
 from .connections import POLLIN, Node, make_poller, to_error
 from .encoding import PIECE_SIZE
-from .errors import BadHostSetup, ProtocolError
+from .errors import ProtocolError
 from .exchange import Exchange, make_reader
 from .failing import give_up_all, may_go_again, to_redis_error
 
@@ -49,6 +49,7 @@ _LOOKS = 4
 # A timer that comes so many seconds late tells of a loop that was kept from its work.
 _LATE = 0.1
 _TICK = 0.1
+_TRIES = 3  # to open a connection, where the loop was kept from it
 
 FOREVER = float("inf")
 
@@ -206,12 +207,6 @@ class _Joined:
             job.crash(error)
 
 
-def _writer_of(connection: Any) -> asyncio.StreamWriter:
-    """Take the stream of a connection that redis-py set up, and leave it none."""
-    writer, connection._writer = connection._writer, None  # noqa: SLF001 (the one exception)
-    return cast(asyncio.StreamWriter, writer)
-
-
 class AioConnection(asyncio.Protocol):
     """One set-up connection of an event loop. It has one job at a time.
 
@@ -220,12 +215,12 @@ class AioConnection(asyncio.Protocol):
         is_heard: the node said something to the job.
     """
 
-    def __init__(self, redis_connection: Any, pool: Pool) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, pool: Pool) -> None:
         self._pool = pool
         self._node = pool.node
         self._loop = pool.loop
         # Kept: a StreamWriter that is collected closes its transport.
-        self._writer = _writer_of(redis_connection)
+        self._writer = writer
         self._transport = cast(asyncio.Transport, self._writer.transport)
         self._transport.set_protocol(self)
         self._transport.set_write_buffer_limits(_WRITE_SIZE)
@@ -279,9 +274,10 @@ class AioConnection(asyncio.Protocol):
         It shares its selector with the parent's loop.
         """
         self.is_closed = True
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nowhere, self.fd)
-        os.close(nowhere)
+        nowhere, nobody = socket.socketpair()  # something that can be polled, and is over
+        os.dup2(nowhere.fileno(), self.fd)
+        nowhere.close()
+        nobody.close()
 
     def abandon(self) -> None:
         """Close the connection if nobody awaits any more what it works for."""
@@ -466,10 +462,13 @@ class Pool:
         self._wait(job)
 
     def _start(self, connection: AioConnection, job: Job | _Joined, *, is_reused: bool) -> None:
-        if job.exchange.may_join:
-            self._joining.add(connection)
         try:
+            if job.exchange.may_join:
+                self._joining.add(connection)
             connection.start(job, is_reused=is_reused)
+        except BaseException:  # a KeyboardInterrupt: it is neither idle nor at work
+            connection.close()
+            raise
         finally:
             if self._idle and self._idle[-1] is connection:
                 self._idle.pop()
@@ -545,16 +544,23 @@ class Pool:
         self._is_retired = True
         self.close_idle()
 
-    def close(self) -> None:
-        """Close everything, for good: the loop is going."""
+    def close_idle_soon(self) -> None:
+        """From any thread: let the loop close what is idle."""
+        with suppress(RuntimeError):  # the loop is closed, and everything with it
+            self.loop.call_soon_threadsafe(self.close_idle)
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Close everything, for good; return the tasks that were opening something."""
         self._is_closed = True
         if self._queue_timer is not None:
             self._queue_timer.cancel()
-        for task in self._openings:
+        openings = list(self._openings)
+        for task in openings:
             task.cancel()
         for connection in list(self.connections):
             connection.close()
         self._idle.clear()
+        return openings
 
     # Jobs without a connection.
 
@@ -640,7 +646,7 @@ class Pool:
         for job in self._take_waiting():
             if stalled >= _LATE and not job.is_forgiven:
                 job.is_forgiven = True
-                job.limit += stalled  # nobody listened
+                job.limit = now + self.open_timeout  # nobody listened before
             if job.limit > now:
                 self._wait(job)
             else:
@@ -682,7 +688,7 @@ class Pool:
             opening = self._open(job)
             task = self.loop.create_task(opening, name=f"rb-open-{self.node.host_id}")
             self._openings[task] = job
-            task.add_done_callback(self._forget_opening)
+            task.add_done_callback(self._opening_ended)
 
     def _wanted(self) -> int:
         """Return how many more connections would have work at once."""
@@ -690,53 +696,65 @@ class Pool:
         to_join = len(self._to_join) if _first_of(self._to_join) is not None else 0
         return waiting + min(to_join, _JOINING - len(self._joining))
 
-    def _forget_opening(self, task: asyncio.Task[None] | None) -> None:
-        self._openings.pop(cast(asyncio.Task[None], task), None)
+    def _opening_ended(self, task: asyncio.Task[None]) -> None:
+        job = self._openings.pop(task, None)
+        if not task.cancelled() and task.exception() is not None:  # a KeyboardInterrupt
+            if job is not None:
+                job.has_opening = False
+            self._open_more()
 
     async def _open(self, job: Job) -> None:
         """Open a connection for a job that waits, or for whichever is next by then."""
-        node = self.node
-        failed: redis.RedisError
         try:
-            try:
-                connection = await self._connected()
-            finally:
-                self._forget_opening(asyncio.current_task())
-        except redis.RedisError as error:
-            _say_why(error)
-            node.name_in(error)
-            failed = error
-        except TimeoutError:
-            failed = to_redis_error(node, TimeoutError("Timeout connecting"))
-        except OSError as error:
-            failed = to_redis_error(node, error)
-        except Exception as error:  # noqa: BLE001 (it is raised where a job is awaited)
-            if job.is_waiting:
-                job.crash(error)
+            connection = await self._connected()
+        except Exception as error:  # noqa: BLE001 (it is told where it belongs)
+            self._opened()
+            self._not_opened(job, error)
             self._open_more()
             return
-        else:
+        try:
             self.connections.add(connection)
+            self._opened()
             self._employ(connection, is_reused=False)
+        except BaseException:  # a KeyboardInterrupt: it is neither idle nor at work
+            connection.close()
+            raise
+
+    def _opened(self) -> None:
+        self._openings.pop(cast(asyncio.Task[None], asyncio.current_task()), None)
+
+    def _not_opened(self, job: Job, error: Exception) -> None:
+        node = self.node
+        if isinstance(error, redis.RedisError):
+            _say_why(error)
+            node.name_in(error)
+        elif isinstance(error, TimeoutError):
+            error = to_redis_error(node, TimeoutError("Timeout connecting"))
+        elif isinstance(error, OSError):
+            error = to_redis_error(node, error)
+        else:  # no failure of the node's
+            if job.is_waiting:
+                job.crash(error)
             return
         if job.exchange.error is None:  # else the job has told of it
-            node.failed(failed)
+            node.failed(error)
         if job.is_waiting:
-            job.exchange.fail(failed)
+            job.exchange.fail(error)
             job.end()
         self._after_failure()
-        self._open_more()
 
     async def _connected(self) -> AioConnection:
+        tries = 0
         while True:
+            tries += 1
             with _Stalls(self.loop) as stalls:
                 try:
                     async with asyncio.timeout(self.node.open_timeout):
-                        return AioConnection(await _connect(self.node), self)
+                        return AioConnection(await connect(self.node), self)
                 except (redis.TimeoutError, TimeoutError):
-                    if not stalls.seconds:
+                    # The node may have answered in time, while the loop did not run.
+                    if not stalls.seconds or tries == _TRIES:
                         raise
-            # The node may have answered in time, while the loop did not run.
 
 
 def _say_why(error: redis.RedisError) -> None:
@@ -785,41 +803,3 @@ def _first_of(queue: deque[Job]) -> Job | None:
 
 def _without_opening(queue: deque[Job]) -> Job | None:
     return next((job for job in queue if job.is_waiting and not job.has_opening), None)
-
-
-async def _connect(node: Node) -> Any:
-    """Return a connection of redis-py's, set up.
-
-    Raises:
-        BadHostSetup: redis-py's asyncio side does not take an option of the node's.
-    """
-    info = node.info
-    kind: type[redis.asyncio.connection.AbstractConnection]
-    if info.unix_socket_path is not None:
-        kind = UnixDomainSocketConnection
-    else:
-        kind = SSLConnection if info.ssl else RedisConnection
-    unknown = sorted(node.kwargs.keys() - _options_of(kind))
-    if unknown:
-        raise BadHostSetup(
-            f"redis-py {redis.__version__} does not take the option {unknown[0]!r} for asyncio "
-            "connections. Leave it out, or use the methods that are not asynchronous."
-        )
-    connection = kind(**node.kwargs)
-    try:
-        await connection.connect()  # type: ignore[no-untyped-call]
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    return connection
-
-
-@cache
-def _options_of(kind: type) -> frozenset[str]:
-    """Return the names of the arguments that a class of connections takes."""
-    return frozenset(
-        name
-        for base in kind.__mro__
-        if "__init__" in vars(base)
-        for name in inspect.signature(base).parameters
-    )

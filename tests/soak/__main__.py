@@ -30,6 +30,7 @@ from django_rb.testing import LocalNodes
 from tests.soak.chaos import Chaos
 from tests.soak.report import Ending, Report, Tally
 
+MODES = ("threads", "asyncio")
 SABOTAGE = ("value", "descriptor", "node")
 END_SECONDS = 60.0
 
@@ -117,6 +118,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=3.0, help="default 3")
     parser.add_argument("--processes", type=int, default=3, help="default 3")
     parser.add_argument("--threads", type=int, default=4, help="in each process; default 4")
+    parser.add_argument(
+        "--mode",
+        choices=[*MODES, "mixed"],
+        default="mixed",
+        help="how operations run side by side in a process; default: one after the other",
+    )
     parser.add_argument("--nodes", type=int, default=4, help="default 4")
     parser.add_argument(
         "--seed", type=int, default=random.randrange(10**6), help="default: another each time"
@@ -186,12 +193,14 @@ def soak(nodes: LocalNodes, options: argparse.Namespace) -> Report:
 
 
 def start_worker(nodes: LocalNodes, options: argparse.Namespace, number: int) -> Worker:
+    modes = MODES if options.mode == "mixed" else (options.mode,)
     return Worker(
         {
             "number": number,
             "hosts": nodes.hosts,
             "threads": options.threads,
             "seed": options.seed,
+            "mode": modes[number % len(modes)],
             "sabotage": options.sabotage,
         }
     )

@@ -6,6 +6,7 @@ ends its threads, waits for all nodes, and looks for what was left behind.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import logging
@@ -27,6 +28,7 @@ CONNECT_SECONDS = 0.3
 SOCKET_SECONDS = 0.5
 HEALTH = {"FAILURES": 3, "PAUSE": 0.25, "MAX_PAUSE": 2.0}
 PROGRESS_SECONDS = 1.0
+LOOPS, TASKS = 2, 3
 # Until a node that is alive has served everybody: the longest pause, and a probe that may
 # wait for its whole time, twice over for a busy machine.
 BACK_SECONDS = 2 * (HEALTH["MAX_PAUSE"] + CONNECT_SECONDS + SOCKET_SECONDS)
@@ -38,7 +40,7 @@ class Job(NamedTuple):
     Attributes:
         number: which of the processes it is.
         hosts: the nodes.
-        threads: how many.
+        threads: how many; with event loops, how many tasks for each of them.
         seed: of all random choices.
         mode: how operations run side by side; see MODES.
         sabotage: "value" or "descriptor": go wrong, so that the soak is seen to notice.
@@ -131,11 +133,65 @@ Running = tuple[Callable[[], None], Callable[[], None]]
 
 def run_threads(job: Job, watch: Any, over: threading.Event) -> Running:
     """Start threads; return what prints their counts, and what waits for their end."""
-    from django_rb import clusters
     from tests.soak.report import Tally
-    from tests.soak.workload import Workload
+    from tests.soak.workload import Called
 
     own = Tally()
+    workloads = make_workloads(job, watch, own, Called(), job.threads)
+
+    def work(workload: Any) -> None:
+        while not over.is_set():
+            workload.step()
+
+    threads = [threading.Thread(target=work, args=(workload,)) for workload in workloads]
+    return start(threads, own, workloads)
+
+
+def run_tasks(job: Job, _: Any, over: threading.Event) -> Running:
+    """Start two event loops with many tasks each; return the same."""
+    from django_rb import clusters
+    from tests.soak.report import Tally
+    from tests.soak.workload import Awaited, LoopWatch
+
+    own = Tally()
+    watch = LoopWatch()
+    workloads = make_workloads(job, watch, own, Awaited(), LOOPS * TASKS * job.threads)
+
+    async def work(workload: Any) -> None:
+        while not over.is_set():
+            await workload.astep()
+            await asyncio.sleep(0)
+
+    async def work_together(share: Any) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: lose(own, context))
+        looking = asyncio.ensure_future(watch.look())
+        await asyncio.gather(*map(work, share))
+        looking.cancel()
+        for pool in clusters["default"]._aio_transport._loops[loop].pools:
+            if len(pool._idle) != len(pool.connections):
+                lose(own, {"message": "a connection was neither idle nor closed"})
+
+    threads = [
+        threading.Thread(
+            target=lambda share: asyncio.run(work_together(share)), args=(workloads[n::LOOPS],)
+        )
+        for n in range(LOOPS)
+    ]
+    return start(threads, own, workloads)
+
+
+def lose(tally: Any, context: dict[str, Any]) -> None:
+    """Count what a loop was told of as nobody caught it."""
+    tally.unexpected += 1
+    tally.add_sample(f"{context['message']}: {context.get('exception')!r}")
+
+
+def make_workloads(job: Job, watch: Any, own: Any, caller: Any, count: int) -> list[Any]:
+    """Make what threads or tasks do; count in `own` what is nobody's."""
+    from django_rb import clusters
+    from tests.soak.workload import Workload
+
     clusters["default"].on_health_change(lambda change: own.health.update([change.state]))
     tell_of_lost_errors(own)
     workloads = [
@@ -144,18 +200,20 @@ def run_threads(job: Job, watch: Any, over: threading.Event) -> Running:
             f"{job.seed}:{job.number}:{n}",
             CONNECT_SECONDS + SOCKET_SECONDS,
             watch,
+            caller,
             sabotage=job.sabotage == "value",
         )
-        for n in range(job.threads)
+        for n in range(count)
     ]
     if job.sabotage == "descriptor":
         os.open(os.devnull, os.O_RDONLY)
+    return workloads
 
-    def work(workload: Workload) -> None:
-        while not over.is_set():
-            workload.step()
 
-    threads = [threading.Thread(target=work, args=(workload,)) for workload in workloads]
+def start(threads: list[threading.Thread], own: Any, workloads: list[Any]) -> Running:
+    """Start threads; return what prints their counts, and what waits for their end."""
+    from tests.soak.report import Tally
+
     for thread in threads:
         thread.start()
 
@@ -184,7 +242,10 @@ def tell_of_lost_errors(tally: Any) -> None:
 
 
 # A mode starts its operations and returns how to look at them and how to wait for them.
-MODES: dict[str, Callable[[Job, Any, threading.Event], Running]] = {"threads": run_threads}
+MODES: dict[str, Callable[[Job, Any, threading.Event], Running]] = {
+    "threads": run_threads,
+    "asyncio": run_tasks,
+}
 
 
 def wait_for_nodes(ending: Any) -> None:

@@ -1,18 +1,24 @@
-"""The operations of a soak, each checked against the ledger."""
+"""The operations of a soak, each checked against the ledger.
+
+They are coroutines, for threads as well: a `Called` never waits for an event loop.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import redis
 from django.core.cache import caches
 
 from django_rb import clusters
 from django_rb.cache import RBCache
+from django_rb.engine import Cluster
 from tests.soak import DEADLINE
 from tests.soak.ledger import Counter, Key, WrongValue
 from tests.soak.report import Tally
@@ -22,7 +28,11 @@ COUNTERS = 5
 SIZES = (0, 0, 20, 200, 3_000, 40_000)
 DEADLINE_SLACK = 0.05
 
-Operation = Callable[[], None]
+# Of the operations on an event loop, so many are cancelled, and so many have little time.
+CANCELLED, HURRIED = 0.1, 0.1
+HURRY_SECONDS = 0.1
+
+Operation = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Watch(threading.Thread):
@@ -48,14 +58,63 @@ class Watch(threading.Thread):
             before = now
 
 
+class LoopWatch:
+    """Knows likewise how long event loops did not get to run.
+
+    Attributes:
+        lost: seconds since the beginning, of all loops.
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0.0
+
+    async def look(self) -> None:
+        """Look at the clock all the time."""
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(Watch.STEP)
+            now = time.monotonic()
+            self.lost += max(0.0, now - before - 2 * Watch.STEP)
+            before = now
+
+
+class Called:
+    """Uses caches and clusters in the thread that runs."""
+
+    async def ask(self, cache: RBCache, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method of a cache."""
+        return getattr(cache, method)(*args, **options)
+
+    @asynccontextmanager
+    async def client(self, cluster: Cluster, kind: str) -> AsyncIterator[Any]:
+        """Give a client, "map" or "all", whose promises are settled when the block ends."""
+        with getattr(cluster, kind)(timeout=DEADLINE) as client:
+            yield client
+
+
+class Awaited(Called):
+    """Uses caches and clusters on the event loop that runs."""
+
+    async def ask(self, cache: RBCache, method: str, *args: Any, **options: Any) -> Any:
+        """Await a method of a cache."""
+        return await getattr(cache, f"a{method}")(*args, **options)
+
+    @asynccontextmanager
+    async def client(self, cluster: Cluster, kind: str) -> AsyncIterator[Any]:
+        """Give a client, "map" or "all", whose promises are settled when the block ends."""
+        async with getattr(cluster, f"a{kind}")(timeout=DEADLINE) as client:
+            yield client
+
+
 class Workload:
-    """What one thread does, with keys of its own.
+    """What one thread or task does, with keys of its own.
 
     Args:
         name: a prefix for its keys.
         seed: of its random choices.
         round_seconds: how long one round of a batch may take: connecting and an answer.
         watch: knows when nothing could run.
+        caller: how it is done.
         sabotage: store a value under another key now and then.
     """
 
@@ -64,7 +123,8 @@ class Workload:
         name: str,
         seed: str,
         round_seconds: float,
-        watch: Watch,
+        watch: Watch | LoopWatch,
+        caller: Called,
         *,
         sabotage: bool = False,
     ) -> None:
@@ -72,6 +132,8 @@ class Workload:
         self._rng = random.Random(seed)
         self._round_seconds = round_seconds
         self._watch = watch
+        self._caller = caller
+        self._ask = caller.ask
         self._sabotage = sabotage
         self._failed: set[str] = set()  # in this operation
         self._name = name
@@ -100,12 +162,21 @@ class Workload:
         self._weights = [weight for _, weight, _ in self._operations]
 
     def step(self) -> None:
+        """Do one operation, in the thread that runs."""
+        coroutine = self.astep()
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            return
+        raise AssertionError("It waited for an event loop")
+
+    async def astep(self) -> None:
         """Do one operation."""
         ((operation, _, bound),) = self._rng.choices(self._operations, self._weights)
         tally = self.tally
         began, lost = time.monotonic(), self._watch.lost
         try:
-            operation()
+            await self._run(operation)
         except WrongValue as error:
             tally.wrong += 1
             tally.add_sample(str(error))
@@ -120,6 +191,26 @@ class Workload:
         stalled = self._watch.lost - lost
         tally.took(operation.__name__, took, took - stalled - bound)
 
+    async def _run(self, operation: Operation) -> None:
+        """Run an operation, or begin it and leave it somewhere, which only tasks can."""
+        chance = self._rng.random() if isinstance(self._caller, Awaited) else 1.0
+        if chance < CANCELLED:
+            task = asyncio.ensure_future(operation())
+            await asyncio.wait([task], timeout=self._rng.uniform(0, HURRY_SECONDS) ** 2)
+            task.cancel()
+            await asyncio.wait([task])
+            self._failed.add("cancelled")
+            if not task.cancelled():
+                await task  # raises what it raised
+        elif chance < CANCELLED + HURRIED:
+            try:
+                async with asyncio.timeout(self._rng.uniform(0, HURRY_SECONDS)):
+                    await operation()
+            except TimeoutError:
+                self._failed.add("asyncio.timeout")
+        else:
+            await operation()
+
     def _some(self, keys: list[Key]) -> list[Key]:
         return self._rng.sample(keys, self._rng.randint(1, len(keys)))
 
@@ -131,81 +222,83 @@ class Workload:
 
     # With a cache that raises.
 
-    def get(self) -> None:
+    async def get(self) -> None:
         key = self._rng.choice(self._keys)
-        self._check(key, self._strict.get(key.name))
+        self._check(key, await self._ask(self._strict, "get", key.name))
 
-    def get_many(self) -> None:
+    async def get_many(self) -> None:
         keys = self._some(self._keys)
-        found = self._strict.get_many([key.name for key in keys])
+        found = await self._ask(self._strict, "get_many", [key.name for key in keys])
         for key in keys:
             self._check(key, found.pop(key.name, None))
         if found:
             raise WrongValue(f"nobody asked for {found}")
 
-    def set(self) -> None:
+    async def set(self) -> None:
         key = self._rng.choice(self._keys)
         value = key.next_value(self._size())
         if self._sabotage and self._rng.random() < 0.1:
             value = f"somebody else's {value}"
-        self._strict.set(key.name, value)
+        await self._ask(self._strict, "set", key.name, value)
         key.stored()
 
-    def set_many(self) -> None:
+    async def set_many(self) -> None:
         keys = self._some(self._keys)
-        self._strict.set_many({key.name: key.next_value(self._size()) for key in keys})
+        await self._ask(
+            self._strict, "set_many", {key.name: key.next_value(self._size()) for key in keys}
+        )
         for key in keys:
             key.stored()
 
-    def add(self) -> None:
+    async def add(self) -> None:
         key = self._rng.choice(self._keys)
-        if self._strict.add(key.name, key.next_value(self._size())):
+        if await self._ask(self._strict, "add", key.name, key.next_value(self._size())):
             key.stored()
 
-    def delete_many(self) -> None:
+    async def delete_many(self) -> None:
         keys = self._some(self._keys)
-        self._strict.delete_many([key.name for key in keys])
+        await self._ask(self._strict, "delete_many", [key.name for key in keys])
         for key in keys:
             key.deleted()
 
-    def incr(self) -> None:
+    async def incr(self) -> None:
         counter = self._rng.choice(self._counters)
         counter.begins()
         try:
-            value = self._strict.incr(counter.name)
+            value = await self._ask(self._strict, "incr", counter.name)
         except ValueError:  # it is not there
             counter.lost()
-            self._strict.add(counter.name, 0, timeout=None)
+            await self._ask(self._strict, "add", counter.name, 0, timeout=None)
         else:
             counter.counted(value)
             self.tally.hits += 1
 
     # With a cache for which a failure is a miss, and a deadline.
 
-    def lenient_get(self) -> None:
+    async def lenient_get(self) -> None:
         key = self._rng.choice(self._keys)
-        self._check(key, self._lenient.get(key.name))
+        self._check(key, await self._ask(self._lenient, "get", key.name))
 
-    def lenient_get_many(self) -> None:
+    async def lenient_get_many(self) -> None:
         keys = self._some(self._keys)
-        found = self._lenient.get_many([key.name for key in keys])
+        found = await self._ask(self._lenient, "get_many", [key.name for key in keys])
         for key in keys:
             self._check(key, found.pop(key.name, None))
 
-    def lenient_set_many(self) -> None:
+    async def lenient_set_many(self) -> None:
         keys = self._some(self._keys)
         values = {key.name: key.next_value(self._size()) for key in keys}
-        failed = set(self._lenient.set_many(values))
+        failed = set(await self._ask(self._lenient, "set_many", values))
         for key in keys:
             if key.name not in failed:
                 key.stored()
 
     # With the engine itself.
 
-    def map_set_and_get(self) -> None:
+    async def map_set_and_get(self) -> None:
         """Each promise has the reply to its own command, whatever the others have."""
         keys = self._some(self._raw_keys)
-        with self._cluster.map(timeout=DEADLINE) as client:
+        async with self._caller.client(self._cluster, "map") as client:
             written = {
                 key: client.set(key.name, key.next_value(self._size())).done(None, self._fails)
                 for key in keys
@@ -213,15 +306,15 @@ class Workload:
         for key, promise in written.items():
             if promise.is_resolved:
                 key.stored()
-        with self._cluster.map(timeout=DEADLINE) as client:
+        async with self._caller.client(self._cluster, "map") as client:
             read = {key: client.get(key.name).done(None, self._fails) for key in keys}
         for key, promise in read.items():
             if promise.is_resolved:
                 self._check(key, promise.value)
 
-    def fanout(self) -> None:
+    async def fanout(self) -> None:
         word = f"{self._name}:{self._rng.random()}".encode()
-        with self._cluster.all(timeout=DEADLINE) as client:
+        async with self._caller.client(self._cluster, "all") as client:
             echo = client.echo(word).done(None, self._fails)
         if echo.is_resolved:
             if echo.value != dict.fromkeys(self._cluster.nodes, word):

@@ -21,18 +21,24 @@ _FRAGILE_FUNCTIONS = {"__del__", "socketpair"}
 class Moment:
     """Runs `action` at one moment of what is done in its block, counted from 1.
 
+    Args:
+        within: the beginning of the names of the modules whose moments count.
+
     Attributes:
         seen: how many moments there were up to then.
         where: which moment it was; empty if the block ended before its turn.
         is_lost: what the action raised went nowhere, as when a generator is collected.
     """
 
-    def __init__(self, number: int, action: Callable[[], None]) -> None:
+    def __init__(
+        self, number: int, action: Callable[[], object], within: tuple[str, ...] = ("",)
+    ) -> None:
         self.number = number
+        self.action = action
         self.seen = 0
         self.where = ""
         self.is_lost = False
-        self._action = action
+        self._within = within
 
     def __enter__(self) -> Moment:
         self._hook, sys.unraisablehook = sys.unraisablehook, self._lose
@@ -52,11 +58,13 @@ class Moment:
     def _profile(self, frame: FrameType, event: str, arg: Any) -> None:
         if self.where or event not in {"call", "c_return"} or frame.f_code in _OWN:
             return
+        if not str(frame.f_globals.get("__name__")).startswith(self._within):
+            return
         self.seen += 1
         if self.seen >= self.number and not _is_fragile(frame):
             code = frame.f_code
             self.where = f"{code.co_qualname} ({code.co_filename}:{frame.f_lineno}), {event}"
-            self._action()
+            self.action()
 
 
 _OWN = {Moment.__exit__.__code__, Moment.__enter__.__code__}
@@ -73,11 +81,13 @@ def _is_fragile(frame: FrameType | None) -> bool:
     return False
 
 
-def every_moment(action: Callable[[], None], step: int = 1) -> Iterator[Moment]:
+def every_moment(
+    action: Callable[[], object], step: int = 1, within: tuple[str, ...] = ("",)
+) -> Iterator[Moment]:
     """Yield moments to be entered, until what is done inside them is over before its turn."""
     number = 1
     while True:
-        moment = Moment(number, action)
+        moment = Moment(number, action, within)
         yield moment
         if not moment.where:
             return
