@@ -35,7 +35,7 @@ format: $(VENV)/installed ## let ruff arrange the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed ## time django-rb beside a hand-written loop
+bench: $(VENV)/installed ## time django-rb beside its peers; ARGS=--help
 	$(BIN)/python -m benchmarks $(ARGS)
 
 moments: $(VENV)/installed ## break calls off at every moment; `make test` takes a sample

@@ -24,7 +24,7 @@ C = TypeVar("C", bound=Mapped)
 class AioUnconnectedPool(redis.asyncio.ConnectionPool):
     """Knows how nodes are spoken to, and connects to none of them."""
 
-    async def get_connection(self, *_args: Any, **_options: Any) -> NoReturn:
+    def get_connection(self, *_args: Any, **_options: Any) -> NoReturn:
         """Say which client has connections to hand out."""
         raise NotImplementedError(
             "This needs one connection to one node, and a client of many nodes has none to "
@@ -42,6 +42,8 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
     """
 
     lock = redis.asyncio.Redis.lock
+
+    _or_instead = ", which blocks, in a thread; or redis.asyncio.Redis for the node"
 
     @staticmethod
     def _get_prototype(cluster: Cluster) -> object:

@@ -2,7 +2,7 @@
 
 The twin of `connections` for asyncio. redis-py sets a connection up; from then on the
 engine is the protocol on its transport (`Transport.set_protocol`), so that what a node sends
-goes from the loop straight to an exchange. `_writer_of` is the one private access.
+goes from the loop straight to an exchange.
 
 A pool is bounded. What finds no connection waits its turn; commands of one key that wait
 side by side go out together, as one exchange.
@@ -11,21 +11,21 @@ side by side go out together, as one exchange.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
+import socket
 from collections import deque
 from collections.abc import Sequence
-from functools import cache, partial
-from typing import Any, Protocol, Self, cast
+from contextlib import suppress
+from functools import partial
+from typing import Protocol, Self, cast
 
 import redis
 from hiredis import Reader
-from redis.asyncio import Connection as RedisConnection
-from redis.asyncio import SSLConnection, UnixDomainSocketConnection
 
+from .aio_handshake import connect
 from .connections import POLLIN, Node, make_poller, to_error
 from .encoding import PIECE_SIZE
-from .errors import BadHostSetup, ProtocolError
+from .errors import ProtocolError
 from .exchange import Exchange, make_reader
 from .failing import give_up_all, may_go_again, to_redis_error
 
@@ -207,12 +207,6 @@ class _Joined:
             job.crash(error)
 
 
-def _writer_of(connection: Any) -> asyncio.StreamWriter:
-    """Take the stream of a connection that redis-py set up, and leave it none."""
-    writer, connection._writer = connection._writer, None  # noqa: SLF001 (the one exception)
-    return cast(asyncio.StreamWriter, writer)
-
-
 class AioConnection(asyncio.Protocol):
     """One set-up connection of an event loop. It has one job at a time.
 
@@ -221,12 +215,12 @@ class AioConnection(asyncio.Protocol):
         is_heard: the node said something to the job.
     """
 
-    def __init__(self, redis_connection: Any, pool: Pool) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, pool: Pool) -> None:
         self._pool = pool
         self._node = pool.node
         self._loop = pool.loop
         # Kept: a StreamWriter that is collected closes its transport.
-        self._writer = _writer_of(redis_connection)
+        self._writer = writer
         self._transport = cast(asyncio.Transport, self._writer.transport)
         self._transport.set_protocol(self)
         self._transport.set_write_buffer_limits(_WRITE_SIZE)
@@ -280,9 +274,10 @@ class AioConnection(asyncio.Protocol):
         It shares its selector with the parent's loop.
         """
         self.is_closed = True
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nowhere, self.fd)
-        os.close(nowhere)
+        nowhere, nobody = socket.socketpair()  # something that can be polled, and is over
+        os.dup2(nowhere.fileno(), self.fd)
+        nowhere.close()
+        nobody.close()
 
     def abandon(self) -> None:
         """Close the connection if nobody awaits any more what it works for."""
@@ -551,16 +546,23 @@ class Pool:
         self._is_retired = True
         self.close_idle()
 
-    def close(self) -> None:
-        """Close everything, for good: the loop is going."""
+    def close_idle_soon(self) -> None:
+        """From any thread: let the loop close what is idle."""
+        with suppress(RuntimeError):  # the loop is closed, and everything with it
+            self.loop.call_soon_threadsafe(self.close_idle)
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Close everything, for good; return the tasks that were opening something."""
         self._is_closed = True
         if self._queue_timer is not None:
             self._queue_timer.cancel()
-        for task in self._openings:
+        openings = list(self._openings)
+        for task in openings:
             task.cancel()
         for connection in list(self.connections):
             connection.close()
         self._idle.clear()
+        return openings
 
     # Jobs without a connection.
 
@@ -750,7 +752,7 @@ class Pool:
             with _Stalls(self.loop) as stalls:
                 try:
                     async with asyncio.timeout(self.node.open_timeout):
-                        return AioConnection(await _connect(self.node), self)
+                        return AioConnection(await connect(self.node), self)
                 except (redis.TimeoutError, TimeoutError):
                     # The node may have answered in time, while the loop did not run.
                     if not stalls.seconds or tries == _TRIES:
@@ -803,41 +805,3 @@ def _first_of(queue: deque[Job]) -> Job | None:
 
 def _without_opening(queue: deque[Job]) -> Job | None:
     return next((job for job in queue if job.is_waiting and not job.has_opening), None)
-
-
-async def _connect(node: Node) -> Any:
-    """Return a connection of redis-py's, set up.
-
-    Raises:
-        BadHostSetup: redis-py's asyncio side does not take an option of the node's.
-    """
-    info = node.info
-    kind: type[redis.asyncio.connection.AbstractConnection]
-    if info.unix_socket_path is not None:
-        kind = UnixDomainSocketConnection
-    else:
-        kind = SSLConnection if info.ssl else RedisConnection
-    unknown = sorted(node.kwargs.keys() - _options_of(kind))
-    if unknown:
-        raise BadHostSetup(
-            f"redis-py {redis.__version__} does not take the option {unknown[0]!r} for asyncio "
-            "connections. Leave it out, or use the methods that are not asynchronous."
-        )
-    connection = kind(**node.kwargs)
-    try:
-        await connection.connect()  # type: ignore[no-untyped-call]
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    return connection
-
-
-@cache
-def _options_of(kind: type) -> frozenset[str]:
-    """Return the names of the arguments that a class of connections takes."""
-    return frozenset(
-        name
-        for base in kind.__mro__
-        if "__init__" in vars(base)
-        for name in inspect.signature(base).parameters
-    )

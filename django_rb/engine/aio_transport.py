@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import os
 import weakref
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from .aio_connections import FOREVER, Job, Pool
+from .aio_connections import FOREVER, Job
+from .aio_loops import KnownLoops, LoopPools
 from .connections import Node
 from .exchange import Batch, Exchange
 from .failing import DeadlineError, give_up, is_blamed_for_deadline, to_redis_error
@@ -33,7 +34,7 @@ class AioTransport:
     def __init__(self, nodes: Mapping[int, Node], changes: HealthChanges) -> None:
         self._nodes = nodes
         self._changes = changes
-        self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
+        self._loops = KnownLoops(nodes)
         _transports.add(self)
 
     async def run(self, batch: Batch[T], timeout: float | None = None) -> T:
@@ -45,7 +46,7 @@ class AioTransport:
         """
         loop = asyncio.get_running_loop()
         deadline = FOREVER if timeout is None else loop.time() + timeout
-        pools = self._loops.get(loop) or await self._join(loop)
+        pools = self._loops.get(loop)
         try:
             is_first = True
             while True:
@@ -61,85 +62,22 @@ class AioTransport:
 
     async def aclose(self) -> None:
         """Close the idle connections of the running loop."""
-        pools = self._loops.get(asyncio.get_running_loop())
-        if pools is not None:
-            for pool in pools.values():
-                pool.close_idle()
-
-    async def _join(self, loop: asyncio.AbstractEventLoop) -> _Loop:
-        for known in list(self._loops):
-            if known.is_closed():  # without asking its asynchronous generators to end
-                self._loops.pop(known, None)
-        pools = self._loops[loop] = _Loop(self._nodes, loop)
-        await pools.watch(self._loops)
-        return pools
+        await self._loops.get(asyncio.get_running_loop()).close_idle()
 
     def _start_over(self) -> None:
         """In a forked child: the parent's loops are not ours."""
-        loops, self._loops = self._loops, {}
-        for pools in loops.values():
-            pools.leave_to_parent()
+        loops, self._loops = self._loops, KnownLoops(self._nodes)
         # Never collected, as that would touch the parent's loop.
         _left_to_parents.append(loops)
-
-
-class _Loop(dict[int, Pool]):
-    """The pools of one loop by host id, made as they are needed; they end with the loop."""
-
-    def __init__(self, nodes: Mapping[int, Node], loop: asyncio.AbstractEventLoop) -> None:
-        self._nodes = nodes
-        self._loop = loop
-        self._retired: list[Pool] = []  # of nodes whose host ids others have by now
-
-    def __missing__(self, host_id: int) -> Pool:
-        pool = self[host_id] = Pool(self._nodes[host_id], self._loop)
-        return pool
-
-    def of(self, host_id: int) -> Pool:
-        """Return the pool of a node; a new one where another node has its id by now."""
-        pool = self[host_id]
-        if pool.node is not self._nodes[host_id]:
-            pool.retire()
-            self._retired.append(self.pop(host_id))
-            pool = self[host_id]
-        return pool
-
-    @property
-    def pools(self) -> list[Pool]:
-        """All pools that may have connections."""
-        return [*self.values(), *self._retired]
-
-    async def watch(self, loops: dict[asyncio.AbstractEventLoop, _Loop]) -> None:
-        """Close everything when the loop ends.
-
-        Loops end their asynchronous generators when they are done: asyncio.run() does,
-        and so do asgiref and every server.
-        """
-        self._end = _until_the_end(self, loops)
-        await anext(self._end)
-
-    def leave_to_parent(self) -> None:
-        """In a forked child: let go of the descriptors."""
-        for pool in self.pools:
-            for connection in pool.connections:
-                connection.leave_to_parent()
-
-
-async def _until_the_end(
-    pools: _Loop, loops: dict[asyncio.AbstractEventLoop, _Loop]
-) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        loops.pop(asyncio.get_running_loop(), None)
-        for pool in pools.pools:
-            pool.close()
+        for pools in loops:
+            _left_to_parents.append(pools)
+            pools.leave_to_parent()
 
 
 class _Round:
     """The exchanges that run side by side, until the last of them has ended."""
 
-    def __init__(self, pools: _Loop, deadline: float, *, is_first: bool) -> None:
+    def __init__(self, pools: LoopPools, deadline: float, *, is_first: bool) -> None:
         self._pools = pools
         self._deadline = deadline
         self._is_first = is_first  # of the call's rounds

@@ -331,25 +331,25 @@ def _ask_briefly(
     cluster: Cluster, owners: Sequence[int], commands: Sequence[bytes]
 ) -> Batch[list[Any]]:
     """Send encoded commands to their nodes; return the replies, or errors in their place."""
-    shares: dict[int, list[int]] = defaultdict(list)
-    for position, owner in enumerate(owners):
-        shares[owner].append(position)
-    exchanges = []
-    for owner, share in shares.items():
-        exchange = Exchange(owner, b"".join([commands[n] for n in share]), len(share))
-        exchange.is_brief = True
-        exchanges.append(exchange)
-    yield exchanges
-    replies: list[Any] = [None] * len(commands)
-    for exchange, share in zip(exchanges, shares.values(), strict=True):
-        said = exchange.replies
-        for position, reply in zip(share, said, strict=False):
-            replies[position] = reply
-            if isinstance(reply, Exception):
-                address = cluster.get_address(exchange.host_id)
-                reply.args = (at_node(reply, exchange.host_id, address),)
-        for position in share[len(said) :]:
-            replies[position] = exchange.error
+    exchanges: dict[int, Exchange] = {}
+    for owner, command in zip(owners, commands, strict=True):
+        exchange = exchanges.get(owner)
+        if exchange is None:
+            exchange = exchanges[owner] = Exchange(owner, command)
+            exchange.is_brief = True
+        else:
+            exchange.add(command)
+    yield tuple(exchanges.values())
+    replies: list[Any] = []
+    for owner in owners:
+        exchange = exchanges[owner]
+        if not exchange.replies:
+            replies.append(exchange.error)
+            continue
+        reply = exchange.replies.pop(0)
+        if isinstance(reply, Exception):
+            reply.args = (at_node(reply, owner, cluster.get_address(owner)),)
+        replies.append(reply)
     return replies
 
 

@@ -69,10 +69,10 @@ register_at_fork(_start_over_after_fork)
 def _refused(what: str, instead: str) -> Any:
     """Return a method that says why a client of many nodes does not have it."""
 
-    def method(self: redis.Redis, *_args: Any, **_options: Any) -> NoReturn:
+    def method(self: _ManyNodes, *_args: Any, **_options: Any) -> NoReturn:
         raise NotImplementedError(
             f"{what} needs one connection to one node, and {type(self).__name__} has "
-            f"many nodes. Use {instead}."
+            f"many nodes. Use {instead}{self._or_instead}."
         )
 
     method.__doc__ = f"Not on many nodes: use {instead}."
@@ -143,6 +143,8 @@ class Script(RedisScript):
 
 class _ManyNodes:
     """What the clients over many nodes share, whoever waits for their replies."""
+
+    _or_instead = ""  # beside what a refused method names
 
     if TYPE_CHECKING:  # redis-py's
         connection_pool: redis.ConnectionPool

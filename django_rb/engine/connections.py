@@ -190,6 +190,13 @@ class PoolIsFull(redis.exceptions.MaxConnectionsError):
     """All connections that POOL_OPTIONS["max_connections"] allows for are in use."""
 
 
+class AioPool(Protocol):
+    """What a node knows of its pools on event loops."""
+
+    def close_idle_soon(self) -> None:
+        """From any thread: let the loop close what is idle."""
+
+
 class Node:
     """One node of a cluster and its pool of connections.
 
@@ -203,6 +210,7 @@ class Node:
     Attributes:
         kwargs: the arguments of redis-py's connection classes. They hold its secrets.
         idle: the connections that nobody uses.
+        aio_pools: the pools that event loops have for it, by the id() of the loop.
         health: when it may be asked. Where that is well, it need not be looked at.
         is_plain: the node is well, and its connections can wait in the kernel and say
             nothing that was not asked for.
@@ -245,6 +253,9 @@ class Node:
         timeout = self.socket_timeout
         self.patience = None if timeout is None else timeout * 1000  # as poll() takes it
         self.idle: list[Connection] = []
+        self.aio_pools: weakref.WeakValueDictionary[int, AioPool] = (
+            weakref.WeakValueDictionary()
+        )
         # Weak, so that a connection whose owner was interrupted is closed all the same.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
         # Reentrant, as a signal handler may open connections as well.
@@ -367,6 +378,9 @@ class Node:
         """Close every idle connection. Those in use are closed by who uses them."""
         while (connection := self.take()) is not None:
             connection.close()
+        for reference in self.aio_pools.valuerefs():
+            if (pool := reference()) is not None:
+                pool.close_idle_soon()
 
     def _count(self) -> int:
         return sum(connection.fd >= 0 for connection in list(self._all))
@@ -383,6 +397,7 @@ class Node:
     def _start_over(self) -> None:
         """In a forked child: the parent's connections are not ours to use."""
         self.idle = []
+        self.aio_pools = weakref.WeakValueDictionary()
         connections, self._all = list(self._all), weakref.WeakSet()
         self._opening = threading.RLock()
         self._being_opened = 0

@@ -48,12 +48,12 @@ def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
     return b"*%d\r\n$%d\r\n%b%b\r\n" % (len(keys) + 1, len(name), name, arguments)
 
 
-@lru_cache(maxsize=256)  # a site has few timeouts
 def encode_words(words: Args) -> bytes:
     """Return the bytes of a part of a command."""
     return b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(encode_key, words))
 
 
+@lru_cache(maxsize=256)  # a site has few timeouts
 def set_format(options: Args) -> bytes:
     """Return a format for ``SET key value`` with some options.
 

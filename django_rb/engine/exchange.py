@@ -68,6 +68,12 @@ class Exchange:
         self._count = count
         self._pieces = pieces
 
+    def add(self, command: bytes) -> None:
+        """Take one more encoded command, before anything is sent."""
+        assert isinstance(self.out, bytes)
+        self.out = self._first = self.out + command
+        self._count += 1
+
     @property
     def is_whole(self) -> bool:
         """Whether `out` is all there is to send."""

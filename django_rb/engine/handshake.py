@@ -59,11 +59,15 @@ class SSLConnection(_Discreet, redis.SSLConnection):
 
     @hides_locals
     def __init__(self, **kwargs: Any) -> None:
-        if kwargs.get("ssl_cert_reqs", "required") in (None, "none", ssl.CERT_NONE):
-            kwargs["ssl_check_hostname"] = False  # there is no certificate to look at
-        else:
-            kwargs.setdefault("ssl_check_hostname", True)
-        super().__init__(**kwargs)
+        super().__init__(**check_host_name(kwargs))
+
+
+def check_host_name(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of TLS by which the host name is checked unless they say otherwise."""
+    if options.get("ssl_cert_reqs", "required") in (None, "none", ssl.CERT_NONE):
+        # there is no certificate to look at
+        return {**options, "ssl_check_hostname": False}
+    return {"ssl_check_hostname": True, **options}
 
 
 def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

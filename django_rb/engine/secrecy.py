@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import wraps
+from inspect import iscoroutinefunction
 from traceback import walk_tb
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,13 +24,32 @@ _PACKAGES = frozenset({__name__.partition(".")[0], "redis"})
 
 
 def hides_locals(function: Callable[P, T]) -> Callable[P, T]:
-    """Let no error show the arguments of a function, or the variables of what it calls."""
+    """Let no error show the arguments of a function, or the variables of what it calls.
+
+    Of a coroutine function: nor of what it awaits.
+    """
+    if iscoroutinefunction(function):
+        awaited: Any = _hides_locals_awaited(function)
+        return wraps(function)(awaited)
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         handled = sys.exception()
         try:
             return function(*args, **kwargs)
+        except BaseException as error:
+            _forget_locals(error, handled)
+            del args, kwargs
+            raise
+
+    return wrapper
+
+
+def _hides_locals_awaited(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        handled = sys.exception()
+        try:
+            return await function(*args, **kwargs)
         except BaseException as error:
             _forget_locals(error, handled)
             del args, kwargs

@@ -94,13 +94,20 @@ class Rule:
         shall not choose its node.
         """
         if isinstance(key, str):
-            key = key.encode(errors="surrogatepass")
+            key = _encode_text(key)
         if len(key) > _MAX_KEY or b"{" in key or key.startswith(_DIGEST):
             key = _DIGEST + sha256(key).hexdigest().encode()
         head = self._heads.get(prefix)
         if head is None:
             head = self._heads[prefix] = f"{prefix}:{self._name}:".encode()
         return head + key
+
+
+def _encode_text(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return text.encode(errors="surrogatepass")
 
 
 def make_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:

@@ -25,6 +25,8 @@ logger = logging.getLogger("django_rb.ratelimit")
 
 Call = tuple[bytes, KeyScript, bytes]  # a stored key, and what is run there
 
+_KEY_TYPES = (str, bytes)
+
 # Seconds after which to ask again where a node failed.
 RETRY_AFTER_FAILURE = 1.0
 
@@ -60,7 +62,7 @@ class Limit:
     rule: Rule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.key, str | bytes):
+        if not isinstance(self.key, _KEY_TYPES):
             raise TypeError(
                 f"{masked(self.key)} cannot be the key of a limit. Give text or bytes; "
                 "str(value) makes text of most things."

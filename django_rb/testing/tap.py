@@ -1,8 +1,9 @@
 """What a cluster sends, for those who listen.
 
-A tap covers a cluster's ways out: `run` and `try_call` of the cluster, and `get_connection`
-of the pools of its local clients. It does so by attributes of these very objects, and takes
-them away with its last listener: a cluster to which nobody listens pays nothing.
+A tap covers a cluster's ways out: `run`, `arun` and `try_call` of the cluster, and
+`get_connection` of the pools of its local clients. It does so by attributes of these very
+objects, and takes them away with its last listener: a cluster to which nobody listens pays
+nothing.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class _Tap:
         self._try_call = cluster.try_call
         cluster.try_call = _go_on_with_a_batch
         _cover(cluster, "run", self._run)
+        _cover(cluster, "arun", self._arun)
         for host_id in cluster.hosts:
             pool = cluster.get_pool_for_host(host_id)
             _cover(pool, "get_connection", partial(self._take, host_id, weakref.ref(pool)))
@@ -82,6 +84,7 @@ class _Tap:
         if cluster is not None:
             cluster.try_call = self._try_call
             _uncover(cluster, "run")
+            _uncover(cluster, "arun")
             for host_id in cluster.hosts:
                 _uncover(cluster.get_pool_for_host(host_id), "get_connection")
         for connection in list(self._connections):
@@ -96,11 +99,20 @@ class _Tap:
     ) -> T:
         cluster = self._cluster()
         assert cluster is not None
+        return type(cluster).run(cluster, self._heard(batch), timeout, began)
+
+    async def _arun(self, batch: Batch[T], timeout: float | None = None) -> T:
+        cluster = self._cluster()
+        assert cluster is not None
+        return await type(cluster).arun(cluster, self._heard(batch), timeout)
+
+    def _heard(self, batch: Batch[T]) -> Batch[T]:
+        """Tell of a batch; return it as it is to be run."""
         self._tell("on_use")
-        if self.listeners:  # there may be none any more
-            self._tell("on_batch")
-            batch = self._told(batch)
-        return type(cluster).run(cluster, batch, timeout, began)
+        if not self.listeners:  # there may be none any more
+            return batch
+        self._tell("on_batch")
+        return self._told(batch)
 
     def _told(self, batch: Batch[T]) -> Batch[T]:
         """Return the same batch, whose rounds and commands are told."""
@@ -119,6 +131,7 @@ class _Tap:
 
     def _listen_to(self, exchange: Exchange) -> None:
         sent, reader = exchange.sent, Reader()
+        exchange.may_join = False  # together with others it would be sent as another exchange
 
         def tell_and_go_on(size: int) -> Any:
             nonlocal reader

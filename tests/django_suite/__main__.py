@@ -80,7 +80,7 @@ class Runner(DiscoverRunner):
         patterns = self.test_name_patterns or {"*"}
         return unittest.TestSuite(
             cls(name)
-            for cls in (cases.contract(), *cases.users_of_the_cache())
+            for cls in (*cases.contracts(), *cases.users_of_the_cache())
             for name in unittest.defaultTestLoader.getTestCaseNames(cls)
             if any(fnmatchcase(f"{cls.__name__}.{name}", pattern) for pattern in patterns)
         )
@@ -100,7 +100,7 @@ def report(results: unittest.TestResult) -> int:
     left_out = set()
     print("\nLeft out:" if results.skipped else "\nNothing was left out.")
     for test, reason in results.skipped:
-        if cases.LEFT_OUT.get(_name(test).rpartition(".")[2]) == reason:
+        if reason in _reasons(cases, _name(test)):
             left_out.add(_name(test))
             print(f"  {_name(test)}: {reason}")
         else:
@@ -109,6 +109,13 @@ def report(results: unittest.TestResult) -> int:
     passed = results.testsRun - len(failed) - len(left_out)
     print(f"\n{passed} passed, {len(failed)} failed, {len(left_out)} skipped")
     return 0 if passed and not failed else 1
+
+
+def _reasons(cases: Any, name: str) -> set[str | None]:
+    """Return why a test may be left out."""
+    kind, _, test = name.partition(".")
+    known = [cases.LEFT_OUT, cases.LEFT_OUT_AWAITED if kind.startswith("Awaited") else {}]
+    return {reasons.get(test) for reasons in known}
 
 
 def _name(test: Any) -> str:

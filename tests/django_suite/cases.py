@@ -5,6 +5,7 @@ Imported only once the settings are there and Django's tests can be imported.
 
 from __future__ import annotations
 
+import atexit
 import time
 import unittest
 from importlib import import_module
@@ -12,6 +13,8 @@ from typing import Any
 from unittest import mock
 
 from django.test import override_settings
+
+from tests.cache.awaited import Awaited, Loops
 
 BACKEND = "django_rb.cache.RBCache"
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
@@ -43,6 +46,16 @@ LEFT_OUT = {
     "test_serializer_dumps": f"{_INTERNALS}its serializer object",
 }
 
+_SYNC_DATABASE = (
+    "pickles a QuerySet that asks the database, which Django forbids while a loop runs"
+)
+
+# Besides, of the tests that are run awaited.
+LEFT_OUT_AWAITED = {
+    "test_cache_read_for_model_instance_with_deferred": _SYNC_DATABASE,
+    "test_cache_write_for_model_instance_with_deferred": _SYNC_DATABASE,
+}
+
 # Classes that use the cache through another part of Django, by module.
 USERS_OF_THE_CACHE = {
     "cache.tests": (
@@ -70,11 +83,32 @@ A_TICK = 0.01
 _sleep = time.sleep
 
 
-def contract() -> type[unittest.TestCase]:
-    """Return RedisCacheTests, and with it BaseCacheTests, over RBCache."""
+class AwaitedCache(Awaited):
+    """RBCache's asynchronous methods behind the names that Django's tests call."""
+
+    loops = Loops()
+
+
+atexit.register(AwaitedCache.loops.close)
+
+
+def contracts() -> list[type[unittest.TestCase]]:
+    """Return RedisCacheTests, and with it BaseCacheTests, over RBCache: called and awaited.
+
+    Django's own tests of asynchronous methods are about its DummyCache alone.
+    """
+    return [
+        _contract("RBCacheTests", BACKEND, LEFT_OUT),
+        _contract(
+            "AwaitedRBCacheTests", f"{__name__}.AwaitedCache", LEFT_OUT | LEFT_OUT_AWAITED
+        ),
+    ]
+
+
+def _contract(name: str, backend: str, left_out: dict[str, str]) -> type[unittest.TestCase]:
     django = import_module("cache.tests")
     caches = django.caches_setting_for_tests(
-        base={"BACKEND": BACKEND, "LOCATION": "default"},
+        base={"BACKEND": backend, "LOCATION": "default"},
         exclude=django.redis_excluded_caches,
     )
     attributes: dict[str, Any] = {
@@ -82,10 +116,10 @@ def contract() -> type[unittest.TestCase]:
         "__unittest_skip__": False,
         "__unittest_skip_why__": "",
     }
-    for name, reason in LEFT_OUT.items():
-        if hasattr(django.RedisCacheTests, name):
-            attributes[name] = unittest.skip(reason)(getattr(django.RedisCacheTests, name))
-    return _derived(django.RedisCacheTests, "RBCacheTests", caches, attributes)
+    for test, reason in left_out.items():
+        if hasattr(django.RedisCacheTests, test):
+            attributes[test] = unittest.skip(reason)(getattr(django.RedisCacheTests, test))
+    return _derived(django.RedisCacheTests, name, caches, attributes)
 
 
 def users_of_the_cache() -> list[type[unittest.TestCase]]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import socket
@@ -11,10 +12,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import isawaitable
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
 from django_rb.engine import (
     BaseRouter,
@@ -89,12 +92,22 @@ def await_promise(manager: Any, call: Callable[[Any], Promise[Any]]) -> Any:
 Ask = Callable[[Callable[[Any], Any]], Any]
 
 
-@pytest.fixture(params=["routing", "mapping"])
-def ask(request: pytest.FixtureRequest, cluster: Cluster) -> Ask:
+@pytest.fixture(params=["routing", "mapping", "aio", "amap"])
+def ask(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Ask]:
     """Run a call on a client of either kind and return its value."""
-    if request.param == "routing":
-        return lambda call: call(cluster.get_routing_client())
-    return lambda call: await_promise(cluster.map(), call)
+
+    async def awaited(call: Callable[[Any], Any]) -> Any:
+        if request.param == "aio":
+            return await call(cluster.aio)
+        async with cluster.amap() as client:
+            promise = call(client)
+        return await promise
+
+    with asyncio.Runner() as runner:
+        yield {
+            "routing": lambda call: call(cluster.get_routing_client()),
+            "mapping": lambda call: await_promise(cluster.map(), call),
+        }.get(request.param, lambda call: runner.run(awaited(call)))
 
 
 def test_mget_keeps_order_and_duplicates(ask: Ask, servers: Servers) -> None:
@@ -1202,21 +1215,30 @@ IMPOSSIBLE: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["routing", "mapping", "fanout"])
+@pytest.mark.parametrize("kind", ["routing", "mapping", "fanout", "aio"])
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_what_needs_one_node_names_the_client_that_has_one(
     name: str, kind: str, cluster: Cluster, servers: Servers
 ) -> None:
     routing = cluster.get_routing_client()
-    client = {
+    client: Any = {
         "routing": routing,
+        "aio": cluster.aio,
         "mapping": routing.get_mapping_client(),
         "fanout": routing.get_fanout_client("all"),
     }[kind]
     call, way = IMPOSSIBLE[name]
+
+    async def awaited() -> None:
+        if isawaitable(result := call(client)):
+            await result
+
+    if (name, kind) == ("lock", "aio"):  # there it is one
+        return
     with pytest.raises((NotImplementedError, UnroutableCommand)) as caught:
-        call(client)
-    assert way in str(caught.value)
+        asyncio.run(awaited()) if kind == "aio" else call(client)
+    said = str(caught.value)
+    assert way in said or (kind == "aio" and "redis.asyncio.Redis" in said)
     assert total(servers) == Counter()
 
 
@@ -1254,6 +1276,18 @@ def test_nothing_of_redis_pys_client_slips_through(client: RoutingClient) -> Non
     for name in sorted(own - HARMLESS):
         with pytest.raises(NotImplementedError, match=r"[Cc]luster"):
             getattr(client, name)()
+
+
+def test_nothing_of_redis_pys_asyncio_client_slips_through(cluster: Cluster) -> None:
+    own = {
+        name
+        for name, member in vars(redis.asyncio.Redis).items()
+        if callable(getattr(redis.asyncio.Redis, name)) and not name.startswith("_")
+    }
+    assert "pipeline" in own
+    for name in sorted(own - HARMLESS - {"aclose", "initialize", "lock"}):
+        with pytest.raises(NotImplementedError, match=r"[Cc]luster"):
+            getattr(cluster.aio, name)()
 
 
 def test_clients_show_their_nodes_and_no_secrets(nodes: LocalNodes) -> None:

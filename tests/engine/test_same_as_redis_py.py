@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -216,6 +217,7 @@ KEYLESS: dict[str, Call] = {
 class Setting(NamedTuple):
     plain: redis.Redis
     cluster: Cluster
+    runner: asyncio.Runner
 
 
 @pytest.fixture(
@@ -229,7 +231,8 @@ def setting(request: pytest.FixtureRequest, shared_nodes: LocalNodes) -> Iterato
     cluster = Cluster(shared_nodes.hosts, router_cls=SlotRouter, pool_options=options)
     host: Any = shared_nodes.hosts[cluster.get_host_for_key(S)]
     plain = redis.Redis(**host, **options)
-    yield Setting(plain, cluster)
+    with asyncio.Runner() as runner:
+        yield Setting(plain, cluster, runner)
     plain.close()
     cluster.close()
 
@@ -242,6 +245,10 @@ def outcome(call: Call, client: Any, settle: Callable[[Any], Any] = lambda v: v)
         return redis.DataError  # whose text is not always the same in redis-py itself
     except (redis.RedisError, TypeError) as error:  # an older redis-py lacks some conversion
         return type(error), str(error).partition(" [node ")[0].removeprefix("MY ")
+
+
+async def awaited(said: Any) -> Any:
+    return await said
 
 
 def fresh(plain: redis.Redis) -> None:
@@ -271,11 +278,13 @@ def mapped(manager: Any, targeted: bool, call: Call) -> Any:
 
 @pytest.mark.parametrize("name", KEYED)
 def test_a_command_with_keys_says_the_same(name: str, setting: Setting) -> None:
-    call, (plain, cluster) = KEYED[name], setting
+    call, (plain, cluster, runner) = KEYED[name], setting
     fresh(plain)
     expected = outcome(call, plain)
     fresh(plain)
     assert outcome(call, cluster.get_routing_client()) == expected
+    fresh(plain)
+    assert outcome(call, cluster.aio, lambda said: runner.run(awaited(said))) == expected
     fresh(plain)
     assert mapped(cluster.map(), False, call) == expected
     fresh(plain)
@@ -284,7 +293,7 @@ def test_a_command_with_keys_says_the_same(name: str, setting: Setting) -> None:
 
 @pytest.mark.parametrize("name", KEYLESS)
 def test_a_command_without_keys_says_the_same(name: str, setting: Setting) -> None:
-    call, (plain, cluster) = KEYLESS[name], setting
+    call, (plain, cluster, _) = KEYLESS[name], setting
     fresh(plain)
     expected = outcome(call, plain)
     fresh(plain)
@@ -293,9 +302,14 @@ def test_a_command_without_keys_says_the_same(name: str, setting: Setting) -> No
 
 @pytest.mark.parametrize("kind", ["hscan_iter", "sscan_iter", "zscan_iter"])
 def test_iterators_over_one_key_work(kind: str, setting: Setting) -> None:
-    plain, cluster = setting
+    plain, cluster, runner = setting
     fresh(plain)
     key = {"hscan_iter": H, "sscan_iter": M, "zscan_iter": Z}[kind]
     expected = sorted(getattr(plain, kind)(key))
     assert len(expected) > 1
     assert sorted(getattr(cluster.get_routing_client(), kind)(key)) == expected
+
+    async def iterate() -> list[Any]:
+        return [item async for item in getattr(cluster.aio, kind)(key)]
+
+    assert sorted(runner.run(iterate())) == expected

@@ -223,8 +223,10 @@ def test_what_is_no_state_counts_as_none(algorithm: str, cluster: Cluster) -> No
 def test_numbers_stay_exact_where_a_double_has_no_room_to_spare(
     algorithm: str, cluster: Cluster
 ) -> None:
-    for n, rate in enumerate([Rate(2**52, 1), Rate(2**52 // 86400, 86400), Rate(1, 2**52)]):
-        driver = Driver(cluster, Limit(f"{n}", rate, algorithm=algorithm))
+    for n, rate in enumerate([Rate(2**52, 1), Rate(10**10, 86400), Rate(1, 2**52)]):
+        limit = Limit(f"{n}", rate, algorithm=algorithm)
+        assert limit.capacity * rate.period * limit.rule.ticks_per_second <= 2**52
+        driver = Driver(cluster, limit)
         assert driver.ask(START, "hit", rate.count - 1)[:2] == [1, rate.count - 1]
         assert driver.ask(START, "hit", 2)[:2] == [0, rate.count - 1]
         assert driver.ask(START, "hit", 1)[:2] == [1, rate.count]

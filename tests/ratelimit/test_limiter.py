@@ -102,7 +102,7 @@ def test_no_cost_is_free_and_one_too_high_never_allowed(
         return usage.allowed, usage.used, usage.retry_after
 
     assert hit(0) == (True, 0, 0.0)
-    for cost in (4, 2**53 + 1, 10**30):
+    for cost in (4, 2**53 + 1, 10**30, 10**5000):
         assert hit(cost) == (False, 0, math.inf)
     assert set().union(*servers.keys().values()) == set()  # nothing was charged
     assert hit(3) == (True, 3, 0.0)
@@ -123,6 +123,29 @@ def test_keys_expire_by_themselves_when_nothing_is_used_any_more(servers: Server
     wait_until(lambda: not any(servers.keys().values()))
     for algorithm in ALGORITHMS:
         assert limiter.hit("key", "1/s", algorithm=algorithm).allowed
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_time_is_that_of_the_server_to_the_millisecond(
+    algorithm: str, servers: Servers
+) -> None:
+    period = 1000 * 86400 * 1000  # in milliseconds
+    host_id = clusters["default"].get_host_for_key(
+        Limit("key", Rate(1, EVER), algorithm=algorithm).rule.make_key("rl", "key")
+    )
+    before = servers.ask(host_id, "TIME")
+    usage = limiter.hit("key", Rate(1, EVER), algorithm=algorithm)
+    after = servers.ask(host_id, "TIME")
+    earliest, latest = (time[0] * 1000 + time[1] // 1000 for time in (before, after))
+    ends = {
+        "fixed-window": [(now // period + 1) * period for now in (earliest, latest)],
+        "sliding-window": [(now // period + 2) * period for now in (earliest, latest)],
+        "token-bucket": [now + period for now in (earliest, latest)],
+    }[algorithm]
+    expires = servers.ask(host_id, "PEXPIRETIME", next(iter(servers.keys()[host_id])))
+    assert ends[0] <= expires <= ends[1]
+    if algorithm != "token-bucket":
+        assert expires - latest <= round(usage.reset * 1000) <= expires - earliest
 
 
 def test_web_servers_clocks_do_not_matter(
@@ -291,6 +314,16 @@ class TestFailingNodes:
             # What was refused for the failing node is not charged to the others.
             assert (usages[1].allowed, usages[1].error) == (True, None)
             assert usages[1].used == (5 if is_open else 0)
+
+    def test_nothing_is_given_back_to_a_node_that_failed(
+        self, call: Call, nodes: LocalNodes
+    ) -> None:
+        with self.down(nodes):
+            limits = [limit_on(BROKEN), limit_on(0), limit_on(1, 0)]
+            usages = call(limiter, "check", limits)
+        assert [usage.allowed for usage in usages] == [True, True, False]
+        assert [usage.used for usage in usages] == [0, 0, 0]
+        assert usages[0].error is not None
 
     @pytest.mark.parametrize("is_open", [True, False])
     def test_a_limiter_may_say_otherwise(self, is_open: bool, nodes: LocalNodes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,32 @@ import trustme
 from django_rb.engine import Cluster, SlotRouter
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers
+from tests.transports import awaited
 
 from .guards import Guards
 from .tls import serve_tls
 
 Open = Callable[..., Cluster]
+
+
+@pytest.fixture(params=["poll", "asyncio"])
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Have a test run twice: whatever it asks of clusters goes by each of the transports."""
+    name: str = request.param
+    with awaited() if name == "asyncio" else nullcontext():
+        yield name
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [
+        item
+        for item in items
+        if not (
+            item.get_closest_marker("only_sync")
+            and getattr(item, "callspec", None)
+            and item.callspec.params.get("transport") == "asyncio"  # type: ignore[attr-defined]
+        )
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 import logging
@@ -113,9 +114,10 @@ def opened(app: Guards, way: str, password: str, protocol: int = 2) -> Iterator[
 
 
 @contextmanager
-def configured(app: Guards, way: str, password: str) -> Iterator[None]:
+def configured(app: Guards, way: str, password: str, protocol: int = 2) -> Iterator[None]:
     names = {"hosts": "HOSTS", "host_defaults": "HOST_DEFAULTS", "pool_options": "POOL_OPTIONS"}
     config = {names[name]: value for name, value in WAYS[way](app, password).items()}
+    config["POOL_OPTIONS"] = {"protocol": protocol, **config.get("POOL_OPTIONS", {})}
     with override_settings(RB_CLUSTERS={"default": config}):
         yield
 
@@ -246,6 +248,7 @@ def test_no_error_of_a_cache_shows_it(way: str, app: Guards) -> None:
         is_hidden(report(error))
 
 
+@pytest.mark.usefixtures("transport")
 def test_no_miss_that_is_logged_shows_it(app: Guards, caplog: pytest.LogCaptureFixture) -> None:
     with configured(app, "urls", WRONG):
         cache = make_cache(OPTIONS={"ON_NODE_ERROR": "miss"})
@@ -255,13 +258,54 @@ def test_no_miss_that_is_logged_shows_it(app: Guards, caplog: pytest.LogCaptureF
     assert "invalid username-password pair" in caplog.text
 
 
+@pytest.mark.parametrize(("way", "protocol"), [("hosts", 2), ("provider", 3)])
+def test_no_error_of_an_awaited_method_shows_it(way: str, protocol: int, app: Guards) -> None:
+    async def use_all() -> None:
+        cache = make_cache()
+        with pytest.raises(redis.AuthenticationError) as caught:
+            await cache.aget("key")
+        errors.append(caught.value)
+        with pytest.raises(redis.AuthenticationError) as caught:
+            async with cache.cluster.amap() as client:
+                client.get("key")
+        errors.append(caught.value)
+
+    errors: list[BaseException] = []
+    with configured(app, way, WRONG, protocol):
+        asyncio.run(use_all())
+    for error in errors:
+        # Made without the settings: Django shows those of its own accord.
+        is_hidden(report(error))
+
+
+def test_no_repr_of_what_is_awaited_shows_it(app: Guards) -> None:
+    async def use() -> None:
+        await cluster.aio.set("key", 1)
+        manager = cluster.amap()
+        async with manager as client:
+            promise = client.get("key")
+        [pools] = cluster._aio_transport._loops
+        for thing in (cluster.aio, manager, client, promise, pools, *asyncio.all_tasks()):
+            is_hidden(f"{thing} {thing!r} {vars(thing) if hasattr(thing, '__dict__') else ''}")
+        for pool in pools.values():
+            is_hidden(f"{pool!r} {vars(pool)} {[vars(c) for c in pool.connections]}")
+
+    with opened(app, "hosts", SECRET) as cluster:
+        asyncio.run(use())
+
+
 def test_djangos_page_hides_a_password_that_is_called_one(app: Guards) -> None:
     for way in ("hosts", "defaults", "pool"):
         with configured(app, way, WRONG):
             is_hidden(report(caught(lambda: make_cache().get("key"))))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("transport", "way"),
+    [*(("poll", way) for way in WAYS), ("asyncio", "urls")],
+    indirect=["transport"],
+)
+@pytest.mark.usefixtures("transport")
 def test_nodes_that_are_not_there_show_nothing(way: str, app: Guards) -> None:
     app = copy(app)
     app.hosts = {0: {"host": "127.0.0.1", "port": 1}}
@@ -277,21 +321,26 @@ def use(cluster: Cluster) -> None:
         client.set("key", 1)
 
 
+IMPOSSIBLE: list[dict[str, Any]] = [
+    {"ssl_ca_certs": "/nowhere.pem"},
+    {"ssl_certfile": "/nowhere.pem", "ssl_keyfile": "/nowhere.pem"},
+]
+IMPOSSIBLE += [
+    {name: "none such"}
+    for name in ("ssl_ciphers", "ssl_min_version")  # came with later redis-py
+    if name in connection_options()
+]
+
+
 # Where the options of TLS are wrong, redis-py 5 leaves the socket to the collector.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"ssl_ca_certs": "/nowhere.pem"},
-        {"ssl_certfile": "/nowhere.pem", "ssl_keyfile": "/nowhere.pem"},
-        *[
-            {name: "none such"}
-            for name in ("ssl_ciphers", "ssl_min_version")  # came with later redis-py
-            if name in connection_options()
-        ],
-    ],
-    ids=lambda options: next(iter(options)),
+    ("transport", "options"),
+    [("poll", options) for options in IMPOSSIBLE] + [("asyncio", IMPOSSIBLE[0])],
+    indirect=["transport"],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
+@pytest.mark.usefixtures("transport")
 def test_options_of_tls_that_cannot_be_show_nothing(
     options: dict[str, Any], two_nodes: LocalNodes
 ) -> None:

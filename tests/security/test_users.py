@@ -24,6 +24,8 @@ from .conftest import Open
 from .guards import Guards
 
 PASSWORD = "p@ss:w/o?r#d[] %41é\u2603\"'\\"
+pytestmark = pytest.mark.usefixtures("transport")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 CREDENTIALS: dict[str, dict[str, Any]] = {
@@ -222,6 +224,7 @@ def test_the_rights_in_the_docs_suffice_for_the_whole_cache(guards: Guards) -> N
     }  # fmt: skip
 
 
+@pytest.mark.only_sync
 def test_no_right_in_the_docs_is_one_too_many(guards: Guards) -> None:
     """Without any one of the commands, something of the cache is refused."""
     rules = rules_in_the_docs()
@@ -356,6 +359,7 @@ def test_a_provider_may_give_a_password_alone(guards: Guards, open_cluster: Open
         ({"credential_provider": Provider("x"), "username": "x"}, "not both"),
     ],
 )
+@pytest.mark.only_sync
 @pytest.mark.parametrize("where", ["HOSTS", "HOST_DEFAULTS", "POOL_OPTIONS"])
 def test_a_login_that_cannot_be_is_a_mistake(
     where: str, options: dict[str, Any], text: str

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -12,6 +14,7 @@ from django.core.cache import cache
 
 from django_rb import clusters
 from django_rb.engine import Cluster
+from django_rb.engine.batch import call_nodes
 from django_rb.engine.exchange import Batch, Exchange
 from django_rb.testing import CaptureCommandsContext, LocalNodes, RBTestCaseMixin
 from django_rb.testing.capture import AssertingContext
@@ -28,7 +31,21 @@ def _configured(nodes: LocalNodes) -> None:
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     yield clusters["default"]
-    assert not {"run", "get_connection"} & {*vars(clusters["default"])}
+    assert not {"run", "arun", "get_connection"} & {*vars(clusters["default"])}
+
+
+@pytest.fixture(params=["poll", "asyncio"])
+def ask(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Send a command to node 0 by one of the transports; return the reply, if any."""
+    with asyncio.Runner() as runner:
+
+        def ask(cluster: Cluster, *command: str) -> Any:
+            batch = call_nodes(cluster, {0: command})
+            is_awaited = request.param == "asyncio"
+            outcome = runner.run(cluster.arun(batch)) if is_awaited else cluster.run(batch)
+            return outcome[0].get(0)
+
+        yield ask
 
 
 def owner_of(key: str | bytes) -> int:
@@ -111,27 +128,46 @@ class TestWhatIsCaptured:
             thread.join()
         assert captured.batches == 1
 
-    def test_what_failed_was_sent_all_the_same(self) -> None:
+    def test_what_is_awaited(self, cluster: Cluster) -> None:
+        async def use() -> None:
+            await cache.aset("key", 1)
+            await asyncio.gather(*(cache.aget("key") for _ in range(50)))
+            async with cluster.aall() as client:
+                client.ping()
+            await cluster.aio.get("other")
+
+        with CaptureCommandsContext() as captured:
+            asyncio.run(use())
+        owner = owner_of(b":1:key")
+        sent = captured.commands
+        assert [command for command in sent[owner] if b":1:key" in command[1:2]] == [
+            ("SET", b":1:key", b"1", b"EX", b"300"),
+            *[("GET", b":1:key")] * 50,
+        ]
+        assert all(("PING",) in commands for commands in sent.values())
+        assert ("GET", b"other") in sent[owner_of("other")]
+        assert (len(captured), captured.batches) == (1 + 50 + 4 + 1, 1 + 50 + 1 + 1)
+
+    def test_what_failed_was_sent_all_the_same(self, ask: Callable[..., Any]) -> None:
         with Peer(lambda peer, connection, command: hang_up(connection)) as peer:
             cluster = Cluster([peer.host])
             with CaptureCommandsContext(cluster) as captured:
-                _, failures = cluster.call_nodes("INCR", "hits")
-            assert failures
+                assert ask(cluster, "INCR", "hits") is None
             assert captured.commands == {0: [("INCR", b"hits")]}
             cluster.close()
 
-    def test_what_is_sent_again_is_captured_again(self) -> None:
+    def test_what_is_sent_again_is_captured_again(self, ask: Callable[..., Any]) -> None:
         def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
             if peer.commands == [[b"GET", b"a"], [b"GET", b"b"]]:
                 hang_up(connection)
             else:
-                connection.sendall(b"$-1\r\n")
+                connection.sendall(b"$1\r\nc\r\n")
 
         with Peer(answer) as peer:
             cluster = Cluster([peer.host])
-            cluster.call_nodes("GET", "a")
+            assert ask(cluster, "GET", "a") == b"c"
             with CaptureCommandsContext(cluster) as captured:
-                assert cluster.call_nodes("GET", "b") == ({0: None}, [])
+                assert ask(cluster, "GET", "b") == b"c"
             assert captured.commands == {0: [("GET", b"b"), ("GET", b"b")]}
             cluster.close()
 
@@ -150,10 +186,10 @@ class TestWhatIsCaptured:
             exchange.sent(len(exchange.out))
         assert captured.commands == {0: [("DBSIZE",)]}
 
-    def test_nothing_is_sent_to_nobody(self) -> None:
+    def test_nothing_is_sent_to_nobody(self, ask: Callable[..., Any]) -> None:
         cluster = Cluster([{"port": 1}])
         with CaptureCommandsContext(cluster) as captured:
-            cluster.call_nodes("PING")
+            assert ask(cluster, "PING") is None
         assert (captured.commands, captured.batches) == ({}, 1)
 
     def test_passwords_are_not_captured(self) -> None:
@@ -222,6 +258,7 @@ class TestBeginningAndEnd:
         uses: list[Callable[[], object]] = [
             lambda: cache.get("key"),
             lambda: cluster.call_nodes("PING"),
+            lambda: asyncio.run(cache.aget("key")),
             lambda: cluster.get_local_client(0).dbsize(),
         ]
         for number, use in enumerate(uses, start=1):

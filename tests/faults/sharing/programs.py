@@ -15,6 +15,8 @@ from django.conf import settings
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 60.0
+# What is alive answers, however busy the machine is.
+PATIENT = {"socket_timeout": 20.0, "socket_connect_timeout": 20.0}
 
 Program = Callable[[], object]
 
@@ -27,7 +29,7 @@ def run_program(
     Fail if it has anything to say on its standard error, warnings of Python included, or
     ends with another status.
     """
-    request = json.dumps({"hosts": hosts, "pool_options": pool_options})
+    request = json.dumps({"hosts": hosts, "pool_options": pool_options or PATIENT})
     done = subprocess.run(
         [
             *(sys.executable, "-X", "dev", "-W", "error"),

@@ -59,6 +59,18 @@ class InTransaction(SignsOnce, TestCase):
     pass
 
 
+class Awaited(RBTestCase):
+    async def _sign(self) -> None:
+        with self.assertNumBatches(1):
+            self.assertEqual(await clusters["default"].aio.incr("visits:ann"), 1)
+
+    async def test_a(self) -> None:
+        await self._sign()
+
+    async def test_b(self) -> None:
+        await self._sign()
+
+
 class WithTransactions(SignsOnce, TransactionTestCase):
     pass
 

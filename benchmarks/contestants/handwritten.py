@@ -14,34 +14,27 @@ from zlib import crc32
 
 import hiredis
 
+RECEIVE = 65536  # bytes
+pack: Any = hiredis.pack_command  # its stub knows tuples of one
+
 
 class HandWritten:
-    """get, get_many and set_many over nodes, with the key prefix of a Django cache."""
+    """Django's cache operations; not for use by two threads at a time."""
 
-    def __init__(self, hosts: Sequence[Mapping[str, Any]], prefix: str = ":1:") -> None:
-        self.prefix = prefix
-        self.sockets = []
-        for host in hosts:
-            sock = socket.create_connection((host["host"], host["port"]))
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.sockets.append(sock)
-        self.readers = [hiredis.Reader() for _ in hosts]
-
-    def close(self) -> None:
+    def __init__(self, hosts: Sequence[tuple[str, int]], prefix: str) -> None:
+        self.prefix = f"{prefix}:1:"
+        self.sockets = [socket.create_connection(host) for host in hosts]
         for sock in self.sockets:
-            sock.close()
-
-    def get_host(self, name: str) -> int:
-        """Return which node owns a key."""
-        return crc32(f"{self.prefix}{name}".encode()) % len(self.sockets)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.readers = [hiredis.Reader() for _ in hosts]
 
     def get(self, name: str) -> Any:
         key = f"{self.prefix}{name}".encode()
         node = crc32(key) % len(self.sockets)
         sock, reader = self.sockets[node], self.readers[node]
-        sock.sendall(hiredis.pack_command((b"GET", key)))  # type: ignore[arg-type]
+        sock.sendall(pack((b"GET", key)))
         while True:
-            reader.feed(sock.recv(65536))
+            reader.feed(sock.recv(RECEIVE))
             reply = reader.gets()
             if reply is not False:
                 return None if reply is None else pickle.loads(reply)
@@ -50,13 +43,23 @@ class HandWritten:
         key = f"{self.prefix}{name}".encode()
         node = crc32(key) % len(self.sockets)
         sock, reader = self.sockets[node], self.readers[node]
-        sock.sendall(
-            hiredis.pack_command((b"SET", key, pickle.dumps(value, 5), b"EX", timeout))  # type: ignore[arg-type]
-        )
+        data = value if type(value) is int else pickle.dumps(value, 5)
+        sock.sendall(pack((b"SET", key, data, b"EX", timeout)))
         while True:
-            reader.feed(sock.recv(65536))
+            reader.feed(sock.recv(RECEIVE))
             if reader.gets() is not False:
                 return
+
+    def incr(self, name: str, delta: int = 1) -> int:
+        key = f"{self.prefix}{name}".encode()
+        node = crc32(key) % len(self.sockets)
+        sock, reader = self.sockets[node], self.readers[node]
+        sock.sendall(pack((b"INCRBY", key, delta)))
+        while True:
+            reader.feed(sock.recv(RECEIVE))
+            reply = reader.gets()
+            if reply is not False:
+                return int(reply)
 
     def get_many(self, names: Sequence[str]) -> dict[str, Any]:
         count = len(self.sockets)
@@ -64,19 +67,19 @@ class HandWritten:
         shares: list[tuple[list[str], list[bytes]]] = [([], [b"MGET"]) for _ in range(count)]
         for name in names:
             key = f"{prefix}{name}".encode()
-            mine, keys = shares[crc32(key) % count]
+            mine, command = shares[crc32(key) % count]
             mine.append(name)
-            keys.append(key)
-        for sock, (mine, keys) in zip(self.sockets, shares, strict=True):
+            command.append(key)
+        for sock, (mine, command) in zip(self.sockets, shares, strict=True):
             if mine:
-                sock.sendall(hiredis.pack_command(tuple(keys)))  # type: ignore[arg-type]
+                sock.sendall(pack(tuple(command)))
         found = {}
         loads = pickle.loads
         for sock, reader, (mine, _) in zip(self.sockets, self.readers, shares, strict=True):
             if not mine:
                 continue
             while True:
-                reader.feed(sock.recv(65536))
+                reader.feed(sock.recv(RECEIVE))
                 values = reader.gets()
                 if values is not False:
                     break
@@ -87,12 +90,12 @@ class HandWritten:
 
     def set_many(self, data: Mapping[str, Any], timeout: int = 300) -> None:
         count = len(self.sockets)
-        prefix, pack, dumps = self.prefix, hiredis.pack_command, pickle.dumps
+        prefix, dumps = self.prefix, pickle.dumps
         shares: list[list[bytes]] = [[] for _ in range(count)]
         for name, value in data.items():
             key = f"{prefix}{name}".encode()
             shares[crc32(key) % count].append(
-                pack((b"SET", key, dumps(value, 5), b"EX", timeout))  # type: ignore[arg-type]
+                pack((b"SET", key, dumps(value, 5), b"EX", timeout))
             )
         for sock, share in zip(self.sockets, shares, strict=True):
             if share:
@@ -100,6 +103,22 @@ class HandWritten:
         for sock, reader, share in zip(self.sockets, self.readers, shares, strict=True):
             missing = len(share)
             while missing:
-                reader.feed(sock.recv(65536))
+                reader.feed(sock.recv(RECEIVE))
                 while reader.gets() is not False:
                     missing -= 1
+
+    def delete_many(self, names: Sequence[str]) -> None:
+        count = len(self.sockets)
+        prefix = self.prefix
+        shares: list[list[bytes]] = [[b"UNLINK"] for _ in range(count)]
+        for name in names:
+            key = f"{prefix}{name}".encode()
+            shares[crc32(key) % count].append(key)
+        for sock, command in zip(self.sockets, shares, strict=True):
+            if len(command) > 1:
+                sock.sendall(pack(tuple(command)))
+        for sock, reader, command in zip(self.sockets, self.readers, shares, strict=True):
+            while len(command) > 1:
+                reader.feed(sock.recv(RECEIVE))
+                if reader.gets() is not False:
+                    break

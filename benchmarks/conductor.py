@@ -1,0 +1,432 @@
+"""Runs races: starts servers and workers, and lets the workers take turns: A B C A B C …"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import redis
+
+from benchmarks.contestants import CONTESTANTS, HAND_WRITTEN, Place
+from benchmarks.proxy import ProxyProcess
+from benchmarks.redis_cluster import LocalCluster
+from benchmarks.workloads import Workload
+from django_rb.testing import LocalNodes
+
+ROOT = Path(__file__).resolve().parents[1]
+Host = tuple[str, int]
+Clock = Literal["cpu", "wall"]
+CLOCKS: tuple[Clock, ...] = ("cpu", "wall")
+
+TURN_SECONDS = 0.04  # what a turn is to take: as many calls as fit, at least one
+LONG_TURN_SECONDS = 0.2  # who needs longer for one call sits rounds out
+
+
+class WorkerFailed(Exception):
+    """A worker could not do as it was asked; the text says why."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Who runs what in a race."""
+
+    contestant: str
+    workload: Workload
+
+
+@dataclass
+class Race:
+    """Lanes that take turns.
+
+    Attributes:
+        rounds: turns of each.
+        on_one_core: whether workers and servers share a core. For calls with one key: such
+            a call is a question and a short wait. Whether the server is woken on the core
+            that asks or on one that sleeps makes a factor of five, and the scheduler is
+            slow to change its mind: it would be measured instead of the call.
+    """
+
+    lanes: list[Lane]
+    rounds: int = 30
+
+    @property
+    def on_one_core(self) -> bool:
+        return all(
+            lane.workload.is_single and not lane.workload.tasks and lane.workload.threads == 1
+            for lane in self.lanes
+        )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Self:
+        """Return what samples say."""
+        if len(samples) < 2:
+            return cls(samples[0], samples[0], samples[0])
+        low, _, high = quantiles(samples, n=4, method="inclusive")
+        return cls(median(samples), low, high)
+
+    def as_json(self) -> dict[str, float]:
+        return {name: _short(value) for name, value in vars(self).items()}
+
+
+@dataclass
+class Timing:
+    """What a lane needed: seconds per call for each of its turns, by the round's number."""
+
+    lane: Lane
+    calls: int
+    turns: dict[int, dict[Clock, float]] = field(default_factory=dict)
+
+    def spread(self, clock: Clock) -> Spread:
+        return Spread.of([turn[clock] for turn in self.turns.values()])
+
+    def over(self, other: Timing, clock: Clock) -> Spread:
+        """Return how many times the other's cost: of the rounds in which both had a turn."""
+        return Spread.of(
+            [
+                turn[clock] / other.turns[number][clock]
+                for number, turn in self.turns.items()
+                if number in other.turns
+            ]
+        )
+
+
+@dataclass
+class Result:
+    """How a race ended."""
+
+    race: Race
+    timings: dict[Lane, Timing]
+    left_out: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        floors = {
+            timing.lane.workload: timing
+            for timing in self.timings.values()
+            if timing.lane.contestant == HAND_WRITTEN
+        }
+        lanes = []
+        for lane, timing in self.timings.items():
+            told = {
+                "contestant": lane.contestant,
+                "workload": lane.workload.as_json(),
+                "calls": timing.calls,
+                "rounds": len(timing.turns),
+                "seconds": {clock: timing.spread(clock).as_json() for clock in CLOCKS},
+            }
+            if floor := floors.get(lane.workload):
+                told["ratio"] = {clock: timing.over(floor, clock).as_json() for clock in CLOCKS}
+            lanes.append(told)
+        return {
+            "lanes": lanes,
+            "on_one_core": self.race.on_one_core,
+            "left_out": self.left_out,
+        }
+
+
+class Worker:
+    """The conductor's end of the line to a contestant's process."""
+
+    def __init__(self, python: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+        self._process = subprocess.Popen(
+            [python, "-m", "benchmarks.worker"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.lane: Lane
+        self.about: dict[str, str] = {}
+
+    def open(self, lane: Lane, hosts: Sequence[Host], prefix: str) -> None:
+        """Let a contestant get ready for a workload. A process has one prefix.
+
+        Raises:
+            WorkerFailed: it cannot take part; the text says why.
+        """
+        self.lane = lane
+        self.about = self.ask(
+            "open",
+            contestant=lane.contestant,
+            hosts=hosts,
+            prefix=prefix,
+            workload=lane.workload.as_json(),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, do: str, **details: Any) -> Any:
+        """Return the answer to a request.
+
+        Raises:
+            WorkerFailed: it cannot, or it failed.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise WorkerFailed(f"its process ended with status {self._process.wait()}")
+        answer = json.loads(line)
+        if "cannot" in answer:
+            raise WorkerFailed(answer["cannot"])
+        if "error" in answer:
+            print(answer["error"], file=sys.stderr)
+            raise WorkerFailed(f"it failed to {do}: {answer['error'].splitlines()[0]}")
+        return answer["ok"]
+
+    def close(self) -> None:
+        """End the process."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.wait()
+
+
+class Arena:
+    """The servers: started when they are first asked for, and kept for the next race.
+
+    Another number of nodes ends those that are there: idle servers are no load, but a
+    cluster's talk to each other.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: LocalNodes | None = None
+        self._cluster: LocalCluster | None = None
+        self._stack = ExitStack()
+        self._count = 0
+        self.server = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def hosts(self, place: Place, count: int) -> list[Host]:
+        """Return the addresses of a contestant's nodes."""
+        if count != self._count:
+            self._stack.close()
+            self._nodes = self._cluster = None
+            self._count = count
+        if place == "cluster":
+            return self._start_cluster().hosts
+        nodes = self._start_nodes()
+        hosts = [(host["host"], host["port"]) for host in nodes.hosts.values()]
+        return hosts[:1] if place == "one" else hosts
+
+    @contextmanager
+    def behind_a_proxy(
+        self, place: Place, count: int, rtt: float
+    ) -> Iterator[tuple[list[Host], ProxyProcess]]:
+        """Lend addresses at which nodes are `rtt` milliseconds away."""
+        hosts = self.hosts(place, count)
+        with ExitStack() as stack:
+            proxy = stack.enter_context(ProxyProcess(hosts, rtt))
+            if place == "cluster":
+                cluster = self._start_cluster()
+                cluster.announce(proxy.hosts)
+                stack.callback(cluster.announce, hosts)
+            yield proxy.hosts, proxy
+
+    def pids(self) -> list[int]:
+        """Return the process ids of all servers that run."""
+        pids = []
+        if self._nodes is not None:
+            pids += [self._nodes.pid(host_id) for host_id in self._nodes.hosts]
+        if self._cluster is not None:
+            pids += self._cluster.pids
+        return pids
+
+    def flush(self) -> None:
+        """Empty all servers."""
+        if self._nodes is not None:
+            self._nodes.flush()
+        if self._cluster is not None:
+            for host, port in self._cluster.hosts:
+                with redis.Redis(host=host, port=port) as client:
+                    client.flushall()
+
+    def _start_nodes(self) -> LocalNodes:
+        if self._nodes is None:
+            self._nodes = self._stack.enter_context(LocalNodes(self._count))
+            self.server = self._nodes.server
+        return self._nodes
+
+    def _start_cluster(self) -> LocalCluster:
+        if self._cluster is None:
+            self._cluster = self._stack.enter_context(LocalCluster(self._count))
+        return self._cluster
+
+
+class Conductor:
+    """Runs races.
+
+    Args:
+        pythons: the Python of each environment there is.
+        missing: why an environment is not there.
+        say: is told what happens next.
+    """
+
+    def __init__(
+        self,
+        arena: Arena,
+        pythons: Mapping[str, Path],
+        missing: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        self.arena = arena
+        self.pythons = pythons
+        self.missing = missing
+        self.say = say
+        self.versions: dict[str, dict[str, str]] = {}
+
+    def open(self, lane: Lane, hosts: Sequence[Host], number: int = 0) -> Worker:
+        """Start a worker.
+
+        Raises:
+            WorkerFailed: it cannot take part; the text says why.
+        """
+        environment = CONTESTANTS[lane.contestant].environment
+        if environment not in self.pythons:
+            raise WorkerFailed(self.missing[environment])
+        worker = Worker(self.pythons[environment])
+        try:
+            worker.open(lane, hosts, f"{number:02}")
+        except BaseException:
+            worker.close()
+            raise
+        self.versions[environment] = worker.about
+        return worker
+
+    def run(self, race: Race) -> Result:
+        """Run a race to its end."""
+        self.arena.flush()
+        left_out: dict[str, str] = {}
+        with ExitStack() as stack:
+            workers = []
+            hosts = self._addresses(stack, race)
+            for number, lane in enumerate(race.lanes):
+                try:
+                    worker = stack.enter_context(self.open(lane, hosts[lane], number))
+                    worker.ask("seed")
+                    worker.ask("check")
+                except WorkerFailed as error:
+                    left_out[lane.contestant] = str(error)
+                    continue
+                workers.append(worker)
+            if race.on_one_core:
+                pids = [*(worker.pid for worker in workers), *self.arena.pids()]
+                stack.enter_context(on_one_core(pids))
+            timings = self._take_turns(workers, race.rounds)
+        return Result(race, {timing.lane: timing for timing in timings}, left_out)
+
+    def _addresses(self, stack: ExitStack, race: Race) -> dict[Lane, list[Host]]:
+        """Return the addresses for each lane, behind a proxy where it wants one."""
+        found: dict[tuple[Place, int, float], list[Host]] = {}
+        addresses = {}
+        for lane in race.lanes:
+            where = (
+                CONTESTANTS[lane.contestant].place, lane.workload.nodes, lane.workload.rtt
+            )  # fmt: skip
+            if where not in found:
+                found[where] = (
+                    stack.enter_context(self.arena.behind_a_proxy(*where))[0]
+                    if lane.workload.rtt
+                    else self.arena.hosts(*where[:2])
+                )
+            addresses[lane] = found[where]
+        return addresses
+
+    def _take_turns(self, workers: Sequence[Worker], rounds: int) -> list[Timing]:
+        timings, every = [], []
+        for worker in workers:
+            seconds = _seconds_per_call(worker)
+            calls = max(1, int(TURN_SECONDS / seconds / worker.lane.workload.threads))
+            timings.append(Timing(worker.lane, calls))
+            every.append(math.ceil(seconds / LONG_TURN_SECONDS))
+        for number in range(rounds):
+            for worker, timing, stride in zip(workers, timings, every, strict=True):
+                if number % stride == 0:
+                    timing.turns[number] = worker.ask("run", calls=timing.calls)
+        return timings
+
+
+def _seconds_per_call(worker: Worker) -> float:
+    """Return what a call takes when nothing disturbs it; warms up on the way."""
+    calls, best = 1, math.inf
+    while True:
+        seconds: float = worker.ask("run", calls=calls)["wall"]
+        best = min(best, seconds)
+        if seconds * calls * worker.lane.workload.threads >= TURN_SECONDS / 2:
+            return best
+        calls *= 2
+
+
+@contextmanager
+def on_one_core(pids: Sequence[int]) -> Iterator[None]:
+    """Keep processes, all their threads, on one core, where the system lets us."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    for thread in _threads(pids):
+        os.sched_setaffinity(thread, {min(before)})
+    try:
+        yield
+    finally:
+        for thread in _threads(pids):
+            os.sched_setaffinity(thread, before)
+
+
+def _threads(pids: Sequence[int]) -> list[int]:
+    return [
+        int(thread.name) for pid in pids for thread in Path(f"/proc/{pid}/task").glob("[0-9]*")
+    ]
+
+
+def _short(value: float) -> float:
+    """Return a number as exact as it can be trusted to be."""
+    return float(f"{value:.4g}")

@@ -1,0 +1,121 @@
+"""Those that are Django cache backends, each configured as its documentation says.
+
+Values are pickled by all of them, and compressed by none: what is measured is the way to the
+servers and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import django
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+
+Hosts = Sequence[tuple[str, int]]
+NEVER = 1 << 40  # bytes
+
+
+class DjangoCache:
+    """``caches["default"]``; its operations are the cache's own methods."""
+
+    def __init__(self, hosts: Hosts, prefix: str) -> None:
+        if not settings.configured:
+            cache = {**self.options(hosts), "KEY_PREFIX": prefix}
+            settings.configure(CACHES={"default": cache}, **self.settings(hosts))
+            django.setup()
+        self.cache: Any = caches["default"]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cache, name)
+
+    def options(self, hosts: Hosts) -> dict[str, Any]:
+        """Return what CACHES says, but for the prefix."""
+        raise NotImplementedError
+
+    def settings(self, hosts: Hosts) -> dict[str, Any]:
+        """Return further settings."""
+        return {}
+
+
+class RBCache(DjangoCache):
+    def options(self, hosts: Hosts) -> dict[str, Any]:
+        return {"BACKEND": "django_rb.cache.RBCache"}
+
+    def settings(self, hosts: Hosts) -> dict[str, Any]:
+        nodes = [{"host": host, "port": port} for host, port in hosts]
+        return {
+            "INSTALLED_APPS": ["django_rb"],
+            "RB_CLUSTERS": {"default": {"HOSTS": nodes}},
+        }
+
+
+class RBCacheByThreads(RBCache):
+    """The a… methods that Django gives a cache that has none of its own."""
+
+    async def aget(self, name: str) -> Any:
+        return await BaseCache.aget(self.cache, name)
+
+    async def aset(self, name: str, value: Any) -> None:
+        await BaseCache.aset(self.cache, name, value)
+
+    # Django's own of these two are loops over aget() and aset(): these are quicker.
+
+    async def aget_many(self, names: Iterable[str]) -> dict[str, Any]:
+        found: dict[str, Any] = await sync_to_async(self.cache.get_many)(names)
+        return found
+
+    async def aset_many(self, data: Mapping[str, Any]) -> None:
+        await sync_to_async(self.cache.set_many)(data)
+
+
+class RedisCache(DjangoCache):
+    def options(self, hosts: Hosts) -> dict[str, Any]:
+        return {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": _url(hosts[0]),
+        }
+
+
+class DefaultClient(DjangoCache):
+    def options(self, hosts: Hosts) -> dict[str, Any]:
+        return {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": _url(hosts[0]),
+            "OPTIONS": {"CLIENT_CLASS": "django_redis.client.DefaultClient"},
+        }
+
+
+class ShardClient(DjangoCache):
+    def options(self, hosts: Hosts) -> dict[str, Any]:
+        return {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": [_url(host) for host in hosts],
+            "OPTIONS": {"CLIENT_CLASS": "django_redis.client.ShardClient"},
+        }
+
+
+class VCache(DjangoCache):
+    cluster = False
+
+    def options(self, hosts: Hosts) -> dict[str, Any]:
+        return {
+            "BACKEND": "django_vcache.backend.ValkeyCache",
+            "LOCATION": _url(hosts[0]),
+            "OPTIONS": {
+                "SERIALIZER": "pickle",
+                "COMPRESS_MIN_LEN": NEVER,
+                "CLUSTER_MODE": self.cluster,
+            },
+        }
+
+
+class VCacheCluster(VCache):
+    cluster = True
+
+
+def _url(host: tuple[str, int]) -> str:
+    return f"redis://{host[0]}:{host[1]}/0"

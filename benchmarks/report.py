@@ -1,0 +1,290 @@
+"""What a run found out, from its JSON: for the terminal, and for docs/performance.md."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contestants import CONTESTANTS, DJANGO_RB
+from benchmarks.workloads import Workload
+
+WIDTH = 80
+Told = Mapping[str, Any]
+
+# One kind of table serves both: cells as text, the first column to the left.
+Table = list[list[str]]
+
+
+def for_terminal(run: Told) -> str:
+    """Return all tables, at most 80 columns wide."""
+    parts = [
+        textwrap.fill(_about(run), WIDTH),
+        "Medians; ± is half the distance of the quartiles; the ratio is that to the\n"
+        "hand-written loop, the median of the rounds.",
+    ]
+    for race in run["races"]:
+        for workload, lanes in _by_workload(race).items():
+            parts.append(f"{workload.title}\n{_aligned(_timings(lanes))}")
+            parts += [_wrapped(f"{note}", "") for note in _notes(race)]
+    if run["sent"]:
+        parts.append(f"What a call sends, batches of 100 keys\n{_aligned(_sent(run))}")
+    parts += [f"{title}\n{_aligned(table)}" for title, table in _once(run)]
+    if run["bars"]:
+        parts.append(_judged(run["bars"]))
+    parts += [
+        _wrapped(f"LEFT OUT: {CONTESTANTS[name].title}: {reason}", "  ")
+        for name, reason in run["left_out"].items()
+    ]
+    return "\n\n".join(parts)
+
+
+def for_docs(run: Told) -> dict[str, str]:
+    """Return the generated parts of docs/performance.md by the names in its markers."""
+    peers = []
+    for race in run["races"]:
+        if race["name"].endswith(" peers"):
+            for workload, lanes in _by_workload(race).items():
+                table = _markdown(_timings(lanes))
+                peers.append(f"**{workload.title}**, µs per call:\n\n{table}")
+                peers += _notes(race)
+    others = [f"{title}:\n\n{_markdown(table)}" for title, table in _once(run)]
+    for race in run["races"]:
+        if race["name"] in {"network", "threads", "per key", "aget_many", "agets"}:
+            for workload, lanes in _by_workload(race).items():
+                table = _markdown(_timings(lanes))
+                others.append(f"{workload.title}, µs per call:\n\n{table}")
+    left_out = [
+        f"Left out: {CONTESTANTS[name].title}: {reason}"
+        for name, reason in run["left_out"].items()
+    ]
+    return {
+        "about": "\n\n".join([textwrap.fill(_about(run), 96), *left_out]),
+        "bars": _markdown(_bars(run["bars"])),
+        "peers": "\n\n".join(peers),
+        "sent": _markdown(_sent_by_contestant(run)),
+        "others": "\n\n".join(others),
+        "behind": "\n".join(_behind(run)),
+    }
+
+
+def rewrite(page: Path, run: Told) -> None:
+    """Put a run's figures between the markers of a page, in place of those of another.
+
+    Raises:
+        ValueError: the page lacks a part's markers.
+    """
+    text = page.read_text(encoding="utf-8")
+    for name, part in for_docs(run).items():
+        begin, end = f"<!-- figures: {name} -->\n", "<!-- end -->"
+        if text.count(begin) != 1:
+            raise ValueError(f"{page} needs the line {begin.strip()!r} once.")
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{part}\n\n{end}{after}"
+    page.write_text(text, encoding="utf-8")
+
+
+# Tables.
+
+
+def _timings(lanes: Sequence[Told]) -> Table:
+    rows = [["", "CPU µs", "±", "ratio", "wall µs", "±", "ratio"]]
+    for lane in lanes:
+        row = [CONTESTANTS[lane["contestant"]].title]
+        for clock in ("cpu", "wall"):
+            seconds = lane["seconds"][clock]
+            spread = (seconds["high"] - seconds["low"]) / 2 / seconds["median"]
+            ratio = lane.get("ratio", {}).get(clock, {}).get("median")
+            row += [
+                _microseconds(seconds["median"]),
+                f"{spread:.0%}",
+                "" if ratio is None else f"{ratio:.2f}",
+            ]
+        rows.append(row)
+    return rows
+
+
+def _bars(bars: Sequence[Told]) -> Table:
+    rows = [["what", "bar", "this run", "met"]]
+    for bar in bars:
+        limit = f"{'at least' if bar['least'] else 'at most'} {bar['limit']}"
+        if bar["figure"] is None:
+            rows.append([bar["what"], limit, "…", f"not measured: {bar['why']}"])
+            continue
+        why = f" ({bar['why']})" if bar["why"] else ""
+        rows.append(
+            [bar["what"], limit, f"{bar['figure']}{why}", "yes" if bar["met"] else "**no**"]
+        )
+    return rows
+
+
+def _sent(run: Told) -> Table:
+    rows = [["", "call", "commands", "nodes", "trips"]]
+    for told in run["sent"]:
+        title = CONTESTANTS[told["contestant"]].title
+        operation = told["workload"]["operation"]
+        rows.append([title, operation, _commands(told), str(told["nodes"]), _trips(told)])
+    return rows
+
+
+def _sent_by_contestant(run: Told) -> Table:
+    """Return a row for each contestant, a column for each call."""
+    titles: dict[str, str] = {}
+    rows: dict[str, dict[str, str]] = {}
+    for told in run["sent"]:
+        workload = Workload(**told["workload"])
+        operation = workload.operation
+        titles[operation] = operation + ("" if workload.is_single else f" of {workload.keys}")
+        trips = _trips(told)
+        plural = "" if trips == "1" else "s"
+        rows.setdefault(CONTESTANTS[told["contestant"]].title, {})[operation] = (
+            f"{_commands(told)}; {trips} trip{plural}"
+        )
+    return [
+        ["", *titles.values()],
+        *([name, *(cells.get(one, "") for one in titles)] for name, cells in rows.items()),
+    ]
+
+
+def _commands(told: Told) -> str:
+    """Return what was sent: "100 EXPIRE, MULTI, EXEC"."""
+    counts = told["commands"].items()
+    return ", ".join(name if count == 1 else f"{count:,} {name}" for name, count in counts)
+
+
+def _trips(told: Told) -> str:
+    return f"{max(1, told['round_trips']):.0f}"
+
+
+def _behind(run: Told) -> Iterator[str]:
+    """Yield a line for each workload at which somebody was quicker than django-rb."""
+    measured: dict[str, list[Told]] = {}
+    for race in run["races"]:
+        for workload, lanes in _by_workload(race).items():
+            if len(lanes) > len(measured.get(workload.title, ())):
+                measured[workload.title] = lanes
+    for title, lanes in measured.items():
+        quicker = list(_quicker(lanes))
+        if quicker:
+            text = f"- {title}: {'; '.join(quicker)}"
+            yield textwrap.fill(text, 96, subsequent_indent="  ")
+
+
+def _quicker(lanes: Sequence[Told]) -> Iterator[str]:
+    """Yield who took what share of django-rb's time, where it is less."""
+    ours = {lane["contestant"]: lane["seconds"] for lane in lanes}.get(DJANGO_RB)
+    if ours is None:
+        return
+    for lane in lanes:
+        shares = {
+            name: lane["seconds"][clock]["median"] / ours[clock]["median"]
+            for clock, name in (("cpu", "CPU"), ("wall", "wall"))
+        }
+        said = [f"{name} {share:.2f}" for name, share in shares.items() if share < 1]
+        if said:
+            yield f"{CONTESTANTS[lane['contestant']].title} {', '.join(said)}"
+
+
+def _once(run: Told) -> Iterator[tuple[str, Table]]:
+    once = run["once"]
+    if batches := once.get("first_batch"):
+        rows = [["", "round trips", "wall ms", "CPU ms"]]
+        title = ""
+        for told in batches:
+            name = CONTESTANTS[told["contestant"]].title
+            if "left_out" in told:
+                rows.append([name, told["left_out"], "", ""])
+                continue
+            title = Workload(**{**told["workload"], "rtt": told["rtt"]}).title
+            walls, cpus = told["wall"]["median"] * 1000, told["cpu"]["median"] * 1000
+            rows.append([name, f"{told['round_trips']:.1f}", f"{walls:.1f}", f"{cpus:.1f}"])
+        yield f"First batch of a process: {title}", rows
+    if memory := once.get("peak_memory"):
+        rows = [["", "grown, MiB", "payloads"]]
+        for told in memory:
+            name = CONTESTANTS[told["contestant"]].title
+            if "left_out" in told:
+                rows.append([name, told["left_out"], ""])
+                continue
+            grown = told["grown"]
+            rows.append([name, f"{grown / 2**20:.0f}", f"{grown / told['payload']:.2f}"])
+        title = Workload(**memory[0]["workload"]).title if "workload" in memory[0] else ""
+        yield f"Growth of a process at its peak: {title}", rows
+    if told := once.get("import"):
+        yield (
+            "Importing after Django",
+            [
+                ["", "ms"],
+                ["django_rb.cache", f"{told['ms']['median']:.0f}"],
+                ["redis alone, which it needs", f"{told['redis_ms']['median']:.0f}"],
+            ],
+        )
+
+
+def _by_workload(race: Told) -> dict[Workload, list[Told]]:
+    lanes: dict[Workload, list[Told]] = {}
+    for lane in race["lanes"]:
+        lanes.setdefault(Workload(**lane["workload"]), []).append(lane)
+    return lanes
+
+
+def _notes(race: Told) -> list[str]:
+    return [
+        f"{CONTESTANTS[name].title} is not among them: {reason}."
+        for name, reason in race["left_out"].items()
+    ]
+
+
+def _about(run: Told) -> str:
+    about = run["about"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return (
+        f"Python {about['python']}, {about['server']}, {about['cores']} cores, "
+        f"{about['system']}, {about['date']}, load average {about['load']:g} when it began; "
+        f"{versions}."
+    )
+
+
+# How tables are written.
+
+
+def _aligned(table: Table) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    gap = "  " if sum(widths) + 2 * len(widths) <= WIDTH else " "
+    return "\n".join(
+        gap.join(
+            cell.ljust(width) if number == 0 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    )
+
+
+def _markdown(table: Table) -> str:
+    head, *rows = [f"| {' | '.join(row)} |" for row in table]
+    return "\n".join([head, f"|{'---|' * len(table[0])}", *rows])
+
+
+def _judged(bars: Sequence[Told]) -> str:
+    """Return the judged table; what does not fit on a line goes on below."""
+    lines = [f"{'THE BARS':46} {'bar':>6} {'this run':>9}  met"]
+    for bar in bars:
+        what = textwrap.wrap(bar["what"], 46, subsequent_indent="  ")
+        limit = f"{'≥' if bar['least'] else '≤'} {bar['limit']}"
+        met = {True: "yes", False: "NO", None: "not measured"}[bar["met"]]
+        lines.append(f"{what[0]:46} {limit:>6} {bar['figure'] or '…':>9}  {met}")
+        lines += what[1:]
+        if bar["why"]:
+            lines.append(_wrapped(f"    {bar['why']}", "    "))
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent)
+
+
+def _microseconds(seconds: float) -> str:
+    value = seconds * 1e6
+    return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"

@@ -1,0 +1,294 @@
+"""A contestant's own process: it does as the conductor says over its standard input.
+
+Each request is a line of JSON with what to `do`; each answer one with what came of it, or
+with an `error`. It runs in an environment that need not have django-rb, or even Django.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.workloads import NAMES_IN_TURN, Workload
+
+PACKAGES = (
+    "django",
+    "redis",
+    "hiredis",
+    "django-redis",
+    "rb",
+    "django-vcache",
+    "valkey-glide-sync",
+)
+
+Run = Callable[[int], None]
+
+
+class CannotDo(Exception):
+    """The contestant has no such operation."""
+
+
+class Worker:
+    """One contestant with one workload."""
+
+    def __init__(
+        self, contestant: str, hosts: list[list[Any]], prefix: str, workload: dict[str, Any]
+    ) -> None:
+        self.workload = Workload(**workload)
+        self.contestant = CONTESTANTS[contestant]
+        self.hosts = [(str(host), int(port)) for host, port in hosts]
+        self.prefix = prefix
+        self.data = self.workload.data()
+        names = list(self.data)
+        self.names = names if self.workload.hits else self.workload.misses()
+        self.player = self._make_player()
+        self.local = threading.local()
+        self.local.player = self.player
+        self.runner = asyncio.Runner()
+        self.pool = ThreadPoolExecutor(self.workload.threads)
+        self.call = self._operation(self.player)
+
+    def _make_player(self) -> Any:
+        return self.contestant.make_player(self.hosts, self.prefix)
+
+    def _operation(self, player: Any) -> Callable[..., Any]:
+        name = self.workload.operation
+        if name == "delete_many" and (self.workload.tasks or self.workload.threads > 1):
+            raise CannotDo("what delete_many deletes is stored again between two calls")
+        if self.workload.tasks:
+            name = f"a{name}"
+        operation = getattr(player, name, None)
+        if operation is None:
+            raise CannotDo(f"it has no {name}")
+        return operation  # type: ignore[no-any-return]
+
+    # What the conductor asks for.
+
+    def about(self) -> dict[str, Any]:
+        """Return the versions of what takes part."""
+        versions = {"python": platform.python_version()}
+        for package in PACKAGES:
+            try:
+                versions[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return versions
+
+    def seed(self) -> None:
+        """Store what the workload reads."""
+        if self.workload.operation == "incr" or self.workload.is_single:
+            for name, value in self.data.items():
+                self.player.set(name, value)
+        elif hasattr(self.player, "set_many"):
+            self.player.set_many(self.data)
+        else:  # the routing client has MGET, and MSET knows no expiry
+            for name, value in self.data.items():
+                self.player.set(name, value)
+
+    def check(self) -> None:
+        """Make a call and see that it does what it is timed for."""
+        operation, data = self.workload.operation, self.data
+        if self.workload.tasks:
+            self.run(1)
+            if operation == "get":
+                found = self.runner.run(_gather(self.call(name) for name in self.names))
+                got = dict(zip(self.names, found, strict=True))
+                self._expect(got, data if self.workload.hits else dict.fromkeys(got))
+            elif operation == "get_many":
+                [got] = self.runner.run(_gather([self.call(self.names)]))
+                self._expect(got, data if self.workload.hits else {})
+            return
+        if operation in {"get", "incr"}:
+            name = self.names[0]
+            got = self.call(name)
+            self._expect(got, 1 if operation == "incr" else data.get(name))
+        elif operation == "get_many":
+            self._expect(self.call(self.names), data if self.workload.hits else {})
+        else:
+            self.run(1)
+            stored = (
+                self.player.get_many(self.names)
+                if hasattr(self.player, "get_many") and not self.workload.is_single
+                else {name: self.player.get(name) for name in self.names}
+            )
+            self._expect(stored, {} if operation == "delete_many" else data)
+
+    def _expect(self, got: Any, wanted: Any) -> None:
+        if got != wanted:
+            raise AssertionError(
+                f"{self.contestant.title} got {repr(got)[:200]} instead of {repr(wanted)[:200]}"
+            )
+
+    def run(self, calls: int) -> dict[str, float]:
+        """Make calls; return the seconds of wall and CPU time that each took.
+
+        CPU time is the whole process's, threads that a contestant keeps included.
+        """
+        gc.collect()
+        gc.disable()
+        try:
+            if self.workload.tasks:
+                wall, cpu = self.runner.run(self._timed_tasks(calls))
+            elif self.workload.threads > 1:
+                wall, cpu = self._timed_threads(calls)
+                calls *= self.workload.threads
+            elif self.workload.operation == "delete_many":
+                wall, cpu = self._timed_with_a_break(calls)
+            else:
+                wall, cpu = _timed(lambda: self._make_calls(self.player, calls))
+        finally:
+            gc.enable()
+        return {"wall": wall / calls, "cpu": cpu / calls}
+
+    def cold(self) -> dict[str, float]:
+        """Make the first call of this process, connections included; return its seconds."""
+
+        def begin() -> None:
+            self._make_calls(self._make_player(), 1)
+
+        wall, cpu = _timed(begin)
+        return {"wall": wall, "cpu": cpu}
+
+    def memory(self) -> dict[str, int]:
+        """Make one call; return the bytes by which the process grew at its peak."""
+        self.call(self.names[:NAMES_IN_TURN])
+        before = _memory("VmRSS")
+        result = self.call(*self._arguments())
+        grown = _memory("VmHWM") - before
+        del result
+        return {"grown": grown, "payload": self.workload.keys * self.workload.size}
+
+    # How calls are made.
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.data,) if self.workload.operation == "set_many" else (self.names,)
+
+    def _single_arguments(self) -> Iterator[tuple[Any, ...]]:
+        names = self.names[:NAMES_IN_TURN]
+        if self.workload.operation == "set":
+            return cycle([(name, self.data[name]) for name in names])
+        return cycle([(name,) for name in names])
+
+    def _make_calls(self, player: Any, calls: int) -> None:
+        call = self._operation(player)
+        if self.workload.is_single:
+            for arguments in islice(self._single_arguments(), calls):
+                call(*arguments)
+        else:
+            arguments = self._arguments()
+            for _ in range(calls):
+                call(*arguments)
+
+    def _timed_with_a_break(self, calls: int) -> tuple[float, float]:
+        """Time calls one by one, between which what they delete is stored again."""
+        walls = cpus = 0.0
+        for _ in range(calls):
+            self.seed()
+            wall, cpu = _timed(lambda: self._make_calls(self.player, 1))
+            walls += wall
+            cpus += cpu
+        return walls, cpus
+
+    def _timed_threads(self, calls: int) -> tuple[float, float]:
+        """Time threads that make so many calls each, from the moment all are there."""
+        began: list[tuple[float, float]] = []
+        barrier = threading.Barrier(
+            self.workload.threads,
+            lambda: began.append((time.perf_counter(), time.process_time())),
+        )
+
+        def take_part() -> None:
+            if not hasattr(self.local, "player"):  # as Django makes a cache for each thread
+                self.local.player = self._make_player()
+                self._make_calls(self.local.player, 1)
+            barrier.wait()
+            self._make_calls(self.local.player, calls)
+
+        for future in [self.pool.submit(take_part) for _ in range(self.workload.threads)]:
+            future.result()
+        [(wall, cpu)] = began
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    async def _timed_tasks(self, calls: int) -> tuple[float, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(calls):
+            await self._all_tasks()
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    async def _all_tasks(self) -> None:
+        tasks = self.workload.tasks
+        if self.workload.is_single:
+            arguments = islice(self._task_arguments(), tasks)
+        else:
+            arguments = islice(cycle([self._arguments()]), tasks)
+        if tasks == 1:
+            await self.call(*next(arguments))
+        else:
+            await _gather(self.call(*each) for each in arguments)
+
+    def _task_arguments(self) -> Iterator[tuple[Any, ...]]:
+        if self.workload.operation == "set":
+            return cycle(self.data.items())
+        return cycle([(name,) for name in self.names])
+
+
+async def _gather(calls: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    return await asyncio.gather(*calls)
+
+
+def _timed(work: Callable[[], None]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return wall, cpu
+
+
+def _memory(field: str) -> int:
+    """Return what Linux says of this process's memory, in bytes."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    [line] = [line for line in status.splitlines() if line.startswith(f"{field}:")]
+    return int(line.split()[1]) * 1024
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer requests until there are no more."""
+    worker: Worker | None = None
+    for line in requests:
+        request = json.loads(line)
+        do = request.pop("do")
+        answer: dict[str, Any]
+        try:
+            if do == "open":
+                worker = Worker(**request)
+                answer = {"ok": worker.about()}
+            else:
+                answer = {"ok": getattr(worker, do)(**request)}
+        except (CannotDo, ImportError) as error:
+            answer = {"cannot": str(error)}
+        except Exception as error:  # noqa: BLE001 (it is told)
+            answer = {"error": f"{error!r}\n{traceback.format_exc()}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    # What a contestant prints is no answer.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+        serve(sys.stdin, out)
+        out.flush()
+    os._exit(0)  # threads and connections end with the process
