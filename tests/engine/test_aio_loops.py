@@ -393,14 +393,17 @@ def test_a_process_forks_while_its_loop_runs(
     cluster: Cluster, new_loop: NewLoop, left: Any
 ) -> None:
     async def child() -> None:
-        before = cluster._aio_transport._loops
-        assert len(before) == 0
+        assert not sockets() & parents
+        assert len(cluster._aio_transport._loops) == 0
         await use(cluster)
         assert not (await ids(cluster)).items() & mine.items()
 
     async def main() -> None:
+        before = sockets()
         mine.update(await ids(cluster))
         await use(cluster)
+        parents.update(sockets() - before)
+        assert len(parents) >= len(cluster.nodes)
         everybody = {host: await clients(host) for host in cluster.nodes}
         pid = os.fork()
         if not pid:
@@ -422,6 +425,7 @@ def test_a_process_forks_while_its_loop_runs(
         return {client["id"] for client in promise.value[host]}
 
     mine: dict[int, int] = {}
+    parents: set[str] = set()
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
 

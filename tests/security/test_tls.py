@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def test_the_check_of_host_names_can_be_switched_off(
         assert "certificate verify failed" in refusal(cluster)
 
 
-@pytest.mark.parametrize("none", ["none", None])
+@pytest.mark.parametrize("none", ["none", None, ssl.CERT_NONE])
 def test_all_checks_can_be_switched_off(none: Any, tls: Any, open_cluster: Open) -> None:
     with tls(trustme.CA().issue_cert("cache.example.org")) as hosts:
         cluster = open_cluster(hosts, host_defaults={"ssl_cert_reqs": none})

@@ -470,6 +470,7 @@ def test_a_unix_socket_takes_passwords_and_database_numbers(open_cluster: Open) 
             _, failures = open_cluster(nodes.hosts, host_defaults=login).call_nodes("PING")
             assert [failure.host_id for failure in failures] == [0, 1]
             for failure in failures:
+                assert isinstance(failure.error, redis.AuthenticationError)
                 assert said in str(failure.error)
                 assert f"[node {failure.host_id}, unix:{paths[failure.host_id]}/0]" in str(
                     failure.error
