@@ -19,7 +19,6 @@ PLACE = ROOT / ".venvs"
 REQUIREMENTS = Path(__file__).with_name("requirements")
 # One that every contestant runs on; django-vcache needs 3.12.
 PYTHONS = ("3.13", "3.14", "3.12")
-LINES_TOLD = 3
 
 
 def choose_python() -> Path:
@@ -42,7 +41,7 @@ def make_environments(
             try:
                 made[name] = future.result()
             except subprocess.CalledProcessError as error:
-                failed[name] = f"its environment could not be made: {_reason(error)}"
+                failed[name] = f"it cannot be installed for {python.name}: {_reason(error)}"
     return made, failed
 
 
@@ -69,5 +68,6 @@ def _run(command: Sequence[str | Path]) -> None:
 
 
 def _reason(error: subprocess.CalledProcessError) -> str:
-    lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR")]
-    return " ".join(lines[-LINES_TOLD:]) or f"{error.cmd[0]} ended with {error.returncode}"
+    """Return the last that pip complained about."""
+    lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR: ")]
+    return lines[-1].removeprefix("ERROR: ") if lines else f"status {error.returncode}"

@@ -252,7 +252,7 @@ def test_the_proxy_keeps_bytes_for_the_round_trip(echo: Any) -> None:
             assert got == data
             return perf_counter() - before
 
-        assert seconds_for(b"hello") >= 0.2  # with the handshake's
+        assert seconds_for(b"hello") >= 0.15  # with the rest of the handshake's
         assert seconds_for(b"again") >= 0.1
         assert seconds_for(bytes(range(256)) * 20_000) >= 0.1
         proxy.set_rtt(0)

@@ -7,7 +7,6 @@ import pickle
 from typing import Any, Protocol
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.serializers.json import DjangoJSONEncoder
 
 from ..conf import import_path
 
@@ -38,9 +37,15 @@ class PickleSerializer:
 class JSONSerializer:
     """What JSON can say; dates, decimals and UUIDs are written as text and stay text."""
 
+    def __init__(self) -> None:
+        # It imports the models' half of Django, which not everybody needs.
+        from django.core.serializers.json import DjangoJSONEncoder  # noqa: PLC0415
+
+        self._encoder = DjangoJSONEncoder
+
     def dumps(self, value: Any, /) -> bytes:
         """Return a value as bytes."""
-        return json.dumps(value, cls=DjangoJSONEncoder, separators=(",", ":")).encode()
+        return json.dumps(value, cls=self._encoder, separators=(",", ":")).encode()
 
     def loads(self, data: bytes, /) -> Any:
         """Return the value of bytes that `dumps` made."""

@@ -405,7 +405,9 @@ class AioConnection(asyncio.Protocol):
                 return
             if now - planned >= _LATE and not self._is_forgiven:
                 self._is_forgiven = True
-                self._since += now - planned  # while nobody listened
+                self._since = now  # nobody listened before
+                for one in job.jobs:
+                    one.limit = max(one.limit, now + self._patience)
         if now >= self._since + self._patience:
             self._fail(TimeoutError())
             return

@@ -221,6 +221,8 @@ def test_a_loop_may_be_interrupted_at_every_moment(name: str, site: Site) -> Non
                 break
         else:
             pytest.fail(f"It goes on and on: {moment.where}")
+    gc.collect()
+    site.complaints.clear()  # of tasks that the interrupt ended
     assert count > 3
     site.check_nodes()
 
