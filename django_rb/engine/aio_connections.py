@@ -16,7 +16,9 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
+from itertools import chain
 from typing import Protocol, Self, cast
 
 import redis
@@ -51,6 +53,9 @@ _LATE = 0.1
 _TICK = 0.1
 _TRIES = 3  # to open a connection, where the loop was kept from it
 
+# Seconds between two looks at what waits for a connection, at least.
+_BETWEEN_LOOKS = 0.01
+
 FOREVER = float("inf")
 
 
@@ -76,7 +81,6 @@ class Job:
     Attributes:
         limit: when the node must have said something, as loop.time().
         connection: the one that works for it.
-        has_opening: a connection is being opened for it.
         is_over: nobody awaits it any more.
         is_late: others' work kept it waiting, which is not the node's fault.
         is_again: its first connection was closed when it came.
@@ -85,8 +89,8 @@ class Job:
     """
 
     __slots__ = (
-        "_owner", "began", "connection", "exchange", "has_opening", "is_again", "is_forgiven",
-        "is_late", "is_over", "is_probe", "limit", "pool",
+        "_owner", "began", "connection", "exchange", "is_again", "is_forgiven", "is_late",
+        "is_over", "is_probe", "limit", "pool",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, pool: Pool, owner: Owner, began: float) -> None:
@@ -96,7 +100,7 @@ class Job:
         self.limit = began + pool.open_timeout
         self.connection: AioConnection | None = None
         self.is_over = self.is_late = self.is_again = False
-        self.is_forgiven = self.is_probe = self.has_opening = False
+        self.is_forgiven = self.is_probe = False
         self._owner = owner
 
     @property
@@ -379,7 +383,9 @@ class AioConnection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         if look_at != FOREVER:
-            self._timer = self._loop.call_at(look_at, self._check_time, look_at)
+            self._timer = self._loop.call_at(
+                look_at, self._check_time, look_at, context=Context()
+            )
 
     def _expires(self) -> float:
         """Return when the node will have been silent for too long."""
@@ -500,7 +506,7 @@ class Pool:
                 if not job.exchange.untouched:
                     job.exchange.start_over()
                 job.is_again = True
-                job.connection, job.has_opening = None, False
+                job.connection = None
                 self._wait(job, is_first=True)
             else:
                 lost.append(job)
@@ -567,18 +573,27 @@ class Pool:
     # Jobs without a connection.
 
     def _wait(self, job: Job, *, is_first: bool = False) -> None:
-        queue = self._to_join if job.exchange.may_join else self._waiting
+        queue = self._queue_of(job)
         if is_first:
             queue.appendleft(job)
         else:
             queue.append(job)
+        self._check_at(job.limit)
+        self._open_more()
+
+    def _queue_of(self, job: Job) -> deque[Job]:
+        return self._to_join if job.exchange.may_join else self._waiting
+
+    def _check_at(self, when: float) -> None:
+        """Look at the queues at a time, as loop.time(), if not before."""
         timer = self._queue_timer
-        if timer is not None and job.limit < timer.when():
+        if timer is not None and when < timer.when():
             timer.cancel()
             timer = None
-        if timer is None and job.limit != FOREVER:
-            self._queue_timer = self.loop.call_at(job.limit, self._check_queues, job.limit)
-        self._open_more()
+        if timer is None and when != FOREVER:
+            self._queue_timer = self.loop.call_at(
+                when, self._check_queues, when, context=Context()
+            )
 
     def _go_on(self) -> None:
         """Give what waits to idle connections, and open others."""
@@ -645,15 +660,20 @@ class Pool:
         else:
             text = "Timeout connecting"
         over: list[Job] = []
+        next_limit = FOREVER
         for job in self._take_waiting():
             if stalled >= _LATE and not job.is_forgiven:
                 job.is_forgiven = True
                 job.limit = now + self.open_timeout  # nobody listened before
             if job.limit > now:
-                self._wait(job)
+                self._queue_of(job).append(job)
+                next_limit = min(next_limit, job.limit)
             else:
                 job.is_late = bool(self.connections)
                 over.append(job)
+        # Each look is at all of them: not for each that comes soon after another.
+        self._check_at(max(next_limit, now + _BETWEEN_LOOKS))
+        self._open_more()
         self.expire(over, now, TimeoutError(text))
 
     def _after_failure(self) -> None:
@@ -684,13 +704,21 @@ class Pool:
             not self._is_closed
             and len(self.connections) + len(self._openings) < self._limit
             and sum(not job.is_given_up for job in self._openings.values()) < self._wanted()
-            and (job := _without_opening(self._waiting) or _without_opening(self._to_join))
+            and (job := self._next_to_open_for())
         ):
-            job.has_opening = True
-            opening = self._open(job)
-            task = self.loop.create_task(opening, name=f"rb-open-{self.node.host_id}")
+            # A connection keeps the context that it was opened in, and timers theirs: not
+            # that of a request.
+            task = self.loop.create_task(
+                self._open(job), name=f"rb-open-{self.node.host_id}", context=Context()
+            )
             self._openings[task] = job
             task.add_done_callback(self._opening_ended)
+
+    def _next_to_open_for(self) -> Job | None:
+        """Return the first job that waits and for which no connection is being opened."""
+        have = set(self._openings.values())
+        queues = chain(self._waiting, self._to_join)
+        return next((job for job in queues if job.is_waiting and job not in have), None)
 
     def _wanted(self) -> int:
         """Return how many more connections would have work at once."""
@@ -699,10 +727,9 @@ class Pool:
         return waiting + min(to_join, _JOINING - len(self._joining))
 
     def _opening_ended(self, task: asyncio.Task[None]) -> None:
-        job = self._openings.pop(task, None)
-        if not task.cancelled() and task.exception() is not None:  # a KeyboardInterrupt
-            if job is not None:
-                job.has_opening = False
+        if not task.cancelled():
+            task.exception()  # a KeyboardInterrupt, which was raised already
+        if self._openings.pop(task, None) is not None:  # it was cut short
             self._open_more()
 
     async def _open(self, job: Job) -> None:
@@ -790,7 +817,7 @@ class _Stalls:
 
     def _plan(self) -> None:
         planned = self._loop.time() + _TICK
-        self._timer = self._loop.call_at(planned, self._tick, planned)
+        self._timer = self._loop.call_at(planned, self._tick, planned, context=Context())
 
     def _tick(self, planned: float) -> None:
         self.seconds += max(0.0, self._loop.time() - planned - _LATE)
@@ -804,7 +831,3 @@ def _first_of(queue: deque[Job]) -> Job | None:
             return queue[0]
         queue.popleft()
     return None
-
-
-def _without_opening(queue: deque[Job]) -> Job | None:
-    return next((job for job in queue if job.is_waiting and not job.has_opening), None)

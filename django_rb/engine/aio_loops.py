@@ -13,6 +13,7 @@ import atexit
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from threading import Thread
 
 from .aio_connections import Pool
 from .aio_handshake import check_options
@@ -53,7 +54,8 @@ class LoopPools(dict[int, Pool]):
         pool = self[host_id]
         if pool.node is not self._nodes[host_id]:
             pool.retire()
-            self._retired.append(self.pop(host_id))
+            self._retired = [*(other for other in self._retired if other.connections), pool]
+            del self[host_id]
             pool = self[host_id]
         return pool
 
@@ -153,11 +155,17 @@ class _Ending:
     def end(self) -> None:
         """Close the connections, unless the loop runs."""
         if self.members and not (self._loop.is_closed() or self._loop.is_running()):
-            ending = self._end()
             try:
-                self._loop.run_until_complete(ending)
-            except RuntimeError:  # another loop runs in this thread
-                ending.close()
+                asyncio.get_running_loop()
+            except RuntimeError:
+                self._run_end()
+            else:  # another loop runs in this thread, and two cannot
+                thread = Thread(target=self._run_end)
+                thread.start()
+                thread.join()
+
+    def _run_end(self) -> None:
+        self._loop.run_until_complete(self._end())
 
     def forget(self, pools: LoopPools) -> None:
         """Know the pools of a cluster that is gone no more."""

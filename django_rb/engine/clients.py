@@ -97,8 +97,11 @@ class Mapped(Protocol):
     async def ajoin(self, timeout: float | None = None) -> None:
         """Do so on the event loop that runs."""
 
-    def settle_when_awaited(self) -> None:
+    def settle_when_awaited(self, timeout: float | None = None) -> None:
         """Let a pending promise that is awaited have everything sent that waits."""
+
+    def settle_no_more(self) -> None:
+        """Let a pending promise that is awaited raise a RuntimeError."""
 
     def cancel(self) -> None:
         """Forget what was not sent yet."""
@@ -534,12 +537,16 @@ class MappingClient(_ManyNodesClient):
         """Run what was asked for on the event loop that runs; see `join`."""
         await self._cluster.arun(self._joining(), timeout)
 
-    def settle_when_awaited(self) -> None:
+    def settle_when_awaited(self, timeout: float | None = None) -> None:
         """Let a pending promise that is awaited have everything sent that waits.
 
         What fails is left to its promises, and to `ajoin`.
         """
-        self._unhandled.run = lambda: self._cluster.arun(self._settling())
+        self._unhandled.run = lambda: self._cluster.arun(self._settling(), timeout)
+
+    def settle_no_more(self) -> None:
+        """Let a pending promise that is awaited raise a RuntimeError."""
+        self._unhandled.run = None
 
     def _joining(self) -> Batch[None]:
         yield from self._settling()
@@ -561,13 +568,17 @@ class MappingClient(_ManyNodesClient):
         owners, commands = self._owners[:], self._commands[:]
         promises, details = self._promises[:], self._details.copy()
         self.cancel()
-        replies = yield from run_commands(
-            cluster,
-            owners,
-            commands,
-            merge=self.auto_batch,
-            max_concurrency=self._max_concurrency,
-        )
+        try:
+            replies = yield from run_commands(
+                cluster,
+                owners,
+                commands,
+                merge=self.auto_batch,
+                max_concurrency=self._max_concurrency,
+            )
+        except BaseException as error:  # who else awaits one of them must not wait for ever
+            self._reject(promises, error)
+            raise
         if not details and _UNCONVERTED.issuperset(map(type, replies)):
             self._raised += resolve_each(promises, replies)
             return
@@ -596,6 +607,18 @@ class MappingClient(_ManyNodesClient):
                 self._raised.append(error)
         if is_failing:
             self._failures += _failures(cluster, owners, commands, replies)
+
+    def _reject(self, promises: Sequence[Promise[Any]], error: BaseException) -> None:
+        """Settle what was cut short. Whether the commands ran, nobody knows."""
+        for promise in promises:
+            reason = error
+            if not isinstance(error, Exception):
+                reason = redis.ConnectionError("Cut short: the replies were awaited no more")
+            try:
+                if promise.is_pending:
+                    promise.reject(reason)
+            except Exception as raised:  # noqa: BLE001 (a callback's; the others go on)
+                self._raised.append(raised)
 
     def cancel(self) -> None:
         """Forget what was not sent yet; its promises stay pending."""

@@ -372,7 +372,9 @@ class Cluster:
             pages = [client.get(f"page:{n}") for n in range(100)]
         values = [promise.value for promise in pages]
 
-        A promise can be awaited. Inside the block that has everything sent that waits.
+        A promise can be awaited, by one task. Inside the block that has everything sent that
+        waits, and the timeout counts for each time. What is cut short then, as by a
+        cancellation, is rejected: nobody knows whether it ran.
         """
         return self.aio.map(timeout, max_concurrency, auto_batch)
 

@@ -133,6 +133,8 @@ class Exchange:
             if self._has_pushes:
                 self._drop_pushes()
         except HiredisProtocolError as error:
+            # What came before it counts, but a push is no reply.
+            replies[:] = [reply for reply in replies if type(reply) is not PushNotification]
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
         if len(replies) < count:
             return False

@@ -211,7 +211,12 @@ class Promise(Generic[T]):
         return self.value
 
     async def _settled(self) -> None:
-        if self._unhandled is not None and self._unhandled.run is not None:
+        if self._unhandled is not None:
+            if self._unhandled.run is None:
+                raise RuntimeError(
+                    "The promise is pending, and to await it sends nothing. Await promises of "
+                    "cluster.amap(), afanout() or aall(), in or after a block that ended well."
+                )
             await self._unhandled.run()
         if self._state == PENDING:
             future = asyncio.get_running_loop().create_future()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import os
 import socket
@@ -524,3 +525,41 @@ def test_an_isolated_test_case(site: Cluster, left: Any) -> None:
     Case("test_it").run(result)
     assert result.wasSuccessful(), result.errors
     assert known(site) == 0
+
+
+def test_a_loop_may_be_closed_where_another_runs(
+    cluster: Cluster, new_loop: NewLoop, left: Any
+) -> None:
+    other = new_loop()
+    thread = threading.Thread(target=other.run_until_complete, args=(use(cluster),))
+    thread.start()
+    thread.join()
+
+    async def close() -> None:
+        other.close()
+
+    asyncio.run(close())
+    assert left() == (set(), 0)
+
+
+def test_a_connection_does_not_keep_what_opened_it(cluster: Cluster) -> None:
+    """The context of a request refers to all that belongs to it."""
+    variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
+
+    class Thing:
+        pass
+
+    async def request() -> weakref.ref[Thing]:
+        thing = Thing()
+        variable.set(thing)
+        await use(cluster)
+        return weakref.ref(thing)
+
+    async def serve() -> None:
+        seen = await asyncio.create_task(request())
+        for _ in range(100):  # until the loop's own callbacks are done
+            await asyncio.sleep(0)
+        gc.collect()
+        assert seen() is None
+
+    asyncio.run(serve())

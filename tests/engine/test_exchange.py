@@ -87,6 +87,13 @@ def test_pushes_of_resp3_answer_nothing() -> None:
     assert exchange.replies == [b"a", b"b"]
 
 
+def test_a_push_is_no_reply_where_the_rest_is_broken() -> None:
+    exchange = begun(3, has_pushes=True)
+    with pytest.raises(ProtocolError):
+        exchange.feed(b">2\r\n+invalidate\r\n*0\r\n+a\r\n!garbage\r\n")
+    assert exchange.replies == [b"a"]
+
+
 @pytest.mark.parametrize("push", [b">1\r\n+x\r\n", b">1\r\n+x\r\n>1\r\n+y\r\n"])
 def test_a_push_may_follow_the_last_reply(push: bytes) -> None:
     exchange = begun(1, has_pushes=True)
