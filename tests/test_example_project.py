@@ -184,6 +184,13 @@ class TestPages:
             assert answer.code == 429
             assert re.search(r"Try again in \d+ second", answer.read().decode())
             assert '"post:name";r=0;t=' in answer.headers["RateLimit"]
+        visitor.post("forget/", everything="")  # which forgets no limit
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            visitor.post("login/", name="bob", password="guess")
+        with caught.value as answer:
+            assert answer.code == 429
+        page = visitor.post("login/", name="Jürgen", password="schlüssel")
+        assert "That is not the password of Jürgen." in page
         visitor.post("login/", name="ann", password="marginalia")
         assert "You are logged in as ann." in visitor.get("login/")
 

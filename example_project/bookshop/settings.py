@@ -48,6 +48,8 @@ CACHES = {
         "LOCATION": "sessions",
     },
 }
+# Not with the cache, for whoever empties that would have five more tries to log in.
+RATELIMIT_CLUSTER = "sessions"
 RATELIMIT_VIEW = "bookshop/too_many.html"
 SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 SESSION_CACHE_ALIAS = "sessions"

@@ -98,7 +98,8 @@ def log_in(request: HttpRequest) -> HttpResponse:
     name, wrong = request.POST.get("name", ""), False
     if request.method == "POST":
         password = request.POST.get("password", "")
-        if secrets.compare_digest(f"{name} {password}", f"{NAME} {PASSWORD}"):
+        tried, right = f"{name} {password}", f"{NAME} {PASSWORD}"
+        if secrets.compare_digest(tried.encode(), right.encode()):
             request.session.cycle_key()
             request.session["customer"] = name
             return redirect("front")
