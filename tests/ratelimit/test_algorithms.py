@@ -293,6 +293,16 @@ class TestRefunds:
         driver.ask(START, "hit", 1)
         assert driver.ask(START, "refund", 3, charged_at, before)[1] == 0  # not below
 
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    def test_a_refund_of_a_charge_from_the_future_takes_nothing(
+        self, algorithm: str, cluster: Cluster
+    ) -> None:
+        """The clock was set back so far that the charge is forgotten."""
+        driver = start(cluster, algorithm)
+        *_, charged_at, before = driver.ask(START + 10 * MINUTE, "hit", 3)
+        assert driver.ask(START, "hit", 5)[1] == 5
+        assert driver.ask(START, "refund", 3, charged_at, before)[1] == 5
+
     def test_a_refund_is_whole_where_the_bucket_was_not_empty_since(
         self, cluster: Cluster
     ) -> None:

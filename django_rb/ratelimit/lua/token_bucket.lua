@@ -18,7 +18,7 @@ local function store(...)
   redis.call('SET', key, string.format('%.0f %.0f', level, now), ...)
 end
 
-if action == 'refund' and level > 0 then
+if action == 'refund' and level > 0 and charged_at <= now then
   -- As much as cannot have drained since. Without the charge, the bucket would have been
   -- empty from when `level_before` was gone, and nothing drains from an empty one.
   local drained = math.max(0, (now - charged_at) * count - level_before)
