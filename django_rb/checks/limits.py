@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Any
 
@@ -52,7 +53,7 @@ def check_limit_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[
 
 @register(Tags.caches)
 def check_unread_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report RATELIMIT_… settings that nothing reads."""
+    """Report settings that nothing reads: misspelt ones, and those of django-ratelimit."""
     return [
         checks.Warning(
             f"settings.{name} is read by nothing.",
@@ -60,8 +61,16 @@ def check_unread_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list
             id="django_rb.W011",
         )
         for name in sorted(dir(settings))
-        if name.startswith(PREFIX) and name not in conf.NAMES
+        if name in OF_DJANGO_RATELIMIT or _is_misspelt(name)
     ]
+
+
+def _is_misspelt(name: str) -> bool:
+    """Return whether a setting is nearly one of ours; others are the site's own."""
+    if not name.startswith(PREFIX) or name in conf.NAMES:
+        return False
+    names = [known.removeprefix(PREFIX) for known in conf.NAMES]
+    return bool(get_close_matches(name.removeprefix(PREFIX), names, n=1, cutoff=0.75))
 
 
 @register(Tags.urls)

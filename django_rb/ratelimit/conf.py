@@ -20,6 +20,8 @@ from .algorithms import SLIDING_WINDOW, check_algorithm
 PREFIX = "RATELIMIT_"
 UNIX = "unix"
 
+_MAPPED_BITS = 96  # of ::ffff:0:0/96, whose addresses are those of IPv4
+
 # What a refused request is answered with: a view's path, or the view; a template's name.
 View = str | Callable[..., Any] | None
 
@@ -142,13 +144,17 @@ def _get_trusted_proxies() -> TrustedProxies:
 
 def _parse_network(network: object) -> IPv4Network | IPv6Network:
     try:
-        return ip_network(str(network))
+        parsed = ip_network(str(network))
     except ValueError as error:
         raise mistake(
             "TRUSTED_PROXIES",
             f"{masked(network)} is no network: {error}. Write '10.0.0.0/8', '2001:db8::/32' or "
             f"one address; {UNIX!r} is for whoever connects by a unix socket.",
         ) from error
+    mapped = parsed.network_address.ipv4_mapped if isinstance(parsed, IPv6Network) else None
+    if mapped is not None:  # clients' addresses of this form are IPv4, too
+        return IPv4Network((mapped, parsed.prefixlen - _MAPPED_BITS))
+    return parsed
 
 
 def _get_mask(name: str, default: int, most: int = 32) -> int:

@@ -88,6 +88,21 @@ def test_networks(peer: str, forwarded: str, found: str | None) -> None:
         assert address(peer, forwarded, trusted) == found
 
 
+@pytest.mark.parametrize(
+    ("network", "found"),
+    [
+        ("::ffff:10.0.0.0/104", "1.2.3.4"),
+        ("::ffff:10.0.0.1", "1.2.3.4"),
+        ("::ffff:0.0.0.0/96", "1.2.3.4"),
+        ("::ffff:11.0.0.0/104", "10.0.0.1"),
+        ("::/0", "10.0.0.1"),
+    ],
+)
+def test_networks_of_ipv4_in_the_form_of_ipv6(network: str, found: str) -> None:
+    for peer in ("10.0.0.1", "::ffff:10.0.0.1"):
+        assert address(peer, "1.2.3.4", [network]) == found
+
+
 @pytest.mark.parametrize("peer", [None, "", "unix:", "localhost"])
 def test_a_unix_socket(peer: str | None) -> None:
     with pytest.raises(ImproperlyConfigured, match="RATELIMIT_TRUSTED_PROXIES = 1"):

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from django.core.checks import Tags, run_checks
 from django.test import override_settings
+from django.utils.decorators import method_decorator
+from django.views import View
 
 from django_rb.checks import check_limited_views, check_proxies
 from django_rb.ratelimit import ratelimit
@@ -40,6 +42,7 @@ def findings(tag: str) -> list[tuple[str, str]]:
         ({"RATELIMIT_TRUSTED_PROXIES": 0}, "RATELIMIT_TRUSTED_PROXIES is 0"),
         ({"RATELIMIT_TRUSTED_PROXIES": ["10.0.0.0/8", "0.0.0.0/0"]}, "trusts every address"),
         ({"RATELIMIT_TRUSTED_PROXIES": ["::/0"]}, "trusts every address"),
+        ({"RATELIMIT_TRUSTED_PROXIES": ["::ffff:0.0.0.0/96"]}, "trusts every address"),
         ({"RATELIMIT_TRUSTED_PROXIES": ["0.0.0.0/1", "128.0.0.0/1"]}, "trusts every address"),
     ],
 )
@@ -60,6 +63,21 @@ def test_limits_by_address_behind_a_proxy(settings: dict[str, Any], said: str | 
         assert error_id == "django_rb.W010"
         assert text.startswith("Clients' addresses are limited (tests.ratelimit.site.page), ")
         assert said in text
+
+
+def test_a_method_that_is_limited_is_not_called_by_a_name_of_djangos() -> None:
+    known = set(views_by_address)
+    views_by_address.clear()
+    try:
+        method_decorator(ratelimit(key="ip", rate="1/s"), name="dispatch")(
+            type("V", (View,), {})
+        )
+        with override_settings(**HTTPS):
+            (message,) = check_proxies()
+    finally:
+        views_by_address.clear()
+        views_by_address.update(known)
+    assert "are limited (a class-based view), but" in message.msg
 
 
 def test_the_urls_are_imported_to_find_limited_views(
@@ -100,6 +118,12 @@ def test_settings(settings: dict[str, Any], error_id: str, said: str) -> None:
         ((found_id, text),) = findings(Tags.caches)
     assert found_id == f"django_rb.{error_id}"
     assert said in text
+
+
+@pytest.mark.parametrize("name", ["LOGIN", "KEY", "RATE", "API_PER_MINUTE"])
+def test_settings_of_the_sites_own_are_left_alone(name: str) -> None:
+    with override_settings(**{f"RATELIMIT_{name}": "5/m"}):
+        assert findings(Tags.caches) == []
 
 
 def test_all_mistakes_are_told() -> None:
