@@ -60,7 +60,10 @@ async def aanswer(request: HttpRequest, refusal: Ratelimited) -> HttpResponseBas
     """Do what `answer` does, for an async view."""
     view = _view_for(request, refusal)
     if view is None:
-        return _own_answer(request, refusal)
+        if _find_template(refusal) is None:
+            return _own_answer(request, refusal)
+        # Context processors may ask a database, which they cannot in an event loop.
+        return await sync_to_async(_own_answer)(request, refusal)
     if not iscoroutinefunction(view):  # a site's own code, which may wait for something
         view = sync_to_async(view)
     return cast(HttpResponseBase, await view(request, refusal))
@@ -101,7 +104,9 @@ def _view_for(request: HttpRequest, refusal: Ratelimited) -> Callable[..., Any] 
     view = get_config().view
     if view is not None and not is_template(view):
         return import_view(view)
-    if view is None and not _has_middleware(request) and _has_own_handler(request):
+    # Django REST framework makes a 403 of what its views raise, and asks no handler.
+    may_raise = view is None and isinstance(request, HttpRequest)
+    if may_raise and not _has_middleware(request) and _has_own_handler(request):
         raise refusal
     return None
 
@@ -155,18 +160,25 @@ def _problem(status: HTTPStatus, detail: str, refusal: Ratelimited, kind: str) -
     return JsonResponse(problem, status=status, content_type=kind)
 
 
-def _page(request: HttpRequest, status: HTTPStatus, detail: str, refusal: Ratelimited) -> str:
-    view = get_config().view
+def _find_template(refusal: Ratelimited) -> Any:
+    """Return the site's template for a refusal, None if it has none."""
+    status, view = refusal.status_code, get_config().view
     is_named = status == HTTPStatus.TOO_MANY_REQUESTS and is_template(view)
     try:
-        template = get_template(str(view) if is_named else f"{status}.html")
+        return get_template(str(view) if is_named else f"{status}.html")
     except TemplateDoesNotExist:
         if is_named:
             raise
+        return None
+
+
+def _page(request: HttpRequest, status: HTTPStatus, detail: str, refusal: Ratelimited) -> str:
+    template = _find_template(refusal)
+    if template is None:
         return _PAGE.format(title=escape(status.phrase), detail=escape(detail))
     context = {
         "exception": refusal,
         "retry_after": refusal.retry_after,
         "usages": refusal.usages,
     }
-    return template.render(context, request)
+    return cast(str, template.render(context, request))

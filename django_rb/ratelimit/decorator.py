@@ -98,7 +98,7 @@ def is_ratelimited(
     group: str | None = None,
     fn: Callable[..., Any] | None = None,
     key: Any = None,
-    rate: Any = None,
+    rate: Any = NOT_GIVEN,
     method: Methods = ALL,
     increment: bool = False,
 ) -> bool:
@@ -125,7 +125,7 @@ async def ais_ratelimited(
     group: str | None = None,
     fn: Callable[..., Any] | None = None,
     key: Any = None,
-    rate: Any = None,
+    rate: Any = NOT_GIVEN,
     method: Methods = ALL,
     increment: bool = False,
 ) -> bool:
@@ -139,7 +139,7 @@ def get_usage(
     group: str | None = None,
     fn: Callable[..., Any] | None = None,
     key: Any = None,
-    rate: Any = None,
+    rate: Any = NOT_GIVEN,
     method: Methods = ALL,
     increment: bool = False,
 ) -> dict[str, Any] | None:
@@ -165,7 +165,7 @@ async def aget_usage(
     group: str | None = None,
     fn: Callable[..., Any] | None = None,
     key: Any = None,
-    rate: Any = None,
+    rate: Any = NOT_GIVEN,
     method: Methods = ALL,
     increment: bool = False,
 ) -> dict[str, Any] | None:
@@ -192,6 +192,12 @@ def view_name(view: Callable[..., Any]) -> str:
     return _dotted(getattr(view, "view_class", function))
 
 
+def _shown_name(group: str) -> str:
+    """Return the name of a view as `manage.py check` shows it."""
+    # method_decorator() tries decorators on a function of its own, before there is a method.
+    return "a class-based view" if group.startswith("django.utils.decorators.") else group
+
+
 def _guarded(policies: list[Policy], view: View) -> View:
     """Return a view behind limits; one that has limits already gets these in front of them."""
     inner = getattr(view, _GUARDED, None)
@@ -199,7 +205,7 @@ def _guarded(policies: list[Policy], view: View) -> View:
         policies, view = [*policies, *inner.guard.policies], inner.view
     guard = Guard(policies, view_name(view))
     if any(is_by_address(policy.key) for policy in policies):
-        views_by_address.add(guard.group)
+        views_by_address.add(_shown_name(guard.group))
     wrapper = _async_wrapper(guard, view) if _is_async(view) else _sync_wrapper(guard, view)
     setattr(wrapper, _GUARDED, _Guarded(guard, view, wrapper))
     return cast(View, wrapper)
@@ -267,4 +273,7 @@ def _usage_dict(usage: Usage) -> dict[str, Any] | None:
 
 def _dotted(thing: Any) -> str:
     name = getattr(thing, "__qualname__", type(thing).__qualname__)
+    own = getattr(thing, "__name__", name)
+    if name.rpartition(".")[2] != own:  # renamed, as the classes that DRF's api_view() makes
+        name = own
     return f"{getattr(thing, '__module__', type(thing).__module__)}.{name}"

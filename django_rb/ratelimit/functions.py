@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import cached_property, partial
 from importlib.util import find_spec
 from typing import Any
 
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
@@ -46,10 +47,8 @@ class RequestFunction:
 
     def __call__(self, group: str, request: HttpRequest) -> Any:
         """Return what it says of a request."""
-        function = self.resolve()
-        if iscoroutinefunction(function):
-            return async_to_sync(function)(group, request)
-        return function(group, request)
+        said = self.resolve()(group, request)
+        return async_to_sync(_wait)(said) if inspect.isawaitable(said) else said
 
     async def acall(self, group: str, request: HttpRequest) -> Any:
         """Do what calling it does, and await it where it is async."""
@@ -68,6 +67,20 @@ class RequestFunction:
             except ImportError as error:
                 raise self._mistake(f"does not import: {error}.") from error
         return self._function
+
+    @cached_property
+    def dotted_name(self) -> str:
+        """Return where the function is defined, be it given itself or by a path.
+
+        Raises:
+            ImproperlyConfigured: there is none at its path.
+        """
+        function = self.resolve()
+        while isinstance(function, partial):
+            function = function.func
+        if not hasattr(function, "__qualname__"):
+            function = type(function)
+        return f"{function.__module__}.{function.__qualname__}"
 
     def _check_path(self, path: str) -> None:
         module = path.rpartition(".")[0]
@@ -94,3 +107,7 @@ class RequestFunction:
 
     def _mistake(self, text: str) -> ImproperlyConfigured:
         return ImproperlyConfigured(f"{self._whose}: {masked(self.name)} {text}")
+
+
+async def _wait(said: Awaitable[Any]) -> Any:
+    return await said

@@ -101,7 +101,7 @@ class Guard:
         """Note what the limits said; return why the request is refused, if it is."""
         told = [
             (name, policy, usage)
-            for (name, policy, _), usage in zip(asked, usages, strict=True)
+            for (name, policy, _), usage in zip(_apart(request, asked), usages, strict=True)
         ]
         refusing = [(name, policy) for name, policy, usage in told if not usage.allowed]
         request.limited = getattr(request, "limited", False) or bool(refusing)  # type: ignore[attr-defined]
@@ -128,6 +128,18 @@ def _for_each(asked: Asked, limits: list[Limit], usages: list[Usage]) -> list[Us
         return usages
     said = dict(zip(limits, usages, strict=True))
     return [said[limit] for _, _, limit in asked]
+
+
+def _apart(request: HttpRequest, asked: Asked) -> Asked:
+    """Return the limits with names that no limit of an earlier batch has."""
+    record = find_record(request)
+    if record is None or not record.usages:
+        return asked
+    before = [name for name, _ in record.usages]
+    names = name_apart([*before, *(name for name, _, _ in asked)])[len(before) :]
+    return [
+        (name, policy, limit) for name, (_, policy, limit) in zip(names, asked, strict=True)
+    ]
 
 
 def _told(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

@@ -105,7 +105,7 @@ class _Function:
                 f"ratelimit(key=…): {self.name!r} returned None. Return a text, or bytes. For "
                 "no limit at all the rate has to be None, and it may be a function, too."
             )
-        return "", _encoded(said)
+        return f"function:{self._function.dotted_name}", _encoded(said)
 
 
 _SIMPLE = ("ip", "user", "user_or_ip")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
+from django.views import View
 
 from .decorator import views_by_address
 from .guard import Guard
@@ -14,7 +15,7 @@ from .keys import is_by_address
 from .policies import ALL, NOT_GIVEN, Limits, Methods, make_policies
 
 if TYPE_CHECKING:
-    from django.views import View as _Base
+    _Base = View
 else:
     _Base = object
 
@@ -50,6 +51,11 @@ class RatelimitMixin(_Base):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if View in cls.__mro__[: cls.__mro__.index(RatelimitMixin)]:
+            raise ImproperlyConfigured(
+                f"{cls.__qualname__} would not be limited: RatelimitMixin has to stand in "
+                "front of the view's class."
+            )
         if cls.ratelimit_key is None and cls.ratelimit_limits is None:
             return  # a class that others inherit from
         policies = make_policies(

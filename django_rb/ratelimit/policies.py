@@ -239,7 +239,8 @@ def _parse_methods(method: Methods) -> frozenset[str] | None:
         raise _mistake(
             "method", f"{method!r} is neither an HTTP method, a list of them, ALL nor UNSAFE."
         )
-    return frozenset(str(one).upper() for one in methods)
+    named = frozenset(str(one).upper() for one in methods)
+    return named | {"HEAD"} if "GET" in named else named  # views answer it as a GET
 
 
 def _check_limit(policy: Policy) -> None:

@@ -12,8 +12,10 @@ from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.template import TemplateDoesNotExist
+from django.template.loaders.locmem import Loader as Locmem
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
+from django.utils.asyncio import async_unsafe
 
 from django_rb import clusters
 from django_rb.ratelimit import Limit, Limiter, Rate, Ratelimited, Usage, get_usage, ratelimit
@@ -74,6 +76,31 @@ def test_pages_in_the_cache_say_nothing_of_a_clients_limits(nodes: LocalNodes) -
     assert first.has_header("RateLimit")
     assert second.content == first.content
     assert not second.has_header("RateLimit")
+
+
+@async_unsafe
+def of_a_database(request: HttpRequest) -> dict[str, str]:
+    return {"name": "ann"}
+
+
+@pytest.mark.parametrize("path", ["/never/", "/anever/"])
+def test_context_processors_of_a_template_may_ask_a_database(
+    path: str, nodes: LocalNodes
+) -> None:
+    templates = {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "OPTIONS": {
+            "context_processors": [f"{__name__}.of_a_database"],
+            "loaders": [(f"{Locmem.__module__}.Loader", {"429.html": "later, {{ name }}"})],
+        },
+    }
+
+    async def visit() -> Any:
+        return await AsyncClient().get(path)
+
+    with override_settings(ROOT_URLCONF="tests.ratelimit.site", TEMPLATES=[templates]):
+        answer = run(visit())
+    assert (answer.status_code, answer.content) == (429, b"later, ann")
 
 
 class TestNodesDown:

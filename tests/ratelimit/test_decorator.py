@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial, wraps
 from inspect import isawaitable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -42,6 +43,17 @@ def of_query(group: str, request: HttpRequest) -> Any:
 
 async def aof_query(group: str, request: HttpRequest) -> Any:
     return request.GET.get("as", "x")
+
+
+def of_a_coroutine(group: str, request: HttpRequest) -> Any:
+    return aof_query(group, request)
+
+
+class OfQuery:
+    """An object whose call is awaited."""
+
+    async def __call__(self, group: str, request: HttpRequest) -> Any:
+        return request.GET.get("as", "x")
 
 
 def rate_of_query(group: str, request: HttpRequest) -> Any:
@@ -94,6 +106,8 @@ def test_it_raises_a_permission_denied() -> None:
         ("header:X_Key", get("10.0.0.2"), None),
         (of_query, get("10.0.0.2", "/?as=1"), get(path="/?as=2")),
         (aof_query, get("10.0.0.2", "/?as=1"), get(path="/?as=2")),
+        (OfQuery(), get("10.0.0.2", "/?as=1"), get(path="/?as=2")),
+        (of_a_coroutine, get("10.0.0.2", "/?as=1"), get(path="/?as=2")),
         (f"{HERE}.of_query", get("10.0.0.2", "/?as=1"), get(path="/?as=2")),
         (f"{HERE}.aof_query", get("10.0.0.2", "/?as=1"), get(path="/?as=2")),
     ],
@@ -106,6 +120,8 @@ def test_it_raises_a_permission_denied() -> None:
         "header with _",
         "function",
         "async function",
+        "async object",
+        "function of a coroutine",
         "path",
         "path of async",
     ],
@@ -178,6 +194,23 @@ def test_fields_and_functions_are_apart() -> None:
     by_name = ratelimit(group="g", key=lambda group, request: "10.0.0.1", rate="1/d")(page)
     by_address = ratelimit(group="g", key="ip", rate="1/d")(page)
     assert [*refused(by_name, get()), *refused(by_address, get())] == [False, False]
+
+
+def also_of_query(group: str, request: HttpRequest) -> Any:
+    return of_query(group, request)
+
+
+def test_functions_that_return_the_same_are_apart() -> None:
+    def once(key: Any) -> Any:
+        return ratelimit(group="g", key=key, rate="1/d")(page)
+
+    assert refused(once(of_query), get()) == [False]
+    assert refused(once(also_of_query), get()) == [False]
+    assert refused(once(OfQuery()), get()) == [False]
+    for same in (of_query, partial(of_query), f"{HERE}.of_query"):
+        assert refused(once(same), get()) == [True]
+    assert refused(once(f"{HERE}.also_of_query"), get()) == [True]
+    assert refused(once(OfQuery()), get()) == [True]
 
 
 def test_those_who_are_not_logged_in_have_their_address() -> None:
@@ -277,24 +310,31 @@ def test_cost_algorithm_and_burst() -> None:
 @pytest.mark.parametrize(
     ("method", "limited"),
     [
-        (ALL, {"GET", "POST", "DELETE"}),
-        (None, {"GET", "POST", "DELETE"}),
-        ((None,), {"GET", "POST", "DELETE"}),
-        ([None], {"GET", "POST", "DELETE"}),
-        (ratelimit.ALL, {"GET", "POST", "DELETE"}),
+        (ALL, {"GET", "HEAD", "POST", "DELETE"}),
+        (None, {"GET", "HEAD", "POST", "DELETE"}),
+        ((None,), {"GET", "HEAD", "POST", "DELETE"}),
+        ([None], {"GET", "HEAD", "POST", "DELETE"}),
+        (ratelimit.ALL, {"GET", "HEAD", "POST", "DELETE"}),
         (UNSAFE, {"POST", "DELETE"}),
         (ratelimit.UNSAFE, {"POST", "DELETE"}),
-        ("GET", {"GET"}),
+        ("GET", {"GET", "HEAD"}),
         ("post", {"POST"}),
-        (["GET", "delete"], {"GET", "DELETE"}),
+        (["GET", "delete"], {"GET", "HEAD", "DELETE"}),
     ],
 )
 def test_methods(method: Any, limited: set[str]) -> None:
     view = ratelimit(key="ip", rate="0/s", method=method)(page)
-    for name in ("GET", "POST", "DELETE"):
+    for name in ("GET", "HEAD", "POST", "DELETE"):
         request = get()
         request.method = name
         assert refused(view, request) == [name in limited]
+
+
+def test_a_page_and_its_head_are_one_counter() -> None:
+    view = ratelimit(key="ip", rate="1/d", method="GET")(page)
+    head = get()
+    head.method = "HEAD"
+    assert refused(view, get(), head) == [False, True]
 
 
 def test_the_user_is_asked_only_if_that_matters() -> None:
@@ -389,8 +429,6 @@ def test_stacked_decorators_are_one() -> None:
 
 
 def test_a_decorator_between_them_keeps_its_place() -> None:
-    from functools import wraps
-
     def only_ann(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def wrapper(request: HttpRequest) -> Any:
@@ -407,6 +445,18 @@ def test_a_decorator_between_them_keeps_its_place() -> None:
     bob, ann = "/?name=bob", "/?name=ann"
     assert refused(view, get(path=bob), get(path=ann), get(path=ann)) == [False, False, True]
     assert refused(view, get(path=bob)) == [True]
+
+
+def test_limits_of_different_batches_are_told_apart() -> None:
+    inner = ratelimit(limits=[("ip", "0/s"), ("get:q", "0/s")])(page)
+
+    @ratelimit(limits=[("ip", "9/d"), ("ip", "8/d")])
+    def view(request: HttpRequest) -> HttpResponse:
+        return inner(request)
+
+    with pytest.raises(Ratelimited) as caught:
+        view(get())
+    assert caught.value.policies == ["ip-3", "get:q"]
 
 
 def test_what_is_written_twice_is_charged_once() -> None:
@@ -481,13 +531,20 @@ def test_get_usage() -> None:
     with override_settings(RATELIMIT_ENABLE=False):
         assert get_usage(get(), group="g", key="ip", rate="0/s") is None
     mistakes: list[dict[str, Any]] = [
-        {"key": "ip"},
-        {"group": "g"},
+        {"key": "ip", "rate": "1/s"},
+        {"group": "g", "rate": "1/s"},
+        {"group": "g", "key": "ip"},
         {"group": "g", "key": "i", "rate": "1/s"},
     ]
     for mistake in mistakes:
         with pytest.raises(ImproperlyConfigured):
             get_usage(get(), **mistake)
+        with pytest.raises(ImproperlyConfigured):
+            is_ratelimited(get(), **mistake)
+        with pytest.raises(ImproperlyConfigured):
+            run(aget_usage(get(), **mistake))
+        with pytest.raises(ImproperlyConfigured):
+            run(ais_ratelimited(get(), **mistake))
 
 
 def test_fn_is_the_view_that_is_decorated() -> None:
@@ -584,6 +641,19 @@ def test_a_mixin_without_a_limit_is_told_so() -> None:
     limited = Mistaken.as_view(ratelimit_key="ip", ratelimit_rate="0/s")
     with pytest.raises(Ratelimited):
         limited(get())
+
+
+def test_a_mixin_behind_the_views_class_is_told_so() -> None:
+    """The view's own dispatch() would never ask it."""
+
+    class Limited(RatelimitMixin):
+        ratelimit_key = "ip"
+        ratelimit_rate = "1/s"
+
+    for bases in ((View, RatelimitMixin), (View, Limited)):
+        with pytest.raises(ImproperlyConfigured, match="Mistaken would not be limited"):
+            type("Mistaken", bases, {})
+    type("Right", (Limited, View), {})
 
 
 def test_inherited_dispatch_is_counted_by_its_class() -> None:

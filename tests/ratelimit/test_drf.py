@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.urls import path
 from django.utils.decorators import method_decorator
@@ -56,11 +57,20 @@ def data(request: Request) -> Response:
     return Response("data")
 
 
+def other(request: Request) -> Response:
+    return Response("other")
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return HttpResponse("forbidden", status=403)
+
+
 urlpatterns = [
     path("throttle/", Endpoint.as_view()),
     path("method/", Method.as_view()),
     path("inside/", api_view(["GET"])(twice(data))),
     path("outside/", twice(api_view(["GET"])(data))),
+    path("other/", twice(api_view(["GET"])(other))),
 ]
 
 
@@ -96,6 +106,21 @@ def test_the_decorator_where_a_view_is_called_by_hand() -> None:
     """The framework would make a 403 of what is raised inside of it."""
     view = api_view(["GET"])(ratelimit(key="ip", rate="0/s")(data))
     assert view(APIRequestFactory().get("/")).status_code == 429
+
+
+def test_views_that_are_decorated_outside_are_counted_apart() -> None:
+    assert [answer.status_code for answer in visit("/outside/", 3)] == [200, 200, 429]
+    assert visit("/other/")[0].status_code == 200
+
+
+def test_the_decorator_inside_where_the_site_has_a_handler403(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The framework would make a 403 of what is raised for that handler."""
+    monkeypatch.setattr(sys.modules[__name__], "handler403", forbidden, raising=False)
+    answer = visit("/inside/", 3)[2]
+    assert answer.status_code == 429
+    assert answer.json()["violated-policies"] == ["ip"]
 
 
 def test_the_throttle(middleware: list[str]) -> None:
