@@ -17,7 +17,16 @@ from ..engine.exchange import Batch
 from ..engine.health import News
 from ..engine.hosts import masked
 from ..registry import clusters
-from .algorithms import HIT, PEEK, REFUND, SLIDING_WINDOW, Rule, get_rule, make_rule
+from .algorithms import (
+    HIT,
+    PEEK,
+    REFUND,
+    SLIDING_WINDOW,
+    TOKEN_BUCKET,
+    Rule,
+    get_rule,
+    make_rule,
+)
 from .conf import check_prefix, check_timeout, get_config
 from .rates import Rate, parse_rate
 
@@ -163,7 +172,8 @@ class Limiter:
             key: what is limited.
             rate: as `parse_rate` takes it.
             cost: what is charged, 0 or more.
-            algorithm: the setting RATELIMIT_ALGORITHM if it is None.
+            algorithm: the setting RATELIMIT_ALGORITHM if it is None; "token-bucket" with a
+                burst.
             burst: see `Limit`.
 
         Raises what `Limit` and `parse_rate` raise. A failing node is told in `Usage.error`.
@@ -347,6 +357,8 @@ def _limit(
     parsed = parse_rate(rate)
     if parsed is None:
         raise ImproperlyConfigured("The rate None is no limit: there is nothing to ask.")
+    if algorithm is None and burst is not None:
+        algorithm = TOKEN_BUCKET  # which alone has a burst
     return Limit(key, parsed, cost, algorithm or get_config().algorithm, burst)
 
 

@@ -22,7 +22,12 @@ def test_the_python_shown_runs(nodes: LocalNodes) -> None:
     assert names["search"](get()).content == b"found"
     assert run(names["prices"](get())).content == b"cheap"
     tries = [names["login"](post({"password": "guess"})).status_code for _ in range(6)]
-    assert tries == [200] * 5 + [429]
+    assert tries == [403] * 5 + [429]
+    requests = [post({"password": "secret"}, REMOTE_ADDR="10.0.0.2") for _ in range(6)]
+    right = [names["login"](request).status_code for request in requests]
+    assert right == [200] * 5 + [429]  # charged whatever the password is
+    for name in (" Ann", "\N{FULLWIDTH LATIN SMALL LETTER A}nn"):
+        assert names["by_name"]("login", post({"username": name})) == "ann"
     assert names["log_in"](post({"username": "ann"})).content == b"welcome"
     assert names["Orders"].as_view()(post()).content == b"ordered"
 

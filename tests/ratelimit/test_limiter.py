@@ -159,6 +159,15 @@ def test_web_servers_clocks_do_not_matter(
             assert not limiter.hit("key", Rate(3, EVER), algorithm=algorithm).allowed
 
 
+def test_a_burst_alone_is_of_a_token_bucket(call: Call, servers: Servers) -> None:
+    with override_settings(RATELIMIT_ALGORITHM="fixed-window"):
+        usage = call(limiter, "hit", "key", "1/d", burst=9)
+        assert (usage.limit.algorithm, usage.remaining) == ("token-bucket", 8)
+        assert call(limiter, "peek", "key", "1/d", burst=9).used == 1
+        assert call(limiter, "reset", "key", "1/d", burst=9)
+        assert call(limiter, "hit", "key", "1/d").limit.algorithm == "fixed-window"
+
+
 def test_a_changed_rate_algorithm_or_burst_begins_anew(servers: Servers) -> None:
     options: list[dict[str, Any]] = [
         {"rate": "5/d"},

@@ -104,7 +104,11 @@ BUCKET = {"algorithm": "token-bucket"}
         ),
         ({"algorithm": "fixed_window"}, ImproperlyConfigured, "Did you mean 'fixed-window'?"),
         ({"algorithm": ["x"]}, ImproperlyConfigured, "there is no algorithm"),
-        ({"burst": 5}, ImproperlyConfigured, "burst: 5 is for a 'token-bucket' alone"),
+        (
+            {"algorithm": "fixed-window", "burst": 5},
+            ImproperlyConfigured,
+            "burst: 5 is for a 'token-bucket' alone",
+        ),
         (
             {"algorithm": "token-bucket", "burst": 0},
             ImproperlyConfigured,
