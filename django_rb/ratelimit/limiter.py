@@ -6,12 +6,13 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ..engine import Cluster
-from ..engine.batch import KeyScript, call, run_scripts
+from ..engine.batch import ScriptCall, call, encode_scripts, run_scripts
 from ..engine.errors import first_error
 from ..engine.exchange import Batch
 from ..engine.health import News
@@ -32,7 +33,8 @@ from .rates import Rate, parse_rate
 
 logger = logging.getLogger("django_rb.ratelimit")
 
-Call = tuple[bytes, KeyScript, bytes]  # a stored key, and what is run there
+# What nodes said to commands, in their order; None if they were not asked.
+Answers = Sequence[Any] | None
 
 _KEY_TYPES = (str, bytes)
 
@@ -263,14 +265,42 @@ class Limiter:
 
         Returns what each limit says, in their order.
         """
+        began = monotonic()
+        calls = self._calls(limits, HIT if charge else PEEK)
+        answers = self.try_commands([key for key, _, _ in calls], encode_scripts(calls))
         cluster = self._get_cluster()
-        return cluster.run(self._check(cluster, limits, charge=charge), self._get_timeout())
+        batch = self._check(cluster, limits, calls, answers, charge=charge)
+        return cluster.run(batch, self._get_timeout(), began)
 
     async def acheck(self, limits: Sequence[Limit], *, charge: bool = True) -> list[Usage]:
         """Do what `check` does."""
         cluster = self._get_cluster()
-        batch = self._check(cluster, limits, charge=charge)
+        calls = self._calls(limits, HIT if charge else PEEK)
+        batch = self._check(cluster, limits, calls, charge=charge)
         return await cluster.arun(batch, self._get_timeout())
+
+    # For those who encode the commands themselves.
+
+    def try_commands(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> Answers:
+        """Return what nodes answer to commands on stored keys if all goes as it mostly does.
+
+        See `PollTransport.try_calls`. None where there is a timeout for all of a call.
+        """
+        if self._get_timeout() is not None:
+            return None
+        cluster = self._get_cluster()
+        return cluster.try_calls(cluster.router.get_hosts_for_keys(keys), commands)
+
+    def go_on(self, limits: Sequence[Limit], answers: Answers, began: float) -> list[Usage]:
+        """Do what `check` does, from where `try_commands` has got to.
+
+        Args:
+            answers: in the order of the limits.
+            began: when it was called, as time.monotonic().
+        """
+        cluster = self._get_cluster()
+        batch = self._check(cluster, limits, self._calls(limits, HIT), answers, charge=True)
+        return cluster.run(batch, self._get_timeout(), began)
 
     # How.
 
@@ -291,21 +321,28 @@ class Limiter:
             raise first_error(failures)
         return bool(deleted)
 
-    def _check(
-        self, cluster: Cluster, limits: Sequence[Limit], *, charge: bool
-    ) -> Batch[list[Usage]]:
-        if not limits:
-            return []
+    def _calls(self, limits: Sequence[Limit], action: bytes) -> list[ScriptCall]:
         prefix = get_config().prefix if self._prefix is None else self._prefix
-        action = HIT if charge else PEEK
         calls = []
         for limit in limits:
             rule = limit.rule
             key = rule.make_key(prefix, limit.key)
             calls.append((key, rule.script, rule.encode(action, limit.cost)))
-        answers = yield from run_scripts(cluster, calls)
+        return calls
+
+    def _check(
+        self,
+        cluster: Cluster,
+        limits: Sequence[Limit],
+        calls: Sequence[ScriptCall],
+        answers: Answers = None,
+        *,
+        charge: bool,
+    ) -> Batch[list[Usage]]:
+        """Say what limits say; `answers` are what their nodes have said already."""
+        answers = yield from run_scripts(cluster, calls, answers)
         usages = [
-            _read(limit, answer)
+            read_answer(limit, answer)
             if type(answer) is list
             else self._settle(cluster, call[0], limit, answer)
             for call, limit, answer in zip(calls, limits, answers, strict=True)
@@ -317,7 +354,7 @@ class Limiter:
     def _refund(
         self,
         cluster: Cluster,
-        calls: Sequence[Call],
+        calls: Sequence[ScriptCall],
         answers: Sequence[Any],
         usages: list[Usage],
     ) -> Batch[None]:
@@ -335,7 +372,7 @@ class Limiter:
             if isinstance(answer, Exception):
                 self._log(cluster, calls[n][0], answer)
             else:
-                usages[n] = _read(usages[n].limit, answer)._replace(allowed=True)
+                usages[n] = read_answer(usages[n].limit, answer)._replace(allowed=True)
 
     def _settle(self, cluster: Cluster, key: bytes, limit: Limit, error: Exception) -> Usage:
         """Make do without a limit's node, as the settings say."""
@@ -362,7 +399,7 @@ def _limit(
     return Limit(key, parsed, cost, algorithm or get_config().algorithm, burst)
 
 
-def _read(limit: Limit, answer: Sequence[int]) -> Usage:
+def read_answer(limit: Limit, answer: Sequence[int]) -> Usage:
     """Return what an algorithm's script said."""
     allowed, used, reset, retry, _, _ = answer
     rule = limit.rule
