@@ -35,9 +35,13 @@ def awaited(new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> 
     def try_call(self: PollTransport, *_args: object, **_options: object) -> Any:
         return NO_REPLY
 
+    def try_calls(self: PollTransport, *_args: object) -> None:
+        return None
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Cluster, "run", run)
         patch.setattr(PollTransport, "try_call", try_call)
+        patch.setattr(PollTransport, "try_calls", try_calls)
         yield
     for runner in runners:
         runner.close()

@@ -34,7 +34,7 @@ from .encoding import (
     set_format,
 )
 from .errors import NodeFailure, at_node
-from .exchange import Batch, Exchange
+from .exchange import NO_REPLY, Batch, Exchange
 from .hashing import encode_key
 
 if TYPE_CHECKING:
@@ -298,45 +298,56 @@ def run_script(cluster: Cluster, key: bytes, script: Script, *args: Arg) -> Batc
     return outcome
 
 
+# A script, the key it runs on, and its arguments as `encode_words` makes them.
+ScriptCall = tuple[bytes, KeyScript, bytes]
+
+
+def encode_scripts(calls: Iterable[ScriptCall]) -> list[bytes]:
+    """Return the commands that run scripts which their nodes know."""
+    return [script.evalsha % (len(key), key, arguments) for key, script, arguments in calls]
+
+
 def run_scripts(
-    cluster: Cluster, calls: Sequence[tuple[bytes, KeyScript, bytes]]
+    cluster: Cluster, calls: Sequence[ScriptCall], replies: Sequence[Any] | None = None
 ) -> Batch[list[Any]]:
     """Run scripts, each on one key where that lives.
 
     Args:
-        calls: ``(key, script, arguments)``, the arguments as `encode_words` makes them.
+        calls: ``(key, script, arguments)``.
+        replies: what `try_calls` has said to `encode_scripts(calls)`; only the rest is done.
 
     Returns what they replied, in the order of the calls; an exception where a node said
     nothing of use.
     """
-    keys, commands = [], []
-    for key, script, arguments in calls:
-        keys.append(key)
-        commands.append(script.evalsha % (len(key), key, arguments))
-    owners = cluster.router.get_hosts_for_keys(keys)
-    replies = yield from _ask_briefly(cluster, owners, commands)
-    unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    said = [NO_REPLY] * len(calls) if replies is None else list(replies)
+    unasked = [n for n, reply in enumerate(said) if reply is NO_REPLY]
+    if unasked:
+        asked = [calls[n] for n in unasked]
+        answers = yield from _ask(cluster, asked, encode_scripts(asked))
+        for n, reply in zip(unasked, answers, strict=True):
+            said[n] = reply
+    unknown = [n for n, reply in enumerate(said) if isinstance(reply, NoScriptError)]
     if unknown:
-        again = []
-        for n in unknown:
-            key, script, arguments = calls[n]
-            again.append(script.eval % (len(key), key, arguments))
-        answers = yield from _ask_briefly(cluster, [owners[n] for n in unknown], again)
+        asked = [calls[n] for n in unknown]
+        commands = [
+            script.eval % (len(key), key, arguments) for key, script, arguments in asked
+        ]
+        answers = yield from _ask(cluster, asked, commands)
         for n, reply in zip(unknown, answers, strict=True):
-            replies[n] = reply
-    return replies
+            said[n] = reply
+    return said
 
 
-def _ask_briefly(
-    cluster: Cluster, owners: Sequence[int], commands: Sequence[bytes]
+def _ask(
+    cluster: Cluster, calls: Sequence[ScriptCall], commands: Sequence[bytes]
 ) -> Batch[list[Any]]:
-    """Send encoded commands to their nodes; return the replies, or errors in their place."""
+    """Send encoded commands where the calls' keys live; return replies and errors."""
+    owners = cluster.router.get_hosts_for_keys([key for key, _, _ in calls])
     exchanges: dict[int, Exchange] = {}
     for owner, command in zip(owners, commands, strict=True):
         exchange = exchanges.get(owner)
         if exchange is None:
-            exchange = exchanges[owner] = Exchange(owner, command)
-            exchange.is_brief = True
+            exchanges[owner] = Exchange(owner, command)
         else:
             exchange.add(command)
     yield tuple(exchanges.values())

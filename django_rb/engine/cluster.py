@@ -65,6 +65,7 @@ class Cluster:
         router: the router; a new one whenever a host comes or goes.
         is_retired: another cluster took its place; for those who keep a reference.
         try_call: the short way of one command; see `PollTransport.try_call`.
+        try_calls: that of a few commands; see `PollTransport.try_calls`.
         news: what of its nodes was logged lately, for all who log.
 
     Nothing is connected before the first command.
@@ -103,6 +104,7 @@ class Cluster:
         self._known_nodes = dict(self.nodes)
         self._transport = PollTransport(self._known_nodes, self._health_changes)
         self.try_call = self._transport.try_call
+        self.try_calls = self._transport.try_calls
         self._aio_transport = AioTransport(self._known_nodes, self._health_changes)
         self._local_pools: dict[int, redis.ConnectionPool] = {}
         # Of hosts that were removed: a batch or a client that began before may use them.

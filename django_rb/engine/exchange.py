@@ -47,15 +47,12 @@ class Exchange:
         may_join: it is one command of which an answer is soon to be expected, and may be
             sent along with others'.
         on_done: called when all replies are in, while other nodes are still awaited.
-        is_brief: it is sent with one write, and its replies most likely come in one read; so
-            are all exchanges of the round.
     """
 
     on_done: Callable[[Exchange], None] | None = None
     error: Exception | None = None
     commands: Sequence[Args] = ()
     untouched = True
-    is_brief = False
     may_join = False
 
     def __init__(

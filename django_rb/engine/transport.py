@@ -49,11 +49,12 @@ from .health import HealthChanges
 
 T = TypeVar("T")
 
-# An exchange on the connection to its node that it was begun on.
-_Begun = tuple[Exchange, Node, Connection]
+# A node, the connection it is asked on, and the places of its commands among all of them.
+_Asked = tuple[Node, Connection, list[int]]
 
 SMALL = 8192  # bytes of a command that every socket takes at once
 READ_SIZE = 65536
+TRIFLE = 0.001  # seconds that are not worth a word
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
 FOREVER = float("inf")
 
@@ -87,8 +88,6 @@ class PollTransport:
                 exchanges = next(batch)
                 if timeout is None and len(exchanges) == 1 and exchanges[0].is_whole:
                     self._run_alone(exchanges[0], began)
-                elif timeout is None and exchanges and exchanges[0].is_brief:
-                    self._run_brief(exchanges)
                 else:
                     _Round(self._nodes, deadline, began, is_first=is_first).run(exchanges)
                 began, is_first = None, False
@@ -157,6 +156,64 @@ class PollTransport:
         idle.append(connection)
         return reply
 
+    def try_calls(self, owners: Sequence[int], commands: Sequence[bytes]) -> list[Any] | None:
+        """Return the replies to a few small commands if all goes as it mostly does.
+
+        The plural of `try_call`: every node is sent its commands, then each is heard. Nobody
+        waits longer than `socket_timeout` for nodes that say nothing, be it one or all.
+
+        Args:
+            owners: the node of each command.
+            commands: their encoded forms. None is sent twice.
+
+        Returns:
+            None if nothing was sent. Else the replies in the order of the commands: an
+            exception where a node said nothing of use, and NO_REPLY where nothing was run.
+            Both go on in a batch, which knows what to do about it.
+        """
+        shares: dict[int, list[int]] = {}
+        for place, owner in enumerate(owners):
+            shares.setdefault(owner, []).append(place)
+        replies: list[Any] = [NO_REPLY] * len(commands)
+        asked: list[_Asked] = []  # whose connections are not yet given back
+        try:
+            if sum(map(len, commands)) > SMALL or not self._take_all(shares, asked):
+                return None
+            for line in asked.copy():
+                if not _send_share(line, commands):
+                    asked.remove(line)
+            began = monotonic()
+            while asked:
+                node, connection, share = asked[0]
+                said = _hear(node, connection, len(share), monotonic() - began)
+                del asked[0]  # first forgotten, then given away: it never has two owners
+                if connection.fd >= 0:
+                    node.give_back(connection)
+                for place, reply in zip(share, said, strict=True):
+                    replies[place] = reply
+        except BaseException:
+            for _, connection, _ in asked:
+                connection.close()
+            raise
+        if self._changes.waiting:
+            self._changes.tell()
+        return replies
+
+    def _take_all(self, shares: Mapping[int, list[int]], asked: list[_Asked]) -> bool:
+        """Take a connection to every node into `asked`; return False if one has none."""
+        for host_id, share in shares.items():
+            node = self._nodes[host_id]
+            connection = node.take_usable() if node.is_plain else None
+            if connection is None:
+                break
+            asked.append((node, connection, share))
+        else:
+            return True
+        while asked:
+            node, connection, _ = asked.pop()
+            node.keep(connection)
+        return False
+
     def _call_failed(self, node: Node, key: bytes, error: Exception) -> CallFailed:
         if self._changes.waiting:
             self._changes.tell()
@@ -200,79 +257,67 @@ class PollTransport:
         else:
             _Round(self._nodes, FOREVER, began).go_on(exchange, connection, bool(data))
 
-    def _run_brief(self, exchanges: Sequence[Exchange]) -> None:
-        """Run a few exchanges the short way: one write each, then one read each, in turn.
 
-        Where there is more to it, a round takes over.
-        """
-        began = monotonic()
-        lines: list[_Begun] = []
-        try:
-            for exchange in exchanges:
-                node = self._nodes[exchange.host_id]
-                connection = node.take_usable() if node.health.is_well else None
-                if connection is None:
-                    break
-                lines.append((exchange, node, connection))
-            is_begun = len(lines) == len(exchanges)
-            if is_begun:
-                _write_once(lines)
-                _read_once(lines)
-        except BaseException:
-            for _, _, connection in lines:
-                connection.close()
-            raise
-        if not is_begun:
-            for _, node, connection in lines:
-                node.keep(connection)
-            _Round(self._nodes, FOREVER).run(exchanges)
-        elif lines:
-            _Round(self._nodes, FOREVER, began).take_over(lines)
+def _send_share(line: _Asked, commands: Sequence[bytes]) -> bool:
+    """Send a node its commands; return False, and close, if nothing reached it."""
+    _, connection, share = line
+    out = b"".join([commands[place] for place in share])
+    try:
+        # What is cut short was taken in part, which shows when the node is heard.
+        connection.send(out, connection.flags)
+    except OSError:
+        connection.close()
+        return False
+    return True
 
 
-def _write_once(lines: Sequence[_Begun]) -> None:
-    for exchange, node, connection in lines:
-        exchange.begin(connection.reader, node.has_pushes)
-        assert exchange.out is not None
-        try:
-            exchange.sent(connection.send(exchange.out, connection.flags))
-        except OSError:  # it is met again by the round that takes over
-            continue
+def _hear(node: Node, connection: Connection, count: int, waited: float) -> list[Any]:
+    """Return a node's replies; where one is missing there is an exception.
+
+    Then the connection is closed.
+
+    Args:
+        waited: for how many seconds others were waited for since the node was asked.
+    """
+    said: list[Any] = []
+    failed = None
+    try:
+        if waited > TRIFLE and not _has_answer(node, connection, waited):
+            raise TimeoutError
+        _read_replies(connection, said, count)
+    except (OSError, HiredisError, ProtocolError) as error:
+        connection.close()
+        failed = to_redis_error(node, _why_unanswered(NO_REPLY, error))
+        node.failed(failed)
+    for reply in said:
+        if isinstance(reply, Exception):
+            reply.args = (at_node(reply, node.host_id, node.address),)
+    if failed is not None:
+        said += [failed] * (count - len(said))
+    return said
 
 
-def _read_once(lines: list[_Begun]) -> None:
-    """Read what one read brings; leave in `lines` what is not done, from the first on."""
-    while lines:
-        exchange, node, connection = lines[0]
-        if exchange.out is not None:
-            return
-        waits = node.is_plain
-        try:
-            if waits:
-                data = connection.receive(READ_SIZE)
-            else:
-                data = _wait_and_receive(connection, node.patience)
-            if not data or not exchange.feed(data):
-                return
-        except (TimeoutError, ProtocolError) as error:
-            _fail_first(lines, error)
-            return
-        except BlockingIOError:
-            if waits:  # the socket's own timeout is over
-                _fail_first(lines, TimeoutError())
-            return
-        except OSError:
-            return
-        del lines[0]  # first forgotten, then given away: it never has two owners
-        node.give_back(connection)
-        if exchange.on_done is not None:
-            exchange.on_done(exchange)
+def _has_answer(node: Node, connection: Connection, waited: float) -> bool:
+    """Wait for an answer for what is left of `socket_timeout`."""
+    patience = node.patience
+    return bool(
+        connection.poll(None if patience is None else max(0.0, patience - waited * 1000))
+    )
 
 
-def _fail_first(lines: list[_Begun], error: Exception) -> None:
-    exchange, node, connection = lines.pop(0)
-    connection.close()
-    give_up(exchange, node, error)
+def _read_replies(connection: Connection, said: list[Any], count: int) -> None:
+    """Read so many replies into `said`, waiting in the kernel."""
+    reader, receive = connection.reader, connection.receive
+    while len(said) < count:
+        data = receive(READ_SIZE)
+        if not data:
+            raise ConnectionResetError("the node closed the connection")
+        reader.feed(data)
+        while len(said) < count and (reply := reader.gets()) is not NO_REPLY:
+            said.append(reply)
+    if reader.has_data():
+        said.clear()  # nobody knows which of them answers nothing
+        raise ProtocolError("The node sent more than it was asked for")
 
 
 def _wait_and_receive(connection: Connection, patience: float | None) -> bytes:
@@ -287,6 +332,8 @@ def _why_unanswered(reply: Any, error: Exception | None) -> Exception:
     """Return why a command has no reply, or one that may be another's."""
     if isinstance(error, BlockingIOError):  # the socket's own timeout is over
         return TimeoutError()
+    if isinstance(error, HiredisError):
+        return ProtocolError(f"The node does not speak RESP: {error}")
     if reply is not NO_REPLY:
         return ProtocolError("The node sent more than it was asked for")
     return error or ConnectionResetError("the node closed the connection")
@@ -375,19 +422,6 @@ class _Round:
         line.is_heard = is_heard
         try:
             self._serve(line, POLLIN)
-            self._loop()
-        finally:
-            self._close()
-
-    def take_over(self, begun: Sequence[_Begun]) -> None:
-        """Finish exchanges that were begun on idle connections and awaited since."""
-        try:
-            for exchange, node, connection in begun:
-                line = self._add_line(exchange, connection, node, is_reused=True)
-                line.is_heard = bool(exchange.replies) or connection.reader.has_data()
-                line.allowance = min(line.allowance, max(0.0, line.patience - self._waited))
-            for line in list(self._lines.values()):
-                self._serve(line, POLLIN)
             self._loop()
         finally:
             self._close()

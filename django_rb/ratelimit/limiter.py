@@ -6,12 +6,13 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ..engine import Cluster
-from ..engine.batch import KeyScript, call, run_scripts
+from ..engine.batch import ScriptCall, call, encode_scripts, run_scripts
 from ..engine.errors import first_error
 from ..engine.exchange import Batch
 from ..engine.health import News
@@ -22,8 +23,6 @@ from .conf import check_prefix, check_timeout, get_config
 from .rates import Rate, parse_rate
 
 logger = logging.getLogger("django_rb.ratelimit")
-
-Call = tuple[bytes, KeyScript, bytes]  # a stored key, and what is run there
 
 _KEY_TYPES = (str, bytes)
 
@@ -253,13 +252,18 @@ class Limiter:
 
         Returns what each limit says, in their order.
         """
-        cluster = self._get_cluster()
-        return cluster.run(self._check(cluster, limits, charge=charge), self._get_timeout())
+        cluster, timeout = self._get_cluster(), self._get_timeout()
+        calls = self._calls(limits, HIT if charge else PEEK)
+        began = monotonic()
+        answers = _try_scripts(cluster, calls) if timeout is None else None
+        batch = self._check(cluster, limits, calls, answers, charge=charge)
+        return cluster.run(batch, timeout, began)
 
     async def acheck(self, limits: Sequence[Limit], *, charge: bool = True) -> list[Usage]:
         """Do what `check` does."""
         cluster = self._get_cluster()
-        batch = self._check(cluster, limits, charge=charge)
+        calls = self._calls(limits, HIT if charge else PEEK)
+        batch = self._check(cluster, limits, calls, charge=charge)
         return await cluster.arun(batch, self._get_timeout())
 
     # How.
@@ -281,19 +285,26 @@ class Limiter:
             raise first_error(failures)
         return bool(deleted)
 
-    def _check(
-        self, cluster: Cluster, limits: Sequence[Limit], *, charge: bool
-    ) -> Batch[list[Usage]]:
-        if not limits:
-            return []
+    def _calls(self, limits: Sequence[Limit], action: bytes) -> list[ScriptCall]:
         prefix = get_config().prefix if self._prefix is None else self._prefix
-        action = HIT if charge else PEEK
         calls = []
         for limit in limits:
             rule = limit.rule
             key = rule.make_key(prefix, limit.key)
             calls.append((key, rule.script, rule.encode(action, limit.cost)))
-        answers = yield from run_scripts(cluster, calls)
+        return calls
+
+    def _check(
+        self,
+        cluster: Cluster,
+        limits: Sequence[Limit],
+        calls: Sequence[ScriptCall],
+        answers: Sequence[Any] | None = None,
+        *,
+        charge: bool,
+    ) -> Batch[list[Usage]]:
+        """Say what limits say; `answers` are what their nodes have said already."""
+        answers = yield from run_scripts(cluster, calls, answers)
         usages = [
             _read(limit, answer)
             if type(answer) is list
@@ -307,7 +318,7 @@ class Limiter:
     def _refund(
         self,
         cluster: Cluster,
-        calls: Sequence[Call],
+        calls: Sequence[ScriptCall],
         answers: Sequence[Any],
         usages: list[Usage],
     ) -> Batch[None]:
@@ -348,6 +359,12 @@ def _limit(
     if parsed is None:
         raise ImproperlyConfigured("The rate None is no limit: there is nothing to ask.")
     return Limit(key, parsed, cost, algorithm or get_config().algorithm, burst)
+
+
+def _try_scripts(cluster: Cluster, calls: Sequence[ScriptCall]) -> list[Any] | None:
+    """Return what `try_calls` says to the scripts."""
+    owners = cluster.router.get_hosts_for_keys([key for key, _, _ in calls])
+    return cluster.try_calls(owners, encode_scripts(calls))
 
 
 def _read(limit: Limit, answer: Sequence[int]) -> Usage:

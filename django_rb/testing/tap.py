@@ -1,7 +1,7 @@
 """What a cluster sends, for those who listen.
 
-A tap covers a cluster's ways out: `run`, `arun` and `try_call` of the cluster, and
-`get_connection` of the pools of its local clients. It does so by attributes of these very
+A tap covers a cluster's ways out: `run`, `arun`, `try_call` and `try_calls` of the cluster,
+and `get_connection` of the pools of its local clients. It does so by attributes of these very
 objects, and takes them away with its last listener: a cluster to which nobody listens pays
 nothing.
 """
@@ -73,6 +73,8 @@ class _Tap:
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self._try_call = cluster.try_call
         cluster.try_call = _go_on_with_a_batch
+        self._try_calls = cluster.try_calls
+        cluster.try_calls = _ask_in_a_batch
         _cover(cluster, "run", self._run)
         _cover(cluster, "arun", self._arun)
         for host_id in cluster.hosts:
@@ -83,6 +85,7 @@ class _Tap:
         cluster = self._cluster()
         if cluster is not None:
             cluster.try_call = self._try_call
+            cluster.try_calls = self._try_calls
             _uncover(cluster, "run")
             _uncover(cluster, "arun")
             for host_id in cluster.hosts:
@@ -190,6 +193,10 @@ def _go_on_with_a_batch(
     host_id: int, command: bytes, key: bytes, *, only_reads: bool = False
 ) -> object:
     return NO_REPLY
+
+
+def _ask_in_a_batch(owners: Sequence[int], commands: Sequence[bytes]) -> None:
+    return None
 
 
 _lock = threading.Lock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from django_rb.engine import Cluster, ProtocolError
-from django_rb.engine.batch import KeyScript, run_scripts
+from django_rb.engine.batch import KeyScript, ScriptCall, encode_scripts, run_scripts
 from django_rb.engine.encoding import encode_words
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import Servers
@@ -26,7 +26,14 @@ SHORT = 0.3  # seconds
 
 def call_all(cluster: Cluster, keys: list[bytes]) -> list[Any]:
     calls = [(key, ECHO, encode_words((n,))) for n, key in enumerate(keys)]
-    return cluster.run(run_scripts(cluster, calls))
+    return run(cluster, calls)
+
+
+def run(cluster: Cluster, calls: Sequence[ScriptCall]) -> list[Any]:
+    """Run scripts the short way, and what is left of them in a batch."""
+    owners = cluster.router.get_hosts_for_keys([key for key, _, _ in calls])
+    replies = cluster.try_calls(owners, encode_scripts(calls))
+    return cluster.run(run_scripts(cluster, calls, replies))
 
 
 def one_key_each(cluster: Cluster) -> list[bytes]:
@@ -73,7 +80,7 @@ def test_a_script_that_fails_fails_alone_and_names_its_node(cluster: Cluster) ->
     fail = KeyScript("if ARGV[1] == '1' then return redis.error_reply('NO') end return 1", 1)
     calls = [(b"{tag}%d" % n, fail, encode_words((n,))) for n in range(3)]
     for _ in range(2):
-        first, second, third = cluster.run(run_scripts(cluster, calls))
+        first, second, third = run(cluster, calls)
         assert (first, third) == (1, 1)
         assert isinstance(second, redis.ResponseError)
         assert f"[node {cluster.get_host_for_key(b'{tag}')}, " in str(second)

@@ -19,6 +19,7 @@ from django.test import override_settings
 from django_rb import clusters
 from django_rb.engine import Cluster, NodeDown
 from django_rb.ratelimit import Limit, Limiter, Rate, Usage, limiter
+from django_rb.ratelimit.algorithms import HIT
 from django_rb.testing import LocalNodes
 from django_rb.testing.capture import CaptureCommandsContext
 from tests.helpers import Servers, wait_until
@@ -404,7 +405,8 @@ class TestFailingNodes:
         free, full = limit_on(0), limit_on(1, 0)
         cluster = clusters["default"]
         own = Limiter()
-        batch = own._check(cluster, [free, full], charge=True)
+        limits = [free, full]
+        batch = own._check(cluster, limits, own._calls(limits, HIT), charge=True)
 
         def meddled() -> Any:  # the node of the free limit fails between the rounds
             rounds = 0
@@ -421,7 +423,7 @@ class TestFailingNodes:
             except StopIteration as end:
                 return end.value
 
-        limiter.check([free, full])  # the scripts are known from here on
+        limiter.check(limits)  # the scripts are known from here on
         usages = cluster.run(meddled())
         assert [usage.allowed for usage in usages] == [True, False]
         assert usages[0].used == 1
