@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 
-from .conf import TrustedProxies, get_config
+from .conf import NOBODY, TrustedProxies, get_config
 
 Address = IPv4Address | IPv6Address
 
@@ -61,13 +61,26 @@ def address_key(request: HttpRequest) -> str:
     IPv6 addresses are grouped by RATELIMIT_IPV6_MASK, a site's or a home's network of 64
     bits, out of which a client may choose. Clients that no proxy names are one.
     """
-    address = client_address(request)
-    if address is None:
-        return "unknown"
     config = get_config()
-    prefix = config.ipv4_mask if address.version == 4 else config.ipv6_mask
+    masks = config.ipv4_mask, config.ipv6_mask
+    if config.trusted_proxies is NOBODY:
+        peer = request.META.get("REMOTE_ADDR", "")
+        if len(peer) <= _LONGEST and (network := _network_of(peer, *masks)):
+            return network
+    address = client_address(request)
+    return "unknown" if address is None else _network(address, *masks)
+
+
+def _network(address: Address, ipv4_mask: int, ipv6_mask: int) -> str:
+    prefix = ipv4_mask if address.version == 4 else ipv6_mask
     host_bits = address.max_prefixlen - prefix
     return str(type(address)(int(address) >> host_bits << host_bits))
+
+
+@lru_cache(maxsize=1024)
+def _network_of(text: str, ipv4_mask: int, ipv6_mask: int) -> str | None:
+    address = _parse(text)
+    return None if address is None else _network(address, ipv4_mask, ipv6_mask)
 
 
 def parse_address(text: str) -> Address | None:

@@ -39,6 +39,9 @@ class TrustedProxies:
     unix: bool = False
 
 
+NOBODY = TrustedProxies()
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """The settings of rate limits.
@@ -127,7 +130,7 @@ def _get_view() -> View:
 def _get_trusted_proxies() -> TrustedProxies:
     value = _get("TRUSTED_PROXIES", None)
     if value is None:
-        return TrustedProxies()
+        return NOBODY
     if type(value) is int and value >= 0:
         return TrustedProxies(hops=value)
     if isinstance(value, list | tuple | set | frozenset):

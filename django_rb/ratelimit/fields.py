@@ -9,12 +9,14 @@ its quota `q` and its window `w` in seconds. Its limit has what is left, `r`, an
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from .limiter import Usage
+from .meters import Meter, Question
 from .policies import name_apart
 from .rates import Rate
 from .record import Record, find_record
@@ -25,13 +27,40 @@ _LARGEST = 10**15 - 1  # of the integers of structured fields
 def set_fields(request: HttpRequest, response: HttpResponseBase) -> None:
     """Let an answer say what the limits of its request have said, if there are any."""
     record = find_record(request)
-    if record is None:
-        return
-    if record.usages:
+    if record is not None:
+        tell(record, response)
+
+
+def tell(record: Record, response: HttpResponseBase) -> None:
+    """Let an answer say what limits have said."""
+    if record.passed is not None:
+        _set_passed(response, *record.passed)
+    elif record.usages:
         _set_limits(response, record)
     refusal = record.refusal
     if refusal and refusal.retry_after is not None and not response.has_header("Retry-After"):
         response["Retry-After"] = str(refusal.retry_after)
+
+
+def _set_passed(
+    response: HttpResponseBase, questions: Sequence[Question], answers: Sequence[list[int]]
+) -> None:
+    """Do what `_set_limits` does, of limits that all allow the request."""
+    policies, limits = [], []
+    for question, (_, used, reset, *_) in zip(questions, answers, strict=True):
+        policy, limit, capacity, ticks = _parts(question.meter)
+        policies.append(policy)
+        limits.append(limit % (min(capacity - used, _LARGEST), -(-reset // ticks)))
+    response["RateLimit-Policy"] = ", ".join(policies)
+    response["RateLimit"] = ", ".join(limits)
+
+
+@lru_cache(maxsize=256)
+def _parts(meter: Meter) -> tuple[str, str, int, int]:
+    """Return a meter's policy, the format of its limit, its capacity and its ticks."""
+    limit = _quoted(meter.name).replace("%", "%%") + ";r=%d;t=%d"
+    rule = meter.rule
+    return _policy(meter.name, meter.rate), limit, rule.capacity, rule.ticks_per_second
 
 
 def _set_limits(response: HttpResponseBase, record: Record) -> None:

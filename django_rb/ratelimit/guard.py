@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any, cast
 
 from django.core.exceptions import ImproperlyConfigured
@@ -11,14 +12,17 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from .answers import aanswer, answer
-from .conf import get_config
+from .conf import Config, get_config
 from .exceptions import Ratelimited
-from .fields import set_fields
+from .fields import tell
+from .functions import RequestFunction
 from .limiter import Limit, Usage, limiter
+from .meters import Meter, Question
 from .policies import Policy, name_apart
 from .record import find_record, get_record
 
-Asked = list[tuple[str, Policy, Limit]]
+# Limits with their names, and their meters unless the rate depends on the request.
+Metered = list[tuple[str, Policy, Meter | None]]
 
 
 class Guard:
@@ -34,6 +38,8 @@ class Guard:
         self.group = group
         names = name_apart(policy.name for policy in policies)
         self._named = list(zip(names, policies, strict=True))
+        self._is_for_all = all(policy.methods is None for policy in policies)
+        self._metered: tuple[Config | None, Metered] = None, []
 
     def run(
         self, request: HttpRequest, view: Callable[[], HttpResponseBase]
@@ -56,83 +62,112 @@ class Guard:
 
     def charge(self, request: HttpRequest) -> Ratelimited | None:
         """Charge the limits that apply to a request; return why it is refused, if it is."""
-        asked = self._find(request)
-        limits = _different(asked)
-        usages = limiter.check(limits) if limits else []
-        return self._decide(request, asked, _for_each(asked, limits, usages))
+        questions = self._find(request)
+        keys = [question.key for question in questions]
+        began, answers = monotonic(), None
+        if questions and len(set(keys)) == len(keys):
+            commands = [question.command for question in questions]
+            answers = limiter.try_commands(keys, commands)
+            if answers is not None and _all_allow(answers):
+                _note_passed(request, questions, answers)
+                return None
+        limits = _different(questions)
+        usages = limiter.go_on(limits, answers, began) if limits else []
+        return _decide(request, questions, dict(zip(limits, usages, strict=True)))
 
     async def acharge(self, request: HttpRequest) -> Ratelimited | None:
         """Do what `charge` does."""
-        asked = await self._afind(request)
-        limits = _different(asked)
+        questions = await self._afind(request)
+        limits = _different(questions)
         usages = await limiter.acheck(limits) if limits else []
-        return self._decide(request, asked, _for_each(asked, limits, usages))
+        return _decide(request, questions, dict(zip(limits, usages, strict=True)))
 
-    def _find(self, request: HttpRequest) -> Asked:
-        """Return the limits that apply to a request."""
-        return [
-            (name, policy, limit)
-            for name, policy in self._applying(request)
-            if (limit := policy.limit(self.group, request)) is not None
-        ]
-
-    async def _afind(self, request: HttpRequest) -> Asked:
-        found: Asked = []
-        for name, policy in self._applying(request):
-            limit = await policy.alimit(self.group, request)
-            if limit is not None:
-                found.append((name, policy, limit))
+    def _find(self, request: HttpRequest) -> list[Question]:
+        """Return the questions of the limits that apply to a request."""
+        found = []
+        for name, policy, meter in self._applying(request):
+            if meter is not None:
+                found.append(meter.ask(policy.key.read(meter.group, request)))
+            elif question := policy.ask(name, self.group, request):
+                found.append(question)
         return found
 
-    def _applying(self, request: HttpRequest) -> list[tuple[str, Policy]]:
+    async def _afind(self, request: HttpRequest) -> list[Question]:
+        found = []
+        for name, policy, meter in self._applying(request):
+            if meter is not None:
+                found.append(meter.ask(await policy.key.aread(meter.group, request)))
+            elif question := await policy.aask(name, self.group, request):
+                found.append(question)
+        return found
+
+    def _applying(self, request: HttpRequest) -> Metered:
         if not hasattr(request, "META"):
             raise ImproperlyConfigured(
                 f"{self.group}: @ratelimit is for functions that take a request first. This "
                 f"one was given a {type(request).__name__}; a method needs "
                 "@method_decorator(ratelimit(…))."
             )
-        if not get_config().enable:
+        config = get_config()
+        if not config.enable:
             return []
-        return [(name, policy) for name, policy in self._named if policy.applies(request)]
+        known_for, metered = self._metered
+        if known_for is not config:  # the settings may change in tests
+            metered = [
+                (name, policy, self._meter(name, policy)) for name, policy in self._named
+            ]
+            self._metered = config, metered
+        if self._is_for_all:
+            return metered
+        return [line for line in metered if line[1].applies(request)]
 
-    def _decide(
-        self, request: HttpRequest, asked: Asked, usages: Sequence[Usage]
-    ) -> Ratelimited | None:
-        """Note what the limits said; return why the request is refused, if it is."""
-        told = [
-            (name, policy, usage)
-            for (name, policy, _), usage in zip(asked, usages, strict=True)
-        ]
-        refusing = [(name, policy) for name, policy, usage in told if not usage.allowed]
-        request.limited = getattr(request, "limited", False) or bool(refusing)  # type: ignore[attr-defined]
-        if not asked:
+    def _meter(self, name: str, policy: Policy) -> Meter | None:
+        """Return a policy's meter; None if its rate depends on the request."""
+        if isinstance(policy.rate, RequestFunction):
             return None
-        record = get_record(request)
-        record.usages += [(name, usage) for name, _, usage in told]
-        blocking = [name for name, policy in refusing if policy.block]
-        if not blocking:
-            return None
-        blocked = [usage for _, policy, usage in told if policy.block]
-        record.refusal = Ratelimited(usages=blocked, policies=blocking)
-        return record.refusal
+        return policy.meter(name, policy.group or self.group, policy.rate)
 
 
-def _different(asked: Asked) -> list[Limit]:
+def _all_allow(answers: Sequence[Any]) -> bool:
+    """Return whether all nodes have answered, and nothing is to be refused."""
+    return all(type(answer) is list and answer[0] == 1 for answer in answers)
+
+
+def _different(questions: Sequence[Question]) -> list[Limit]:
     """Return the limits, each once: one that is written twice is charged once."""
-    return list(dict.fromkeys([limit for _, _, limit in asked]))
+    return list(dict.fromkeys([question.limit for question in questions]))
 
 
-def _for_each(asked: Asked, limits: list[Limit], usages: list[Usage]) -> list[Usage]:
-    """Return what was said of each of the limits that were asked."""
-    if len(limits) == len(asked):
-        return usages
-    said = dict(zip(limits, usages, strict=True))
-    return [said[limit] for _, _, limit in asked]
+def _note_passed(
+    request: HttpRequest, questions: Sequence[Question], answers: Sequence[list[int]]
+) -> None:
+    """Do what `_decide` does where all limits allow the request."""
+    request.limited = getattr(request, "limited", False)  # type: ignore[attr-defined]
+    get_record(request).add(questions, answers)
+
+
+def _decide(
+    request: HttpRequest, questions: Sequence[Question], said: Mapping[Limit, Usage]
+) -> Ratelimited | None:
+    """Note what the limits said; return why the request is refused, if it is."""
+    told = [(question.meter, said[question.limit]) for question in questions]
+    refusing = [meter for meter, usage in told if not usage.allowed]
+    request.limited = getattr(request, "limited", False) or bool(refusing)  # type: ignore[attr-defined]
+    if not told:
+        return None
+    record = get_record(request)
+    record.usages.extend((meter.name, usage) for meter, usage in told)
+    blocking = [meter.name for meter in refusing if meter.policy.block]
+    if not blocking:
+        return None
+    blocked = [usage for meter, usage in told if meter.policy.block]
+    record.refusal = Ratelimited(usages=blocked, policies=blocking)
+    return record.refusal
 
 
 def _told(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Return an answer that says what the limits said, unless the middleware will do that."""
     record = find_record(request)
     if record is not None and not record.has_middleware:
-        set_fields(request, response)
+        tell(record, response)
     return response

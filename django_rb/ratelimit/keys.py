@@ -8,13 +8,23 @@ from typing import Any, Protocol
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
+from django.http.request import HttpHeaders
 
 from ..engine.hosts import did_you_mean, masked
 from .addresses import address_key
 from .functions import RequestFunction
 
-# What is counted, and its kind, so that somebody's address is nobody's user name.
-Value = tuple[str, bytes]
+# What is counted, and its kind, so that somebody's address is nobody's user name. A kind says
+# where it ends.
+Value = tuple[bytes, bytes]
+
+
+def _kind(text: str) -> bytes:
+    kind = text.encode(errors="surrogatepass")
+    return b"%d:%b" % (len(kind), kind)
+
+
+_IP, _USER, _SAID = _kind("ip"), _kind("user"), _kind("")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
@@ -46,7 +56,7 @@ class _OfRequest:
 
 class _Address(_OfRequest):
     def read(self, group: str, request: HttpRequest) -> Value:
-        return "ip", address_key(request).encode()
+        return _IP, address_key(request).encode()
 
 
 class _Field(_OfRequest):
@@ -54,19 +64,21 @@ class _Field(_OfRequest):
         super().__init__(name)
         self._source = source
         self._field = field
+        self._kind = _kind(f"field:{field}")
 
     def read(self, group: str, request: HttpRequest) -> Value:
         fields = request.GET if self._source == "get" else request.POST
-        return f"field:{self._field}", _encoded(fields.get(self._field, ""))
+        return self._kind, _encoded(fields.get(self._field, ""))
 
 
 class _Header(_OfRequest):
     def __init__(self, name: str, header: str) -> None:
         super().__init__(name)
-        self._header = header.lower()
+        self._name = HttpHeaders.to_wsgi_name(header)
+        self._kind = _kind(f"header:{header.lower()}")
 
     def read(self, group: str, request: HttpRequest) -> Value:
-        return f"header:{self._header}", _encoded(request.headers.get(self._header, ""))
+        return self._kind, _encoded(request.META.get(self._name, ""))
 
 
 class _User:
@@ -84,8 +96,8 @@ class _User:
 
     def _of(self, user: Any, request: HttpRequest) -> Value:
         if self._or_address and not user.is_authenticated:
-            return "ip", address_key(request).encode()
-        return "user", str(user.pk).encode()
+            return _IP, address_key(request).encode()
+        return _USER, str(user.pk).encode()
 
 
 class _Function:
@@ -105,7 +117,7 @@ class _Function:
                 f"ratelimit(key=…): {self.name!r} returned None. Return a text, or bytes. For "
                 "no limit at all the rate has to be None, and it may be a function, too."
             )
-        return "", _encoded(said)
+        return _SAID, _encoded(said)
 
 
 _SIMPLE = ("ip", "user", "user_or_ip")

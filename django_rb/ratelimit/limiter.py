@@ -24,6 +24,9 @@ from .rates import Rate, parse_rate
 
 logger = logging.getLogger("django_rb.ratelimit")
 
+# What nodes said to commands, in their order; None if they were not asked.
+Answers = Sequence[Any] | None
+
 _KEY_TYPES = (str, bytes)
 
 # Seconds after which to ask again where a node failed.
@@ -252,12 +255,12 @@ class Limiter:
 
         Returns what each limit says, in their order.
         """
-        cluster, timeout = self._get_cluster(), self._get_timeout()
-        calls = self._calls(limits, HIT if charge else PEEK)
         began = monotonic()
-        answers = _try_scripts(cluster, calls) if timeout is None else None
+        calls = self._calls(limits, HIT if charge else PEEK)
+        answers = self.try_commands([key for key, _, _ in calls], encode_scripts(calls))
+        cluster = self._get_cluster()
         batch = self._check(cluster, limits, calls, answers, charge=charge)
-        return cluster.run(batch, timeout, began)
+        return cluster.run(batch, self._get_timeout(), began)
 
     async def acheck(self, limits: Sequence[Limit], *, charge: bool = True) -> list[Usage]:
         """Do what `check` does."""
@@ -265,6 +268,29 @@ class Limiter:
         calls = self._calls(limits, HIT if charge else PEEK)
         batch = self._check(cluster, limits, calls, charge=charge)
         return await cluster.arun(batch, self._get_timeout())
+
+    # For those who encode the commands themselves.
+
+    def try_commands(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> Answers:
+        """Return what nodes answer to commands on stored keys if all goes as it mostly does.
+
+        See `PollTransport.try_calls`. None where there is a timeout for all of a call.
+        """
+        if self._get_timeout() is not None:
+            return None
+        cluster = self._get_cluster()
+        return cluster.try_calls(cluster.router.get_hosts_for_keys(keys), commands)
+
+    def go_on(self, limits: Sequence[Limit], answers: Answers, began: float) -> list[Usage]:
+        """Do what `check` does, from where `try_commands` has got to.
+
+        Args:
+            answers: in the order of the limits.
+            began: when it was called, as time.monotonic().
+        """
+        cluster = self._get_cluster()
+        batch = self._check(cluster, limits, self._calls(limits, HIT), answers, charge=True)
+        return cluster.run(batch, self._get_timeout(), began)
 
     # How.
 
@@ -299,14 +325,14 @@ class Limiter:
         cluster: Cluster,
         limits: Sequence[Limit],
         calls: Sequence[ScriptCall],
-        answers: Sequence[Any] | None = None,
+        answers: Answers = None,
         *,
         charge: bool,
     ) -> Batch[list[Usage]]:
         """Say what limits say; `answers` are what their nodes have said already."""
         answers = yield from run_scripts(cluster, calls, answers)
         usages = [
-            _read(limit, answer)
+            read_answer(limit, answer)
             if type(answer) is list
             else self._settle(cluster, call[0], limit, answer)
             for call, limit, answer in zip(calls, limits, answers, strict=True)
@@ -336,7 +362,7 @@ class Limiter:
             if isinstance(answer, Exception):
                 self._log(cluster, calls[n][0], answer)
             else:
-                usages[n] = _read(usages[n].limit, answer)._replace(allowed=True)
+                usages[n] = read_answer(usages[n].limit, answer)._replace(allowed=True)
 
     def _settle(self, cluster: Cluster, key: bytes, limit: Limit, error: Exception) -> Usage:
         """Make do without a limit's node, as the settings say."""
@@ -361,13 +387,7 @@ def _limit(
     return Limit(key, parsed, cost, algorithm or get_config().algorithm, burst)
 
 
-def _try_scripts(cluster: Cluster, calls: Sequence[ScriptCall]) -> list[Any] | None:
-    """Return what `try_calls` says to the scripts."""
-    owners = cluster.router.get_hosts_for_keys([key for key, _, _ in calls])
-    return cluster.try_calls(owners, encode_scripts(calls))
-
-
-def _read(limit: Limit, answer: Sequence[int]) -> Usage:
+def read_answer(limit: Limit, answer: Sequence[int]) -> Usage:
     """Return what an algorithm's script said."""
     allowed, used, reset, retry, _, _ = answer
     rule = limit.rule

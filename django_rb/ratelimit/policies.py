@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict
@@ -14,8 +13,9 @@ from ..engine.hosts import did_you_mean, masked
 from .algorithms import SLIDING_WINDOW, TOKEN_BUCKET
 from .conf import get_config
 from .functions import RequestFunction
-from .keys import RequestKey, Value, parse_key
+from .keys import RequestKey, parse_key
 from .limiter import Limit
+from .meters import Meter, Question, make_meter
 from .rates import Rate, parse_rate
 
 # All methods; None and (None,) are the same, as django-ratelimit has it.
@@ -80,43 +80,43 @@ class Policy:
 
     def limit(self, group: str, request: HttpRequest) -> Limit | None:
         """Return what to ask the limiter, None for no limit."""
+        question = self.ask(self.name, group, request)
+        return None if question is None else question.limit
+
+    async def alimit(self, group: str, request: HttpRequest) -> Limit | None:
+        """Do what `limit` does, for an async view."""
+        question = await self.aask(self.name, group, request)
+        return None if question is None else question.limit
+
+    def ask(self, name: str, group: str, request: HttpRequest) -> Question | None:
+        """Return the question to ask; None for no limit.
+
+        Args:
+            name: what the fields of answers call it.
+            group: the view, for a policy that has no group of its own.
+        """
         group = self.group or group
         rate = self.rate
         if isinstance(rate, RequestFunction):
             rate = parse_rate(rate(group, request))
-        if rate is None:
-            return None
-        return self._limit(group, rate, self.key.read(group, request))
+        meter = self.meter(name, group, rate)
+        return None if meter is None else meter.ask(self.key.read(group, request))
 
-    async def alimit(self, group: str, request: HttpRequest) -> Limit | None:
-        """Do what `limit` does, for an async view."""
+    async def aask(self, name: str, group: str, request: HttpRequest) -> Question | None:
+        """Do what `ask` does, for an async view."""
         group = self.group or group
         rate = self.rate
         if isinstance(rate, RequestFunction):
             rate = parse_rate(await rate.acall(group, request))
+        meter = self.meter(name, group, rate)
+        return None if meter is None else meter.ask(await self.key.aread(group, request))
+
+    def meter(self, name: str, group: str, rate: Rate | None) -> Meter | None:
+        """Return the meter of a rate, as the settings are; None for no limit."""
         if rate is None:
             return None
-        return self._limit(group, rate, await self.key.aread(group, request))
-
-    def _limit(self, group: str, rate: Rate, value: Value) -> Limit:
-        return Limit(
-            key=self._counter(group, value),
-            rate=rate,
-            cost=self.cost,
-            algorithm=self.algorithm or get_config().algorithm,
-            burst=self.burst,
-            block=self.block,
-        )
-
-    def _counter(self, group: str, value: Value) -> str:
-        """Return the key of a counter: the group, to be found, and a digest of the rest.
-
-        What a client sends is in the digest alone. It may be long, or anything.
-        """
-        kind, counted = value
-        methods = ",".join(sorted(self.methods or ()))
-        rest = repr((methods, kind, counted)).encode()
-        return f"{group}:{hashlib.blake2b(rest, digest_size=16).hexdigest()}"
+        config = get_config()
+        return make_meter(self, name, group, rate, config.prefix, config.algorithm)
 
 
 def make_policies(

@@ -6,13 +6,14 @@ in common with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 from django.http import HttpRequest
 
 from .exceptions import Ratelimited
-from .limiter import Usage
+from .limiter import Usage, read_answer
+from .meters import Question
 
 _META = "django_rb.ratelimit"
 
@@ -22,19 +23,48 @@ class Record:
     """What the limits of one request have said so far.
 
     Attributes:
-        usages: by the name of the limit, in the order in which the limits were asked.
+        passed: what the limits were asked and have answered, if they were asked once and all
+            of them allow the request, as they mostly do.
         refusal: why the request is refused, if it is.
         has_middleware: the middleware tells the client.
     """
 
-    usages: list[tuple[str, Usage]] = field(default_factory=list)
+    passed: tuple[Sequence[Question], Sequence[list[int]]] | None = None
     refusal: Ratelimited | None = None
     has_middleware: bool = False
+    _usages: list[tuple[str, Usage]] = field(default_factory=list)
+
+    @property
+    def usages(self) -> list[tuple[str, Usage]]:
+        """What was said, by the name of the limit, in the order in which limits were asked."""
+        if self.passed is not None:
+            passed, self.passed = self.passed, None
+            self._usages += _read(*passed)
+        return self._usages
+
+    def add(self, questions: Sequence[Question], answers: Sequence[list[int]]) -> None:
+        """Note that limits were asked, all of which allow the request."""
+        if self.passed is None and not self._usages:
+            self.passed = questions, answers
+        else:
+            self.usages.extend(_read(questions, answers))
+
+
+def _read(
+    questions: Sequence[Question], answers: Sequence[list[int]]
+) -> list[tuple[str, Usage]]:
+    return [
+        (question.meter.name, read_answer(question.limit, answer))
+        for question, answer in zip(questions, answers, strict=True)
+    ]
 
 
 def get_record(request: HttpRequest) -> Record:
     """Return a request's record, a new one if it has none yet."""
-    return cast(Record, request.META.setdefault(_META, Record()))
+    record = find_record(request)
+    if record is None:
+        record = request.META[_META] = Record()
+    return record
 
 
 def find_record(request: HttpRequest) -> Record | None:

@@ -157,7 +157,7 @@ def test_the_middleware_is_async_where_the_site_is() -> None:
 
 def fields(*usages: tuple[str, Usage]) -> HttpResponse:
     request, response = get(), HttpResponse()
-    get_record(request).usages += usages
+    get_record(request).usages.extend(usages)
     set_fields(request, response)
     return response
 

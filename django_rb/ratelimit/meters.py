@@ -1,0 +1,112 @@
+"""What the limits of a view ask the nodes, worked out as far as requests have it in common."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+from .algorithms import HIT
+from .limiter import Limit
+from .rates import Rate
+
+if TYPE_CHECKING:
+    from .keys import Value
+    from .policies import Policy
+
+_DIGEST_SIZE = 16
+_ANY_DIGEST = "0" * 2 * _DIGEST_SIZE
+
+
+class Question(NamedTuple):
+    """What one limit asks for one request.
+
+    Attributes:
+        meter: of the limit.
+        digest: of what is counted.
+        key: the key of the limit as it is stored.
+    """
+
+    meter: Meter
+    digest: str
+    key: bytes
+
+    @property
+    def command(self) -> bytes:
+        """The command that charges the limit."""
+        meter = self.meter
+        return b"%b%b%b" % (meter.before_key, self.key, meter.after_key)
+
+    @property
+    def limit(self) -> Limit:
+        """The limit, as the limiter takes it."""
+        return self.meter.limit(self.digest)
+
+
+class Meter:
+    """A policy with a name, a group and a rate.
+
+    Attributes:
+        policy: the policy.
+        name: what the fields of answers call the limit.
+        group: what is counted together.
+        rate: how many.
+        rule: decides.
+        before_key, after_key: what is around the key in the command that charges it.
+    """
+
+    __slots__ = (
+        "_head", "_prefix", "_seed", "after_key", "algorithm", "before_key", "group", "name",
+        "policy", "rate", "rule",
+    )  # fmt: skip
+
+    def __init__(
+        self, policy: Policy, name: str, group: str, rate: Rate, prefix: str, algorithm: str
+    ) -> None:
+        self.policy = policy
+        self.name = name
+        self.group = group
+        self.rate = rate
+        self.algorithm = policy.algorithm or algorithm
+        self.rule = self.limit(_ANY_DIGEST).rule
+        self._prefix = prefix
+        methods = ",".join(sorted(policy.methods or ()))
+        self._seed = blake2b(f"{methods}:".encode(), digest_size=_DIGEST_SIZE)
+        key = self.rule.make_key(prefix, self._name(_ANY_DIGEST))
+        # Of some groups all keys are stored as digests, of which this one is not the end.
+        head, digest, _ = key.partition(_ANY_DIGEST.encode())
+        self._head = head if digest else None
+        charge = self.rule.encode(HIT, policy.cost)
+        command = self.rule.script.evalsha % (len(key), key, charge)
+        self.before_key, self.after_key = command.split(key)
+
+    def ask(self, value: Value) -> Question:
+        """Return the question for a request that is counted by a value.
+
+        What a client sends is in a digest alone. It may be long, or anything.
+        """
+        kind, counted = value
+        seed = self._seed.copy()
+        seed.update(kind + counted)
+        digest = seed.hexdigest()
+        if self._head is not None:
+            return Question(self, digest, self._head + digest.encode())
+        return Question(self, digest, self.rule.make_key(self._prefix, self._name(digest)))
+
+    def limit(self, digest: str) -> Limit:
+        """Return the limit that counts what has a digest."""
+        policy = self.policy
+        return Limit(
+            key=self._name(digest),
+            rate=self.rate,
+            cost=policy.cost,
+            algorithm=self.algorithm,
+            burst=policy.burst,
+            block=policy.block,
+        )
+
+    def _name(self, digest: str) -> str:
+        return f"{self.group}:{digest}"
+
+
+make_meter = lru_cache(maxsize=1024)(Meter)
