@@ -15,6 +15,7 @@ import redis
 from django_rb.engine import Cluster, ProtocolError
 from django_rb.engine.batch import KeyScript, ScriptCall, encode_scripts, run_scripts
 from django_rb.engine.encoding import encode_words
+from django_rb.engine.transport import SMALL
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import Servers
 
@@ -46,14 +47,21 @@ def one_key_each(cluster: Cluster) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def odd_peer(answer: Answer, **options: float) -> Iterator[tuple[Cluster, list[bytes]]]:
-    """Three nodes. The one in the middle answers scripts as told, from the second on."""
+def odd_peer(
+    answer: Answer, asked: list[Peer] | None = None, **options: float
+) -> Iterator[tuple[Cluster, list[bytes]]]:
+    """Three nodes. The one in the middle answers scripts as told, from the second on.
+
+    Whoever was asked for a script is listed in `asked`.
+    """
+    scripts: list[Peer] = [] if asked is None else asked
 
     def say(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
-        asked = [c for c in peer.commands if c[0] == b"EVALSHA"]
         if command[0] != b"EVALSHA":
             connection.sendall(b"+OK\r\n")
-        elif peer is middle and len(asked) > 1:
+            return
+        scripts.append(peer)
+        if peer is middle and scripts.count(peer) > 1:
             answer(connection)
         else:
             connection.sendall(b"*2\r\n$1\r\nx\r\n$1\r\n1\r\n")
@@ -122,14 +130,72 @@ def test_an_answer_may_come_in_pieces() -> None:
 def test_a_node_that_answers_badly_fails_alone(
     answer: Answer, error: type[Exception], words: str
 ) -> None:
-    with odd_peer(answer, socket_timeout=SHORT) as (cluster, keys):
+    asked: list[Peer] = []
+    with odd_peer(answer, asked, socket_timeout=SHORT) as (cluster, keys):
         first, middle, last = call_all(cluster, keys)
+        assert [asked.count(peer) for peer in asked] == [2] * 6  # once each time, no more
         assert (first, last) == ([b"x", b"1"], [b"x", b"1"])
         assert isinstance(middle, error)
         assert words in str(middle)
         assert "[node 1, " in str(middle)
         assert cluster.health()[1].state == "failing"
         assert [len(cluster.nodes[n].idle) for n in range(3)] == [1, 0, 1]
+
+
+def test_of_several_scripts_for_a_node_those_fail_that_it_did_not_answer() -> None:
+    def answer_one(connection: socket.socket) -> None:
+        connection.sendall(b"*2\r\n$1\r\nx\r\n$1\r\n1\r\n")
+        hang_up(connection)
+
+    with odd_peer(answer_one) as (cluster, keys):
+        first, known, lost, last = call_all(cluster, [keys[0], keys[1], keys[1], keys[2]])
+        assert (first, known, last) == ([b"x", b"1"],) * 3
+        assert isinstance(lost, redis.ConnectionError)
+
+
+def test_a_node_that_is_gone_takes_nothing_from_the_others() -> None:
+    with odd_peer(hang_up) as (cluster, keys):
+        cluster.nodes[1].close()  # its connections, so that all nodes are asked in a batch
+        before = [len(cluster.nodes[n].idle) for n in range(3)]
+        owners = [cluster.get_host_for_key(key) for key in keys]
+        assert cluster.try_calls(owners, [b"*1\r\n$4\r\nPING\r\n"] * 3) is None
+        assert [len(cluster.nodes[n].idle) for n in range(3)] == before
+        first, middle, last = call_all(cluster, keys)
+        assert (first, last) == ([b"x", b"1"], [b"x", b"1"])
+        assert isinstance(middle, redis.ConnectionError)
+
+
+def test_what_is_not_small_is_left_to_a_batch(cluster: Cluster) -> None:
+    keys = one_key_each(cluster)
+    call_all(cluster, keys)
+    large = encode_words((b"x" * SMALL,))
+    calls = [(key, ECHO, large) for key in keys]
+    owners = cluster.router.get_hosts_for_keys(keys)
+    assert cluster.try_calls(owners, encode_scripts(calls)) is None
+    assert [len(reply[1]) for reply in run(cluster, calls)] == [SMALL] * len(keys)
+
+
+def test_who_answers_late_leaves_less_time_to_the_others() -> None:
+    def say(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
+        if command[0] == b"EVALSHA" and len(peer.commands) > known:
+            if peer is not peers[0]:
+                return
+            threading.Event().wait(0.9)
+        connection.sendall(b"+OK\r\n")
+
+    known = 1000
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(Peer(say)) for _ in range(3)]
+        cluster = Cluster([peer.host for peer in peers], pool_options={"socket_timeout": 1.0})
+        stack.callback(cluster.close)
+        keys = one_key_each(cluster)
+        assert call_all(cluster, keys) == [b"OK"] * 3
+        known = 0
+        began = monotonic()
+        replies = call_all(cluster, keys)
+        assert 0.9 < monotonic() - began < 1.6  # and not 1.9
+    assert replies[0] == b"OK"
+    assert all(isinstance(reply, redis.TimeoutError) for reply in replies[1:])
 
 
 def test_nodes_that_hang_are_waited_for_together() -> None:

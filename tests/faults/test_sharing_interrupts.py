@@ -58,6 +58,14 @@ def get_all(cluster: Cluster, keys: list[bytes]) -> None:
         assert cluster.try_call(host_id, command, key, only_reads=True) in (key, NO_REPLY)
 
 
+def get_at_once(cluster: Cluster, keys: list[bytes]) -> None:
+    owners = [cluster.get_host_for_key(key) for key in keys[:4]]
+    replies = cluster.try_calls(owners, [encode_get(key) for key in keys[:4]])
+    assert all(
+        reply in (key, NO_REPLY) for key, reply in zip(keys, replies or (), strict=False)
+    )
+
+
 def store_large(cluster: Cluster, keys: list[bytes]) -> None:
     """Write more than a socket takes at once."""
     wanted = [b"large:" + key for key in keys[:4]]
@@ -72,6 +80,7 @@ def ask_one(cluster: Cluster, keys: list[bytes]) -> None:
 CALLS: dict[str, Call] = {
     "get_many": look_up,
     "get": get_all,
+    "several gets": get_at_once,
     "one command": ask_one,
     "map": map_gets,
     "large set_many": store_large,
