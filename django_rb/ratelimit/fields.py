@@ -46,21 +46,21 @@ def _set_passed(
     response: HttpResponseBase, questions: Sequence[Question], answers: Sequence[list[int]]
 ) -> None:
     """Do what `_set_limits` does, of limits that all allow the request."""
-    policies, limits = [], []
-    for question, (_, used, reset, *_) in zip(questions, answers, strict=True):
-        policy, limit, capacity, ticks = _parts(question.meter)
-        policies.append(policy)
-        limits.append(limit % (min(capacity - used, _LARGEST), -(-reset // ticks)))
-    response["RateLimit-Policy"] = ", ".join(policies)
-    response["RateLimit"] = ", ".join(limits)
+    policies, limits, rules = _texts(tuple([question.meter for question in questions]))
+    numbers: list[int] = []
+    for (capacity, ticks), answer in zip(rules, answers, strict=True):
+        numbers += min(capacity - answer[1], _LARGEST), -(-answer[2] // ticks)
+    response["RateLimit-Policy"] = policies
+    response["RateLimit"] = limits % tuple(numbers)
 
 
 @lru_cache(maxsize=256)
-def _parts(meter: Meter) -> tuple[str, str, int, int]:
-    """Return a meter's policy, the format of its limit, its capacity and its ticks."""
-    limit = _quoted(meter.name).replace("%", "%%") + ";r=%d;t=%d"
-    rule = meter.rule
-    return _policy(meter.name, meter.rate), limit, rule.capacity, rule.ticks_per_second
+def _texts(meters: tuple[Meter, ...]) -> tuple[str, str, list[tuple[int, int]]]:
+    """Return the policies of meters, a format for their limits, and capacities and ticks."""
+    policies = ", ".join([_policy(meter.name, meter.rate) for meter in meters])
+    names = [_quoted(meter.name).replace("%", "%%") for meter in meters]
+    limits = ", ".join([f"{name};r=%d;t=%d" for name in names])
+    return policies, limits, [(m.rule.capacity, m.rule.ticks_per_second) for m in meters]
 
 
 def _set_limits(response: HttpResponseBase, record: Record) -> None:

@@ -25,17 +25,13 @@ class Question(NamedTuple):
         meter: of the limit.
         digest: of what is counted.
         key: the key of the limit as it is stored.
+        command: charges the limit.
     """
 
     meter: Meter
     digest: str
     key: bytes
-
-    @property
-    def command(self) -> bytes:
-        """The command that charges the limit."""
-        meter = self.meter
-        return b"%b%b%b" % (meter.before_key, self.key, meter.after_key)
+    command: bytes
 
     @property
     def limit(self) -> Limit:
@@ -51,12 +47,12 @@ class Meter:
         name: what the fields of answers call the limit.
         group: what is counted together.
         rate: how many.
+        algorithm: how they are counted.
         rule: decides.
-        before_key, after_key: what is around the key in the command that charges it.
     """
 
     __slots__ = (
-        "_head", "_prefix", "_seed", "after_key", "algorithm", "before_key", "group", "name",
+        "_after_key", "_before_key", "_head", "_prefix", "_seed", "algorithm", "group", "name",
         "policy", "rate", "rule",
     )  # fmt: skip
 
@@ -78,7 +74,7 @@ class Meter:
         self._head = head if digest else None
         charge = self.rule.encode(HIT, policy.cost)
         command = self.rule.script.evalsha % (len(key), key, charge)
-        self.before_key, self.after_key = command.split(key)
+        self._before_key, self._after_key = command.split(key)
 
     def ask(self, value: Value) -> Question:
         """Return the question for a request that is counted by a value.
@@ -90,8 +86,10 @@ class Meter:
         seed.update(kind + counted)
         digest = seed.hexdigest()
         if self._head is not None:
-            return Question(self, digest, self._head + digest.encode())
-        return Question(self, digest, self.rule.make_key(self._prefix, self._name(digest)))
+            key = self._head + digest.encode()
+        else:
+            key = self.rule.make_key(self._prefix, self._name(digest))
+        return Question(self, digest, key, self._before_key + key + self._after_key)
 
     def limit(self, digest: str) -> Limit:
         """Return the limit that counts what has a digest."""
