@@ -57,7 +57,7 @@ def test_answers_say_the_same_however_they_are_noted() -> None:
 @pytest.mark.usefixtures("cluster")
 def test_what_a_second_view_is_told_comes_after_the_first() -> None:
     limits = [
-        Guard(make_policies(None, key="ip", rate=rate), "both") for rate in ("3/m", "9/m")
+        Guard(make_policies(None, key="ip", rate=rate), "both") for rate in ("3/d", "9/d")
     ]
     limits[0].charge(RequestFactory().get("/"))
     limits[1].charge(RequestFactory().get("/"))
