@@ -1,0 +1,69 @@
+"""What is worked out once for all requests of a view is what the limiter works out for each."""
+
+from __future__ import annotations
+
+import pytest
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
+
+from django_rb.ratelimit.fields import set_fields
+from django_rb.ratelimit.guard import Guard
+from django_rb.ratelimit.meters import Question
+from django_rb.ratelimit.policies import NOT_GIVEN, LimitOptions, make_policies
+from django_rb.ratelimit.record import get_record
+
+GROUPS = ["page", "ü", "{page}", "#page", "%d %b", "p" * 300]
+
+
+def ask(guard: Guard, request: HttpRequest) -> Question:
+    (question,) = guard._find(request)
+    return question
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("cost", [0, 1, 7])
+def test_a_question_is_what_the_limiter_asks(group: str, cost: int) -> None:
+    policies = make_policies(None, key="get:q", rate="5/m", group=group, cost=cost)
+    question = ask(Guard(policies, "view"), RequestFactory().get("/?q=%00%7B*"))
+    limit = question.limit
+    rule = limit.rule
+    key = rule.make_key("rl", limit.key)
+    command = rule.script.evalsha % (len(key), key, rule.encode(b"hit", cost))
+    assert (question.key, question.command) == (key, command)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_answers_say_the_same_however_they_are_noted() -> None:
+    limits = [
+        LimitOptions(key="ip", rate=(10**9, 3600 * n), name=name)
+        for n, name in enumerate(['100 %"', "ip", "ip"], 1)
+    ]
+    guard = Guard(make_policies(limits, key=None, rate=NOT_GIVEN, group="named"), "view")
+    request, told = RequestFactory().get("/"), []
+    for _ in range(2):  # connections are open the second time
+        request = RequestFactory().get("/")
+        assert guard.charge(request) is None
+    record = get_record(request)
+    assert record.passed is not None
+    for _ in range(2):
+        response = HttpResponse()
+        set_fields(request, response)
+        told.append((response["RateLimit-Policy"], response["RateLimit"]))
+        assert [usage.used for _, usage in record.usages] == [2, 2, 2]
+    assert told[0] == told[1]
+    assert record.passed is None
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_a_second_view_is_told_comes_after_the_first() -> None:
+    rates = ["3/d", "9/d"]
+    guards = [Guard(make_policies(None, key="ip", rate=rate), "both") for rate in rates]
+    for guard in guards:  # connections are open the second time
+        guard.charge(RequestFactory().get("/"))
+    request, response = RequestFactory().get("/"), HttpResponse()
+    for guard in guards:
+        assert guard.charge(request) is None
+    set_fields(request, response)
+    assert response["RateLimit-Policy"] == '"ip";q=3;w=86400, "ip-2";q=9;w=86400'
+    assert response["RateLimit"].startswith('"ip";r=1;t=')
+    assert '"ip-2";r=7;t=' in response["RateLimit"]
