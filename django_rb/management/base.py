@@ -349,4 +349,5 @@ def at_once(tasks: Mapping[K, Callable[[], T]]) -> dict[K, T | Exception]:
 
     for name, task in tasks.items():
         threading.Thread(target=run, args=(name, task), daemon=True).start()
-    return dict(outcomes.get() for _ in tasks)
+    found = dict(outcomes.get() for _ in tasks)
+    return {name: found[name] for name in tasks}

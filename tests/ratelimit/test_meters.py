@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from django.http import HttpRequest, HttpResponse
-from django.test import RequestFactory
+from django.test import RequestFactory, override_settings
 
+from django_rb.ratelimit import limiter
 from django_rb.ratelimit.fields import set_fields
 from django_rb.ratelimit.guard import Guard
 from django_rb.ratelimit.meters import Question
@@ -56,15 +57,31 @@ def test_answers_say_the_same_however_they_are_noted() -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_what_a_second_view_is_told_comes_after_the_first() -> None:
-    limits = [
-        Guard(make_policies(None, key="ip", rate=rate), "both") for rate in ("3/d", "9/d")
-    ]
-    limits[0].charge(RequestFactory().get("/"))
-    limits[1].charge(RequestFactory().get("/"))
+    rates = ["3/d", "9/d"]
+    guards = [Guard(make_policies(None, key="ip", rate=rate), "both") for rate in rates]
+    for guard in guards:  # connections are open the second time
+        guard.charge(RequestFactory().get("/"))
     request, response = RequestFactory().get("/"), HttpResponse()
-    for guard in limits:
+    for guard in guards:
         assert guard.charge(request) is None
     set_fields(request, response)
     assert response["RateLimit-Policy"] == '"ip";q=3;w=86400, "ip-2";q=9;w=86400'
     assert response["RateLimit"].startswith('"ip";r=1;t=')
     assert '"ip-2";r=7;t=' in response["RateLimit"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_settings_may_change() -> None:
+    guard = Guard(make_policies(None, key="ip", rate="5/m"), "view")
+    request = RequestFactory().get("/", HTTP_X_FORWARDED_FOR="10.0.0.2")
+    before = ask(guard, request).key
+    with override_settings(RATELIMIT_PREFIX="other"):
+        assert ask(guard, request).key == before.replace(b"rl:", b"other:", 1)
+    with override_settings(RATELIMIT_TRUSTED_PROXIES=1):
+        assert ask(guard, request).key != before
+    guard.charge(request)
+    ping = b"*1\r\n$4\r\nPING\r\n"
+    assert limiter.try_commands([before], [ping]) == [b"PONG"]
+    with override_settings(RATELIMIT_TIMEOUT=1):
+        assert limiter.try_commands([before], [ping]) is None
+    assert ask(guard, request).key == before
