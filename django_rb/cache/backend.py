@@ -415,6 +415,10 @@ class RBCache(BaseCache):
         """See `clear`."""
         return await self._arun(self._ops.clear())
 
+    async def aclose(self, **kwargs: Any) -> None:
+        """Do what `close` does, which is nothing: connections are the cluster's."""
+        self.close(**kwargs)
+
     async def attl(self, key: Any, version: int | None = None) -> int | None:
         """See `ttl`."""
         return await self._arun(self._ops.time_left(b"TTL", key, version))

@@ -44,7 +44,8 @@ class Awaited(RBCache):
     loops: Loops
 
     def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("_") and hasattr(RBCache, f"a{name}"):
+        # Django itself calls close(), also while a loop runs.
+        if name != "close" and not name.startswith("_") and hasattr(RBCache, f"a{name}"):
             twin = object.__getattribute__(self, f"a{name}")
             return _called(twin, object.__getattribute__(self, "loops"))
         return object.__getattribute__(self, name)

@@ -255,8 +255,16 @@ def signals_held() -> Iterator[set[int]]:
         yield before
     finally:
         while pending := signal.sigpending() & held:
-            signal.sigwait(pending)
+            take_signal(pending)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_signal(pending: set[int]) -> None:
+    """Take one of some signals; it may have gone to another thread, if there is one."""
+    if sys.platform == "linux":
+        signal.sigtimedwait(pending, 0)
+    else:
+        signal.sigwait(pending)
 
 
 def next_signal() -> tuple[int, bool]:
