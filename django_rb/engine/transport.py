@@ -185,7 +185,7 @@ class PollTransport:
             began = monotonic()
             while asked:
                 node, connection, share = asked[0]
-                said = _hear(node, connection, len(share), monotonic() - began)
+                said = _hear(node, connection, len(share), began)
                 del asked[0]  # first forgotten, then given away: it never has two owners
                 if connection.fd >= 0:
                     node.give_back(connection)
@@ -271,20 +271,18 @@ def _send_share(line: _Asked, commands: Sequence[bytes]) -> bool:
     return True
 
 
-def _hear(node: Node, connection: Connection, count: int, waited: float) -> list[Any]:
+def _hear(node: Node, connection: Connection, count: int, began: float) -> list[Any]:
     """Return a node's replies; where one is missing there is an exception.
 
     Then the connection is closed.
 
     Args:
-        waited: for how many seconds others were waited for since the node was asked.
+        began: since when it and others are waited for, as monotonic().
     """
     said: list[Any] = []
     failed = None
     try:
-        if waited > TRIFLE and not _has_answer(node, connection, waited):
-            raise TimeoutError
-        _read_replies(connection, said, count)
+        _read_replies(node, connection, said, count, began)
     except (OSError, HiredisError, ProtocolError) as error:
         connection.close()
         failed = to_redis_error(node, _why_unanswered(NO_REPLY, error))
@@ -305,10 +303,15 @@ def _has_answer(node: Node, connection: Connection, waited: float) -> bool:
     )
 
 
-def _read_replies(connection: Connection, said: list[Any], count: int) -> None:
-    """Read so many replies into `said`, waiting in the kernel."""
+def _read_replies(
+    node: Node, connection: Connection, said: list[Any], count: int, began: float
+) -> None:
+    """Read so many replies into `said`, waiting in the kernel at first."""
     reader, receive = connection.reader, connection.receive
     while len(said) < count:
+        waited = monotonic() - began
+        if waited > TRIFLE and not _has_answer(node, connection, waited):
+            raise TimeoutError
         data = receive(READ_SIZE)
         if not data:
             raise ConnectionResetError("the node closed the connection")

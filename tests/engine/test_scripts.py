@@ -198,13 +198,13 @@ def test_who_answers_late_leaves_less_time_to_the_others() -> None:
     assert all(isinstance(reply, redis.TimeoutError) for reply in replies[1:])
 
 
-def test_nodes_that_hang_are_waited_for_together() -> None:
+@pytest.mark.parametrize("said", [b"", b"*2\r\n$1\r\n"], ids=["at once", "in mid-reply"])
+def test_nodes_that_hang_are_waited_for_together(said: bytes) -> None:
     asked: list[bytes] = []
 
     def say(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
         asked.extend(command[:1])
-        if asked.count(b"EVALSHA") <= 4:
-            connection.sendall(b"+OK\r\n")
+        connection.sendall(b"+OK\r\n" if asked.count(b"EVALSHA") <= 4 else said)
 
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(Peer(say)) for _ in range(4)]
