@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from .aio_connections import FOREVER, Job
 from .aio_loops import KnownLoops, LoopPools
-from .connections import Node
+from .connections import Node, register_at_fork
 from .exchange import Batch, Exchange
 from .failing import DeadlineError, give_up, is_blamed_for_deadline, to_redis_error
 from .health import HealthChanges
@@ -170,5 +169,4 @@ def _start_over_after_fork() -> None:
         transport._start_over()  # noqa: SLF001 (same room)
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_start_over_after_fork)
+register_at_fork(_start_over_after_fork)
