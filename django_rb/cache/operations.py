@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 
 from ..engine import Cluster, NodeFailure
 from ..engine.batch import (
+    Decode,
     Script,
     call,
     call_nodes,
@@ -31,7 +32,7 @@ from ..engine.encoding import Args, encode_get, set_format
 from ..engine.errors import COMPLAINTS, first_error
 from ..engine.exchange import NO_REPLY, Batch
 from ..engine.transport import SMALL, CallFailed
-from .codec import MISSING, Codec
+from .codec import Codec
 from .keys import Keys, loggable
 from .signing import BadSignature, SignedCodec
 
@@ -181,17 +182,17 @@ class Operations:
         made = self._keys.make_many(keys, version)
         codec = self._codec
         bad: list[bytes] = []
+        decode: Decode
         if isinstance(codec, Codec):
-            found = find(self.cluster, made, codec.decode_all, MISSING)
+            decode = codec.decode_found
         else:
-            found = find(self.cluster, made, None, MISSING, partial(codec.decode_all, bad))
-        values, failures = yield from found
+            decode = partial(codec.decode_found, bad)
+        found, failures = yield from find(self.cluster, made, keys, decode)
         if bad:
             self._log_bad_signatures(bad)
         if failures:
             self._settle(failures)
-        named = zip(keys, values, strict=True)
-        return {key: value for key, value in named if value is not MISSING}
+        return found
 
     def set(
         self, key: object, value: Any, timeout: int | None, version: int | None
