@@ -49,7 +49,6 @@ _INCR = Script(
 )
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
-MAX_MILLISECONDS = 2**62  # the server adds its clock to it and has 64 bits for the sum
 
 # Bytes of a key and its value: with the words around them, they are a small command.
 _SMALL = SMALL - 128
@@ -451,21 +450,6 @@ class Operations:
                 code = str(error).partition(" ")[0]
                 if self.cluster.news.is_news((failure.host_id, code)):
                     logger.warning("Node %d refused a command: %s", failure.host_id, error)
-
-
-def milliseconds(timeout: float) -> int:
-    """Return a timeout in seconds as whole milliseconds; 0 for what has already expired.
-
-    Raises:
-        TypeError, ValueError: it is not a number, or not one that a server can count to.
-    """
-    if timeout <= 0:
-        return 0
-    if not timeout < MAX_MILLISECONDS // 1000:  # nor is NaN
-        raise ValueError(
-            f"A timeout of {timeout!r} seconds is no time. For keys that never expire use None."
-        )
-    return max(1, round(timeout * 1000))
 
 
 def _expiry(timeout: int | None) -> Args:

@@ -29,7 +29,7 @@ from django_rb.cache.codec import Codec
 from django_rb.cache.compressors import get_compressor
 from django_rb.cache.serializers import get_serializer
 from django_rb.cache.signing import BadSignature, Secret, SignedCodec, Signer
-from django_rb.checks import check_caches
+from django_rb.checks.from_settings import check_caches
 from django_rb.testing import LocalNodes
 from tests.cache.test_stored_form import COMMON, VALUES, Plain
 from tests.helpers import Servers, make_cache
