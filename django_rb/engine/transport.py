@@ -237,7 +237,7 @@ class PollTransport:
             is_all_sent = _send_all(lines)
             sent_at = monotonic()
             if is_all_sent:
-                _hear_all(lines)
+                _hear_all(lines, sent_at)
             if lines:
                 _Round(self._nodes, FOREVER, began).go_on(lines, sent_at)
         finally:
@@ -282,11 +282,11 @@ def _send_all(lines: Sequence[_Begun]) -> bool:
     return True
 
 
-def _hear_all(lines: list[_Begun]) -> None:
+def _hear_all(lines: list[_Begun], sent_at: float) -> None:
     """Hear exchanges in their order, and drop those that end from `lines`.
 
-    Ends at the first whose node says nothing for a MOMENT, or is lost. Leaves those out whose
-    nodes have more to say than their sockets hold while others are heard.
+    Ends at the first whose node is slow or lost. Leaves those out whose nodes have more to say
+    than sockets hold for nodes that are not yet heard.
     """
     place = size = 0
     while place < len(lines):
@@ -315,6 +315,8 @@ def _hear_all(lines: list[_Begun]) -> None:
         size += len(data)
         if size >= READ_SIZE:
             place, size = place + 1, 0
+        elif monotonic() - sent_at > MOMENT:
+            return
 
 
 def _receive(node: Node, connection: Connection) -> bytes:
