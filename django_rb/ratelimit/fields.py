@@ -15,6 +15,7 @@ from functools import lru_cache
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from .algorithms import Answer
 from .limiter import Usage
 from .meters import Meter, Question
 from .policies import name_apart
@@ -43,11 +44,11 @@ def tell(record: Record, response: HttpResponseBase) -> None:
 
 
 def _set_passed(
-    response: HttpResponseBase, questions: Sequence[Question], answers: Sequence[list[int]]
+    response: HttpResponseBase, questions: Sequence[Question], answers: Sequence[Answer]
 ) -> None:
     """Do what `_set_limits` does, of limits that all allow the request."""
     policies, limits, rules = _texts(tuple([question.meter for question in questions]))
-    numbers: list[int] = []
+    numbers: list[float] = []
     for (capacity, ticks), answer in zip(rules, answers, strict=True):
         numbers += min(capacity - answer[1], _LARGEST), -(-answer[2] // ticks)
     response["RateLimit-Policy"] = policies
