@@ -62,16 +62,20 @@ class Rule:
     Attributes:
         script: decides.
         capacity: how many requests there is room for at once.
+        window: the seconds in which so many become free, rounded up.
         ticks_per_second: in what the script counts time.
     """
 
     __slots__ = (
         "_heads", "_name", "_numbers", "_of_one", "capacity", "script", "ticks_per_second",
+        "window",
     )  # fmt: skip
 
     def __init__(self, algorithm: str, rate: Rate, burst: int | None) -> None:
         self.script = SCRIPTS[algorithm]
-        self.capacity = rate.count if burst is None else burst
+        is_never = rate.count == 0  # whatever the burst
+        self.capacity = rate.count if burst is None or is_never else burst
+        self.window = rate.period if is_never else -(-self.capacity * rate.period // rate.count)
         self._name = f"{algorithm}:{rate}"
         if algorithm == TOKEN_BUCKET:
             self._name += f":{self.capacity}"

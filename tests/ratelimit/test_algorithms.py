@@ -266,13 +266,16 @@ class TestRefunds:
         assert driver.admit(START, 20) == 4
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    def test_a_refund_extends_no_expiry(self, algorithm: str, cluster: Cluster) -> None:
+    @pytest.mark.parametrize("later", [SECOND, MINUTE])
+    def test_a_refund_extends_no_expiry(
+        self, later: int, algorithm: str, cluster: Cluster
+    ) -> None:
         driver = start(cluster, algorithm)
         client: Any = cluster.get_local_client_for_key(driver.key)
         driver.ask(START, "hit", 2)
         *_, charged_at, before = driver.ask(START, "hit", 3)
         expires = client.pexpiretime(driver.key)
-        driver.ask(START + SECOND, "refund", 3, charged_at, before)
+        driver.ask(START + later, "refund", 3, charged_at, before)
         assert client.pexpiretime(driver.key) == expires
 
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
