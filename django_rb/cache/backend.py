@@ -42,7 +42,8 @@ OPTIONS = (
     *SIGNING_OPTIONS,
 )
 PAGE_SIZE = 1000
-MAX_MILLISECONDS = 2**62  # the server adds its clock to it and has 64 bits for the sum
+# The server adds its clock to the milliseconds and has 64 bits for the sum.
+_MAX_SECONDS = 2**62 // 1000
 
 
 class RBCache(BaseCache):
@@ -483,8 +484,8 @@ def milliseconds(timeout: float) -> int:
     """
     if timeout <= 0:
         return 0
-    if not timeout < MAX_MILLISECONDS // 1000:  # nor is NaN
+    if not timeout < _MAX_SECONDS:  # nor is NaN
         raise ValueError(
             f"A timeout of {timeout!r} seconds is no time. For keys that never expire use None."
         )
-    return max(1, round(timeout * 1000))
+    return timeout * 1000 if type(timeout) is int else max(1, round(timeout * 1000))

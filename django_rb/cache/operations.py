@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from operator import index
 from time import monotonic
 from typing import Any, TypeVar
@@ -147,7 +147,7 @@ class Operations:
         began = None
         if len(made) + len(data) <= _SMALL:
             began = monotonic()
-            command = set_format(_expiry(timeout)) % (len(made), made, len(data), data)
+            command = _set_format(timeout) % (len(made), made, len(data), data)
             host_id = cluster.router.get_host_for_key(made)
             try:
                 reply = cluster.try_call(host_id, command, made)
@@ -459,3 +459,9 @@ def _expiry(timeout: int | None) -> Args:
     if timeout % 1000:
         return (b"PX", timeout)
     return (b"EX", timeout // 1000)
+
+
+@lru_cache(maxsize=256)  # a site has few timeouts
+def _set_format(timeout: int | None) -> bytes:
+    """Return what `set_format` does, for a timeout in milliseconds."""
+    return set_format(_expiry(timeout))

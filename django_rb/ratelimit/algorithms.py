@@ -39,6 +39,7 @@ _pack_numbers = Struct(">7d").pack
 Answer = tuple[float, ...]
 read_answer = Struct(">6d").unpack
 
+_BRACE = ord("{")
 _MAX_KEY = 200  # bytes; longer ones are stored as their digest
 _DIGEST = b"#"
 
@@ -106,7 +107,7 @@ class Rule:
         """
         if isinstance(key, str):
             key = _encode_text(key)
-        if len(key) > _MAX_KEY or b"{" in key or key.startswith(_DIGEST):
+        if len(key) > _MAX_KEY or _BRACE in key or key.startswith(_DIGEST):
             key = _DIGEST + sha256(key).hexdigest().encode()
         head = self._heads.get(prefix)
         if head is None:
