@@ -25,9 +25,13 @@ def for_terminal(run: Told) -> str:
         "hand-written loop, the median of the rounds.",
     ]
     for race in run["races"]:
-        for workload, lanes in _by_workload(race).items():
-            parts.append(f"{workload.title}\n{_aligned(_timings(lanes))}")
-            parts += [_wrapped(f"{note}", "") for note in _notes(race)]
+        workloads = _by_workload(race)
+        parts += [
+            f"{one.title}\n{_aligned(_timings(lanes))}" for one, lanes in workloads.items()
+        ]
+        if not workloads:
+            parts.append(race["name"])
+        parts += [_wrapped(note, "") for note in _notes(race)]
     if run["sent"]:
         parts.append(f"What a call sends, batches of 100 keys\n{_aligned(_sent(run))}")
     parts += [f"{title}\n{_aligned(table)}" for title, table in _once(run)]
@@ -37,6 +41,8 @@ def for_terminal(run: Told) -> str:
         _wrapped(f"LEFT OUT: {CONTESTANTS[name].title}: {reason}", "  ")
         for name, reason in run["left_out"].items()
     ]
+    if run.get("not_run"):
+        parts.append(_wrapped(f"INTERRUPTED before: {'; '.join(run['not_run'])}", "  "))
     return "\n\n".join(parts)
 
 
@@ -239,6 +245,8 @@ def _notes(race: Told) -> list[str]:
 
 def _about(run: Told) -> str:
     about = run["about"]
+    if not about["versions"]:
+        return "Nobody took part."
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
         f"Python {about['python']}, {about['server']}, {about['cores']} cores, "
