@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from benchmarks.progress import Progress
 
 PAGE = ROOT / "docs" / "performance.md"
 INTERRUPTED = 130  # the exit status after Ctrl-C
+ONCE = "what is measured once"
 Told = dict[str, Any]
 Say = Callable[[str], None]
 
@@ -46,12 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.contestants and HAND_WRITTEN not in options.contestants:
         say("Without the hand-written loop there are no ratios.")
     with _ended_like_ctrl_c():
-        run = options.saved or measure(options, say)
+        try:
+            run = options.saved or measure(options, say)
+        except KeyboardInterrupt:
+            say("interrupted before anything was measured")
+            return INTERRUPTED
     if options.save:
         _save(run, options.save)
     print(json.dumps(run, indent=1) if options.format == "json" else report.for_terminal(run))
     if run.get("not_run"):
-        say(f"interrupted; {len(run['not_run'])} races were not run to their end")
+        say(f"interrupted; {len(run['not_run'])} parts are missing")
         return INTERRUPTED
     if options.docs:
         if not run["bars"]:
@@ -82,31 +87,48 @@ def measure(options: argparse.Namespace, say: Say) -> Told:
     races = {name: _without(race, left_out) for name, race in races.items()}
     run: Told = {
         "about": {}, "races": [], "sent": [], "once": {}, "bars": [], "left_out": left_out,
-        "not_run": list(races),
+        "not_run": [*races, *([] if options.only else [ONCE])],
     }  # fmt: skip
     results: dict[str, Result] = {}
-    progress = Progress(races, say)
+
     with Arena() as arena:
         conductor = Conductor(arena, pythons, missing, say, options.patience)
+
+        def keep() -> None:
+            run["about"] = _about(conductor, arena.server, load)
+            if options.save:
+                _save(run, options.save)
+
         try:
-            for name, race in races.items():
-                progress.begin(name)
-                result = results[name] = conductor.run(race)
-                progress.tell(result.left_out)
-                run["races"].append({"name": name, **result.as_json()})
-                run["not_run"].remove(name)
-                run["about"] = _about(conductor, arena.server, load)
-                if options.save:
-                    _save(run, options.save)
-            if not options.only:
+            _run_races(conductor, races, run, results, keep)
+            if ONCE in run["not_run"]:
                 _measure_once(conductor, run, used, say, everybody=options.full)
+                run["not_run"].remove(ONCE)
         except KeyboardInterrupt:
-            run["not_run"] = run["not_run"] or ["what is no race"]
             say("interrupted …")
-        run["about"] = _about(conductor, arena.server, load)
+        keep()
     if not options.only and not options.full:
         run["bars"] = judge(Run(results, run["once"]))
     return run
+
+
+def _run_races(
+    conductor: Conductor,
+    races: Mapping[str, Race],
+    run: Told,
+    results: dict[str, Result],
+    keep: Callable[[], None],
+) -> None:
+    progress = Progress(races, conductor.say)
+    for name, race in races.items():
+        progress.begin(name)
+        result = results[name] = conductor.run(race)
+        progress.tell(result.left_out)
+        run["races"].append({"name": name, **result.as_json()})
+        if conductor.interrupted:
+            raise KeyboardInterrupt
+        run["not_run"].remove(name)
+        keep()
 
 
 def _environments(

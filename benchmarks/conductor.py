@@ -35,6 +35,11 @@ LONG_TURN_SECONDS = 0.2  # who needs longer sits rounds out
 PATIENCE = 20.0  # seconds that a call may take
 # How many times as long it may take to store all keys, and to check a call.
 TO_SEED, TO_CHECK = 5, 3
+DOINGS = {
+    "seed": "store its keys",
+    "check": "make calls that were checked",
+    "run": "make a call",
+}
 
 
 class WorkerFailed(Exception):
@@ -220,7 +225,7 @@ class Worker:
             self._process.stdin.flush()
             if within is not None and not _readable(self._process.stdout, within):
                 self._process.kill()
-                raise TooSlow(f"it took more than {within:g} s to {do}")
+                raise TooSlow(f"it took more than {within:g} s to {DOINGS.get(do, do)}")
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
@@ -352,6 +357,7 @@ class Conductor:
         self.missing = missing
         self.say = say
         self.patience = patience
+        self.interrupted = False  # by Ctrl-C, between two rounds of a race
         self.versions: dict[str, dict[str, str]] = {}
 
     def open(self, lane: Lane, hosts: Sequence[Host], number: int = 0) -> Worker:
@@ -464,18 +470,29 @@ class Conductor:
             calls = max(1, int(TURN_SECONDS / seconds))
             every = math.ceil(seconds / LONG_TURN_SECONDS)
             running[worker] = Timing(worker.lane, calls), every
-        for number in range(rounds):
-            for worker, (timing, every) in list(running.items()):
-                if number % every:
-                    continue
-                try:
-                    turn = self._turn(worker, timing.calls)
-                except WorkerFailed as error:
-                    left_out[worker.lane.contestant] = str(error)
-                    del running[worker]
-                    continue
-                timing.turns[number] = {clock: turn[clock] for clock in CLOCKS}
-        return [timing for timing, _ in running.values()]
+        try:
+            for number in range(rounds):
+                self._play_round(number, running, left_out)
+        except KeyboardInterrupt:  # the rounds so far count
+            self.interrupted = True
+        return [timing for timing, _ in running.values() if timing.turns]
+
+    def _play_round(
+        self,
+        number: int,
+        running: dict[Worker, tuple[Timing, int]],
+        left_out: dict[str, str],
+    ) -> None:
+        for worker, (timing, every) in list(running.items()):
+            if number % every:
+                continue
+            try:
+                turn = self._turn(worker, timing.calls)
+            except WorkerFailed as error:
+                left_out[worker.lane.contestant] = str(error)
+                del running[worker]
+                continue
+            timing.turns[number] = {clock: turn[clock] for clock in CLOCKS}
 
     def _turn(self, worker: Worker, calls: int) -> dict[str, float]:
         limit = self.patience * worker.lane.workload.threads

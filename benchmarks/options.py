@@ -103,11 +103,12 @@ def _mistake(options: argparse.Namespace) -> str | None:
             "argument --docs: docs/performance.md shows the judged run: it goes without "
             "--only and --full"
         )
-    for name in ("save", "plots"):
-        if mistake := _unwritable(name, getattr(options, name)):
-            return mistake
-    if not options.only:
-        return None
+    if options.only and (mistake := _mistake_in_cells(options)):
+        return mistake
+    return _unwritable("save", options.save) or _unwritable("plots", options.plots)
+
+
+def _mistake_in_cells(options: argparse.Namespace) -> str | None:
     if options.misses and not READING & set(options.only):
         return (
             f"argument --misses: {', '.join(options.only)} reads nothing; get and get_many do"
@@ -159,13 +160,13 @@ def _numbers(least: int, most: float = math.inf) -> Callable[[str], list[int]]:
 
 
 def _number(word: str, least: int, most: float = math.inf) -> int:
-    wanted = f"whole numbers from {least}" + (f" to {most}" if most < math.inf else " on")
+    wanted = f"{least} or more" if most == math.inf else f"from {least} to {most}"
     try:
         number = int(word)
     except ValueError:
         number = least - 1
     if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"{word!r} is none of the {wanted}")
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number, {wanted}")
     return number
 
 

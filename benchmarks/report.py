@@ -42,7 +42,7 @@ def for_terminal(run: Told) -> str:
         for name, reason in run["left_out"].items()
     ]
     if run.get("not_run"):
-        parts.append(_wrapped(f"INTERRUPTED before: {'; '.join(run['not_run'])}", "  "))
+        parts.append(_wrapped(f"NOT MEASURED to its end: {'; '.join(run['not_run'])}", "  "))
     return "\n\n".join(parts)
 
 

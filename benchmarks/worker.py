@@ -161,11 +161,15 @@ class Worker:
         calls = (self.call(argument) for argument in arguments)
         return self.runner.run(self._all(calls)) if self.workload.tasks else list(calls)
 
-    def _expect(self, got: Any, wanted: Any) -> None:
-        if got != wanted:
-            raise AssertionError(
-                f"{self.contestant.title} got {repr(got)[:200]} instead of {repr(wanted)[:200]}"
-            )
+    def _expect(self, got: Any, wanted: dict[str, Any]) -> None:
+        if got == wanted:
+            return
+        wrong: tuple[Any, Any] = (got, wanted)
+        if isinstance(got, dict):
+            name = next(name for name in [*wanted, *got] if got.get(name) != wanted.get(name))
+            wrong = (got.get(name), wanted.get(name))
+        told, right = (repr(value)[:60] for value in wrong)
+        raise AssertionError(f"{self.contestant.title} got {told} instead of {right}")
 
     def run(self, calls: int) -> dict[str, float]:
         """Make calls; return the seconds of wall and CPU time that each took.
