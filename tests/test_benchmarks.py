@@ -290,7 +290,7 @@ def test_who_does_not_answer_in_time_is_ended(silence: tuple[str, int]) -> None:
         with pytest.raises(TooSlow, match=r"more than 0.5 s to store its keys"):
             conductor.prepare(worker)
         with pytest.raises(WorkerFailed, match="its process ended with status -9"):
-            worker.ask("about")
+            worker.ask("about", within=10)
 
 
 def test_a_race_for_which_there_is_no_memory_is_left_out(
