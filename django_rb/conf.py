@@ -13,7 +13,6 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 
 from .engine import BadHostSetup, BaseRouter, Cluster
 from .engine.health import DEFAULT_HEALTH, check_health
@@ -25,6 +24,7 @@ from .engine.hosts import (
     with_database,
 )
 from .engine.secrecy import hides_locals
+from .paths import import_path
 
 SETTING = "RB_CLUSTERS"
 DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
@@ -72,17 +72,6 @@ def check_alias(alias: object, whose: str = "") -> None:
     raise ImproperlyConfigured(
         f"There is no cluster {masked(alias)}{named} in settings.{SETTING}. {way_out}"
     )
-
-
-def import_path(path: str) -> Any:
-    """Return what a dotted path names.
-
-    Raises:
-        ImportError: nothing, or it is no such path.
-    """
-    if path.startswith("."):  # import_string() has other errors for it
-        raise ImportError(f"{path} doesn't look like a module path")
-    return import_string(path)
 
 
 @hides_locals

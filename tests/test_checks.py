@@ -12,7 +12,7 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from django_rb.cache import RBCache
-from django_rb.checks import check_caches
+from django_rb.checks.from_settings import check_caches
 from tests.test_conf import HOSTS, MISTAKES, SECRET
 
 LOCAL = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}

@@ -1,28 +1,30 @@
-"""RBCache: Django's cache API over the nodes of a cluster."""
+"""RBCache: Django's cache API over the nodes of a cluster.
+
+The engine and redis-py are imported by the first use of a cache (see `RBCache._settings`): a
+process that uses none is spared them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
-from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import cached_property  # Python 3.11's own has a lock
-from redis.asyncio.lock import Lock as AioLock
-from redis.lock import Lock
 
-from .. import conf
-from ..engine import BadHostSetup, Cluster
-from ..engine.exchange import Batch
-from ..engine.hosts import check_seconds, did_you_mean
-from ..registry import clusters
-from .codec import MISSING, Codec
-from .compressors import get_compressor
-from .keys import Keys
-from .operations import Operations, milliseconds
-from .serializers import get_serializer
-from .signing import SIGNING_OPTIONS, Secret, SignedCodec, get_signer
+from .codec import MISSING
+from .signing import SIGNING_OPTIONS, Secret
+
+if TYPE_CHECKING:
+    from redis.asyncio.lock import Lock as AioLock
+    from redis.lock import Lock
+
+    from ..engine import Cluster
+    from ..engine.exchange import Batch
+    from .keys import Keys
+    from .operations import Operations
+    from .settings import CacheSettings
 
 T = TypeVar("T")
 
@@ -39,16 +41,8 @@ OPTIONS = (
     "SERIALIZER",
     *SIGNING_OPTIONS,
 )
-ON_NODE_ERROR = ("raise", "miss")
-DEFAULT_COMPRESS_MIN_BYTES = 1024
 PAGE_SIZE = 1000
-
-
-class _Settings(NamedTuple):
-    keys: Keys
-    codec: Codec | SignedCodec
-    raises: bool
-    deadline: float | None
+MAX_MILLISECONDS = 2**62  # the server adds its clock to it and has 64 bits for the sum
 
 
 class RBCache(BaseCache):
@@ -81,8 +75,7 @@ class RBCache(BaseCache):
 
     def check_settings(self) -> None:
         """Raise ImproperlyConfigured for a mistake in the settings; connect to nothing."""
-        conf.check_alias(self._alias, "the LOCATION of a cache")
-        _ = self._settings
+        self._settings.check_location()
 
     @property
     def cluster(self) -> Cluster:
@@ -95,41 +88,16 @@ class RBCache(BaseCache):
         return self._settings.keys
 
     @cached_property
-    def _settings(self) -> _Settings:
-        options = self._options
-        if not isinstance(options, Mapping):
-            raise ImproperlyConfigured(
-                f"OPTIONS of a cache is a {type(options).__name__}, not a dictionary."
-            )
-        for name in options:
-            if name not in OPTIONS:
-                raise ImproperlyConfigured(
-                    f"OPTIONS[{name!r}] of a cache is unknown. {did_you_mean(name, OPTIONS)}"
-                )
-        compressor = options.get("COMPRESSOR")
-        codec = Codec(
-            get_serializer(options.get("SERIALIZER", "pickle")),
-            None if compressor is None else get_compressor(compressor),
-            _size(options, "COMPRESS_MIN_BYTES", DEFAULT_COMPRESS_MIN_BYTES),
-        )
-        signer = get_signer(options)
-        return _Settings(
-            Keys(self, _function(options, "REVERSE_KEY_FUNCTION")),
-            codec if signer is None else SignedCodec(codec, signer),
-            _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise",
-            _seconds(options, "DEADLINE"),
-        )
+    def _settings(self) -> CacheSettings:
+        from .settings import CacheSettings  # noqa: PLC0415 (and with it redis-py)
+
+        return CacheSettings(self, self._alias, self._options)
 
     @property
     def _ops(self) -> Operations:
         ops = self._operations
         if ops is None or ops.cluster.is_retired:  # the settings may change in tests
-            self.check_settings()
-            keys, codec, raises, deadline = self._settings
-            ops = Operations(
-                clusters[self._alias], keys, codec, raises=raises, deadline=deadline
-            )
-            self._operations = ops
+            ops = self._operations = self._settings.make_operations()
         return ops
 
     def _run(self, operation: Batch[T]) -> T:
@@ -484,9 +452,8 @@ class RBCache(BaseCache):
         async with cache.alock("report", timeout=30):
             …
         """
-        made = self._settings.keys.make(key, version)
-        return AioLock(
-            self.cluster.aio,
+        cluster, made = self.cluster, self._settings.keys.make(key, version)
+        return cluster.aio.lock(
             made.decode(),
             timeout=timeout,
             sleep=sleep,
@@ -508,46 +475,16 @@ def _collection(keys: Iterable[Any]) -> Collection[Any]:
     return keys if isinstance(keys, Collection) else list(keys)
 
 
-def _choice(options: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> str:
-    choice = options.get(name, choices[0])
-    if choice not in choices:
-        raise ImproperlyConfigured(
-            f"OPTIONS[{name!r}] of a cache is {choice!r}. "
-            f"Choose one of {', '.join(map(repr, choices))}."
+def milliseconds(timeout: float) -> int:
+    """Return a timeout in seconds as whole milliseconds; 0 for what has already expired.
+
+    Raises:
+        TypeError, ValueError: it is not a number, or not one that a server can count to.
+    """
+    if timeout <= 0:
+        return 0
+    if not timeout < MAX_MILLISECONDS // 1000:  # nor is NaN
+        raise ValueError(
+            f"A timeout of {timeout!r} seconds is no time. For keys that never expire use None."
         )
-    return str(choice)
-
-
-def _seconds(options: Mapping[str, Any], name: str) -> float | None:
-    try:
-        check_seconds(options.get(name), ())
-    except BadHostSetup as error:
-        raise ImproperlyConfigured(f"OPTIONS[{name!r}] of a cache: {error}") from None
-    seconds: float | None = options.get(name)
-    return seconds
-
-
-def _size(options: Mapping[str, Any], name: str, default: int) -> int:
-    size = options.get(name, default)
-    if type(size) is not int or size < 0:
-        raise ImproperlyConfigured(
-            f"OPTIONS[{name!r}] of a cache is {size!r}. Give a number of bytes, 0 or more."
-        )
-    return size
-
-
-def _function(options: Mapping[str, Any], name: str) -> Callable[[str], str] | None:
-    function = options.get(name)
-    if isinstance(function, str):
-        try:
-            function = conf.import_path(function)
-        except ImportError as error:
-            raise ImproperlyConfigured(
-                f"OPTIONS[{name!r}] of a cache: {options[name]!r} does not import: {error}. "
-                "Give the dotted path of a function."
-            ) from error
-    if function is not None and not callable(function):
-        raise ImproperlyConfigured(
-            f"OPTIONS[{name!r}] of a cache is {function!r}. Give a function or its dotted path."
-        )
-    return function
+    return max(1, round(timeout * 1000))

@@ -94,17 +94,22 @@ class Codec:
             return self._loads(self._unframed(data))
         return self._loads(data)
 
-    def decode_all(self, replies: Iterable[bytes | None]) -> list[Any]:
-        """Return the values of what is stored, MISSING for each None. A hot loop."""
-        loads, decode, mark, missing = self._loads, self.decode, _PICKLE_MARK, MISSING
-        return [
-            loads(data)
-            if data and data[0] == mark
-            else missing
-            if data is None
-            else decode(data)
-            for data in replies
-        ]
+    def decode_found(
+        self,
+        found: dict[Any, Any],
+        names: list[Any],
+        keys: list[bytes],
+        replies: list[bytes | None],
+    ) -> None:
+        """Do what `engine.batch.keep_found` does, with the values. A hot loop."""
+        loads, decode, mark = self._loads, self.decode, _PICKLE_MARK
+        for name, data in zip(names, replies, strict=True):
+            if data and data[0] == mark:
+                found[name] = loads(data)
+            elif data is None:
+                del found[name]
+            else:
+                found[name] = decode(data)
 
     def moved(self, data: bytes, key: bytes, new_key: bytes) -> bytes:
         """Return what is stored for a value once it was moved to another key."""

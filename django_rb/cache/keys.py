@@ -10,7 +10,7 @@ from django.core.cache.backends.base import BaseCache, default_key_func
 from django.core.exceptions import ImproperlyConfigured
 
 # What memcached cannot take in a key, and Django warns about.
-_NOT_PORTABLE = re.compile(r"[\x00-\x20\x7f]")
+_NOT_PORTABLE = bytes(range(0x21)) + b"\x7f"
 _MAX_LENGTH = 250
 _GLOB = re.compile(r"([*?\[\]\\])")
 # A pattern that takes nothing of what follows it along, as the servers read patterns: in [a-]
@@ -54,22 +54,27 @@ class Keys:
     def make_many(self, keys: Collection[Any], version: int | None) -> list[bytes]:
         """Return keys as they are sent; warns as Django does where they are not portable."""
         cache = self._cache
+        if not keys:
+            return []
         if self._has_own_validate:
             return [
                 _as_bytes(cache.make_and_validate_key(key, version=version)) for key in keys
             ]
         prefix = self._prefix(version)
-        if prefix is None:
-            made = [str(cache.make_key(key, version=version)) for key in keys]
-        elif set(map(type, keys)) == {str} and _are_portable(prefix, keys):
-            # Nearly every batch: all keys at once, which no line break is in.
-            return (prefix + f"\n{prefix}".join(keys)).encode().split(b"\n")
+        if prefix is not None and set(map(type, keys)) == {str}:
+            text = prefix + f"\n{prefix}".join(keys)  # nearly every batch
         else:
-            made = [f"{prefix}{key!s}" for key in keys]
-        if not _are_portable("", made):
-            for key in made:
-                cache.validate_key(key)
-        return list(map(str.encode, made))
+            text = "\n".join([str(cache.make_key(key, version=version)) for key in keys])
+        # All keys at once: they are portable if nothing is amiss but the line breaks between.
+        joined = text.encode()
+        if len(joined) - len(joined.translate(None, _NOT_PORTABLE)) == len(keys) - 1:
+            made = joined.split(b"\n")
+            if max(map(len, made)) <= _MAX_LENGTH:
+                return made
+        validated = [str(cache.make_key(key, version=version)) for key in keys]
+        for key in validated:
+            cache.validate_key(key)
+        return list(map(str.encode, validated))
 
     def pattern(self, pattern: str, version: int | None) -> bytes:
         """Return a glob pattern for SCAN that finds this cache's keys of one version.
@@ -124,16 +129,6 @@ def loggable(key: bytes) -> str:
     Of a word of 24 letters, digits, "-" and "_" or more, the first six are left.
     """
     return _LONG_WORD.sub(r"\1…", key.decode(errors="backslashreplace"))[:_MAX_LOGGED]
-
-
-def _are_portable(prefix: str, keys: Collection[str]) -> bool:
-    """Return whether Django would find nothing amiss with any of these keys."""
-    text = prefix + "".join(keys)
-    # Printable characters other than the space are all portable, and quickly recognised;
-    # the search is for the few texts that have others.
-    if (" " in text or not text.isprintable()) and _NOT_PORTABLE.search(text):
-        return False
-    return len(text) <= _MAX_LENGTH or len(prefix) + max(map(len, keys)) <= _MAX_LENGTH
 
 
 def _escaped(text: str) -> str:

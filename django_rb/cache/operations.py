@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 
 from ..engine import Cluster, NodeFailure
 from ..engine.batch import (
+    Decode,
     Script,
     call,
     call_nodes,
@@ -31,7 +32,7 @@ from ..engine.encoding import Args, encode_get, set_format
 from ..engine.errors import COMPLAINTS, first_error
 from ..engine.exchange import NO_REPLY, Batch
 from ..engine.transport import SMALL, CallFailed
-from .codec import MISSING, Codec
+from .codec import Codec
 from .keys import Keys, loggable
 from .signing import BadSignature, SignedCodec
 
@@ -48,7 +49,6 @@ _INCR = Script(
 )
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
-MAX_MILLISECONDS = 2**62  # the server adds its clock to it and has 64 bits for the sum
 
 # Bytes of a key and its value: with the words around them, they are a small command.
 _SMALL = SMALL - 128
@@ -181,17 +181,17 @@ class Operations:
         made = self._keys.make_many(keys, version)
         codec = self._codec
         bad: list[bytes] = []
+        decode: Decode
         if isinstance(codec, Codec):
-            found = find(self.cluster, made, codec.decode_all, MISSING)
+            decode = codec.decode_found
         else:
-            found = find(self.cluster, made, None, MISSING, partial(codec.decode_all, bad))
-        values, failures = yield from found
+            decode = partial(codec.decode_found, bad)
+        found, failures = yield from find(self.cluster, made, keys, decode)
         if bad:
             self._log_bad_signatures(bad)
         if failures:
             self._settle(failures)
-        named = zip(keys, values, strict=True)
-        return {key: value for key, value in named if value is not MISSING}
+        return found
 
     def set(
         self, key: object, value: Any, timeout: int | None, version: int | None
@@ -450,21 +450,6 @@ class Operations:
                 code = str(error).partition(" ")[0]
                 if self.cluster.news.is_news((failure.host_id, code)):
                     logger.warning("Node %d refused a command: %s", failure.host_id, error)
-
-
-def milliseconds(timeout: float) -> int:
-    """Return a timeout in seconds as whole milliseconds; 0 for what has already expired.
-
-    Raises:
-        TypeError, ValueError: it is not a number, or not one that a server can count to.
-    """
-    if timeout <= 0:
-        return 0
-    if not timeout < MAX_MILLISECONDS // 1000:  # nor is NaN
-        raise ValueError(
-            f"A timeout of {timeout!r} seconds is no time. For keys that never expire use None."
-        )
-    return max(1, round(timeout * 1000))
 
 
 def _expiry(timeout: int | None) -> Args:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..conf import import_path
+from ..paths import import_path
 
 
 class Serializer(Protocol):

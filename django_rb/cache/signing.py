@@ -25,7 +25,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .codec import MAC_SIZE, MISSING, SIGNED, Codec, Encoding
+from .codec import MAC_SIZE, SIGNED, Codec, Encoding
 
 KEY, FALLBACKS = SIGNING_OPTIONS = ("SIGNING_KEY", "SIGNING_KEY_FALLBACKS")
 MIN_SECRET_BYTES = 16
@@ -106,23 +106,26 @@ class SignedCodec:
         """
         return self._codec.decode(self._opened(data, key))
 
-    def decode_all(
-        self, bad: list[bytes], keys: Iterable[bytes], replies: Iterable[bytes | None]
-    ) -> list[Any]:
-        """Return the values of what is stored under keys, MISSING for each None.
+    def decode_found(
+        self,
+        bad: list[bytes],
+        found: dict[Any, Any],
+        names: list[Any],
+        keys: list[bytes],
+        replies: list[bytes | None],
+    ) -> None:
+        """Do what `engine.batch.keep_found` does, with the values.
 
-        MISSING is for a bad signature, too, and its key is added to `bad`.
+        A bad signature counts as nothing stored, and its key is added to `bad`.
         """
-        values: list[Any] = []
-        for data, key in zip(replies, keys, strict=True):
-            value = MISSING
+        for name, key, data in zip(names, keys, replies, strict=True):
             if data is not None:
                 try:
-                    value = self.decode(data, key)
+                    found[name] = self.decode(data, key)
+                    continue
                 except BadSignature:
                     bad.append(key)
-            values.append(value)
-        return values
+            del found[name]
 
     def moved(self, data: bytes, key: bytes, new_key: bytes) -> bytes:
         """Return what is stored for a value once it was moved to another key.

@@ -2,40 +2,55 @@
 
 E001 to W011 and, with --deploy, W101 to W104 are read off the settings and connect to
 nothing. E201 to W207 are what nodes say when `manage.py check --tag rb_connect` asks them.
+
+What is registered here imports the checks when it is run: they need redis-py, and a process
+that starts without them is not to wait for it.
 """
 
-from .connecting import ask_nodes
-from .deployment import check_deployment
-from .from_settings import (
-    check_caches,
-    check_clusters,
-    check_per_site_cache,
-    check_routers,
-    check_sessions,
-    check_shared_databases,
-    check_shared_keys,
-    check_times,
-)
-from .limits import (
-    check_limit_settings,
-    check_limited_views,
-    check_proxies,
-    check_unread_settings,
-)
+from __future__ import annotations
 
-__all__ = [
-    "ask_nodes",
-    "check_caches",
-    "check_clusters",
-    "check_deployment",
-    "check_limit_settings",
-    "check_limited_views",
-    "check_per_site_cache",
-    "check_proxies",
-    "check_routers",
-    "check_sessions",
-    "check_shared_databases",
-    "check_shared_keys",
-    "check_times",
-    "check_unread_settings",
-]
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.apps import AppConfig
+from django.core.checks import CheckMessage, Tags, register
+
+if TYPE_CHECKING:
+    from .connecting import ask_nodes
+
+__all__ = ["ask_nodes", "check_deployment", "check_settings", "check_views"]
+
+AppConfigs = Sequence[AppConfig] | None
+
+
+@register(Tags.caches)
+def check_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report what is amiss with clusters, caches and limits."""
+    from . import from_settings, limits  # noqa: PLC0415
+
+    checks = (*from_settings.CHECKS, *limits.SETTINGS_CHECKS)
+    return [message for check in checks for message in check()]
+
+
+@register(Tags.urls)
+def check_views(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report what is amiss with limited views."""
+    from . import limits  # noqa: PLC0415
+
+    return [message for check in limits.VIEWS_CHECKS for message in check()]
+
+
+@register(Tags.security, deploy=True)
+def check_deployment(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report nodes that others can read, write or stand in for, and those not left alone."""
+    from . import deployment  # noqa: PLC0415
+
+    return deployment.check_deployment()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ask_nodes":
+        from .connecting import ask_nodes  # noqa: PLC0415
+
+        return ask_nodes
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

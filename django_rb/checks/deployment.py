@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from django.apps import AppConfig
 from django.core import checks
-from django.core.checks import CheckMessage, Tags, register
+from django.core.checks import CheckMessage
 
 from ..cache.serializers import PickleSerializer, get_serializer
 from ..engine import Cluster
@@ -22,10 +21,7 @@ CREDENTIALS = ("password", "credential_provider", "ssl_certfile")
 NO_CERTIFICATE = (None, False, "none", ssl.CERT_NONE)
 
 
-@register(Tags.security, deploy=True)
-def check_deployment(
-    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
-) -> list[CheckMessage]:
+def check_deployment() -> list[CheckMessage]:
     """Report nodes that others can read, write or stand in for, and those not left alone."""
     messages = _pickles_that_others_may_write()
     for alias, cluster in sound_clusters().items():

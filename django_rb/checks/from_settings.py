@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, combinations, product
 from math import inf
-from typing import Any
 
-from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.redis import RedisCache
-from django.core.checks import CheckMessage, Tags, register
+from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 
@@ -44,17 +42,13 @@ LONGEST_PAUSE = 300
 
 PER_SITE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
 
-AppConfigs = Sequence[AppConfig] | None
 
-
-@register(Tags.caches)
-def check_clusters(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_clusters() -> list[CheckMessage]:
     """Report every mistake in settings.RB_CLUSTERS."""
     return [checks.Error(str(error), id="django_rb.E001") for error in conf.find_all_mistakes()]
 
 
-@register(Tags.caches)
-def check_caches(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_caches() -> list[CheckMessage]:
     """Report mistakes in the settings of every cache that is an RBCache."""
     messages: list[CheckMessage] = []
     for alias, _ in caches_of_kind(RBCache):
@@ -68,8 +62,7 @@ def check_caches(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMes
     return messages
 
 
-@register(Tags.caches)
-def check_per_site_cache(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_per_site_cache() -> list[CheckMessage]:
     """Report a cache that the per-site cache uses and that cannot store a response."""
     if PER_SITE_CACHE not in (settings.MIDDLEWARE or ()):
         return []
@@ -99,8 +92,7 @@ def _can_store_responses(cache: SiteCache) -> bool:
 # What is in one place.
 
 
-@register(Tags.caches)
-def check_shared_databases(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_shared_databases() -> list[CheckMessage]:
     """Report one database under two host ids, and in two clusters."""
     clusters = sound_clusters()
     messages: list[CheckMessage] = []
@@ -148,8 +140,7 @@ def _some(addresses: Sequence[str], at_most: int = 3) -> str:
     return listed([*addresses[:at_most], *([f"{more} more"] if more > 0 else [])])
 
 
-@register(Tags.caches)
-def check_shared_keys(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_shared_keys() -> list[CheckMessage]:
     """Report two caches that make the same keys in the same database."""
     clusters = sound_clusters()
     ours = [(c.alias, c.cache, _addresses(clusters[c.cluster])) for c in sound_caches()]
@@ -189,8 +180,7 @@ def _djangos_caches() -> Iterator[tuple[str, BaseCache, set[str]]]:
 # What is in the wrong place.
 
 
-@register(Tags.caches)
-def check_sessions(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_sessions() -> list[CheckMessage]:
     """Report sessions that live in a cache alone, where they are easily lost."""
     all_caches = sound_caches()
     messages: list[CheckMessage] = []
@@ -230,8 +220,7 @@ def check_sessions(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckM
     return messages
 
 
-@register(Tags.caches)
-def check_routers(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_routers() -> list[CheckMessage]:
     """Report a PartitionRouter, which is for rb's data."""
     return [
         checks.Warning(
@@ -250,8 +239,7 @@ def check_routers(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMe
 # How long a call may take.
 
 
-@register(Tags.caches)
-def check_times(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_times() -> list[CheckMessage]:
     """Report calls that may outlast the request that makes them."""
     messages: list[CheckMessage] = []
     deadlines: dict[str, list[float | None]] = {}
@@ -302,3 +290,15 @@ def _long_pauses(alias: str) -> CheckMessage:
         "and 30.",
         id="django_rb.W009",
     )
+
+
+CHECKS = (
+    check_clusters,
+    check_caches,
+    check_per_site_cache,
+    check_shared_databases,
+    check_shared_keys,
+    check_sessions,
+    check_routers,
+    check_times,
+)

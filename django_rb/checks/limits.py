@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from typing import Any
 
-from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
-from django.core.checks import CheckMessage, Tags, register
+from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.template import TemplateDoesNotExist
 from django.template.loader import get_template
@@ -23,8 +21,6 @@ from ..ratelimit.conf import PREFIX, TrustedProxies
 from ..ratelimit.decorator import views_by_address
 from ..ratelimit.functions import RequestFunction, named_paths
 from .site import listed
-
-AppConfigs = Sequence[AppConfig] | None
 
 # Settings that say, in one way or another, that a proxy is in front of the site.
 SIGNS_OF_A_PROXY = (
@@ -44,15 +40,13 @@ OF_DJANGO_RATELIMIT = {
 }
 
 
-@register(Tags.caches)
-def check_limit_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_limit_settings() -> list[CheckMessage]:
     """Report mistakes in the RATELIMIT_… settings."""
     mistakes = [*conf.find_mistakes(), *_find_view_mistakes()]
     return [checks.Error(str(error), id="django_rb.E004") for error in mistakes]
 
 
-@register(Tags.caches)
-def check_unread_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_unread_settings() -> list[CheckMessage]:
     """Report settings that nothing reads: misspelt ones, and those of django-ratelimit."""
     return [
         checks.Warning(
@@ -73,8 +67,7 @@ def _is_misspelt(name: str) -> bool:
     return bool(get_close_matches(name.removeprefix(PREFIX), names, n=1, cutoff=0.75))
 
 
-@register(Tags.urls)
-def check_limited_views(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_limited_views() -> list[CheckMessage]:
     """Report dotted paths of keys and rates that lead nowhere."""
     _load_views()
     messages: list[CheckMessage] = []
@@ -86,8 +79,7 @@ def check_limited_views(app_configs: AppConfigs = None, **kwargs: Any) -> list[C
     return messages
 
 
-@register(Tags.urls)
-def check_proxies(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
+def check_proxies() -> list[CheckMessage]:
     """Report limits by address where the address cannot be the client's."""
     _load_views()
     if not views_by_address:
@@ -163,3 +155,7 @@ def _load_views() -> None:
     """Import the site's views, since a view is known to be limited once it is imported."""
     if getattr(settings, "ROOT_URLCONF", None):
         _ = get_resolver().url_patterns
+
+
+SETTINGS_CHECKS = (check_limit_settings, check_unread_settings)
+VIEWS_CHECKS = (check_limited_views, check_proxies)

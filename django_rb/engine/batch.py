@@ -10,11 +10,18 @@ Most batches need one round. A second one follows where a node did not know a sc
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import partial
 from hashlib import sha1
 from itertools import chain, groupby, repeat
-from operator import call as operator_call
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -135,59 +142,79 @@ def _error_in(cluster: Cluster, exchange: Exchange) -> Exception | None:
     return None
 
 
+# What a node replied for some keys: the dictionary of values by name that it belongs to, the
+# keys' names, the keys, and for each of them what is stored, or None.
+Decode = Callable[[dict[Any, Any], list[Any], list[bytes], list[bytes | None]], None]
+
+
+def keep_found(
+    found: dict[Any, Any], names: list[Any], keys: list[bytes], replies: list[bytes | None]
+) -> None:
+    """Put what is stored into `found` as it is, and take the names of the rest from it."""
+    for name, data in zip(names, replies, strict=True):
+        if data is None:
+            del found[name]
+        else:
+            found[name] = data
+
+
 def find(
     cluster: Cluster,
     keys: Sequence[bytes],
-    decode: Callable[[list[bytes | None]], list[Any]] | None = None,
-    missing: object = None,
-    decode_with_keys: Callable[[list[bytes], list[bytes | None]], list[Any]] | None = None,
-) -> Batch[Outcome[Iterator[Any]]]:
+    names: Collection[Any] | None = None,
+    decode: Decode = keep_found,
+) -> Batch[Outcome[dict[Any, Any]]]:
     """Look keys up: one MGET per node that owns some of them.
 
     Args:
-        decode: makes values of what one node replied, None being a key that does not
-            exist; called while other nodes are still awaited.
-        missing: the value of keys whose node failed.
-        decode_with_keys: in place of `decode`, for what is told the node's keys as well.
+        names: what the caller knows the keys by; themselves if not given.
+        decode: does what `keep_found` does, for one node's keys; called while other nodes
+            are still awaited.
 
-    Returns the values in the order of the keys. Each is given up once it was taken.
+    Returns ``{name: value}`` for the keys that exist, in the order of the keys.
     """
+    if names is None:
+        names = keys
+    found = dict.fromkeys(names)
+    if len(found) != len(keys):  # equal names may be those of different keys, as 1 and True
+        distinct = list(dict.fromkeys(keys))
+        values, failures = yield from find(cluster, distinct, None, decode)
+        named = zip(names, keys, strict=True)
+        return {name: values[key] for name, key in named if key in values}, failures
+    shares: dict[int, tuple[list[Any], list[bytes]]] = defaultdict(lambda: ([], []))
     owners = cluster.router.get_hosts_for_keys(keys)
-    shares: dict[int, list[bytes]] = defaultdict(list)
-    for owner, key in zip(owners, keys, strict=True):
-        shares[owner].append(key)
-    exchanges = [_exchange_of_keys(owner, b"MGET", share) for owner, share in shares.items()]
-    if decode is not None:
-        on_done = partial(_decode_reply, decode)
-        for exchange in exchanges:
-            exchange.on_done = on_done
-    elif decode_with_keys is not None:
-        for exchange in exchanges:
-            decode_share = partial(decode_with_keys, shares[exchange.host_id])
-            exchange.on_done = partial(_decode_reply, decode_share)
+    for owner, name, key in zip(owners, names, keys, strict=True):
+        share = shares[owner]
+        share[0].append(name)
+        share[1].append(key)
+    exchanges = []
+    for owner, share in shares.items():
+        exchange = _exchange_of_keys(owner, b"MGET", share[1])
+        exchange.on_done = partial(_decode_reply, decode, found, *share)
+        exchanges.append(exchange)
     yield exchanges
-    failures: list[NodeFailure] = []
-    next_value: dict[int, Callable[..., Any]] = {}
+    failures = []
     for exchange in exchanges:
-        owner = exchange.host_id
         error = _error_in(cluster, exchange)
-        if error is None:
-            values = exchange.replies.pop()
-            values.reverse()
-            next_value[owner] = values.pop
-        else:
-            failures.append(_failure(cluster, owner, error, shares[owner]))
-            next_value[owner] = lambda: missing
-    # For each key its owner's pop(), called: a loop in C.
-    return map(operator_call, map(next_value.__getitem__, owners)), failures
+        if error is not None:
+            lost_names, lost_keys = shares[exchange.host_id]
+            for name in lost_names:
+                del found[name]
+            failures.append(_failure(cluster, exchange.host_id, error, lost_keys))
+    return found, failures
 
 
 def _decode_reply(
-    decode: Callable[[list[bytes | None]], list[Any]], exchange: Exchange
+    decode: Decode,
+    found: dict[Any, Any],
+    names: list[Any],
+    keys: list[bytes],
+    exchange: Exchange,
 ) -> None:
     (reply,) = exchange.replies
     if type(reply) is list:  # and no error
-        exchange.replies[0] = decode(reply)
+        decode(found, names, keys, reply)
+        exchange.replies.clear()
 
 
 def store(

@@ -37,6 +37,10 @@ from .hosts import HostInfo
 DEFAULT_SOCKET_TIMEOUT = 2.0
 DEFAULT_SOCKET_CONNECT_TIMEOUT = 1.0
 
+# Seconds for which a read waits in the kernel. After a signal Python begins it anew, so that
+# nobody should rely on it to end; and while one node is waited for so, no other is heard.
+MOMENT = 0.02
+
 POLLIN, POLLOUT = 1, 4  # the values of poll(2) everywhere; select lacks them on some platforms
 
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # lacking on Windows
@@ -121,12 +125,11 @@ def _can_wait(sock: socket.socket) -> bool:
     return type(sock).__module__ == "socket" and _DONT_WAIT != 0 and sys.maxsize > 2**32
 
 
-def _set_receive_timeout(sock: socket.socket, seconds: float | None) -> None:
+def _let_wait(sock: socket.socket, socket_timeout: float | None) -> None:
+    seconds = MOMENT if socket_timeout is None else min(MOMENT, socket_timeout)
     sock.settimeout(None)
-    if seconds is not None:
-        microseconds = max(1, round(seconds * 1_000_000))
-        timeval = struct.pack("ll", *divmod(microseconds, 1_000_000))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+    timeval = struct.pack("ll", 0, max(1, round(seconds * 1_000_000)))  # a struct timeval
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
 
 class Connection:
@@ -141,8 +144,8 @@ class Connection:
         receive: ``receive(size, flags)`` reads up to a number of bytes; b"" is the end of
             the stream; raises WOULD_BLOCK where none are here.
         flags: what makes `send` and `receive` return at once.
-        can_wait: without flags, `receive` waits in the kernel for up to `socket_timeout`
-            and then raises BlockingIOError.
+        can_wait: without flags, `receive` waits in the kernel for a MOMENT, or for a shorter
+            `socket_timeout`, and then raises BlockingIOError.
         is_tls: decrypted bytes may wait in the connection where poll() does not see them.
         poll: waits up to a number of milliseconds for something to read; false for nothing.
     """
@@ -157,7 +160,7 @@ class Connection:
         sock = _socket_of(redis_connection)
         self.can_wait = _can_wait(sock)
         if self.can_wait:
-            _set_receive_timeout(sock, socket_timeout)
+            _let_wait(sock, socket_timeout)
         else:
             sock.settimeout(0)
         self.flags = _DONT_WAIT if self.can_wait else 0

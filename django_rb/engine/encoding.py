@@ -25,8 +25,10 @@ PIECE_SIZE = 65536
 pack = cast(Callable[[Args], bytes], pack_command)
 
 
-# The three commands that a cache sends by the thousand are formatted here: that takes a
-# third of the time that hiredis takes. `python -m benchmarks` shows it.
+# The commands that a cache sends by the thousand are formatted here: that takes from a third
+# to two thirds of the time that hiredis takes, which is quicker for FEW keys.
+
+FEW = 16
 
 _HEADERS = [b"\r\n$%d\r\n" % size for size in range(512)]
 
@@ -38,6 +40,8 @@ def encode_get(key: bytes) -> bytes:
 
 def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
     """Return the bytes of a command whose arguments are keys, such as ``MGET key key …``."""
+    if len(keys) < FEW:
+        return pack((name, *keys))
     pieces: list[bytes] = [b""] * (2 * len(keys))
     try:
         pieces[0::2] = map(_HEADERS.__getitem__, map(len, keys))

@@ -44,6 +44,7 @@ class Exchange:
         error: why the exchange failed; None while it has not.
         commands: the commands, where they may be encoded again.
         untouched: not one byte was sent yet.
+        is_heard: the node has begun to answer.
         may_join: it is one command of which an answer is soon to be expected, and may be
             sent along with others'.
         on_done: called when all replies are in, while other nodes are still awaited.
@@ -53,6 +54,7 @@ class Exchange:
     error: Exception | None = None
     commands: Sequence[Args] = ()
     untouched = True
+    is_heard = False
     may_join = False
 
     def __init__(
@@ -134,6 +136,7 @@ class Exchange:
             replies[:] = [reply for reply in replies if type(reply) is not PushNotification]
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
         if len(replies) < count:
+            self.is_heard = True
             return False
         if self.out is not None or reader.has_data():
             raise self.too_much()

@@ -1,9 +1,13 @@
-"""Moves the bytes of a batch's exchanges: all sends first, then one poll() loop.
+"""Moves the bytes of a batch's exchanges: all sends first, then what comes is read.
 
 A batch is a generator that yields the exchanges of a round and, once each of them has its
 replies or an error, goes on to the next round or returns its result. `PollTransport`
 drives it for threads. It holds no lock while it waits and keeps no state between calls,
 so any number of threads, greenlets and signal handlers may be inside it at once.
+
+The nodes are heard in the order in which they were asked, each read waiting in the kernel.
+Once a node is silent for a MOMENT, has much to say or is lost, one poll() loop hears all
+that are left as they come. Most batches are over by then, and have spared themselves that.
 
 A connection belongs to one exchange from `Node.take()` to `Node.give_back()`. Every other
 way out of a round, `KeyboardInterrupt` and a killed greenlet included, closes it.
@@ -28,6 +32,7 @@ import redis
 from hiredis import HiredisError
 
 from .connections import (
+    MOMENT,
     POLLIN,
     POLLOUT,
     WOULD_BLOCK,
@@ -51,6 +56,9 @@ T = TypeVar("T")
 
 # A node, the connection it is asked on, and the places of its commands among all of them.
 _Asked = tuple[Node, Connection, list[int]]
+
+# An exchange, its node, and the idle connection that it was given.
+_Begun = tuple[Exchange, Node, Connection]
 
 SMALL = 8192  # bytes of a command that every socket takes at once
 READ_SIZE = 65536
@@ -86,8 +94,8 @@ class PollTransport:
             is_first = True
             while True:
                 exchanges = next(batch)
-                if timeout is None and len(exchanges) == 1 and exchanges[0].is_whole:
-                    self._run_alone(exchanges[0], began)
+                if timeout is None:
+                    self._run_round(exchanges, began)
                 else:
                     _Round(self._nodes, deadline, began, is_first=is_first).run(exchanges)
                 began, is_first = None, False
@@ -127,14 +135,14 @@ class PollTransport:
         if connection.poll(0):  # stale: see Node.take_usable
             connection.close()
             return NO_REPLY
-        reader, receive = connection.reader, connection.receive
+        reader = connection.reader
         reply: Any = NO_REPLY
         is_sent = False
         error: Exception | None = None
         try:
             # One that is cut short never runs.
             is_sent = connection.send(command, connection.flags) == len(command)
-            while is_sent and reply is NO_REPLY and (data := receive(READ_SIZE)):
+            while is_sent and reply is NO_REPLY and (data := _receive(node, connection)):
                 reader.feed(data)
                 reply = reader.gets()
         except (OSError, HiredisError) as caught:
@@ -219,43 +227,108 @@ class PollTransport:
             self._changes.tell()
         return CallFailed(NodeFailure(node.host_id, node.address, error, (key,)))
 
-    def _run_alone(self, exchange: Exchange, began: float | None) -> None:
-        """Run one exchange the short way: one write, one wait, one read.
-
-        Where there is more to it, a round takes over.
-        """
-        node = self._nodes[exchange.host_id]
-        began = began or monotonic()
-        connection = node.take_usable() if node.health.is_well else None
-        if connection is None:
-            _Round(self._nodes, FOREVER, began).run((exchange,))
-            return
-        data = b""
-        is_done = False
+    def _run_round(self, exchanges: Sequence[Exchange], began: float | None) -> None:
+        """Run exchanges the short way if all of them have idle connections."""
+        lines: list[_Begun] = []
         try:
-            exchange.begin(connection.reader, node.has_pushes)
-            assert exchange.out is not None
-            if exchange.sent(connection.send(exchange.out, connection.flags)) is None:
-                data = _wait_and_receive(connection, node.patience)
-                is_done = bool(data) and exchange.feed(data)
-        except WOULD_BLOCK:
-            pass
-        except (OSError, ProtocolError) as error:
+            if not self._take_idle(exchanges, lines):
+                _Round(self._nodes, FOREVER, began).run(exchanges)
+                return
+            is_all_sent = _send_all(lines)
+            sent_at = monotonic()
+            if is_all_sent:
+                _hear_all(lines)
+            if lines:
+                _Round(self._nodes, FOREVER, began).go_on(lines, sent_at)
+        finally:
+            for _, _, connection in lines:  # none are left unless something was raised
+                connection.close()
+
+    def _take_idle(self, exchanges: Sequence[Exchange], lines: list[_Begun]) -> bool:
+        """Take an idle connection for each exchange into `lines`; return False if one has none.
+
+        As `Node.take_usable` does, but one poll() looks at all of them.
+        """
+        nodes, poller = self._nodes, make_poller()
+        for exchange in exchanges:
+            node = nodes[exchange.host_id]
+            connection = node.take() if node.health.is_well else None
+            if connection is None:
+                break
+            lines.append((exchange, node, connection))
+            poller.register(connection.fd, POLLIN)
+        else:
+            if not poller.poll(0):
+                return True
+        while lines:
+            _, node, connection = lines.pop()
+            node.keep(connection)
+        return False
+
+
+def _send_all(lines: Sequence[_Begun]) -> bool:
+    """Send exchanges; return False as soon as a socket does not take what it is given."""
+    for exchange, node, connection in lines:
+        exchange.begin(connection.reader, node.has_pushes)
+        send, flags, out = connection.send, connection.flags, exchange.out
+        while out is not None:
+            if connection.is_tls and len(out) > TLS_RECORD:
+                return False
+            try:
+                size = send(out, flags)
+            except OSError:  # whoever goes on sees it again
+                return False
+            out = exchange.sent(size)  # makes the next piece; what that raises is raised
+    return True
+
+
+def _hear_all(lines: list[_Begun]) -> None:
+    """Hear exchanges in their order, and drop those that end from `lines`.
+
+    Ends at the first whose node says nothing for a MOMENT, or is lost. Leaves those out whose
+    nodes have more to say than their sockets hold while others are heard.
+    """
+    place = size = 0
+    while place < len(lines):
+        exchange, node, connection = lines[place]
+        try:
+            if not connection.can_wait and not connection.poll(MOMENT * 1000):
+                return
+            data = connection.receive(READ_SIZE)
+            if not data:
+                return  # whoever goes on sees it again
+            is_done = exchange.feed(data)
+        except ProtocolError as error:
+            del lines[place]
             connection.close()
-            if may_go_again(exchange, error):
-                _Round(self._nodes, FOREVER, began).go_again(exchange)
-            else:
-                give_up(exchange, node, error)
+            give_up(exchange, node, error)
+            continue
+        except OSError:  # whoever goes on sees it again, if it is not that nothing came
             return
-        except BaseException:
-            connection.close()
-            raise
         if is_done:
+            del lines[place]  # first forgotten, then given away: it never has two owners
             node.give_back(connection)
             if exchange.on_done is not None:
                 exchange.on_done(exchange)
-        else:
-            _Round(self._nodes, FOREVER, began).go_on(exchange, connection, bool(data))
+            size = 0
+            continue
+        size += len(data)
+        if size >= READ_SIZE:
+            place, size = place + 1, 0
+
+
+def _receive(node: Node, connection: Connection) -> bytes:
+    """Read what comes within `socket_timeout`, or raise BlockingIOError.
+
+    Only on a connection that can wait.
+    """
+    try:
+        return connection.receive(READ_SIZE)
+    except BlockingIOError:  # nothing came for a MOMENT
+        patience = node.patience
+        if not connection.poll(None if patience is None else max(0, patience - MOMENT * 1000)):
+            raise
+        return connection.receive(READ_SIZE, connection.flags)
 
 
 def _send_share(line: _Asked, commands: Sequence[bytes]) -> bool:
@@ -312,7 +385,10 @@ def _read_replies(
         waited = monotonic() - began
         if waited > TRIFLE and not _has_answer(node, connection, waited):
             raise TimeoutError
-        data = receive(READ_SIZE)
+        try:
+            data = receive(READ_SIZE)
+        except BlockingIOError:  # nothing came for a MOMENT
+            continue
         if not data:
             raise ConnectionResetError("the node closed the connection")
         reader.feed(data)
@@ -321,14 +397,6 @@ def _read_replies(
     if reader.has_data():
         said.clear()  # nobody knows which of them answers nothing
         raise ProtocolError("The node sent more than it was asked for")
-
-
-def _wait_and_receive(connection: Connection, patience: float | None) -> bytes:
-    """Read what comes within `socket_timeout`, or raise TimeoutError."""
-    # Not in recv(): after a signal Python calls that again, with the whole SO_RCVTIMEO.
-    if not connection.poll(patience):
-        raise TimeoutError
-    return connection.receive(READ_SIZE, connection.flags)
 
 
 def _why_unanswered(reply: Any, error: Exception | None) -> Exception:
@@ -354,8 +422,8 @@ class _Line:
     """An exchange on the connection that it has until it ends."""
 
     __slots__ = (
-        "allowance", "connection", "events", "exchange", "expires", "is_heard", "is_reused",
-        "node", "patience",
+        "allowance", "connection", "events", "exchange", "expires", "is_reused", "node",
+        "patience",
     )  # fmt: skip
 
     def __init__(
@@ -378,7 +446,6 @@ class _Line:
         self.expires = FOREVER
         self.events = POLLIN  # what is watched for
         self.is_reused = is_reused
-        self.is_heard = False  # the node said something
 
 
 class _Round:
@@ -418,21 +485,26 @@ class _Round:
         finally:
             self._close()
 
-    def go_on(self, exchange: Exchange, connection: Connection, is_heard: bool) -> None:
-        """Finish an exchange that was begun on an idle connection."""
-        node = self._nodes[exchange.host_id]
-        line = self._add_line(exchange, connection, node, is_reused=True)
-        line.is_heard = is_heard
-        try:
-            self._serve(line, POLLIN)
-            self._loop()
-        finally:
-            self._close()
+    def go_on(self, begun: list[_Begun], sent_at: float) -> None:
+        """Finish exchanges that were begun on idle connections, and empty the list of them.
 
-    def go_again(self, exchange: Exchange) -> None:
-        """Run an exchange on a new connection, as the idle one that it had was closed."""
+        Args:
+            sent_at: since when those are waited for that were sent, as monotonic().
+        """
+        waited = monotonic() - sent_at
         try:
-            self._again(exchange, self._nodes[exchange.host_id], self._waited)
+            while begun:
+                exchange, node, connection = begun[0]
+                line = self._add_line(exchange, connection, node, is_reused=True)
+                del begun[0]
+                if exchange.untouched:
+                    self._start(line)
+                elif exchange.out is not None:
+                    self._send(line)
+                elif not exchange.is_heard:
+                    line.allowance = min(line.allowance, max(0.0, line.patience - waited))
+                elif connection.is_tls:  # it may hold more, which poll() does not see
+                    self._serve(line, POLLIN)
             self._loop()
         finally:
             self._close()
@@ -538,7 +610,6 @@ class _Round:
                     raise ConnectionResetError("the node closed the connection")
                 if exchange.feed(data):
                     break
-                line.is_heard = True
                 now = monotonic()
                 line.expires = now + line.patience
                 # TLS may hold more, which poll() does not see.
@@ -584,13 +655,13 @@ class _Round:
         exchange, node = line.exchange, line.node
         self._drop(line)
         line.connection.close()
-        if line.is_reused and not line.is_heard and may_go_again(exchange, error):
+        if line.is_reused and not exchange.is_heard and may_go_again(exchange, error):
             is_waiting = line.expires != FOREVER
             waited = monotonic() - line.expires + line.allowance if is_waiting else 0.0
             self._again(exchange, node, self._waited + max(0.0, waited))
         else:
             is_nodes_fault = not isinstance(error, DeadlineError) or is_blamed_for_deadline(
-                is_first=self._is_first, is_heard=line.is_heard
+                is_first=self._is_first, is_heard=exchange.is_heard
             )
             give_up(exchange, node, error, is_nodes_fault=is_nodes_fault)
 

@@ -183,7 +183,7 @@ class Bench:
         make: dict[str, Callable[[], Batch[Any]]] = {
             "get": lambda: call(cluster, keys[0], b"GET", keys[0]),
             "set": lambda: call(cluster, keys[0], b"SET", keys[0], self._value, *expiry),
-            "get_many": lambda: find(cluster, keys, list),
+            "get_many": lambda: find(cluster, keys),
             "set_many": lambda: store(cluster, keys, [self._value] * len(keys), bytes, expiry),
         }
         return make[name]()

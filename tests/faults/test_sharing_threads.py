@@ -135,7 +135,7 @@ def test_a_node_that_is_down_for_some_threads_is_wrong_for_none(nodes: LocalNode
 
     def find_all() -> Batch[list[bytes] | None]:
         values, failures = yield from find(cluster, keys)
-        return None if failures else list(values)
+        return None if failures else list(values.values())
 
     def work(number: int) -> None:
         for turn in range(20):

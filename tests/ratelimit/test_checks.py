@@ -11,7 +11,7 @@ from django.test import override_settings
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from django_rb.checks import check_limited_views, check_proxies
+from django_rb.checks.limits import check_limited_views, check_proxies
 from django_rb.ratelimit import ratelimit
 from django_rb.ratelimit.decorator import views_by_address
 from django_rb.ratelimit.functions import named_paths

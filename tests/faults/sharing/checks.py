@@ -39,7 +39,7 @@ def look_up(cluster: Cluster, keys: list[bytes], timeout: float | None = None) -
     """Fail unless every key holds itself."""
     values, failures = cluster.run(find(cluster, keys), timeout)
     assert failures == []
-    assert list(values) == keys
+    assert values == dict(zip(keys, keys, strict=True))
 
 
 def wrong_values(cache: RBCache, keys: Iterable[str], size: int = 0) -> dict[str, object]:

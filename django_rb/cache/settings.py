@@ -1,0 +1,129 @@
+"""What CACHES[alias] says of a cache: read by its first use, and made into its operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.core.cache.backends.base import BaseCache
+from django.core.exceptions import ImproperlyConfigured
+
+from .. import conf
+from ..engine import BadHostSetup
+from ..engine.hosts import check_seconds, did_you_mean
+from ..paths import import_path
+from ..registry import clusters
+from .backend import OPTIONS
+from .codec import Codec
+from .compressors import get_compressor
+from .keys import Keys
+from .operations import Operations
+from .serializers import get_serializer
+from .signing import SignedCodec, get_signer
+
+ON_NODE_ERROR = ("raise", "miss")
+DEFAULT_COMPRESS_MIN_BYTES = 1024
+
+
+class CacheSettings:
+    """The settings of one cache, without a mistake in OPTIONS. Nothing is connected.
+
+    Args:
+        cache: whose keys are made.
+        alias: of its cluster, from LOCATION; it may be wrong, or become so.
+        options: its OPTIONS, those that concern signing as Secret objects.
+
+    Raises:
+        ImproperlyConfigured: naming the option, the value and the way out.
+    """
+
+    def __init__(self, cache: BaseCache, alias: str, options: Mapping[str, Any]) -> None:
+        if not isinstance(options, Mapping):
+            raise ImproperlyConfigured(
+                f"OPTIONS of a cache is a {type(options).__name__}, not a dictionary."
+            )
+        for name in options:
+            if name not in OPTIONS:
+                raise ImproperlyConfigured(
+                    f"OPTIONS[{name!r}] of a cache is unknown. {did_you_mean(name, OPTIONS)}"
+                )
+        self._alias = alias
+        self.codec = _codec(options)
+        self.keys = Keys(cache, _function(options, "REVERSE_KEY_FUNCTION"))
+        self._raises = _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise"
+        self._deadline = _seconds(options, "DEADLINE")
+
+    def check_location(self) -> None:
+        """Raise ImproperlyConfigured unless LOCATION names a cluster."""
+        conf.check_alias(self._alias, "the LOCATION of a cache")
+
+    def make_operations(self) -> Operations:
+        """Return the cache's operations on the cluster that its alias has now.
+
+        Raises:
+            ImproperlyConfigured: there is none, or its settings have a mistake.
+        """
+        self.check_location()
+        return Operations(
+            clusters[self._alias],
+            self.keys,
+            self.codec,
+            raises=self._raises,
+            deadline=self._deadline,
+        )
+
+
+def _codec(options: Mapping[str, Any]) -> Codec | SignedCodec:
+    compressor = options.get("COMPRESSOR")
+    codec = Codec(
+        get_serializer(options.get("SERIALIZER", "pickle")),
+        None if compressor is None else get_compressor(compressor),
+        _size(options, "COMPRESS_MIN_BYTES", DEFAULT_COMPRESS_MIN_BYTES),
+    )
+    signer = get_signer(options)
+    return codec if signer is None else SignedCodec(codec, signer)
+
+
+def _choice(options: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    choice = options.get(name, choices[0])
+    if choice not in choices:
+        raise ImproperlyConfigured(
+            f"OPTIONS[{name!r}] of a cache is {choice!r}. "
+            f"Choose one of {', '.join(map(repr, choices))}."
+        )
+    return str(choice)
+
+
+def _seconds(options: Mapping[str, Any], name: str) -> float | None:
+    try:
+        check_seconds(options.get(name), ())
+    except BadHostSetup as error:
+        raise ImproperlyConfigured(f"OPTIONS[{name!r}] of a cache: {error}") from None
+    seconds: float | None = options.get(name)
+    return seconds
+
+
+def _size(options: Mapping[str, Any], name: str, default: int) -> int:
+    size = options.get(name, default)
+    if type(size) is not int or size < 0:
+        raise ImproperlyConfigured(
+            f"OPTIONS[{name!r}] of a cache is {size!r}. Give a number of bytes, 0 or more."
+        )
+    return size
+
+
+def _function(options: Mapping[str, Any], name: str) -> Callable[[str], str] | None:
+    function = options.get(name)
+    if isinstance(function, str):
+        try:
+            function = import_path(function)
+        except ImportError as error:
+            raise ImproperlyConfigured(
+                f"OPTIONS[{name!r}] of a cache: {options[name]!r} does not import: {error}. "
+                "Give the dotted path of a function."
+            ) from error
+    if function is not None and not callable(function):
+        raise ImproperlyConfigured(
+            f"OPTIONS[{name!r}] of a cache is {function!r}. Give a function or its dotted path."
+        )
+    return function
