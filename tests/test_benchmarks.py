@@ -359,8 +359,7 @@ def test_a_call_that_does_not_do_its_work_is_not_timed(
         nodes.flush()
         monkeypatch.setattr(worker, "call", lambda *_: None)
         monkeypatch.setattr(worker, "_operation", lambda _: worker.call)
-        if operation == "delete_many":
-            worker.seed()
+        worker.seed()
         with pytest.raises(AssertionError, match="hand-written loop got"):
             worker.check()
     finally:
