@@ -36,9 +36,12 @@ PATIENCE = 20.0  # seconds that a call may take
 # How many times as long it may take to store all keys, and to check a call.
 TO_SEED, TO_CHECK = 5, 3
 DOINGS = {
+    "open": "get ready",
     "seed": "store its keys",
     "check": "make calls that were checked",
     "run": "make a call",
+    "cold": "make its first call",
+    "memory": "make its one call",
 }
 
 
@@ -178,7 +181,9 @@ class Worker:
         self.lane: Lane
         self.about: dict[str, str] = {}
 
-    def open(self, lane: Lane, hosts: Sequence[Host], prefix: str) -> None:
+    def open(
+        self, lane: Lane, hosts: Sequence[Host], prefix: str, within: float | None = None
+    ) -> None:
         """Let a contestant get ready for a workload. A process has one prefix.
 
         Raises:
@@ -187,6 +192,7 @@ class Worker:
         self.lane = lane
         self.about = self.ask(
             "open",
+            within=within,
             contestant=lane.contestant,
             hosts=hosts,
             prefix=prefix,
@@ -371,7 +377,7 @@ class Conductor:
             raise WorkerFailed(self.missing[environment])
         worker = Worker(self.pythons[environment])
         try:
-            worker.open(lane, hosts, f"{number:02}")
+            worker.open(lane, hosts, f"{number:02}", within=TO_SEED * self.patience)
         except BaseException:
             worker.close()
             raise

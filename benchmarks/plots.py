@@ -36,6 +36,7 @@ def _draw_peers(run: Told, path: Path) -> None:
     races = [_fullest(run, workload) for workload in wanted]
     races = [lanes for lanes in races if lanes]
     if not races:
+        _say_none(path, "neither get_many of 1,000 keys nor get was measured on 8 nodes")
         return
     figure, axes = plt.subplots(1, len(races), figsize=(9, 4), squeeze=False)
     for axis, race in zip(axes[0], races, strict=True):
@@ -71,10 +72,12 @@ def _draw_keys(run: Told, path: Path) -> None:
                 workload.operation in {"get_many", "set_many"}
                 and not race["name"].endswith(" peers")
                 and lane["contestant"] in {HAND_WRITTEN, DJANGO_RB}
+                and "ratio" in lane
             ):
                 line = lines.setdefault((workload.operation, lane["contestant"]), {})
                 line[workload.keys] = lane["seconds"]["cpu"]["median"] / workload.keys * 1e6
     if not lines:
+        _say_none(path, "no batches of the hand-written loop and django-rb on 8 nodes")
         return
     figure, axis = plt.subplots(figsize=(6, 3.5))
     for (operation, contestant), points in sorted(lines.items()):
@@ -91,6 +94,10 @@ def _draw_keys(run: Told, path: Path) -> None:
     axis.set_ylabel("CPU time per key in µs")
     axis.legend(fontsize=8)
     _save(figure, path)
+
+
+def _say_none(path: Path, reason: str) -> None:
+    print(f"No {path.name}: {reason}.", file=sys.stderr)
 
 
 def _save(figure: Any, path: Path) -> None:
