@@ -37,6 +37,7 @@ PATIENCE = 20.0  # seconds that a call may take
 TO_SEED, TO_CHECK = 5, 3
 DOINGS = {
     "open": "get ready",
+    "rehearse": "make calls with a few of its keys",
     "seed": "store its keys",
     "check": "make calls that were checked",
     "run": "make a call",
