@@ -17,7 +17,7 @@ from django.urls import get_resolver
 from ..engine.hosts import did_you_mean
 from ..ratelimit import conf
 from ..ratelimit.answers import import_view, is_template
-from ..ratelimit.conf import PREFIX, TrustedProxies
+from ..ratelimit.conf import NOBODY, PREFIX, TrustedProxies
 from ..ratelimit.decorator import views_by_address
 from ..ratelimit.functions import RequestFunction, named_paths
 from .site import listed
@@ -107,23 +107,18 @@ def check_proxies() -> list[CheckMessage]:
 def _doubt(trusted: TrustedProxies) -> tuple[str, str] | None:
     """Return what cannot be right about the proxies, and the way out; None for nothing."""
     setting = f"settings.{PREFIX}TRUSTED_PROXIES"
-    if trusted.hops == 0:
-        return (
-            f"{setting} is 0: X-Forwarded-For is not read.",
-            "Count the proxies in front of the site, 1 for one. Leave the setting out if there "
-            "is none.",
-        )
     if _trusts_all(trusted):
         return (
             f"{setting} trusts every address: a client may say that it has any.",
             "Name the proxies' networks alone.",
         )
     signs = [name for name in SIGNS_OF_A_PROXY if getattr(settings, name, None)]
-    if signs and trusted == TrustedProxies():
+    if signs and trusted == NOBODY:
         return (
-            f"{setting} is not set, and settings.{signs[0]} tells of a proxy: all its clients "
+            f"settings.{signs[0]} tells of a proxy, and {setting} names none: all its clients "
             "have its address, and share each limit.",
-            f"{setting} = 1 for one proxy that adds to X-Forwarded-For; or its networks.",
+            f"{setting} = 1 for one proxy that adds to X-Forwarded-For; or its networks. Where "
+            "the server itself makes the client's address REMOTE_ADDR, silence this.",
         )
     return None
 

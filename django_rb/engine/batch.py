@@ -341,7 +341,8 @@ def run_scripts(
 
     Args:
         calls: ``(key, script, arguments)``.
-        replies: what `try_calls` has said to `encode_scripts(calls)`; only the rest is done.
+        replies: what `try_calls` or `ask` has said to `encode_scripts(calls)`; only the rest
+            is done.
 
     Returns what they replied, in the order of the calls; an exception where a node said
     nothing of use.
@@ -350,7 +351,8 @@ def run_scripts(
     unasked = [n for n, reply in enumerate(said) if reply is NO_REPLY]
     if unasked:
         asked = [calls[n] for n in unasked]
-        answers = yield from _ask(cluster, asked, encode_scripts(asked))
+        keys = [key for key, _, _ in asked]
+        answers = yield from ask(cluster, keys, encode_scripts(asked))
         for n, reply in zip(unasked, answers, strict=True):
             said[n] = reply
     unknown = [n for n, reply in enumerate(said) if isinstance(reply, NoScriptError)]
@@ -359,17 +361,15 @@ def run_scripts(
         commands = [
             script.eval % (len(key), key, arguments) for key, script, arguments in asked
         ]
-        answers = yield from _ask(cluster, asked, commands)
+        answers = yield from ask(cluster, [key for key, _, _ in asked], commands)
         for n, reply in zip(unknown, answers, strict=True):
             said[n] = reply
     return said
 
 
-def _ask(
-    cluster: Cluster, calls: Sequence[ScriptCall], commands: Sequence[bytes]
-) -> Batch[list[Any]]:
-    """Send encoded commands where the calls' keys live; return replies and errors."""
-    owners = cluster.router.get_hosts_for_keys([key for key, _, _ in calls])
+def ask(cluster: Cluster, keys: Sequence[bytes], commands: Sequence[bytes]) -> Batch[list[Any]]:
+    """Send encoded commands, each where its key lives; return replies and errors."""
+    owners = cluster.router.get_hosts_for_keys(keys)
     exchanges: dict[int, Exchange] = {}
     for owner, command in zip(owners, commands, strict=True):
         exchange = exchanges.get(owner)

@@ -193,12 +193,10 @@ class PollTransport:
             began = monotonic()
             while asked:
                 node, connection, share = asked[0]
-                said = _hear(node, connection, len(share), began)
+                _hear(node, connection, share, replies, began)
                 del asked[0]  # first forgotten, then given away: it never has two owners
                 if connection.fd >= 0:
                     node.give_back(connection)
-                for place, reply in zip(share, said, strict=True):
-                    replies[place] = reply
         except BaseException:
             for _, connection, _ in asked:
                 connection.close()
@@ -237,7 +235,7 @@ class PollTransport:
             is_all_sent = _send_all(lines)
             sent_at = monotonic()
             if is_all_sent:
-                _hear_all(lines)
+                _hear_all(lines, sent_at)
             if lines:
                 _Round(self._nodes, FOREVER, began).go_on(lines, sent_at)
         finally:
@@ -282,11 +280,11 @@ def _send_all(lines: Sequence[_Begun]) -> bool:
     return True
 
 
-def _hear_all(lines: list[_Begun]) -> None:
+def _hear_all(lines: list[_Begun], sent_at: float) -> None:
     """Hear exchanges in their order, and drop those that end from `lines`.
 
-    Ends at the first whose node says nothing for a MOMENT, or is lost. Leaves those out whose
-    nodes have more to say than their sockets hold while others are heard.
+    Ends at the first whose node is slow or lost. Leaves those out whose nodes have more to say
+    than sockets hold for nodes that are not yet heard.
     """
     place = size = 0
     while place < len(lines):
@@ -315,6 +313,8 @@ def _hear_all(lines: list[_Begun]) -> None:
         size += len(data)
         if size >= READ_SIZE:
             place, size = place + 1, 0
+        elif monotonic() - sent_at > MOMENT:
+            return
 
 
 def _receive(node: Node, connection: Connection) -> bytes:
@@ -334,7 +334,10 @@ def _receive(node: Node, connection: Connection) -> bytes:
 def _send_share(line: _Asked, commands: Sequence[bytes]) -> bool:
     """Send a node its commands; return False, and close, if nothing reached it."""
     _, connection, share = line
-    out = b"".join([commands[place] for place in share])
+    if len(share) == 1:
+        out = commands[share[0]]
+    else:
+        out = b"".join([commands[place] for place in share])
     try:
         # What is cut short was taken in part, which shows when the node is heard.
         connection.send(out, connection.flags)
@@ -344,28 +347,44 @@ def _send_share(line: _Asked, commands: Sequence[bytes]) -> bool:
     return True
 
 
-def _hear(node: Node, connection: Connection, count: int, began: float) -> list[Any]:
-    """Return a node's replies; where one is missing there is an exception.
+def _hear(
+    node: Node, connection: Connection, share: list[int], replies: list[Any], began: float
+) -> None:
+    """Put a node's replies in their places; where one is missing, an exception.
 
-    Then the connection is closed.
+    Then the connection is closed. It waits in the kernel at first.
 
     Args:
         began: since when it and others are waited for, as monotonic().
     """
-    said: list[Any] = []
-    failed = None
+    reader, receive = connection.reader, connection.receive
     try:
-        _read_replies(node, connection, said, count, began)
+        for place in share:
+            while (reply := reader.gets()) is NO_REPLY:
+                waited = monotonic() - began
+                if waited > TRIFLE and not _has_answer(node, connection, waited):
+                    raise TimeoutError
+                try:
+                    data = receive(READ_SIZE)
+                except BlockingIOError:  # nothing came for a MOMENT
+                    continue
+                if not data:
+                    raise ConnectionResetError("the node closed the connection")
+                reader.feed(data)
+            if isinstance(reply, Exception):
+                reply.args = (at_node(reply, node.host_id, node.address),)
+            replies[place] = reply
+        if reader.has_data():
+            for place in share:  # nobody knows which of them answers nothing
+                replies[place] = NO_REPLY
+            raise ProtocolError("The node sent more than it was asked for")
     except (OSError, HiredisError, ProtocolError) as error:
         connection.close()
         failed = to_redis_error(node, _why_unanswered(NO_REPLY, error))
         node.failed(failed)
-    for reply in said:
-        if isinstance(reply, Exception):
-            reply.args = (at_node(reply, node.host_id, node.address),)
-    if failed is not None:
-        said += [failed] * (count - len(said))
-    return said
+        for place in share:
+            if replies[place] is NO_REPLY:
+                replies[place] = failed
 
 
 def _has_answer(node: Node, connection: Connection, waited: float) -> bool:
@@ -374,29 +393,6 @@ def _has_answer(node: Node, connection: Connection, waited: float) -> bool:
     return bool(
         connection.poll(None if patience is None else max(0.0, patience - waited * 1000))
     )
-
-
-def _read_replies(
-    node: Node, connection: Connection, said: list[Any], count: int, began: float
-) -> None:
-    """Read so many replies into `said`, waiting in the kernel at first."""
-    reader, receive = connection.reader, connection.receive
-    while len(said) < count:
-        waited = monotonic() - began
-        if waited > TRIFLE and not _has_answer(node, connection, waited):
-            raise TimeoutError
-        try:
-            data = receive(READ_SIZE)
-        except BlockingIOError:  # nothing came for a MOMENT
-            continue
-        if not data:
-            raise ConnectionResetError("the node closed the connection")
-        reader.feed(data)
-        while len(said) < count and (reply := reader.gets()) is not NO_REPLY:
-            said.append(reply)
-    if reader.has_data():
-        said.clear()  # nobody knows which of them answers nothing
-        raise ProtocolError("The node sent more than it was asked for")
 
 
 def _why_unanswered(reply: Any, error: Exception | None) -> Exception:

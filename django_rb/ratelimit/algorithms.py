@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
+from struct import Struct
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -28,9 +29,15 @@ ALGORITHMS = (SLIDING_WINDOW, FIXED_WINDOW, TOKEN_BUCKET)
 # What a script is asked to do.
 HIT, PEEK, REFUND = b"hit", b"peek", b"refund"
 
-_NO_CHARGE = (0, 0)
+_NO_CHARGE = (0.0, 0.0)
 
-ARGUMENTS = 8  # of the scripts
+ARGUMENTS = 2  # of the scripts: what to do, and the numbers
+_pack_numbers = Struct(">7d").pack
+
+# What a script answered: ``(allowed, used, reset, retry, charged_at, level_before)``, all
+# whole numbers; a refund is told the last two.
+Answer = tuple[float, ...]
+read_answer = Struct(">6d").unpack
 
 _MAX_KEY = 200  # bytes; longer ones are stored as their digest
 _DIGEST = b"#"
@@ -55,16 +62,20 @@ class Rule:
     Attributes:
         script: decides.
         capacity: how many requests there is room for at once.
+        window: the seconds in which so many become free, rounded up.
         ticks_per_second: in what the script counts time.
     """
 
     __slots__ = (
-        "_arguments", "_heads", "_name", "_of_one", "capacity", "script", "ticks_per_second",
+        "_heads", "_name", "_numbers", "_of_one", "capacity", "script", "ticks_per_second",
+        "window",
     )  # fmt: skip
 
     def __init__(self, algorithm: str, rate: Rate, burst: int | None) -> None:
         self.script = SCRIPTS[algorithm]
-        self.capacity = rate.count if burst is None else burst
+        is_never = rate.count == 0  # whatever the burst
+        self.capacity = rate.count if burst is None or is_never else burst
+        self.window = rate.period if is_never else -(-self.capacity * rate.period // rate.count)
         self._name = f"{algorithm}:{rate}"
         if algorithm == TOKEN_BUCKET:
             self._name += f":{self.capacity}"
@@ -73,18 +84,18 @@ class Rule:
         is_fine = max(rate.count, self.capacity) * rate.period * 1000 <= MAX_UNITS
         per_second = self.ticks_per_second = 1000 if is_fine else 1
         period, tick = rate.period * per_second, 1_000_000 // per_second
-        self._arguments = encode_words((rate.count, period, tick, self.capacity))
+        self._numbers = (rate.count, period, tick, self.capacity)
         self._of_one = {action: self._encode(action, 1, _NO_CHARGE) for action in (HIT, PEEK)}
 
-    def encode(self, action: bytes, cost: int, charge: Sequence[int] = _NO_CHARGE) -> bytes:
+    def encode(self, action: bytes, cost: int, charge: Sequence[float] = _NO_CHARGE) -> bytes:
         """Return the encoded arguments of the script; a refund says which charge it returns."""
         if cost == 1 and charge is _NO_CHARGE:
             return self._of_one[action]
         return self._encode(action, cost, charge)
 
-    def _encode(self, action: bytes, cost: int, charge: Sequence[int]) -> bytes:
+    def _encode(self, action: bytes, cost: int, charge: Sequence[float]) -> bytes:
         cost = min(cost, self.capacity + 1)  # which is never allowed
-        return self._arguments + encode_words((action, cost, *charge))
+        return encode_words((action, _pack_numbers(*self._numbers, cost, *charge)))
 
     def make_key(self, prefix: str, key: str | bytes) -> bytes:
         """Return the key of a limit as it is stored.

@@ -134,7 +134,7 @@ def _get_trusted_proxies() -> TrustedProxies:
     if value is None:
         return NOBODY
     if type(value) is int and value >= 0:
-        return TrustedProxies(hops=value)
+        return TrustedProxies(hops=value) if value else NOBODY
     if isinstance(value, list | tuple | set | frozenset):
         networks = tuple(_parse_network(item) for item in value if item != UNIX)
         return TrustedProxies(networks=networks, unix=UNIX in value)

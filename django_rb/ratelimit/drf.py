@@ -13,6 +13,8 @@ from typing import Any, ClassVar, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
+from rest_framework import status
+from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
@@ -22,6 +24,18 @@ from .exceptions import Ratelimited
 from .guard import Guard
 from .keys import is_by_address
 from .policies import NOT_GIVEN, Limits, make_policies
+
+
+class LimitsUnavailable(APIException):  # type: ignore[misc]  # it has no types
+    """A limit's node failed, and RATELIMIT_FAIL_OPEN is False."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_detail = "The limits of this resource cannot be checked just now."
+    default_code = "limits_unavailable"
+
+    def __init__(self, wait: float | None) -> None:
+        super().__init__()
+        self.wait = wait  # which the framework makes Retry-After of
 
 
 class RatelimitThrottle(BaseThrottle):  # type: ignore[misc]  # it has no types
@@ -57,12 +71,18 @@ class RatelimitThrottle(BaseThrottle):  # type: ignore[misc]  # it has no types
         self._refusal: Ratelimited | None = None
 
     def allow_request(self, request: Request, view: APIView) -> bool:
-        """Charge the limits; return whether all of them allow the request."""
+        """Charge the limits; return whether all of them allow the request.
+
+        Raises:
+            LimitsUnavailable: a node failed, and no limit refuses that could be asked.
+        """
         if self._guard is None:
             raise ImproperlyConfigured(
                 f"{type(self).__qualname__} has no limit. Give it limits = [('ip', '100/m')]."
             )
         self._refusal = self._guard.charge(cast(HttpRequest, request))
+        if self._refusal is not None and self._refusal.unavailable:
+            raise LimitsUnavailable(self._refusal.retry_after)
         return self._refusal is None
 
     def wait(self) -> float | None:

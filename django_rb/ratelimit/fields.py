@@ -2,8 +2,8 @@
 
 The first two are those of draft-ietf-httpapi-ratelimit-headers, in the form they have had since
 its 10th version: lists of strings with parameters (structured fields, RFC 9651). A policy has
-its quota `q` and its window `w` in seconds. Its limit has what is left, `r`, and the seconds
-`t` for which that has to do.
+its quota `q` and its window `w` in seconds; a token bucket has room for its quota, and fills in
+its window. Its limit has what is left, `r`, and the seconds `t` for which that has to do.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from functools import lru_cache
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from .algorithms import Answer, Rule
 from .limiter import Usage
 from .meters import Meter, Question
 from .policies import name_apart
-from .rates import Rate
 from .record import Record, find_record
 
 _LARGEST = 10**15 - 1  # of the integers of structured fields
@@ -43,21 +43,21 @@ def tell(record: Record, response: HttpResponseBase) -> None:
 
 
 def _set_passed(
-    response: HttpResponseBase, questions: Sequence[Question], answers: Sequence[list[int]]
+    response: HttpResponseBase, questions: Sequence[Question], answers: Sequence[Answer]
 ) -> None:
     """Do what `_set_limits` does, of limits that all allow the request."""
     policies, limits, rules = _texts(tuple([question.meter for question in questions]))
-    numbers: list[int] = []
+    numbers: list[float] = []
     for (capacity, ticks), answer in zip(rules, answers, strict=True):
         numbers += min(capacity - answer[1], _LARGEST), -(-answer[2] // ticks)
-    response["RateLimit-Policy"] = policies
-    response["RateLimit"] = limits % tuple(numbers)
+    response.headers["RateLimit-Policy"] = policies
+    response.headers["RateLimit"] = limits % tuple(numbers)
 
 
 @lru_cache(maxsize=256)
 def _texts(meters: tuple[Meter, ...]) -> tuple[str, str, list[tuple[int, int]]]:
     """Return the policies of meters, a format for their limits, and capacities and ticks."""
-    policies = ", ".join([_policy(meter.name, meter.rate) for meter in meters])
+    policies = ", ".join([_policy(meter.name, meter.rule) for meter in meters])
     names = [_quoted(meter.name).replace("%", "%%") for meter in meters]
     limits = ", ".join([f"{name};r=%d;t=%d" for name in names])
     return policies, limits, [(m.rule.capacity, m.rule.ticks_per_second) for m in meters]
@@ -68,7 +68,7 @@ def _set_limits(response: HttpResponseBase, record: Record) -> None:
     usages = [usage for _, usage in record.usages]
     pairs = list(zip(names, usages, strict=True))
     response["RateLimit-Policy"] = ", ".join(
-        [_policy(name, usage.limit.rate) for name, usage in pairs]
+        [_policy(name, usage.limit.rule) for name, usage in pairs]
     )
     known = [_limit(name, usage) for name, usage in pairs if usage.error is None]
     if known:
@@ -76,8 +76,8 @@ def _set_limits(response: HttpResponseBase, record: Record) -> None:
 
 
 @lru_cache(maxsize=256)
-def _policy(name: str, rate: Rate) -> str:
-    quota, window = min(rate.count, _LARGEST), min(rate.period, _LARGEST)
+def _policy(name: str, rule: Rule) -> str:
+    quota, window = min(rule.capacity, _LARGEST), min(rule.window, _LARGEST)
     return f"{_quoted(name)};q={quota};w={window}"
 
 

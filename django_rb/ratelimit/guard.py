@@ -11,12 +11,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from ..engine.exchange import Batch
+from .algorithms import Answer, read_answer
 from .answers import aanswer, answer
 from .conf import Config, get_config
 from .exceptions import Ratelimited
 from .fields import tell
 from .functions import RequestFunction
-from .limiter import Limit, Usage, limiter
+from .limiter import Limit, Replies, Usage, limiter
 from .meters import Meter, Question
 from .policies import Policy, name_apart
 from .record import Record, find_record, get_record
@@ -63,24 +65,23 @@ class Guard:
     def charge(self, request: HttpRequest) -> Ratelimited | None:
         """Charge the limits that apply to a request; return why it is refused, if it is."""
         questions = self._find(request)
+        if not questions:
+            return _decide(request, questions, {})
+        began, replies = monotonic(), None
         keys = [question.key for question in questions]
-        began, answers = monotonic(), None
-        if questions and len(set(keys)) == len(keys):
+        if _are_different(keys):
             commands = [question.command for question in questions]
-            answers = limiter.try_commands(keys, commands)
-            if answers is not None and _all_allow(answers):
-                _note_passed(request, questions, answers)
+            replies = limiter.try_commands(keys, commands)
+            if replies is not None and _have_passed(request, questions, replies):
                 return None
-        limits = _different(questions)
-        usages = limiter.go_on(limits, answers, began) if limits else []
-        return _decide(request, questions, dict(zip(limits, usages, strict=True)))
+        return limiter.run(_settle(request, questions, replies), began)
 
     async def acharge(self, request: HttpRequest) -> Ratelimited | None:
         """Do what `charge` does."""
         questions = await self._afind(request)
-        limits = _different(questions)
-        usages = await limiter.acheck(limits) if limits else []
-        return _decide(request, questions, dict(zip(limits, usages, strict=True)))
+        if not questions:
+            return _decide(request, questions, {})
+        return await limiter.arun(_settle(request, questions))
 
     def _find(self, request: HttpRequest) -> list[Question]:
         """Return the questions of the limits that apply to a request."""
@@ -128,9 +129,23 @@ class Guard:
         return policy.meter(name, policy.group or self.group, policy.rate)
 
 
-def _all_allow(answers: Sequence[Any]) -> bool:
-    """Return whether all nodes have answered, and nothing is to be refused."""
-    return all(type(answer) is list and answer[0] == 1 for answer in answers)
+def _settle(
+    request: HttpRequest, questions: Sequence[Question], replies: Replies = None
+) -> Batch[Ratelimited | None]:
+    """Ask what was not asked yet; return why the request is refused, if it is."""
+    keys = [question.key for question in questions]
+    if replies is None and _are_different(keys):
+        commands = [question.command for question in questions]
+        replies = yield from limiter.ask(keys, commands)
+        if _have_passed(request, questions, replies):
+            return None
+    limits = _different(questions)
+    usages = yield from limiter.go_on(limits, replies)
+    return _decide(request, questions, dict(zip(limits, usages, strict=True)))
+
+
+def _are_different(keys: Sequence[bytes]) -> bool:
+    return len(set(keys)) == len(keys)
 
 
 def _different(questions: Sequence[Question]) -> list[Limit]:
@@ -138,12 +153,21 @@ def _different(questions: Sequence[Question]) -> list[Limit]:
     return list(dict.fromkeys([question.limit for question in questions]))
 
 
-def _note_passed(
-    request: HttpRequest, questions: Sequence[Question], answers: Sequence[list[int]]
-) -> None:
-    """Do what `_decide` does where all limits allow the request."""
+def _have_passed(
+    request: HttpRequest, questions: Sequence[Question], replies: Sequence[Any]
+) -> bool:
+    """Return whether all limits allow the request; then do what `_decide` does."""
+    answers: list[Answer] = []
+    for reply in replies:
+        if type(reply) is not bytes:
+            return False
+        answer = read_answer(reply)
+        if not answer[0]:
+            return False
+        answers.append(answer)
     request.limited = getattr(request, "limited", False)  # type: ignore[attr-defined]
     get_record(request).add(questions, answers)
+    return True
 
 
 def _decide(

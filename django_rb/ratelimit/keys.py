@@ -95,9 +95,10 @@ class _User:
         return self._of(await _asked(request, "auser")(), request)
 
     def _of(self, user: Any, request: HttpRequest) -> Value:
-        if self._or_address and not user.is_authenticated:
+        # Django REST framework may be told to have no user for who is not logged in.
+        if self._or_address and (user is None or not user.is_authenticated):
             return _IP, address_key(request).encode()
-        return _USER, str(user.pk).encode()
+        return _USER, str(None if user is None else user.pk).encode()
 
 
 class _Function:

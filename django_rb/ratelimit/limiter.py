@@ -7,12 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ..engine import Cluster
-from ..engine.batch import ScriptCall, call, encode_scripts, run_scripts
+from ..engine.batch import ScriptCall, ask, call, encode_scripts, run_scripts
 from ..engine.errors import first_error
 from ..engine.exchange import Batch
 from ..engine.health import News
@@ -24,17 +24,21 @@ from .algorithms import (
     REFUND,
     SLIDING_WINDOW,
     TOKEN_BUCKET,
+    Answer,
     Rule,
     get_rule,
     make_rule,
+    read_answer,
 )
 from .conf import check_prefix, check_timeout, get_config
 from .rates import Rate, parse_rate
 
 logger = logging.getLogger("django_rb.ratelimit")
 
+T = TypeVar("T")
+
 # What nodes said to commands, in their order; None if they were not asked.
-Answers = Sequence[Any] | None
+Replies = Sequence[Any] | None
 
 _KEY_TYPES = (str, bytes)
 
@@ -267,22 +271,18 @@ class Limiter:
         """
         began = monotonic()
         calls = self._calls(limits, HIT if charge else PEEK)
-        answers = self.try_commands([key for key, _, _ in calls], encode_scripts(calls))
-        cluster = self._get_cluster()
-        batch = self._check(cluster, limits, calls, answers, charge=charge)
-        return cluster.run(batch, self._get_timeout(), began)
+        replies = self.try_commands([key for key, _, _ in calls], encode_scripts(calls))
+        return self.run(self._check(limits, calls, replies, charge=charge), began)
 
     async def acheck(self, limits: Sequence[Limit], *, charge: bool = True) -> list[Usage]:
         """Do what `check` does."""
-        cluster = self._get_cluster()
         calls = self._calls(limits, HIT if charge else PEEK)
-        batch = self._check(cluster, limits, calls, charge=charge)
-        return await cluster.arun(batch, self._get_timeout())
+        return await self.arun(self._check(limits, calls, charge=charge))
 
     # For those who encode the commands themselves.
 
-    def try_commands(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> Answers:
-        """Return what nodes answer to commands on stored keys if all goes as it mostly does.
+    def try_commands(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> Replies:
+        """Return what nodes reply to commands on stored keys if all goes as it mostly does.
 
         See `PollTransport.try_calls`. None where there is a timeout for all of a call.
         """
@@ -291,16 +291,25 @@ class Limiter:
         cluster = self._get_cluster()
         return cluster.try_calls(cluster.router.get_hosts_for_keys(keys), commands)
 
-    def go_on(self, limits: Sequence[Limit], answers: Answers, began: float) -> list[Usage]:
-        """Do what `check` does, from where `try_commands` has got to.
+    def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> Batch[list[Any]]:
+        """Return what nodes reply to commands on stored keys; exceptions for what failed."""
+        return ask(self._get_cluster(), keys, commands)
+
+    def go_on(self, limits: Sequence[Limit], replies: Replies) -> Batch[list[Usage]]:
+        """Do what `check` does, from where `try_commands` or `ask` has got to.
 
         Args:
-            answers: in the order of the limits.
-            began: when it was called, as time.monotonic().
+            replies: in the order of the limits.
         """
-        cluster = self._get_cluster()
-        batch = self._check(cluster, limits, self._calls(limits, HIT), answers, charge=True)
-        return cluster.run(batch, self._get_timeout(), began)
+        return self._check(limits, self._calls(limits, HIT), replies, charge=True)
+
+    def run(self, batch: Batch[T], began: float | None = None) -> T:
+        """Run a batch; `began` is when its first round did, as time.monotonic()."""
+        return self._get_cluster().run(batch, self._get_timeout(), began)
+
+    async def arun(self, batch: Batch[T]) -> T:
+        """Do what `run` does."""
+        return await self._get_cluster().arun(batch, self._get_timeout())
 
     # How.
 
@@ -332,30 +341,30 @@ class Limiter:
 
     def _check(
         self,
-        cluster: Cluster,
         limits: Sequence[Limit],
         calls: Sequence[ScriptCall],
-        answers: Answers = None,
+        replies: Replies = None,
         *,
         charge: bool,
     ) -> Batch[list[Usage]]:
-        """Say what limits say; `answers` are what their nodes have said already."""
-        answers = yield from run_scripts(cluster, calls, answers)
+        """Say what limits say; `replies` are what their nodes have said already."""
+        cluster = self._get_cluster()
+        replies = yield from run_scripts(cluster, calls, replies)
         usages = [
-            read_answer(limit, answer)
-            if type(answer) is list
-            else self._settle(cluster, call[0], limit, answer)
-            for call, limit, answer in zip(calls, limits, answers, strict=True)
+            make_usage(limit, read_answer(reply))
+            if type(reply) is bytes
+            else self._settle(cluster, call[0], limit, reply)
+            for call, limit, reply in zip(calls, limits, replies, strict=True)
         ]
         if charge and not all(usage.allowed or not usage.limit.block for usage in usages):
-            yield from self._refund(cluster, calls, answers, usages)
+            yield from self._refund(cluster, calls, replies, usages)
         return usages
 
     def _refund(
         self,
         cluster: Cluster,
         calls: Sequence[ScriptCall],
-        answers: Sequence[Any],
+        replies: Sequence[Any],
         usages: list[Usage],
     ) -> Batch[None]:
         """Give back what was charged, and let `usages` say so."""
@@ -366,13 +375,16 @@ class Limiter:
         for n in charged:
             key, script, _ = calls[n]
             limit = usages[n].limit
-            refunds.append((key, script, limit.rule.encode(REFUND, limit.cost, answers[n][4:])))
-        answers = yield from run_scripts(cluster, refunds)
-        for n, answer in zip(charged, answers, strict=True):
-            if isinstance(answer, Exception):
-                self._log(cluster, calls[n][0], answer)
+            charge = read_answer(replies[n])[4:]
+            refunds.append((key, script, limit.rule.encode(REFUND, limit.cost, charge)))
+        refunded = yield from run_scripts(cluster, refunds)
+        for n, reply in zip(charged, refunded, strict=True):
+            if isinstance(reply, Exception):
+                self._log(cluster, calls[n][0], reply)
             else:
-                usages[n] = read_answer(usages[n].limit, answer)._replace(allowed=True)
+                usages[n] = make_usage(usages[n].limit, read_answer(reply))._replace(
+                    allowed=True
+                )
 
     def _settle(self, cluster: Cluster, key: bytes, limit: Limit, error: Exception) -> Usage:
         """Make do without a limit's node, as the settings say."""
@@ -399,13 +411,14 @@ def _limit(
     return Limit(key, parsed, cost, algorithm or get_config().algorithm, burst)
 
 
-def read_answer(limit: Limit, answer: Sequence[int]) -> Usage:
+def make_usage(limit: Limit, answer: Answer) -> Usage:
     """Return what an algorithm's script said."""
     allowed, used, reset, retry, _, _ = answer
     rule = limit.rule
     ticks = rule.ticks_per_second
+    count = int(used)
     retry_after = 0.0 if allowed else retry / ticks if retry >= 0 else math.inf
-    return Usage(limit, allowed == 1, used, rule.capacity - used, reset / ticks, retry_after)
+    return Usage(limit, allowed == 1, count, rule.capacity - count, reset / ticks, retry_after)
 
 
 limiter = Limiter()

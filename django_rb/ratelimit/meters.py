@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .algorithms import HIT
 from .limiter import Limit
@@ -18,7 +19,8 @@ _DIGEST_SIZE = 16
 _ANY_DIGEST = "0" * 2 * _DIGEST_SIZE
 
 
-class Question(NamedTuple):
+@dataclass(slots=True)
+class Question:
     """What one limit asks for one request.
 
     Attributes:

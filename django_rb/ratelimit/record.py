@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from django.http import HttpRequest
 
+from .algorithms import Answer
 from .exceptions import Ratelimited
-from .limiter import Usage, read_answer
+from .limiter import Usage, make_usage
 from .meters import Question
 
 _META = "django_rb.ratelimit"
@@ -29,7 +30,7 @@ class Record:
         has_middleware: the middleware tells the client.
     """
 
-    passed: tuple[Sequence[Question], Sequence[list[int]]] | None = None
+    passed: tuple[Sequence[Question], Sequence[Answer]] | None = None
     refusal: Ratelimited | None = None
     has_middleware: bool = False
     _usages: list[tuple[str, Usage]] = field(default_factory=list)
@@ -42,7 +43,7 @@ class Record:
             self._usages += _read(*passed)
         return self._usages
 
-    def add(self, questions: Sequence[Question], answers: Sequence[list[int]]) -> None:
+    def add(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
         """Note that limits were asked, all of which allow the request."""
         if self.passed is None and not self._usages:
             self.passed = questions, answers
@@ -50,11 +51,9 @@ class Record:
             self.usages.extend(_read(questions, answers))
 
 
-def _read(
-    questions: Sequence[Question], answers: Sequence[list[int]]
-) -> list[tuple[str, Usage]]:
+def _read(questions: Sequence[Question], answers: Sequence[Answer]) -> list[tuple[str, Usage]]:
     return [
-        (question.meter.name, read_answer(question.limit, answer))
+        (question.meter.name, make_usage(question.limit, answer))
         for question, answer in zip(questions, answers, strict=True)
     ]
 

@@ -120,6 +120,13 @@ def test_get_many_answers_in_the_order_of_the_request(cache: RBCache) -> None:
     assert list(cache.get_many(wanted)) == list(reversed(MANY))
 
 
+def test_get_many_knows_keys_apart_that_python_takes_for_equal(cache: RBCache) -> None:
+    cache.set_many({1: "one", "again": "again"})
+
+    assert cache.get_many([True, 1, 1.0, "again", "again"]) == {1: "one", "again": "again"}
+    assert cache.get_many([1.0, "nothing", "nothing"]) == {}
+
+
 @pytest.mark.parametrize("make", [list, tuple, set, frozenset, iter, dict.fromkeys])
 def test_get_many_takes_any_iterable(
     cache: RBCache, make: Callable[[Iterable[str]], Iterable[str]]

@@ -21,9 +21,10 @@ import redis
 
 from django_rb.engine import Cluster, NodeFailure, SlotRouter, failures_of, transport
 from django_rb.engine.batch import call, call_nodes, find, store
-from django_rb.engine.connections import SelectorPoller, make_poller
+from django_rb.engine.connections import MOMENT, SelectorPoller, make_poller
+from django_rb.engine.encoding import pack
 from django_rb.engine.errors import first_error
-from django_rb.engine.exchange import Batch
+from django_rb.engine.exchange import Batch, Exchange
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 
@@ -244,27 +245,54 @@ def test_a_dead_node_takes_nothing_from_the_others() -> None:
         cluster.close()
 
 
-def test_a_hung_node_is_given_up_after_socket_timeout() -> None:
+def test_hung_nodes_are_given_up_after_socket_timeout() -> None:
     with LocalNodes(3) as own:
         cluster = Cluster(
             own.hosts, router_cls=SlotRouter, pool_options={"socket_timeout": 0.3}
         )
         keys = [key for share in keys_by_owner(cluster).values() for key in share]
         cluster.run(store(cluster, keys, keys, bytes))
-        own.pause(2)
+        for host_id in (0, 2):
+            own.pause(host_id)
         start = time.monotonic()
         found, failures = look_up(cluster, keys)
         took = time.monotonic() - start
-        own.resume(2)
-        assert set(found) == {k for k in keys if cluster.get_host_for_key(k) != 2}
-        (failure,) = failures
-        assert isinstance(failure.error, redis.TimeoutError)
-        assert "No answer within 0.3 s [node 2, " in str(failure.error)
+        for host_id in (0, 2):
+            own.resume(host_id)
+        assert set(found) == {k for k in keys if cluster.get_host_for_key(k) == 1}
+        assert {failure.host_id for failure in failures} == {0, 2}
+        for failure in failures:
+            assert isinstance(failure.error, redis.TimeoutError)
+            assert f"No answer within 0.3 s [node {failure.host_id}, " in str(failure.error)
         assert 0.3 <= took < 0.3 + SLACK
         found, failures = look_up(cluster, keys)  # the late replies reach nobody
         assert failures == []
         assert found == {key: key for key in keys}
         cluster.close()
+
+
+def test_a_node_that_speaks_slowly_is_not_waited_for_before_others_are_heard(
+    nodes: LocalNodes,
+) -> None:
+    def spell(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
+        for letter in range(len(b"+PONG\r\n")):
+            connection.sendall(b"+PONG\r\n"[letter : letter + 1])
+            time.sleep(MOMENT / 2)
+
+    heard: list[int] = []
+
+    def ping() -> Batch[None]:
+        exchanges = [Exchange(host_id, pack(("PING",))) for host_id in (0, 1)]
+        for exchange in exchanges:
+            exchange.on_done = lambda done: heard.append(done.host_id)
+        yield exchanges
+
+    with Peer(spell) as peer:
+        cluster = Cluster([peer.host, nodes.hosts[0]])
+        cluster.call_nodes("PING")
+        cluster.run(ping())
+        cluster.close()
+    assert heard == [1, 0]
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -426,7 +454,7 @@ def test_a_single_command_survives_a_connection_reset_before_its_first_write() -
         (idle,) = cluster.nodes[0].idle
         send = idle.send
 
-        def lose_then_send(data: bytes, flags: int = 0) -> int:
+        def lose_then_send(data: Any, flags: int = 0, /) -> int:
             peer.reset.set()
             assert idle.poll(5000)
             return send(data, flags)

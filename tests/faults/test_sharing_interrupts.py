@@ -73,12 +73,17 @@ def store_large(cluster: Cluster, keys: list[bytes]) -> None:
     assert failures == []
 
 
+def look_up_in_time(cluster: Cluster, keys: list[bytes]) -> None:
+    look_up(cluster, keys, 30)
+
+
 def ask_one(cluster: Cluster, keys: list[bytes]) -> None:
     assert cluster.call_nodes("ECHO", "word", hosts=[1]) == ({1: b"word"}, [])
 
 
 CALLS: dict[str, Call] = {
     "get_many": look_up,
+    "get_many with a deadline": look_up_in_time,
     "get": get_all,
     "several gets": get_at_once,
     "one command": ask_one,
@@ -322,4 +327,6 @@ def test_a_moment_is_found_in_what_is_called(settled_cluster: Cluster) -> None:
         assert isinstance(moment, Moment)
         with moment:
             look_up(settled_cluster, keys)
+            look_up_in_time(settled_cluster, keys)
     assert {"Node.give_back", "_Round._serve", "_Round._send", "Exchange.feed"} <= where
+    assert {"_send_all", "_hear_all"} <= where

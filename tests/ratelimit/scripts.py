@@ -10,10 +10,10 @@ from django_rb.engine import Cluster
 from django_rb.engine.batch import run_scripts
 from django_rb.engine.encoding import encode_words
 from django_rb.ratelimit import Limit
-from django_rb.ratelimit.algorithms import ALGORITHMS, ARGUMENTS, make_script
+from django_rb.ratelimit.algorithms import ALGORITHMS, ARGUMENTS, make_script, read_answer
 
 # In place of the part that asks the server. All else is the very text that ships.
-CHOSEN = "local now = tonumber(ARGV[9])\n"
+CHOSEN = "local now = tonumber(ARGV[3])\n"
 
 SCRIPTS = {name: make_script(name, CHOSEN, ARGUMENTS + 1) for name in ALGORITHMS}
 
@@ -52,7 +52,7 @@ class Driver:
         ]
         replies = self.cluster.run(run_scripts(self.cluster, calls))
         assert not [reply for reply in replies if isinstance(reply, Exception)], replies[0]
-        return replies
+        return [[int(number) for number in read_answer(reply)] for reply in replies]
 
     def ask(self, now: int, action: str = "hit", cost: int = 1, *charge: int) -> list[int]:
         """Run one step."""

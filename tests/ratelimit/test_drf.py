@@ -100,6 +100,7 @@ def test_the_decorator(path: str) -> None:
     assert answers[2].json()["violated-policies"] == ["user" if "method" in path else "ip"]
     if "method" in path:
         assert visit(path, HTTP_NAME="bob")[0].status_code == 200
+        assert visit(path)[0].status_code == 200
 
 
 def test_the_decorator_where_a_view_is_called_by_hand() -> None:
@@ -132,6 +133,17 @@ def test_the_throttle(middleware: list[str]) -> None:
     if middleware:
         assert answers[2]["RateLimit"].startswith('"user_or_ip";r=0;t=')
         assert answers[0]["RateLimit-Policy"].endswith('"get:q";q=9;w=86400')
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_the_throttle_where_a_node_fails(is_open: bool) -> None:
+    nowhere = {"default": {"HOSTS": ["redis://127.0.0.1:1"]}}
+    with override_settings(RB_CLUSTERS=nowhere, RATELIMIT_FAIL_OPEN=is_open):
+        (answer,) = visit("/throttle/")  # nobody is logged in: UNAUTHENTICATED_USER is None
+    assert answer.status_code == (200 if is_open else 503)
+    if not is_open:
+        assert answer["Retry-After"] == "1"
+        assert "cannot be checked" in answer.json()["detail"]
 
 
 def test_a_forged_address_is_not_believed() -> None:

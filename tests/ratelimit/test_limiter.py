@@ -19,7 +19,6 @@ from django.test import override_settings
 from django_rb import clusters
 from django_rb.engine import Cluster, NodeDown
 from django_rb.ratelimit import Limit, Limiter, Rate, Usage, limiter
-from django_rb.ratelimit.algorithms import HIT
 from django_rb.testing import LocalNodes
 from django_rb.testing.capture import CaptureCommandsContext
 from tests.helpers import Servers, wait_until
@@ -415,7 +414,7 @@ class TestFailingNodes:
         cluster = clusters["default"]
         own = Limiter()
         limits = [free, full]
-        batch = own._check(cluster, limits, own._calls(limits, HIT), charge=True)
+        batch = own.go_on(limits, None)
 
         def meddled() -> Any:  # the node of the free limit fails between the rounds
             rounds = 0

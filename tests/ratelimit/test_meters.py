@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
 
-from django_rb.ratelimit import limiter
+from django_rb.ratelimit import Limit, Rate, limiter
 from django_rb.ratelimit.fields import set_fields
 from django_rb.ratelimit.guard import Guard
 from django_rb.ratelimit.meters import Question
@@ -53,6 +55,50 @@ def test_answers_say_the_same_however_they_are_noted() -> None:
         assert [usage.used for _, usage in record.usages] == [2, 2, 2]
     assert told[0] == told[1]
     assert record.passed is None
+
+
+@pytest.mark.usefixtures("cluster")
+def test_async_views_ask_the_same_short_way() -> None:
+    guard = Guard(make_policies(None, key="ip", rate="1/d"), "view")
+    request, refused = RequestFactory().get("/"), RequestFactory().get("/")
+    assert asyncio.run(guard.acharge(request)) is None
+    record = get_record(request)
+    assert record.passed is not None
+    assert [usage.used for _, usage in record.usages] == [1]
+    assert asyncio.run(guard.acharge(refused)) is get_record(refused).refusal is not None
+
+
+BURSTS = [
+    # rate, burst, the policy, and what is left after one request
+    ("60/m", 5, "q=5;w=5", 4),
+    ("60/m", 100, "q=100;w=100", 99),
+    ("7/m", 2, "q=2;w=18", 1),
+    ("7/m", None, "q=7;w=60", 6),
+]
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("rate", "burst", "policy", "left"), BURSTS)
+def test_the_fields_of_a_bucket_fit_together(
+    rate: str, burst: int | None, policy: str, left: int
+) -> None:
+    limit = LimitOptions(
+        key="ip", rate=rate, burst=burst, algorithm="token-bucket", name=f"{rate} {burst}"
+    )
+    guard = Guard(make_policies([limit], key=None, rate=NOT_GIVEN), "view")
+    request = RequestFactory().get("/")
+    assert guard.charge(request) is None
+    for _ in range(2):  # in the short way, and from usages
+        response = HttpResponse()
+        set_fields(request, response)
+        assert response["RateLimit-Policy"].endswith(f";{policy}")
+        assert f";r={left};" in response["RateLimit"]
+        assert get_record(request).usages[0][1].limit.capacity == left + 1
+
+
+def test_a_bucket_that_allows_nothing_has_room_for_nothing() -> None:
+    limit = Limit("key", Rate(0, 60), algorithm="token-bucket", burst=5)
+    assert (limit.capacity, limit.rule.window) == (0, 60)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -1,41 +1,41 @@
 -- Windows that begin at the multiples of the period since 1970. The state is two integers:
 -- the number of a window, and what was charged in it.
-local window, used = math.floor(now / period), 0
-local stored_window, stored_used =
-  string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
-if stored_window then
-  stored_window = tonumber(stored_window)
+local passed = now % period
+local window, used, left = (now - passed) / period, 0, period - passed
+local stored = redis.call('GET', key)
+if stored and #stored == 16 then
+  local stored_window, stored_used = struct.unpack('>dd', stored)
   if stored_window == window + 1 then  -- the clock was set back: it stands still until then
-    window = stored_window
-    now = window * period
+    window, left = stored_window, period
   end
   if stored_window == window then
-    used = tonumber(stored_used)
+    used = stored_used
   end
 end
-local left = (window + 1) * period - now
 
-local function store(...)
-  redis.call('SET', key, string.format('%.0f %.0f', window, used), ...)
+local before = used
+if action == 'refund' and charged_at == window then
+  used = math.max(0, used - cost)
+end
+local allowed = count > 0 and used + cost <= count
+if action == 'hit' and allowed then
+  used = used + cost
 end
 
-if action == 'refund' and charged_at == window and used > 0 then
-  used = math.max(0, used - cost)
-  if used > 0 then
-    store('KEEPTTL')
+if used ~= before then
+  local state = struct.pack('>dd', window, used)
+  if before == 0 then
+    local expiry = string.format('%.0f', (window + 1) * period * tick / 1000)
+    redis.call('SET', key, state, 'PXAT', expiry)
+  elseif used > 0 then
+    redis.call('SET', key, state, 'KEEPTTL')
   else
     redis.call('DEL', key)
   end
-end
-
-local allowed = count > 0 and used + cost <= count
-if allowed and action == 'hit' and cost > 0 then
-  used = used + cost
-  store('PXAT', string.format('%.0f', (now + left) * tick / 1000))
 end
 
 local retry = 0
 if not allowed then
   retry = cost <= count and count > 0 and left or -1
 end
-return {allowed and 1 or 0, used, used > 0 and left or 0, retry, window, 0}
+return struct.pack('>dddddd', allowed and 1 or 0, used, used > 0 and left or 0, retry, window, 0)

@@ -2,45 +2,45 @@
 -- this one. The state is the number of the window and the two. Windows begin at the multiples
 -- of the period since 1970.
 -- https://blog.cloudflare.com/counting-things-a-lot-of-different-things/
-local window, current, previous = math.floor(now / period), 0, 0
-local stored_window, first, second =
-  string.match(redis.call('GET', key) or '', '^(%d+) (%d+) (%d+)$')
-if stored_window then
-  stored_window = tonumber(stored_window)
+local passed = now % period
+local window, current, previous, left = (now - passed) / period, 0, 0, period - passed
+local stored = redis.call('GET', key)
+if stored and #stored == 24 then
+  local stored_window, first, second = struct.unpack('>ddd', stored)
   if stored_window == window + 1 then  -- the clock was set back: it stands still until then
-    window = stored_window
-    now = window * period
+    window, left = stored_window, period
   end
   if stored_window == window then
-    current, previous = tonumber(first), tonumber(second)
+    current, previous = first, second
   elseif stored_window == window - 1 then
-    previous = tonumber(first)
+    previous = first
   end
 end
-local left = (window + 1) * period - now
 
-local function store(...)
-  redis.call('SET', key, string.format('%.0f %.0f %.0f', window, current, previous), ...)
-end
-
-if action == 'refund' and current + previous > 0 then
+local before, is_new = current + previous, current == 0
+if action == 'refund' then
   if charged_at == window then
     current = math.max(0, current - cost)
   elseif charged_at == window - 1 then
     previous = math.max(0, previous - cost)
   end
-  if current + previous > 0 then
-    store('KEEPTTL')
+end
+local weighted = math.ceil(previous * left / period)
+local allowed = count > 0 and current + weighted + cost <= count
+if action == 'hit' and allowed then
+  current = current + cost
+end
+
+if current + previous ~= before then
+  local state = struct.pack('>ddd', window, current, previous)
+  if action == 'hit' and is_new then
+    local expiry = string.format('%.0f', (window + 2) * period * tick / 1000)
+    redis.call('SET', key, state, 'PXAT', expiry)
+  elseif current + previous > 0 then
+    redis.call('SET', key, state, 'KEEPTTL')
   else
     redis.call('DEL', key)
   end
-end
-
-local weighted = math.ceil(previous * left / period)
-local allowed = count > 0 and current + weighted + cost <= count
-if allowed and action == 'hit' and cost > 0 then
-  current = current + cost
-  store('PXAT', string.format('%.0f', (now + left + period) * tick / 1000))
 end
 
 local reset, retry = 0, 0
@@ -58,4 +58,4 @@ if not allowed then
     retry = left + period - math.floor((count - cost) * period / current)
   end
 end
-return {allowed and 1 or 0, current + weighted, reset, retry, window, 0}
+return struct.pack('>dddddd', allowed and 1 or 0, current + weighted, reset, retry, window, 0)

@@ -2,20 +2,15 @@
 -- The state is two integers: the level, and when it was that. A request raises the level by
 -- `period`, a tick lowers it by `count`: nothing is rounded. The bucket holds `burst` requests.
 local size, level = burst * period, 0
-local stored_level, since =
-  string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
-if stored_level then
-  since = tonumber(since)
+local stored = redis.call('GET', key)
+if stored and #stored == 16 then
+  local stored_level, since = struct.unpack('>dd', stored)
   if since > now and since - now <= period then  -- the clock was set back: it stands still
     now = since
   end
   if since <= now then
-    level = math.max(0, tonumber(stored_level) - (now - since) * count)
+    level = math.max(0, stored_level - (now - since) * count)
   end
-end
-
-local function store(...)
-  redis.call('SET', key, string.format('%.0f %.0f', level, now), ...)
 end
 
 if action == 'refund' and level > 0 and charged_at <= now then
@@ -24,7 +19,7 @@ if action == 'refund' and level > 0 and charged_at <= now then
   local drained = math.max(0, (now - charged_at) * count - level_before)
   level = math.max(0, level - math.max(0, cost * period - drained))
   if level > 0 then
-    store('KEEPTTL')
+    redis.call('SET', key, struct.pack('>dd', level, now), 'KEEPTTL')
   else
     redis.call('DEL', key)
   end
@@ -32,9 +27,10 @@ end
 
 local before = level
 local allowed = count > 0 and level + cost * period <= size
-if allowed and action == 'hit' and cost > 0 then
+if action == 'hit' and allowed and cost > 0 then
   level = level + cost * period
-  store('PXAT', string.format('%.0f', (now + math.ceil(level / count)) * tick / 1000))
+  local expiry = string.format('%.0f', (now + math.ceil(level / count)) * tick / 1000)
+  redis.call('SET', key, struct.pack('>dd', level, now), 'PXAT', expiry)
 end
 
 local reset, retry = 0, 0
@@ -48,4 +44,4 @@ if not allowed then
     retry = math.ceil((level + cost * period - size) / count)
   end
 end
-return {allowed and 1 or 0, math.ceil(level / period), reset, retry, now, before}
+return struct.pack('>dddddd', allowed and 1 or 0, math.ceil(level / period), reset, retry, now, before)
