@@ -36,7 +36,7 @@ format: $(VENV)/installed ## let ruff arrange the code
 	$(BIN)/ruff format .
 
 bench: $(VENV)/installed ## time django-rb beside its peers; ARGS=--help
-	$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 moments: $(VENV)/installed ## break calls off at every moment; `make test` takes a sample
 	EVERY_MOMENT=1 $(BIN)/python -m pytest tests/faults/test_sharing_interrupts.py $(ARGS)

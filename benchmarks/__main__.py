@@ -10,11 +10,13 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,92 +26,174 @@ from benchmarks.conductor import Arena, Conductor, Lane, Race, Result
 from benchmarks.contestants import CONTESTANTS, DJANGO_RB, HAND_WRITTEN
 from benchmarks.environments import ROOT, choose_python, make_environments
 from benchmarks.once import first_batch, import_time, peak_memory, what_is_sent
-from benchmarks.workloads import OPERATIONS
+from benchmarks.options import parse
+from benchmarks.progress import Progress
 
 PAGE = ROOT / "docs" / "performance.md"
+INTERRUPTED = 130  # the exit status after Ctrl-C
+ONCE = "what is measured once"
 Told = dict[str, Any]
+Say = Callable[[str], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; return the exit status."""
-    options = _parse(arguments)
+    options = parse(arguments, __doc__)
     began = time.monotonic()
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)
 
-    if options.from_file:
-        run = json.loads(options.from_file.read_text(encoding="utf-8"))
-    else:
-        run = measure(options, say)
+    if options.contestants and HAND_WRITTEN not in options.contestants:
+        say("Without the hand-written loop there are no ratios.")
+    with _ended_like_ctrl_c():
+        try:
+            run = options.saved or measure(options, say)
+        except KeyboardInterrupt:
+            say("interrupted before anything was measured")
+            return INTERRUPTED
     if options.save:
-        options.save.parent.mkdir(parents=True, exist_ok=True)
-        options.save.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+        _save(run, options.save)
+    print(json.dumps(run, indent=1) if options.format == "json" else report.for_terminal(run))
+    if run.get("not_run"):
+        say(f"interrupted; {len(run['not_run'])} parts are missing")
+        return INTERRUPTED
     if options.docs:
         if not run["bars"]:
             sys.exit("docs/performance.md shows the judged run: --docs goes without --only.")
         report.rewrite(PAGE, run)
     if options.plots:
         draw(run, options.plots, say)
-    print(json.dumps(run, indent=1) if options.format == "json" else report.for_terminal(run))
     say("done")
     return 0
 
 
-def measure(options: argparse.Namespace, say: Callable[[str], None]) -> Told:
-    """Make environments, run races; return all there is to tell."""
+def measure(options: argparse.Namespace, say: Say) -> Told:
+    """Make environments, run races; return all there is to tell.
+
+    What was measured is saved after each race. Ctrl-C ends it: then "not_run" says what
+    is missing.
+    """
     load = round(os.getloadavg()[0], 1)
     races = _races(options)
-    everything = not options.only and not options.full
     used = {lane.contestant for race in races.values() for lane in race.lanes}
-    environments = {CONTESTANTS[name].environment for name in used}
-    missing: dict[str, str] = {}
-    if options.here:
-        pythons = dict.fromkeys(environments, Path(sys.executable))
-    else:
-        pythons, missing = make_environments(environments, choose_python(), say)
+    pythons, missing = _environments(options, used, say)
     left_out = {
         name: missing[CONTESTANTS[name].environment]
         for name in CONTESTANTS
         if name in used and CONTESTANTS[name].environment in missing
     }
+    used -= left_out.keys()
     races = {name: _without(race, left_out) for name, race in races.items()}
+    run: Told = {
+        "about": {}, "races": [], "sent": [], "once": {}, "bars": [], "left_out": left_out,
+        "not_run": [*races, *([] if options.only else [ONCE])],
+    }  # fmt: skip
     results: dict[str, Result] = {}
-    once: Told = {}
-    sent: list[Told] = []
+
     with Arena() as arena:
-        conductor = Conductor(arena, pythons, missing, say)
-        for name, race in races.items():
-            say(f"{name}, {len(race.lanes)} lanes …")
-            results[name] = conductor.run(race)
-        if everything:
-            once, sent = _measure_once(conductor, used - left_out.keys(), say)
-        server = arena.server
-    return {
-        "about": _about(conductor, server, load),
-        "races": [{"name": name, **result.as_json()} for name, result in results.items()],
-        "sent": sent,
-        "once": once,
-        "bars": judge(Run(results, once)) if everything else [],
-        "left_out": left_out,
-    }
+        conductor = Conductor(arena, pythons, missing, say, options.patience)
+
+        def keep() -> None:
+            run["about"] = _about(conductor, arena.server, load)
+            if options.save:
+                _save(run, options.save)
+
+        try:
+            _run_races(conductor, races, run, results, keep)
+            if ONCE in run["not_run"]:
+                _measure_once(conductor, run, used, say, everybody=options.full)
+                run["not_run"].remove(ONCE)
+        except KeyboardInterrupt:
+            say("interrupted …")
+        keep()
+    if not options.only and not options.full:
+        run["bars"] = judge(Run(results, run["once"]))
+    return run
+
+
+def _run_races(
+    conductor: Conductor,
+    races: Mapping[str, Race],
+    run: Told,
+    results: dict[str, Result],
+    keep: Callable[[], None],
+) -> None:
+    progress = Progress(races, conductor.say)
+    for name, race in races.items():
+        progress.begin(name)
+        result = results[name] = conductor.run(race)
+        progress.tell(result.left_out)
+        run["races"].append({"name": name, **result.as_json()})
+        if conductor.interrupted:
+            raise KeyboardInterrupt
+        run["not_run"].remove(name)
+        keep()
+
+
+def _environments(
+    options: argparse.Namespace, used: set[str], say: Say
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the Python of each environment, and why there are not more."""
+    environments = {CONTESTANTS[name].environment for name in used}
+    if options.here:
+        return dict.fromkeys(environments, Path(sys.executable)), {}
+    return make_environments(environments, choose_python(), say)
 
 
 def _measure_once(
-    conductor: Conductor, used: set[str], say: Callable[[str], None]
-) -> tuple[Told, list[Told]]:
-    pair = [name for name in plan.PAIR if name in used]
-    once: Told = {}
-    say("first batch of a process …")
-    once["first_batch"] = first_batch(conductor, pair, plan.FIRST_BATCH)
-    say("peak memory …")
-    once["peak_memory"] = peak_memory(conductor, pair, plan.PEAK_MEMORY)
-    if DJANGO_RB in used:
-        say("import …")
-        once["import"] = import_time(conductor, DJANGO_RB)
-    say("what is sent …")
+    conductor: Conductor, run: Told, used: set[str], say: Say, *, everybody: bool
+) -> None:
+    """Measure what is no race; what fails is named, and costs nothing else."""
     blocking = [name for name in plan.BLOCKING if name in used]
-    return once, what_is_sent(conductor, blocking)
+    few = blocking if everybody else [name for name in plan.PAIR if name in used]
+    once = run["once"]
+
+    def first() -> None:
+        once["first_batch"] = first_batch(conductor, few, plan.FIRST_BATCH)
+
+    def memory() -> None:
+        once["peak_memory"] = peak_memory(conductor, few, plan.PEAK_MEMORY)
+
+    def importing() -> None:
+        if DJANGO_RB in used:
+            once["import"] = import_time(conductor, DJANGO_RB)
+
+    def sent() -> None:
+        run["sent"] = what_is_sent(conductor, blocking)
+
+    for what, find_out in (
+        ("first batch of a process", first),
+        ("peak memory", memory),
+        ("import", importing),
+        ("what is sent", sent),
+    ):
+        say(f"{what} …")
+        try:
+            find_out()
+        except Exception as error:  # noqa: BLE001 (it is told)
+            say(f"  without it: {error!r}")
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let a request to end, as from timeout(1), do what Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _save(run: Told, path: Path) -> None:
+    """Write a run in place of what was there, whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    new.replace(path)
 
 
 def _races(options: argparse.Namespace) -> dict[str, Race]:
@@ -124,15 +208,19 @@ def _races(options: argparse.Namespace) -> dict[str, Race]:
             "tasks": options.tasks,
             "rtt": options.rtt,
         }
-        names = options.contestants or (plan.ASYNC if any(options.tasks) else plan.BLOCKING)
-        return plan.chosen(names, circumstances, options.rounds or plan.ROUNDS)
+        rounds = options.rounds or plan.ROUNDS
+        return plan.chosen(options.contestants, circumstances, rounds)
     races = plan.full() if options.full else plan.judged()
     for race in races.values():
         if options.contestants:
             race.lanes = [one for one in race.lanes if one.contestant in options.contestants]
         if options.rounds:
             race.rounds = options.rounds
-    return {name: race for name, race in races.items() if race.lanes}
+    races = {name: race for name, race in races.items() if race.lanes}
+    if not races:
+        names = ", ".join(options.contestants)
+        sys.exit(f"argument --contestants: {names} has no part in this run; see --only, --full")
+    return races
 
 
 def _without(race: Race, left_out: Told) -> Race:
@@ -171,67 +259,6 @@ def draw(run: Told, folder: Path, say: Callable[[str], None]) -> None:
         file.flush()
         command: list[str | Path] = [made["plots"], "-m", "benchmarks.plots", file.name]
         subprocess.run([*command, folder.resolve()], cwd=ROOT, check=True)
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    what = parser.add_argument_group("what is measured")
-    what.add_argument("--full", action="store_true", help="the whole grid; takes hours")
-    what.add_argument(
-        "--only", type=_words(OPERATIONS), default=[], metavar="OPERATION,…",
-        help=f"races of your choice: {', '.join(OPERATIONS)}",
-    )  # fmt: skip
-    what.add_argument(
-        "--contestants", type=_words(CONTESTANTS), default=[], metavar="NAME,…",
-        help=f"default all: {', '.join(CONTESTANTS)}",
-    )  # fmt: skip
-    what.add_argument("--rounds", type=int, help="turns that each contestant takes")
-    cells = parser.add_argument_group("with --only; each takes several, as in 1,10,100")
-    cells.add_argument("--keys", type=_numbers, default=[1000], help="of a call (1000)")
-    cells.add_argument("--nodes", type=_numbers, default=[8], help="(8)")
-    cells.add_argument("--size", type=_numbers, default=[60], help="of a value in bytes (60)")
-    cells.add_argument("--misses", action="store_true", help="ask for keys that are not there")
-    cells.add_argument("--threads", type=_numbers, default=[1], help="(1)")
-    cells.add_argument("--tasks", type=_numbers, default=[0], help="of an event loop (0: none)")
-    cells.add_argument("--rtt", type=_decimals, default=[0.0], help="in ms, by a proxy (0)")
-    out = parser.add_argument_group("what comes of it")
-    out.add_argument("--format", choices=["table", "json"], default="table")
-    out.add_argument("--save", type=Path, metavar="FILE", help="the JSON as well")
-    out.add_argument(
-        "--from", type=Path, metavar="FILE", dest="from_file",
-        help="measure nothing: take what --save has written",
-    )  # fmt: skip
-    out.add_argument("--docs", action="store_true", help=f"rewrite the figures in {PAGE.name}")
-    out.add_argument("--plots", type=Path, metavar="FOLDER", help="draw SVGs")
-    parser.add_argument(
-        "--here", action="store_true",
-        help="make no environments: those take part whose packages this Python has",
-    )  # fmt: skip
-    options = parser.parse_args(arguments)
-    if options.contestants and HAND_WRITTEN not in options.contestants:
-        print("Without the hand-written loop there are no ratios.", file=sys.stderr)
-    return options
-
-
-def _words(known: Any) -> Callable[[str], list[str]]:
-    def words(text: str) -> list[str]:
-        chosen = text.split(",")
-        for word in chosen:
-            if word not in known:
-                raise argparse.ArgumentTypeError(
-                    f"there is no {word!r}, only {', '.join(known)}"
-                )
-        return chosen
-
-    return words
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
-
-
-def _decimals(text: str) -> list[float]:
-    return [float(word) for word in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import select
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self
 
 import redis
 
@@ -29,11 +31,27 @@ Clock = Literal["cpu", "wall"]
 CLOCKS: tuple[Clock, ...] = ("cpu", "wall")
 
 TURN_SECONDS = 0.04  # what a turn is to take: as many calls as fit, at least one
-LONG_TURN_SECONDS = 0.2  # who needs longer for one call sits rounds out
+LONG_TURN_SECONDS = 0.2  # who needs longer sits rounds out
+PATIENCE = 20.0  # seconds that a call may take
+# How many times as long it may take to store all keys, and to check a call.
+TO_SEED, TO_CHECK = 5, 3
+DOINGS = {
+    "open": "get ready",
+    "rehearse": "make calls with a few of its keys",
+    "seed": "store its keys",
+    "check": "make calls that were checked",
+    "run": "make a call",
+    "cold": "make its first call",
+    "memory": "make its one call",
+}
 
 
 class WorkerFailed(Exception):
     """A worker could not do as it was asked; the text says why."""
+
+
+class TooSlow(WorkerFailed):
+    """A worker gave no answer in time; its process was killed."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,11 @@ class Race:
 
     lanes: list[Lane]
     rounds: int = 30
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the race takes, roughly: of each value four copies are about."""
+        return sum(4 * lane.workload.stored * lane.workload.size for lane in self.lanes)
 
     @property
     def on_one_core(self) -> bool:
@@ -154,11 +177,14 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            process_group=0,  # Ctrl-C is for the conductor
         )
         self.lane: Lane
         self.about: dict[str, str] = {}
 
-    def open(self, lane: Lane, hosts: Sequence[Host], prefix: str) -> None:
+    def open(
+        self, lane: Lane, hosts: Sequence[Host], prefix: str, within: float | None = None
+    ) -> None:
         """Let a contestant get ready for a workload. A process has one prefix.
 
         Raises:
@@ -167,6 +193,7 @@ class Worker:
         self.lane = lane
         self.about = self.ask(
             "open",
+            within=within,
             contestant=lane.contestant,
             hosts=hosts,
             prefix=prefix,
@@ -188,17 +215,24 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, do: str, **details: Any) -> Any:
+    def ask(self, do: str, *, within: float | None = None, **details: Any) -> Any:
         """Return the answer to a request.
+
+        Args:
+            within: seconds after which it is killed.
 
         Raises:
             WorkerFailed: it cannot, or it failed.
+            TooSlow: it took longer.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
             self._process.stdin.flush()
+            if within is not None and not _readable(self._process.stdout, within):
+                self._process.kill()
+                raise TooSlow(f"it took more than {within:g} s to {DOINGS.get(do, do)}")
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
@@ -213,10 +247,12 @@ class Worker:
         return answer["ok"]
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, in the middle of a call if need be."""
+        self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            pipe.close()
+            with suppress(BrokenPipeError):  # a request that it never read
+                pipe.close()
         self._process.wait()
 
 
@@ -243,13 +279,17 @@ class Arena:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the servers."""
+        self._nodes = self._cluster = None
         self._stack.close()
 
     def hosts(self, place: Place, count: int) -> list[Host]:
         """Return the addresses of a contestant's nodes."""
         if count != self._count:
-            self._stack.close()
-            self._nodes = self._cluster = None
+            self.close()
             self._count = count
         if place == "cluster":
             return self._start_cluster().hosts
@@ -308,6 +348,7 @@ class Conductor:
         pythons: the Python of each environment there is.
         missing: why an environment is not there.
         say: is told what happens next.
+        patience: seconds that a call may take; who needs longer is left out.
     """
 
     def __init__(
@@ -316,11 +357,14 @@ class Conductor:
         pythons: Mapping[str, Path],
         missing: Mapping[str, str],
         say: Callable[[str], None],
+        patience: float = PATIENCE,
     ) -> None:
         self.arena = arena
         self.pythons = pythons
         self.missing = missing
         self.say = say
+        self.patience = patience
+        self.interrupted = False  # by Ctrl-C, between two rounds of a race
         self.versions: dict[str, dict[str, str]] = {}
 
     def open(self, lane: Lane, hosts: Sequence[Host], number: int = 0) -> Worker:
@@ -334,25 +378,53 @@ class Conductor:
             raise WorkerFailed(self.missing[environment])
         worker = Worker(self.pythons[environment])
         try:
-            worker.open(lane, hosts, f"{number:02}")
+            worker.open(lane, hosts, f"{number:02}", within=TO_SEED * self.patience)
         except BaseException:
             worker.close()
             raise
         self.versions[environment] = worker.about
         return worker
 
+    def prepare(self, worker: Worker) -> None:
+        """Let a worker store what its workload reads, and check that a call does its work.
+
+        Raises:
+            WorkerFailed: it cannot take part; the text says why.
+        """
+        limit = self.patience
+        worker.ask("rehearse", within=TO_SEED * limit, patience=limit)
+        worker.ask("seed", within=TO_SEED * limit)
+        worker.ask("check", within=TO_CHECK * limit)
+
     def run(self, race: Race) -> Result:
-        """Run a race to its end."""
-        self.arena.flush()
+        """Run a race to its end. Who fails is left out, and costs the others nothing."""
+        free = free_memory()
+        if race.memory > free:
+            reason = (
+                f"the race takes some {race.memory / 2**30:.1f} GiB of memory, "
+                f"{free / 2**30:.1f} are free"
+            )
+        else:
+            try:
+                return self._run(race)
+            except Exception as error:  # noqa: BLE001 (it is told)
+                traceback.print_exc()
+                reason = f"the race broke off: {error!r}"
+                self.arena.close()  # whatever state the servers are in
+        return Result(race, {}, {lane.contestant: reason for lane in race.lanes})
+
+    def _run(self, race: Race) -> Result:
         left_out: dict[str, str] = {}
         with ExitStack() as stack:
             workers = []
-            hosts = self._addresses(stack, race)
+            hosts = self._addresses(stack, race, left_out)
+            self.arena.flush()
             for number, lane in enumerate(race.lanes):
+                if lane not in hosts:
+                    continue
                 try:
                     worker = stack.enter_context(self.open(lane, hosts[lane], number))
-                    worker.ask("seed")
-                    worker.ask("check")
+                    self.prepare(worker)
                 except WorkerFailed as error:
                     left_out[lane.contestant] = str(error)
                     continue
@@ -360,49 +432,114 @@ class Conductor:
             if race.on_one_core:
                 pids = [*(worker.pid for worker in workers), *self.arena.pids()]
                 stack.enter_context(on_one_core(pids))
-            timings = self._take_turns(workers, race.rounds)
+            timings = self._take_turns(workers, race.rounds, left_out)
         return Result(race, {timing.lane: timing for timing in timings}, left_out)
 
-    def _addresses(self, stack: ExitStack, race: Race) -> dict[Lane, list[Host]]:
-        """Return the addresses for each lane, behind a proxy where it wants one."""
+    def _addresses(
+        self, stack: ExitStack, race: Race, left_out: dict[str, str]
+    ) -> dict[Lane, list[Host]]:
+        """Return the addresses for each lane, behind a proxy where it wants one.
+
+        Those whose servers do not come up are left out.
+        """
         found: dict[tuple[Place, int, float], list[Host]] = {}
+        failed: dict[tuple[Place, int, float], str] = {}
         addresses = {}
         for lane in race.lanes:
             where = (
                 CONTESTANTS[lane.contestant].place, lane.workload.nodes, lane.workload.rtt
             )  # fmt: skip
-            if where not in found:
-                found[where] = (
-                    stack.enter_context(self.arena.behind_a_proxy(*where))[0]
-                    if lane.workload.rtt
-                    else self.arena.hosts(*where[:2])
-                )
-            addresses[lane] = found[where]
+            if where not in found and where not in failed:
+                try:
+                    found[where] = (
+                        stack.enter_context(self.arena.behind_a_proxy(*where))[0]
+                        if lane.workload.rtt
+                        else self.arena.hosts(*where[:2])
+                    )
+                except Exception as error:  # noqa: BLE001 (it is told)
+                    failed[where] = f"its servers did not come up: {error}"
+            if where in found:
+                addresses[lane] = found[where]
+            else:
+                left_out[lane.contestant] = failed[where]
         return addresses
 
-    def _take_turns(self, workers: Sequence[Worker], rounds: int) -> list[Timing]:
-        timings, every = [], []
+    def _take_turns(
+        self, workers: Sequence[Worker], rounds: int, left_out: dict[str, str]
+    ) -> list[Timing]:
+        running: dict[Worker, tuple[Timing, int]] = {}
         for worker in workers:
-            seconds = _seconds_per_call(worker)
-            calls = max(1, int(TURN_SECONDS / seconds / worker.lane.workload.threads))
-            timings.append(Timing(worker.lane, calls))
-            every.append(math.ceil(seconds / LONG_TURN_SECONDS))
-        for number in range(rounds):
-            for worker, timing, stride in zip(workers, timings, every, strict=True):
-                if number % stride == 0:
-                    timing.turns[number] = worker.ask("run", calls=timing.calls)
-        return timings
+            try:
+                seconds = self._seconds_per_call(worker) * worker.lane.workload.threads
+            except WorkerFailed as error:
+                left_out[worker.lane.contestant] = str(error)
+                continue
+            calls = max(1, int(TURN_SECONDS / seconds))
+            every = math.ceil(seconds / LONG_TURN_SECONDS)
+            running[worker] = Timing(worker.lane, calls), every
+        try:
+            for number in range(rounds):
+                self._play_round(number, running, left_out)
+        except KeyboardInterrupt:  # the rounds so far count
+            self.interrupted = True
+        return [timing for timing, _ in running.values() if timing.turns]
+
+    def _play_round(
+        self,
+        number: int,
+        running: dict[Worker, tuple[Timing, int]],
+        left_out: dict[str, str],
+    ) -> None:
+        for worker, (timing, every) in list(running.items()):
+            if number % every:
+                continue
+            try:
+                turn = self._turn(worker, timing.calls)
+            except WorkerFailed as error:
+                left_out[worker.lane.contestant] = str(error)
+                del running[worker]
+                continue
+            timing.turns[number] = {clock: turn[clock] for clock in CLOCKS}
+
+    def _turn(self, worker: Worker, calls: int) -> dict[str, float]:
+        limit = self.patience * worker.lane.workload.threads
+        if calls > 1:  # of which each took a fraction of a turn
+            limit += self.patience
+        if worker.lane.workload.operation == "delete_many":
+            limit *= 1 + TO_SEED
+        turn: dict[str, float] = worker.ask("run", within=limit, calls=calls)
+        return turn
+
+    def _seconds_per_call(self, worker: Worker) -> float:
+        """Return what a call takes when nothing disturbs it; warms up on the way.
+
+        What is done for a call outside of the time that is measured is added.
+        """
+        calls, best = 1, math.inf
+        while True:
+            turn = self._turn(worker, calls)
+            seconds = turn["wall"] + turn["aside"]
+            best = min(best, seconds)
+            if seconds * calls * worker.lane.workload.threads >= TURN_SECONDS / 2:
+                return best
+            calls *= 2
 
 
-def _seconds_per_call(worker: Worker) -> float:
-    """Return what a call takes when nothing disturbs it; warms up on the way."""
-    calls, best = 1, math.inf
-    while True:
-        seconds: float = worker.ask("run", calls=calls)["wall"]
-        best = min(best, seconds)
-        if seconds * calls * worker.lane.workload.threads >= TURN_SECONDS / 2:
-            return best
-        calls *= 2
+def _readable(stream: IO[str], seconds: float) -> bool:
+    """Wait until there is something to read, at most so long; return whether there is."""
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def free_memory() -> float:
+    """Return how many bytes are free, as far as the system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return math.inf
+    [kibibytes] = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(kibibytes) * 1024
 
 
 @contextmanager

@@ -6,12 +6,20 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import redis
 
-from benchmarks.conductor import ROOT, Conductor, Host, Lane, Spread, WorkerFailed
+from benchmarks.conductor import (
+    ROOT,
+    TO_CHECK,
+    Conductor,
+    Host,
+    Lane,
+    Spread,
+    WorkerFailed,
+)  # fmt: skip
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.proxy import ProxyProcess
 from benchmarks.workloads import Workload
@@ -67,13 +75,13 @@ def first_batch(
         place = CONTESTANTS[name].place
         try:
             _seed(conductor, lane)
+            with conductor.arena.behind_a_proxy(place, workload.nodes, NEAR) as (hosts, proxy):
+                near = [_begin(conductor, lane, hosts) for _ in range(PROCESSES)]
+                proxy.set_rtt(FAR_AT_FIRST)
+                far = [_begin(conductor, lane, hosts) for _ in range(PROCESSES)]
         except WorkerFailed as error:
             told.append({"contestant": name, "left_out": str(error)})
             continue
-        with conductor.arena.behind_a_proxy(place, workload.nodes, NEAR) as (hosts, proxy):
-            near = [_begin(conductor, lane, hosts) for _ in range(PROCESSES)]
-            proxy.set_rtt(FAR_AT_FIRST)
-            far = [_begin(conductor, lane, hosts) for _ in range(PROCESSES)]
         # The quickest of each: a disturbance may take as long as a round trip.
         longer = min(wall for wall, _ in far) - min(wall for wall, _ in near)
         told.append(
@@ -93,12 +101,12 @@ def _seed(conductor: Conductor, lane: Lane) -> None:
     hosts = conductor.arena.hosts(CONTESTANTS[lane.contestant].place, lane.workload.nodes)
     conductor.arena.flush()
     with conductor.open(lane, hosts) as worker:
-        worker.ask("seed")
+        conductor.prepare(worker)
 
 
 def _begin(conductor: Conductor, lane: Lane, hosts: Sequence[Host]) -> tuple[float, float]:
     with conductor.open(lane, hosts) as worker:
-        took = worker.ask("cold")
+        took = worker.ask("cold", within=conductor.patience)
         return took["wall"], took["cpu"]
 
 
@@ -113,7 +121,7 @@ def peak_memory(
             _seed(conductor, lane)
             hosts = conductor.arena.hosts(CONTESTANTS[name].place, workload.nodes)
             with conductor.open(lane, hosts) as worker:
-                memory = worker.ask("memory")
+                memory = worker.ask("memory", within=TO_CHECK * conductor.patience)
         except WorkerFailed as error:
             told.append({"contestant": name, "left_out": str(error)})
             continue
@@ -162,7 +170,8 @@ def what_is_sent(conductor: Conductor, contestants: Sequence[str]) -> list[Told]
                 )
             hosts, proxy = there[place]
             servers = conductor.arena.hosts(place, nodes)
-            told += _count(conductor, name, hosts, servers, proxy)
+            with suppress(WorkerFailed):  # as the races have told
+                told += _count(conductor, name, hosts, servers, proxy)
     return sorted(told, key=lambda one: contestants.index(one["contestant"]))
 
 
@@ -180,10 +189,9 @@ def _count(
         for workload in COUNTED:
             try:
                 worker.open(Lane(name, workload), hosts, f"{prefix:02}")
+                conductor.prepare(worker)
             except WorkerFailed:
                 continue  # as the races have told
-            worker.ask("seed")
-            worker.ask("check")
             near = min(worker.ask("run", calls=1)["wall"] for _ in range(PROCESSES))
             _reset_counts(servers)
             worker.ask("run", calls=1)

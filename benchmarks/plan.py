@@ -16,14 +16,22 @@ NODES = (1, 4, 8, 32, 64)
 SIZES = (SMALL, 1024, 100 * 1024)
 THREADS = (1, 16)
 TASKS = (1, 1000)
-MOST_STORED = 256 << 20  # bytes that a lane may store; cells beyond are left away
+MOST_STORED = 256 << 20  # bytes that a lane may store
 ROUNDS, PAIR_ROUNDS = 20, 40
 
 PAIR = (HAND_WRITTEN, DJANGO_RB)
 BY_THREADS = "django-rb-threads"
-# In blocking calls it is no other than django-rb.
-BLOCKING = tuple(name for name in CONTESTANTS if name != BY_THREADS)
-ASYNC = (DJANGO_RB, BY_THREADS, "vcache", "vcache-cluster", "redis-cache")
+BLOCKING = tuple(name for name, one in CONTESTANTS.items() if not one.on_loops)
+ASYNC = (
+    HAND_WRITTEN,
+    DJANGO_RB,
+    BY_THREADS,
+    "django-rb-amap",
+    "django-rb-aio",
+    "vcache",
+    "vcache-cluster",
+    "redis-cache",
+)
 JUDGED_KEYS = (100, 1000, 10_000)
 
 FIRST_BATCH = Workload("get_many", nodes=64)
@@ -90,13 +98,18 @@ def full() -> dict[str, Race]:
 def chosen(
     contestants: Sequence[str], circumstances: Mapping[str, Sequence[Any]], rounds: int
 ) -> dict[str, Race]:
-    """Return a race for each combination of what was chosen."""
+    """Return a race for each combination of what was chosen; no contestants are all."""
     names = list(circumstances)
     cells = [
         Workload(**dict(zip(names, values, strict=True)))
         for values in product(*circumstances.values())
     ]
-    return _races(contestants, cells, rounds)
+    blocking = [cell for cell in cells if not cell.tasks]
+    on_loops = [cell for cell in cells if cell.tasks]
+    return {
+        **_races(contestants or BLOCKING, blocking, rounds),
+        **_races(contestants or ASYNC, on_loops, rounds),
+    }
 
 
 def _races(
@@ -107,7 +120,6 @@ def _races(
     return {
         workload.title: make_race(list(contestants), workload, rounds=rounds)
         for workload in workloads
-        if workload.stored * workload.size <= MOST_STORED
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from benchmarks.contestants import CONTESTANTS, DJANGO_RB
+from benchmarks.contestants import CONTESTANTS, DJANGO_RB, HAND_WRITTEN
 from benchmarks.workloads import Workload
 
 PEERS, KEYS = "performance-peers.svg", "performance-keys.svg"
@@ -32,12 +32,15 @@ def draw(run: Told, folder: Path) -> None:
 
 def _draw_peers(run: Told, path: Path) -> None:
     """Draw the CPU time of get_many and of get, a bar for each contestant."""
-    races = [race for race in run["races"] if race["name"] in {"get_many peers", "get peers"}]
+    wanted = (Workload("get_many"), Workload("get", 1))
+    races = [_fullest(run, workload) for workload in wanted]
+    races = [lanes for lanes in races if lanes]
     if not races:
+        _say_none(path, "neither get_many of 1,000 keys nor get was measured on 8 nodes")
         return
     figure, axes = plt.subplots(1, len(races), figsize=(9, 4), squeeze=False)
     for axis, race in zip(axes[0], races, strict=True):
-        lanes = sorted(race["lanes"], key=lambda lane: -lane["seconds"]["cpu"]["median"])
+        lanes = sorted(race, key=lambda lane: -lane["seconds"]["cpu"]["median"])
         names = [CONTESTANTS[lane["contestant"]].title for lane in lanes]
         values = [lane["seconds"]["cpu"]["median"] * 1e6 for lane in lanes]
         colours = [OURS if lane["contestant"] == DJANGO_RB else THEIRS for lane in lanes]
@@ -50,6 +53,15 @@ def _draw_peers(run: Told, path: Path) -> None:
     _save(figure, path)
 
 
+def _fullest(run: Told, workload: Workload) -> list[Told]:
+    """Return the lanes of the race in which the most had a workload."""
+    races = [
+        [lane for lane in race["lanes"] if Workload(**lane["workload"]) == workload]
+        for race in run["races"]
+    ]
+    return max(races, key=len, default=[])
+
+
 def _draw_keys(run: Told, path: Path) -> None:
     """Draw the CPU time per key over the number of keys."""
     lines: dict[tuple[str, str], dict[int, float]] = {}
@@ -59,11 +71,13 @@ def _draw_keys(run: Told, path: Path) -> None:
             if workload == Workload(workload.operation, workload.keys) and (
                 workload.operation in {"get_many", "set_many"}
                 and not race["name"].endswith(" peers")
+                and lane["contestant"] in {HAND_WRITTEN, DJANGO_RB}
                 and "ratio" in lane
             ):
                 line = lines.setdefault((workload.operation, lane["contestant"]), {})
                 line[workload.keys] = lane["seconds"]["cpu"]["median"] / workload.keys * 1e6
     if not lines:
+        _say_none(path, "no batches of the hand-written loop and django-rb on 8 nodes")
         return
     figure, axis = plt.subplots(figsize=(6, 3.5))
     for (operation, contestant), points in sorted(lines.items()):
@@ -80,6 +94,10 @@ def _draw_keys(run: Told, path: Path) -> None:
     axis.set_ylabel("CPU time per key in µs")
     axis.legend(fontsize=8)
     _save(figure, path)
+
+
+def _say_none(path: Path, reason: str) -> None:
+    print(f"No {path.name}: {reason}.", file=sys.stderr)
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
+import resource
 import select
 import selectors
 import socket
@@ -27,6 +28,7 @@ from types import TracebackType
 from typing import Self
 
 RECEIVE = 1 << 18
+SOCKETS = 10_000
 PATIENCE = 60e-6  # seconds by which the kernel may wake a sleeper too late: not slept
 
 
@@ -188,7 +190,11 @@ class ProxyProcess:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,  # Ctrl-C is for the parent
         )
         assert self._process.stdout is not None
         ports = json.loads(self._process.stdout.readline())
@@ -216,7 +222,15 @@ class ProxyProcess:
         self._process.stdout.readline()
 
 
+def allow_many_sockets() -> None:
+    """Take two sockets for each connection of everybody: more than the usual 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = SOCKETS if most == resource.RLIM_INFINITY else min(SOCKETS, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 def main() -> None:
+    allow_many_sockets()
     addresses = []
     for address in sys.argv[2:]:
         host, _, port = address.rpartition(":")

@@ -50,6 +50,7 @@ class LocalCluster:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            process_group=0,  # Ctrl-C is for the parent
         )
         assert self._keeper.stdout is not None
         line = self._keeper.stdout.readline()

@@ -25,18 +25,25 @@ def for_terminal(run: Told) -> str:
         "hand-written loop, the median of the rounds.",
     ]
     for race in run["races"]:
-        for workload, lanes in _by_workload(race).items():
-            parts.append(f"{workload.title}\n{_aligned(_timings(lanes))}")
-            parts += [_wrapped(f"{note}", "") for note in _notes(race)]
+        workloads = _by_workload(race)
+        parts += [
+            f"{one.title}\n{_aligned(_timings(lanes))}" for one, lanes in workloads.items()
+        ]
+        if not workloads:
+            parts.append(race["name"])
+        parts += [_wrapped(note, "") for note in _notes(race)]
     if run["sent"]:
         parts.append(f"What a call sends, batches of 100 keys\n{_aligned(_sent(run))}")
     parts += [f"{title}\n{_aligned(table)}" for title, table in _once(run)]
+    parts += [_wrapped(note, "") for note in _once_notes(run)]
     if run["bars"]:
         parts.append(_judged(run["bars"]))
     parts += [
         _wrapped(f"LEFT OUT: {CONTESTANTS[name].title}: {reason}", "  ")
         for name, reason in run["left_out"].items()
     ]
+    if run.get("not_run"):
+        parts.append(_wrapped(f"NOT MEASURED to its end: {'; '.join(run['not_run'])}", "  "))
     return "\n\n".join(parts)
 
 
@@ -64,7 +71,7 @@ def for_docs(run: Told) -> dict[str, str]:
         "bars": _markdown(_bars(run["bars"])),
         "peers": "\n\n".join(peers),
         "sent": _markdown(_sent_by_contestant(run)),
-        "others": "\n\n".join(others),
+        "others": "\n\n".join([*others, *_once_notes(run)]),
         "behind": "\n".join(_behind(run)),
     }
 
@@ -200,29 +207,37 @@ def _once(run: Told) -> Iterator[tuple[str, Table]]:
         rows = [["", "round trips", "wall ms", "CPU ms"]]
         title = ""
         for told in batches:
-            name = CONTESTANTS[told["contestant"]].title
             if "left_out" in told:
-                rows.append([name, told["left_out"], "", ""])
                 continue
+            name = CONTESTANTS[told["contestant"]].title
             title = Workload(**{**told["workload"], "rtt": told["rtt"]}).title
             walls, cpus = told["wall"]["median"] * 1000, told["cpu"]["median"] * 1000
             rows.append([name, f"{told['round_trips']:.1f}", f"{walls:.1f}", f"{cpus:.1f}"])
         yield f"First batch of a process: {title}", rows
     if memory := once.get("peak_memory"):
         rows = [["", "grown, MiB", "payloads"]]
+        title = ""
         for told in memory:
-            name = CONTESTANTS[told["contestant"]].title
             if "left_out" in told:
-                rows.append([name, told["left_out"], ""])
                 continue
+            name = CONTESTANTS[told["contestant"]].title
+            title = Workload(**told["workload"]).title
             grown = told["grown"]
             rows.append([name, f"{grown / 2**20:.0f}", f"{grown / told['payload']:.2f}"])
-        title = Workload(**memory[0]["workload"]).title if "workload" in memory[0] else ""
         yield f"Growth of a process at its peak: {title}", rows
     if told := once.get("import"):
         rows = [["", "ms"]]
         rows += [[_IMPORTED[name], f"{spread['median']:.0f}"] for name, spread in told.items()]
         yield "Importing after Django", rows
+
+
+def _once_notes(run: Told) -> Iterator[str]:
+    """Yield who did not take part in what is measured once, and why."""
+    for what, words in (("first_batch", "first batches"), ("peak_memory", "peaks of memory")):
+        for told in run["once"].get(what, ()):
+            if "left_out" in told:
+                title = CONTESTANTS[told["contestant"]].title
+                yield f"{title} is not among the {words}: {told['left_out']}."
 
 
 def _by_workload(race: Told) -> dict[Workload, list[Told]]:
@@ -241,6 +256,8 @@ def _notes(race: Told) -> list[str]:
 
 def _about(run: Told) -> str:
     about = run["about"]
+    if not about["versions"]:
+        return "Nobody took part."
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
         f"Python {about['python']}, {about['server']}, {about['cores']} cores, "

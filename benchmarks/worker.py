@@ -10,20 +10,24 @@ import asyncio
 import gc
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS, HAND_WRITTEN
 from benchmarks.workloads import NAMES_IN_TURN, Workload
+
+REHEARSED = 1000  # keys; calls of many times as many are tried with these first
 
 PACKAGES = (
     "django",
@@ -60,6 +64,8 @@ class Worker:
         self.local.player = self.player
         self.runner = asyncio.Runner()
         self.pool = ThreadPoolExecutor(self.workload.threads)
+        # The hand-written loop knows no event loops: it makes the tasks' calls in turn.
+        self.in_turn = contestant == HAND_WRITTEN
         self.call = self._operation(self.player)
 
     def _make_player(self) -> Any:
@@ -69,7 +75,9 @@ class Worker:
         name = self.workload.operation
         if name == "delete_many" and (self.workload.tasks or self.workload.threads > 1):
             raise CannotDo("what delete_many deletes is stored again between two calls")
-        if self.workload.tasks:
+        if self.contestant.on_loops and not self.workload.tasks:
+            raise CannotDo("it is for event loops: see --tasks")
+        if self.workload.tasks and not self.in_turn:
             name = f"a{name}"
         operation = getattr(player, name, None)
         if operation is None:
@@ -88,56 +96,88 @@ class Worker:
                 continue
         return versions
 
+    def rehearse(self, patience: float) -> None:
+        """Try a call of very many keys with a few of them.
+
+        Raises:
+            CannotDo: by that, all of them would take longer than `patience` in seconds.
+        """
+        workload = self.workload
+        if workload.keys < 10 * REHEARSED or workload.tasks:
+            return
+        few = dict(islice(self.data.items(), REHEARSED))
+        self._store(few)
+        argument = few if workload.operation == "set_many" else self.names[:REHEARSED]
+        for _ in range(2):  # the first opens connections
+            wall, _ = _timed(lambda: self.call(argument))
+        seconds = wall * workload.keys / REHEARSED
+        if seconds > patience:
+            raise CannotDo(f"a call would take some {seconds:.0f} s")
+
     def seed(self) -> None:
         """Store what the workload reads."""
-        if self.workload.operation == "incr" or self.workload.is_single:
-            for name, value in self.data.items():
+        if self.workload.operation not in {"set", "set_many"}:
+            self._store(self.data)
+
+    def _store(self, data: dict[str, Any]) -> None:
+        # Without set_many: the routing client has MGET, and MSET knows no expiry.
+        if self.workload.is_single or not hasattr(self.player, "set_many"):
+            for name, value in data.items():
                 self.player.set(name, value)
-        elif hasattr(self.player, "set_many"):
-            self.player.set_many(self.data)
-        else:  # the routing client has MGET, and MSET knows no expiry
-            for name, value in self.data.items():
-                self.player.set(name, value)
+        else:
+            self.player.set_many(data)
 
     def check(self) -> None:
-        """Make a call and see that it does what it is timed for."""
-        operation, data = self.workload.operation, self.data
-        if self.workload.tasks:
-            self.run(1)
-            if operation == "get":
-                found = self.runner.run(_gather(self.call(name) for name in self.names))
-                got = dict(zip(self.names, found, strict=True))
-                self._expect(got, data if self.workload.hits else dict.fromkeys(got))
-            elif operation == "get_many":
-                [got] = self.runner.run(_gather([self.call(self.names)]))
-                self._expect(got, data if self.workload.hits else {})
-            return
+        """Make calls and see that they do what they are timed for."""
+        operation, data, names = self.workload.operation, self.data, self.names
+        tasks = self.workload.tasks
         if operation in {"get", "incr"}:
-            name = self.names[0]
-            got = self.call(name)
-            self._expect(got, 1 if operation == "incr" else data.get(name))
+            names = names if tasks else names[:1]
+            got = dict(zip(names, self._results(names), strict=True))
+            self._expect(
+                got, {name: 1 if operation == "incr" else data.get(name) for name in names}
+            )
         elif operation == "get_many":
-            self._expect(self.call(self.names), data if self.workload.hits else {})
+            [found] = self._results([names])
+            self._expect(found, data if self.workload.hits else {})
+        elif operation == "set":
+            names = names if tasks else names[:NAMES_IN_TURN]
+            self.run(math.ceil(len(names) / max(1, tasks)))
+            self._expect(
+                {name: self.player.get(name) for name in names},
+                {name: data[name] for name in names},
+            )
         else:
             self.run(1)
             stored = (
-                self.player.get_many(self.names)
-                if hasattr(self.player, "get_many") and not self.workload.is_single
-                else {name: self.player.get(name) for name in self.names}
+                self.player.get_many(names)
+                if hasattr(self.player, "get_many")
+                else {name: self.player.get(name) for name in names}
             )
             self._expect(stored, {} if operation == "delete_many" else data)
 
-    def _expect(self, got: Any, wanted: Any) -> None:
-        if got != wanted:
-            raise AssertionError(
-                f"{self.contestant.title} got {repr(got)[:200]} instead of {repr(wanted)[:200]}"
-            )
+    def _results(self, arguments: Iterable[Any]) -> list[Any]:
+        """Return what calls return, which have one argument each."""
+        calls = (self.call(argument) for argument in arguments)
+        return self.runner.run(self._all(calls)) if self.workload.tasks else list(calls)
+
+    def _expect(self, got: Any, wanted: dict[str, Any]) -> None:
+        if got == wanted:
+            return
+        wrong: tuple[Any, Any] = (got, wanted)
+        if isinstance(got, dict):
+            name = next(name for name in [*wanted, *got] if got.get(name) != wanted.get(name))
+            wrong = (got.get(name), wanted.get(name))
+        told, right = (repr(value)[:60] for value in wrong)
+        raise AssertionError(f"{self.contestant.title} got {told} instead of {right}")
 
     def run(self, calls: int) -> dict[str, float]:
         """Make calls; return the seconds of wall and CPU time that each took.
 
-        CPU time is the whole process's, threads that a contestant keeps included.
+        CPU time is the whole process's, threads that a contestant keeps included. What had
+        to be done `aside` of a call took further seconds, which do not count.
         """
+        aside = 0.0
         gc.collect()
         gc.disable()
         try:
@@ -147,12 +187,12 @@ class Worker:
                 wall, cpu = self._timed_threads(calls)
                 calls *= self.workload.threads
             elif self.workload.operation == "delete_many":
-                wall, cpu = self._timed_with_a_break(calls)
+                wall, cpu, aside = self._timed_with_a_break(calls)
             else:
                 wall, cpu = _timed(lambda: self._make_calls(self.player, calls))
         finally:
             gc.enable()
-        return {"wall": wall / calls, "cpu": cpu / calls}
+        return {"wall": wall / calls, "cpu": cpu / calls, "aside": aside / calls}
 
     def cold(self) -> dict[str, float]:
         """Make the first call of this process, connections included; return its seconds."""
@@ -193,15 +233,15 @@ class Worker:
             for _ in range(calls):
                 call(*arguments)
 
-    def _timed_with_a_break(self, calls: int) -> tuple[float, float]:
+    def _timed_with_a_break(self, calls: int) -> tuple[float, float, float]:
         """Time calls one by one, between which what they delete is stored again."""
-        walls = cpus = 0.0
+        walls = cpus = aside = 0.0
         for _ in range(calls):
-            self.seed()
+            aside += _timed(self.seed)[0]
             wall, cpu = _timed(lambda: self._make_calls(self.player, 1))
             walls += wall
             cpus += cpu
-        return walls, cpus
+        return walls, cpus, aside
 
     def _timed_threads(self, calls: int) -> tuple[float, float]:
         """Time threads that make so many calls each, from the moment all are there."""
@@ -224,30 +264,27 @@ class Worker:
         return time.perf_counter() - wall, time.process_time() - cpu
 
     async def _timed_tasks(self, calls: int) -> tuple[float, float]:
+        tasks = self.workload.tasks
+        arguments = self._task_arguments()
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(calls):
-            await self._all_tasks()
+            await self._all(self.call(*each) for each in islice(arguments, tasks))
         return time.perf_counter() - wall, time.process_time() - cpu
 
-    async def _all_tasks(self) -> None:
-        tasks = self.workload.tasks
-        if self.workload.is_single:
-            arguments = islice(self._task_arguments(), tasks)
-        else:
-            arguments = islice(cycle([self._arguments()]), tasks)
-        if tasks == 1:
-            await self.call(*next(arguments))
-        else:
-            await _gather(self.call(*each) for each in arguments)
+    async def _all(self, calls: Iterable[Any]) -> list[Any]:
+        """Return what calls return: all at once, if there are several tasks."""
+        if self.in_turn:
+            return list(calls)
+        if self.workload.tasks == 1:
+            return [await call for call in calls]
+        return await asyncio.gather(*calls)
 
     def _task_arguments(self) -> Iterator[tuple[Any, ...]]:
+        if not self.workload.is_single:
+            return cycle([self._arguments()])
         if self.workload.operation == "set":
             return cycle(self.data.items())
         return cycle([(name,) for name in self.names])
-
-
-async def _gather(calls: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
-    return await asyncio.gather(*calls)
 
 
 def _timed(work: Callable[[], None]) -> tuple[float, float]:
@@ -289,6 +326,6 @@ if __name__ == "__main__":
     # What a contestant prints is no answer.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
-        serve(sys.stdin, out)
-        out.flush()
-    os._exit(0)  # threads and connections end with the process
+        with suppress(BrokenPipeError):  # nobody is left to answer
+            serve(sys.stdin, out)
+        os._exit(0)  # threads and connections end with the process

@@ -6,8 +6,9 @@ import json
 import pickle
 import re
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,13 +16,23 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command
+from benchmarks import conductor as conducting
 from benchmarks import plan, report
 from benchmarks.bars import BARS, Bar, NotMeasured, Run, judge
-from benchmarks.conductor import Lane, Race, Result, Timing
+from benchmarks.conductor import (
+    Arena,
+    Conductor,
+    Lane,
+    Race,
+    Result,
+    Timing,
+    TooSlow,
+    WorkerFailed,
+)  # fmt: skip
 from benchmarks.contestants import CONTESTANTS, DJANGO_RB, HAND_WRITTEN
 from benchmarks.environments import REQUIREMENTS, ROOT
 from benchmarks.proxy import ProxyProcess
-from benchmarks.worker import Worker
+from benchmarks.worker import CannotDo, Worker
 from benchmarks.workloads import OPERATIONS, Workload
 from django_rb.testing import LocalNodes
 
@@ -160,10 +171,149 @@ def test_only_the_judged_run_goes_to_the_page(saved: Path) -> None:
     assert PAGE.read_text() == before
 
 
-def test_a_mistake_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        command.main(["--only", "get_all"])
-    assert "there is no 'get_all', only get_many," in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--only get_all", "--only: there is no 'get_all', only get_many,"),
+        ("--contestants rbb", "--contestants: there is no 'rbb', only handwritten,"),
+        ("--contestants django-rb-amap", "django-rb-amap has no part in this run; see --only"),
+        ("--keys 10", "--keys: it goes with --only, as in --only get_many"),
+        ("--only get_many --keys 1,x", "--keys: 'x' is no whole number, 1 or more"),
+        ("--only get_many --nodes 257", "--nodes: '257' is no whole number, from 1 to 256"),
+        ("--only get_many --size 59", "--size: '59' is no whole number, 60 or more"),
+        ("--only get --rtt nan", "--rtt: 'nan' is no number of milliseconds, 0 or more"),
+        ("--only set,incr --misses", "--misses: set, incr reads nothing; get and get_many do"),
+        ("--only get --tasks 1 --threads 2", "--tasks: an event loop has one thread"),
+        ("--only get_many --keys 3000 --size 102400", "292 MiB, at most 256 are stored"),
+        ("--full --only get", "--only: not allowed with argument --full"),
+        ("--full --docs", "it goes without --only and --full"),
+        ("--rounds 0", "--rounds: '0' is no whole number, 1 or more"),
+        ("--patience 0", "--patience: '0' is no number of seconds, more than 0"),
+        ("--from no.json", "--from: 'no.json' cannot be read: No such file"),
+        ("--from setup.cfg", "--from: 'setup.cfg' is not what --save has written"),
+        ("--save setup.cfg/run.json", "--save: setup.cfg/run.json cannot be written: "),
+    ],
+)
+def test_a_mistake_is_told_with_the_way_out(
+    words: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        command.main([*words.split(), "--here"])
+    assert told in f"{capsys.readouterr().err}{ended.value}"
+
+
+ONLY = "--only get_many --keys 1,10,100 --rounds 3 --here --contestants handwritten,django-rb"
+
+
+def played(race: Race, *_: object) -> Result:
+    return Result(
+        race, {lane: timing(lane.contestant, lane.workload, 1) for lane in race.lanes}, {}
+    )
+
+
+def test_what_was_measured_before_an_interruption_is_saved_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.json"
+
+    def run(_: Conductor, race: Race) -> Result:
+        if race.lanes[0].workload.keys == 100:
+            [race, _] = json.loads(path.read_text())["races"]  # saved as it goes along
+            raise KeyboardInterrupt
+        return played(race)
+
+    monkeypatch.setattr(Conductor, "run", run)
+    assert command.main([*ONLY.split(), "--format", "json", "--save", str(path)]) == 130
+    shown = capsys.readouterr()
+    told = json.loads(shown.out)
+    assert [len(race["lanes"]) for race in told["races"]] == [2, 2]
+    assert told["not_run"] == ["get_many of 100, 8 nodes, 60 B"]
+    assert json.loads(path.read_text()) == told
+    assert "NOT MEASURED to its end: get_many of 100" in report.for_terminal(told)
+    assert "2 of 3: get_many of 10, 8 nodes, 60 B, 2 lanes; some " in shown.err
+
+
+class StandIn:
+    """A worker of which only the turns count."""
+
+    def __init__(self, contestant: str) -> None:
+        self.lane = Lane(contestant, Workload())
+
+
+class Turns(Conductor):
+    """Plays turns of 30 ms, one after the other; an event is raised in place of one."""
+
+    def __init__(self, **events: BaseException) -> None:
+        super().__init__(Arena(), {}, {}, print)
+        self.events = events
+        self.count = 0
+
+    def _turn(self, worker: Any, calls: int) -> dict[str, float]:
+        self.count += 1
+        if event := self.events.get(f"{worker.lane.contestant}_{self.count}"):
+            raise event
+        return {"cpu": 0.03, "wall": 0.03, "aside": 0}
+
+
+def turns_of(conductor: Conductor, rounds: int = 3) -> tuple[dict[str, int], dict[str, str]]:
+    left_out: dict[str, str] = {}
+    workers: Any = [StandIn("handwritten"), StandIn("rb")]
+    timings = conductor._take_turns(workers, rounds, left_out)
+    return {one.lane.contestant: len(one.turns) for one in timings}, left_out
+
+
+def test_who_fails_in_the_middle_of_a_race_costs_the_others_nothing() -> None:
+    assert turns_of(Turns()) == ({"handwritten": 3, "rb": 3}, {})
+    for turn in (2, 4, 6, 8):  # the first of them warms up
+        counts, left_out = turns_of(Turns(**{f"rb_{turn}": TooSlow("too slow")}))
+        assert (counts, left_out) == ({"handwritten": 3}, {"rb": "too slow"})
+
+
+def test_the_rounds_before_an_interruption_count() -> None:
+    conductor = Turns(handwritten_7=KeyboardInterrupt())
+    assert turns_of(conductor, 9)[0] == {"handwritten": 2, "rb": 2}
+    assert conductor.interrupted
+
+
+@pytest.fixture
+def silence() -> Iterator[tuple[str, int]]:
+    """A server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[:2]
+
+
+def test_who_does_not_answer_in_time_is_ended(silence: tuple[str, int]) -> None:
+    arena = Arena()
+    conductor = Conductor(arena, {"common": Path(sys.executable)}, {}, print, patience=0.1)
+    with conductor.open(Lane(HAND_WRITTEN, Workload("get", 1)), [silence]) as worker:
+        with pytest.raises(TooSlow, match=r"more than 0.5 s to store its keys"):
+            conductor.prepare(worker)
+        with pytest.raises(WorkerFailed, match="its process ended with status -9"):
+            worker.ask("about", within=10)
+
+
+def test_a_race_for_which_there_is_no_memory_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conducting, "free_memory", lambda: 1 << 30)
+    race = Race([Lane(HAND_WRITTEN, Workload(keys=3000, size=100 << 10))])
+    result = Conductor(Arena(), {}, {}, print).run(race)
+    assert result.left_out == {
+        HAND_WRITTEN: "the race takes some 1.1 GiB of memory, 1.0 are free"
+    }
+
+
+def test_a_race_that_breaks_off_is_not_the_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conductor = Conductor(Arena(), {}, {}, print)
+    monkeypatch.setattr(Conductor, "_run", lambda *_: 1 / 0)
+    result = conductor.run(Race([Lane(HAND_WRITTEN, Workload())]))
+    assert result.left_out == {
+        HAND_WRITTEN: "the race broke off: ZeroDivisionError('division by zero')"
+    }
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", plan.SIZES)
@@ -209,13 +359,65 @@ def test_a_call_that_does_not_do_its_work_is_not_timed(
         nodes.flush()
         monkeypatch.setattr(worker, "call", lambda *_: None)
         monkeypatch.setattr(worker, "_operation", lambda _: worker.call)
-        if operation == "delete_many":
-            worker.seed()
+        worker.seed()
         with pytest.raises(AssertionError, match="hand-written loop got"):
             worker.check()
     finally:
         for sock in worker.player.sockets:
             sock.close()
+
+
+@pytest.fixture
+def open_worker(nodes: LocalNodes) -> Iterator[Callable[..., Worker]]:
+    """Return what makes a worker of this process; its connections end with the test."""
+    workers: list[Worker] = []
+    hosts = [[host["host"], host["port"]] for host in nodes.hosts.values()]
+
+    def open_one(contestant: str, workload: Workload) -> Worker:
+        workers.append(Worker(contestant, hosts, f"{len(workers):02}", workload.as_json()))
+        return workers[-1]
+
+    yield open_one
+    for worker in workers:
+        worker.runner.close()
+        if worker.in_turn:
+            for sock in worker.player.sockets:
+                sock.close()
+        else:
+            worker.player.cluster.close()
+
+
+@pytest.mark.parametrize("contestant", ["django-rb-amap", "django-rb-aio", HAND_WRITTEN])
+@pytest.mark.parametrize("tasks", [1, 100])
+def test_event_loops_do_the_work_that_is_timed(
+    contestant: str, tasks: int, open_worker: Callable[..., Worker]
+) -> None:
+    for operation in ("get", "set", "incr", "get_many", "set_many"):
+        if (contestant, operation) == ("django-rb-aio", "set_many"):
+            continue
+        worker = open_worker(contestant, Workload(operation, keys=3, tasks=tasks))
+        worker.seed()
+        worker.check()
+        assert worker.run(2)["cpu"] > 0
+
+
+def test_what_is_for_event_loops_takes_no_part_elsewhere(
+    open_worker: Callable[..., Worker],
+) -> None:
+    with pytest.raises(CannotDo, match="for event loops: see --tasks"):
+        open_worker("django-rb-amap", Workload())
+    for cell, names in ((Workload(), plan.BLOCKING), (Workload(tasks=1), plan.ASYNC)):
+        chosen = plan.chosen([], {"tasks": [cell.tasks]}, 1)
+        assert tuple(lane.contestant for lane in chosen[cell.title].lanes) == names
+
+
+def test_a_call_of_very_many_keys_is_tried_with_few(open_worker: Callable[..., Worker]) -> None:
+    for operation in ("get_many", "set_many"):
+        worker = open_worker(HAND_WRITTEN, Workload(operation, keys=10_000))
+        worker.rehearse(60)
+        with pytest.raises(CannotDo, match="a call would take some 0 s"):
+            worker.rehearse(1e-6)
+    open_worker(HAND_WRITTEN, Workload(keys=1000)).rehearse(1e-6)  # is simply made
 
 
 @pytest.fixture

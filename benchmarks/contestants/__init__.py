@@ -23,6 +23,7 @@ class Contestant:
         module: of benchmarks.contestants; what it has under `kind` makes the player.
         environment: whose requirements are in benchmarks/requirements/.
         what: how it does a call, in a few words.
+        on_loops: whether it is for event loops only.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Contestant:
     environment: str = "common"
     place: Place = "nodes"
     what: str = ""
+    on_loops: bool = False
 
     def make_player(self, hosts: list[tuple[str, int]], prefix: str) -> Any:
         """Return what has the operations: `get`, `set_many`, `aget` …, as far as it has.
@@ -77,6 +79,21 @@ CONTESTANTS: dict[str, Contestant] = {
         "django_caches",
         "RBCacheByThreads",
         what="RBCache with the a… methods that Django gives every cache: sync_to_async",
+        on_loops=True,
+    ),
+    "django-rb-amap": Contestant(
+        "django-rb amap()",
+        "maps",
+        "Amap",
+        what="one command per key inside `async with cluster.amap()`, pickle by hand",
+        on_loops=True,
+    ),
+    "django-rb-aio": Contestant(
+        "django-rb aio client",
+        "maps",
+        "Aio",
+        what="`cluster.aio`, `mget` of all keys at once, pickle by hand",
+        on_loops=True,
     ),
     "thread-pool": Contestant(
         "thread pool over redis-py",

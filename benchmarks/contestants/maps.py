@@ -92,3 +92,61 @@ class Routing(Clients):
 
     def delete_many(self, names: Iterable[str]) -> None:
         self.client.unlink(*(f"{self.prefix}{name}" for name in names))
+
+
+class Aio(Routing):
+    """The routing client of event loops."""
+
+    async def aget(self, name: str) -> Any:
+        data = await self.cluster.aio.get(f"{self.prefix}{name}")
+        return None if data is None else pickle.loads(data)
+
+    async def aset(self, name: str, value: Any) -> None:
+        await self.cluster.aio.set(f"{self.prefix}{name}", pickle.dumps(value, 5), ex=300)
+
+    async def aincr(self, name: str) -> Any:
+        return await self.cluster.aio.incr(f"{self.prefix}{name}")
+
+    async def aget_many(self, names: Sequence[str]) -> dict[str, Any]:
+        prefix, loads = self.prefix, pickle.loads
+        values = await self.cluster.aio.mget([f"{prefix}{name}" for name in names])
+        return {
+            name: loads(data)
+            for name, data in zip(names, values, strict=True)
+            if data is not None
+        }
+
+
+class Amap(Map):
+    """One command for each key, all of a call in one block."""
+
+    async def aget(self, name: str) -> Any:
+        async with self.cluster.amap() as client:
+            promise = client.get(f"{self.prefix}{name}")
+        return None if promise.value is None else pickle.loads(promise.value)
+
+    async def aset(self, name: str, value: Any) -> None:
+        async with self.cluster.amap() as client:
+            client.set(f"{self.prefix}{name}", pickle.dumps(value, 5), ex=300)
+
+    async def aincr(self, name: str) -> Any:
+        async with self.cluster.amap() as client:
+            promise = client.incr(f"{self.prefix}{name}")
+        return promise.value
+
+    async def aget_many(self, names: Sequence[str]) -> dict[str, Any]:
+        prefix, loads = self.prefix, pickle.loads
+        async with self.cluster.amap() as client:
+            get = client.get
+            promises = [get(f"{prefix}{name}") for name in names]
+        return {
+            name: loads(data)
+            for name, promise in zip(names, promises, strict=True)
+            if (data := promise.value) is not None
+        }
+
+    async def aset_many(self, data: Mapping[str, Any]) -> None:
+        prefix, dumps = self.prefix, pickle.dumps
+        async with self.cluster.amap() as client:
+            for name, value in data.items():
+                client.set(f"{prefix}{name}", dumps(value, 5), ex=300)
