@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from benchmarks.conductor import Lane, Race
-from benchmarks.contestants import CONTESTANTS, DJANGO_RB, HAND_WRITTEN
+from benchmarks.contestants import CONTESTANTS, DJANGO_RB, HAND_WRITTEN, PROMISES
 from benchmarks.workloads import MANY, OPERATIONS, SMALL, Workload
 
 KEYS = (1, 10, 100, 1000, 10_000, 100_000)
@@ -20,6 +20,7 @@ MOST_STORED = 256 << 20  # bytes that a lane may store
 ROUNDS, PAIR_ROUNDS = 20, 40
 
 PAIR = (HAND_WRITTEN, DJANGO_RB)
+WITH_THE_FLOOR = (HAND_WRITTEN, PROMISES, DJANGO_RB)
 BY_THREADS = "django-rb-threads"
 BLOCKING = tuple(name for name, one in CONTESTANTS.items() if not one.on_loops)
 ASYNC = (
@@ -50,11 +51,11 @@ def judged() -> dict[str, Race]:
     for operation in ("get_many", "set_many"):
         for keys in JUDGED_KEYS:
             races[f"{operation} {keys}"] = make_race(
-                PAIR, Workload(operation, keys), rounds=PAIR_ROUNDS
+                WITH_THE_FLOOR, Workload(operation, keys), rounds=PAIR_ROUNDS
             )
         races[f"{operation} peers"] = make_race(BLOCKING, Workload(operation))
     for operation in ("get", "set"):
-        races[operation] = make_race(PAIR, Workload(operation, 1), rounds=PAIR_ROUNDS)
+        races[operation] = make_race(WITH_THE_FLOOR, Workload(operation, 1), rounds=PAIR_ROUNDS)
         races[f"{operation} peers"] = make_race(BLOCKING, Workload(operation, 1))
     races["per key"] = make_race(PAIR, Workload(keys=1000), Workload(keys=100_000))
     races["threads"] = make_race(PAIR, Workload(keys=100), Workload(keys=100, threads=16))

@@ -46,6 +46,7 @@ class Contestant:
 
 
 HAND_WRITTEN = "handwritten"
+PROMISES = "handwritten-promises"
 DJANGO_RB = "django-rb"
 
 CONTESTANTS: dict[str, Contestant] = {
@@ -55,6 +56,13 @@ CONTESTANTS: dict[str, Contestant] = {
         "HandWritten",
         what="crc32, hiredis pack_command, plain sockets, hiredis Reader, pickle; all nodes "
         "are sent to first, then read from",
+    ),
+    PROMISES: Contestant(
+        "hand-written, with promises",
+        "promises",
+        "Promises",
+        what="the same with what django-rb promises: warnings about keys, hash tags, slots, "
+        "shared connections, a look at each before and after, order",
     ),
     DJANGO_RB: Contestant(
         "django-rb",
