@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import CONTESTANTS, DJANGO_RB
+from benchmarks.contestants import CONTESTANTS, DJANGO_RB, PROMISES
+from benchmarks.plan import WITH_THE_FLOOR
 from benchmarks.workloads import Workload
 
 WIDTH = 80
+_CLOCKS = {"cpu": "CPU", "wall": "wall"}
 Told = Mapping[str, Any]
 
 # One kind of table serves both: cells as text, the first column to the left.
@@ -73,6 +75,7 @@ def for_docs(run: Told) -> dict[str, str]:
         "sent": _markdown(_sent_by_contestant(run)),
         "others": "\n\n".join([*others, *_once_notes(run)]),
         "behind": "\n".join(_behind(run)),
+        "floor": _markdown(_floor(run)),
     }
 
 
@@ -124,6 +127,20 @@ def _bars(bars: Sequence[Told]) -> Table:
         rows.append(
             [bar["what"], limit, f"{bar['figure']}{why}", "yes" if bar["met"] else "**no**"]
         )
+    return rows
+
+
+def _floor(run: Told) -> Table:
+    """Return what promises cost a hand-written loop, and what django-rb takes for the same."""
+    columns = [(name, clock) for clock in ("cpu", "wall") for name in (PROMISES, DJANGO_RB)]
+    titles = [f"{CONTESTANTS[name].title}, {_CLOCKS[clock]}" for name, clock in columns]
+    rows = [["", *titles]]
+    for race in run["races"]:
+        lanes = {lane["contestant"]: lane for lane in race["lanes"]}
+        if set(lanes) == set(WITH_THE_FLOOR):
+            title = Workload(**lanes[PROMISES]["workload"]).title
+            ratios = [lanes[name]["ratio"][clock]["median"] for name, clock in columns]
+            rows.append([title, *(f"{ratio:.2f}" for ratio in ratios)])
     return rows
 
 
@@ -187,7 +204,7 @@ def _quicker(lanes: Sequence[Told]) -> Iterator[str]:
     for lane in lanes:
         shares = {
             name: lane["seconds"][clock]["median"] / ours[clock]["median"]
-            for clock, name in (("cpu", "CPU"), ("wall", "wall"))
+            for clock, name in _CLOCKS.items()
         }
         said = [f"{name} {share:.2f}" for name, share in shares.items() if share < 1]
         if said:
