@@ -61,20 +61,22 @@ class Keys:
                 _as_bytes(cache.make_and_validate_key(key, version=version)) for key in keys
             ]
         prefix = self._prefix(version)
+        texts: list[str] | None = None
         if prefix is not None and set(map(type, keys)) == {str}:
             text = prefix + f"\n{prefix}".join(keys)  # nearly every batch
         else:
-            text = "\n".join([str(cache.make_key(key, version=version)) for key in keys])
+            texts = [str(cache.make_key(key, version=version)) for key in keys]
+            text = "\n".join(texts)
         # All keys at once: they are portable if nothing is amiss but the line breaks between.
         joined = text.encode()
         if len(joined) - len(joined.translate(None, _NOT_PORTABLE)) == len(keys) - 1:
             made = joined.split(b"\n")
             if max(map(len, made)) <= _MAX_LENGTH:
                 return made
-        validated = [str(cache.make_key(key, version=version)) for key in keys]
-        for key in validated:
+        texts = texts or [f"{prefix}{key}" for key in keys]
+        for key in texts:
             cache.validate_key(key)
-        return list(map(str.encode, validated))
+        return list(map(str.encode, texts))
 
     def pattern(self, pattern: str, version: int | None) -> bytes:
         """Return a glob pattern for SCAN that finds this cache's keys of one version.

@@ -40,7 +40,7 @@ from .encoding import (
     pack,
     set_format,
 )
-from .errors import NodeFailure, at_node
+from .errors import NodeFailure, ProtocolError, at_node
 from .exchange import NO_REPLY, Batch, Exchange
 from .hashing import encode_key
 
@@ -183,7 +183,7 @@ def find(
         return {name: values[key] for name, key in named if key in values}, failures
     shares: dict[int, tuple[list[Any], list[bytes]]] = defaultdict(lambda: ([], []))
     owners = cluster.router.get_hosts_for_keys(keys)
-    for owner, name, key in zip(owners, names, keys, strict=True):
+    for owner, name, key in zip(owners, found, keys, strict=True):
         share = shares[owner]
         share[0].append(name)
         share[1].append(key)
@@ -212,9 +212,11 @@ def _decode_reply(
     exchange: Exchange,
 ) -> None:
     (reply,) = exchange.replies
-    if type(reply) is list:  # and no error
+    if type(reply) is list:
         decode(found, names, keys, reply)
         exchange.replies.clear()
+    elif not isinstance(reply, Exception):
+        exchange.fail(ProtocolError("The node answered MGET with no array"))
 
 
 def store(

@@ -37,9 +37,9 @@ from .hosts import HostInfo
 DEFAULT_SOCKET_TIMEOUT = 2.0
 DEFAULT_SOCKET_CONNECT_TIMEOUT = 1.0
 
-# Seconds for which a read waits in the kernel. After a signal Python begins it anew, so that
-# nobody should rely on it to end; and while one node is waited for so, no other is heard.
-MOMENT = 0.02
+# Seconds for which a read waits in the kernel; then poll() waits. While one node is waited for
+# so, no other is heard; and after a signal Python begins a read anew, where poll() counts on.
+MOMENT = 0.005
 
 POLLIN, POLLOUT = 1, 4  # the values of poll(2) everywhere; select lacks them on some platforms
 

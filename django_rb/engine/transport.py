@@ -60,6 +60,9 @@ _Asked = tuple[Node, Connection, list[int]]
 # An exchange, its node, and the idle connection that it was given.
 _Begun = tuple[Exchange, Node, Connection]
 
+# An exchange whose idle connection was lost and closed, its node, and why.
+_Lost = tuple[Exchange, Node, Exception]
+
 SMALL = 8192  # bytes of a command that every socket takes at once
 READ_SIZE = 65536
 TRIFLE = 0.001  # seconds that are not worth a word
@@ -147,6 +150,7 @@ class PollTransport:
                 reply = reader.gets()
         except (OSError, HiredisError) as caught:
             error = caught
+            is_sent |= isinstance(error, TimeoutError)  # a signal handler's: nobody knows
         except BaseException:
             connection.close()
             raise
@@ -228,16 +232,17 @@ class PollTransport:
     def _run_round(self, exchanges: Sequence[Exchange], began: float | None) -> None:
         """Run exchanges the short way if all of them have idle connections."""
         lines: list[_Begun] = []
+        lost: list[_Lost] = []
         try:
             if not self._take_idle(exchanges, lines):
                 _Round(self._nodes, FOREVER, began).run(exchanges)
                 return
-            is_all_sent = _send_all(lines)
+            is_all_sent = _send_all(lines, lost)
             sent_at = monotonic()
             if is_all_sent:
-                _hear_all(lines, sent_at)
-            if lines:
-                _Round(self._nodes, FOREVER, began).go_on(lines, sent_at)
+                _hear_all(lines, lost, sent_at)
+            if lines or lost:
+                _Round(self._nodes, FOREVER, began).go_on(lines, lost, sent_at)
         finally:
             for _, _, connection in lines:  # none are left unless something was raised
                 connection.close()
@@ -264,9 +269,10 @@ class PollTransport:
         return False
 
 
-def _send_all(lines: Sequence[_Begun]) -> bool:
+def _send_all(lines: list[_Begun], lost: list[_Lost]) -> bool:
     """Send exchanges; return False as soon as a socket does not take what it is given."""
-    for exchange, node, connection in lines:
+    for line in lines.copy():
+        exchange, node, connection = line
         exchange.begin(connection.reader, node.has_pushes)
         send, flags, out = connection.send, connection.flags, exchange.out
         while out is not None:
@@ -274,17 +280,22 @@ def _send_all(lines: Sequence[_Begun]) -> bool:
                 return False
             try:
                 size = send(out, flags)
-            except OSError:  # whoever goes on sees it again
+            except WOULD_BLOCK:
                 return False
+            except OSError as error:  # a signal handler's as well: who knows what was sent
+                lines.remove(line)
+                connection.close()
+                lost.append((exchange, node, error.with_traceback(None)))
+                break
             out = exchange.sent(size)  # makes the next piece; what that raises is raised
     return True
 
 
-def _hear_all(lines: list[_Begun], sent_at: float) -> None:
-    """Hear exchanges in their order, and drop those that end from `lines`.
+def _hear_all(lines: list[_Begun], lost: list[_Lost], sent_at: float) -> None:
+    """Hear exchanges in their order, and drop those that end or are lost from `lines`.
 
-    Ends at the first whose node is slow or lost. Leaves those out whose nodes have more to say
-    than sockets hold for nodes that are not yet heard.
+    Ends at the first whose node is slow. Leaves those out whose nodes have more to say than
+    sockets hold for nodes that are not yet heard.
     """
     place = size = 0
     while place < len(lines):
@@ -294,15 +305,15 @@ def _hear_all(lines: list[_Begun], sent_at: float) -> None:
                 return
             data = connection.receive(READ_SIZE)
             if not data:
-                return  # whoever goes on sees it again
+                raise ConnectionResetError("the node closed the connection")
             is_done = exchange.feed(data)
-        except ProtocolError as error:
+        except WOULD_BLOCK:
+            return
+        except (OSError, ProtocolError) as error:
             del lines[place]
             connection.close()
-            give_up(exchange, node, error)
+            lost.append((exchange, node, error.with_traceback(None)))
             continue
-        except OSError:  # whoever goes on sees it again, if it is not that nothing came
-            return
         if is_done:
             del lines[place]  # first forgotten, then given away: it never has two owners
             node.give_back(connection)
@@ -341,6 +352,8 @@ def _send_share(line: _Asked, commands: Sequence[bytes]) -> bool:
     try:
         # What is cut short was taken in part, which shows when the node is heard.
         connection.send(out, connection.flags)
+    except TimeoutError:  # a signal handler's: what was sent shows when the node is heard
+        pass
     except OSError:
         connection.close()
         return False
@@ -481,7 +494,7 @@ class _Round:
         finally:
             self._close()
 
-    def go_on(self, begun: list[_Begun], sent_at: float) -> None:
+    def go_on(self, begun: list[_Begun], lost: Sequence[_Lost], sent_at: float) -> None:
         """Finish exchanges that were begun on idle connections, and empty the list of them.
 
         Args:
@@ -489,6 +502,11 @@ class _Round:
         """
         waited = monotonic() - sent_at
         try:
+            for exchange, node, error in lost:
+                if not exchange.is_heard and may_go_again(exchange, error):
+                    self._again(exchange, node, max(self._waited, waited))
+                else:
+                    give_up(exchange, node, error)
             while begun:
                 exchange, node, connection = begun[0]
                 line = self._add_line(exchange, connection, node, is_reused=True)

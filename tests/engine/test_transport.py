@@ -275,8 +275,8 @@ def test_a_node_that_speaks_slowly_is_not_waited_for_before_others_are_heard(
     nodes: LocalNodes,
 ) -> None:
     def spell(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
-        for letter in range(len(b"+PONG\r\n")):
-            connection.sendall(b"+PONG\r\n"[letter : letter + 1])
+        for letter in b"+%b\r\n" % (b"P" + b"O" * 40 + b"NG"):
+            connection.sendall(bytes([letter]))
             time.sleep(MOMENT / 2)
 
     heard: list[int] = []
@@ -337,6 +337,16 @@ MISBEHAVIOUR: Misbehaviour = {
     "says half too much": (b"+OK\r\n$5\r\n", redis.InvalidResponse),
     "says nothing": (None, redis.TimeoutError),
 }
+
+
+@pytest.mark.parametrize("said", [b"*-1\r\n", b"$-1\r\n", b":5\r\n", b"+OK\r\n"])
+def test_an_mget_that_is_answered_with_no_array_is_a_failure(said: bytes) -> None:
+    with Peer(lambda peer, connection, command: connection.sendall(said)) as peer:
+        cluster = Cluster([peer.host])
+        found, (failure,) = look_up(cluster, [b"a", b"b"])
+        cluster.close()
+    assert found == {}
+    assert "answered MGET with no array" in str(failure.error)
 
 
 @pytest.mark.parametrize("name", MISBEHAVIOUR)

@@ -315,6 +315,29 @@ def test_ctrl_c_ends_a_call_at_once(settled_cluster: Cluster) -> None:
     check_all_works(cluster, keys)
 
 
+def test_what_a_handler_takes_for_a_nodes_failure_runs_at_most_once(
+    settled_cluster: Cluster,
+) -> None:
+    cluster, hosts = settled_cluster, [0, 1]
+
+    def interrupt() -> None:
+        raise TimeoutError("an alarm")
+
+    def count(delta: int) -> dict[int, int]:
+        replies, _ = cluster.call_nodes("INCRBY", "count", delta, hosts=hosts)
+        return {host_id: int(reply) for host_id, reply in replies.items()}
+
+    before = count(0)
+    for moment in every_moment(interrupt):
+        with contextlib.suppress(TimeoutError), moment:
+            count(1)
+        after = count(0)
+        assert all(after[host_id] - before[host_id] <= 1 for host_id in hosts), moment.where
+        check_connections(cluster)
+        before = after
+    assert moment.seen > 5
+
+
 def test_a_moment_is_found_in_what_is_called(settled_cluster: Cluster) -> None:
     """What proves the tests above: the moments are in the engine."""
     keys = fill(settled_cluster)
