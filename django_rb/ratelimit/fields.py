@@ -49,7 +49,7 @@ def _set_passed(
     policies, limits, rules = _texts(tuple([question.meter for question in questions]))
     numbers: list[float] = []
     for (capacity, ticks), answer in zip(rules, answers, strict=True):
-        numbers += min(capacity - answer[1], _LARGEST), -(-answer[2] // ticks)
+        numbers += min(capacity - answer[1], _LARGEST), min(-(-answer[2] // ticks), _LARGEST)
     response.headers["RateLimit-Policy"] = policies
     response.headers["RateLimit"] = limits % tuple(numbers)
 
@@ -86,7 +86,7 @@ def _limit(name: str, usage: Usage) -> str:
     # left, until the limit is as if unused.
     seconds = usage.reset if usage.allowed else usage.retry_after
     left = f"{_quoted(name)};r={min(max(0, usage.remaining), _LARGEST)}"
-    return left if math.isinf(seconds) else f"{left};t={math.ceil(seconds)}"
+    return left if math.isinf(seconds) else f"{left};t={min(math.ceil(seconds), _LARGEST)}"
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import struct
 from fractions import Fraction
+from math import inf
 from typing import Any
 
 import pytest
@@ -119,7 +121,7 @@ def test_a_key_expires_when_nothing_is_used_any_more(
     driver = start(cluster, algorithm, count, 86400)
     client: Any = cluster.get_local_client_for_key(driver.key)
     tick = 1000 // driver.limit.rule.ticks_per_second  # in milliseconds
-    for now in (START, START + 5 * SECOND):
+    for now in (START, START + 5 * SECOND, START + 86400 * SECOND):
         reset = driver.ask(now, "hit", 2)[2]
         assert client.pexpiretime(driver.key) == (now // 1000 // tick + reset) * tick
 
@@ -218,6 +220,8 @@ def test_what_is_no_state_counts_as_none(algorithm: str, cluster: Cluster) -> No
     numbers = (
         b"rubbish " * 2,
         b"rubbish " * 3,
+        b"rubbish 12345678",
+        struct.pack(">2d", inf, 1),
         bytes(16),
         bytes(24),
         b"\xff" * 16,
@@ -226,6 +230,7 @@ def test_what_is_no_state_counts_as_none(algorithm: str, cluster: Cluster) -> No
     for rubbish in texts + numbers:
         client.set(driver.key, rubbish)
         assert driver.admit(START, 20) == 10, rubbish
+        assert client.pttl(driver.key) > 0, rubbish
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

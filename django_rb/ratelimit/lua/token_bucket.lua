@@ -8,7 +8,7 @@ if stored and #stored == 16 then
   if since > now and since - now <= period then  -- the clock was set back: it stands still
     now = since
   end
-  if since <= now then
+  if since <= now and stored_level <= size then
     level = math.max(0, stored_level - (now - since) * count)
   end
 end
