@@ -213,6 +213,11 @@ def test_names_are_strings_of_structured_fields() -> None:
     assert answer["RateLimit-Policy"] == r'"a\"b\\c???";q=999999999999999;w=1'
 
 
+def test_numbers_are_integers_of_structured_fields() -> None:
+    answer = fields(("slow", usage(0, 2.0**60, rate=(1, 2**52), retry_after=2.0**60)))
+    assert answer["RateLimit"] == '"slow";r=0;t=999999999999999'
+
+
 def test_a_page_has_no_markup_of_others() -> None:
     from django_rb.ratelimit.answers import answer
 
