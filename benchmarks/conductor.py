@@ -474,7 +474,9 @@ class Conductor:
             except WorkerFailed as error:
                 left_out[worker.lane.contestant] = str(error)
                 continue
-            calls = max(1, int(TURN_SECONDS / seconds))
+            # To start threads takes a while, which is not what is measured: they have longer.
+            turn = TURN_SECONDS * worker.lane.workload.threads
+            calls = max(1, int(turn / seconds))
             every = math.ceil(seconds / LONG_TURN_SECONDS)
             running[worker] = Timing(worker.lane, calls), every
         try:

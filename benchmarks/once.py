@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import redis
@@ -192,15 +193,18 @@ def _count(
                 conductor.prepare(worker)
             except WorkerFailed:
                 continue  # as the races have told
-            near = min(worker.ask("run", calls=1)["wall"] for _ in range(PROCESSES))
+            run = partial(worker.ask, "run", within=conductor.patience, calls=1)
+            near = min(run()["wall"] for _ in range(PROCESSES))
             _reset_counts(servers)
-            worker.ask("run", calls=1)
+            run()
             counts = _counts(servers)
             proxy.set_rtt(FAR)
-            far = worker.ask("run", calls=1)["wall"]
-            if far < SOON:  # a disturbance may have been as long as a round trip
-                far = min(far, *(worker.ask("run", calls=1)["wall"] for _ in range(4)))
-            proxy.set_rtt(NEAR)
+            try:
+                far = run()["wall"]
+                if far < SOON:  # a disturbance may have been as long as a round trip
+                    far = min(far, *(run()["wall"] for _ in range(4)))
+            finally:
+                proxy.set_rtt(NEAR)
             commands: Counter[str] = sum(counts, Counter())
             told.append(
                 {

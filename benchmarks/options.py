@@ -50,7 +50,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )  # fmt: skip
     what.add_argument(
         "--rounds", type=_count, metavar="N",
-        help=f"turns that each contestant takes ({plan.ROUNDS}; {plan.PAIR_ROUNDS} of two)",
+        help=f"turns of each contestant ({plan.ROUNDS}; up to {plan.PAIR_ROUNDS} of few)",
     )  # fmt: skip
     what.add_argument(
         "--patience", type=_seconds, default=PATIENCE, metavar="SECONDS",
@@ -96,8 +96,9 @@ def _mistake(options: argparse.Namespace) -> str | None:
     for name in CELLS:
         if getattr(options, name) is not None and not options.only:
             return f"argument --{name}: it goes with --only, as in --only get_many"
-    if options.saved and (options.only or options.full):
-        return "argument --from: it measures nothing, so --only and --full go without it"
+    measuring = ("only", "full", "contestants", "rounds", "here")
+    if options.saved and (given := [name for name in measuring if getattr(options, name)]):
+        return f"argument --from: it measures nothing, so --{given[0]} goes without it"
     if options.docs and (options.only or options.full):
         return (
             "argument --docs: docs/performance.md shows the judged run: it goes without "

@@ -21,6 +21,7 @@ ROUNDS, PAIR_ROUNDS = 20, 40
 
 PAIR = (HAND_WRITTEN, DJANGO_RB)
 WITH_THE_FLOOR = (HAND_WRITTEN, PROMISES, DJANGO_RB)
+COLD = (*PAIR, "thread-pool", "rb", "default-client", "redis-cache", "vcache")
 BY_THREADS = "django-rb-threads"
 BLOCKING = tuple(name for name, one in CONTESTANTS.items() if not one.on_loops)
 ASYNC = (
@@ -59,10 +60,9 @@ def judged() -> dict[str, Race]:
         races[f"{operation} peers"] = make_race(BLOCKING, Workload(operation, 1))
     races["per key"] = make_race(PAIR, Workload(keys=1000), Workload(keys=100_000))
     races["threads"] = make_race(PAIR, Workload(keys=100), Workload(keys=100, threads=16))
-    races["aget_many"] = make_race(
-        [DJANGO_RB], Workload(), Workload(tasks=1), rounds=PAIR_ROUNDS
-    )
-    races["agets"] = make_race([DJANGO_RB, BY_THREADS], Workload("get", 1, tasks=1000))
+    on_loops = (DJANGO_RB, "vcache", "vcache-cluster")
+    races["aget_many"] = make_race(on_loops, Workload(), Workload(tasks=1), rounds=PAIR_ROUNDS)
+    races["agets"] = make_race([*on_loops, BY_THREADS], Workload("get", 1, tasks=1000))
     races["network"] = make_race(
         [HAND_WRITTEN, DJANGO_RB, "thread-pool", "rb"], Workload(nodes=64, rtt=1)
     )

@@ -51,8 +51,8 @@ def guess(race: Race) -> float:
 def _guess(workload: Workload, rounds: int) -> float:
     calls = max(1, workload.tasks) * workload.threads
     call = calls * workload.keys * (SECONDS_PER_KEY + workload.size * SECONDS_PER_BYTE)
-    turn = max(TURN_SECONDS, call)
-    turns = turn + rounds * min(turn, LONG_TURN_SECONDS)
+    turn = max(TURN_SECONDS * workload.threads, call)
+    turns = turn + rounds * min(turn, LONG_TURN_SECONDS * workload.threads)
     return SECONDS_PER_START + UNTIMED_CALLS * call + turns
 
 

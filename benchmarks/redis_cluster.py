@@ -169,8 +169,9 @@ def main() -> None:
             servers.append(Server(program, folder / str(number)))  # noqa: PERF401 (see finally)
         join(servers)
         nodes = [("127.0.0.1", server.port, server.process.pid) for server in servers]
-        print(json.dumps(nodes), flush=True)
-        sys.stdin.read()
+        with contextlib.suppress(BrokenPipeError):  # whoever wanted them is gone
+            print(json.dumps(nodes), flush=True)
+            sys.stdin.read()
     finally:
         for server in servers:
             server.process.kill()

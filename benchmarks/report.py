@@ -194,6 +194,27 @@ def _behind(run: Told) -> Iterator[str]:
         if quicker:
             text = f"- {title}: {'; '.join(quicker)}"
             yield textwrap.fill(text, 96, subsequent_indent="  ")
+    yield from _ahead_once(run)
+
+
+def _ahead_once(run: Told) -> Iterator[str]:
+    """Yield a line for each thing that is no race and in which somebody needed less."""
+    for what, title in (
+        ("first_batch", "first batch of a process, wall"),
+        ("peak_memory", "memory at its peak"),
+    ):
+        taken = {
+            told["contestant"]: told["wall"]["median"] if "wall" in told else told["grown"]
+            for told in run["once"].get(what, ())
+            if "left_out" not in told
+        }
+        less = [
+            f"{CONTESTANTS[name].title} {value / taken[DJANGO_RB]:.2f}"
+            for name, value in taken.items()
+            if DJANGO_RB in taken and value < taken[DJANGO_RB]
+        ]
+        if less:
+            yield textwrap.fill(f"- {title}: {'; '.join(less)}", 96, subsequent_indent="  ")
 
 
 def _quicker(lanes: Sequence[Told]) -> Iterator[str]:

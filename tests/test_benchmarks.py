@@ -166,7 +166,7 @@ def test_the_page_takes_a_runs_figures(saved: Path, tmp_path: Path) -> None:
 
 def test_only_the_judged_run_goes_to_the_page(saved: Path) -> None:
     before = PAGE.read_text()
-    with pytest.raises(SystemExit, match="goes without --only"):
+    with pytest.raises(SystemExit, match="the judged run, and this is none"):
         command.main(["--from", str(saved), "--docs"])
     assert PAGE.read_text() == before
 
@@ -285,8 +285,9 @@ def silence() -> Iterator[tuple[str, int]]:
 
 def test_who_does_not_answer_in_time_is_ended(silence: tuple[str, int]) -> None:
     arena = Arena()
-    conductor = Conductor(arena, {"common": Path(sys.executable)}, {}, print, patience=0.1)
+    conductor = Conductor(arena, {"common": Path(sys.executable)}, {}, print)
     with conductor.open(Lane(HAND_WRITTEN, Workload("get", 1)), [silence]) as worker:
+        conductor.patience = 0.1
         with pytest.raises(TooSlow, match=r"more than 0.5 s to store its keys"):
             conductor.prepare(worker)
         with pytest.raises(WorkerFailed, match="its process ended with status -9"):
@@ -415,7 +416,7 @@ def test_a_call_of_very_many_keys_is_tried_with_few(open_worker: Callable[..., W
     for operation in ("get_many", "set_many"):
         worker = open_worker(HAND_WRITTEN, Workload(operation, keys=10_000))
         worker.rehearse(60)
-        with pytest.raises(CannotDo, match="a call would take some 0 s"):
+        with pytest.raises(CannotDo, match=r"a call would take some \d+ s"):
             worker.rehearse(1e-6)
     open_worker(HAND_WRITTEN, Workload(keys=1000)).rehearse(1e-6)  # is simply made
 
