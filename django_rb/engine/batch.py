@@ -45,6 +45,8 @@ from .exchange import NO_REPLY, Batch, Exchange
 from .hashing import encode_key
 
 if TYPE_CHECKING:
+    from hiredis import Reader
+
     from .routers import BaseRouter
 
 T = TypeVar("T")
@@ -118,10 +120,21 @@ def _exchange_of_one(host_id: int, args: Args) -> Exchange:
     return exchange
 
 
-def _exchange_of_keys(host_id: int, name: bytes, keys: Sequence[bytes]) -> Exchange:
-    exchange = Exchange(host_id, encode_keys(name, keys))
-    exchange.commands = ((name, keys[0]),)  # enough to tell what it does
-    return exchange
+class _KeysExchange(Exchange):
+    """One command whose arguments are keys.
+
+    It is encoded as it is sent: by then the nodes before it are at work.
+    """
+
+    def __init__(self, host_id: int, name: bytes, keys: Sequence[bytes]) -> None:
+        super().__init__(host_id, b"")
+        self.commands = ((name, keys[0]),)  # enough to tell what it does
+        self._name = name
+        self._keys = keys
+
+    def begin(self, reader: Reader, has_pushes: bool) -> None:
+        super().begin(reader, has_pushes)
+        self.out = self._first = encode_keys(self._name, self._keys)
 
 
 def _failure(
@@ -189,7 +202,7 @@ def find(
         share[1].append(key)
     exchanges = []
     for owner, share in shares.items():
-        exchange = _exchange_of_keys(owner, b"MGET", share[1])
+        exchange = _KeysExchange(owner, b"MGET", share[1])
         exchange.on_done = partial(_decode_reply, decode, found, *share)
         exchanges.append(exchange)
     yield exchanges
@@ -287,7 +300,7 @@ def count(cluster: Cluster, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(cluster.router.get_hosts_for_keys(keys), keys, strict=True):
         shares[owner].append(key)
-    exchanges = [_exchange_of_keys(owner, name, share) for owner, share in shares.items()]
+    exchanges = [_KeysExchange(owner, name, share) for owner, share in shares.items()]
     yield exchanges
     replies, failures = _collect(cluster, exchanges, shares)
     return sum(replies.values()), failures

@@ -93,7 +93,7 @@ class Exchange:
         self.untouched = True
 
     def begin(self, reader: Reader, has_pushes: bool) -> None:
-        """Take the reader of the connection that this exchange runs on.
+        """Take the reader of the connection that this exchange runs on. Nothing is sent yet.
 
         On a RESP3 connection (`has_pushes`) a node may say things that answer nothing.
         """
