@@ -2,15 +2,11 @@
 
 Each key is written by one thread only. A value says which key it is of and which write it
 comes from, so that any other value is a reply that went astray. A write whose outcome is
-unknown may take effect late: a node that was stopped executes what it had received.
+unknown may take effect late, however many came after it: a node that was stopped executes
+what it had received.
 """
 
 from __future__ import annotations
-
-from collections import deque
-
-# Writes of unknown outcome that are remembered for each key.
-UNKNOWN = 200
 
 
 class WrongValue(Exception):
@@ -26,19 +22,19 @@ class Key:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._writes = 0
+        self._acknowledged = bytearray()  # for each write: whether it was
         self._last: int | None = None  # the write that is known to be in effect
-        self._unknown: deque[int] = deque(maxlen=UNKNOWN)
 
     def next_value(self, size: int) -> str:
         """Return what to write next. The outcome is unknown until `stored` says otherwise."""
-        self._writes += 1
-        self._unknown.append(self._writes)
-        return f"{self.name}|{self._writes}|{'x' * size}"
+        write = len(self._acknowledged)
+        self._acknowledged.append(False)
+        return f"{self.name}|{write}|{'x' * size}"
 
     def stored(self) -> None:
         """Take note that the last write was acknowledged."""
-        self._last = self._unknown.pop()
+        self._acknowledged[-1] = True
+        self._last = len(self._acknowledged) - 1
 
     def deleted(self) -> None:
         """Take note that the key was deleted, and that this was acknowledged."""
@@ -57,11 +53,15 @@ class Key:
         write = rest.partition("|")[0]
         if name != self.name:
             raise WrongValue(f"{self.name} holds {text[:60]!r}")
-        if not write.isdigit() or int(write) not in {self._last, *self._unknown}:
+        if not (write.isdigit() and self._may_be_in_effect(int(write))):
             raise WrongValue(
                 f"{self.name} holds its write {write}, though write {self._last} is in effect"
             )
         return True
+
+    def _may_be_in_effect(self, write: int) -> bool:
+        was_written = write < len(self._acknowledged)
+        return was_written and (write == self._last or not self._acknowledged[write])
 
 
 class Counter:

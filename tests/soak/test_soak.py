@@ -125,13 +125,23 @@ def test_a_key_may_hold_its_last_write_and_those_of_unknown_outcome() -> None:
     key.stored()
     assert key.check(last)
     assert key.check(unknown)  # it took effect late
-    with pytest.raises(WrongValue, match="k holds its write 1, though write 3 is in effect"):
+    with pytest.raises(WrongValue, match="k holds its write 0, though write 2 is in effect"):
         key.check(first)
+    with pytest.raises(WrongValue, match="k holds its write 3, though"):
+        key.check("k|3|")  # nobody wrote that
     with pytest.raises(WrongValue, match=r"k holds 'other\|1\|'"):
         key.check("other|1|")
     key.deleted()
     with pytest.raises(WrongValue):
         key.check(last)
+
+
+def test_a_write_may_take_effect_however_many_failed_after_it() -> None:
+    key = Key("k")
+    sent = key.next_value(3)
+    for _ in range(1000):
+        key.next_value(3)  # the node is known to be down
+    assert key.check(sent)
 
 
 def test_a_counter_counts_each_step_once() -> None:
