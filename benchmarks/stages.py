@@ -99,7 +99,7 @@ def print_pieces(name: str) -> None:
     cluster, codec = operations.cluster, operations._codec
     key = operations._keys.make(name, None)
     node = cluster.nodes[cluster.get_host_for_key(key)]
-    stored = cluster.try_call(node.host_id, encode_get(key), key, only_reads=True)
+    stored = cluster.try_call(node.host_id, encode_get(key), key, True)
     pieces: dict[str, Callable[[], object]] = {
         "the whole get": lambda: cache.get(name),
         "key made, and looked at for warnings": lambda: operations._keys.make(name, None),
@@ -107,7 +107,7 @@ def print_pieces(name: str) -> None:
         "command encoded": lambda: encode_get(key),
         "connection looked at: poll(0)": lambda: node.idle[-1].poll(0),
         "sent, waited, received, parsed, with that look": lambda: cluster.try_call(
-            node.host_id, encode_get(key), key, only_reads=True
+            node.host_id, encode_get(key), key, True
         ),
         "value unpickled": lambda: codec.decode(stored, key),
     }

@@ -32,7 +32,7 @@ def awaited(new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> 
         result: T = local.runner.run(self.arun(batch, timeout))
         return result
 
-    def try_call(self: PollTransport, *_args: object, **_options: object) -> Any:
+    def try_call(self: PollTransport, *_args: object) -> Any:
         return NO_REPLY
 
     def try_calls(self: PollTransport, *_args: object) -> None:

@@ -120,7 +120,7 @@ class RBCache(BaseCache):
         ops = self._operations
         if ops is None or ops.cluster.is_retired:
             ops = self._ops
-        return ops.get_now(key, default, version)
+        return ops.get_now(key, default, version, default)
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return ``{key: value}`` for the keys that exist: one MGET per node, all at once."""
@@ -299,7 +299,7 @@ class RBCache(BaseCache):
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """See `get`."""
-        return await self._arun(self._ops.get(key, default, version))
+        return await self._arun(self._ops.get(key, default, version, default))
 
     async def aget_many(
         self, keys: Iterable[Any], version: int | None = None

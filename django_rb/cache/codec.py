@@ -16,11 +16,12 @@ it as if it were unsigned.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .compressors import Compressor, get_compressor_by_code
-from .serializers import Serializer
+from .serializers import PickleSerializer, Serializer
 
 MISSING = object()  # None is a value
 SIGNED = b"\xc1h"  # what precedes the MAC of a signed value
@@ -53,6 +54,11 @@ class Codec:
     def __init__(
         self, serializer: Serializer, compressor: Compressor | None = None, min_bytes: int = 0
     ) -> None:
+        # Nearly every cache pickles, and spares itself a call for each value. No pickle of any
+        # protocol can be taken for something else.
+        self._pickle_protocol: int | None = None
+        if type(serializer) is PickleSerializer and compressor is None:
+            self._pickle_protocol = serializer.protocol
         self._dumps = serializer.dumps
         self._loads = serializer.loads
         self._compressor = compressor
@@ -63,10 +69,9 @@ class Codec:
         # Not bool, nor any other child of int.
         if type(value) is int and value.bit_length() <= _MAX_BITS:
             return b"%d" % value
+        if self._pickle_protocol is not None:
+            return pickle.dumps(value, self._pickle_protocol)
         data = self._dumps(value)
-        # Nearly every value is a pickle, and goes this way out.
-        if self._compressor is None and data and data[0] == _PICKLE_MARK:
-            return data
         if self._compressor is not None and len(data) >= self._min_bytes:
             packed = self._compressor.compress(data)
             if len(packed) + 2 < len(data):

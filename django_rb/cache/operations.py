@@ -28,7 +28,7 @@ from ..engine.batch import (
     run_script,
     store,
 )
-from ..engine.encoding import Args, encode_get, set_format
+from ..engine.encoding import Args, SetFrame, encode_get, encode_set, make_set_frame
 from ..engine.errors import COMPLAINTS, first_error
 from ..engine.exchange import NO_REPLY, Batch
 from ..engine.transport import SMALL, CallFailed
@@ -90,6 +90,7 @@ class Operations:
         self._make_key = keys.make
         self._codec = codec
         self._decode = codec.decode
+        self._encode = codec.encode
         self._raises = raises
         self._deadline = deadline
 
@@ -103,13 +104,11 @@ class Operations:
 
     # Timeouts are in milliseconds here: None for ever, 0 for already expired.
 
-    def get_now(
-        self, key: object, default: Any, version: int | None, unknown: Any = NO_REPLY
-    ) -> Any:
+    def get_now(self, key: object, default: Any, version: int | None, unknown: Any) -> Any:
         """Do what `get` does, in the calling thread.
 
         Args:
-            unknown: the answer where the node failed; `default` if it is not given.
+            unknown: the answer where the node failed.
 
         A get is the most frequent call by far. If it goes as it mostly does, it spares
         itself the making of a batch, which is half of its CPU time.
@@ -122,10 +121,10 @@ class Operations:
             began = monotonic()
             host_id = cluster.router.get_host_for_key(made)
             try:
-                data = cluster.try_call(host_id, encode_get(made), made, only_reads=True)
+                data = cluster.try_call(host_id, encode_get(made), made, True)
             except CallFailed as failed:
                 self._settle((failed.failure,))
-                return default if unknown is NO_REPLY else unknown
+                return unknown
         if data is NO_REPLY:
             return cluster.run(self._get(made, default, unknown), self._deadline, began)
         try:
@@ -142,33 +141,29 @@ class Operations:
             self.run(self.set(key, value, timeout, version))
             return
         made = self._make_key(key, version)
-        data = self._codec.encode(value, made)
+        data = self._encode(value, made)
         cluster = self.cluster
-        began = None
         if len(made) + len(data) <= _SMALL:
-            began = monotonic()
-            command = _set_format(timeout) % (len(made), made, len(data), data)
+            command = encode_set(_make_set_frame(timeout), made, data)
             host_id = cluster.router.get_host_for_key(made)
             try:
-                reply = cluster.try_call(host_id, command, made)
+                reply = cluster.try_call(host_id, command, made, False)
             except CallFailed as failed:
                 self._settle((failed.failure,))
                 return
             if reply is not NO_REPLY:
                 return
-        cluster.run(self._set(made, data, timeout), None, began)
+        cluster.run(self._set(made, data, timeout))
 
-    def get(
-        self, key: object, default: Any, version: int | None, unknown: Any = NO_REPLY
-    ) -> Batch[Any]:
+    def get(self, key: object, default: Any, version: int | None, unknown: Any) -> Batch[Any]:
         value = yield from self._get(self._make_key(key, version), default, unknown)
         return value
 
-    def _get(self, made: bytes, default: Any, unknown: Any = NO_REPLY) -> Batch[Any]:
+    def _get(self, made: bytes, default: Any, unknown: Any) -> Batch[Any]:
         data, failures = yield from call(self.cluster, made, b"GET", made)
         if failures:
             self._settle(failures)
-            return default if unknown is NO_REPLY else unknown
+            return unknown
         try:
             return default if data is None else self._decode(data, made)
         except BadSignature:
@@ -200,7 +195,7 @@ class Operations:
             yield from self.delete(key, version)
             return
         made = self._keys.make(key, version)
-        yield from self._set(made, self._codec.encode(value, made), timeout)
+        yield from self._set(made, self._encode(value, made), timeout)
 
     def _set(self, made: bytes, data: bytes, timeout: int | None) -> Batch[None]:
         _, failures = yield from call(self.cluster, made, b"SET", made, data, *_expiry(timeout))
@@ -237,7 +232,7 @@ class Operations:
             made,
             b"SET",
             made,
-            self._codec.encode(value, made),
+            self._encode(value, made),
             *_expiry(timeout),
             b"NX",
         )
@@ -255,7 +250,7 @@ class Operations:
         made = self._keys.make(key, version)
         commands: tuple[Args, ...] = ((b"GET", made),)
         if timeout != 0:  # it would be gone at once
-            data = self._codec.encode(value, made)
+            data = self._encode(value, made)
             commands = ((b"SET", made, data, *_expiry(timeout), b"NX"), *commands)
         replies, failures = yield from pipeline(self.cluster, made, *commands)
         if failures:
@@ -462,6 +457,6 @@ def _expiry(timeout: int | None) -> Args:
 
 
 @lru_cache(maxsize=256)  # a site has few timeouts
-def _set_format(timeout: int | None) -> bytes:
-    """Return what `set_format` does, for a timeout in milliseconds."""
-    return set_format(_expiry(timeout))
+def _make_set_frame(timeout: int | None) -> SetFrame:
+    """Return what `make_set_frame` does, for a timeout in milliseconds."""
+    return make_set_frame(_expiry(timeout))

@@ -36,9 +36,10 @@ from .encoding import (
     encode_keys,
     encode_large,
     encode_words,
+    headers,
     is_large,
+    make_set_frame,
     pack,
-    set_format,
 )
 from .errors import NodeFailure, ProtocolError, at_node
 from .exchange import NO_REPLY, Batch, Exchange
@@ -243,53 +244,57 @@ def store(
 
     Values are encoded as the socket drains. Each failure carries the keys not stored.
     """
-    shares: dict[int, list[tuple[bytes, T]]] = defaultdict(list)
+    shares: dict[int, tuple[list[bytes], list[T]]] = defaultdict(lambda: ([], []))
     owners = cluster.router.get_hosts_for_keys(keys)
     for owner, key, value in zip(owners, keys, values, strict=True):
-        shares[owner].append((key, value))
+        share = shares[owner]
+        share[0].append(key)
+        share[1].append(value)
     exchanges = [
-        _exchange(owner, _encode_sets(share, encode_value, options), len(share))
+        _exchange(owner, _encode_sets(*share, encode_value, options), len(share[0]))
         for owner, share in shares.items()
     ]
     yield exchanges
     failures: list[NodeFailure] = []
     for exchange in exchanges:
-        replies, share = exchange.replies, shares[exchange.host_id]
+        replies, sent = exchange.replies, shares[exchange.host_id][0]
         error = exchange.error
         if error is None:
-            if replies.count(b"OK") == len(share):
+            if replies.count(b"OK") == len(sent):
                 continue
             error = _error_in(cluster, exchange)
             assert error is not None
         answers = chain(replies, repeat(None))
-        lost = [key for (key, _), reply in zip(share, answers, strict=False) if reply != b"OK"]
+        lost = [key for key, reply in zip(sent, answers, strict=False) if reply != b"OK"]
         failures.append(_failure(cluster, exchange.host_id, error, lost))
     return None, failures
 
 
 def _encode_sets(
-    share: list[tuple[bytes, T]], encode_value: Callable[[T], bytes], options: Args
+    keys: list[bytes], values: list[T], encode_value: Callable[[T], bytes], options: Args
 ) -> Iterator[Buffer]:
     """Yield the bytes of many SETs, in pieces of about PIECE_SIZE. A hot loop."""
-    command, piece_size = set_format(options), PIECE_SIZE
-    pieces: list[bytes] = []
-    size = 0
-    for key, value in share:
+    head, tail = make_set_frame(options)
+    between, piece_size, get_header = tail + head, PIECE_SIZE, headers.__getitem__
+    parts: list[bytes] = []
+    size, before = 0, head
+    for key, value in zip(keys, values, strict=True):
         data = encode_value(value)
         length = len(data)
         size += length
         if size >= piece_size:
-            if pieces:
-                yield b"".join(pieces)
-                pieces = []
-            size = length
+            if parts:
+                yield b"".join((*parts, tail))
+                parts = []
+            size, before = length, head
             if length >= piece_size:
                 yield from encode_large((b"SET", key, data, *options))
                 size = 0
                 continue
-        pieces.append(command % (len(key), key, length, data))
-    if pieces:
-        yield b"".join(pieces)
+        parts += (before, get_header(len(key)), key, get_header(length), data)
+        before = between
+    if parts:
+        yield b"".join((*parts, tail))
 
 
 def count(cluster: Cluster, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome[int]]:

@@ -41,6 +41,9 @@ DEFAULT_SOCKET_CONNECT_TIMEOUT = 1.0
 # so, no other is heard; and after a signal Python begins a read anew, where poll() counts on.
 MOMENT = 0.005
 
+# Bytes that a connection reads at a time; READ_SIZE once that was not enough.
+FIRST_READ_SIZE, READ_SIZE = 4096, 65536
+
 POLLIN, POLLOUT = 1, 4  # the values of poll(2) everywhere; select lacks them on some platforms
 
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # lacking on Windows
@@ -141,18 +144,20 @@ class Connection:
         fd: its descriptor; -1 once it is closed.
         send: ``send(data, flags)`` writes what the socket takes of some bytes and returns
             how many; raises WOULD_BLOCK where that is none.
-        receive: ``receive(size, flags)`` reads up to a number of bytes; b"" is the end of
-            the stream; raises WOULD_BLOCK where none are here.
+        buffer: what `receive` writes into.
+        receive: ``receive(buffer, 0, flags)`` reads as many bytes as are here and have room,
+            and returns how many; 0 is the end of the stream; raises WOULD_BLOCK where none
+            are here.
         flags: what makes `send` and `receive` return at once.
-        can_wait: without flags, `receive` waits in the kernel for a MOMENT, or for a shorter
+        can_wait: ``receive(buffer)`` waits in the kernel for a MOMENT, or for a shorter
             `socket_timeout`, and then raises BlockingIOError.
         is_tls: decrypted bytes may wait in the connection where poll() does not see them.
         poll: waits up to a number of milliseconds for something to read; false for nothing.
     """
 
     __slots__ = (
-        "__weakref__", "_redis_connection", "can_wait", "complaints", "fd", "flags", "is_tls",
-        "poll", "reader", "receive", "send",
+        "__weakref__", "_redis_connection", "buffer", "can_wait", "complaints", "fd", "flags",
+        "is_tls", "poll", "reader", "receive", "send",
     )  # fmt: skip
 
     def __init__(self, redis_connection: Any, socket_timeout: float | None) -> None:
@@ -167,12 +172,19 @@ class Connection:
         self.fd = sock.fileno()
         self.is_tls = isinstance(sock, ssl.SSLSocket)
         self.send = sock.send
-        self.receive = sock.recv
+        self.receive = sock.recv_into
+        # TLS takes a whole record from the socket, where poll() no more sees the rest of it.
+        self.buffer = bytearray(READ_SIZE if self.is_tls else FIRST_READ_SIZE)
         self.complaints: list[Exception] = []
         self.reader: Reader = make_reader(partial(to_error, self.complaints))
         poller = make_poller()
         poller.register(self.fd, POLLIN)
         self.poll = poller.poll
+
+    def make_room(self, size: int) -> None:
+        """Read more at a time from now on, if the `size` bytes of a read filled the buffer."""
+        if size == len(self.buffer) < READ_SIZE:
+            self.buffer = bytearray(READ_SIZE)
 
     def close(self) -> None:
         """Close the connection. Does nothing the second time."""

@@ -29,13 +29,27 @@ pack = cast(Callable[[Args], bytes], pack_command)
 # to two thirds of the time that hiredis takes, which is quicker for FEW keys.
 
 FEW = 16
+SET_SIZE = 128  # bytes of a SET beside its value, more or less
+_MOST_HEADERS = 4096
 
-_HEADERS = [b"\r\n$%d\r\n" % size for size in range(512)]
+
+class _Headers(dict[int, bytes]):
+    """What precedes an argument, by the argument's size in bytes; made when first needed."""
+
+    def __missing__(self, size: int) -> bytes:
+        header = b"\r\n$%d\r\n" % size
+        if size < _MOST_HEADERS:
+            self[size] = header
+        return header
+
+
+headers = _Headers()
+get_header = headers.__getitem__
 
 
 def encode_get(key: bytes) -> bytes:
     """Return the bytes of ``GET key``."""
-    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
+    return b"".join((b"*2\r\n$3\r\nGET", headers[len(key)], key, b"\r\n"))
 
 
 def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
@@ -43,10 +57,7 @@ def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
     if len(keys) < FEW:
         return pack((name, *keys))
     pieces: list[bytes] = [b""] * (2 * len(keys))
-    try:
-        pieces[0::2] = map(_HEADERS.__getitem__, map(len, keys))
-    except IndexError:  # a key longer than any sensible one
-        return pack((name, *keys))
+    pieces[0::2] = map(get_header, map(len, keys))
     pieces[1::2] = keys
     arguments = b"".join(pieces)
     return b"*%d\r\n$%d\r\n%b%b\r\n" % (len(keys) + 1, len(name), name, arguments)
@@ -57,17 +68,33 @@ def encode_words(words: Args) -> bytes:
     return b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(encode_key, words))
 
 
-@lru_cache(maxsize=256)  # a site has few timeouts
-def set_format(options: Args) -> bytes:
-    """Return a format for ``SET key value`` with some options.
+# What precedes the key of a SET, and what follows the value.
+SetFrame = tuple[bytes, bytes]
 
-    Apply it to ``(len(key), key, len(value), value)``.
-    """
-    tail = encode_words(options)
-    return b"*%d\r\n$3\r\nSET\r\n$%%d\r\n%%b\r\n$%%d\r\n%%b\r\n%b" % (
-        len(options) + 3,
-        tail.replace(b"%", b"%%"),
-    )
+
+@lru_cache(maxsize=256)  # a site has few timeouts
+def make_set_frame(options: Args) -> SetFrame:
+    """Return what is the same in every ``SET key value`` with some options."""
+    return b"*%d\r\n$3\r\nSET" % (len(options) + 3), b"\r\n" + encode_words(options)
+
+
+def encode_set(frame: SetFrame, key: bytes, value: bytes) -> bytes:
+    """Return the bytes of ``SET key value …``."""
+    head, tail = frame
+    return b"".join((head, headers[len(key)], key, headers[len(value)], value, tail))
+
+
+def encode_sets(frame: SetFrame, keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
+    """Return what, joined, are the bytes of many SETs. There is at least one."""
+    head, tail = frame
+    pieces: list[bytes] = [tail + head] * (5 * len(keys))
+    pieces[0] = head
+    pieces[1::5] = map(get_header, map(len, keys))
+    pieces[2::5] = keys
+    pieces[3::5] = map(get_header, map(len, values))
+    pieces[4::5] = values
+    pieces.append(tail)
+    return pieces
 
 
 def is_large(args: Args) -> bool:

@@ -112,15 +112,18 @@ class Exchange:
             self.out = next(self._pieces, None)
         return self.out
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: Buffer, size: int = -1) -> bool:
         """Read what the node sent; return whether all replies are here.
+
+        Args:
+            size: how many bytes of `data` that is; -1 for all.
 
         Raises:
             ProtocolError: this is not RESP, or more than was asked for.
         """
         reader, replies, count = self._reader, self.replies, self._count
         try:
-            reader.feed(data)
+            reader.feed(data, 0, size)  # type: ignore[arg-type]  # it takes any buffer
             # Never a reply further than asked for: the parser does not tell that it has
             # begun one, and would go on with it in the next exchange.
             if count == 1:

@@ -35,6 +35,7 @@ from .connections import (
     MOMENT,
     POLLIN,
     POLLOUT,
+    READ_SIZE,
     WOULD_BLOCK,
     Connection,
     Node,
@@ -64,7 +65,6 @@ _Begun = tuple[Exchange, Node, Connection]
 _Lost = tuple[Exchange, Node, Exception]
 
 SMALL = 8192  # bytes of a command that every socket takes at once
-READ_SIZE = 65536
 TRIFLE = 0.001  # seconds that are not worth a word
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
 FOREVER = float("inf")
@@ -110,9 +110,7 @@ class PollTransport:
             if self._changes.waiting:
                 self._changes.tell()
 
-    def try_call(
-        self, host_id: int, command: bytes, key: bytes, *, only_reads: bool = False
-    ) -> Any:
+    def try_call(self, host_id: int, command: bytes, key: bytes, only_reads: bool) -> Any:
         """Return the reply to a small command if all goes as it mostly does, else NO_REPLY.
 
         After NO_REPLY the caller asks in a batch, which knows what to do about it: nothing
@@ -145,9 +143,18 @@ class PollTransport:
         try:
             # One that is cut short never runs.
             is_sent = connection.send(command, connection.flags) == len(command)
-            while is_sent and reply is NO_REPLY and (data := _receive(node, connection)):
-                reader.feed(data)
+            while is_sent:
+                try:
+                    size = connection.receive(connection.buffer)
+                except BlockingIOError:  # nothing came for a MOMENT
+                    size = _receive_late(node, connection)
+                if not size:
+                    break
+                reader.feed(connection.buffer, 0, size)  # type: ignore[arg-type]
                 reply = reader.gets()
+                if reply is not NO_REPLY:
+                    break
+                connection.make_room(size)
         except (OSError, HiredisError) as caught:
             error = caught
             is_sent |= isinstance(error, TimeoutError)  # a signal handler's: nobody knows
@@ -303,10 +310,10 @@ def _hear_all(lines: list[_Begun], lost: list[_Lost], sent_at: float) -> None:
         try:
             if not connection.can_wait and not connection.poll(MOMENT * 1000):
                 return
-            data = connection.receive(READ_SIZE)
-            if not data:
+            got = connection.receive(connection.buffer)
+            if not got:
                 raise ConnectionResetError("the node closed the connection")
-            is_done = exchange.feed(data)
+            is_done = exchange.feed(connection.buffer, got)
         except WOULD_BLOCK:
             return
         except (OSError, ProtocolError) as error:
@@ -321,25 +328,20 @@ def _hear_all(lines: list[_Begun], lost: list[_Lost], sent_at: float) -> None:
                 exchange.on_done(exchange)
             size = 0
             continue
-        size += len(data)
+        connection.make_room(got)
+        size += got
         if size >= READ_SIZE:
             place, size = place + 1, 0
         elif monotonic() - sent_at > MOMENT:
             return
 
 
-def _receive(node: Node, connection: Connection) -> bytes:
-    """Read what comes within `socket_timeout`, or raise BlockingIOError.
-
-    Only on a connection that can wait.
-    """
-    try:
-        return connection.receive(READ_SIZE)
-    except BlockingIOError:  # nothing came for a MOMENT
-        patience = node.patience
-        if not connection.poll(None if patience is None else max(0, patience - MOMENT * 1000)):
-            raise
-        return connection.receive(READ_SIZE, connection.flags)
+def _receive_late(node: Node, connection: Connection) -> int:
+    """Read what comes within the rest of `socket_timeout`, or raise BlockingIOError."""
+    patience = node.patience
+    if not connection.poll(None if patience is None else max(0, patience - MOMENT * 1000)):
+        raise BlockingIOError
+    return connection.receive(connection.buffer, 0, connection.flags)
 
 
 def _send_share(line: _Asked, commands: Sequence[bytes]) -> bool:
@@ -370,7 +372,7 @@ def _hear(
     Args:
         began: since when it and others are waited for, as monotonic().
     """
-    reader, receive = connection.reader, connection.receive
+    reader = connection.reader
     try:
         for place in share:
             while (reply := reader.gets()) is NO_REPLY:
@@ -378,12 +380,13 @@ def _hear(
                 if waited > TRIFLE and not _has_answer(node, connection, waited):
                     raise TimeoutError
                 try:
-                    data = receive(READ_SIZE)
+                    size = connection.receive(connection.buffer)
                 except BlockingIOError:  # nothing came for a MOMENT
                     continue
-                if not data:
+                if not size:
                     raise ConnectionResetError("the node closed the connection")
-                reader.feed(data)
+                reader.feed(connection.buffer, 0, size)  # type: ignore[arg-type]
+                connection.make_room(size)
             if isinstance(reply, Exception):
                 reply.args = (at_node(reply, node.host_id, node.address),)
             replies[place] = reply
@@ -616,14 +619,14 @@ class _Round:
             line.expires = monotonic() + line.patience  # to encode may have taken long
         if events == POLLOUT and not connection.is_tls:
             return
-        receive, flags = connection.receive, connection.flags
         try:
             while True:
-                data = receive(READ_SIZE, flags)
-                if not data:
+                size = connection.receive(connection.buffer, 0, connection.flags)
+                if not size:
                     raise ConnectionResetError("the node closed the connection")
-                if exchange.feed(data):
+                if exchange.feed(connection.buffer, size):
                     break
+                connection.make_room(size)
                 now = monotonic()
                 line.expires = now + line.patience
                 # TLS may hold more, which poll() does not see.

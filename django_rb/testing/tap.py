@@ -189,9 +189,7 @@ def _uncover(thing: object, name: str) -> None:
     vars(thing).pop(name, None)
 
 
-def _go_on_with_a_batch(
-    host_id: int, command: bytes, key: bytes, *, only_reads: bool = False
-) -> object:
+def _go_on_with_a_batch(host_id: int, command: bytes, key: bytes, only_reads: bool) -> object:
     return NO_REPLY
 
 

@@ -16,6 +16,7 @@ from django.test import override_settings
 from django_rb import clusters
 from django_rb.cache import RBCache
 from django_rb.engine import failures_of
+from django_rb.engine.connections import FIRST_READ_SIZE, READ_SIZE
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import make_cache
@@ -47,6 +48,19 @@ def test_a_value_larger_than_one_read_comes_whole(nodes: LocalNodes) -> None:
     cache.set("key", b"x" * 5_000_000)
     for _ in range(3):
         assert cache.get("key") == b"x" * 5_000_000
+
+
+@pytest.mark.only_sync
+def test_a_connection_reads_as_much_at_a_time_as_came_before(own_node: LocalNodes) -> None:
+    cache = make_cache()
+    cache.set_many({"small": "x", "large": b"x" * FIRST_READ_SIZE})
+    idle = cache.cluster.nodes[0].idle
+    assert cache.get("small") == "x"
+    assert len(idle[0].buffer) == FIRST_READ_SIZE
+    assert cache.get("large") == b"x" * FIRST_READ_SIZE
+    assert len(idle[0].buffer) == READ_SIZE
+    assert cache.get("small") == "x"
+    assert len(idle) == 1
 
 
 def test_resp3_takes_the_long_way(own_node: LocalNodes) -> None:

@@ -17,8 +17,10 @@ from django_rb.engine.encoding import (
     encode,
     encode_get,
     encode_keys,
+    encode_set,
+    encode_sets,
+    make_set_frame,
     pack,
-    set_format,
 )
 from django_rb.engine.errors import ProtocolError
 from django_rb.engine.exchange import Exchange, make_reader
@@ -194,7 +196,7 @@ def test_a_command_of_keys_is_what_hiredis_packs(keys: list[bytes], name: bytes)
     assert encode_keys(name, keys) == pack((name, *keys))
 
 
-@pytest.mark.parametrize("size", [0, 1, 9, 10, 511, 512, 70_000])
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 4095, 4096, 70_000])
 def test_keys_of_any_length_are_what_hiredis_packs(size: int) -> None:
     keys = [b"short", b"x" * size, b"other"]
     assert encode_keys(b"UNLINK", keys) == pack((b"UNLINK", *keys))
@@ -210,8 +212,23 @@ def test_keys_of_any_length_are_what_hiredis_packs(size: int) -> None:
 def test_a_set_is_what_hiredis_packs(
     key: bytes, value: bytes, options: list[int | bytes | str]
 ) -> None:
-    command = set_format(tuple(options)) % (len(key), key, len(value), value)
-    assert command == pack((b"SET", key, value, *options))
+    frame, packed = make_set_frame(tuple(options)), pack((b"SET", key, value, *options))
+    assert encode_set(frame, key, value) == packed
+    assert b"".join(encode_sets(frame, [key], [value])) == packed
+
+
+@given(
+    sets=st.lists(st.tuples(st.binary(max_size=600), st.binary()), min_size=1),
+    options=st.sampled_from([(), (b"EX", 300)]),
+)
+def test_many_sets_are_what_hiredis_packs(
+    sets: list[tuple[bytes, bytes]], options: Args
+) -> None:
+    keys, values = zip(*sets, strict=True)
+    pieces = encode_sets(make_set_frame(options), keys, values)
+    assert b"".join(pieces) == b"".join(
+        pack((b"SET", key, value, *options)) for key, value in sets
+    )
 
 
 @pytest.mark.parametrize("size", [PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1])

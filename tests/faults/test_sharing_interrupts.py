@@ -55,7 +55,7 @@ def map_gets(cluster: Cluster, keys: list[bytes]) -> None:
 def get_all(cluster: Cluster, keys: list[bytes]) -> None:
     for key in keys[:2]:
         host_id, command = cluster.get_host_for_key(key), encode_get(key)
-        assert cluster.try_call(host_id, command, key, only_reads=True) in (key, NO_REPLY)
+        assert cluster.try_call(host_id, command, key, True) in (key, NO_REPLY)
 
 
 def get_at_once(cluster: Cluster, keys: list[bytes]) -> None:

@@ -14,6 +14,7 @@ import trustme
 from django.test import override_settings
 
 from django_rb.engine import BadHostSetup, Cluster, failures_of
+from django_rb.engine.transport import TLS_RECORD
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache
 
@@ -208,6 +209,18 @@ def client_files(
     key.write_bytes(pem)
     files: dict[str, Any] = {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
     return files if password is None else {**files, "ssl_password": password}
+
+
+@pytest.mark.only_sync
+def test_no_read_leaves_a_part_of_a_record_where_poll_does_not_see_it(
+    tls: Any, trust: str, open_cluster: Open
+) -> None:
+    with tls() as hosts:
+        cluster = open_cluster(hosts, host_defaults={"ssl_ca_certs": trust})
+        cluster.call_nodes("PING")
+        idle = [connection for node in cluster.nodes.values() for connection in node.idle]
+        assert len(idle) == len(hosts)
+        assert all(len(connection.buffer) >= TLS_RECORD for connection in idle)
 
 
 def test_large_batches_go_through_tls(tls: Any, trust: str, open_cluster: Open) -> None:
