@@ -144,12 +144,11 @@ class Connection:
         fd: its descriptor; -1 once it is closed.
         send: ``send(data, flags)`` writes what the socket takes of some bytes and returns
             how many; raises WOULD_BLOCK where that is none.
-        buffer: what `receive` writes into.
-        receive: ``receive(buffer, 0, flags)`` reads as many bytes as are here and have room,
-            and returns how many; 0 is the end of the stream; raises WOULD_BLOCK where none
-            are here.
-        flags: what makes `send` and `receive` return at once.
-        can_wait: ``receive(buffer)`` waits in the kernel for a MOMENT, or for a shorter
+        buffer: what is received into.
+        receive: ``receive(buffer)`` reads as many bytes as are here and have room, and returns
+            how many; 0 is the end of the stream; raises WOULD_BLOCK where none are here.
+        flags: what makes `send` return at once.
+        can_wait: `receive` waits in the kernel for a MOMENT, or for a shorter
             `socket_timeout`, and then raises BlockingIOError.
         is_tls: decrypted bytes may wait in the connection where poll() does not see them.
         poll: waits up to a number of milliseconds for something to read; false for nothing.
@@ -180,6 +179,11 @@ class Connection:
         poller = make_poller()
         poller.register(self.fd, POLLIN)
         self.poll = poller.poll
+
+    def receive_now(self) -> int:
+        """Do what `receive` does into the buffer, but never wait."""
+        # A size of 0 is all of the buffer, but to gevent's TLS sockets.
+        return self.receive(self.buffer, len(self.buffer), self.flags)
 
     def make_room(self, size: int) -> None:
         """Read more at a time from now on, if the `size` bytes of a read filled the buffer."""

@@ -29,7 +29,6 @@ pack = cast(Callable[[Args], bytes], pack_command)
 # to two thirds of the time that hiredis takes, which is quicker for FEW keys.
 
 FEW = 16
-SET_SIZE = 128  # bytes of a SET beside its value, more or less
 _MOST_HEADERS = 4096
 
 
@@ -82,19 +81,6 @@ def encode_set(frame: SetFrame, key: bytes, value: bytes) -> bytes:
     """Return the bytes of ``SET key value …``."""
     head, tail = frame
     return b"".join((head, headers[len(key)], key, headers[len(value)], value, tail))
-
-
-def encode_sets(frame: SetFrame, keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
-    """Return what, joined, are the bytes of many SETs. There is at least one."""
-    head, tail = frame
-    pieces: list[bytes] = [tail + head] * (5 * len(keys))
-    pieces[0] = head
-    pieces[1::5] = map(get_header, map(len, keys))
-    pieces[2::5] = keys
-    pieces[3::5] = map(get_header, map(len, values))
-    pieces[4::5] = values
-    pieces.append(tail)
-    return pieces
 
 
 def is_large(args: Args) -> bool:

@@ -341,7 +341,7 @@ def _receive_late(node: Node, connection: Connection) -> int:
     patience = node.patience
     if not connection.poll(None if patience is None else max(0, patience - MOMENT * 1000)):
         raise BlockingIOError
-    return connection.receive(connection.buffer, 0, connection.flags)
+    return connection.receive_now()
 
 
 def _send_share(line: _Asked, commands: Sequence[bytes]) -> bool:
@@ -621,7 +621,7 @@ class _Round:
             return
         try:
             while True:
-                size = connection.receive(connection.buffer, 0, connection.flags)
+                size = connection.receive_now()
                 if not size:
                     raise ConnectionResetError("the node closed the connection")
                 if exchange.feed(connection.buffer, size):

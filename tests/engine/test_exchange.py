@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import exceptions as redis_errors
 
+from django_rb.engine.batch import store
 from django_rb.engine.encoding import (
+    FEW,
     PIECE_SIZE,
     Args,
     Buffer,
@@ -18,7 +20,6 @@ from django_rb.engine.encoding import (
     encode_get,
     encode_keys,
     encode_set,
-    encode_sets,
     make_set_frame,
     pack,
 )
@@ -198,7 +199,7 @@ def test_a_command_of_keys_is_what_hiredis_packs(keys: list[bytes], name: bytes)
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 4095, 4096, 70_000])
 def test_keys_of_any_length_are_what_hiredis_packs(size: int) -> None:
-    keys = [b"short", b"x" * size, b"other"]
+    keys = [b"short", b"x" * size, *[b"other"] * FEW]
     assert encode_keys(b"UNLINK", keys) == pack((b"UNLINK", *keys))
 
 
@@ -214,21 +215,37 @@ def test_a_set_is_what_hiredis_packs(
 ) -> None:
     frame, packed = make_set_frame(tuple(options)), pack((b"SET", key, value, *options))
     assert encode_set(frame, key, value) == packed
-    assert b"".join(encode_sets(frame, [key], [value])) == packed
+
+
+SIZES = [0, 1, 60, 4095, 4096, PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1]
+
+
+class OneHost:
+    """A cluster that is a router as well, whose keys all live on host 0."""
+
+    scripts: dict[bytes, bytes] = {}
+
+    @property
+    def router(self) -> OneHost:
+        return self
+
+    def get_hosts_for_keys(self, keys: list[bytes]) -> list[int]:
+        return [0] * len(keys)
 
 
 @given(
-    sets=st.lists(st.tuples(st.binary(max_size=600), st.binary()), min_size=1),
+    sets=st.lists(st.tuples(st.binary(max_size=300), st.sampled_from(SIZES)), min_size=1),
     options=st.sampled_from([(), (b"EX", 300)]),
 )
-def test_many_sets_are_what_hiredis_packs(
-    sets: list[tuple[bytes, bytes]], options: Args
-) -> None:
-    keys, values = zip(*sets, strict=True)
-    pieces = encode_sets(make_set_frame(options), keys, values)
-    assert b"".join(pieces) == b"".join(
-        pack((b"SET", key, value, *options)) for key, value in sets
-    )
+def test_many_sets_are_what_hiredis_packs(sets: list[tuple[bytes, int]], options: Args) -> None:
+    keys = [key for key, _ in sets]
+    (exchange,) = next(store(OneHost(), keys, [size for _, size in sets], bytes, options))  # type: ignore[arg-type]
+    sent = b""
+    while exchange.out is not None:
+        sent += exchange.out
+        exchange.sent(len(exchange.out))
+    packed = b"".join(pack((b"SET", key, bytes(size), *options)) for key, size in sets)
+    assert sent == packed
 
 
 @pytest.mark.parametrize("size", [PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1])

@@ -16,6 +16,7 @@ from django.test import override_settings
 from django_rb.engine import BadHostSetup, Cluster, failures_of
 from django_rb.engine.transport import TLS_RECORD
 from django_rb.testing import LocalNodes
+from tests.faults.sharing.programs import run_program
 from tests.helpers import Servers, make_cache
 
 from .conftest import Open
@@ -221,6 +222,13 @@ def test_no_read_leaves_a_part_of_a_record_where_poll_does_not_see_it(
         idle = [connection for node in cluster.nodes.values() for connection in node.idle]
         assert len(idle) == len(hosts)
         assert all(len(connection.buffer) >= TLS_RECORD for connection in idle)
+
+
+@pytest.mark.only_sync
+def test_greenlets_talk_to_nodes_with_tls(tls: Any, trust: str) -> None:
+    with tls() as hosts:
+        trusting = {host_id: {**host, "ssl_ca_certs": trust} for host_id, host in hosts.items()}
+        assert run_program("greenlets", "over_tls", trusting) == 100
 
 
 def test_large_batches_go_through_tls(tls: Any, trust: str, open_cluster: Open) -> None:

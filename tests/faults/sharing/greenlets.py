@@ -252,5 +252,32 @@ def stale_and_closed() -> int:
     return len(keys)
 
 
+def over_tls() -> int:
+    """Greenlets share nodes that are reached by TLS, with values of many records."""
+
+    def work(number: int) -> int:
+        keys = [f"{number}:{n}" for n in range(20)]
+        large = f"{number}:large"
+        assert cache.set_many({key: make_value(key, number) for key in keys}) == []
+        cache.set(large, "x" * 100_000)
+        assert wrong_values(cache, keys, number) == {}
+        assert cache.get_many([*keys, large])[large] == cache.get(large) == "x" * 100_000
+        return len(keys)
+
+    group = Group()
+    workers = [group.spawn(work, number) for number in range(5)]
+    assert group.join(30, raise_error=True)
+    clusters["default"].close()
+    return sum(worker.value for worker in workers)
+
+
 if __name__ == "__main__":
-    main(killed_everywhere, probed, side_by_side, silent_nodes, stale_and_closed, timed_out)
+    main(
+        killed_everywhere,
+        over_tls,
+        probed,
+        side_by_side,
+        silent_nodes,
+        stale_and_closed,
+        timed_out,
+    )
