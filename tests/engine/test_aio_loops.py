@@ -227,10 +227,12 @@ def test_several_loops_at_once(cluster: Cluster, new_loop: NewLoop, left: Any) -
     assert errors == []
 
 
+# By address: for a name uvloop starts libuv's pool of threads, whose end may wait for ever in a
+# forked child.
 EXITS = """
 import asyncio, os, sys, threading, uvloop
 from django_rb.engine import Cluster
-cluster = Cluster([{"port": int(sys.argv[1])}])
+cluster = Cluster([{"host": "127.0.0.1", "port": int(sys.argv[1])}])
 async def use():
     await asyncio.gather(*(cluster.aio.incr("hits") for _ in range(8)))
 async def forever():
