@@ -27,26 +27,21 @@ from benchmarks.contestants import CONTESTANTS, DJANGO_RB, HAND_WRITTEN
 from benchmarks.environments import ROOT, choose_python, make_environments
 from benchmarks.once import first_batch, import_time, peak_memory, what_is_sent
 from benchmarks.options import parse
-from benchmarks.progress import Progress
+from benchmarks.progress import Progress, Say, start_clock
 
 PAGE = ROOT / "docs" / "performance.md"
 INTERRUPTED = 130  # the exit status after Ctrl-C
 ONCE = "what is measured once"
 Told = dict[str, Any]
-Say = Callable[[str], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; return the exit status."""
     options = parse(arguments, __doc__)
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)
-
+    say = start_clock()
     if options.contestants and HAND_WRITTEN not in options.contestants:
         say("Without the hand-written loop there are no ratios.")
-    with _ended_like_ctrl_c():
+    with ended_like_ctrl_c():
         try:
             run = options.saved or measure(options, say)
         except KeyboardInterrupt:
@@ -95,12 +90,12 @@ def measure(options: argparse.Namespace, say: Say) -> Told:
         conductor = Conductor(arena, pythons, missing, say, options.patience)
 
         def keep() -> None:
-            run["about"] = _about(conductor, arena.server, load)
+            run["about"] = about(conductor, arena.server, load)
             if options.save:
                 _save(run, options.save)
 
         try:
-            _run_races(conductor, races, run, results, keep)
+            run_races(conductor, races, run, results, keep)
             if ONCE in run["not_run"]:
                 _measure_once(conductor, run, used, say, everybody=options.full)
                 run["not_run"].remove(ONCE)
@@ -112,13 +107,23 @@ def measure(options: argparse.Namespace, say: Say) -> Told:
     return run
 
 
-def _run_races(
+def run_races(
     conductor: Conductor,
     races: Mapping[str, Race],
     run: Told,
     results: dict[str, Result],
     keep: Callable[[], None],
 ) -> None:
+    """Run races one after the other.
+
+    Args:
+        run: is told each race's result under "races"; "not_run" loses those that ended.
+        results: gets them, too.
+        keep: is called after each race.
+
+    Raises:
+        KeyboardInterrupt: so did Ctrl-C, with what was measured until then in `results`.
+    """
     progress = Progress(races, conductor.say)
     for name, race in races.items():
         progress.begin(name)
@@ -177,7 +182,7 @@ def _measure_once(
 
 
 @contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
+def ended_like_ctrl_c() -> Iterator[None]:
     """Let a request to end, as from timeout(1), do what Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
@@ -229,7 +234,8 @@ def _without(race: Race, left_out: Told) -> Race:
     return Race(lanes, race.rounds)
 
 
-def _about(conductor: Conductor, server: str, load: float) -> Told:
+def about(conductor: Conductor, server: str, load: float) -> Told:
+    """Return on what a run was measured, for report.about()."""
     versions: dict[str, str] = {}
     for environment, found in conductor.versions.items():
         for package, version in found.items():
@@ -249,7 +255,7 @@ def _about(conductor: Conductor, server: str, load: float) -> Told:
     }
 
 
-def draw(run: Told, folder: Path, say: Callable[[str], None]) -> None:
+def draw(run: Told, folder: Path, say: Say) -> None:
     """Draw the plots, in the environment that can."""
     made, missing = make_environments(["plots"], choose_python(), say)
     if missing:

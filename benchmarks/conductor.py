@@ -14,12 +14,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
 import redis
 
-from benchmarks.contestants import CONTESTANTS, HAND_WRITTEN, Place
+from benchmarks.contestants import HAND_WRITTEN, KNOWN, Place
 from benchmarks.proxy import ProxyProcess
 from benchmarks.redis_cluster import LocalCluster
 from benchmarks.workloads import Workload
@@ -85,7 +86,7 @@ class Race:
     @property
     def on_one_core(self) -> bool:
         return all(
-            lane.workload.is_single and not lane.workload.tasks and lane.workload.threads == 1
+            lane.workload.is_single and lane.workload.tasks <= 1 and lane.workload.threads == 1
             for lane in self.lanes
         )
 
@@ -168,11 +169,11 @@ class Result:
 class Worker:
     """The conductor's end of the line to a contestant's process."""
 
-    def __init__(self, python: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    def __init__(self, python: Path, checkout: Path = ROOT) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONWARNINGS": "ignore"}
         self._process = subprocess.Popen(
             [python, "-m", "benchmarks.worker"],
-            cwd=ROOT,
+            cwd=checkout,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -266,6 +267,7 @@ class Arena:
     def __init__(self) -> None:
         self._nodes: LocalNodes | None = None
         self._cluster: LocalCluster | None = None
+        self._tls: dict[int, dict[str, Any]] = {}
         self._stack = ExitStack()
         self._count = 0
         self.server = ""
@@ -283,7 +285,7 @@ class Arena:
 
     def close(self) -> None:
         """End the servers."""
-        self._nodes = self._cluster = None
+        self._nodes, self._cluster, self._tls = None, None, {}
         self._stack.close()
 
     def hosts(self, place: Place, count: int) -> list[Host]:
@@ -294,7 +296,8 @@ class Arena:
         if place == "cluster":
             return self._start_cluster().hosts
         nodes = self._start_nodes()
-        hosts = [(host["host"], host["port"]) for host in nodes.hosts.values()]
+        found = nodes.hosts if place != "tls" else self._start_tls(nodes)
+        hosts = [(host["host"], host["port"]) for host in found.values()]
         return hosts[:1] if place == "one" else hosts
 
     @contextmanager
@@ -335,6 +338,21 @@ class Arena:
             self.server = self._nodes.server
         return self._nodes
 
+    def _start_tls(self, nodes: LocalNodes) -> dict[int, dict[str, Any]]:
+        """Let the nodes be reached by TLS as well; only django-rb's own tests need that."""
+        if not self._tls:
+            import trustme  # noqa: PLC0415
+
+            from tests.security.tls import serve_tls  # noqa: PLC0415
+
+            authority = trustme.CA()
+            folder = Path(self._stack.enter_context(TemporaryDirectory()))
+            certificate = authority.issue_cert("127.0.0.1")
+            self._tls = self._stack.enter_context(
+                serve_tls(nodes, certificate, authority, folder)
+            )
+        return self._tls
+
     def _start_cluster(self) -> LocalCluster:
         if self._cluster is None:
             self._cluster = self._stack.enter_context(LocalCluster(self._count))
@@ -349,6 +367,7 @@ class Conductor:
         missing: why an environment is not there.
         say: is told what happens next.
         patience: seconds that a call may take; who needs longer is left out.
+        checkouts: where django-rb is for an environment that has another than this one.
     """
 
     def __init__(
@@ -358,12 +377,14 @@ class Conductor:
         missing: Mapping[str, str],
         say: Callable[[str], None],
         patience: float = PATIENCE,
+        checkouts: Mapping[str, Path] | None = None,
     ) -> None:
         self.arena = arena
         self.pythons = pythons
         self.missing = missing
         self.say = say
         self.patience = patience
+        self.checkouts = checkouts or {}
         self.interrupted = False  # by Ctrl-C, between two rounds of a race
         self.versions: dict[str, dict[str, str]] = {}
 
@@ -373,10 +394,10 @@ class Conductor:
         Raises:
             WorkerFailed: it cannot take part; the text says why.
         """
-        environment = CONTESTANTS[lane.contestant].environment
+        environment = KNOWN[lane.contestant].environment
         if environment not in self.pythons:
             raise WorkerFailed(self.missing[environment])
-        worker = Worker(self.pythons[environment])
+        worker = Worker(self.pythons[environment], self.checkouts.get(environment, ROOT))
         try:
             worker.open(lane, hosts, f"{number:02}", within=TO_SEED * self.patience)
         except BaseException:
@@ -447,7 +468,7 @@ class Conductor:
         addresses = {}
         for lane in race.lanes:
             where = (
-                CONTESTANTS[lane.contestant].place, lane.workload.nodes, lane.workload.rtt
+                KNOWN[lane.contestant].place, lane.workload.nodes, lane.workload.rtt
             )  # fmt: skip
             if where not in found and where not in failed:
                 try:

@@ -13,78 +13,15 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from statistics import median
-from types import SimpleNamespace
-from typing import Any
-
-import django
-from django.conf import settings
-from django.core.cache import cache
-from django.http import HttpRequest, HttpResponse
 
 from benchmarks.conductor import on_one_core
-from django_rb.ratelimit import Limit, Rate, limiter, ratelimit
+from benchmarks.contestants.limits import Limits
+from benchmarks.workloads import LIMITED_NODES
 from django_rb.testing import LocalNodes
 
-NODES = 3
 ROUNDS, CALLS = 50, 100
-RATE = Rate(1_000_000_000, 3600)
 
 Times = dict[str, tuple[float, float]]  # wall and CPU seconds per call
-
-
-class Contestants:
-    """What is timed: each a function without arguments, sync and async."""
-
-    def __init__(self) -> None:
-        def page(request: HttpRequest) -> HttpResponse:
-            return HttpResponse(b"ok")
-
-        async def apage(request: HttpRequest) -> HttpResponse:
-            return HttpResponse(b"ok")
-
-        limit = ratelimit(limits=[(key, RATE) for key in ("ip", "user", "header:x-api-key")])
-        limited, alimited = limit(page), limit(apage)
-        cluster = cache.cluster  # type: ignore[attr-defined]
-        meta = {"REMOTE_ADDR": "203.0.113.7", "HTTP_X_API_KEY": "key"}
-        user = SimpleNamespace(pk=7, is_authenticated=True)
-
-        async def auser() -> Any:
-            return user
-
-        def request() -> Any:
-            new: Any = HttpRequest()
-            new.method, new.META, new.user, new.auser = "GET", dict(meta), user, auser
-            return new
-
-        def is_spread(view: Callable[[HttpRequest], object]) -> bool:
-            cluster.call_nodes("FLUSHDB")
-            view(request())
-            sizes, _ = cluster.call_nodes("DBSIZE")
-            return all(size == 1 for size in sizes.values())
-
-        while not is_spread(limited):
-            meta["HTTP_X_API_KEY"] += "+"
-            user.pk += 1
-        limits: dict[int, Limit] = {}
-        for n in range(100):
-            one = Limit(f"key:{n}", RATE)
-            owner = cluster.get_host_for_key(one.rule.make_key("rl", one.key))
-            limits.setdefault(owner, one)
-        cache.set("key", {"a": 1})
-        self.sync: dict[str, Callable[[], object]] = {
-            "get": lambda: cache.get("key"),
-            "check of 3": lambda: limiter.check([*limits.values()]),
-            "view": lambda: page(request()),
-            "view with 3": lambda: limited(request()),
-        }
-        self.awaited: dict[str, Callable[[], Awaitable[object]]] = {
-            "get": lambda: cache.aget("key"),
-            "check of 3": lambda: limiter.acheck([*limits.values()]),
-            "view": lambda: apage(request()),
-            "view with 3": lambda: alimited(request()),
-        }
-        self.close = cluster.close
-        self.aclose = cluster.aclose
 
 
 def time_sync(contestants: dict[str, Callable[[], object]]) -> Times:
@@ -144,30 +81,35 @@ def print_times(title: str, times: Times) -> None:
 
 def main() -> None:
     """Time everything, on nodes of its own."""
-    with LocalNodes(NODES) as nodes:
-        settings.configure(
-            ALLOWED_HOSTS=["*"],
-            CACHES={"default": {"BACKEND": "django_rb.cache.RBCache"}},
-            INSTALLED_APPS=["django_rb"],
-            RB_CLUSTERS={"default": {"HOSTS": nodes.hosts}},
-            SECRET_KEY="benchmark",
-        )
-        django.setup()
-        contestants = Contestants()
+    with LocalNodes(LIMITED_NODES) as nodes:
+        limits = Limits([(host["host"], host["port"]) for host in nodes.hosts.values()], "")
+        limits.set("key", {"a": 1})
+        sync: dict[str, Callable[[], object]] = {
+            "get": lambda: limits.get("key"),
+            "check of 3": limits.check,
+            "view": limits.page,
+            "view with 3": limits.view,
+        }
+        asynchronous: dict[str, Callable[[], Awaitable[object]]] = {
+            "get": lambda: limits.aget("key"),
+            "check of 3": limits.acheck,
+            "view": limits.apage,
+            "view with 3": limits.aview,
+        }
 
         async def awaited() -> Times:
             try:
-                return await time_awaited(contestants.awaited)
+                return await time_awaited(asynchronous)
             finally:
-                await contestants.aclose()
+                await limits.cluster.aclose()
 
         gc.disable()
-        print_times("sync", time_sync(contestants.sync))
+        print_times("sync", time_sync(sync))
         print_times("async", asyncio.run(awaited()))
         with on_one_core([os.getpid(), *map(nodes.pid, nodes.hosts)]):
-            print_times("sync, one core", time_sync(contestants.sync))
+            print_times("sync, one core", time_sync(sync))
             print_times("async, one core", asyncio.run(awaited()))
-        contestants.close()
+        limits.cluster.close()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ CELLS: dict[str, Any] = {
     "misses": False,
 }  # fmt: skip
 MOST_NODES = 256
+OTHERS = (
+    "Others, each with --help: python -m benchmarks.versions (two revisions of django-rb side "
+    "by side); without options: .limits (rate limits), .stages (where a call's time goes)."
+)
 READING = {"get", "get_many"}
 
 
@@ -36,20 +40,22 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> argparse.
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=description)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=description, epilog=OTHERS
+    )
     what = parser.add_argument_group("what is measured")
     which = what.add_mutually_exclusive_group()
     which.add_argument("--full", action="store_true", help="the whole grid; takes hours")
     which.add_argument(
-        "--only", type=_words(OPERATIONS), default=[], metavar="OPERATION,…",
+        "--only", type=words(OPERATIONS), default=[], metavar="OPERATION,…",
         help=f"races of your choice: {', '.join(OPERATIONS)}",
     )  # fmt: skip
     what.add_argument(
-        "--contestants", type=_words(CONTESTANTS), default=[], metavar="NAME,…",
+        "--contestants", type=words(CONTESTANTS), default=[], metavar="NAME,…",
         help=f"default all: {', '.join(CONTESTANTS)}",
     )  # fmt: skip
     what.add_argument(
-        "--rounds", type=_count, metavar="N",
+        "--rounds", type=count, metavar="N",
         help=f"turns of each contestant ({plan.ROUNDS}; up to {plan.PAIR_ROUNDS} of few)",
     )  # fmt: skip
     what.add_argument(
@@ -140,8 +146,10 @@ def _unwritable(name: str, path: Path | None) -> str | None:
     return None
 
 
-def _words(known: Collection[str]) -> Callable[[str], list[str]]:
-    def words(text: str) -> list[str]:
+def words(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Return what takes known words, separated by commas, each once."""
+
+    def choose(text: str) -> list[str]:
         chosen = text.split(",")
         for word in chosen:
             if word not in known:
@@ -150,7 +158,7 @@ def _words(known: Collection[str]) -> Callable[[str], list[str]]:
                 )
         return list(dict.fromkeys(chosen))
 
-    return words
+    return choose
 
 
 def _numbers(least: int, most: float = math.inf) -> Callable[[str], list[int]]:
@@ -171,7 +179,8 @@ def _number(word: str, least: int, most: float = math.inf) -> int:
     return number
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Take a whole number, 1 or more."""
     return _number(text, 1)
 
 

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 
 from benchmarks.conductor import LONG_TURN_SECONDS, TURN_SECONDS, Race
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import KNOWN
 from benchmarks.workloads import Workload
 
 # What things cost, roughly; what they did cost so far corrects it.
 SECONDS_PER_START, SECONDS_PER_KEY, SECONDS_PER_BYTE = 0.6, 20e-6, 2e-9
 UNTIMED_CALLS = 5  # to store, to check, to warm up
 
+Say = Callable[[str], None]
+
+
+def start_clock() -> Say:
+    """Return what says things on standard error, with the seconds since now."""
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)
+
+    return say
+
 
 class Progress:
     """Counts races."""
 
-    def __init__(self, races: Mapping[str, Race], say: Callable[[str], None]) -> None:
+    def __init__(self, races: Mapping[str, Race], say: Say) -> None:
         self._races = races
         self._say = say
         self._began = time.monotonic()
@@ -40,7 +53,7 @@ class Progress:
     def tell(self, left_out: Mapping[str, str]) -> None:
         """Say who is not among a race's contestants."""
         for name, reason in left_out.items():
-            self._say(f"  without {CONTESTANTS[name].title}: {reason}")
+            self._say(f"  without {KNOWN[name].title}: {reason}")
 
 
 def guess(race: Race) -> float:

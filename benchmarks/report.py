@@ -22,30 +22,30 @@ Table = list[list[str]]
 def for_terminal(run: Told) -> str:
     """Return all tables, at most 80 columns wide."""
     parts = [
-        textwrap.fill(_about(run), WIDTH),
+        textwrap.fill(about(run), WIDTH),
         "Medians; ± is half the distance of the quartiles; the ratio is that to the\n"
         "hand-written loop, the median of the rounds.",
     ]
     for race in run["races"]:
         workloads = _by_workload(race)
         parts += [
-            f"{one.title}\n{_aligned(_timings(lanes))}" for one, lanes in workloads.items()
+            f"{one.title}\n{aligned(_timings(lanes))}" for one, lanes in workloads.items()
         ]
         if not workloads:
             parts.append(race["name"])
-        parts += [_wrapped(note, "") for note in _notes(race)]
+        parts += [wrapped(note, "") for note in _notes(race)]
     if run["sent"]:
-        parts.append(f"What a call sends, batches of 100 keys\n{_aligned(_sent(run))}")
-    parts += [f"{title}\n{_aligned(table)}" for title, table in _once(run)]
-    parts += [_wrapped(note, "") for note in _once_notes(run)]
+        parts.append(f"What a call sends, batches of 100 keys\n{aligned(_sent(run))}")
+    parts += [f"{title}\n{aligned(table)}" for title, table in _once(run)]
+    parts += [wrapped(note, "") for note in _once_notes(run)]
     if run["bars"]:
         parts.append(_judged(run["bars"]))
     parts += [
-        _wrapped(f"LEFT OUT: {CONTESTANTS[name].title}: {reason}", "  ")
+        wrapped(f"LEFT OUT: {CONTESTANTS[name].title}: {reason}", "  ")
         for name, reason in run["left_out"].items()
     ]
     if run.get("not_run"):
-        parts.append(_wrapped(f"NOT MEASURED to its end: {'; '.join(run['not_run'])}", "  "))
+        parts.append(wrapped(f"NOT MEASURED to its end: {'; '.join(run['not_run'])}", "  "))
     return "\n\n".join(parts)
 
 
@@ -69,7 +69,7 @@ def for_docs(run: Told) -> dict[str, str]:
         for name, reason in run["left_out"].items()
     ]
     return {
-        "about": "\n\n".join([textwrap.fill(_about(run), 96), *left_out]),
+        "about": "\n\n".join([textwrap.fill(about(run), 96), *left_out]),
         "bars": _markdown(_bars(run["bars"])),
         "peers": "\n\n".join(peers),
         "sent": _markdown(_sent_by_contestant(run)),
@@ -108,7 +108,7 @@ def _timings(lanes: Sequence[Told]) -> Table:
             spread = (seconds["high"] - seconds["low"]) / 2 / seconds["median"]
             ratio = lane.get("ratio", {}).get(clock, {}).get("median")
             row += [
-                _microseconds(seconds["median"]),
+                microseconds(seconds["median"]),
                 f"{spread:.0%}",
                 "" if ratio is None else f"{ratio:.2f}",
             ]
@@ -292,7 +292,8 @@ def _notes(race: Told) -> list[str]:
     ]
 
 
-def _about(run: Told) -> str:
+def about(run: Told) -> str:
+    """Return on what a run was measured, as one line."""
     about = run["about"]
     if not about["versions"]:
         return "Nobody took part."
@@ -307,7 +308,8 @@ def _about(run: Told) -> str:
 # How tables are written.
 
 
-def _aligned(table: Table) -> str:
+def aligned(table: Table) -> str:
+    """Return a table whose columns stand below each other."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     gap = "  " if sum(widths) + 2 * len(widths) <= WIDTH else " "
     return "\n".join(
@@ -334,14 +336,16 @@ def _judged(bars: Sequence[Told]) -> str:
         lines.append(f"{what[0]:46} {limit:>6} {bar['figure'] or '…':>9}  {met}")
         lines += what[1:]
         if bar["why"]:
-            lines.append(_wrapped(f"    {bar['why']}", "    "))
+            lines.append(wrapped(f"    {bar['why']}", "    "))
     return "\n".join(lines)
 
 
-def _wrapped(text: str, indent: str) -> str:
+def wrapped(text: str, indent: str) -> str:
+    """Return a text on lines that fit a terminal, all but the first indented."""
     return textwrap.fill(text, WIDTH, subsequent_indent=indent)
 
 
-def _microseconds(seconds: float) -> str:
+def microseconds(seconds: float) -> str:
+    """Return a time as text, without its unit."""
     value = seconds * 1e6
     return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"

@@ -9,6 +9,8 @@ from typing import Any
 MANY = ("get_many", "set_many", "delete_many")
 SINGLE = ("get", "set", "incr")
 OPERATIONS = (*MANY, *SINGLE)
+LIMITED = ("check", "view")  # what contestants/limits.py can do: three limits,
+LIMITED_NODES = 3  # each on a node of its own
 # Names that calls with one key take in turn, so that no node is asked all the time.
 NAMES_IN_TURN = 64
 SMALL = 60  # bytes
@@ -38,7 +40,7 @@ class Workload:
     rtt: float = 0
 
     def __post_init__(self) -> None:
-        if self.operation not in OPERATIONS:
+        if self.operation not in (*OPERATIONS, *LIMITED):
             raise ValueError(
                 f"There is no operation {self.operation!r}, only {', '.join(OPERATIONS)}."
             )
@@ -46,7 +48,7 @@ class Workload:
     @property
     def is_single(self) -> bool:
         """Whether a call has one key."""
-        return self.operation in SINGLE
+        return self.operation not in MANY
 
     @property
     def stored(self) -> int:
@@ -54,12 +56,15 @@ class Workload:
         return max(self.keys, self.tasks, NAMES_IN_TURN) if self.is_single else self.keys
 
     @property
+    def call(self) -> str:
+        """What is called: "get_many of 1,000"."""
+        name = f"a{self.operation}" if self.tasks else self.operation
+        return name if self.is_single else f"{name} of {self.keys:,}"
+
+    @property
     def title(self) -> str:
         """What is measured, on one line: "get_many of 1,000, 8 nodes, 60 B"."""
-        words = [self.operation if self.is_single else f"{self.operation} of {self.keys:,}"]
-        if self.tasks:
-            words[0] = f"a{words[0]}"
-        words.append(f"{self.nodes} node{'s'[: self.nodes > 1]}")
+        words = [self.call, f"{self.nodes} node{'s'[: self.nodes > 1]}"]
         if self.operation != "incr":
             words.append(_bytes(self.size))
         if not self.hits:

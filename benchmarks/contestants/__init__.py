@@ -6,12 +6,13 @@ everywhere. So it imports nothing but the standard library.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Literal
 
-# Where the keys are: on all nodes, on the first of them, or on a Redis Cluster of as many.
-Place = Literal["nodes", "one", "cluster"]
+# Where the keys are: on all nodes, on the first of them, on all of them by TLS, or on a Redis
+# Cluster of as many.
+Place = Literal["nodes", "one", "tls", "cluster"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Contestant:
     Attributes:
         title: what tables call it.
         module: of benchmarks.contestants; what it has under `kind` makes the player.
-        environment: whose requirements are in benchmarks/requirements/.
+        environment: whose requirements are in benchmarks/requirements/; BEFORE is "common"
+            with another checkout of django-rb.
         what: how it does a call, in a few words.
         on_loops: whether it is for event loops only.
     """
@@ -168,4 +170,28 @@ CONTESTANTS: dict[str, Contestant] = {
         place="cluster",
         what="`mget_nonatomic()`, else a pipeline of one command per key; pickle by hand",
     ),
+}
+
+BEFORE = "before"
+# django-rb with other settings or for other tasks, as versions.py and threads.py compare it.
+VARIANTS: dict[str, Contestant] = {
+    "django-rb-deadline": Contestant("django-rb, DEADLINE", "django_caches", "RBCacheDeadline"),
+    "django-rb-resp3": Contestant("django-rb, RESP3", "django_caches", "RBCacheRESP3"),
+    "django-rb-tls": Contestant("django-rb, TLS", "django_caches", "RBCacheTLS", place="tls"),
+    "django-rb-limits": Contestant("django-rb, 3 limits", "limits", "Limits"),
+}
+
+
+def before(name: str) -> str:
+    """Return the name of a contestant of the other checkout."""
+    return f"{name}-{BEFORE}"
+
+
+KNOWN: dict[str, Contestant] = {
+    **CONTESTANTS,
+    **VARIANTS,
+    **{
+        before(name): replace(one, title=f"{one.title}, before", environment=BEFORE)
+        for name, one in {DJANGO_RB: CONTESTANTS[DJANGO_RB], **VARIANTS}.items()
+    },
 }

@@ -42,6 +42,8 @@ class DjangoCache:
 
 
 class RBCache(DjangoCache):
+    defaults: Mapping[str, Any] = {}  # options of all nodes
+
     def options(self, hosts: Hosts) -> dict[str, Any]:
         return {"BACKEND": "django_rb.cache.RBCache"}
 
@@ -49,8 +51,21 @@ class RBCache(DjangoCache):
         nodes = [{"host": host, "port": port} for host, port in hosts]
         return {
             "INSTALLED_APPS": ["django_rb"],
-            "RB_CLUSTERS": {"default": {"HOSTS": nodes}},
+            "RB_CLUSTERS": {"default": {"HOSTS": nodes, "HOST_DEFAULTS": self.defaults}},
         }
+
+
+class RBCacheDeadline(RBCache):
+    def options(self, hosts: Hosts) -> dict[str, Any]:
+        return {**super().options(hosts), "OPTIONS": {"DEADLINE": 10}}
+
+
+class RBCacheRESP3(RBCache):
+    defaults = {"protocol": 3}
+
+
+class RBCacheTLS(RBCache):
+    defaults = {"ssl": True, "ssl_cert_reqs": "none"}
 
 
 class RBCacheByThreads(RBCache):
