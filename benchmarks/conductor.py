@@ -42,6 +42,7 @@ DOINGS = {
     "seed": "store its keys",
     "check": "make calls that were checked",
     "run": "make a call",
+    "sample": "make its calls beside computing threads",
     "cold": "make its first call",
     "memory": "make its one call",
 }
@@ -437,6 +438,17 @@ class Conductor:
     def _run(self, race: Race) -> Result:
         left_out: dict[str, str] = {}
         with ExitStack() as stack:
+            workers = stack.enter_context(self.workers(race, left_out))
+            if race.on_one_core:
+                pids = [*(worker.pid for worker in workers), *self.arena.pids()]
+                stack.enter_context(on_one_core(pids))
+            timings = self._take_turns(workers, race.rounds, left_out)
+        return Result(race, {timing.lane: timing for timing in timings}, left_out)
+
+    @contextmanager
+    def workers(self, race: Race, left_out: dict[str, str]) -> Iterator[list[Worker]]:
+        """Lend a race's workers, each ready for its calls; `left_out` is told who is not."""
+        with ExitStack() as stack:
             workers = []
             hosts = self._addresses(stack, race, left_out)
             self.arena.flush()
@@ -450,11 +462,7 @@ class Conductor:
                     left_out[lane.contestant] = str(error)
                     continue
                 workers.append(worker)
-            if race.on_one_core:
-                pids = [*(worker.pid for worker in workers), *self.arena.pids()]
-                stack.enter_context(on_one_core(pids))
-            timings = self._take_turns(workers, race.rounds, left_out)
-        return Result(race, {timing.lane: timing for timing in timings}, left_out)
+            yield workers
 
     def _addresses(
         self, stack: ExitStack, race: Race, left_out: dict[str, str]

@@ -22,7 +22,8 @@ CELLS: dict[str, Any] = {
 MOST_NODES = 256
 OTHERS = (
     "Others, each with --help: python -m benchmarks.versions (two revisions of django-rb side "
-    "by side); without options: .limits (rate limits), .stages (where a call's time goes)."
+    "by side), .threads (calls beside threads that compute). Without options: .limits (rate "
+    "limits), .stages (where a call's time goes)."
 )
 READING = {"get", "get_many"}
 
@@ -185,7 +186,12 @@ def count(text: str) -> int:
 
 
 def _times(text: str) -> list[float]:
-    return [_decimal(word, "milliseconds, 0 or more") for word in text.split(",")]
+    return [milliseconds(word) for word in text.split(",")]
+
+
+def milliseconds(text: str) -> float:
+    """Take a time, 0 or more."""
+    return _decimal(text, "milliseconds, 0 or more")
 
 
 def _seconds(text: str) -> float:

@@ -28,13 +28,22 @@ def start_clock() -> Say:
 
 
 class Progress:
-    """Counts races."""
+    """Counts races.
 
-    def __init__(self, races: Mapping[str, Race], say: Say) -> None:
+    Args:
+        guess: returns how many seconds a race takes; by default guess_seconds().
+    """
+
+    def __init__(
+        self,
+        races: Mapping[str, Race],
+        say: Say,
+        guess: Callable[[Race], float] | None = None,
+    ) -> None:
         self._races = races
         self._say = say
         self._began = time.monotonic()
-        self._guessed = {name: guess(race) for name, race in races.items()}
+        self._guessed = {name: (guess or guess_seconds)(race) for name, race in races.items()}
         self._count = 0
         self._behind = 0.0  # guessed seconds of the races that are over
 
@@ -56,7 +65,7 @@ class Progress:
             self._say(f"  without {KNOWN[name].title}: {reason}")
 
 
-def guess(race: Race) -> float:
+def guess_seconds(race: Race) -> float:
     """Return how many seconds a race takes, if nothing is out of the ordinary."""
     return sum(_guess(lane.workload, race.rounds) for lane in race.lanes)
 

@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -198,6 +198,40 @@ class Worker:
             gc.enable()
         return {"wall": wall / calls, "cpu": cpu / calls, "aside": aside / calls}
 
+    def sample(self, calls: int, computing: int) -> list[float]:
+        """Make calls beside threads that compute; return the seconds that each took.
+
+        One more call goes before: it finds everything cold and does not count.
+        """
+        if self.workload.is_single:
+            arguments = (
+                self._task_arguments() if self.workload.tasks else self._single_arguments()
+            )
+        else:
+            arguments = cycle([self._arguments()])
+        gc.collect()
+        gc.disable()
+        try:
+            with _computing(computing):
+                if self.workload.tasks:
+                    return self.runner.run(self._sample_awaited(arguments, calls))
+                return [
+                    _timed(lambda: self.call(*each))[0]  # noqa: B023 (called at once)
+                    for each in islice(arguments, calls + 1)
+                ][1:]
+        finally:
+            gc.enable()
+
+    async def _sample_awaited(
+        self, arguments: Iterator[tuple[Any, ...]], calls: int
+    ) -> list[float]:
+        seconds = []
+        for each in islice(arguments, calls + 1):
+            began = time.perf_counter()
+            await self.call(*each)
+            seconds.append(time.perf_counter() - began)
+        return seconds[1:]
+
     def cold(self) -> dict[str, float]:
         """Make the first call of this process, connections included; return its seconds."""
 
@@ -296,6 +330,27 @@ def _timed(work: Callable[[], None]) -> tuple[float, float]:
     work()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     return wall, cpu
+
+
+@contextmanager
+def _computing(count: int) -> Iterator[None]:
+    """Let threads compute, in Python only: they want the interpreter all the time."""
+    ended = threading.Event()
+
+    def compute() -> None:
+        while not ended.is_set():
+            for _ in range(1000):
+                pass
+
+    threads = [threading.Thread(target=compute) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 def _memory(field: str) -> int:

@@ -178,6 +178,7 @@ VARIANTS: dict[str, Contestant] = {
     "django-rb-deadline": Contestant("django-rb, DEADLINE", "django_caches", "RBCacheDeadline"),
     "django-rb-resp3": Contestant("django-rb, RESP3", "django_caches", "RBCacheRESP3"),
     "django-rb-tls": Contestant("django-rb, TLS", "django_caches", "RBCacheTLS", place="tls"),
+    "django-rb-one": Contestant("django-rb, one node", "django_caches", "RBCache", place="one"),
     "django-rb-limits": Contestant("django-rb, 3 limits", "limits", "Limits"),
 }
 
