@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,7 +40,8 @@ def laid_out(commit: str) -> Iterator[Path]:
             (place / "benchmarks").symlink_to(Path(__file__).parent)
             yield place
         finally:
-            _git("worktree", "remove", "--force", str(place))
+            with suppress(subprocess.CalledProcessError):  # it was not laid out
+                _git("worktree", "remove", "--force", str(place))
 
 
 @contextmanager
