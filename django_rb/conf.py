@@ -16,14 +16,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .engine import BadHostSetup, BaseRouter, Cluster
 from .engine.health import DEFAULT_HEALTH, check_health
-from .engine.hosts import (
-    check_pool_options,
-    did_you_mean,
-    masked,
-    parse_hosts,
-    with_database,
-)
+from .engine.hosts import check_pool_options, parse_hosts, with_database
 from .engine.secrecy import hides_locals
+from .engine.wording import did_you_mean, masked
 from .paths import import_path
 
 SETTING = "RB_CLUSTERS"

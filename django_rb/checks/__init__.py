@@ -27,25 +27,28 @@ AppConfigs = Sequence[AppConfig] | None
 def check_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
     """Report what is amiss with clusters, caches and limits."""
     from . import from_settings, limits  # noqa: PLC0415
+    from .site import shown  # noqa: PLC0415
 
     checks = (*from_settings.CHECKS, *limits.SETTINGS_CHECKS)
-    return [message for check in checks for message in check()]
+    return shown(message for check in checks for message in check())
 
 
 @register(Tags.urls)
 def check_views(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
     """Report what is amiss with limited views."""
     from . import limits  # noqa: PLC0415
+    from .site import shown  # noqa: PLC0415
 
-    return [message for check in limits.VIEWS_CHECKS for message in check()]
+    return shown(message for check in limits.VIEWS_CHECKS for message in check())
 
 
 @register(Tags.security, deploy=True)
 def check_deployment(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
     """Report nodes that others can read, write or stand in for, and those not left alone."""
     from . import deployment  # noqa: PLC0415
+    from .site import shown  # noqa: PLC0415
 
-    return deployment.check_deployment()
+    return shown(deployment.check_deployment())
 
 
 def __getattr__(name: str) -> Any:

@@ -23,9 +23,9 @@ from time import monotonic, time
 from typing import Any
 
 from .errors import BadHostSetup, NodeDown, at_node
-from .hosts import did_you_mean, masked
+from .wording import did_you_mean, get_logger, masked
 
-logger = logging.getLogger("django_rb.health")
+logger = get_logger("django_rb.health")
 
 UP, FAILING, DOWN = "up", "failing", "down"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from ssl import VerifyMode
 from typing import Any
@@ -16,6 +15,7 @@ from redis.connection import parse_url
 from . import handshake
 from .errors import BadHostSetup
 from .secrecy import hides_locals
+from .wording import did_you_mean, masked
 
 URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -73,15 +73,6 @@ def _tls_options() -> frozenset[str]:
 def pool_options() -> frozenset[str]:
     """Return the names that POOL_OPTIONS may use: what holds for all nodes alike."""
     return (connection_options() - {"host", "port", "db"}) | {"max_connections"}
-
-
-def did_you_mean(name: object, known: Sequence[str] | frozenset[str]) -> str:
-    """Return what an error says about an unknown name: the nearest known one, or all."""
-    by_lower = {str(k).lower(): k for k in known}
-    near = get_close_matches(str(name).lower(), by_lower, n=1)
-    if near:
-        return f"Did you mean {by_lower[near[0]]!r}?"
-    return f"Known are: {', '.join(sorted(map(str, known)))}."
 
 
 @dataclass(frozen=True, repr=False)
@@ -445,23 +436,3 @@ def check_pool_options(options: object) -> Mapping[str, Any]:
         )
     _check_options(options, ("POOL_OPTIONS",), pool_options())
     return options
-
-
-def masked(value: object) -> str:
-    """Return a value as an error may show it: without what could be a password."""
-    if isinstance(value, str):
-        return _masked_text(value)
-    if value is None or isinstance(value, int | float):
-        return repr(value)
-    return f"A {type(value).__name__}"
-
-
-def _masked_text(text: str) -> str:
-    """Return a URL without user, password and query, any other text as it is."""
-    scheme, mark, rest = text.partition("://")
-    if not mark:
-        return "A text with '@'" if "@" in text else repr(text)
-    user, at, where = rest.rpartition("@")
-    if "?" in user:  # it may be part of a password, and so may what follows the "@"
-        return repr(f"{scheme}://***")
-    return repr(f"{scheme}://{'***@' if at else ''}{where.partition('?')[0]}")

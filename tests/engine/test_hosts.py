@@ -10,11 +10,11 @@ import pytest
 from django_rb.engine import BadHostSetup, Cluster, HostInfo, Node, handshake
 from django_rb.engine.hosts import (
     check_pool_options,
-    did_you_mean,
     parse_host,
     parse_hosts,
     pool_options,
 )
+from django_rb.engine.wording import did_you_mean
 from django_rb.testing import LocalNodes
 
 SECRET = "hunter2"
