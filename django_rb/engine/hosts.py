@@ -304,6 +304,12 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
     is_unix = url.startswith("unix://")
     server, _, database = url.partition("://")[2].partition("?")[0].partition("/")
     options: dict[str, Any] = {}
+    if misread := _misread(url):
+        raise BadHostSetup(
+            f"{masked(url)} cannot be read: {misread}. In a user, password, path or value, "
+            "percent-encode characters such as / ? # @ [ as %2F %3F %23 %40 %5B.",
+            path,
+        )
     problem = ""
     try:
         options.update(parse_url(url))  # type: ignore[no-untyped-call]
@@ -337,6 +343,23 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
     return options
 
 
+def _misread(url: str) -> str:
+    """Return what redis-py drops of a URL or takes for something else: it may be a password."""
+    query = url.partition("?")[2]
+    pairs = [part.partition("=") for part in query.split("&")] if query else []
+    if "#" in url:
+        return "a '#' and what follows it mean nothing there"
+    if url.count("@") > 1:
+        return "it has more than one '@'"
+    if not all(name and value for name, _, value in pairs):
+        return "what follows the '?' is not name=value"
+    if "@" in query and not {name for name, _, _ in pairs} <= host_options():
+        return "an '@' after the '?' belongs to no option"
+    if any(char in url for char in "\t\r\n"):
+        return "it has a line break or a tab"
+    return ""
+
+
 _INTEGERS = {"port": (1, 65535), "db": (0, None), "max_connections": (1, None)}
 _CERT_REQS = ("required", "optional", "none", None, *VerifyMode)
 _SECONDS = ("socket_timeout", "socket_connect_timeout")
@@ -362,9 +385,15 @@ def _check_options(
             check_seconds(value, where)
         elif name in {"host", "unix_socket_path"} and (not isinstance(value, str) or not value):
             raise BadHostSetup(f"{masked(value)} is not the text of an address.", where)
-        elif name == "host" and ("@" in value or "/" in value):
+        elif name == "host" and any(char in value for char in "@/?#"):
             raise BadHostSetup(
                 f"{masked(value)} is not a name or an IP address. "
+                "A URL goes in the place of the dictionary.",
+                where,
+            )
+        elif name == "unix_socket_path" and "://" in value:
+            raise BadHostSetup(
+                f"{masked(value)} is not the path of a socket, such as '/run/valkey.sock'. "
                 "A URL goes in the place of the dictionary.",
                 where,
             )

@@ -78,6 +78,6 @@ def _masked_text(text: str) -> str:
     if not mark:
         return "A text with '@'" if "@" in text else repr(text)
     user, at, where = rest.rpartition("@")
-    if "?" in user:  # it may be part of a password, and so may what follows the "@"
+    if "?" in user or "@" in user or "#" in rest:  # who knows where the password ends?
         return repr(f"{scheme}://***")
     return repr(f"{scheme}://{'***@' if at else ''}{where.partition('?')[0]}")

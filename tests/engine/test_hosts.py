@@ -48,6 +48,10 @@ SECRET = "hunter2"
         ),
         ("rediss://h?ssl_cert_reqs=none", {"options": {"ssl_cert_reqs": "none"}}),
         ("unix:///run/v.sock", {"unix_socket_path": "/run/v.sock", "db": 0}),
+        ("unix:///run/@.sock", {"unix_socket_path": "/run/@.sock"}),
+        ("unix:///run/a%23b.sock", {"unix_socket_path": "/run/a#b.sock"}),
+        ("redis://u:57%23W%3Fc%4003z@h", {"password": "57#W?c@03z"}),
+        ("redis://h/0?", {"host": "h"}),
         (
             f"unix://u:{SECRET}@/run/v.sock?db=3",
             {
@@ -160,6 +164,15 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         (["redis://h?db=-1"], ["HOSTS", 0, "db"], ["-1", "0 or more"]),
         (["redis://h?socket_timeout=0"], ["HOSTS", 0, "socket_timeout"], ["0"]),
         (["redis://h?databse=1"], ["HOSTS", 0, "databse"], ["'databse'", "Known are: "]),
+        (["redis://h:57?W"], ["HOSTS", 0], ["'redis://h:57'", "name=value", "%3F"]),
+        (["redis://h?db=1&W"], ["HOSTS", 0], ["'redis://h'", "name=value"]),
+        (["redis://h?db="], ["HOSTS", 0], ["'redis://h'", "name=value"]),
+        (["redis://h?=1"], ["HOSTS", 0], ["'redis://h'", "name=value"]),
+        (["redis://h/0#x"], ["HOSTS", 0], ["'redis://***'", "a '#' and what", "%23"]),
+        (["unix:///run/a#b.sock"], ["HOSTS", 0], ["'unix://***'", "a '#' and what", "%23"]),
+        (["rediss://u:p@h1@h2"], ["HOSTS", 0], ["'rediss://***'", "more than one '@'", "%40"]),
+        (["unix://u:p@/run/@.sock"], ["HOSTS", 0], ["more than one '@'", "%40"]),
+        (["redis://h:6379\n"], ["HOSTS", 0], ["'redis://h:6379\\n'", "a line break"]),
         (["unix://"], ["HOSTS", 0], ["'unix://'", "names no socket", "unix:///run/"]),
         (["unix://run/v.sock"], ["HOSTS", 0], ["'unix://run/v.sock'", "unix:///run/"]),
         (["redis://h?ssl=no"], ["HOSTS", 0, "ssl"], ["'no'", "True nor False"]),
@@ -179,6 +192,13 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         ([{"host": None}], ["HOSTS", 0, "host"], ["None"]),
         ([{"host": 5}], ["HOSTS", 0, "host"], ["5"]),
         ([{"host": "redis://h"}], ["HOSTS", 0, "host"], ["'redis://h'", "in the place of"]),
+        ([{"host": "h#0"}], ["HOSTS", 0, "host"], ["'h#0'", "in the place of"]),
+        ([{"host": "h?db=1"}], ["HOSTS", 0, "host"], ["'h?db=1'", "in the place of"]),
+        (
+            [{"unix_socket_path": "unix:///s"}],
+            ["HOSTS", 0, "unix_socket_path"],
+            ["'unix:///s'", "in the place of"],
+        ),
         ([{"host": "h/0"}], ["HOSTS", 0, "host"], ["'h/0'", "in the place of"]),
         ([{"unix_socket_path": b"/s"}], ["HOSTS", 0, "unix_socket_path"], ["A bytes"]),
         ([{"password": 5}], ["HOSTS", 0, "password"], ["A int is not text"]),
@@ -333,6 +353,33 @@ def test_no_error_tells_a_password(hosts: Any) -> None:
     error = caught.value
     assert SECRET not in f"{error} {error!r}"
     assert error.__suppress_context__ or error.__context__ is None
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "://:57#Wc903z@127.0.0.9:6379/0",
+        "://h:57#Wc903z@127.0.0.9:6379/0",
+        "://h:57?Wc903z@127.0.0.9:6379/0",
+        "://h:57?Wc903z=@127.0.0.9:6379/0",
+        "://h:57?Wc90=3z@127.0.0.9:6379/0",
+        "://h:57?db=1&Wc903z@127.0.0.9:6379/0",
+        "://u:57@Wc903z@127.0.0.9:6379/0",
+        "://u:57@127.0.0.7#Wc903z@127.0.0.9:6379",
+        "://u:57@127.0.0.9:6379/0#Wc903z",
+        "://u:57\nWc903z@127.0.0.9:6379/0",
+        "://u:57@127.0.0.9:6379/0?Wc903z",
+        "://u:57@127.0.0.9:6379/0?password=Wc903z@x",
+    ],
+)
+def test_a_url_that_loses_its_password_is_refused_and_not_shown(scheme: str, rest: str) -> None:
+    for hosts, defaults in (([f"{scheme}{rest}"], {}), ([{}], {"host": f"{scheme}{rest}"})):
+        with pytest.raises(BadHostSetup) as caught:
+            Cluster(hosts, host_defaults=defaults)
+        shown = str(caught.value)
+        assert not any(part in shown for part in ("57", "Wc90", "3z"))
+        assert defaults or "%23" in shown
 
 
 @pytest.mark.parametrize(
