@@ -55,8 +55,14 @@ def check_alias(alias: object, whose: str = "") -> None:
     if alias in list(clusters):  # a list takes what cannot be a key, too
         return
     named = f", {whose}," if whose else ""
-    if not isinstance(alias, str) or "://" in alias or "@" in alias:
-        way_out = f"Name an alias, such as 'default'. URLs go to {SETTING}[alias]['HOSTS']."
+    name_one = f"Name an alias, such as 'default'. URLs go to {SETTING}[alias]['HOSTS']."
+    if not isinstance(alias, str):
+        raise ImproperlyConfigured(
+            f"{masked(alias)}{named} is not the alias of a cluster in settings.{SETTING}. "
+            f"{name_one}"
+        )
+    if "://" in alias or "@" in alias:
+        way_out = name_one
     elif clusters:
         way_out = did_you_mean(alias, list(clusters))
     else:

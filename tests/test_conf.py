@@ -152,6 +152,10 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": HOSTS, "HEALTH": 3}, [f"{SETTING}['HEALTH']: 3 is not a dict", "'FAILURES': 3"]),
     ({"HOSTS": HOSTS, "HEALTH": False}, [f"{SETTING}['HEALTH']: False is not", "None lets no"]),
     (
+        {"HOSTS": HOSTS, "HEALTH": {"FAILS": 3, "PAUS": 1}},
+        [f"{SETTING}['HEALTH']: Unknown key 'FAILS'.", "Unknown key 'PAUS'. Did you"],
+    ),
+    (
         {"HOSTS": HOSTS, "HEALTH": {"FAILS": 3}},
         [f"{SETTING}['HEALTH']['FAILS']: Unknown key 'FAILS'.", "mean 'FAILURES'?"],
     ),

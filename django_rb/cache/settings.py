@@ -43,11 +43,13 @@ class CacheSettings:
             raise ImproperlyConfigured(
                 f"OPTIONS of a cache is a {type(options).__name__}, not a dictionary."
             )
-        for name in options:
-            if name not in OPTIONS:
-                raise ImproperlyConfigured(
+        if unknown := [name for name in options if name not in OPTIONS]:
+            raise ImproperlyConfigured(
+                " ".join(
                     f"OPTIONS[{name!r}] of a cache is unknown. {did_you_mean(name, OPTIONS)}"
+                    for name in unknown
                 )
+            )
         self._alias = alias
         self.codec = _codec(options)
         self.keys = Keys(cache, _function(options, "REVERSE_KEY_FUNCTION"))

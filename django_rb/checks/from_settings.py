@@ -18,7 +18,7 @@ from django.http import HttpResponse
 from .. import conf
 from ..cache import RBCache
 from ..cache.serializers import get_serializer
-from ..engine import BadHostSetup, Cluster, PartitionRouter
+from ..engine import BadHostSetup, Cluster, PartitionRouter, SlotRouter
 from ..engine.connections import Node
 from ..engine.hosts import parse_host
 from .site import (
@@ -180,6 +180,24 @@ def _djangos_caches() -> Iterator[tuple[str, BaseCache, set[str]]]:
 # What is in the wrong place.
 
 
+def check_prefixes() -> list[CheckMessage]:
+    """Report caches whose KEY_PREFIX begins a hash tag."""
+    clusters = sound_clusters()
+    return [
+        checks.Warning(
+            f"{cache.where}['KEY_PREFIX'] is {prefix!r}. A '{{' in it begins a "
+            "hash tag, which places keys by what is between braces alone: keys that differ "
+            "elsewhere, perhaps all keys of the cache, are on one node.",
+            hint="Leave the braces out of KEY_PREFIX, and put them into the keys that belong "
+            "together. (Another KEY_PREFIX makes every value a miss, once.)",
+            id="django_rb.W012",
+        )
+        for cache in sound_caches()
+        if "{" in (prefix := str(cache.cache.key_prefix))
+        and isinstance(clusters[cache.cluster].router, SlotRouter)
+    ]
+
+
 def check_sessions() -> list[CheckMessage]:
     """Report sessions that live in a cache alone, where they are easily lost."""
     all_caches = sound_caches()
@@ -298,6 +316,7 @@ CHECKS = (
     check_per_site_cache,
     check_shared_databases,
     check_shared_keys,
+    check_prefixes,
     check_sessions,
     check_routers,
     check_times,

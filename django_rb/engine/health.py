@@ -23,7 +23,7 @@ from time import monotonic, time
 from typing import Any
 
 from .errors import BadHostSetup, NodeDown, at_node
-from .wording import did_you_mean, get_logger, masked
+from .wording import about_unknown, get_logger, masked
 
 logger = get_logger("django_rb.health")
 
@@ -71,12 +71,11 @@ def check_health(health: object) -> HealthOptions:
             "None lets no node count as down.",
             _PATH,
         )
-    for name in health:
-        if name not in DEFAULT_HEALTH:
-            raise BadHostSetup(
-                f"Unknown key {masked(name)}. {did_you_mean(name, list(DEFAULT_HEALTH))}",
-                (*_PATH, str(name)),
-            )
+    if unknown := [name for name in health if name not in DEFAULT_HEALTH]:
+        raise BadHostSetup(
+            about_unknown("key", unknown, list(DEFAULT_HEALTH)),
+            (*_PATH, str(unknown[0])) if len(unknown) == 1 else _PATH,
+        )
     options: dict[str, Any] = {**DEFAULT_HEALTH, **health}
     failures = options["FAILURES"]
     if type(failures) is not int or failures < 1:

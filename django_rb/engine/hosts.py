@@ -15,30 +15,36 @@ from redis.connection import parse_url
 from . import handshake
 from .errors import BadHostSetup
 from .secrecy import hides_locals
-from .wording import did_you_mean, masked
+from .wording import about_unknown, masked
 
 URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
-# What redis-py's constructors take and a node may not set: the engine speaks the
-# protocol itself, on bytes.
-_NOT_FOR_HOSTS = frozenset(
-    {
-        "self",
-        "kwargs",
-        "path",  # unix_socket_path, as in redis.Redis
-        "parser",
-        "parser_class",
-        "command_packer",
-        "redis_connect_func",
-        "socket_read_size",
-        "event_dispatcher",
-        "legacy_responses",
-        "orig_host_address",
-        "orig_socket_timeout",
-        "orig_socket_connect_timeout",
-        "himport_registry",
-    }
-)
+_OWN_READER = "the engine reads replies itself, with hiredis and as bytes"
+
+# What redis-py's connections take and a node may not set, and why.
+REFUSED_OPTIONS = {
+    "command_packer": "the engine packs commands itself",
+    "legacy_responses": "replies have the same form with every version of redis-py; "
+    "'protocol' chooses between RESP2 and RESP3",
+    "maint_notifications_config": "the engine reads no notifications of maintenance",
+    "parser": _OWN_READER,
+    "parser_class": _OWN_READER,
+    "path": "the path of a socket is the option 'unix_socket_path', as in redis.Redis",
+    "redis_connect_func": "the engine introduces its connections itself; 'username', "
+    "'password', 'credential_provider' and 'client_name' say as whom",
+    "socket_read_size": "the engine reads into buffers of its own",
+}
+
+# What they tell each other.
+_INTERNAL_OPTIONS = {
+    "self",
+    "kwargs",
+    "event_dispatcher",
+    "himport_registry",
+    "orig_host_address",
+    "orig_socket_timeout",
+    "orig_socket_connect_timeout",
+}
 
 
 @cache
@@ -51,7 +57,7 @@ def connection_options() -> frozenset[str]:
                 names.update(inspect.signature(base).parameters)
     return frozenset(
         name
-        for name in names - _NOT_FOR_HOSTS
+        for name in names - REFUSED_OPTIONS.keys() - _INTERNAL_OPTIONS
         if not name.startswith(("maint", "oss_", "_", "args"))
     )
 
@@ -369,13 +375,9 @@ def _check_options(
     options: Mapping[str, Any], path: tuple[str | int, ...], known: frozenset[str] | None = None
 ) -> None:
     """Raise BadHostSetup for the first unknown name or impossible value."""
-    names = host_options() if known is None else known
+    _check_names(options, path, host_options() if known is None else known)
     for name, value in options.items():
-        where = (*path, str(name))
-        if name not in names:
-            raise BadHostSetup(
-                f"Unknown option {masked(name)}. {did_you_mean(name, names)}", where
-            )
+        where = (*path, name)
         if name in _INTEGERS:
             low, high = _INTEGERS[name]
             if type(value) is not int or value < low or (high and value > high):
@@ -410,6 +412,23 @@ def _check_options(
     _check_login(options, path)
     if options.get("ssl_options"):
         _check_options(options["ssl_options"], (*path, "ssl_options"), _tls_options())
+
+
+def _check_names(
+    options: Mapping[str, Any], path: tuple[str | int, ...], known: frozenset[str]
+) -> None:
+    for name in options:
+        if name in REFUSED_OPTIONS:
+            raise BadHostSetup(
+                f"redis-py's option {name!r} cannot be set: {REFUSED_OPTIONS[name]}.",
+                (*path, name),
+            )
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise BadHostSetup(
+            about_unknown("option", unknown, known),
+            (*path, str(unknown[0])) if len(unknown) == 1 else path,
+        )
 
 
 def _check_login(options: Mapping[str, Any], path: tuple[str | int, ...]) -> None:

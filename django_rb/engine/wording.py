@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 _ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
@@ -61,6 +61,15 @@ def did_you_mean(name: object, known: Sequence[str] | frozenset[str]) -> str:
     if near:
         return f"Did you mean {by_lower[near[0]]!r}?"
     return f"Known are: {', '.join(sorted(map(str, known)))}."
+
+
+def about_unknown(
+    what: str, names: Iterable[object], known: Sequence[str] | frozenset[str]
+) -> str:
+    """Return what an error says about unknown names, each with its way out."""
+    return " ".join(
+        f"Unknown {what} {masked(name)}. {did_you_mean(name, known)}" for name in names
+    )
 
 
 def masked(value: object) -> str:

@@ -143,6 +143,7 @@ class KeysCommand(NodesCommand):
         if cache_alias is None:
             return Keyspace(self.get_clusters(aliases))
         cache = get_cache(cache_alias)
+        cache.check_settings()
         home = settings.CACHES[cache_alias].get("LOCATION") or "default"
         if aliases and home not in self.get_clusters(aliases):
             raise CommandError(

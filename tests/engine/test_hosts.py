@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from django_rb.engine import BadHostSetup, Cluster, HostInfo, Node, handshake
 from django_rb.engine.hosts import (
+    REFUSED_OPTIONS,
     check_pool_options,
     parse_host,
     parse_hosts,
@@ -178,6 +181,7 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         (["redis://h?ssl=no"], ["HOSTS", 0, "ssl"], ["'no'", "True nor False"]),
         ([{"prot": 1}], ["HOSTS", 0, "prot"], ["Unknown option 'prot'", "mean 'port'?"]),
         ([{"PORT": 1}], ["HOSTS", 0, "PORT"], ["Unknown option 'PORT'", "mean 'port'?"]),
+        ([{"HOST": "h", "PORT": 1}], ["HOSTS", 0], ["mean 'host'? Unknown option 'PORT'."]),
         ([{5: 1}], ["HOSTS", 0, "5"], ["Unknown option 5", "Known are: "]),
         ([{"port": "6379"}], ["HOSTS", 0, "port"], ["'6379'", "from 1 to 65535"]),
         ([{"port": 0}], ["HOSTS", 0, "port"], ["0", "from 1 to 65535"]),
@@ -232,6 +236,8 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         ([{"socket_timeout": math.nan}], ["HOSTS", 0, "socket_timeout"], ["nan"]),
         ([{"socket_connect_timeout": -1}], ["HOSTS", 0, "socket_connect_timeout"], ["-1"]),
         ([{"parser_class": object}], ["HOSTS", 0, "parser_class"], ["'parser_class'"]),
+        ([{"path": "/s"}], ["HOSTS", 0, "path"], ["'path' cannot", "'unix_socket_path'"]),
+        (["redis://h?socket_read_size=1"], ["HOSTS", 0, "socket_read_size"], ["buffers"]),
         ([{"max_connections": 5}], ["HOSTS", 0, "max_connections"], ["'max_connections'"]),
     ],
 )  # fmt: skip
@@ -287,6 +293,24 @@ def test_a_mistake_in_the_pool_options_is_explained(
         Cluster([{}], pool_options=options)
     assert list(caught.value.path) == path
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REFUSED_OPTIONS)
+def test_an_option_that_is_refused_says_why_and_is_documented(name: str) -> None:
+    for make in (
+        lambda: Cluster([{name: None}]),
+        lambda: Cluster([{}], host_defaults={name: None}),
+        lambda: Cluster([{}], pool_options={name: None}),
+    ):
+        with pytest.raises(BadHostSetup) as caught:
+            make()
+        assert f"redis-py's option {name!r} cannot be set" in str(caught.value)
+        assert REFUSED_OPTIONS[name] in str(caught.value)
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    if name != "parser":  # redis-py calls it so in one class of its own
+        reason = re.sub(r"'(\w+)'", r"`\1`", REFUSED_OPTIONS[name])
+        reason = reason.replace("the path of a socket is the option", "it is")
+        assert f"| `{name}` | {reason.replace('redis.Redis', '`redis.Redis`')} |" in page
 
 
 def test_pool_options_take_every_option_of_redis_pys_connections() -> None:
