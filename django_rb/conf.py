@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .engine import BadHostSetup, BaseRouter, Cluster
 from .engine.health import DEFAULT_HEALTH, check_health
-from .engine.hosts import check_pool_options, parse_hosts, with_database
+from .engine.hosts import check_pool_options, number_hosts, parse_hosts, with_database
 from .engine.secrecy import hides_locals
 from .engine.wording import did_you_mean, masked
 from .paths import import_path
@@ -295,7 +295,7 @@ def with_nodes(
     if isinstance(router_options, Mapping):
         weights = router_options.get("weights")
         if isinstance(weights, Mapping):
-            gone = [host_id for host_id in weights if host_id not in range(len(hosts))]
+            gone = [host_id for host_id in weights if host_id not in number_hosts(hosts)]
             router_options = {**router_options, "weights": _without(weights, gone)}
         options["ROUTER_OPTIONS"] = router_options
     return {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}}

@@ -40,6 +40,7 @@ def addresses(alias: str = "default") -> list[str]:
     [
         ({"HOSTS": HOSTS}, ["10.0.0.1:6379/0", "10.0.0.2:7000/0"]),
         ({"HOSTS": dict(enumerate(HOSTS))}, ["10.0.0.1:6379/0", "10.0.0.2:7000/0"]),
+        ({"HOSTS": {0: HOSTS[0], 9999: HOSTS[1]}}, ["10.0.0.1:6379/0", "10.0.0.2:7000/0"]),
         ({"HOSTS": ["redis://h:1/2", "rediss://[::1]", "unix:///s?db=3"]},
          ["h:1/2", "[::1]:6379/0", "unix:/s/3"]),
         ({"HOSTS": HOSTS, "HOST_DEFAULTS": {"db": 3, "port": 9}},
@@ -117,7 +118,11 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": ""}, [f"{SETTING}['HOSTS']: '' is neither", "goes into a list"]),
     ({"HOSTS": {}}, [f"{SETTING}['HOSTS']: There are no hosts.", "at least one"]),
     ({"HOSTS": []}, [f"{SETTING}['HOSTS']: There are no hosts.", "at least one"]),
-    ({"HOSTS": {0: {}, 2: {}}}, [f"{SETTING}['HOSTS']: ", "1 is missing below 2"]),
+    (
+        {"HOSTS": {0: {}, 2: {}}, "ROUTER": "django_rb.engine.PartitionRouter"},
+        [f"{SETTING}['HOSTS']: ", 'ID "1" among [0, 2]', "or use SlotRouter"],
+    ),
+    ({"HOSTS": {0: {}, 10_000: {}}}, [f"{SETTING}['HOSTS'][10000]: ", "0 to 9999"]),
     ({"HOSTS": {"a": {}}}, [f"{SETTING}['HOSTS']['a']: Host id 'a' is not an integer"]),
     ({"HOSTS": {f"redis://:{SECRET}@h": {}}}, [f"{SETTING}['HOSTS']['redis://***@h']: "]),
     ({"HOSTS": [{"prot": 1}]}, [f"{SETTING}['HOSTS'][0]['prot']: ", "mean 'port'?"]),

@@ -35,7 +35,10 @@ REFUSED_OPTIONS = {
     "socket_read_size": "the engine reads into buffers of its own",
 }
 
-# What they tell each other.
+# What Cluster.add_host() of rb takes by position, after the host id.
+_RB_ARGUMENTS = ("host", "port", "unix_socket_path", "db", "password", "ssl", "ssl_options")
+
+# What redis-py's objects tell each other.
 _INTERNAL_OPTIONS = {
     "self",
     "kwargs",
@@ -146,8 +149,9 @@ def parse_hosts(
     """Return the nodes of a cluster by host id.
 
     Args:
-        hosts: ``{0: node, 1: node, …}`` or ``[node, node, …]`` (numbered from 0), a node
-            being a dictionary of options or a URL (redis://, rediss://, unix://).
+        hosts: ``{0: node, 1: node, …}``, with gaps or without, or ``[node, node, …]``
+            (numbered from 0), a node being a dictionary of options or a URL (redis://,
+            rediss://, unix://).
         defaults: options for every node that does not set them itself.
 
     Raises:
@@ -161,7 +165,7 @@ def parse_hosts(
             ("HOST_DEFAULTS",),
         )
     _check_options(defaults, ("HOST_DEFAULTS",))
-    nodes = _numbered(hosts)
+    nodes = number_hosts(hosts)
     return {
         host_id: _parse_host(host_id, nodes[host_id], defaults) for host_id in sorted(nodes)
     }
@@ -175,15 +179,48 @@ def parse_host(
     return _parse_host(host_id, node, defaults or {})
 
 
+def node_of_arguments(arguments: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the node that arguments of `Cluster.add_host` after the host id describe.
+
+    Args:
+        arguments: by position: a dictionary or a URL; or as in rb, None being what is not
+            given, and a path taking the place of host and port.
+        options: by name.
+
+    Raises:
+        TypeError: they are too many, or do not go together.
+    """
+    given, more = dict(options), arguments
+    if arguments and (isinstance(arguments[0], Mapping) or "://" in str(arguments[0])):
+        node, more = _as_options(arguments[0], ()), arguments[1:]
+    else:
+        named = zip(_RB_ARGUMENTS, arguments, strict=False)
+        node = {name: value for name, value in named if value is not None}
+        more = arguments[len(_RB_ARGUMENTS) :]
+        if "unix_socket_path" in node:
+            node = {name: v for name, v in node.items() if name not in {"host", "port"}}
+        if given.get("unix_socket_path", "") is None:
+            del given["unix_socket_path"]
+    if more:
+        raise TypeError(
+            "add_host() takes after the host id a dictionary or a URL alone; or "
+            f"{', '.join(_RB_ARGUMENTS)} in this order, and further options by name."
+        )
+    if twice := node.keys() & given.keys():
+        raise TypeError(f"add_host() got several values for {', '.join(sorted(twice))}.")
+    return {**node, **given}
+
+
 def with_database(hosts: object, db: int) -> dict[int, dict[str, Any]]:
     """Return the nodes of `parse_hosts`, each on the database number `db` of its server."""
     return {
         host_id: {**_as_options(node, ("HOSTS", host_id)), "db": db}
-        for host_id, node in _numbered(hosts).items()
+        for host_id, node in number_hosts(hosts).items()
     }
 
 
-def _numbered(hosts: object) -> Mapping[int, object]:
+def number_hosts(hosts: object) -> Mapping[int, object]:
+    """Return the nodes of `parse_hosts` as they are, by host id. The ids may have gaps."""
     if isinstance(hosts, Mapping):
         for host_id in hosts:
             if type(host_id) is not int or host_id < 0:
@@ -203,14 +240,6 @@ def _numbered(hosts: object) -> Mapping[int, object]:
         )
     if not numbered:
         raise BadHostSetup("There are no hosts. Name at least one node.", ("HOSTS",))
-    missing = sorted(set(range(max(numbered) + 1)) - set(numbered))
-    if missing:
-        raise BadHostSetup(
-            f"Host ids must run from 0 without gaps: {', '.join(map(str, missing[:5]))} "
-            f"{'is' if len(missing) == 1 else 'are'} missing below {max(numbered)}. "
-            "Renumber the nodes (this moves keys), or name the missing ones.",
-            ("HOSTS",),
-        )
     return numbered
 
 

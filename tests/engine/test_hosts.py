@@ -9,13 +9,22 @@ from typing import Any
 
 import pytest
 
-from django_rb.engine import BadHostSetup, Cluster, HostInfo, Node, handshake
+from django_rb.engine import (
+    BadHostSetup,
+    Cluster,
+    HostInfo,
+    Node,
+    PartitionRouter,
+    SlotRouter,
+    handshake,
+)
 from django_rb.engine.hosts import (
     REFUSED_OPTIONS,
     check_pool_options,
     parse_host,
     parse_hosts,
     pool_options,
+    with_database,
 )
 from django_rb.engine.wording import did_you_mean
 from django_rb.testing import LocalNodes
@@ -102,6 +111,26 @@ def test_hosts_are_a_list_or_numbered(hosts: object) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        {5: "redis://b", 2: {"host": "a"}},
+        [{"host": "b", "host_id": 5}, {"host": "a", "host_id": 2}],
+    ],
+)
+def test_host_ids_may_have_gaps(hosts: Any) -> None:
+    cluster = Cluster(hosts, router_cls=SlotRouter)
+    assert {n: info.host for n, info in cluster.hosts.items()} == {2: "a", 5: "b"}
+    assert {cluster.get_host_for_key(f"key:{n}") for n in range(50)} == {2, 5}
+    assert with_database(hosts, 3)[5]["db"] == 3
+
+
+def test_the_router_that_takes_no_gaps_says_so_itself() -> None:
+    with pytest.raises(BadHostSetup, match=r"PartitionRouter numbers 2 hosts.*gaps") as caught:
+        Cluster({0: {}, 2: {}}, router_cls=PartitionRouter)
+    assert caught.value.path == ("HOSTS",)
+
+
 def test_defaults_hold_for_nodes_that_do_not_say_otherwise() -> None:
     defaults = {"db": 3, "password": SECRET, "port": 7, "client_name": "web"}
     first, second, third = parse_hosts(
@@ -141,9 +170,6 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         ({"redis://h"}, ["HOSTS"], ["A set"]),
         ({}, ["HOSTS"], ["There are no hosts. Name at least one node."]),
         ([], ["HOSTS"], ["There are no hosts. Name at least one node."]),
-        ({1: {}}, ["HOSTS"], ["0 is missing below 1"]),
-        ({0: {}, 2: {}}, ["HOSTS"], ["1 is missing below 2", "Renumber the nodes"]),
-        ({0: {}, 4: {}, 2: {}}, ["HOSTS"], ["1, 3 are missing below 4"]),
         ({-1: {}}, ["HOSTS", -1], ["-1", "0 or more"]),
         ({"0": {}}, ["HOSTS", "0"], ["'0'", "not an integer", "or give a list"]),
         ({True: {}}, ["HOSTS", True], ["True", "not an integer"]),

@@ -261,6 +261,12 @@ def test_the_ring_of_host_ids_is_the_ketama_of_rb_over_host_ids(
     assert_places(router, keys, recorded["ring_host_ids"][str(count)], recorded["digits"])
 
 
+def test_slot_router_takes_no_host_id_that_makes_it_slow() -> None:
+    SlotRouter(nodes(3, 9999))
+    with pytest.raises(BadHostSetup, match="10000 is too high for SlotRouter"):
+        SlotRouter(nodes(3, 10_000))
+
+
 def test_partition_router_wants_host_ids_without_gaps() -> None:
     with pytest.raises(BadHostSetup, match=r'Expected host with ID "1".*\[0, 2, 3\]'):
         PartitionRouter(nodes(0, 2, 3))

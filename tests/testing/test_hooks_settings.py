@@ -192,6 +192,11 @@ class TestWhatStandsInIsMadeFrom:
         "POOL_OPTIONS": {"password": SECRET, "socket_timeout": 9.0},
     }
 
+    def test_weights_are_kept_where_host_ids_have_gaps(self) -> None:
+        config = {**self.CONFIG, "ROUTER_OPTIONS": {"weights": {0: 2, 1: 3, 2: 4}}}
+        made = conf.with_nodes(config, {0: "redis://a", 2: "redis://b"})
+        assert made["ROUTER_OPTIONS"] == {"weights": {0: 2, 2: 4}}
+
     def test_local_nodes_know_no_passwords_and_keep_weights(self) -> None:
         made = conf.with_nodes(self.CONFIG, ["redis://local"])
         assert made == {
