@@ -18,7 +18,7 @@ from .engine import BadHostSetup, BaseRouter, Cluster
 from .engine.health import DEFAULT_HEALTH, check_health
 from .engine.hosts import check_pool_options, number_hosts, parse_hosts, with_database
 from .engine.secrecy import hides_locals
-from .engine.wording import did_you_mean, masked
+from .engine.wording import did_you_mean, masked, number_of
 from .paths import import_path
 
 SETTING = "RB_CLUSTERS"
@@ -192,7 +192,7 @@ def _find_test_mistakes(
         )
         mistakes.append((("TEST", "NODES"), text))
     for key, least in (("NODES", 1), ("DB", 0)):
-        if key in test and (type(test[key]) is not int or test[key] < least):
+        if key in test and (type(number := number_of(test[key])) is not int or number < least):
             text = f"{masked(test[key])} is not a whole number of {least} or more."
             mistakes.append((("TEST", key), text))
     if "HOSTS" in test:

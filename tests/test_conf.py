@@ -87,6 +87,10 @@ def test_pool_options_reach_the_connections() -> None:
     [
         ({}, HealthOptions(3, 1.0, 30.0)),
         ({"FAILURES": 1, "MAX_PAUSE": 5}, HealthOptions(1, 1.0, 5)),
+        (
+            {"FAILURES": "2", "PAUSE": "0.5", "MAX_PAUSE": "60"},
+            HealthOptions(2, 0.5, 60),
+        ),
         ({"PAUSE": 60}, HealthOptions(3, 60, 60)),  # a longer bound than the default one
         (None, HealthOptions(None, 0.0, 0.0)),
     ],
@@ -126,7 +130,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": {"a": {}}}, [f"{SETTING}['HOSTS']['a']: Host id 'a' is not an integer"]),
     ({"HOSTS": {f"redis://:{SECRET}@h": {}}}, [f"{SETTING}['HOSTS']['redis://***@h']: "]),
     ({"HOSTS": [{"prot": 1}]}, [f"{SETTING}['HOSTS'][0]['prot']: ", "mean 'port'?"]),
-    ({"HOSTS": [{}, {"port": "1"}]}, [f"{SETTING}['HOSTS'][1]['port']: '1' is not"]),
+    ({"HOSTS": [{}, {"port": "1k"}]}, [f"{SETTING}['HOSTS'][1]['port']: '1k' is not"]),
     ({"HOSTS": [f"u:{SECRET}@h:6379"]}, [f"{SETTING}['HOSTS'][0]: ", "redis://, rediss://"]),
     (
         {"HOSTS": [f"redis://u:{SECRET}@h:x/0"]},
@@ -172,7 +176,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": HOSTS, "HEALTH": {"FAILURES": 2.5}}, ["['FAILURES']: 2.5 is not"]),
     ({"HOSTS": HOSTS, "HEALTH": {"PAUSE": 0}}, ["['HEALTH']['PAUSE']: 0 is not a time in sec"]),
     ({"HOSTS": HOSTS, "HEALTH": {"PAUSE": None}}, ["['HEALTH']['PAUSE']: None is not a time"]),
-    ({"HOSTS": HOSTS, "HEALTH": {"MAX_PAUSE": "9"}}, ["['MAX_PAUSE']: '9' is not a time"]),
+    ({"HOSTS": HOSTS, "HEALTH": {"MAX_PAUSE": "9s"}}, ["['MAX_PAUSE']: '9s' is not a time"]),
     ({"HOSTS": HOSTS, "HEALTH": {"MAX_PAUSE": float("nan")}}, ["['MAX_PAUSE']: nan is not a"]),
     (
         {"HOSTS": HOSTS, "HEALTH": {"PAUSE": 5, "MAX_PAUSE": 4}},

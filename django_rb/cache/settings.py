@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .. import conf
 from ..engine import BadHostSetup
 from ..engine.hosts import check_seconds
-from ..engine.wording import did_you_mean
+from ..engine.wording import did_you_mean, number_of
 from ..paths import import_path
 from ..registry import clusters
 from .backend import OPTIONS
@@ -98,16 +98,16 @@ def _choice(options: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> 
 
 
 def _seconds(options: Mapping[str, Any], name: str) -> float | None:
+    seconds: float | None = number_of(options.get(name))
     try:
-        check_seconds(options.get(name), ())
+        check_seconds(seconds, ())
     except BadHostSetup as error:
         raise ImproperlyConfigured(f"OPTIONS[{name!r}] of a cache: {error}") from None
-    seconds: float | None = options.get(name)
     return seconds
 
 
 def _size(options: Mapping[str, Any], name: str, default: int) -> int:
-    size = options.get(name, default)
+    size = number_of(options.get(name, default))
     if type(size) is not int or size < 0:
         raise ImproperlyConfigured(
             f"OPTIONS[{name!r}] of a cache is {size!r}. Give a number of bytes, 0 or more."

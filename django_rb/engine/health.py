@@ -23,7 +23,7 @@ from time import monotonic, time
 from typing import Any
 
 from .errors import BadHostSetup, NodeDown, at_node
-from .wording import about_unknown, get_logger, masked
+from .wording import about_unknown, get_logger, masked, number_of
 
 logger = get_logger("django_rb.health")
 
@@ -76,7 +76,8 @@ def check_health(health: object) -> HealthOptions:
             about_unknown("key", unknown, list(DEFAULT_HEALTH)),
             (*_PATH, str(unknown[0])) if len(unknown) == 1 else _PATH,
         )
-    options: dict[str, Any] = {**DEFAULT_HEALTH, **health}
+    options: dict[str, Any] = {**DEFAULT_HEALTH}
+    options.update((name, number_of(value)) for name, value in health.items())
     failures = options["FAILURES"]
     if type(failures) is not int or failures < 1:
         raise BadHostSetup(

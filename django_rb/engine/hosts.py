@@ -15,7 +15,7 @@ from redis.connection import parse_url
 from . import handshake
 from .errors import BadHostSetup
 from .secrecy import hides_locals
-from .wording import about_unknown, masked
+from .wording import about_unknown, masked, number_of
 
 URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -164,7 +164,7 @@ def parse_hosts(
             f"{masked(defaults)} is not a dictionary of options such as {{'db': 0}}.",
             ("HOST_DEFAULTS",),
         )
-    _check_options(defaults, ("HOST_DEFAULTS",))
+    _check_options(with_numbers(defaults), ("HOST_DEFAULTS",))
     nodes = number_hosts(hosts)
     return {
         host_id: _parse_host(host_id, nodes[host_id], defaults) for host_id in sorted(nodes)
@@ -277,9 +277,9 @@ def _prefixed(ssl_options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> HostInfo:
     path = ("HOSTS", host_id)
-    node = _as_options(node, path)
+    node = with_numbers(_as_options(node, path))
     _check_options(node, path)
-    options = handshake.merge(defaults, node)
+    options = handshake.merge(with_numbers(defaults), node)
     if "unix_socket_path" in node:  # a node's own address wins over a default one
         for name in {"host", "port"} - node.keys():
             options.pop(name, None)
@@ -398,6 +398,12 @@ def _misread(url: str) -> str:
 _INTEGERS = {"port": (1, 65535), "db": (0, None), "max_connections": (1, None)}
 _CERT_REQS = ("required", "optional", "none", None, *VerifyMode)
 _SECONDS = ("socket_timeout", "socket_connect_timeout")
+_NUMBERS = {*_INTEGERS, *_SECONDS, "health_check_interval", "protocol"}
+
+
+def with_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with those that are numbers as numbers, also where they are digits."""
+    return {n: number_of(v) if n in _NUMBERS else v for n, v in options.items()}
 
 
 def _check_options(
@@ -511,5 +517,6 @@ def check_pool_options(options: object) -> Mapping[str, Any]:
             f"{masked(options)} is not a dictionary such as {{'socket_timeout': 2.0}}.",
             ("POOL_OPTIONS",),
         )
+    options = with_numbers(options)
     _check_options(options, ("POOL_OPTIONS",), pool_options())
     return options

@@ -19,6 +19,7 @@ from zlib import crc32
 from .commands import keys_of
 from .errors import BadHostSetup, UnroutableCommand
 from .hashing import KetamaRing, Key, crc32_signed, encode_key, hash_tag, ketama_point
+from .wording import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -357,6 +358,7 @@ def _checked_weights(
             f"{weights!r} is not a dictionary of weights, {{host id: weight}}.",
             ("ROUTER_OPTIONS", "weights"),
         )
+    weights = {host_id: number_of(weight) for host_id, weight in weights.items()}
     for host_id, weight in weights.items():
         path = ("ROUTER_OPTIONS", "weights", host_id)
         if host_id not in host_ids:

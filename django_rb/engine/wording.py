@@ -1,11 +1,15 @@
-"""How messages put what they were given: names, settings, and what servers and keys say."""
+"""How messages put names, settings and what servers and keys say; and how settings are read."""
 
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
+
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
 _ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
@@ -52,6 +56,16 @@ def _escape_record(record: logging.LogRecord) -> bool:
         lines = traceback.format_exception(record.exc_info[1])
         record.exc_text = escaped("".join(lines), keep="\n").rstrip("\n")
     return True
+
+
+def number_of(value: object) -> Any:
+    """Return the number that a text such as "6379" or "0.5" says; anything else as it is.
+
+    Settings take their numbers from the environment, where all is text.
+    """
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value) if "." in value else int(value)
+    return value
 
 
 def did_you_mean(name: object, known: Sequence[str] | frozenset[str]) -> str:

@@ -143,6 +143,34 @@ def test_defaults_hold_for_nodes_that_do_not_say_otherwise() -> None:
     assert third.options == {"client_name": "web"}
 
 
+def test_a_number_may_be_a_text_of_digits_as_in_the_environment() -> None:
+    node = {"port": "6380", "db": "3", "socket_timeout": "0.5", "health_check_interval": "30"}
+    first, second = parse_hosts([node, {}], {"port": "7", "db": "0", "protocol": "3"}).values()
+
+    assert (first.port, first.db, second.port, second.db) == (6380, 3, 7, 0)
+    assert first.options == {
+        "socket_timeout": 0.5,
+        "health_check_interval": 30,
+        "protocol": 3,
+    }
+    assert check_pool_options({"max_connections": "5", "socket_connect_timeout": "2"}) == {
+        "max_connections": 5,
+        "socket_connect_timeout": 2,
+    }
+    assert parse_host(0, {"password": "123"}).password == "123"
+
+
+def test_a_number_of_digits_reaches_a_node(nodes: LocalNodes) -> None:
+    cluster = Cluster(
+        [{**host, "port": str(host["port"]), "db": "3"} for host in nodes.hosts.values()],
+        pool_options={"socket_timeout": "2.5", "max_connections": "4"},
+        health={"FAILURES": "3"},
+    )
+    assert set(cluster.call_nodes("PING")[0].values()) == {b"PONG"}
+    assert all(node.socket_timeout == 2.5 for node in cluster.nodes.values())
+    cluster.close()
+
+
 def test_a_nodes_own_address_wins_over_a_default_one() -> None:
     (unix,) = parse_hosts(["unix:///s"], {"host": "h", "port": 7}).values()
     name, port = parse_hosts(["redis://h", {"port": 7}], {"unix_socket_path": "/s"}).values()
@@ -209,14 +237,18 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         ([{"PORT": 1}], ["HOSTS", 0, "PORT"], ["Unknown option 'PORT'", "mean 'port'?"]),
         ([{"HOST": "h", "PORT": 1}], ["HOSTS", 0], ["mean 'host'? Unknown option 'PORT'."]),
         ([{5: 1}], ["HOSTS", 0, "5"], ["Unknown option 5", "Known are: "]),
-        ([{"port": "6379"}], ["HOSTS", 0, "port"], ["'6379'", "from 1 to 65535"]),
+        ([{"port": "6379 "}], ["HOSTS", 0, "port"], ["'6379 '", "from 1 to 65535"]),
         ([{"port": 0}], ["HOSTS", 0, "port"], ["0", "from 1 to 65535"]),
         ([{"port": 65536}], ["HOSTS", 0, "port"], ["65536"]),
         ([{"port": None}], ["HOSTS", 0, "port"], ["None"]),
         ([{"port": True}], ["HOSTS", 0, "port"], ["True"]),
         ([{"port": [1]}], ["HOSTS", 0, "port"], ["A list"]),
         ([{"db": -1}], ["HOSTS", 0, "db"], ["-1", "of 0 or more"]),
-        ([{"db": "0"}], ["HOSTS", 0, "db"], ["'0'"]),
+        ([{"db": "O"}], ["HOSTS", 0, "db"], ["'O'"]),
+        ([{"db": "-1"}], ["HOSTS", 0, "db"], ["'-1'"]),
+        ([{"port": "65536"}], ["HOSTS", 0, "port"], ["65536"]),
+        ([{"port": "6379.0"}], ["HOSTS", 0, "port"], ["6379.0"]),
+        ([{"port": "٣"}], ["HOSTS", 0, "port"], ["'٣'"]),
         ([{"db": 1.0}], ["HOSTS", 0, "db"], ["1.0"]),
         ([{"host": ""}], ["HOSTS", 0, "host"], ["''", "not the text of an address"]),
         ([{"host": None}], ["HOSTS", 0, "host"], ["None"]),
@@ -258,7 +290,7 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         (["redis://h?ssl_keyfile=/k"], ["HOSTS", 0, "ssl_keyfile"], ["rediss://"]),
         ([{"unix_socket_path": "/s", "ssl": True}], ["HOSTS", 0, "ssl"], ["not go together"]),
         ([{"unix_socket_path": "/s", "port": 1}], ["HOSTS", 0], ["not both"]),
-        ([{}, {"socket_timeout": "1"}], ["HOSTS", 1, "socket_timeout"], ["'1'", "seconds"]),
+        ([{}, {"socket_timeout": "1s"}], ["HOSTS", 1, "socket_timeout"], ["'1s'", "seconds"]),
         ([{"socket_timeout": math.nan}], ["HOSTS", 0, "socket_timeout"], ["nan"]),
         ([{"socket_connect_timeout": -1}], ["HOSTS", 0, "socket_connect_timeout"], ["-1"]),
         ([{"parser_class": object}], ["HOSTS", 0, "parser_class"], ["'parser_class'"]),
@@ -285,7 +317,7 @@ def test_a_mistake_in_hosts_is_explained(
         ("redis://h", ["HOST_DEFAULTS"], "'redis://h' is not a dictionary"),
         (5, ["HOST_DEFAULTS"], "5 is not a dictionary"),
         ({"passwort": "x"}, ["HOST_DEFAULTS", "passwort"], "Did you mean 'password'?"),
-        ({"db": "0"}, ["HOST_DEFAULTS", "db"], "'0' is not a whole number"),
+        ({"db": "O"}, ["HOST_DEFAULTS", "db"], "'O' is not a whole number"),
     ],
 )
 def test_a_mistake_in_the_defaults_is_explained(
@@ -305,7 +337,7 @@ def test_a_mistake_in_the_defaults_is_explained(
         ({"timeout": 1}, ["POOL_OPTIONS", "timeout"], "Unknown option 'timeout'"),
         ({"sockettimeout": 1}, ["POOL_OPTIONS", "sockettimeout"], "mean 'socket_timeout'?"),
         ({"socket_timeout": 0}, ["POOL_OPTIONS", "socket_timeout"], "0 is not a time"),
-        ({"socket_timeout": "2"}, ["POOL_OPTIONS", "socket_timeout"], "'2' is not a time"),
+        ({"socket_timeout": "2s"}, ["POOL_OPTIONS", "socket_timeout"], "'2s' is not a time"),
         ({"max_connections": 0}, ["POOL_OPTIONS", "max_connections"], "of 1 or more"),
         ({"max_connections": None}, ["POOL_OPTIONS", "max_connections"], "None"),
         ({"host": "h"}, ["POOL_OPTIONS", "host"], "Unknown option 'host'"),
@@ -389,7 +421,7 @@ def test_pool_options_take_every_option_of_redis_pys_connections() -> None:
         [{"password": SECRET.encode()}],
         [{"username": {SECRET}}],
         [{"password": SECRET, "prot": 1}],
-        [{"password": SECRET, "port": "1"}],
+        [{"password": SECRET, "port": "x"}],
         [{"password": SECRET, "unix_socket_path": "/s", "port": 1}],
         [{"ssl": True, "ssl_options": SECRET}],
         [{"ssl": True, "ssl_options": {"ssl_password": SECRET, "x": 1}}],

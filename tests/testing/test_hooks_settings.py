@@ -31,7 +31,9 @@ def mistakes(test: object, hosts: object = HOSTS, **further: Any) -> list[str]:
         None,
         {},
         {"NODES": 1},
+        {"NODES": "1"},
         {"DB": 15},
+        {"DB": "15"},
         {"HOSTS": ["redis://h"]},
         {"HOSTS": {0: {"host": "h"}, 1: "unix:///s"}, "DB": 15},
         {"HOSTS": ["redis://10.0.0.1/15", "redis://10.0.0.1/14"]},
@@ -53,7 +55,7 @@ def test_what_it_may_say(test: object) -> None:
         ({"NODES": 0}, [f"{WHERE}['NODES']: 0 is not a whole number of 1 or more."]),
         ({"NODES": True}, [f"{WHERE}['NODES']: True is not a whole number of 1 or more."]),
         ({"DB": -1}, [f"{WHERE}['DB']: -1 is not a whole number of 0 or more."]),
-        ({"DB": "15"}, [f"{WHERE}['DB']: '15' is not a whole number of 0 or more."]),
+        ({"DB": "x"}, [f"{WHERE}['DB']: 'x' is not a whole number of 0 or more."]),
         (
             {"NODES": 2, "DB": 15},
             [
@@ -127,7 +129,7 @@ def test_two_clusters_declare_the_same_database(test: object) -> None:
         {"TEST": {"DB": 15}},
         {"HOSTS": 5, "TEST": {"DB": 15}},
         {"HOSTS": ["redis://h"], "TEST": 5},
-        {"HOSTS": ["redis://h"], "TEST": {"DB": "15"}},
+        {"HOSTS": ["redis://h"], "TEST": {"DB": "x"}},
         {
             "HOSTS": ["redis://h"],
             "TEST": {"HOSTS": 5},
