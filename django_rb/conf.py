@@ -18,7 +18,7 @@ from .engine import BadHostSetup, BaseRouter, Cluster
 from .engine.health import DEFAULT_HEALTH, check_health
 from .engine.hosts import check_pool_options, number_hosts, parse_hosts, with_database
 from .engine.secrecy import hides_locals
-from .engine.wording import did_you_mean, masked, number_of
+from .engine.wording import clause, did_you_mean, masked, number_of
 from .paths import import_path
 
 SETTING = "RB_CLUSTERS"
@@ -343,8 +343,8 @@ def _read_local_nodes(local: str) -> dict[str, list[str]]:
     except (AttributeError, ValueError) as error:
         raise ImproperlyConfigured(
             f"The environment variable {NODES_VARIABLE} is not a JSON object "
-            f"{{alias: [URL, …]}}: {error}. `manage.py rb_nodes` sets it; unset it to use "
-            f"the nodes of settings.{SETTING}."
+            f"{{alias: [URL, …]}}: {clause(error)}. `manage.py rb_nodes` sets it; unset it "
+            f"to use the nodes of settings.{SETTING}."
         ) from error
     return nodes
 
@@ -370,7 +370,7 @@ def _import_router(alias: str, config: Mapping[str, Any]) -> type[BaseRouter]:
             raise _mistake(
                 alias,
                 path,
-                f"{config['ROUTER']!r} does not import: {error}. "
+                f"{config['ROUTER']!r} does not import: {clause(error)}. "
                 f"The default is {DEFAULT_ROUTER!r}.",
             ) from error
     if not (isinstance(router, type) and issubclass(router, BaseRouter)):

@@ -344,6 +344,7 @@ def test_a_variable_that_makes_no_sense_is_named(
         with pytest.raises(ImproperlyConfigured, match="DJANGO_RB_NODES") as caught:
             clusters["default"]
         assert "rb_nodes" in str(caught.value)
+        assert ".." not in str(caught.value)
         assert SECRET not in str(caught.value)
         assert len(list(conf.find_all_mistakes())) == 1
 

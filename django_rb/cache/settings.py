@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .. import conf
 from ..engine import BadHostSetup
 from ..engine.hosts import check_seconds
-from ..engine.wording import did_you_mean, number_of
+from ..engine.wording import clause, did_you_mean, number_of
 from ..paths import import_path
 from ..registry import clusters
 from .backend import OPTIONS
@@ -122,8 +122,8 @@ def _function(options: Mapping[str, Any], name: str) -> Callable[[str], str] | N
             function = import_path(function)
         except ImportError as error:
             raise ImproperlyConfigured(
-                f"OPTIONS[{name!r}] of a cache: {options[name]!r} does not import: {error}. "
-                "Give the dotted path of a function."
+                f"OPTIONS[{name!r}] of a cache: {options[name]!r} does not import: "
+                f"{clause(error)}. Give the dotted path of a function."
             ) from error
     if function is not None and not callable(function):
         raise ImproperlyConfigured(

@@ -68,6 +68,11 @@ def number_of(value: object) -> Any:
     return value
 
 
+def clause(error: object) -> str:
+    """Return an error's text for a sentence that goes on or ends behind it."""
+    return str(error).rstrip(".")
+
+
 def did_you_mean(name: object, known: Sequence[str] | frozenset[str]) -> str:
     """Return what an error says about an unknown name: the nearest known one, or all."""
     by_lower = {str(k).lower(): k for k in known}

@@ -14,7 +14,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from ..conf import check_alias
-from ..engine.wording import masked, number_of
+from ..engine.wording import clause, masked, number_of
 from .algorithms import SLIDING_WINDOW, check_algorithm
 
 PREFIX = "RATELIMIT_"
@@ -151,8 +151,9 @@ def _parse_network(network: object) -> IPv4Network | IPv6Network:
     except ValueError as error:
         raise mistake(
             "TRUSTED_PROXIES",
-            f"{masked(network)} is no network: {error}. Write '10.0.0.0/8', '2001:db8::/32' or "
-            f"one address; {UNIX!r} is for whoever connects by a unix socket.",
+            f"{masked(network)} is no network: {clause(error)}. Write '10.0.0.0/8', "
+            f"'2001:db8::/32' or one address; {UNIX!r} is for whoever connects by a unix "
+            "socket.",
         ) from error
     mapped = parsed.network_address.ipv4_mapped if isinstance(parsed, IPv6Network) else None
     if mapped is not None:  # clients' addresses of this form are IPv4, too

@@ -160,7 +160,7 @@ def fields(text: str) -> list[str]:
     for name in names:
         if name not in FIELDS:
             raise argparse.ArgumentTypeError(
-                f"{name!r} cannot be told of a key. {did_you_mean(name, list(FIELDS))}"
+                f"There is no field {name!r}. {did_you_mean(name, list(FIELDS))}"
             )
     return [name for name in FIELDS if name in names]
 

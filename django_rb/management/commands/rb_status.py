@@ -120,7 +120,8 @@ class Command(NodesCommand):
         parts: list[Shown] = []
         for alias, nodes in look.clusters.items():
             answered = sum(node.status.error is None for node in nodes)
-            title = f"{alias}: {answered} of {len(nodes)} nodes answered, {clock}"
+            noun = "node" if len(nodes) == 1 else "nodes"
+            title = f"{alias}: {answered} of {len(nodes)} {noun} answered, {clock}"
             parts.append(painted(title, self.style.MIGRATE_HEADING))
             parts += self.tables(nodes)
         self.stdout.write(Shown("\n\n".join(parts)))
