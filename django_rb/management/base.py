@@ -22,7 +22,12 @@ from typing import Any, Protocol, TextIO, TypeVar
 
 import redis
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    OutputWrapper,
+)
 
 from .. import clusters, conf
 from ..engine import Cluster
@@ -162,7 +167,7 @@ class NodesCommand(BaseCommand):
         """Return a table as wide as the terminal allows; see `format_table`."""
         return format_table(header, rows, paint, right=right, width=width_of(self.stdout))
 
-    def screen(self, output_format: str) -> Screen:
+    def screen(self, output_format: str) -> OutputWrapper:
         """Return where people look: not at standard output where it is for a program."""
         return self.stderr if output_format == "json" else self.stdout
 

@@ -47,7 +47,7 @@ class Screen(OutputWrapper):
     `Shown`. Of what may have line breaks that are not ours, escape each line by itself.
     """
 
-    def write(
+    def write(  # type: ignore[override]
         self, msg: str = "", style_func: Style | None = None, ending: str | None = None
     ) -> None:
         """Write a text and, unless it ends in one, a line break."""

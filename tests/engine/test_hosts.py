@@ -355,13 +355,15 @@ def test_a_mistake_in_the_pool_options_is_explained(
 
 @pytest.mark.parametrize("name", REFUSED_OPTIONS)
 def test_an_option_that_is_refused_says_why_and_is_documented(name: str) -> None:
-    for make in (
-        lambda: Cluster([{name: None}]),
-        lambda: Cluster([{}], host_defaults={name: None}),
-        lambda: Cluster([{}], pool_options={name: None}),
-    ):
+    options = {name: None}
+    places: list[dict[str, Any]] = [
+        {"hosts": [options]},
+        {"hosts": [{}], "host_defaults": options},
+        {"hosts": [{}], "pool_options": options},
+    ]
+    for place in places:
         with pytest.raises(BadHostSetup) as caught:
-            make()
+            Cluster(**place)
         assert f"redis-py's option {name!r} cannot be set" in str(caught.value)
         assert REFUSED_OPTIONS[name] in str(caught.value)
     page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
