@@ -16,14 +16,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .engine import BadHostSetup, BaseRouter, Cluster
 from .engine.health import DEFAULT_HEALTH, check_health
-from .engine.hosts import (
-    check_pool_options,
-    did_you_mean,
-    masked,
-    parse_hosts,
-    with_database,
-)
+from .engine.hosts import check_pool_options, number_hosts, parse_hosts, with_database
 from .engine.secrecy import hides_locals
+from .engine.wording import clause, did_you_mean, masked, number_of
 from .paths import import_path
 
 SETTING = "RB_CLUSTERS"
@@ -60,8 +55,14 @@ def check_alias(alias: object, whose: str = "") -> None:
     if alias in list(clusters):  # a list takes what cannot be a key, too
         return
     named = f", {whose}," if whose else ""
-    if not isinstance(alias, str) or "://" in alias or "@" in alias:
-        way_out = f"Name an alias, such as 'default'. URLs go to {SETTING}[alias]['HOSTS']."
+    name_one = f"Name an alias, such as 'default'. URLs go to {SETTING}[alias]['HOSTS']."
+    if not isinstance(alias, str):
+        raise ImproperlyConfigured(
+            f"{masked(alias)}{named} is not the alias of a cluster in settings.{SETTING}. "
+            f"{name_one}"
+        )
+    if "://" in alias or "@" in alias:
+        way_out = name_one
     elif clusters:
         way_out = did_you_mean(alias, list(clusters))
     else:
@@ -191,7 +192,7 @@ def _find_test_mistakes(
         )
         mistakes.append((("TEST", "NODES"), text))
     for key, least in (("NODES", 1), ("DB", 0)):
-        if key in test and (type(test[key]) is not int or test[key] < least):
+        if key in test and (type(number := number_of(test[key])) is not int or number < least):
             text = f"{masked(test[key])} is not a whole number of {least} or more."
             mistakes.append((("TEST", key), text))
     if "HOSTS" in test:
@@ -294,7 +295,7 @@ def with_nodes(
     if isinstance(router_options, Mapping):
         weights = router_options.get("weights")
         if isinstance(weights, Mapping):
-            gone = [host_id for host_id in weights if host_id not in range(len(hosts))]
+            gone = [host_id for host_id in weights if host_id not in number_hosts(hosts)]
             router_options = {**router_options, "weights": _without(weights, gone)}
         options["ROUTER_OPTIONS"] = router_options
     return {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}}
@@ -342,8 +343,8 @@ def _read_local_nodes(local: str) -> dict[str, list[str]]:
     except (AttributeError, ValueError) as error:
         raise ImproperlyConfigured(
             f"The environment variable {NODES_VARIABLE} is not a JSON object "
-            f"{{alias: [URL, …]}}: {error}. `manage.py rb_nodes` sets it; unset it to use "
-            f"the nodes of settings.{SETTING}."
+            f"{{alias: [URL, …]}}: {clause(error)}. `manage.py rb_nodes` sets it; unset it "
+            f"to use the nodes of settings.{SETTING}."
         ) from error
     return nodes
 
@@ -369,7 +370,7 @@ def _import_router(alias: str, config: Mapping[str, Any]) -> type[BaseRouter]:
             raise _mistake(
                 alias,
                 path,
-                f"{config['ROUTER']!r} does not import: {error}. "
+                f"{config['ROUTER']!r} does not import: {clause(error)}. "
                 f"The default is {DEFAULT_ROUTER!r}.",
             ) from error
     if not (isinstance(router, type) and issubclass(router, BaseRouter)):

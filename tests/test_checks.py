@@ -78,7 +78,15 @@ def test_check_finds_that_the_setting_is_no_dictionary() -> None:
         ({"LOCATION": "nowhere"}, "There is no cluster 'nowhere', the LOCATION of a cache"),
         ({"LOCATION": f"redis://:{SECRET}@h"}, "There is no cluster 'redis://***@h'"),
         ({"LOCATION": ["redis://h"]}, "URLs go to RB_CLUSTERS[alias]['HOSTS']"),
+        (
+            {"LOCATION": ["redis://h"]},
+            "A list, the LOCATION of a cache, is not the alias of a cluster in settings.RB_CL",
+        ),
         ({"OPTIONS": {"SERIALISER": "json"}}, "Did you mean 'SERIALIZER'?"),
+        (
+            {"OPTIONS": {"SERIALISER": "json", "DEADLINES": 1}},
+            "mean 'SERIALIZER'? OPTIONS['DEADLINES'] of a cache is unknown.",
+        ),
         ({"OPTIONS": {"SERIALIZER": "no.such"}}, "'no.such' does not import"),
         ({"OPTIONS": {"ON_NODE_ERROR": "skip"}}, "Choose one of 'raise', 'miss'."),
         ({"OPTIONS": {"DEADLINE": -1}}, "-1 is not a time in seconds"),

@@ -199,6 +199,38 @@ def test_two_of_djangos_own_caches_are_not_ours_to_judge() -> None:
     assert found(CACHES={"default": djangos, "other": djangos}) == []
 
 
+# W012: braces.
+
+
+@pytest.mark.parametrize("prefix", ["{shop}", "shop{", "a{b}c"])
+def test_a_prefix_that_begins_a_hash_tag(prefix: str) -> None:
+    said = the_only("W012", CACHES={"default": cache(KEY_PREFIX=prefix)})
+
+    assert said.startswith(f"settings.CACHES['default']['KEY_PREFIX'] is {prefix!r}. A '{{'")
+
+
+@pytest.mark.parametrize("prefix", ["", "shop", "shop}", "(shop)"])
+def test_a_prefix_that_does_not(prefix: str) -> None:
+    assert found(CACHES={"default": cache(KEY_PREFIX=prefix)}) == []
+
+
+def test_a_router_without_hash_tags_has_no_use_for_the_warning() -> None:
+    config = {"HOSTS": HOSTS, "ROUTER": "django_rb.engine.ConsistentHashingRouter"}
+    caches = {"default": cache(KEY_PREFIX="{shop}")}
+
+    assert found(RB_CLUSTERS={"default": config}, CACHES=caches) == []
+
+
+# W013: options that nothing reads.
+
+
+def test_options_that_bound_other_caches() -> None:
+    options = {"MAX_ENTRIES": 1000, "CULL_FREQUENCY": 2}
+    said = the_only("W013", CACHES={"default": cache(OPTIONS=options)})
+
+    assert said.startswith("settings.CACHES['default']['OPTIONS'] has 'MAX_ENTRIES' and 'CULL")
+
+
 # W004, W005: sessions. E003: responses.
 
 
@@ -345,6 +377,8 @@ def test_30_seconds_are_not_too_long() -> None:
 
 
 def test_a_deadline_in_milliseconds() -> None:
+    said = the_only("W007", CACHES={"default": cache(OPTIONS={"DEADLINE": "500"})})
+    assert "is 500 seconds" in said
     said = the_only("W007", CACHES={"default": cache(OPTIONS={"DEADLINE": 500})})
 
     assert said.startswith("settings.CACHES['default']['OPTIONS']['DEADLINE'] is 500 seconds.")

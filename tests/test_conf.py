@@ -40,6 +40,7 @@ def addresses(alias: str = "default") -> list[str]:
     [
         ({"HOSTS": HOSTS}, ["10.0.0.1:6379/0", "10.0.0.2:7000/0"]),
         ({"HOSTS": dict(enumerate(HOSTS))}, ["10.0.0.1:6379/0", "10.0.0.2:7000/0"]),
+        ({"HOSTS": {0: HOSTS[0], 9999: HOSTS[1]}}, ["10.0.0.1:6379/0", "10.0.0.2:7000/0"]),
         ({"HOSTS": ["redis://h:1/2", "rediss://[::1]", "unix:///s?db=3"]},
          ["h:1/2", "[::1]:6379/0", "unix:/s/3"]),
         ({"HOSTS": HOSTS, "HOST_DEFAULTS": {"db": 3, "port": 9}},
@@ -86,6 +87,10 @@ def test_pool_options_reach_the_connections() -> None:
     [
         ({}, HealthOptions(3, 1.0, 30.0)),
         ({"FAILURES": 1, "MAX_PAUSE": 5}, HealthOptions(1, 1.0, 5)),
+        (
+            {"FAILURES": "2", "PAUSE": "0.5", "MAX_PAUSE": "60"},
+            HealthOptions(2, 0.5, 60),
+        ),
         ({"PAUSE": 60}, HealthOptions(3, 60, 60)),  # a longer bound than the default one
         (None, HealthOptions(None, 0.0, 0.0)),
     ],
@@ -117,11 +122,15 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": ""}, [f"{SETTING}['HOSTS']: '' is neither", "goes into a list"]),
     ({"HOSTS": {}}, [f"{SETTING}['HOSTS']: There are no hosts.", "at least one"]),
     ({"HOSTS": []}, [f"{SETTING}['HOSTS']: There are no hosts.", "at least one"]),
-    ({"HOSTS": {0: {}, 2: {}}}, [f"{SETTING}['HOSTS']: ", "1 is missing below 2"]),
+    (
+        {"HOSTS": {0: {}, 2: {}}, "ROUTER": "django_rb.engine.PartitionRouter"},
+        [f"{SETTING}['HOSTS']: ", 'ID "1" among [0, 2]', "or use SlotRouter"],
+    ),
+    ({"HOSTS": {0: {}, 10_000: {}}}, [f"{SETTING}['HOSTS'][10000]: ", "0 to 9999"]),
     ({"HOSTS": {"a": {}}}, [f"{SETTING}['HOSTS']['a']: Host id 'a' is not an integer"]),
     ({"HOSTS": {f"redis://:{SECRET}@h": {}}}, [f"{SETTING}['HOSTS']['redis://***@h']: "]),
     ({"HOSTS": [{"prot": 1}]}, [f"{SETTING}['HOSTS'][0]['prot']: ", "mean 'port'?"]),
-    ({"HOSTS": [{}, {"port": "1"}]}, [f"{SETTING}['HOSTS'][1]['port']: '1' is not"]),
+    ({"HOSTS": [{}, {"port": "1k"}]}, [f"{SETTING}['HOSTS'][1]['port']: '1k' is not"]),
     ({"HOSTS": [f"u:{SECRET}@h:6379"]}, [f"{SETTING}['HOSTS'][0]: ", "redis://, rediss://"]),
     (
         {"HOSTS": [f"redis://u:{SECRET}@h:x/0"]},
@@ -152,6 +161,10 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": HOSTS, "HEALTH": 3}, [f"{SETTING}['HEALTH']: 3 is not a dict", "'FAILURES': 3"]),
     ({"HOSTS": HOSTS, "HEALTH": False}, [f"{SETTING}['HEALTH']: False is not", "None lets no"]),
     (
+        {"HOSTS": HOSTS, "HEALTH": {"FAILS": 3, "PAUS": 1}},
+        [f"{SETTING}['HEALTH']: Unknown key 'FAILS'.", "Unknown key 'PAUS'. Did you"],
+    ),
+    (
         {"HOSTS": HOSTS, "HEALTH": {"FAILS": 3}},
         [f"{SETTING}['HEALTH']['FAILS']: Unknown key 'FAILS'.", "mean 'FAILURES'?"],
     ),
@@ -163,7 +176,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": HOSTS, "HEALTH": {"FAILURES": 2.5}}, ["['FAILURES']: 2.5 is not"]),
     ({"HOSTS": HOSTS, "HEALTH": {"PAUSE": 0}}, ["['HEALTH']['PAUSE']: 0 is not a time in sec"]),
     ({"HOSTS": HOSTS, "HEALTH": {"PAUSE": None}}, ["['HEALTH']['PAUSE']: None is not a time"]),
-    ({"HOSTS": HOSTS, "HEALTH": {"MAX_PAUSE": "9"}}, ["['MAX_PAUSE']: '9' is not a time"]),
+    ({"HOSTS": HOSTS, "HEALTH": {"MAX_PAUSE": "9s"}}, ["['MAX_PAUSE']: '9s' is not a time"]),
     ({"HOSTS": HOSTS, "HEALTH": {"MAX_PAUSE": float("nan")}}, ["['MAX_PAUSE']: nan is not a"]),
     (
         {"HOSTS": HOSTS, "HEALTH": {"PAUSE": 5, "MAX_PAUSE": 4}},
@@ -331,6 +344,7 @@ def test_a_variable_that_makes_no_sense_is_named(
         with pytest.raises(ImproperlyConfigured, match="DJANGO_RB_NODES") as caught:
             clusters["default"]
         assert "rb_nodes" in str(caught.value)
+        assert ".." not in str(caught.value)
         assert SECRET not in str(caught.value)
         assert len(list(conf.find_all_mistakes())) == 1
 

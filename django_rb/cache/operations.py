@@ -6,7 +6,6 @@ does no I/O, so one text serves whichever transport drives it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
@@ -32,13 +31,14 @@ from ..engine.encoding import Args, SetFrame, encode_get, encode_set, make_set_f
 from ..engine.errors import COMPLAINTS, first_error
 from ..engine.exchange import NO_REPLY, Batch
 from ..engine.transport import SMALL, CallFailed
+from ..engine.wording import get_logger
 from .codec import Codec
 from .keys import Keys, loggable
 from .signing import BadSignature, SignedCodec
 
 T = TypeVar("T")
 
-logger = logging.getLogger("django_rb.cache")
+logger = get_logger("django_rb.cache")
 
 # Adds only to what exists, in one step, and leaves the expiry as it is. The sum is read
 # as text: a number of Lua is a double and has no room for all 64 bits.
@@ -425,10 +425,10 @@ class Operations:
     def _log_bad_signatures(self, keys: Sequence[bytes]) -> None:
         hosts = sorted(set(self.cluster.router.get_hosts_for_keys(keys)))
         logger.warning(
-            "Cache miss on node %s for %d keys: no valid signature. The first is %r.",
+            "Cache miss on node %s for %d keys: no valid signature. The first is %s.",
             ", ".join(map(str, hosts)),
             len(keys),
-            loggable(keys[0]),
+            repr(loggable(keys[0])),
         )
 
     def _settle(self, failures: Sequence[NodeFailure]) -> None:

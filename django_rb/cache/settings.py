@@ -10,7 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
 from ..engine import BadHostSetup
-from ..engine.hosts import check_seconds, did_you_mean
+from ..engine.hosts import check_seconds
+from ..engine.wording import clause, did_you_mean, number_of
 from ..paths import import_path
 from ..registry import clusters
 from .backend import OPTIONS
@@ -42,11 +43,13 @@ class CacheSettings:
             raise ImproperlyConfigured(
                 f"OPTIONS of a cache is a {type(options).__name__}, not a dictionary."
             )
-        for name in options:
-            if name not in OPTIONS:
-                raise ImproperlyConfigured(
+        if unknown := [name for name in options if name not in OPTIONS]:
+            raise ImproperlyConfigured(
+                " ".join(
                     f"OPTIONS[{name!r}] of a cache is unknown. {did_you_mean(name, OPTIONS)}"
+                    for name in unknown
                 )
+            )
         self._alias = alias
         self.codec = _codec(options)
         self.keys = Keys(cache, _function(options, "REVERSE_KEY_FUNCTION"))
@@ -95,16 +98,16 @@ def _choice(options: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> 
 
 
 def _seconds(options: Mapping[str, Any], name: str) -> float | None:
+    seconds: float | None = number_of(options.get(name))
     try:
-        check_seconds(options.get(name), ())
+        check_seconds(seconds, ())
     except BadHostSetup as error:
         raise ImproperlyConfigured(f"OPTIONS[{name!r}] of a cache: {error}") from None
-    seconds: float | None = options.get(name)
     return seconds
 
 
 def _size(options: Mapping[str, Any], name: str, default: int) -> int:
-    size = options.get(name, default)
+    size = number_of(options.get(name, default))
     if type(size) is not int or size < 0:
         raise ImproperlyConfigured(
             f"OPTIONS[{name!r}] of a cache is {size!r}. Give a number of bytes, 0 or more."
@@ -119,8 +122,8 @@ def _function(options: Mapping[str, Any], name: str) -> Callable[[str], str] | N
             function = import_path(function)
         except ImportError as error:
             raise ImproperlyConfigured(
-                f"OPTIONS[{name!r}] of a cache: {options[name]!r} does not import: {error}. "
-                "Give the dotted path of a function."
+                f"OPTIONS[{name!r}] of a cache: {options[name]!r} does not import: "
+                f"{clause(error)}. Give the dotted path of a function."
             ) from error
     if function is not None and not callable(function):
         raise ImproperlyConfigured(

@@ -1,6 +1,6 @@
 """What `manage.py check` can say. Each id is described in docs/checks.md, with its cure.
 
-E001 to W011 and, with --deploy, W101 to W104 are read off the settings and connect to
+E001 to W013 and, with --deploy, W101 to W104 are read off the settings and connect to
 nothing. E201 to W207 are what nodes say when `manage.py check --tag rb_connect` asks them.
 
 What is registered here imports the checks when it is run: they need redis-py, and a process
@@ -27,25 +27,28 @@ AppConfigs = Sequence[AppConfig] | None
 def check_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
     """Report what is amiss with clusters, caches and limits."""
     from . import from_settings, limits  # noqa: PLC0415
+    from .site import shown  # noqa: PLC0415
 
     checks = (*from_settings.CHECKS, *limits.SETTINGS_CHECKS)
-    return [message for check in checks for message in check()]
+    return shown(message for check in checks for message in check())
 
 
 @register(Tags.urls)
 def check_views(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
     """Report what is amiss with limited views."""
     from . import limits  # noqa: PLC0415
+    from .site import shown  # noqa: PLC0415
 
-    return [message for check in limits.VIEWS_CHECKS for message in check()]
+    return shown(message for check in limits.VIEWS_CHECKS for message in check())
 
 
 @register(Tags.security, deploy=True)
 def check_deployment(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
     """Report nodes that others can read, write or stand in for, and those not left alone."""
     from . import deployment  # noqa: PLC0415
+    from .site import shown  # noqa: PLC0415
 
-    return deployment.check_deployment()
+    return shown(deployment.check_deployment())
 
 
 def __getattr__(name: str) -> Any:

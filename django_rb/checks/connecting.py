@@ -23,7 +23,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .. import conf
 from ..engine import Cluster
 from ..engine.errors import NodeFailure
-from .site import in_cluster, listed, nodes_listed, session_cache, sound_caches
+from .site import in_cluster, listed, nodes_listed, session_cache, shown, sound_caches
 
 RB_CONNECT = "rb_connect"
 
@@ -64,7 +64,7 @@ def ask_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
     try:
         aliases = conf.get_aliases()
     except ImproperlyConfigured as error:
-        return [_unusable(str(error))]
+        return shown([_unusable(str(error))])
     if not aliases:
         return [
             checks.Warning(
@@ -79,7 +79,7 @@ def ask_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
     nodes = [node for _, found in answers for node in found]
     for node in nodes:
         messages += _of_one_node(node)
-    return messages + _of_memory(nodes) + _of_shared_databases(nodes)
+    return shown(messages + _of_memory(nodes) + _of_shared_databases(nodes))
 
 
 @dataclass(frozen=True)

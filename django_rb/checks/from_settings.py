@@ -18,9 +18,10 @@ from django.http import HttpResponse
 from .. import conf
 from ..cache import RBCache
 from ..cache.serializers import get_serializer
-from ..engine import BadHostSetup, Cluster, PartitionRouter
+from ..engine import BadHostSetup, Cluster, PartitionRouter, SlotRouter
 from ..engine.connections import Node
 from ..engine.hosts import parse_host
+from ..engine.wording import number_of
 from .site import (
     SiteCache,
     caches_of_kind,
@@ -39,6 +40,9 @@ GATEWAY_SECONDS = 30
 
 # A node that is back should be in use again within so many seconds.
 LONGEST_PAUSE = 300
+
+# Django's own: its other caches throw entries out by themselves.
+UNUSED_OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY")
 
 PER_SITE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
 
@@ -180,6 +184,38 @@ def _djangos_caches() -> Iterator[tuple[str, BaseCache, set[str]]]:
 # What is in the wrong place.
 
 
+def check_prefixes() -> list[CheckMessage]:
+    """Report caches whose KEY_PREFIX begins a hash tag."""
+    clusters = sound_clusters()
+    return [
+        checks.Warning(
+            f"{cache.where}['KEY_PREFIX'] is {prefix!r}. A '{{' in it begins a "
+            "hash tag, which places keys by what is between braces alone: keys that differ "
+            "elsewhere, perhaps all keys of the cache, are on one node.",
+            hint="Leave the braces out of KEY_PREFIX, and put them into the keys that belong "
+            "together. (Another KEY_PREFIX makes every value a miss, once.)",
+            id="django_rb.W012",
+        )
+        for cache in sound_caches()
+        if "{" in (prefix := str(cache.cache.key_prefix))
+        and isinstance(clusters[cache.cluster].router, SlotRouter)
+    ]
+
+
+def check_unused_options() -> list[CheckMessage]:
+    """Report options of Django's that bound other caches and not this one."""
+    return [
+        checks.Warning(
+            f"{cache.where}['OPTIONS'] has {listed(map(repr, unused))}, which nothing reads: "
+            "how much a cache holds is up to its servers.",
+            hint="Leave it out. Set maxmemory and maxmemory-policy allkeys-lru on the servers.",
+            id="django_rb.W013",
+        )
+        for cache in sound_caches()
+        if (unused := [name for name in UNUSED_OPTIONS if name in cache.options])
+    ]
+
+
 def check_sessions() -> list[CheckMessage]:
     """Report sessions that live in a cache alone, where they are easily lost."""
     all_caches = sound_caches()
@@ -244,7 +280,7 @@ def check_times() -> list[CheckMessage]:
     messages: list[CheckMessage] = []
     deadlines: dict[str, list[float | None]] = {}
     for cache in sound_caches():
-        deadline = cache.options.get("DEADLINE")
+        deadline = number_of(cache.options.get("DEADLINE"))
         deadlines.setdefault(cache.cluster, []).append(deadline)
         if deadline is not None and _is_long(deadline):
             messages.append(
@@ -298,6 +334,8 @@ CHECKS = (
     check_per_site_cache,
     check_shared_databases,
     check_shared_keys,
+    check_prefixes,
+    check_unused_options,
     check_sessions,
     check_routers,
     check_times,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
+from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
@@ -15,6 +16,7 @@ from .. import conf
 from ..cache import RBCache
 from ..engine import Cluster
 from ..engine.health import DEFAULT_HEALTH, HealthOptions, check_health
+from ..engine.wording import escaped
 
 SESSIONS_IN_CACHE = "django.contrib.sessions.backends.cache"
 
@@ -31,6 +33,15 @@ class SiteCache(NamedTuple):
     def where(self) -> str:
         """Its setting, as messages name it."""
         return f"settings.CACHES[{self.alias!r}]"
+
+
+def shown(messages: Iterable[CheckMessage]) -> list[CheckMessage]:
+    """Return messages as a terminal may show them, whatever nodes and settings say."""
+    found = list(messages)
+    for message in found:
+        message.msg = escaped(message.msg)
+        message.hint = message.hint and escaped(message.hint)
+    return found
 
 
 def sound_clusters() -> dict[str, Cluster]:

@@ -29,7 +29,13 @@ from .health import (
     NodeHealth,
     check_health,
 )
-from .hosts import HostInfo, check_pool_options, parse_host, parse_hosts
+from .hosts import (
+    HostInfo,
+    check_pool_options,
+    node_of_arguments,
+    parse_host,
+    parse_hosts,
+)
 from .promise import Promise
 from .routers import BaseRouter, PartitionRouter
 from .secrecy import hides_locals
@@ -135,13 +141,19 @@ class Cluster:
     # Hosts.
 
     @hides_locals
-    def add_host(self, host_id: int, **options: Any) -> None:
+    def add_host(self, host_id: int, *node: Any, **options: Any) -> None:
         """Add a host while the cluster is in use; keys move as the router says.
 
         cluster.add_host(4, host="10.0.0.5", port=6379)
+        cluster.add_host(5, "rediss://10.0.0.6")
+
+        Args:
+            node: a dictionary of its options, or a URL; or as in rb, in this order: host,
+                port, unix_socket_path, db, password, ssl, ssl_options.
+            options: its options by name.
 
         Raises:
-            TypeError: there is a host of that id.
+            TypeError: there is a host of that id, or arguments do not go together.
             BadHostSetup: an option that cannot work, or a router that cannot do with the
                 host; then it is not added.
         """
@@ -150,13 +162,14 @@ class Cluster:
         with self._changing_hosts:
             if host_id in self.hosts:
                 raise TypeError(f"Two hosts share the same host id ({host_id!r})")
-            info = parse_host(host_id, options, self._host_defaults)
-            node = self._make_node(info)
+            described = node_of_arguments(node, options)
+            info = parse_host(host_id, described, self._host_defaults)
+            made = self._make_node(info)
             hosts, nodes = self.hosts, self.nodes
             self._retire_pool(host_id)  # a thread may have made it after the removal
             # In this order: whoever learns of the host from the router finds its node.
-            self._known_nodes[host_id] = node
-            self.nodes = {**nodes, host_id: node}
+            self._known_nodes[host_id] = made
+            self.nodes = {**nodes, host_id: made}
             self.hosts = dict(sorted({**hosts, host_id: info}.items()))
             try:
                 self.router = self._make_router()

@@ -23,9 +23,9 @@ from time import monotonic, time
 from typing import Any
 
 from .errors import BadHostSetup, NodeDown, at_node
-from .hosts import did_you_mean, masked
+from .wording import about_unknown, get_logger, masked, number_of
 
-logger = logging.getLogger("django_rb.health")
+logger = get_logger("django_rb.health")
 
 UP, FAILING, DOWN = "up", "failing", "down"
 
@@ -71,13 +71,13 @@ def check_health(health: object) -> HealthOptions:
             "None lets no node count as down.",
             _PATH,
         )
-    for name in health:
-        if name not in DEFAULT_HEALTH:
-            raise BadHostSetup(
-                f"Unknown key {masked(name)}. {did_you_mean(name, list(DEFAULT_HEALTH))}",
-                (*_PATH, str(name)),
-            )
-    options: dict[str, Any] = {**DEFAULT_HEALTH, **health}
+    if unknown := [name for name in health if name not in DEFAULT_HEALTH]:
+        raise BadHostSetup(
+            about_unknown("key", unknown, list(DEFAULT_HEALTH)),
+            (*_PATH, str(unknown[0])) if len(unknown) == 1 else _PATH,
+        )
+    options: dict[str, Any] = {**DEFAULT_HEALTH}
+    options.update((name, number_of(value)) for name, value in health.items())
     failures = options["FAILURES"]
     if type(failures) is not int or failures < 1:
         raise BadHostSetup(

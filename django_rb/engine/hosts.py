@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from ssl import VerifyMode
 from typing import Any
@@ -16,29 +15,39 @@ from redis.connection import parse_url
 from . import handshake
 from .errors import BadHostSetup
 from .secrecy import hides_locals
+from .wording import about_unknown, masked, number_of
 
 URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
-# What redis-py's constructors take and a node may not set: the engine speaks the
-# protocol itself, on bytes.
-_NOT_FOR_HOSTS = frozenset(
-    {
-        "self",
-        "kwargs",
-        "path",  # unix_socket_path, as in redis.Redis
-        "parser",
-        "parser_class",
-        "command_packer",
-        "redis_connect_func",
-        "socket_read_size",
-        "event_dispatcher",
-        "legacy_responses",
-        "orig_host_address",
-        "orig_socket_timeout",
-        "orig_socket_connect_timeout",
-        "himport_registry",
-    }
-)
+_OWN_READER = "the engine reads replies itself, with hiredis and as bytes"
+
+# What redis-py's connections take and a node may not set, and why.
+REFUSED_OPTIONS = {
+    "command_packer": "the engine packs commands itself",
+    "legacy_responses": "replies have the same form with every version of redis-py; "
+    "'protocol' chooses between RESP2 and RESP3",
+    "maint_notifications_config": "the engine reads no notifications of maintenance",
+    "parser": _OWN_READER,
+    "parser_class": _OWN_READER,
+    "path": "the path of a socket is the option 'unix_socket_path', as in redis.Redis",
+    "redis_connect_func": "the engine introduces its connections itself; 'username', "
+    "'password', 'credential_provider' and 'client_name' say as whom",
+    "socket_read_size": "the engine reads into buffers of its own",
+}
+
+# What Cluster.add_host() of rb takes by position, after the host id.
+_RB_ARGUMENTS = ("host", "port", "unix_socket_path", "db", "password", "ssl", "ssl_options")
+
+# What redis-py's objects tell each other.
+_INTERNAL_OPTIONS = {
+    "self",
+    "kwargs",
+    "event_dispatcher",
+    "himport_registry",
+    "orig_host_address",
+    "orig_socket_timeout",
+    "orig_socket_connect_timeout",
+}
 
 
 @cache
@@ -51,7 +60,7 @@ def connection_options() -> frozenset[str]:
                 names.update(inspect.signature(base).parameters)
     return frozenset(
         name
-        for name in names - _NOT_FOR_HOSTS
+        for name in names - REFUSED_OPTIONS.keys() - _INTERNAL_OPTIONS
         if not name.startswith(("maint", "oss_", "_", "args"))
     )
 
@@ -73,15 +82,6 @@ def _tls_options() -> frozenset[str]:
 def pool_options() -> frozenset[str]:
     """Return the names that POOL_OPTIONS may use: what holds for all nodes alike."""
     return (connection_options() - {"host", "port", "db"}) | {"max_connections"}
-
-
-def did_you_mean(name: object, known: Sequence[str] | frozenset[str]) -> str:
-    """Return what an error says about an unknown name: the nearest known one, or all."""
-    by_lower = {str(k).lower(): k for k in known}
-    near = get_close_matches(str(name).lower(), by_lower, n=1)
-    if near:
-        return f"Did you mean {by_lower[near[0]]!r}?"
-    return f"Known are: {', '.join(sorted(map(str, known)))}."
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,8 +149,9 @@ def parse_hosts(
     """Return the nodes of a cluster by host id.
 
     Args:
-        hosts: ``{0: node, 1: node, …}`` or ``[node, node, …]`` (numbered from 0), a node
-            being a dictionary of options or a URL (redis://, rediss://, unix://).
+        hosts: ``{0: node, 1: node, …}``, with gaps or without, or ``[node, node, …]``
+            (numbered from 0), a node being a dictionary of options or a URL (redis://,
+            rediss://, unix://).
         defaults: options for every node that does not set them itself.
 
     Raises:
@@ -163,8 +164,8 @@ def parse_hosts(
             f"{masked(defaults)} is not a dictionary of options such as {{'db': 0}}.",
             ("HOST_DEFAULTS",),
         )
-    _check_options(defaults, ("HOST_DEFAULTS",))
-    nodes = _numbered(hosts)
+    _check_options(with_numbers(defaults), ("HOST_DEFAULTS",))
+    nodes = number_hosts(hosts)
     return {
         host_id: _parse_host(host_id, nodes[host_id], defaults) for host_id in sorted(nodes)
     }
@@ -178,15 +179,48 @@ def parse_host(
     return _parse_host(host_id, node, defaults or {})
 
 
+def node_of_arguments(arguments: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the node that arguments of `Cluster.add_host` after the host id describe.
+
+    Args:
+        arguments: by position: a dictionary or a URL; or as in rb, None being what is not
+            given, and a path taking the place of host and port.
+        options: by name.
+
+    Raises:
+        TypeError: they are too many, or do not go together.
+    """
+    given, more = dict(options), arguments
+    if arguments and (isinstance(arguments[0], Mapping) or "://" in str(arguments[0])):
+        node, more = _as_options(arguments[0], ()), arguments[1:]
+    else:
+        named = zip(_RB_ARGUMENTS, arguments, strict=False)
+        node = {name: value for name, value in named if value is not None}
+        more = arguments[len(_RB_ARGUMENTS) :]
+        if "unix_socket_path" in node:
+            node = {name: v for name, v in node.items() if name not in {"host", "port"}}
+        if given.get("unix_socket_path", "") is None:
+            del given["unix_socket_path"]
+    if more:
+        raise TypeError(
+            "add_host() takes after the host id a dictionary or a URL alone; or "
+            f"{', '.join(_RB_ARGUMENTS)} in this order, and further options by name."
+        )
+    if twice := node.keys() & given.keys():
+        raise TypeError(f"add_host() got several values for {', '.join(sorted(twice))}.")
+    return {**node, **given}
+
+
 def with_database(hosts: object, db: int) -> dict[int, dict[str, Any]]:
     """Return the nodes of `parse_hosts`, each on the database number `db` of its server."""
     return {
         host_id: {**_as_options(node, ("HOSTS", host_id)), "db": db}
-        for host_id, node in _numbered(hosts).items()
+        for host_id, node in number_hosts(hosts).items()
     }
 
 
-def _numbered(hosts: object) -> Mapping[int, object]:
+def number_hosts(hosts: object) -> Mapping[int, object]:
+    """Return the nodes of `parse_hosts` as they are, by host id. The ids may have gaps."""
     if isinstance(hosts, Mapping):
         for host_id in hosts:
             if type(host_id) is not int or host_id < 0:
@@ -206,14 +240,6 @@ def _numbered(hosts: object) -> Mapping[int, object]:
         )
     if not numbered:
         raise BadHostSetup("There are no hosts. Name at least one node.", ("HOSTS",))
-    missing = sorted(set(range(max(numbered) + 1)) - set(numbered))
-    if missing:
-        raise BadHostSetup(
-            f"Host ids must run from 0 without gaps: {', '.join(map(str, missing[:5]))} "
-            f"{'is' if len(missing) == 1 else 'are'} missing below {max(numbered)}. "
-            "Renumber the nodes (this moves keys), or name the missing ones.",
-            ("HOSTS",),
-        )
     return numbered
 
 
@@ -251,9 +277,9 @@ def _prefixed(ssl_options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> HostInfo:
     path = ("HOSTS", host_id)
-    node = _as_options(node, path)
+    node = with_numbers(_as_options(node, path))
     _check_options(node, path)
-    options = handshake.merge(defaults, node)
+    options = handshake.merge(with_numbers(defaults), node)
     if "unix_socket_path" in node:  # a node's own address wins over a default one
         for name in {"host", "port"} - node.keys():
             options.pop(name, None)
@@ -313,6 +339,12 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
     is_unix = url.startswith("unix://")
     server, _, database = url.partition("://")[2].partition("?")[0].partition("/")
     options: dict[str, Any] = {}
+    if misread := _misread(url):
+        raise BadHostSetup(
+            f"{masked(url)} cannot be read: {misread}. In a user, password, path or value, "
+            "percent-encode characters such as / ? # @ [ as %2F %3F %23 %40 %5B.",
+            path,
+        )
     problem = ""
     try:
         options.update(parse_url(url))  # type: ignore[no-untyped-call]
@@ -346,22 +378,41 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
     return options
 
 
+def _misread(url: str) -> str:
+    """Return what redis-py drops of a URL or takes for something else: it may be a password."""
+    query = url.partition("?")[2]
+    pairs = [part.partition("=") for part in query.split("&")] if query else []
+    if "#" in url:
+        return "a '#' and what follows it mean nothing there"
+    if url.count("@") > 1:
+        return "it has more than one '@'"
+    if not all(name and value for name, _, value in pairs):
+        return "what follows the '?' is not name=value"
+    if "@" in query and not {name for name, _, _ in pairs} <= host_options():
+        return "an '@' after the '?' belongs to no option"
+    if any(char in url for char in "\t\r\n"):
+        return "it has a line break or a tab"
+    return ""
+
+
 _INTEGERS = {"port": (1, 65535), "db": (0, None), "max_connections": (1, None)}
 _CERT_REQS = ("required", "optional", "none", None, *VerifyMode)
 _SECONDS = ("socket_timeout", "socket_connect_timeout")
+_NUMBERS = {*_INTEGERS, *_SECONDS, "health_check_interval", "protocol"}
+
+
+def with_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with those that are numbers as numbers, also where they are digits."""
+    return {n: number_of(v) if n in _NUMBERS else v for n, v in options.items()}
 
 
 def _check_options(
     options: Mapping[str, Any], path: tuple[str | int, ...], known: frozenset[str] | None = None
 ) -> None:
     """Raise BadHostSetup for the first unknown name or impossible value."""
-    names = host_options() if known is None else known
+    _check_names(options, path, host_options() if known is None else known)
     for name, value in options.items():
-        where = (*path, str(name))
-        if name not in names:
-            raise BadHostSetup(
-                f"Unknown option {masked(name)}. {did_you_mean(name, names)}", where
-            )
+        where = (*path, name)
         if name in _INTEGERS:
             low, high = _INTEGERS[name]
             if type(value) is not int or value < low or (high and value > high):
@@ -371,9 +422,15 @@ def _check_options(
             check_seconds(value, where)
         elif name in {"host", "unix_socket_path"} and (not isinstance(value, str) or not value):
             raise BadHostSetup(f"{masked(value)} is not the text of an address.", where)
-        elif name == "host" and ("@" in value or "/" in value):
+        elif name == "host" and any(char in value for char in "@/?#"):
             raise BadHostSetup(
                 f"{masked(value)} is not a name or an IP address. "
+                "A URL goes in the place of the dictionary.",
+                where,
+            )
+        elif name == "unix_socket_path" and "://" in value:
+            raise BadHostSetup(
+                f"{masked(value)} is not the path of a socket, such as '/run/valkey.sock'. "
                 "A URL goes in the place of the dictionary.",
                 where,
             )
@@ -390,6 +447,23 @@ def _check_options(
     _check_login(options, path)
     if options.get("ssl_options"):
         _check_options(options["ssl_options"], (*path, "ssl_options"), _tls_options())
+
+
+def _check_names(
+    options: Mapping[str, Any], path: tuple[str | int, ...], known: frozenset[str]
+) -> None:
+    for name in options:
+        if name in REFUSED_OPTIONS:
+            raise BadHostSetup(
+                f"redis-py's option {name!r} cannot be set: {REFUSED_OPTIONS[name]}.",
+                (*path, name),
+            )
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise BadHostSetup(
+            about_unknown("option", unknown, known),
+            (*path, str(unknown[0])) if len(unknown) == 1 else path,
+        )
 
 
 def _check_login(options: Mapping[str, Any], path: tuple[str | int, ...]) -> None:
@@ -443,25 +517,6 @@ def check_pool_options(options: object) -> Mapping[str, Any]:
             f"{masked(options)} is not a dictionary such as {{'socket_timeout': 2.0}}.",
             ("POOL_OPTIONS",),
         )
+    options = with_numbers(options)
     _check_options(options, ("POOL_OPTIONS",), pool_options())
     return options
-
-
-def masked(value: object) -> str:
-    """Return a value as an error may show it: without what could be a password."""
-    if isinstance(value, str):
-        return _masked_text(value)
-    if value is None or isinstance(value, int | float):
-        return repr(value)
-    return f"A {type(value).__name__}"
-
-
-def _masked_text(text: str) -> str:
-    """Return a URL without user, password and query, any other text as it is."""
-    scheme, mark, rest = text.partition("://")
-    if not mark:
-        return "A text with '@'" if "@" in text else repr(text)
-    user, at, where = rest.rpartition("@")
-    if "?" in user:  # it may be part of a password, and so may what follows the "@"
-        return repr(f"{scheme}://***")
-    return repr(f"{scheme}://{'***@' if at else ''}{where.partition('?')[0]}")

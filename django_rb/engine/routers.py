@@ -19,6 +19,7 @@ from zlib import crc32
 from .commands import keys_of
 from .errors import BadHostSetup, UnroutableCommand
 from .hashing import KetamaRing, Key, crc32_signed, encode_key, hash_tag, ketama_point
+from .wording import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,10 @@ __all__ = [
 ]
 
 SLOTS = 65536
+
+# Who owns a slot takes 8 bytes of a digest for each host id from 0 to the highest.
+MAX_SLOT_ROUTER_HOST_ID = 9999
+
 _MASK = SLOTS - 1
 _UNKNOWN = -1
 _BRACE = ord("{")  # is looked for in bytes ten times as quickly as b"{"
@@ -177,14 +182,20 @@ class SlotRouter(BaseRouter):
             keys only to or from its host.
 
     Raises:
-        BadHostSetup: no hosts, an unknown host id, a weight that is not above 0 or not
-            finite.
+        BadHostSetup: no hosts, a host id above 9999, a weight for an unknown one, a weight
+            that is not above 0 or not finite.
     """
 
     def __init__(self, cluster: HasHosts, weights: Mapping[int, float] | None = None) -> None:
         super().__init__(cluster)
         self._host_ids = sorted(cluster.hosts)
         self._weights = _checked_weights(self._host_ids, {} if weights is None else weights)
+        if self._host_ids[-1] > MAX_SLOT_ROUTER_HOST_ID:
+            raise BadHostSetup(
+                f"Host id {self._host_ids[-1]} is too high for SlotRouter, whose work grows "
+                f"with the highest id: it takes 0 to {MAX_SLOT_ROUTER_HOST_ID}.",
+                ("HOSTS", self._host_ids[-1]),
+            )
         self._scores = struct.Struct(f"<{self._host_ids[-1] + 1}Q")
         # Filled as slots are asked for, so that the first batch of a process does not
         # wait for all of them. Two threads may fill one slot: with the same host id.
@@ -268,7 +279,7 @@ class PartitionRouter(BaseRouter):
                 raise BadHostSetup(
                     f'Expected host with ID "{host_id}" among {sorted(cluster.hosts)}: '
                     f"PartitionRouter numbers {self._count} hosts from 0 to "
-                    f"{self._count - 1}. Add the host, or use a router that allows gaps.",
+                    f"{self._count - 1}, without gaps. Add the host, or use SlotRouter.",
                     ("HOSTS",),
                 )
 
@@ -347,6 +358,7 @@ def _checked_weights(
             f"{weights!r} is not a dictionary of weights, {{host id: weight}}.",
             ("ROUTER_OPTIONS", "weights"),
         )
+    weights = {host_id: number_of(weight) for host_id, weight in weights.items()}
     for host_id, weight in weights.items():
         path = ("ROUTER_OPTIONS", "weights", host_id)
         if host_id not in host_ids:

@@ -9,7 +9,6 @@ or as one JSON document; and `fail_for` names the dead ones and ends with exit s
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
 
 import redis
 from django.core.exceptions import ImproperlyConfigured
@@ -32,7 +31,8 @@ from django.core.management.base import (
 
 from .. import clusters, conf
 from ..engine import Cluster
-from .output import Paint, Progress, format_table, width_of
+from ..engine.wording import escaped
+from .output import Paint, Progress, Screen, Shown, as_json, format_table, width_of
 
 T = TypeVar("T")
 
@@ -55,6 +55,14 @@ class NodesCommand(BaseCommand):
 
     _is_quiet = False
 
+    def __init__(
+        self, stdout: TextIO | None = None, stderr: TextIO | None = None, **options: Any
+    ) -> None:
+        super().__init__(stdout, stderr, **options)
+        self.stdout = Screen(stdout or sys.stdout)
+        self.stderr = Screen(stderr or sys.stderr)
+        self.stderr.style_func = self.style.ERROR
+
     def run_from_argv(self, argv: list[str]) -> None:
         """Run as a process of its own: Ctrl-C and a reader who has left end it quietly."""
         # What the log says of a failing node the command says itself. A log that the site
@@ -73,10 +81,16 @@ class NodesCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         self._is_quiet = options.get("verbosity") == 0
+        for name in ("stdout", "stderr"):
+            if stream := options.pop(name, None):
+                setattr(self, name, Screen(stream))
         try:
             return super().execute(*args, **options)
         except ImproperlyConfigured as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(escaped(error)) from error
+        except CommandError as error:
+            error.args = (escaped(error, keep="\n"),)
+            raise
         finally:
             self.stdout.flush()  # here, where it can be told that nobody reads it
 
@@ -140,8 +154,7 @@ class NodesCommand(BaseCommand):
         Raises:
             ValueError: there is an infinite number in it, or NaN: JSON has no word for them.
         """
-        indent = None if in_one_line else 2
-        self.stdout.write(json.dumps(document, indent=indent, allow_nan=False))
+        self.stdout.write(as_json(document, None if in_one_line else 2))
         self.stdout.flush()  # before a child writes to the same place
 
     def table(
@@ -150,7 +163,7 @@ class NodesCommand(BaseCommand):
         rows: Sequence[Sequence[str | int]],
         paint: Paint | None = None,
         right: Sequence[str] = (),
-    ) -> str:
+    ) -> Shown:
         """Return a table as wide as the terminal allows; see `format_table`."""
         return format_table(header, rows, paint, right=right, width=width_of(self.stdout))
 
@@ -174,10 +187,7 @@ class NodesCommand(BaseCommand):
         """
         if not errors:
             return
-        lines = [
-            f"{name if isinstance(name, str) else name_of(name)}: {error}"
-            for name, error in errors.items()
-        ]
+        lines = list(map(failure_of, errors, errors.values()))
         raise CommandError(
             f"{len(errors)} of {total} {noun}{'' if total == 1 else 's'} "
             f"could not be {done}:\n" + "\n".join(lines)
@@ -237,6 +247,11 @@ def name_of(node: NodeName) -> str:
     """Return a node as people read it: ``default 0``."""
     alias, host_id = node
     return f"{alias} {host_id}"
+
+
+def failure_of(node: NodeName | str, error: object) -> str:
+    """Return what failed, and why, as a line that people read."""
+    return escaped(f"{node if isinstance(node, str) else name_of(node)}: {error}")
 
 
 def describe_node(node: NodeName, address: str) -> dict[str, Any]:

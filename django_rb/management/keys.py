@@ -18,10 +18,8 @@ from django.core.management.base import CommandError, CommandParser
 
 from ..cache import RBCache
 from ..engine import Cluster
-from ..engine.hosts import did_you_mean
+from ..engine.wording import did_you_mean, escaped
 from .base import NodesCommand
-
-_ESCAPES = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def readable(data: bytes) -> str:
@@ -29,22 +27,7 @@ def readable(data: bytes) -> str:
 
     UTF-8 stays what it is, a backslash is doubled. Nothing in it moves a terminal's cursor.
     """
-    text = data.decode(errors="surrogateescape")
-    if text.isprintable() and "\\" not in text:
-        return text
-    return "".join(
-        char if char.isprintable() and char != "\\" else _escaped(char) for char in text
-    )
-
-
-def printable(text: str) -> str:
-    """Return text with what is not printable escaped, backslashes left alone."""
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    codes = (f"\\x{byte:02x}" for byte in char.encode(errors="surrogateescape"))
-    return _ESCAPES.get(char) or "".join(codes)
+    return escaped(data.decode(errors="surrogateescape").replace("\\", r"\\"))
 
 
 def for_json(data: bytes) -> str | dict[str, str]:
@@ -160,6 +143,7 @@ class KeysCommand(NodesCommand):
         if cache_alias is None:
             return Keyspace(self.get_clusters(aliases))
         cache = get_cache(cache_alias)
+        cache.check_settings()
         home = settings.CACHES[cache_alias].get("LOCATION") or "default"
         if aliases and home not in self.get_clusters(aliases):
             raise CommandError(

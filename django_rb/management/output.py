@@ -1,7 +1,13 @@
-"""What the management commands show to people: tables, units, and how far work is."""
+"""What the management commands show to people: tables, units, and how far work is.
+
+All they write goes through a `Screen`, which escapes what could move a terminal's cursor,
+or hide or reorder text: error replies, fields of INFO and keys are whatever somebody stored
+or a node wants to say.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 import textwrap
 import threading
@@ -13,6 +19,8 @@ from typing import Self
 
 from django.core.management.base import OutputWrapper
 
+from ..engine.wording import escaped
+
 WIDTH = 80
 NARROWEST = 4  # columns of a table get no narrower, whatever the terminal
 
@@ -20,9 +28,46 @@ BAR_CELLS = 20
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
 
-CLEAR_LINE = "\r\x1b[K"
+Style = Callable[[str], str]
+Paint = Mapping[str, Style]
 
-Paint = Mapping[str, Callable[[str], str]]
+
+class Shown(str):
+    """Text for a screen in which what came from elsewhere is escaped, and colours are ours."""
+
+
+CLEAR_LINE = Shown("\r\x1b[K")
+CLEAR_SCREEN = Shown("\x1b[2J\x1b[H")
+
+
+class Screen(OutputWrapper):
+    """A command's standard output or standard error.
+
+    What it writes is escaped but for line breaks, before it is coloured, unless it is
+    `Shown`. Of what may have line breaks that are not ours, escape each line by itself.
+    """
+
+    def write(  # type: ignore[override]
+        self, msg: str = "", style_func: Style | None = None, ending: str | None = None
+    ) -> None:
+        """Write a text and, unless it ends in one, a line break."""
+        text = msg if isinstance(msg, Shown) else escaped(msg, keep="\n")
+        super().write(text, style_func, ending)
+
+
+def painted(text: object, style: Style) -> Shown:
+    """Return a line in a colour."""
+    return Shown(style(escaped(text)))
+
+
+def as_json(document: object, indent: int | None = None) -> str:
+    """Return a JSON document, in ASCII that a terminal shows as it is.
+
+    Raises:
+        ValueError: there is an infinite number in it, or NaN: JSON has no word for them.
+    """
+    text = json.dumps(document, indent=indent, allow_nan=False)
+    return text.replace("\x7f", r"\u007f")  # the one that json leaves as it is
 
 
 def width_of(screen: OutputWrapper) -> int:
@@ -33,7 +78,7 @@ def width_of(screen: OutputWrapper) -> int:
 def table_width(header: Sequence[str], rows: Sequence[Sequence[str | int]]) -> int:
     """Return how many columns of a screen a table takes when nothing is broken."""
     widths = [
-        max(len(str(cell)) for cell in column) for column in zip(header, *rows, strict=True)
+        max(len(escaped(cell)) for cell in column) for column in zip(header, *rows, strict=True)
     ]
     return sum(widths) + 2 * (len(widths) - 1)
 
@@ -45,7 +90,7 @@ def format_table(
     *,
     right: Collection[str] = (),
     width: int = WIDTH,
-) -> str:
+) -> Shown:
     """Return a table of at most `width` columns; a text that does not fit goes on below.
 
     Args:
@@ -54,7 +99,7 @@ def format_table(
         right: headers of further columns that go to the right.
     """
     columns = list(zip(header, *rows, strict=True))
-    widths = [max(len(str(cell)) for cell in column) for column in columns]
+    widths = [max(len(escaped(cell)) for cell in column) for column in columns]
     gaps = 2 * (len(widths) - 1)
     while sum(widths) + gaps > width and max(widths) > NARROWEST:
         widths[widths.index(max(widths))] -= 1
@@ -64,7 +109,7 @@ def format_table(
     ]
     lines = []
     for row in (header, *rows):
-        texts = [str(cell) for cell in row]
+        texts = [escaped(cell) for cell in row]
         colors = [(paint or {}).get(text, str) for text in texts]
         wrapped = [
             textwrap.wrap(text, width, break_on_hyphens=False)
@@ -80,7 +125,7 @@ def format_table(
                 )
             ]
             lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return Shown("\n".join(lines))
 
 
 def count_of(number: int) -> str:
@@ -172,7 +217,7 @@ class Progress:
             if self._is_terminal:
                 self._is_drawn = True
                 line = f"{CLEAR_LINE}{self._bar(now)}"[: len(CLEAR_LINE) + WIDTH - 1]
-                self._screen.write(line, str, ending="")
+                self._screen.write(Shown(line), str, ending="")
             else:
                 self._screen.write(f"{self._what}: {self._text(now)}", str)
             self._screen.flush()

@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..engine.batch import KeyScript
 from ..engine.encoding import encode_words
-from ..engine.hosts import did_you_mean, masked
+from ..engine.wording import did_you_mean, masked
 from .rates import MAX_UNITS, Rate
 
 SLIDING_WINDOW = "sliding-window"

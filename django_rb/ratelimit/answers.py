@@ -19,7 +19,7 @@ from django.utils.html import escape
 from django.utils.module_loading import import_string
 from django.views import defaults
 
-from ..engine.hosts import masked
+from ..engine.wording import clause, masked
 from .conf import View, get_config
 from .exceptions import Ratelimited
 from .record import find_record
@@ -85,8 +85,8 @@ def import_view(view: str | Callable[..., Any]) -> Callable[..., Any]:
             view = import_string(view)
         except ImportError as error:
             raise ImproperlyConfigured(
-                f"settings.RATELIMIT_VIEW: {masked(view)} does not import: {error}. Name a "
-                "view (request, exception), or a template such as 'too_many.html'."
+                f"settings.RATELIMIT_VIEW: {masked(view)} does not import: {clause(error)}. "
+                "Name a view (request, exception), or a template such as 'too_many.html'."
             ) from error
     if not callable(view):
         raise ImproperlyConfigured(

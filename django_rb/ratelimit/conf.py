@@ -14,7 +14,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from ..conf import check_alias
-from ..engine.hosts import masked
+from ..engine.wording import clause, masked, number_of
 from .algorithms import SLIDING_WINDOW, check_algorithm
 
 PREFIX = "RATELIMIT_"
@@ -107,7 +107,7 @@ def _get_prefix() -> str:
 
 
 def _get_timeout() -> float | None:
-    timeout: float | None = _get("TIMEOUT", None)
+    timeout: float | None = number_of(_get("TIMEOUT", None))
     check_timeout(timeout, f"settings.{PREFIX}TIMEOUT")
     return timeout
 
@@ -130,7 +130,7 @@ def _get_view() -> View:
 
 
 def _get_trusted_proxies() -> TrustedProxies:
-    value = _get("TRUSTED_PROXIES", None)
+    value = number_of(_get("TRUSTED_PROXIES", None))
     if value is None:
         return NOBODY
     if type(value) is int and value >= 0:
@@ -151,8 +151,9 @@ def _parse_network(network: object) -> IPv4Network | IPv6Network:
     except ValueError as error:
         raise mistake(
             "TRUSTED_PROXIES",
-            f"{masked(network)} is no network: {error}. Write '10.0.0.0/8', '2001:db8::/32' or "
-            f"one address; {UNIX!r} is for whoever connects by a unix socket.",
+            f"{masked(network)} is no network: {clause(error)}. Write '10.0.0.0/8', "
+            f"'2001:db8::/32' or one address; {UNIX!r} is for whoever connects by a unix "
+            "socket.",
         ) from error
     mapped = parsed.network_address.ipv4_mapped if isinstance(parsed, IPv6Network) else None
     if mapped is not None:  # clients' addresses of this form are IPv4, too
@@ -161,7 +162,7 @@ def _parse_network(network: object) -> IPv4Network | IPv6Network:
 
 
 def _get_mask(name: str, default: int, most: int = 32) -> int:
-    mask = _get(name, default)
+    mask = number_of(_get(name, default))
     if type(mask) is not int or not 0 <= mask <= most:
         raise mistake(name, f"{masked(mask)} is not a number of bits from 0 to {most}.")
     return mask

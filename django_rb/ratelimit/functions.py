@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
-from ..engine.hosts import masked
+from ..engine.wording import clause, masked
 
 # The dotted paths that views name, for `manage.py check`: they are imported when they are
 # first used, since the module with the view may be half imported where it names them.
@@ -65,7 +65,7 @@ class RequestFunction:
             try:
                 self._function = self._checked(import_string(self.name))
             except ImportError as error:
-                raise self._mistake(f"does not import: {error}.") from error
+                raise self._mistake(f"does not import: {clause(error)}.") from error
         return self._function
 
     @cached_property
@@ -98,7 +98,7 @@ class RequestFunction:
             inspect.signature(function).bind("group", None)
         except TypeError as error:
             raise self._mistake(
-                f"cannot be called with (group, request): {error}. Write it as "
+                f"cannot be called with (group, request): {clause(error)}. Write it as "
                 "def function(group, request)."
             ) from error
         except ValueError:  # a builtin that does not say what it takes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from ..engine.batch import ScriptCall, ask, call, encode_scripts, run_scripts
 from ..engine.errors import first_error
 from ..engine.exchange import Batch
 from ..engine.health import News
-from ..engine.hosts import masked
+from ..engine.wording import get_logger, masked
 from ..registry import clusters
 from .algorithms import (
     HIT,
@@ -33,7 +32,7 @@ from .algorithms import (
 from .conf import check_prefix, check_timeout, get_config
 from .rates import Rate, parse_rate
 
-logger = logging.getLogger("django_rb.ratelimit")
+logger = get_logger("django_rb.ratelimit")
 
 T = TypeVar("T")
 

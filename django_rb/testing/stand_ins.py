@@ -18,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
 from ..engine import Cluster
+from ..engine.wording import number_of
 from ..registry import clusters
 from .discovery import NodesError, ServerNotFoundError, find_server
 from .nodes import LocalNodes
@@ -117,9 +118,8 @@ class StandIn:
             if self._janitor is not None:
                 return
             if not self.is_declared:
-                count = (self.config.get("TEST") or {}).get("NODES") or len(
-                    self.config["HOSTS"]
-                )
+                count = (self.config.get("TEST") or {}).get("NODES")
+                count = number_of(count) or len(self.config["HOSTS"])
                 self._nodes = LocalNodes(count).start()
             config = {**self._placed(self.config), "HEALTH": None}
             janitor = conf.build_cluster(self.alias, config)

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_rb.cache import RBCache
+from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
 
 SECRET = "hunter2"
@@ -51,7 +52,7 @@ USES: list[Callable[[RBCache], object]] = [
         ({"ON_NODE_ERROR": ["miss"]}, ["'ON_NODE_ERROR'", "['miss']", "'raise', 'miss'"]),
         ({"DEADLINE": 0}, ["'DEADLINE'", "0 is not a time in seconds", "None waits"]),
         ({"DEADLINE": -1.5}, ["'DEADLINE'", "-1.5"]),
-        ({"DEADLINE": "1"}, ["'DEADLINE'", "'1'"]),
+        ({"DEADLINE": "1s"}, ["'DEADLINE'", "'1s'"]),
         ({"DEADLINE": True}, ["'DEADLINE'", "True"]),
         ({"DEADLINE": math.nan}, ["'DEADLINE'", "nan"]),
         ({"DEADLINE": math.inf}, ["'DEADLINE'", "inf"]),
@@ -139,6 +140,14 @@ def test_djangos_own_options_and_settings_are_taken() -> None:
     )
     cache.check_settings()
     assert (cache.default_timeout, cache.key_prefix, cache.version) == (5, "p", 2)
+
+
+def test_numbers_may_be_texts_of_digits(nodes: LocalNodes) -> None:
+    options = {"DEADLINE": "2.5", "COMPRESSOR": "zlib", "COMPRESS_MIN_BYTES": "10"}
+    cache = make_cache(TIMEOUT="60", OPTIONS=options)
+    cache.set("key", "x" * 100)
+    assert cache.get("key") == "x" * 100
+    assert cache.ttl("key") in range(50, 61)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from django_rb.engine import (
 from django_rb.testing import LocalNodes
 
 KEYS = [f"key:{n}" for n in range(300)]
+SECRET = "hunter2"
 
 
 def owners(cluster: Cluster) -> dict[str, int]:
@@ -104,6 +105,56 @@ def test_a_host_is_added_with_the_defaults_of_the_cluster(nodes: LocalNodes) -> 
     assert cluster.hosts[1].address == f"127.0.0.1:{port}/2"
     assert cluster.call_nodes("PING")[0] == {0: b"PONG", 1: b"PONG"}
     cluster.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "address"),
+    [
+        (("127.0.0.1", 6381), {}, "127.0.0.1:6381/2"),
+        (("h", 1, None, 0, SECRET, False, None), {}, "h:1/0"),
+        (("localhost", 6379, "/s", 3), {}, "unix:/s/3"),
+        ((None, None, "/s"), {}, "unix:/s/2"),
+        (("h",), {"port": 1, "unix_socket_path": None, "ssl_options": None}, "h:1/2"),
+        (("h", 1), {"db": 0, "client_name": "web"}, "h:1/0"),
+        (({"host": "h", "port": 1},), {}, "h:1/2"),
+        (({"host": "h"},), {"port": 1}, "h:1/2"),
+        (({},), {}, "d:6379/2"),
+        ((), {}, "d:6379/2"),
+        ((f"redis://:{SECRET}@h:1/3",), {}, "h:1/3"),
+        (("unix:///s",), {"db": 0}, "unix:/s/0"),
+    ],
+)
+def test_a_host_is_added_by_arguments_as_in_rb_or_a_dictionary_or_a_url(
+    arguments: tuple[Any, ...], options: dict[str, Any], address: str
+) -> None:
+    defaults = {"host": "d", "db": 2, "password": "default"}
+    cluster = Cluster([{}], host_defaults=defaults, router_cls=SlotRouter)
+    cluster.add_host(3, *arguments, **options)
+    info = cluster.hosts[3]
+    assert info.address == address
+    assert info.password == (SECRET if SECRET in str(arguments) else "default")
+    assert info.options == ({"client_name": "web"} if "client_name" in options else {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "text"),
+    [
+        (("h", 1), {"port": 1}, "several values for port"),
+        (({"port": 1},), {"port": 1}, "several values for port"),
+        (("redis://h/1",), {"db": 1}, "several values for db"),
+        (("h", 1, None, 0, SECRET, False, None, "more"), {}, "ssl, ssl_options in this order"),
+        (({}, 1), {}, "a dictionary or a URL alone"),
+        ((f"redis://:{SECRET}@h", 1), {}, "a dictionary or a URL alone"),
+    ],
+)
+def test_arguments_of_a_host_that_do_not_go_together(
+    arguments: tuple[Any, ...], options: dict[str, Any], text: str
+) -> None:
+    cluster = Cluster([{}], router_cls=SlotRouter)
+    with pytest.raises(TypeError, match=text) as caught:
+        cluster.add_host(3, *arguments, **options)
+    assert SECRET not in str(caught.value)
+    assert list(cluster.hosts) == [0]
 
 
 def test_what_cannot_be_added_leaves_everything_as_it_was(nodes: LocalNodes) -> None:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from django_rb.engine import BadHostSetup, Cluster, HostInfo, Node, handshake
+from django_rb.engine import (
+    BadHostSetup,
+    Cluster,
+    HostInfo,
+    Node,
+    PartitionRouter,
+    SlotRouter,
+    handshake,
+)
 from django_rb.engine.hosts import (
+    REFUSED_OPTIONS,
     check_pool_options,
-    did_you_mean,
     parse_host,
     parse_hosts,
     pool_options,
+    with_database,
 )
+from django_rb.engine.wording import did_you_mean
 from django_rb.testing import LocalNodes
 
 SECRET = "hunter2"
@@ -48,6 +60,10 @@ SECRET = "hunter2"
         ),
         ("rediss://h?ssl_cert_reqs=none", {"options": {"ssl_cert_reqs": "none"}}),
         ("unix:///run/v.sock", {"unix_socket_path": "/run/v.sock", "db": 0}),
+        ("unix:///run/@.sock", {"unix_socket_path": "/run/@.sock"}),
+        ("unix:///run/a%23b.sock", {"unix_socket_path": "/run/a#b.sock"}),
+        ("redis://u:57%23W%3Fc%4003z@h", {"password": "57#W?c@03z"}),
+        ("redis://h/0?", {"host": "h"}),
         (
             f"unix://u:{SECRET}@/run/v.sock?db=3",
             {
@@ -95,6 +111,26 @@ def test_hosts_are_a_list_or_numbered(hosts: object) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        {5: "redis://b", 2: {"host": "a"}},
+        [{"host": "b", "host_id": 5}, {"host": "a", "host_id": 2}],
+    ],
+)
+def test_host_ids_may_have_gaps(hosts: Any) -> None:
+    cluster = Cluster(hosts, router_cls=SlotRouter)
+    assert {n: info.host for n, info in cluster.hosts.items()} == {2: "a", 5: "b"}
+    assert {cluster.get_host_for_key(f"key:{n}") for n in range(50)} == {2, 5}
+    assert with_database(hosts, 3)[5]["db"] == 3
+
+
+def test_the_router_that_takes_no_gaps_says_so_itself() -> None:
+    with pytest.raises(BadHostSetup, match=r"PartitionRouter numbers 2 hosts.*gaps") as caught:
+        Cluster({0: {}, 2: {}}, router_cls=PartitionRouter)
+    assert caught.value.path == ("HOSTS",)
+
+
 def test_defaults_hold_for_nodes_that_do_not_say_otherwise() -> None:
     defaults = {"db": 3, "password": SECRET, "port": 7, "client_name": "web"}
     first, second, third = parse_hosts(
@@ -105,6 +141,34 @@ def test_defaults_hold_for_nodes_that_do_not_say_otherwise() -> None:
     assert (second.db, second.password, second.port) == (1, "own", 7)
     assert (third.db, third.password, third.port) == (5, "url", 9)
     assert third.options == {"client_name": "web"}
+
+
+def test_a_number_may_be_a_text_of_digits_as_in_the_environment() -> None:
+    node = {"port": "6380", "db": "3", "socket_timeout": "0.5", "health_check_interval": "30"}
+    first, second = parse_hosts([node, {}], {"port": "7", "db": "0", "protocol": "3"}).values()
+
+    assert (first.port, first.db, second.port, second.db) == (6380, 3, 7, 0)
+    assert first.options == {
+        "socket_timeout": 0.5,
+        "health_check_interval": 30,
+        "protocol": 3,
+    }
+    assert check_pool_options({"max_connections": "5", "socket_connect_timeout": "2"}) == {
+        "max_connections": 5,
+        "socket_connect_timeout": 2,
+    }
+    assert parse_host(0, {"password": "123"}).password == "123"
+
+
+def test_a_number_of_digits_reaches_a_node(nodes: LocalNodes) -> None:
+    cluster = Cluster(
+        [{**host, "port": str(host["port"]), "db": "3"} for host in nodes.hosts.values()],
+        pool_options={"socket_timeout": "2.5", "max_connections": "4"},
+        health={"FAILURES": "3"},
+    )
+    assert set(cluster.call_nodes("PING")[0].values()) == {b"PONG"}
+    assert all(node.socket_timeout == 2.5 for node in cluster.nodes.values())
+    cluster.close()
 
 
 def test_a_nodes_own_address_wins_over_a_default_one() -> None:
@@ -134,9 +198,6 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         ({"redis://h"}, ["HOSTS"], ["A set"]),
         ({}, ["HOSTS"], ["There are no hosts. Name at least one node."]),
         ([], ["HOSTS"], ["There are no hosts. Name at least one node."]),
-        ({1: {}}, ["HOSTS"], ["0 is missing below 1"]),
-        ({0: {}, 2: {}}, ["HOSTS"], ["1 is missing below 2", "Renumber the nodes"]),
-        ({0: {}, 4: {}, 2: {}}, ["HOSTS"], ["1, 3 are missing below 4"]),
         ({-1: {}}, ["HOSTS", -1], ["-1", "0 or more"]),
         ({"0": {}}, ["HOSTS", "0"], ["'0'", "not an integer", "or give a list"]),
         ({True: {}}, ["HOSTS", True], ["True", "not an integer"]),
@@ -160,25 +221,46 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         (["redis://h?db=-1"], ["HOSTS", 0, "db"], ["-1", "0 or more"]),
         (["redis://h?socket_timeout=0"], ["HOSTS", 0, "socket_timeout"], ["0"]),
         (["redis://h?databse=1"], ["HOSTS", 0, "databse"], ["'databse'", "Known are: "]),
+        (["redis://h:57?W"], ["HOSTS", 0], ["'redis://h:57'", "name=value", "%3F"]),
+        (["redis://h?db=1&W"], ["HOSTS", 0], ["'redis://h'", "name=value"]),
+        (["redis://h?db="], ["HOSTS", 0], ["'redis://h'", "name=value"]),
+        (["redis://h?=1"], ["HOSTS", 0], ["'redis://h'", "name=value"]),
+        (["redis://h/0#x"], ["HOSTS", 0], ["'redis://***'", "a '#' and what", "%23"]),
+        (["unix:///run/a#b.sock"], ["HOSTS", 0], ["'unix://***'", "a '#' and what", "%23"]),
+        (["rediss://u:p@h1@h2"], ["HOSTS", 0], ["'rediss://***'", "more than one '@'", "%40"]),
+        (["unix://u:p@/run/@.sock"], ["HOSTS", 0], ["more than one '@'", "%40"]),
+        (["redis://h:6379\n"], ["HOSTS", 0], ["'redis://h:6379\\n'", "a line break"]),
         (["unix://"], ["HOSTS", 0], ["'unix://'", "names no socket", "unix:///run/"]),
         (["unix://run/v.sock"], ["HOSTS", 0], ["'unix://run/v.sock'", "unix:///run/"]),
         (["redis://h?ssl=no"], ["HOSTS", 0, "ssl"], ["'no'", "True nor False"]),
         ([{"prot": 1}], ["HOSTS", 0, "prot"], ["Unknown option 'prot'", "mean 'port'?"]),
         ([{"PORT": 1}], ["HOSTS", 0, "PORT"], ["Unknown option 'PORT'", "mean 'port'?"]),
+        ([{"HOST": "h", "PORT": 1}], ["HOSTS", 0], ["mean 'host'? Unknown option 'PORT'."]),
         ([{5: 1}], ["HOSTS", 0, "5"], ["Unknown option 5", "Known are: "]),
-        ([{"port": "6379"}], ["HOSTS", 0, "port"], ["'6379'", "from 1 to 65535"]),
+        ([{"port": "6379 "}], ["HOSTS", 0, "port"], ["'6379 '", "from 1 to 65535"]),
         ([{"port": 0}], ["HOSTS", 0, "port"], ["0", "from 1 to 65535"]),
         ([{"port": 65536}], ["HOSTS", 0, "port"], ["65536"]),
         ([{"port": None}], ["HOSTS", 0, "port"], ["None"]),
         ([{"port": True}], ["HOSTS", 0, "port"], ["True"]),
         ([{"port": [1]}], ["HOSTS", 0, "port"], ["A list"]),
         ([{"db": -1}], ["HOSTS", 0, "db"], ["-1", "of 0 or more"]),
-        ([{"db": "0"}], ["HOSTS", 0, "db"], ["'0'"]),
+        ([{"db": "O"}], ["HOSTS", 0, "db"], ["'O'"]),
+        ([{"db": "-1"}], ["HOSTS", 0, "db"], ["'-1'"]),
+        ([{"port": "65536"}], ["HOSTS", 0, "port"], ["65536"]),
+        ([{"port": "6379.0"}], ["HOSTS", 0, "port"], ["6379.0"]),
+        ([{"port": "٣"}], ["HOSTS", 0, "port"], ["'٣'"]),
         ([{"db": 1.0}], ["HOSTS", 0, "db"], ["1.0"]),
         ([{"host": ""}], ["HOSTS", 0, "host"], ["''", "not the text of an address"]),
         ([{"host": None}], ["HOSTS", 0, "host"], ["None"]),
         ([{"host": 5}], ["HOSTS", 0, "host"], ["5"]),
         ([{"host": "redis://h"}], ["HOSTS", 0, "host"], ["'redis://h'", "in the place of"]),
+        ([{"host": "h#0"}], ["HOSTS", 0, "host"], ["'h#0'", "in the place of"]),
+        ([{"host": "h?db=1"}], ["HOSTS", 0, "host"], ["'h?db=1'", "in the place of"]),
+        (
+            [{"unix_socket_path": "unix:///s"}],
+            ["HOSTS", 0, "unix_socket_path"],
+            ["'unix:///s'", "in the place of"],
+        ),
         ([{"host": "h/0"}], ["HOSTS", 0, "host"], ["'h/0'", "in the place of"]),
         ([{"unix_socket_path": b"/s"}], ["HOSTS", 0, "unix_socket_path"], ["A bytes"]),
         ([{"password": 5}], ["HOSTS", 0, "password"], ["A int is not text"]),
@@ -208,10 +290,12 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         (["redis://h?ssl_keyfile=/k"], ["HOSTS", 0, "ssl_keyfile"], ["rediss://"]),
         ([{"unix_socket_path": "/s", "ssl": True}], ["HOSTS", 0, "ssl"], ["not go together"]),
         ([{"unix_socket_path": "/s", "port": 1}], ["HOSTS", 0], ["not both"]),
-        ([{}, {"socket_timeout": "1"}], ["HOSTS", 1, "socket_timeout"], ["'1'", "seconds"]),
+        ([{}, {"socket_timeout": "1s"}], ["HOSTS", 1, "socket_timeout"], ["'1s'", "seconds"]),
         ([{"socket_timeout": math.nan}], ["HOSTS", 0, "socket_timeout"], ["nan"]),
         ([{"socket_connect_timeout": -1}], ["HOSTS", 0, "socket_connect_timeout"], ["-1"]),
         ([{"parser_class": object}], ["HOSTS", 0, "parser_class"], ["'parser_class'"]),
+        ([{"path": "/s"}], ["HOSTS", 0, "path"], ["'path' cannot", "'unix_socket_path'"]),
+        (["redis://h?socket_read_size=1"], ["HOSTS", 0, "socket_read_size"], ["buffers"]),
         ([{"max_connections": 5}], ["HOSTS", 0, "max_connections"], ["'max_connections'"]),
     ],
 )  # fmt: skip
@@ -233,7 +317,7 @@ def test_a_mistake_in_hosts_is_explained(
         ("redis://h", ["HOST_DEFAULTS"], "'redis://h' is not a dictionary"),
         (5, ["HOST_DEFAULTS"], "5 is not a dictionary"),
         ({"passwort": "x"}, ["HOST_DEFAULTS", "passwort"], "Did you mean 'password'?"),
-        ({"db": "0"}, ["HOST_DEFAULTS", "db"], "'0' is not a whole number"),
+        ({"db": "O"}, ["HOST_DEFAULTS", "db"], "'O' is not a whole number"),
     ],
 )
 def test_a_mistake_in_the_defaults_is_explained(
@@ -253,7 +337,7 @@ def test_a_mistake_in_the_defaults_is_explained(
         ({"timeout": 1}, ["POOL_OPTIONS", "timeout"], "Unknown option 'timeout'"),
         ({"sockettimeout": 1}, ["POOL_OPTIONS", "sockettimeout"], "mean 'socket_timeout'?"),
         ({"socket_timeout": 0}, ["POOL_OPTIONS", "socket_timeout"], "0 is not a time"),
-        ({"socket_timeout": "2"}, ["POOL_OPTIONS", "socket_timeout"], "'2' is not a time"),
+        ({"socket_timeout": "2s"}, ["POOL_OPTIONS", "socket_timeout"], "'2s' is not a time"),
         ({"max_connections": 0}, ["POOL_OPTIONS", "max_connections"], "of 1 or more"),
         ({"max_connections": None}, ["POOL_OPTIONS", "max_connections"], "None"),
         ({"host": "h"}, ["POOL_OPTIONS", "host"], "Unknown option 'host'"),
@@ -267,6 +351,26 @@ def test_a_mistake_in_the_pool_options_is_explained(
         Cluster([{}], pool_options=options)
     assert list(caught.value.path) == path
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REFUSED_OPTIONS)
+def test_an_option_that_is_refused_says_why_and_is_documented(name: str) -> None:
+    options = {name: None}
+    places: list[dict[str, Any]] = [
+        {"hosts": [options]},
+        {"hosts": [{}], "host_defaults": options},
+        {"hosts": [{}], "pool_options": options},
+    ]
+    for place in places:
+        with pytest.raises(BadHostSetup) as caught:
+            Cluster(**place)
+        assert f"redis-py's option {name!r} cannot be set" in str(caught.value)
+        assert REFUSED_OPTIONS[name] in str(caught.value)
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    if name != "parser":  # redis-py calls it so in one class of its own
+        reason = re.sub(r"'(\w+)'", r"`\1`", REFUSED_OPTIONS[name])
+        reason = reason.replace("the path of a socket is the option", "it is")
+        assert f"| `{name}` | {reason.replace('redis.Redis', '`redis.Redis`')} |" in page
 
 
 def test_pool_options_take_every_option_of_redis_pys_connections() -> None:
@@ -319,7 +423,7 @@ def test_pool_options_take_every_option_of_redis_pys_connections() -> None:
         [{"password": SECRET.encode()}],
         [{"username": {SECRET}}],
         [{"password": SECRET, "prot": 1}],
-        [{"password": SECRET, "port": "1"}],
+        [{"password": SECRET, "port": "x"}],
         [{"password": SECRET, "unix_socket_path": "/s", "port": 1}],
         [{"ssl": True, "ssl_options": SECRET}],
         [{"ssl": True, "ssl_options": {"ssl_password": SECRET, "x": 1}}],
@@ -333,6 +437,33 @@ def test_no_error_tells_a_password(hosts: Any) -> None:
     error = caught.value
     assert SECRET not in f"{error} {error!r}"
     assert error.__suppress_context__ or error.__context__ is None
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "://:57#Wc903z@127.0.0.9:6379/0",
+        "://h:57#Wc903z@127.0.0.9:6379/0",
+        "://h:57?Wc903z@127.0.0.9:6379/0",
+        "://h:57?Wc903z=@127.0.0.9:6379/0",
+        "://h:57?Wc90=3z@127.0.0.9:6379/0",
+        "://h:57?db=1&Wc903z@127.0.0.9:6379/0",
+        "://u:57@Wc903z@127.0.0.9:6379/0",
+        "://u:57@127.0.0.7#Wc903z@127.0.0.9:6379",
+        "://u:57@127.0.0.9:6379/0#Wc903z",
+        "://u:57\nWc903z@127.0.0.9:6379/0",
+        "://u:57@127.0.0.9:6379/0?Wc903z",
+        "://u:57@127.0.0.9:6379/0?password=Wc903z@x",
+    ],
+)
+def test_a_url_that_loses_its_password_is_refused_and_not_shown(scheme: str, rest: str) -> None:
+    for hosts, defaults in (([f"{scheme}{rest}"], {}), ([{}], {"host": f"{scheme}{rest}"})):
+        with pytest.raises(BadHostSetup) as caught:
+            Cluster(hosts, host_defaults=defaults)
+        shown = str(caught.value)
+        assert not any(part in shown for part in ("57", "Wc90", "3z"))
+        assert defaults or "%23" in shown
 
 
 @pytest.mark.parametrize(

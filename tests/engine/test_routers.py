@@ -261,6 +261,18 @@ def test_the_ring_of_host_ids_is_the_ketama_of_rb_over_host_ids(
     assert_places(router, keys, recorded["ring_host_ids"][str(count)], recorded["digits"])
 
 
+def test_weights_may_be_texts_of_digits() -> None:
+    texts = SlotRouter(nodes(0, 1), weights={1: "2.5"})  # type: ignore[dict-item]
+    numbers = SlotRouter(nodes(0, 1), weights={1: 2.5})
+    assert texts.get_hosts_for_keys(KEYS) == numbers.get_hosts_for_keys(KEYS)
+
+
+def test_slot_router_takes_no_host_id_that_makes_it_slow() -> None:
+    SlotRouter(nodes(3, 9999))
+    with pytest.raises(BadHostSetup, match="10000 is too high for SlotRouter"):
+        SlotRouter(nodes(3, 10_000))
+
+
 def test_partition_router_wants_host_ids_without_gaps() -> None:
     with pytest.raises(BadHostSetup, match=r'Expected host with ID "1".*\[0, 2, 3\]'):
         PartitionRouter(nodes(0, 2, 3))
@@ -403,7 +415,7 @@ def test_a_raised_weight_moves_keys_only_to_its_host() -> None:
         ({0: -1.5}, r"-1.5 is not a weight"),
         ({0: math.inf}, r"inf is not a weight"),
         ({0: math.nan}, r"nan is not a weight"),
-        ({0: "2"}, r"'2' is not a weight"),
+        ({0: "two"}, r"'two' is not a weight"),
         ({0: True}, r"True is not a weight"),
     ],
 )

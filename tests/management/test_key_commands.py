@@ -135,6 +135,14 @@ class TestCacheAlias:
             _, error = run_and_fail(name, *COMMANDS[name], "--cache", "default")
         assert error.startswith("settings.CACHES['default'] is a LocMemCache: ")
 
+    def test_on_no_cluster(self, nodes: LocalNodes, name: str) -> None:
+        backend = "django_rb.cache.RBCache"
+        caches = {"default": {"BACKEND": backend, "LOCATION": ["redis://h"]}}
+        with override_settings(CACHES=caches):
+            for more in ([], ["--cluster", "default"]):
+                _, error = run_and_fail(name, *COMMANDS[name], "--cache", "default", *more)
+                assert error.startswith("A list, the LOCATION of a cache, is not the alias")
+
     def test_on_another_cluster_than_the_one_named(self, nodes: LocalNodes, name: str) -> None:
         config = {alias: {"HOSTS": nodes.hosts} for alias in ("default", "other")}
         with override_settings(RB_CLUSTERS=config):

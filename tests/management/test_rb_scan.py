@@ -189,7 +189,7 @@ class TestFields:
 
     @pytest.mark.parametrize("names", ["tll", "ttl,sise"])
     def test_an_unknown_one(self, nodes: LocalNodes, names: str) -> None:
-        with pytest.raises(CommandError, match="cannot be told of a key"):
+        with pytest.raises(CommandError, match="There is no field"):
             run("rb_scan", "--with", names)
 
 

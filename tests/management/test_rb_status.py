@@ -195,6 +195,9 @@ class TestDocument:
             both = document("--cluster", "sessions", "--cluster", "default")
             assert list(both["clusters"]) == ["sessions", "default"]
             assert re.findall(r"(?m)^(\w+): \d of \d nodes answered", status()) == list(config)
+            alone = {"default": {"HOSTS": hosts[:1]}}
+            with override_settings(RB_CLUSTERS=alone):
+                assert "default: 1 of 1 node answered, " in status()
 
 
 class TestReplication:

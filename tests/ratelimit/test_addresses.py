@@ -152,7 +152,7 @@ def test_what_is_no_address(text: str) -> None:
         ("TRUSTED_PROXIES", ["10.0.0.1/8"], "'10.0.0.1/8' is no network"),
         ("TRUSTED_PROXIES", ["proxy"], "'proxy' is no network"),
         ("IPV4_MASK", 33, "33 is not a number of bits from 0 to 32"),
-        ("IPV6_MASK", "64", "'64' is not a number of bits from 0 to 128"),
+        ("IPV6_MASK", "/64", "'/64' is not a number of bits from 0 to 128"),
         ("ENABLE", "no", "'no' is neither True nor False"),
         ("VIEW", "view", "'view' is neither the path of a view"),
         ("VIEW", 7, "7 is neither the path of a view"),

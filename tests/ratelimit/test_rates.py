@@ -157,7 +157,7 @@ def test_a_limit_takes_no_rate_that_was_not_parsed() -> None:
         ("FAIL_OPEN", "no", "settings.RATELIMIT_FAIL_OPEN: 'no' is neither True nor False"),
         ("FAIL_OPEN", None, "None is neither True nor False"),
         ("TIMEOUT", 0, "settings.RATELIMIT_TIMEOUT: 0 is not a time in seconds above 0"),
-        ("TIMEOUT", "1", "'1' is not a time"),
+        ("TIMEOUT", "1s", "'1s' is not a time"),
         ("TIMEOUT", True, "True is not a time"),
         ("TIMEOUT", float("nan"), "nan is not a time"),
         ("ALGORITHM", "window", "settings.RATELIMIT_ALGORITHM: there is no algorithm 'window'"),
@@ -170,6 +170,18 @@ def test_a_bad_setting_is_explained(name: str, value: object, words: str) -> Non
     ):
         get_config()
     assert words in str(raised.value)
+
+
+def test_numbers_may_be_texts_of_digits() -> None:
+    with override_settings(
+        RATELIMIT_TIMEOUT="0.5",
+        RATELIMIT_TRUSTED_PROXIES="1",
+        RATELIMIT_IPV4_MASK="24",
+        RATELIMIT_IPV6_MASK="56",
+    ):
+        config = get_config()
+    assert (config.timeout, config.ipv4_mask, config.ipv6_mask) == (0.5, 24, 56)
+    assert config.trusted_proxies.hops == 1
 
 
 def test_settings_are_followed_when_tests_change_them() -> None:

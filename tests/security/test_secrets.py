@@ -365,7 +365,7 @@ MISTAKES: list[Callable[[], Any]] = [
     lambda: {"default": {"HOSTS": [{"password": SECRET, "credential_provider": object()}]}},
     lambda: {"default": {"HOSTS": [{"ssl_password": SECRET}]}},
     lambda: {"default": {"HOSTS": [{"ssl": True, "ssl_password": SECRET, "ssl_cert_reqs": 7}]}},
-    lambda: {"default": {"HOSTS": {0: {"password": SECRET}, 2: {}}}},
+    lambda: {"default": {"HOSTS": {0: {"password": SECRET}, -2: {}}}},
     lambda: {"default": {"HOSTS": [f"redis://:{SECRET}@h:port"]}},
     lambda: {"default": {"HOSTS": [f"redis://:{SECRET}@h/x"]}},
     lambda: {"default": {"HOSTS": [f"redis://:{SECRET}@[h:1/0"]}},

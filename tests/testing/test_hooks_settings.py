@@ -31,7 +31,9 @@ def mistakes(test: object, hosts: object = HOSTS, **further: Any) -> list[str]:
         None,
         {},
         {"NODES": 1},
+        {"NODES": "1"},
         {"DB": 15},
+        {"DB": "15"},
         {"HOSTS": ["redis://h"]},
         {"HOSTS": {0: {"host": "h"}, 1: "unix:///s"}, "DB": 15},
         {"HOSTS": ["redis://10.0.0.1/15", "redis://10.0.0.1/14"]},
@@ -53,7 +55,7 @@ def test_what_it_may_say(test: object) -> None:
         ({"NODES": 0}, [f"{WHERE}['NODES']: 0 is not a whole number of 1 or more."]),
         ({"NODES": True}, [f"{WHERE}['NODES']: True is not a whole number of 1 or more."]),
         ({"DB": -1}, [f"{WHERE}['DB']: -1 is not a whole number of 0 or more."]),
-        ({"DB": "15"}, [f"{WHERE}['DB']: '15' is not a whole number of 0 or more."]),
+        ({"DB": "x"}, [f"{WHERE}['DB']: 'x' is not a whole number of 0 or more."]),
         (
             {"NODES": 2, "DB": 15},
             [
@@ -127,7 +129,7 @@ def test_two_clusters_declare_the_same_database(test: object) -> None:
         {"TEST": {"DB": 15}},
         {"HOSTS": 5, "TEST": {"DB": 15}},
         {"HOSTS": ["redis://h"], "TEST": 5},
-        {"HOSTS": ["redis://h"], "TEST": {"DB": "15"}},
+        {"HOSTS": ["redis://h"], "TEST": {"DB": "x"}},
         {
             "HOSTS": ["redis://h"],
             "TEST": {"HOSTS": 5},
@@ -191,6 +193,11 @@ class TestWhatStandsInIsMadeFrom:
         "ROUTER_OPTIONS": {"weights": {0: 2, 1: 3}},
         "POOL_OPTIONS": {"password": SECRET, "socket_timeout": 9.0},
     }
+
+    def test_weights_are_kept_where_host_ids_have_gaps(self) -> None:
+        config = {**self.CONFIG, "ROUTER_OPTIONS": {"weights": {0: 2, 1: 3, 2: 4}}}
+        made = conf.with_nodes(config, {0: "redis://a", 2: "redis://b"})
+        assert made["ROUTER_OPTIONS"] == {"weights": {0: 2, 2: 4}}
 
     def test_local_nodes_know_no_passwords_and_keep_weights(self) -> None:
         made = conf.with_nodes(self.CONFIG, ["redis://local"])

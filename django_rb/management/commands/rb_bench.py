@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ...engine import Cluster
-from ..base import NodeName, NodesCommand, describe_node, name_of
+from ..base import NodeName, NodesCommand, describe_node, failure_of
 from ..bench import OPERATIONS, Bench, Series, TooLittleMemory
 from ..keys import number
 from ..output import bytes_of, count_of, width_of
@@ -63,8 +63,8 @@ class Command(NodesCommand):
         if options["format"] == "json":
             self.write_json({"clusters": documents})
         if refusals:
-            reasons = [f"{alias}: {error}" for alias, error in refusals.items()]
-            reasons += [f"{name_of(node)}: {error}" for node, error in failures.items()]
+            reasons = [failure_of(*refusal) for refusal in refusals.items()]
+            reasons += [failure_of(*failure) for failure in failures.items()]
             raise CommandError("\n".join(reasons))
         total = sum(len(cluster.hosts) for cluster in chosen.values())
         self.fail_for(failures, total, done="measured")
@@ -112,7 +112,8 @@ class Command(NodesCommand):
                 {SLOW: self.style.WARNING},
                 right=header[2:],
             )
-            self.stdout.write(f"\n{table}")
+            self.stdout.write()
+            self.stdout.write(table)
         for host_id, names in slow.items():
             where = f"node {host_id} ({cluster.get_address(host_id)})"
             text = f"{SLOW}: {where}, {', '.join(names)}"

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from ...engine.encoding import Args
-from ..base import NodeName, describe_node, name_of
+from ..base import NodeName, describe_node, failure_of, name_of
 from ..keys import KeysCommand, for_json, from_argument, readable
 from ..scanning import Nodes
 
@@ -95,7 +95,7 @@ class Command(KeysCommand):
         screen = self.screen(output_format)
         screen.write(self.show(outcome), str)
         for node, error in outcome.nodes.failures.items():
-            screen.write(f"{name_of(node)}: {error}", self.style.WARNING)
+            screen.write(failure_of(node, error), self.style.WARNING)
         count = sum(outcome.found.values())
         nodes = count_of(len(outcome.found), "node")
         question = QUESTION.format(keys=count_of(count, "key"), nodes=nodes, what=what)

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from ...engine import Cluster
-from ..base import NodeName, NodesCommand, call_clusters, name_of
+from ..base import NodeName, NodesCommand, call_clusters, failure_of, name_of
 
 QUESTION = """You have requested a flush of {what}.
 This will IRREVERSIBLY DELETE every key there.
@@ -82,7 +82,7 @@ class Command(NodesCommand):
         screen.write(self.show(targets), str)
         for target in targets:
             if target.error:
-                screen.write(f"{names(target)}: {target.error}", self.style.WARNING)
+                screen.write(failure_of(names(target), target.error), self.style.WARNING)
         return self.confirm(QUESTION.format(what=count(targets)), "Flush", output_format)
 
     def report(self, targets: list[Target], output_format: str) -> None:

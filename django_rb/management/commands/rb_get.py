@@ -13,6 +13,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from ...cache import RBCache
 from ...engine.encoding import Args
+from ...engine.wording import escaped
 from ..base import NodeName, describe_node, name_of
 from ..keys import (
     KeysCommand,
@@ -20,11 +21,10 @@ from ..keys import (
     for_json,
     from_argument,
     number,
-    printable,
     readable,
     ttl_of,
 )
-from ..output import bytes_of, time_of, width_of
+from ..output import Shown, bytes_of, painted, time_of, width_of
 from ..scanning import Nodes
 
 LIMIT = 20
@@ -167,13 +167,14 @@ class Command(KeysCommand):
             ]
             self.write_json({"entries": documents, "errors": errors})
         elif entries:
-            self.stdout.write("\n\n".join(self.show(e, key, options["limit"]) for e in entries))
+            parts = [self.show(entry, key, options["limit"]) for entry in entries]
+            self.stdout.write(Shown("\n\n".join(parts)))
         self.fail_for(nodes.failures, len(owners))
         if not entries:
             where = ", ".join(f"{name_of(node)} ({addresses[node]})" for node in owners)
             raise CommandError(f"There is no key {readable(key)} where it belongs: {where}.")
 
-    def show(self, entry: Entry, key: bytes, limit: int) -> str:
+    def show(self, entry: Entry, key: bytes, limit: int) -> Shown:
         """Return an entry as people read it."""
         width = width_of(self.stdout)
         sizes = []
@@ -192,17 +193,19 @@ class Command(KeysCommand):
             "Size": ", ".join(sizes) or "?",
         }
         lines = [
-            line for name, text in facts.items() for line in sliced(f"{name:<6}{text}", width)
+            line
+            for name, text in facts.items()
+            for line in sliced(f"{name:<6}{escaped(text)}", width)
         ]
         if entry.problem:
-            lines.append(self.style.WARNING(f"\n{printable(entry.problem)}"))
-        return "\n".join([*lines, "", *self.contents(entry, limit, width)]).rstrip()
+            lines += ["", painted(entry.problem, self.style.WARNING)]
+        return Shown("\n".join([*lines, "", *self.contents(entry, limit, width)]).rstrip())
 
     def contents(self, entry: Entry, limit: int, width: int) -> list[str]:
         """Return at most `limit` lines of a value, or elements, and whether there are more."""
         if entry.value is not MISSING:
             lines = pprint.pformat(entry.value, width=width).splitlines()
-            lines = [part for line in lines for part in sliced(printable(line), width)]
+            lines = [part for line in lines for part in sliced(escaped(line), width)]
             return [*lines[:limit], *rest(limit, len(lines), "lines")]
         if entry.data is not None:
             lines = sliced(readable(entry.data), width)
@@ -219,7 +222,7 @@ def find(nodes: Nodes, addresses: Mapping[NodeName, str], key: bytes) -> list[En
     """Return the nodes that have a key, of those that should, with its type and expiry."""
     replies = nodes.run(dict.fromkeys(addresses, (("TYPE", key), ("PTTL", key))))
     return [
-        Entry(node, addresses[node], kind.decode(), ttl_of(ttl))
+        Entry(node, addresses[node], kind.decode(errors="surrogateescape"), ttl_of(ttl))
         for node, (kind, ttl) in replies.items()
         if ttl != -2  # no such key
     ]
@@ -280,7 +283,7 @@ def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
     described = {
         **keyspace.described(key),
         **describe_node(entry.node, entry.address),
-        "type": entry.kind,
+        "type": for_json(from_argument(entry.kind)),
         "ttl": entry.ttl,
         "memory": entry.memory,
         "length": entry.length,

@@ -159,7 +159,7 @@ class Command(NodesCommand):
         ]
         databases = [(alias, str(number)) for number, alias in enumerate(urls)]
         noun = "node" if nodes.count == 1 else "nodes"
-        self.stdout.write(self.style.SUCCESS(f"{nodes.count} {noun} of {nodes.server}"))
+        self.stdout.write(f"{nodes.count} {noun} of {nodes.server}", self.style.SUCCESS)
         for part in (
             self.table(("HOST ID", "ADDRESS", "PID"), rows),
             self.table(("CLUSTER", "DATABASE"), databases),

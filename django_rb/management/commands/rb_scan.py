@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import stat
 import sys
@@ -13,10 +12,10 @@ from typing import Any, NamedTuple
 from django.core.management.base import CommandParser, OutputWrapper
 
 from ...engine.encoding import Args
-from ...engine.hosts import did_you_mean
+from ...engine.wording import did_you_mean
 from ..base import NodeName
-from ..keys import KeysCommand, Keyspace, number, ttl_of
-from ..output import Progress, bytes_of, time_of, width_of
+from ..keys import KeysCommand, Keyspace, for_json, number, readable, ttl_of
+from ..output import Progress, as_json, bytes_of, time_of, width_of
 from ..scanning import PAGE_SIZE, Nodes, Pages
 
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
@@ -104,7 +103,7 @@ class Command(KeysCommand):
                 if shown == limit:
                     break
         if is_table and self.stdout.isatty():
-            self.stdout.write(self.style.SUCCESS(summary(shown, is_all=shown < limit)))
+            self.stdout.write(summary(shown, is_all=shown < limit), self.style.SUCCESS)
         self.fail_for(nodes.failures, len(nodes.addresses))
 
     def progress(self, what: str, total: int | None, unit: str) -> Progress:
@@ -124,8 +123,8 @@ class Command(KeysCommand):
             if "size" in facts:
                 document["size"] = facts["size"]
             if "type" in facts:
-                document["type"] = facts["type"].decode()
-            yield json.dumps(document)
+                document["type"] = for_json(facts["type"])
+            yield as_json(document)
 
     def lines(
         self, found: Sequence[Found], keyspace: Keyspace, asked: Sequence[str]
@@ -139,7 +138,7 @@ class Command(KeysCommand):
             if "size" in facts:
                 cells.append(bytes_of(facts["size"]))
             if "type" in facts:
-                cells.append(facts["type"].decode())
+                cells.append(readable(facts["type"]))
             yield self.line(cells, keyspace.readable(key), asked)
 
     def line(self, cells: Sequence[str], key: str, asked: Sequence[str]) -> str:
@@ -161,7 +160,7 @@ def fields(text: str) -> list[str]:
     for name in names:
         if name not in FIELDS:
             raise argparse.ArgumentTypeError(
-                f"{name!r} cannot be told of a key. {did_you_mean(name, list(FIELDS))}"
+                f"There is no field {name!r}. {did_you_mean(name, list(FIELDS))}"
             )
     return [name for name in FIELDS if name in names]
 

@@ -12,11 +12,18 @@ from django.core.management.base import CommandParser
 
 from ...engine import Cluster
 from ...engine.health import NodeHealth
-from ..base import NodeName, NodesCommand, all_nodes, ask_nodes, name_of, seconds
-from ..output import bytes_of, count_of, table_width, time_of, width_of
+from ..base import NodeName, NodesCommand, all_nodes, ask_nodes, failure_of, seconds
+from ..output import (
+    CLEAR_SCREEN,
+    Shown,
+    bytes_of,
+    count_of,
+    painted,
+    table_width,
+    time_of,
+    width_of,
+)
 from ..status import NodeStatus, Totals, ask_status, read_status, sum_up
-
-CLEAR_SCREEN = "\x1b[2J\x1b[H"
 
 
 @dataclass(frozen=True)
@@ -96,12 +103,11 @@ class Command(NodesCommand):
 
     def redraw(self, look: Look) -> None:
         """Show the nodes in place of what the terminal shows; below it elsewhere."""
-        errors = [f"{name_of(name)}: {error}" for name, error in look.errors.items()]
         is_terminal = self.stdout.isatty()
         self.stdout.write(CLEAR_SCREEN if is_terminal else "", ending="")
         self.show(look, "table")
-        for error in errors:
-            self.stdout.write(self.style.ERROR(error))
+        for name, error in look.errors.items():
+            self.stdout.write(failure_of(name, error), self.style.ERROR)
         self.stdout.write("" if is_terminal else "\n", ending="")
         self.stdout.flush()
 
@@ -111,15 +117,16 @@ class Command(NodesCommand):
             self.write_json(document_of(look))
             return
         clock = f"{datetime.fromtimestamp(look.time):%Y-%m-%d %H:%M:%S}"
-        parts = []
+        parts: list[Shown] = []
         for alias, nodes in look.clusters.items():
             answered = sum(node.status.error is None for node in nodes)
-            title = f"{alias}: {answered} of {len(nodes)} nodes answered, {clock}"
-            parts.append(self.style.MIGRATE_HEADING(title))
+            noun = "node" if len(nodes) == 1 else "nodes"
+            title = f"{alias}: {answered} of {len(nodes)} {noun} answered, {clock}"
+            parts.append(painted(title, self.style.MIGRATE_HEADING))
             parts += self.tables(nodes)
-        self.stdout.write("\n\n".join(parts))
+        self.stdout.write(Shown("\n\n".join(parts)))
 
-    def tables(self, nodes: Sequence[Node]) -> list[str]:
+    def tables(self, nodes: Sequence[Node]) -> list[Shown]:
         """Return as few tables as the terminal is wide enough for, and the balance."""
         totals = sum_up(node.status for node in nodes)
         tables: list[tuple[Column, ...]] = []
@@ -138,12 +145,12 @@ class Command(NodesCommand):
         right = [column.header for group in GROUPS[1:] for column in group]
         texts = [self.table(*cells(columns, nodes, totals), paint, right) for columns in tables]
         balance = totals.balance
-        texts.append(
+        shares = (
             "Largest share over the mean: "
             f"keys {known(balance.keys, '{:.2f}'.format)}, "
             f"memory {known(balance.memory, '{:.2f}'.format)}"
         )
-        return texts
+        return [*texts, Shown(shares)]
 
 
 def known(value: Any, show: Callable[[Any], str]) -> str:
