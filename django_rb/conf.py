@@ -212,7 +212,7 @@ def _find_shared_databases(alias: str, config: Mapping[str, Any]) -> Iterator[st
     except BadHostSetup:  # in HOSTS: find_mistakes() tells
         return
     # The site's own nodes are not for tests either while those of `rb_nodes` replace them.
-    own = [*_configured().items(), *_clusters().items(), (alias, config)]
+    own = [*get_site_configs(), (alias, config)]
     owners = {
         place: f"node {host_id} of the cluster {other!r}"
         for other, other_config in own
@@ -267,6 +267,14 @@ def _places(config: object) -> Iterator[tuple[str, int]]:
                 host = info.host.lower()
                 host = "127.0.0.1" if host in {"localhost", "::1"} else host
                 yield replace(info, host=host).address, host_id
+
+
+def get_site_configs() -> list[tuple[str, Any]]:
+    """Return the settings of the clusters that are not for tests, mistakes and all.
+
+    Those of `rb_nodes`, and those that they stand in for.
+    """
+    return [*_configured().items(), *_clusters().items()]
 
 
 def get_test_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -121,6 +121,7 @@ class LocalNodes:
         self._addresses = started["addresses"]
         self._pids = started["pids"]
         self._supervisor = supervisor
+        _started.add(self)
         # For a LocalNodes that nobody stops: at the latest when Python ends.
         weakref.finalize(self, supervisor.stop)
         return self
@@ -209,6 +210,10 @@ class LocalNodes:
                     said = lines[-1].decode(errors="replace").strip()
                     raise NodesError(f"Node {host_id} could not be flushed: {said!r}")
 
+    def is_at(self, address: Mapping[str, Any]) -> bool:
+        """Whether one of the nodes is at an address, as `hosts` has it; dead ones are."""
+        return self._supervisor is not None and address in self._addresses
+
     def _running(self) -> "_Supervisor":
         if self._supervisor is None:
             raise NodesError("The nodes are not running: use `with`, or start() them.")
@@ -218,6 +223,15 @@ class LocalNodes:
         if host_id not in range(self.count):
             raise NodesError(f"There is no node {host_id!r}, only 0 to {self.count - 1}.")
         return host_id
+
+
+_started: "weakref.WeakSet[LocalNodes]" = weakref.WeakSet()
+
+
+def is_local_node(*, host: str, port: int, path: str | None) -> bool:
+    """Whether there is a node that this process started, or one that it was forked from."""
+    address = {"unix_socket_path": path} if path else {"host": host, "port": port}
+    return any(nodes.is_at(address) for nodes in list(_started))
 
 
 def _connect(address: dict[str, Any]) -> socket.socket:
