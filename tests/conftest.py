@@ -60,6 +60,20 @@ def nodes(shared_nodes: LocalNodes) -> Iterator[LocalNodes]:
     clusters.reset()
 
 
+@pytest.fixture(scope="session")
+def shared_open_nodes() -> Iterator[LocalNodes]:
+    """Four nodes that let everybody in; use `open_nodes`, which cleans up."""
+    with LocalNodes(NODES, options={"requirepass": ""}) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def open_nodes(shared_open_nodes: LocalNodes) -> LocalNodes:
+    """Four clean nodes for what knows a host and a port, and no password."""
+    shared_open_nodes.flush()
+    return shared_open_nodes
+
+
 @pytest.fixture
 def cluster(nodes: LocalNodes) -> Iterator[Cluster]:
     """An engine's cluster over `nodes`, as the settings would make it."""

@@ -272,12 +272,12 @@ class TestDeclaredServersAreComparedByWhatTheyAre:
     ) -> None:
         path = Path(site_on_sockets.hosts[0]["unix_socket_path"])
         (tmp_path / "link").symlink_to(path.parent)
-        (tmp_path / "hard").hardlink_to(path)
+        (path.parent / "hard").hardlink_to(path)
         for spelling in (
             f"/{path.parent}//{path.name}",
             f"{path.parent}/./{path.name}",
             str(tmp_path / "link" / path.name),
-            str(tmp_path / "hard"),
+            str(path.parent / "hard"),
         ):
             refuse(begin, site_on_sockets.urls, [{"unix_socket_path": spelling}])
 
