@@ -335,7 +335,9 @@ class Arena:
 
     def _start_nodes(self) -> LocalNodes:
         if self._nodes is None:
-            self._nodes = self._stack.enter_context(LocalNodes(self._count))
+            # Contestants get a host and a port, and no password.
+            nodes = LocalNodes(self._count, options={"requirepass": ""})
+            self._nodes = self._stack.enter_context(nodes)
             self.server = self._nodes.server
         return self._nodes
 

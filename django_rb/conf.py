@@ -28,7 +28,8 @@ DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
 # a JSON object {alias: [URL, …]}. Read here so that any program it starts finds them.
 NODES_VARIABLE = "DJANGO_RB_NODES"
 
-CREDENTIALS = ("username", "password", "credential_provider")
+# What is meant for a cluster's own nodes: to log in, and what no unix socket takes.
+OWN_OPTIONS = ("username", "password", "credential_provider", "socket_type")
 
 KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS", "HEALTH", "TEST")
 TEST_KEYS = ("NODES", "HOSTS", "DB")
@@ -213,7 +214,7 @@ def _find_shared_databases(alias: str, config: Mapping[str, Any]) -> Iterator[st
     except BadHostSetup:  # in HOSTS: find_mistakes() tells
         return
     # The site's own nodes are not for tests either while those of `rb_nodes` replace them.
-    own = [*_configured().items(), *_clusters().items(), (alias, config)]
+    own = [*get_site_configs(), (alias, config)]
     owners = {
         place: f"node {host_id} of the cluster {other!r}"
         for other, other_config in own
@@ -270,6 +271,14 @@ def _places(config: object) -> Iterator[tuple[str, int]]:
                 yield replace(info, host=host).address, host_id
 
 
+def get_site_configs() -> list[tuple[str, Any]]:
+    """Return the settings of the clusters that are not for tests, mistakes and all.
+
+    Those of `rb_nodes`, and those that they stand in for.
+    """
+    return [*_configured().items(), *_clusters().items()]
+
+
 def get_test_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return a cluster's settings with the servers that TEST declares, None for local nodes."""
     test = config.get("TEST") or {}
@@ -287,10 +296,10 @@ def with_nodes(
 ) -> Mapping[str, Any]:
     """Return a cluster's settings with other nodes in place of its own.
 
-    What is meant for its own nodes alone is left out: passwords, and the weights of nodes
-    that are not there.
+    What is meant for its own nodes alone is left out: passwords, the type of sockets, and the
+    weights of nodes that are not there.
     """
-    options = {key: _without(value, CREDENTIALS) for key, value in config.items()}
+    options = {key: _without(value, OWN_OPTIONS) for key, value in config.items()}
     router_options = options.get("ROUTER_OPTIONS")
     if isinstance(router_options, Mapping):
         weights = router_options.get("weights")

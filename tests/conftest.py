@@ -12,7 +12,7 @@ import pytest
 from django.test import override_settings
 
 from django_rb import clusters
-from django_rb.engine import Cluster, SlotRouter
+from django_rb.engine import Cluster, SlotRouter, guarding
 from django_rb.testing import LocalNodes
 
 NODES = 4
@@ -29,6 +29,14 @@ importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 # Thousands of tests are collected and stay to the end: nothing there for the collector.
 gc.disable()
+
+
+def pytest_sessionstart() -> None:
+    """Let tests connect to whatever they start: servers that only look like nodes, proxies.
+
+    The settings name nobody's nodes here. Tests of the guard install one of their own.
+    """
+    guarding.guard = None
 
 
 def pytest_collection_finish() -> None:
@@ -50,6 +58,20 @@ def nodes(shared_nodes: LocalNodes) -> Iterator[LocalNodes]:
     with override_settings(RB_CLUSTERS={"default": {"HOSTS": shared_nodes.hosts}}):
         yield shared_nodes
     clusters.reset()
+
+
+@pytest.fixture(scope="session")
+def shared_open_nodes() -> Iterator[LocalNodes]:
+    """Four nodes that let everybody in; use `open_nodes`, which cleans up."""
+    with LocalNodes(NODES, options={"requirepass": ""}) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def open_nodes(shared_open_nodes: LocalNodes) -> LocalNodes:
+    """Four clean nodes for what knows a host and a port, and no password."""
+    shared_open_nodes.flush()
+    return shared_open_nodes
 
 
 @pytest.fixture

@@ -8,6 +8,6 @@ INSTALLED_APPS = [
     "django_rb",
 ]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-RB_CLUSTERS = {"default": {"HOSTS": [{"host": "127.0.0.1", "port": 1}]}}
+RB_CLUSTERS = {"default": {"HOSTS": [{"host": "127.0.0.1", "port": 4}]}}  # no test uses it
 CACHES = {"default": {"BACKEND": "django_rb.cache.RBCache"}}
 USE_TZ = True

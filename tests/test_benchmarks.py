@@ -349,15 +349,15 @@ def test_every_contestant_has_pinned_requirements() -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_call_that_does_not_do_its_work_is_not_timed(
-    operation: str, nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch
+    operation: str, open_nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hosts = [[host["host"], host["port"]] for host in nodes.hosts.values()]
+    hosts = [[host["host"], host["port"]] for host in open_nodes.hosts.values()]
     worker = Worker(HAND_WRITTEN, hosts, "00", Workload(operation, keys=10).as_json())
     try:
         worker.seed()
         worker.check()
         assert worker.run(3)["wall"] > 0
-        nodes.flush()
+        open_nodes.flush()
         monkeypatch.setattr(worker, "call", lambda *_: None)
         monkeypatch.setattr(worker, "_operation", lambda _: worker.call)
         worker.seed()
@@ -369,10 +369,10 @@ def test_a_call_that_does_not_do_its_work_is_not_timed(
 
 
 @pytest.fixture
-def open_worker(nodes: LocalNodes) -> Iterator[Callable[..., Worker]]:
+def open_worker(open_nodes: LocalNodes) -> Iterator[Callable[..., Worker]]:
     """Return what makes a worker of this process; its connections end with the test."""
     workers: list[Worker] = []
-    hosts = [[host["host"], host["port"]] for host in nodes.hosts.values()]
+    hosts = [[host["host"], host["port"]] for host in open_nodes.hosts.values()]
 
     def open_one(contestant: str, workload: Workload) -> Worker:
         workers.append(Worker(contestant, hosts, f"{len(workers):02}", workload.as_json()))

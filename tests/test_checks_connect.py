@@ -28,7 +28,8 @@ from tests.helpers import wait_until
 from tests.management.processes import ROOT, django, environment
 
 SECRET = "hunter2"
-SOUND = {"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}
+# With no password of LocalNodes' own: tests say who may log in.
+SOUND = {"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru", "requirepass": ""}
 CACHES = {"default": {"BACKEND": "django_rb.cache.RBCache"}}
 
 
@@ -356,7 +357,11 @@ def test_a_sentinel_is_not_a_node() -> None:
 
 
 def test_a_node_that_is_loading() -> None:
-    slowly = {"key-load-delay": "2000", "loading-process-events-interval-bytes": "1024"}
+    slowly = {
+        "enable-debug-command": "yes",
+        "key-load-delay": "2000",
+        "loading-process-events-interval-bytes": "1024",
+    }
     with LocalNodes(1, options={**SOUND, **slowly}) as nodes, configured(nodes.hosts):
         node = client(nodes)
         node.mset({f"key:{n}": "x" * 200 for n in range(2000)})

@@ -310,8 +310,8 @@ def test_local_nodes_stand_in_for_the_configured_ones(
     monkeypatch.setenv("DJANGO_RB_NODES", json.dumps(local))
     with override_settings(RB_CLUSTERS=setting):
         assert list(clusters) == ["default", "other", "new"]
-        assert [f"redis://{where}" for where in addresses()] == local["default"]
-        assert [f"redis://{where}" for where in addresses("new")] == local["new"]
+        places = [f"127.0.0.1:{host['port']}/0" for host in nodes.hosts.values()]
+        assert addresses() + addresses("new") == places
         assert addresses("other") == ["10.0.0.1:6379/0", "10.0.0.2:7000/0"]
         assert type(clusters["default"].router) is PartitionRouter
         RBCache("default", {}).set("key", 1)

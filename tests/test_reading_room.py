@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from uuid import UUID
 import pytest
 import redis
 from django.test import AsyncRequestFactory, Client, override_settings
+from redis.connection import parse_url
 
 from django_rb.engine import Cluster, SlotRouter
 from django_rb.engine.aio_connections import DEFAULT_MAX_CONNECTIONS
@@ -92,8 +94,8 @@ class TestServed:
     def test_many_readers_at_once_and_a_node_that_dies(self) -> None:
         process, address, said = serve("0")
         pids = pids_in(said)
-        places = re.findall(r"(?m)^(\d) +127\.0\.0\.1:(\d+) ", said)
-        hosts = {int(host_id): {"host": "127.0.0.1", "port": int(p)} for host_id, p in places}
+        (variable,) = re.findall(r"export DJANGO_RB_NODES='(.*)'", said)
+        hosts = dict(enumerate(json.loads(variable)["default"]))
         log: list[str] = []
         listener = threading.Thread(target=log.extend, args=[process.stdout])
         listener.start()
@@ -120,14 +122,16 @@ class TestServed:
         assert len(log) == len(set(log))
 
 
-async def visit(port: int, hosts: dict[int, dict[str, Any]], pid_of_node_0: int) -> None:
+async def visit(port: int, hosts: dict[int, str], pid_of_node_0: int) -> None:
     readers = [Reader(port, number) for number in range(READERS)]
     cluster = Cluster(hosts, router_cls=SlotRouter)
     async with asyncio.timeout(SECONDS):
         async with cluster.amap() as client:
             for reader in readers:
                 client.set(f":1:pages-of:{reader.id}", reader.pages_before)
-        with Servers(hosts) as servers:
+        read: Any = parse_url
+        options = {host_id: read(url) for host_id, url in hosts.items()}
+        with Servers(options) as servers:
             await check_the_crowd(readers, servers)
         await check_without_node_0(readers, cluster, pid_of_node_0)
 

@@ -59,11 +59,11 @@ def test_the_cache_page_runs(nodes: LocalNodes) -> None:
 
 
 @pytest.mark.parametrize("page", ["docs/engine.md", "docs/moving-from-rb.md"])
-def test_the_engines_pages_run(page: str, nodes: LocalNodes) -> None:
+def test_the_engines_pages_run(page: str, open_nodes: LocalNodes) -> None:
     names: dict[str, Any] = {}
     for block in code_blocks(page, "python"):
         for shown, host_id in (("6379", 0), ("6380", 1)):
-            block = block.replace(shown, str(nodes.hosts[host_id]["port"]))  # noqa: PLW2901
+            block = block.replace(shown, str(open_nodes.hosts[host_id]["port"]))  # noqa: PLW2901
         if "cluster" in names:
             names["client"] = names["cluster"].get_routing_client()
         exec(block, names)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 import redis.asyncio
 
+from . import guarding
 from .errors import BadHostSetup
 from .handshake import check_host_name
 from .hosts import HostInfo
@@ -53,6 +54,7 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
         Raises:
             redis.RedisError: it cannot be connected.
         """
+        guarding.check(self)
         try:
             if self._provider is not None:
                 self.credential_provider = _Credentials(await _ask(self._provider))

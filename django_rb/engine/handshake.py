@@ -14,6 +14,7 @@ from typing import Any
 
 import redis
 
+from . import guarding
 from .secrecy import hides_locals
 
 
@@ -29,6 +30,7 @@ class _Discreet(redis.connection.AbstractConnection):
         Raises:
             redis.RedisError: it cannot be connected.
         """
+        guarding.check(self)
         try:
             super().connect()  # type: ignore[no-untyped-call]
         except redis.RedisError:
@@ -43,6 +45,7 @@ class _Discreet(redis.connection.AbstractConnection):
     @hides_locals
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         """Do what newer redis-py does where it connects anew before it sends."""
+        guarding.check(self)
         super().connect_check_health(*args, **kwargs)
 
 

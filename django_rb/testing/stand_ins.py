@@ -4,6 +4,9 @@ A cluster's stand-in has nodes of its own: local nodes, or those that the settin
 under TEST. They are started, or emptied, when the cluster is first used. Whether it was used
 since the nodes were emptied is known from a listener that goes away with the first use.
 
+Whatever the settings come to say: while stand-ins are installed, a connection is opened only
+to local nodes and to the servers that are declared, which are none of the site's own.
+
 There is one `StandIns` for each process that runs tests.
 """
 
@@ -11,17 +14,18 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
-from ..engine import Cluster
+from ..engine import Cluster, guarding
 from ..engine.wording import number_of
 from ..registry import clusters
 from .discovery import NodesError, ServerNotFoundError, find_server
-from .nodes import LocalNodes
+from .nodes import LocalNodes, can_have_unix_sockets, is_local_node
+from .places import Node, Place, find_shared, is_asking, nodes_of, nodes_of_site
 from .tap import Listener, add_listener, remove_listener
 
 
@@ -31,16 +35,21 @@ class StandIn:
     Args:
         alias: the cluster's alias.
         config: its settings, which have no mistake.
+        site: the site's own nodes, none of which may be declared for tests.
 
     Attributes:
         is_used: something was sent to the nodes, or might be, since they were emptied.
     """
 
-    def __init__(self, alias: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, alias: str, config: Mapping[str, Any], site: Sequence[Node]) -> None:
         self.alias = alias
         self.config = config
         self.is_used = False
-        self._declared = conf.get_test_config(config)
+        declared = conf.get_test_config(config)
+        self._declared = None if declared is None else nodes_of(alias, declared)
+        self._site = site
+        self._is_checked = False
+        self._places = [node.place for node in nodes_of(alias, config)]
         self._lock = threading.Lock()
         self._nodes: LocalNodes | None = None
         self._nodes_were_lent = False
@@ -55,7 +64,37 @@ class StandIn:
 
     def stands_for(self, config: Mapping[str, Any]) -> bool:
         """Whether settings, as a test may override them, mean the nodes of this cluster."""
-        return bool(config["HOSTS"] == self.config["HOSTS"])
+        places = [node.place for node in nodes_of(self.alias, config)]
+        return len(places) == len(self._places) and all(
+            place.may_lead_to(own) for place, own in zip(places, self._places, strict=True)
+        )
+
+    def declares(self, place: Place) -> bool:
+        """Whether the settings name a database for tests.
+
+        Raises:
+            ImproperlyConfigured: they do, and it is one of the site's.
+        """
+        is_named = any(
+            place.db == node.place.db and place.leads_to(node.place)
+            for node in self._declared or ()
+        )
+        if is_named:
+            self._check_declared()
+        return is_named
+
+    def _check_declared(self) -> None:
+        """Raise ImproperlyConfigured if a server that is declared is one of the site's."""
+        if self._is_checked or self._declared is None:
+            return
+        if shared := find_shared(self._declared, self._site):
+            declared, own = shared
+            raise ImproperlyConfigured(
+                f"settings.{conf.SETTING}[{self.alias!r}]['TEST']: {declared.info.address} is "
+                f"{own}, by whatever name, and tests flush it. Name a database or servers that "
+                "are for tests alone."
+            )
+        self._is_checked = True
 
     def make_cluster(self, config: Mapping[str, Any]) -> Cluster:
         """Return a cluster with these settings on the nodes that stand in."""
@@ -117,10 +156,11 @@ class StandIn:
         with self._lock:
             if self._janitor is not None:
                 return
+            self._check_declared()
             if not self.is_declared:
                 count = (self.config.get("TEST") or {}).get("NODES")
                 count = number_of(count) or len(self.config["HOSTS"])
-                self._nodes = LocalNodes(count).start()
+                self._nodes = LocalNodes(count, unix_sockets=can_have_unix_sockets()).start()
             config = {**self._placed(self.config), "HEALTH": None}
             janitor = conf.build_cluster(self.alias, config)
             if self.is_declared:
@@ -200,10 +240,14 @@ class StandIns:
     """
 
     def __init__(self) -> None:
+        self._site = nodes_of_site()
         self._stand_ins = {
-            alias: StandIn(alias, conf.get_config(alias)) for alias in conf.get_aliases()
+            alias: StandIn(alias, conf.get_config(alias), self._site)
+            for alias in conf.get_aliases()
         }
+        self._further: list[StandIn] = []  # that tests declare by overriding the settings
         self._outer: StandIns | None = None  # those of a run that this run is a part of
+        self._outer_guard = guarding.guard
         self._refusals: weakref.WeakKeyDictionary[Cluster, Listener]
         self._refusals = weakref.WeakKeyDictionary()
 
@@ -249,18 +293,45 @@ class StandIns:
     def make_cluster(self, alias: str) -> Cluster:
         """Return a new cluster for an alias: on a stand-in, if the nodes are the settings'.
 
-        A test that overrides the settings and names other nodes gets those.
+        A test that overrides the settings and names other nodes gets those of its own TEST;
+        without one it gets a cluster that can connect to local nodes and declared ones only.
         """
         config = conf.get_config(alias)
         own = self._stand_ins.get(alias)
         for stand_in in (own, *self._stand_ins.values()):
             if stand_in is not None and stand_in.stands_for(config):
                 return stand_in.make_cluster(config)
-        return conf.build_cluster(alias, config)
+        if not config.get("TEST"):
+            return conf.build_cluster(alias, config)
+        for stand_in in self._further:
+            if stand_in.config["TEST"] == config["TEST"] and stand_in.stands_for(config):
+                return stand_in.make_cluster(config)
+        self._further.append(StandIn(alias, config, self._site))
+        return self._further[-1].make_cluster(config)
+
+    def _all(self) -> Iterator[StandIn]:
+        yield from self._stand_ins.values()
+        yield from list(self._further)
+
+    def check_connection(self, connection: Any) -> None:
+        """Raise ImproperlyConfigured for a connection to what is not for tests."""
+        place = Place.of(connection)
+        if (
+            is_asking.get()
+            or is_local_node(host=place.host, port=place.port, path=place.path)
+            or any(stand_in.declares(place) for stand_in in self._all())
+        ):
+            return
+        raise ImproperlyConfigured(
+            f"A test run does not connect to {place.url}, which is neither a local node of the "
+            "run nor declared. If it is for tests alone, which flush it, declare it in the "
+            f"settings of its cluster: settings.{conf.SETTING}[alias]['TEST'] = "
+            f"{{'HOSTS': [{place.url!r}]}}."
+        )
 
     def flush_used(self) -> None:
         """Empty the nodes of the clusters that were used since their nodes were emptied."""
-        for stand_in in self._stand_ins.values():
+        for stand_in in self._all():
             if stand_in.is_used:
                 stand_in.flush()
 
@@ -270,8 +341,9 @@ class StandIns:
         Clusters that were made before raise ImproperlyConfigured when they are used.
         """
         global _active  # noqa: PLW0603 (there is one run at a time in a process)
-        self._outer = _active
+        self._outer, self._outer_guard = _active, guarding.guard
         _active = self
+        guarding.guard = self.check_connection
         for alias, cluster in clusters.made().items():
             refusal = self._refusals[cluster] = _Refusal(alias)
             add_listener(cluster, refusal)
@@ -286,8 +358,9 @@ class StandIns:
         clusters.reset()
         for cluster, refusal in list(self._refusals.items()):
             remove_listener(cluster, refusal)
-        for stand_in in self._stand_ins.values():
+        for stand_in in self._all():
             stand_in.stop()
+        guarding.guard = self._outer_guard
 
 
 _active: StandIns | None = None

@@ -232,7 +232,7 @@ def test_several_loops_at_once(cluster: Cluster, new_loop: NewLoop, left: Any) -
 EXITS = """
 import asyncio, os, sys, threading, uvloop
 from django_rb.engine import Cluster
-cluster = Cluster([{"host": "127.0.0.1", "port": int(sys.argv[1])}])
+cluster = Cluster([sys.argv[1]])
 async def use():
     await asyncio.gather(*(cluster.aio.incr("hits") for _ in range(8)))
 async def forever():
@@ -257,9 +257,8 @@ kept.run_until_complete(use())
 
 @pytest.mark.parametrize("when", ["a loop runs", "no loop runs"])
 def test_an_interpreter_exits_with_idle_connections(when: str, nodes: LocalNodes) -> None:
-    port = str(nodes.hosts[0]["port"])
     ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", EXITS, port, when],
+        [sys.executable, "-W", "error", "-c", EXITS, nodes.urls[0], when],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == 0

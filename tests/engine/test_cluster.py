@@ -99,7 +99,8 @@ def test_a_host_that_is_removed_gives_its_share_away(nodes: LocalNodes) -> None:
 def test_a_host_is_added_with_the_defaults_of_the_cluster(nodes: LocalNodes) -> None:
     port = nodes.hosts[1]["port"]
     cluster = Cluster(
-        [{"port": nodes.hosts[0]["port"]}], host_defaults={"host": "127.0.0.1", "db": 2}
+        [{"port": nodes.hosts[0]["port"]}],
+        host_defaults={"host": "127.0.0.1", "db": 2, "password": nodes.hosts[0]["password"]},
     )
     cluster.add_host(1, port=port)
     assert cluster.hosts[1].address == f"127.0.0.1:{port}/2"

@@ -387,13 +387,8 @@ def test_error_replies_are_no_failures(cluster: Cluster) -> None:
     assert {known.state for known in cluster.health().values()} == {UP}
 
 
-def test_a_full_pool_is_no_failure_of_the_node(cluster: Cluster) -> None:
-    small = Cluster(
-        [{"port": cluster.hosts[0].port}],
-        pool_options={
-            "max_connections": 1,
-        },
-    )
+def test_a_full_pool_is_no_failure_of_the_node(nodes: LocalNodes) -> None:
+    small = Cluster([nodes.hosts[0]], pool_options={"max_connections": 1})
     taken = small.nodes[0].open()
     for _ in range(5):
         with pytest.raises(redis.exceptions.MaxConnectionsError, match="max_connections"):

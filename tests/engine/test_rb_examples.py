@@ -28,7 +28,7 @@ def rb_cluster(nodes: LocalNodes) -> Iterator[Cluster]:
     """A cluster made the way rb's README makes it."""
     cluster = Cluster(
         {host_id: {"port": host["port"]} for host_id, host in nodes.hosts.items()},
-        host_defaults={"host": "127.0.0.1"},
+        host_defaults={"host": "127.0.0.1", "password": nodes.hosts[0]["password"]},
     )
     yield cluster
     cluster.disconnect_pools()

@@ -16,6 +16,7 @@ from django_rb.engine import Cluster, ProtocolError
 from django_rb.engine.batch import KeyScript, ScriptCall, encode_scripts, run_scripts
 from django_rb.engine.encoding import encode_words
 from django_rb.engine.transport import SMALL
+from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import Servers
 
@@ -94,12 +95,12 @@ def test_a_script_that_fails_fails_alone_and_names_its_node(cluster: Cluster) ->
         assert f"[node {cluster.get_host_for_key(b'{tag}')}, " in str(second)
 
 
-def test_connections_that_were_closed_while_idle_are_opened_anew(cluster: Cluster) -> None:
+def test_connections_that_were_closed_while_idle_are_opened_anew(
+    cluster: Cluster, nodes: LocalNodes
+) -> None:
     keys = one_key_each(cluster)
     call_all(cluster, keys)
-    with Servers(
-        {n: {"host": info.host, "port": info.port} for n, info in cluster.hosts.items()}
-    ) as servers:
+    with Servers(nodes.hosts) as servers:
         for host_id in (0, 2):
             servers.ask(host_id, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     assert [reply[0] for reply in call_all(cluster, keys)] == keys

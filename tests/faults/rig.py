@@ -48,7 +48,9 @@ class Rig:
 
     def __init__(self, count: int, **options: str) -> None:
         user = [USER, "on", f">{PASSWORD}", "~*", "&*", "+@all"]
-        self.nodes = LocalNodes(count, options=[("user", user), *options.items()])
+        # Tests come past the proxies and log in nowhere, and let nodes load by DEBUG RELOAD.
+        own = [("requirepass", ""), ("enable-debug-command", "yes")]
+        self.nodes = LocalNodes(count, options=[("user", user), *own, *options.items()])
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:

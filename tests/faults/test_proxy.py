@@ -29,8 +29,8 @@ PING = b"*1\r\n$4\r\nPING\r\n"
 
 
 @pytest.fixture
-def proxy(shared_nodes: LocalNodes) -> Iterator[Proxy]:
-    with Proxy(("127.0.0.1", shared_nodes.hosts[0]["port"])) as proxy:
+def proxy(open_nodes: LocalNodes) -> Iterator[Proxy]:
+    with Proxy(("127.0.0.1", open_nodes.hosts[0]["port"])) as proxy:
         yield proxy
 
 
@@ -131,9 +131,9 @@ def test_a_black_hole_swallows_attempts_to_connect(proxy: Proxy) -> None:
         assert connection.recv(100) == b"+PONG\r\n"
 
 
-def test_nothing_is_left_over(shared_nodes: LocalNodes) -> None:
+def test_nothing_is_left_over(open_nodes: LocalNodes) -> None:
     descriptors, threads = open_descriptors(), set(threading.enumerate())
-    with Proxy(("127.0.0.1", shared_nodes.hosts[0]["port"])) as proxy:
+    with Proxy(("127.0.0.1", open_nodes.hosts[0]["port"])) as proxy:
         with connect(proxy) as connection:
             connection.sendall(PING)
             assert connection.recv(100) == b"+PONG\r\n"

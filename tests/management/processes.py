@@ -44,7 +44,10 @@ def environment(settings: str = "tests.settings", **variables: str) -> dict[str,
 def on_nodes(**hosts: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
     """Return the environment of a process whose clusters have these hosts."""
     urls = {
-        alias: [f"redis://{h['host']}:{h['port']}/{h.get('db', 0)}" for h in nodes.values()]
+        alias: [
+            f"redis://:{h.get('password', '')}@{h['host']}:{h['port']}/{h.get('db', 0)}"
+            for h in nodes.values()
+        ]
         for alias, nodes in hosts.items()
     }
     return environment(DJANGO_RB_NODES=json.dumps(urls))

@@ -22,6 +22,7 @@ def shape_of(output: str) -> list[str]:
     """Return the lines of an output without what differs from run to run."""
     for differs, same in (
         (r"valkey|redis(?= \d)", "server"),
+        (r"(?<=:)[0-9a-f]{32}(?=@)", "password"),
         (r"\d(?:[\d.,:-]*\d)?", "#"),
         (r"# (?:[KMGT]i)?B\b", "# bytes"),
         (r"# (?:ms|s|min|h|d)\b(?: # (?:s|min|h)\b)?", "# seconds"),

@@ -119,7 +119,8 @@ class TestMemory:
     def test_a_full_node_takes_no_other_cluster_along(
         self, nodes: LocalNodes, small: Cluster
     ) -> None:
-        full = [{"host": "127.0.0.1", "port": small.hosts[0].port}]
+        info = small.hosts[0]
+        full = [{"host": info.host, "port": info.port, "password": info.password}]
         config = {
             "before": {"HOSTS": nodes.hosts},
             "full": {"HOSTS": full},
@@ -200,7 +201,7 @@ class TestEnds:
 class TestSlowNode:
     def test_it_stands_out(self, nodes: LocalNodes) -> None:
         with delayed(nodes.hosts[2]["port"], 0.05) as port:
-            hosts = {**nodes.hosts, 2: {"host": "127.0.0.1", "port": port}}
+            hosts = {**nodes.hosts, 2: {**nodes.hosts[2], "port": port}}
             with override_settings(RB_CLUSTERS={"default": {"HOSTS": hosts}}):
                 found = run_json("rb_bench")["clusters"][0]["nodes"]
                 assert found[2]["slow"] == OPERATIONS

@@ -206,6 +206,14 @@ class TestReplication:
         """Nodes of which 2 and 3 are replicas of 0."""
         ask(own_nodes, 0, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
         for host_id in (2, 3):
+            ask(
+                own_nodes,
+                host_id,
+                "CONFIG",
+                "SET",
+                "masterauth",
+                own_nodes.hosts[0]["password"],
+            )
             ask(own_nodes, host_id, "REPLICAOF", "127.0.0.1", own_nodes.hosts[0]["port"])
             wait_until(partial(is_linked, own_nodes, host_id), 20)
         wait_until(lambda: ask_info(own_nodes, 0).count(b"state=online") == 2, 20)

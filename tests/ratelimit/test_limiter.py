@@ -447,7 +447,7 @@ def test_the_rights_that_the_page_names_suffice(nodes: LocalNodes, servers: Serv
         servers.ask(host_id, "SCRIPT", "FLUSH")
     user = {"username": "limiter", "password": SECRET}
     try:
-        config = {"HOSTS": nodes.hosts, "HOST_DEFAULTS": user}
+        config = {"HOSTS": [{**host, **user} for host in nodes.hosts.values()]}
         with override_settings(RB_CLUSTERS={"default": config}):
             for algorithm in ALGORITHMS:
                 free, full = limit_on(0, algorithm=algorithm), limit_on(1, 0)

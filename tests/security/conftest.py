@@ -43,8 +43,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def two_nodes() -> Iterator[LocalNodes]:
-    """Two nodes for the whole run; `tls` and `guards` put something in front of them."""
-    with LocalNodes(2) as nodes:
+    """Two nodes for the whole run; `tls` and `guards` put something in front of them.
+
+    They let everybody in, for everything: who may do what is what tests here decide.
+    """
+    with LocalNodes(2, options={"requirepass": "", "enable-debug-command": "yes"}) as nodes:
         yield nodes
 
 

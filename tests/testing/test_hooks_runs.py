@@ -21,6 +21,10 @@ NODES = 3 + 1  # of the clusters "default" and "archive"
 
 BOOK = {DJANGO: "guestbook.tests.test_book", PYTEST: "guestbook/tests/test_book.py"}
 UNUSED = {DJANGO: "guestbook.tests.test_unused", PYTEST: "guestbook/tests/test_unused.py"}
+OVERRIDE = {
+    DJANGO: "guestbook.tests.test_override",
+    PYTEST: "guestbook/tests/test_override.py",
+}
 WORKERS = {DJANGO: "guestbook.tests.test_workers", PYTEST: "guestbook/tests/test_workers.py"}
 HANG = {DJANGO: "guestbook.tests.test_hang", PYTEST: "guestbook/tests/test_hang.py"}
 PARALLEL = {DJANGO: ("--parallel", "2"), PYTEST: ("-n", "2")}
@@ -110,6 +114,13 @@ def test_an_unused_cluster_starts_no_server(
 ) -> None:
     check_passed(*runs.run(*runner, UNUSED[runner], **untouched))
     assert runs.pids == []
+
+
+@both
+def test_settings_that_a_test_overrides_lead_to_no_node_of_the_site(
+    runner: tuple[str, ...], runs: Runs, untouched: dict[str, str]
+) -> None:
+    check_passed(*runs.run(*runner, OVERRIDE[runner], **untouched))
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_what_it_may_say(test: object) -> None:
     assert mistakes(test) == []
     config = {"default": {"HOSTS": HOSTS, "TEST": test}}
     with override_settings(RB_CLUSTERS=config):  # and the site does not care
-        addresses = [info.address for info in clusters["default"].hosts.values()]
+        addresses = [info.address for info in conf.make_cluster("default").hosts.values()]
     assert addresses == ["10.0.0.1:6379/0", "10.0.0.2:6379/3"]
 
 

@@ -240,7 +240,7 @@ def stale_and_closed() -> int:
     keys = fill(cluster)
     look_up(cluster, keys)
     for host in cluster.hosts.values():
-        with redis.Redis(host=host.host, port=host.port) as client:
+        with redis.Redis(host=host.host, port=host.port, password=host.password) as client:
             client.client_kill_filter(_type="normal", skipme=True)
     look_up(cluster, keys)
     cluster.close()
