@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import pytest
 
 from django_rb.engine import Cluster
-from django_rb.engine.exchange import NO_REPLY, Batch
-from django_rb.engine.transport import PollTransport
+from django_rb.engine.protocol.exchange import NO_REPLY, Batch
+from django_rb.engine.threads.transport import PollTransport
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
 from ..engine import BadHostSetup
-from ..engine.hosts import check_seconds, did_you_mean
+from ..engine.nodes.hosts import check_seconds, did_you_mean
 from ..paths import import_path
 from ..registry import clusters
 from .backend import OPTIONS

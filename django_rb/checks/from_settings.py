@@ -19,8 +19,8 @@ from .. import conf
 from ..cache import RBCache
 from ..cache.serializers import get_serializer
 from ..engine import BadHostSetup, Cluster, PartitionRouter
-from ..engine.connections import Node
-from ..engine.hosts import parse_host
+from ..engine.threads.connections import Node
+from ..engine.nodes.hosts import parse_host
 from .site import (
     SiteCache,
     caches_of_kind,

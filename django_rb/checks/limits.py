@@ -14,7 +14,7 @@ from django.template import TemplateDoesNotExist
 from django.template.loader import get_template
 from django.urls import get_resolver
 
-from ..engine.hosts import did_you_mean
+from ..engine.nodes.hosts import did_you_mean
 from ..ratelimit import conf
 from ..ratelimit.answers import import_view, is_template
 from ..ratelimit.conf import NOBODY, PREFIX, TrustedProxies

@@ -18,7 +18,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from ..cache import RBCache
 from ..engine import Cluster
-from ..engine.hosts import did_you_mean
+from ..engine.nodes.hosts import did_you_mean
 from .base import NodesCommand
 
 _ESCAPES = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}

@@ -19,7 +19,7 @@ from django.utils.html import escape
 from django.utils.module_loading import import_string
 from django.views import defaults
 
-from ..engine.hosts import masked
+from ..engine.nodes.hosts import masked
 from .conf import View, get_config
 from .exceptions import Ratelimited
 from .record import find_record

@@ -14,7 +14,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from ..conf import check_alias
-from ..engine.hosts import masked
+from ..engine.nodes.hosts import masked
 from .algorithms import SLIDING_WINDOW, check_algorithm
 
 PREFIX = "RATELIMIT_"

@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
-from ..engine.hosts import masked
+from ..engine.nodes.hosts import masked
 
 # The dotted paths that views name, for `manage.py check`: they are imported when they are
 # first used, since the module with the view may be half imported where it names them.

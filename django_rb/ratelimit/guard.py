@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from ..engine.exchange import Batch
+from ..engine.protocol.exchange import Batch
 from .algorithms import Answer, read_answer
 from .answers import aanswer, answer
 from .conf import Config, get_config

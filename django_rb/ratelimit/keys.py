@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.http.request import HttpHeaders
 
-from ..engine.hosts import did_you_mean, masked
+from ..engine.nodes.hosts import did_you_mean, masked
 from .addresses import address_key
 from .functions import RequestFunction
 

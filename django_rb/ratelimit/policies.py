@@ -9,7 +9,7 @@ from typing import Any, Final, TypedDict
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 
-from ..engine.hosts import did_you_mean, masked
+from ..engine.nodes.hosts import did_you_mean, masked
 from .algorithms import SLIDING_WINDOW, TOKEN_BUCKET
 from .conf import get_config
 from .functions import RequestFunction

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..engine.hosts import masked
+from ..engine.nodes.hosts import masked
 
 # The scripts count in products of a count and a time. A number of Lua is a double, exact for
 # integers up to 2**53, and the sum of two of these is one.

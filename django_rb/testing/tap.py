@@ -18,7 +18,7 @@ import redis
 from hiredis import Reader
 
 from ..engine import Cluster
-from ..engine.exchange import NO_REPLY, Batch, Exchange
+from ..engine.protocol.exchange import NO_REPLY, Batch, Exchange
 
 T = TypeVar("T")
 

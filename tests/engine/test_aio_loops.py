@@ -27,8 +27,8 @@ from django.urls import path
 
 from django_rb import clusters
 from django_rb.engine import Cluster, SlotRouter, aio_connections, aio_handshake
-from django_rb.engine.batch import call_nodes
-from django_rb.engine.connections import Node
+from django_rb.engine.rounds.batch import call_nodes
+from django_rb.engine.threads.connections import Node
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import wait_until

@@ -12,8 +12,8 @@ import redis
 from redis.utils import str_if_bytes
 
 from django_rb.engine import commands
-from django_rb.engine.command_table import TABLE
-from django_rb.engine.commands import (
+from django_rb.engine.protocol.command_table import TABLE
+from django_rb.engine.protocol.commands import (
     LATER,
     SPLITTABLE,
     Arg,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import exceptions as redis_errors
 
-from django_rb.engine.batch import store
-from django_rb.engine.encoding import (
+from django_rb.engine.rounds.batch import store
+from django_rb.engine.protocol.encoding import (
     FEW,
     PIECE_SIZE,
     Args,
@@ -24,7 +24,7 @@ from django_rb.engine.encoding import (
     pack,
 )
 from django_rb.engine.errors import ProtocolError
-from django_rb.engine.exchange import Exchange, make_reader
+from django_rb.engine.protocol.exchange import Exchange, make_reader
 
 REPLIES = b"+OK\r\n$5\r\nhello\r\n*2\r\n$-1\r\n:7\r\n-OOM no memory\r\n$0\r\n\r\n"
 VALUES: list[Any] = [b"OK", b"hello", [None, 7], redis_errors.OutOfMemoryError, b""]

@@ -15,9 +15,9 @@ from django.test import override_settings
 
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster, HealthChange, NodeDown, failures_of, health
-from django_rb.engine.batch import call_nodes
-from django_rb.engine.exchange import Batch
-from django_rb.engine.health import (
+from django_rb.engine.rounds.batch import call_nodes
+from django_rb.engine.protocol.exchange import Batch
+from django_rb.engine.nodes.health import (
     DOWN,
     FAILING,
     OLD,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from django_rb.engine import BadHostSetup, Cluster, HostInfo, Node, handshake
-from django_rb.engine.hosts import (
+from django_rb.engine.nodes.hosts import (
     check_pool_options,
     did_you_mean,
     parse_host,

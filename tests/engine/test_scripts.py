@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from django_rb.engine import Cluster, ProtocolError
-from django_rb.engine.batch import KeyScript, ScriptCall, encode_scripts, run_scripts
-from django_rb.engine.encoding import encode_words
-from django_rb.engine.transport import SMALL
+from django_rb.engine.rounds.batch import KeyScript, ScriptCall, encode_scripts, run_scripts
+from django_rb.engine.protocol.encoding import encode_words
+from django_rb.engine.threads.transport import SMALL
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import Servers
 

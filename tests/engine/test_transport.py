@@ -20,11 +20,11 @@ import pytest
 import redis
 
 from django_rb.engine import Cluster, NodeFailure, SlotRouter, failures_of, transport
-from django_rb.engine.batch import call, call_nodes, find, store
-from django_rb.engine.connections import MOMENT, SelectorPoller, make_poller
-from django_rb.engine.encoding import pack
+from django_rb.engine.rounds.batch import call, call_nodes, find, store
+from django_rb.engine.threads.connections import MOMENT, SelectorPoller, make_poller
+from django_rb.engine.protocol.encoding import pack
 from django_rb.engine.errors import first_error
-from django_rb.engine.exchange import Batch, Exchange
+from django_rb.engine.protocol.exchange import Batch, Exchange
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import wait_until
@@ -176,8 +176,8 @@ def test_replies_are_read_while_commands_are_still_being_written(nodes: LocalNod
     """
     cluster = Cluster(nodes.hosts, router_cls=SlotRouter)
     value = b"x" * 50_000
-    from django_rb.engine.encoding import encode
-    from django_rb.engine.exchange import Exchange
+    from django_rb.engine.protocol.encoding import encode
+    from django_rb.engine.protocol.exchange import Exchange
 
     def echo() -> Batch[list[Exchange]]:
         exchanges = []

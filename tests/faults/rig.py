@@ -13,7 +13,7 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.engine import Cluster, SlotRouter
-from django_rb.engine.aio_connections import Pool
+from django_rb.engine.loops.pool import Pool
 from django_rb.testing import LocalNodes
 from tests.faults.operations import COUNT, Caller, Data, Loop, as_stored, own, stored
 from tests.faults.proxy import Proxy

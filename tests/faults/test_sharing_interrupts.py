@@ -23,9 +23,9 @@ import pytest
 import redis
 
 from django_rb.engine import Cluster
-from django_rb.engine.batch import store
-from django_rb.engine.encoding import encode_get
-from django_rb.engine.exchange import NO_REPLY
+from django_rb.engine.rounds.batch import store
+from django_rb.engine.protocol.encoding import encode_get
+from django_rb.engine.protocol.exchange import NO_REPLY
 from django_rb.testing import LocalNodes
 from tests.faults.sharing.checks import (
     check_all_works,

@@ -11,8 +11,8 @@ import pytest
 
 from django_rb import clusters
 from django_rb.engine import Cluster
-from django_rb.engine.batch import find
-from django_rb.engine.exchange import Batch
+from django_rb.engine.rounds.batch import find
+from django_rb.engine.protocol.exchange import Batch
 from django_rb.testing import LocalNodes
 from tests.faults.sharing.checks import (
     check_all_works,

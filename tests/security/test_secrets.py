@@ -33,7 +33,7 @@ from django_rb.engine import (
     SlotRouter,
     failures_of,
 )
-from django_rb.engine.hosts import connection_options, parse_hosts
+from django_rb.engine.nodes.hosts import connection_options, parse_hosts
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster, SlotRouter
-from django_rb.engine.batch import find, store
+from django_rb.engine.rounds.batch import find, store
 
 _words = itertools.count()
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any
 
-from .errors import BadHostSetup, NodeDown, at_node
+from ..errors import BadHostSetup, NodeDown, at_node
 from .hosts import did_you_mean, masked
 
 logger = logging.getLogger("django_rb.health")

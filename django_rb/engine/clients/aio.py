@@ -6,17 +6,18 @@ Commands and the conversion of replies are redis-py's, of its asyncio client.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import redis.asyncio
 from redis.client import EMPTY_RESPONSE
 from redis.commands.core import AsyncScript
 
-from .clients import Fanned, FanoutClient, Hosts, Mapped, MappingClient, Routing
-from .errors import first_error
-
-if TYPE_CHECKING:
-    from .cluster import Cluster
+from ..errors import first_error
+from .fanout import FanoutClient
+from .managers import Fanned, Hosts, Mapped
+from .mapping import MappingClient
+from .port import ClientPort
+from .routing import Routing
 
 C = TypeVar("C", bound=Mapped)
 
@@ -46,7 +47,7 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
     _or_instead = ", which blocks, in a thread; or redis.asyncio.Redis for the node"
 
     @staticmethod
-    def _get_prototype(cluster: Cluster) -> object:
+    def _get_prototype(cluster: ClientPort) -> object:
         return cluster.aio_prototype
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:

@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Literal, NamedTuple, TypeAlias
 
+from ..errors import UnroutableCommand
 from .command_table import TABLE
-from .errors import UnroutableCommand
-
-Arg: TypeAlias = bytes | str | int | float
+from .encoding import Arg
 
 KeyFinder: TypeAlias = Callable[[Sequence[Arg]], Sequence[int]]
 """Takes a command's arguments, the words of its name apart; returns the keys' positions."""

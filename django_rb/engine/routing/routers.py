@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
 from weakref import ref
 from zlib import crc32
 
-from .commands import keys_of
-from .errors import BadHostSetup, UnroutableCommand
+from ..errors import BadHostSetup, UnroutableCommand
+from ..protocol.commands import keys_of
 from .hashing import KetamaRing, Key, crc32_signed, encode_key, hash_tag, ketama_point
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .hosts import HostInfo
+    from ..nodes.hosts import HostInfo
 
 
 __all__ = [

@@ -11,63 +11,58 @@ from __future__ import annotations
 import asyncio
 import atexit
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from threading import Thread
 
-from .aio_connections import Pool
-from .aio_handshake import check_options
-from .connections import Node
+from ..nodes.node import Node
+from .handshake import check_options
+from .pool import Pool
 
 
-class LoopPools(dict[int, Pool]):
-    """The pools of one cluster on one loop by host id, made as they are needed.
+class LoopPools:
+    """The pools of one cluster on one loop, made as they are needed.
 
     Args:
-        nodes: the cluster's nodes by host id.
         loop: the loop that the pools belong to.
         user: without whom they are of no use.
     """
 
-    def __init__(
-        self, nodes: Mapping[int, Node], loop: asyncio.AbstractEventLoop, user: KnownLoops
-    ) -> None:
-        self._nodes = nodes
+    def __init__(self, loop: asyncio.AbstractEventLoop, user: KnownLoops) -> None:
         self._loop = loop
         self._user = weakref.ref(user, self._let_go)
-        self._retired: list[Pool] = []  # of nodes whose host ids others have by now
+        self._by_node: dict[Node, Pool] = {}
+        self._retired: list[Pool] = []  # of nodes that were removed
         _Ending.of(loop).members.append(self)
 
-    def __missing__(self, host_id: int) -> Pool:
-        node = self._nodes[host_id]
-        check_options(node)
-        pool = self[host_id] = Pool(node, self._loop)
-        node.aio_pools[id(self._loop)] = pool
-        return pool
-
-    def of(self, host_id: int) -> Pool:
-        """Return the pool of a node; a new one where another node has its id by now.
+    def of(self, node: Node) -> Pool:
+        """Return the pool of a node.
 
         Raises:
             BadHostSetup: redis-py's asyncio side does not take an option of the node's.
         """
-        pool = self[host_id]
-        if pool.node is not self._nodes[host_id]:
-            pool.retire()
-            self._retired = [*(other for other in self._retired if other.connections), pool]
-            del self[host_id]
-            pool = self[host_id]
+        pool = self._by_node.get(node)
+        if pool is None:
+            check_options(node)
+            pool = self._by_node[node] = Pool(node, self._loop)
         return pool
+
+    def keep_only(self, nodes: Collection[Node]) -> None:
+        """Let the connections to all other nodes end with their work."""
+        self._retired = [pool for pool in self._retired if pool.connections]
+        for node in [node for node in self._by_node if node not in nodes]:
+            pool = self._by_node.pop(node)
+            pool.retire()
+            self._retired.append(pool)
 
     @property
     def pools(self) -> list[Pool]:
         """All pools that may have connections."""
-        return [*self.values(), *self._retired]
+        return [*self._by_node.values(), *self._retired]
 
     async def close_idle(self) -> None:
         """Close the idle connections."""
-        for pool in self.pools:
-            pool.close_idle()
+        self._close_idle()
         await _let_close()
 
     async def close(self) -> None:
@@ -76,16 +71,26 @@ class LoopPools(dict[int, Pool]):
         if openings:
             await asyncio.wait(openings)
         await _let_close()
-        for pool in self.pools:
-            pool.node.aio_pools.pop(id(self._loop), None)
         user = self._user()
         if user is not None:
             user.forget(self._loop)
 
+    def soon(self, do: Callable[[], object]) -> None:
+        """From any thread: have the loop do something."""
+        with suppress(RuntimeError):  # the loop is closed, and everything with it
+            self._loop.call_soon_threadsafe(do)
+
+    def close_idle_soon(self) -> None:
+        """From any thread: let the loop close what is idle."""
+        self.soon(self._close_idle)
+
+    def _close_idle(self) -> None:
+        for pool in self.pools:
+            pool.close_idle()
+
     def _let_go(self, _: object) -> None:
         """From any thread: have everything closed, as the cluster was collected."""
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._leave)
+        self.soon(self._leave)
 
     def _leave(self) -> None:
         for pool in self.pools:
@@ -103,8 +108,7 @@ class LoopPools(dict[int, Pool]):
 class KnownLoops:
     """The pools of one cluster by loop."""
 
-    def __init__(self, nodes: Mapping[int, Node]) -> None:
-        self._nodes = nodes
+    def __init__(self) -> None:
         self._pools: weakref.WeakValueDictionary[int, LoopPools] = weakref.WeakValueDictionary()
 
     def __iter__(self) -> Iterator[LoopPools]:
@@ -121,7 +125,7 @@ class KnownLoops:
         # As long as they live, so does the loop, and nothing else has its id.
         pools = self._pools.get(id(loop))
         if pools is None:
-            pools = self._pools[id(loop)] = LoopPools(self._nodes, loop, self)
+            pools = self._pools[id(loop)] = LoopPools(loop, self)
         return pools
 
     def forget(self, loop: asyncio.AbstractEventLoop) -> None:

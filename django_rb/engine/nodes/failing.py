@@ -6,22 +6,13 @@ from collections.abc import Sequence
 
 import redis
 
-from .connections import Node
-from .errors import ProtocolError, at_node
-from .exchange import Exchange
+from ..errors import ProtocolError, at_node
+from ..protocol.exchange import Exchange
+from .node import Node
 
 
 class DeadlineError(TimeoutError):
     """The time for the whole call is over."""
-
-
-def may_go_again(exchange: Exchange, error: Exception) -> bool:
-    """Tell whether an exchange may be sent again, as the node had closed its connection.
-
-    Nothing came back on it.
-    """
-    is_closed = isinstance(error, OSError) and not isinstance(error, TimeoutError)
-    return is_closed and (exchange.untouched or exchange.only_reads)
 
 
 def give_up(

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import redis
 import redis.asyncio
 
-from .errors import BadHostSetup
-from .handshake import check_host_name
-from .hosts import HostInfo
-from .secrecy import hides_locals
+from ..errors import BadHostSetup
+from ..nodes.hosts import HostInfo
+from ..nodes.options import check_host_name
+from ..secrecy import hides_locals
 
 if TYPE_CHECKING:
-    from .connections import Node
+    from ..nodes.node import Node
 
 
 def take_writer(connection: Any) -> asyncio.StreamWriter | None:

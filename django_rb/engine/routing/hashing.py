@@ -5,40 +5,26 @@ A key is hashed as the bytes that are sent to the server (`encode_key`).
 
 from __future__ import annotations
 
-import reprlib
 from binascii import crc_hqx
 from bisect import bisect_right
 from hashlib import md5
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 from zlib import crc32
+
+from ..protocol.encoding import Key, encode_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Key: TypeAlias = bytes | str | int | float
-
-
-def encode_key(key: Key | bytearray | memoryview) -> bytes:
-    """Return the bytes that name `key` on the server, as redis-py sends them.
-
-    Bytes stay as they are (a bytearray or memoryview is copied), text becomes UTF-8,
-    a number its repr.
-
-    Raises:
-        TypeError: for everything else, booleans and None included.
-    """
-    if isinstance(key, bytes):
-        return key
-    if isinstance(key, str):
-        return key.encode()
-    if isinstance(key, bytearray | memoryview):
-        return bytes(key)
-    if isinstance(key, int | float) and not isinstance(key, bool):
-        return repr(key).encode()
-    raise TypeError(
-        f"{reprlib.repr(key)} ({type(key).__name__}) cannot be a key. "
-        "Give bytes, text, an integer or a float; str(value) makes text of most things."
-    )
+__all__ = [
+    "KetamaRing",
+    "Key",
+    "crc16",
+    "crc32_signed",
+    "encode_key",
+    "hash_tag",
+    "ketama_point",
+]
 
 
 def hash_tag(key: bytes) -> bytes:

@@ -13,9 +13,9 @@ from typing import Any
 import redis
 from redis.connection import parse_url
 
-from . import handshake
-from .errors import BadHostSetup
-from .secrecy import hides_locals
+from ..errors import BadHostSetup
+from ..secrecy import hides_locals
+from .options import merge
 
 URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -119,15 +119,8 @@ class HostInfo:
         return f"<HostInfo {self.host_id}: {self.address}>"
 
     @property
-    def connection_class(self) -> type[redis.connection.AbstractConnection]:
-        """The class of redis-py that connects to this kind of address."""
-        if self.unix_socket_path is not None:
-            return handshake.UnixDomainSocketConnection
-        return handshake.SSLConnection if self.ssl else handshake.Connection
-
-    @property
     def connection_kwargs(self) -> dict[str, Any]:
-        """The arguments of `connection_class` for this node. They hold its secrets."""
+        """The arguments of redis-py's connections to this node. They hold its secrets."""
         kwargs: dict[str, Any] = {"db": self.db, **self.options}
         if self.unix_socket_path is not None:
             kwargs["path"] = self.unix_socket_path
@@ -253,7 +246,7 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
     path = ("HOSTS", host_id)
     node = _as_options(node, path)
     _check_options(node, path)
-    options = handshake.merge(defaults, node)
+    options = merge(defaults, node)
     if "unix_socket_path" in node:  # a node's own address wins over a default one
         for name in {"host", "port"} - node.keys():
             options.pop(name, None)
