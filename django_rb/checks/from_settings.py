@@ -19,8 +19,8 @@ from .. import conf
 from ..cache import RBCache
 from ..cache.serializers import get_serializer
 from ..engine import BadHostSetup, Cluster, PartitionRouter
-from ..engine.threads.connections import Node
 from ..engine.nodes.hosts import parse_host
+from ..engine.nodes.node import Node
 from .site import (
     SiteCache,
     caches_of_kind,

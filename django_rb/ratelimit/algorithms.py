@@ -15,9 +15,9 @@ from struct import Struct
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..engine.protocol.scripts import KeyScript
-from ..engine.protocol.encoding import encode_words
 from ..engine.nodes.hosts import did_you_mean, masked
+from ..engine.protocol.encoding import encode_words
+from ..engine.protocol.scripts import KeyScript
 from .rates import MAX_UNITS, Rate
 
 SLIDING_WINDOW = "sliding-window"

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 from django.core.exceptions import ImproperlyConfigured
 
 from ..engine import Cluster
-from ..engine.rounds.batch import ScriptCall, ask, call, encode_scripts, run_scripts
 from ..engine.errors import first_error
-from ..engine.protocol.exchange import Batch
 from ..engine.nodes.health import News
 from ..engine.nodes.hosts import masked
+from ..engine.protocol.exchange import Batch
+from ..engine.rounds.batch import ScriptCall, ask, call, encode_scripts, run_scripts
 from ..registry import clusters
 from .algorithms import (
     HIT,

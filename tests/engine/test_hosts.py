@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_rb.engine import BadHostSetup, Cluster, HostInfo, Node, handshake
+from django_rb.engine import BadHostSetup, Cluster, HostInfo, Node
 from django_rb.engine.nodes.hosts import (
     check_pool_options,
     did_you_mean,
@@ -15,6 +15,7 @@ from django_rb.engine.nodes.hosts import (
     parse_hosts,
     pool_options,
 )
+from django_rb.engine.threads import handshake
 from django_rb.testing import LocalNodes
 
 SECRET = "hunter2"

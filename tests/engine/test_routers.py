@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_rb.engine.errors import BadHostSetup, UnroutableCommand
-from django_rb.engine.routing.hashing import Key, encode_key
 from django_rb.engine.nodes.hosts import HostInfo
+from django_rb.engine.routing.hashing import Key, encode_key
 from django_rb.engine.routing.routers import (
     SLOTS,
     BaseRouter,

@@ -104,7 +104,7 @@ class Rig:
     def handshake(self, cluster: Cluster) -> int:
         """Return how many bytes the faulty node says while a connection is set up."""
         before = self.proxy.replied
-        cluster.nodes[FAULTY].open().close()
+        cluster._threads.pools[FAULTY].open().close()
         return self.proxy.replied - before
 
     def _make_data(self) -> Data:
@@ -194,7 +194,7 @@ def count_idle(cluster: Cluster) -> int:
     if any(pool._openings or len(pool.connections) != len(pool._idle) for pool in pools):
         return -1
     idle = sum(len(pool._idle) for pool in pools)
-    return idle + sum(len(node.idle) for node in cluster.nodes.values())
+    return idle + sum(len(node.idle) for node in cluster._threads.pools.values())
 
 
 def open_descriptors() -> int:

@@ -155,7 +155,7 @@ def test_no_repr_shows_it(way: str, app: Guards) -> None:
             *cluster.hosts.values(),
             *cluster.nodes.values(),
             *cluster.health().values(),
-            *[connection for node in cluster.nodes.values() for connection in node.idle],
+            *[connection for node in cluster._threads.pools.values() for connection in node.idle],
         ]
         for thing in shown:
             is_hidden(f"{thing} {thing!r}")

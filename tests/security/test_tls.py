@@ -219,7 +219,7 @@ def test_no_read_leaves_a_part_of_a_record_where_poll_does_not_see_it(
     with tls() as hosts:
         cluster = open_cluster(hosts, host_defaults={"ssl_ca_certs": trust})
         cluster.call_nodes("PING")
-        idle = [connection for node in cluster.nodes.values() for connection in node.idle]
+        idle = [connection for node in cluster._threads.pools.values() for connection in node.idle]
         assert len(idle) == len(hosts)
         assert all(len(connection.buffer) >= TLS_RECORD for connection in idle)
 

@@ -14,8 +14,8 @@ from django.core.cache import cache
 
 from django_rb import clusters
 from django_rb.engine import Cluster
-from django_rb.engine.rounds.batch import call_nodes
 from django_rb.engine.protocol.exchange import Batch, Exchange
+from django_rb.engine.rounds.batch import call_nodes
 from django_rb.testing import CaptureCommandsContext, LocalNodes, RBTestCaseMixin
 from django_rb.testing.capture import AssertingContext
 from django_rb.testing.tap import Listener, add_listener

@@ -136,10 +136,10 @@ class TestFlush:
 
     def test_connections_stay(self, stand_in: StandIn, cluster: Cluster) -> None:
         cluster.call_nodes("PING")
-        before = [node.idle[0].fd for node in cluster.nodes.values()]
+        before = [node.idle[0].fd for node in cluster._threads.pools.values()]
         stand_in.flush()
         cluster.call_nodes("PING")
-        assert [node.idle[0].fd for node in cluster.nodes.values()] == before
+        assert [node.idle[0].fd for node in cluster._threads.pools.values()] == before
 
     def test_declared_nodes_that_cannot_be_flushed_are_told(self) -> None:
         with LocalNodes(1, options={"requirepass": "hunter2"}) as nodes:

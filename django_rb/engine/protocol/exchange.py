@@ -20,7 +20,7 @@ from hiredis import PushNotification, Reader
 
 from ..errors import ProtocolError, reply_error
 from .commands import is_read_only
-from .encoding import Args, Buffer, encode, encode_keys, encode_large, is_large, pack
+from .encoding import Args, Buffer, encode, encode_key, encode_keys, encode_large, is_large, pack
 
 T = TypeVar("T")
 
@@ -246,9 +246,11 @@ class Exchange:
     def _check_answers(self, kind: int) -> None:
         for reply, is_answer in zip(self.replies, cycle(self.answers), strict=False):
             if not is_answer(reply, kind) and not isinstance(reply, Exception):
+                command = self.commands()[self.replies.index(reply)]
                 # Others of its replies may be those of other questions as well.
                 self.replies.clear()
-                raise ProtocolError(f"The node sent {_described(reply)}, which is no answer")
+                name = encode_key(command[0]).decode()
+                raise ProtocolError(f"The node answered {name} with {_described(reply)}")
 
     def too_much(self) -> ProtocolError:
         """Take all replies back: nobody knows which of them answers nothing."""

@@ -81,20 +81,23 @@ class Ticket:
 
     Attributes:
         began: since when it waits, as monotonic().
+        seconds: for how long it waited for the outcome.
     """
 
-    __slots__ = ("_outcome", "began", "bell", "is_over", "pool")
+    __slots__ = ("_outcome", "began", "bell", "is_over", "pool", "seconds")
 
     def __init__(self, pool: Pool, bell: Bell) -> None:
         self.pool = pool
         self.bell = bell
         self.began = monotonic()
+        self.seconds = 0.0
         self.is_over = False
         # One at most. Whoever pops it has it: the one who waits, or the one who is late.
         self._outcome: list[Connection | Exception] = []
 
     def give(self, outcome: Connection | Exception) -> None:
         """Tell the outcome: a connection, or why there is none."""
+        self.seconds = monotonic() - self.began
         self._outcome.append(outcome)
         self.bell.outcomes.append(self)
         self.bell.ring()

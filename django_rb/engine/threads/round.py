@@ -187,10 +187,9 @@ class Round:
                 self._not_opened(exchange, pool, outcome)
                 continue
             line = self._add_line(exchange, outcome, pool, is_reused=False)
-            now = monotonic()
             # Nobody waits for longer than for a connection to be opened and answered.
             open_timeout = pool.node.open_timeout or FOREVER
-            line.allowance = min(line.patience, open_timeout - (now - ticket.began))
+            line.allowance = min(line.patience, open_timeout - ticket.seconds)
             self._start(line)
             line.expires = monotonic() + line.allowance
             self._wake_at = 0.0  # it may be the first to expire

@@ -70,7 +70,9 @@ class Transport:
         try:
             while True:
                 exchanges = next(batch)
-                if len(exchanges) != 1 or not self._run_small(exchanges[0], pools, deadline):
+                if len(exchanges) != 1 or not self._run_small(
+                    exchanges[0], pools, deadline, is_first=is_first
+                ):
                     round_ = Round(pools, self._openings, deadline, is_first=is_first)
                     round_.run(exchanges)
                 is_first = False
@@ -87,7 +89,9 @@ class Transport:
         for pool in self.pools.values():
             pool.close_idle()
 
-    def _run_small(self, exchange: Exchange, pools: dict[int, Pool], deadline: float) -> bool:
+    def _run_small(
+        self, exchange: Exchange, pools: dict[int, Pool], deadline: float, *, is_first: bool
+    ) -> bool:
         """Run one small exchange on an idle connection; return False if nothing was begun.
 
         What most calls are takes fewer steps here than in a round, which takes over wherever
@@ -131,7 +135,7 @@ class Transport:
             if exchange.on_done is not None and not exchange.has_errors:
                 exchange.on_done(exchange)
             return True
-        round_ = Round(pools, self._openings, deadline)
+        round_ = Round(pools, self._openings, deadline, is_first=is_first)
         if error is None:
             round_.go_on(exchange, connection, pool)
         else:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from django.core.management.base import CommandParser, OutputWrapper
 
-from ...engine.protocol.encoding import Args
 from ...engine.nodes.hosts import did_you_mean
+from ...engine.protocol.encoding import Args
 from ..base import NodeName
 from ..keys import KeysCommand, Keyspace, number, ttl_of
 from ..output import Progress, bytes_of, time_of, width_of
