@@ -184,7 +184,7 @@ def loop_of_callers(transport: str) -> Iterator[None]:
 
 def pools_of(cluster: Cluster) -> list[Pool]:
     """Return the pools that a cluster has on event loops."""
-    loops = list(cluster._aio_transport._loops)
+    loops = list(cluster._loops._loops)
     return [pool for loop in loops for pool in loop.pools]
 
 
