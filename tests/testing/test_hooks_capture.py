@@ -14,7 +14,7 @@ from django.core.cache import cache
 
 from django_rb import clusters
 from django_rb.engine import Cluster
-from django_rb.engine.protocol.exchange import Batch, Exchange, PipelineExchange
+from django_rb.engine.protocol.exchange import Batch, PipelineExchange
 from django_rb.engine.rounds.batch import call_nodes
 from django_rb.engine.rounds.observing import Observer, add_observer, remove_observer
 from django_rb.testing import CaptureCommandsContext, LocalNodes, RBTestCaseMixin

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import redis
 
@@ -190,7 +190,7 @@ def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
     observers = begin_use(cluster)
     if not observers:
         return with_second_looks(cluster, batch)
-    event = BatchEvent(operation=batch.__name__.lstrip("_"))
+    event = BatchEvent(operation=cast(Any, batch).__name__.lstrip("_"))
     return _Telling(cluster, observers, event).told(batch)
 
 

@@ -75,7 +75,7 @@ class _Discreet(redis.connection.AbstractConnection):
             observers = self._observed.begin_use()
         send = super().send_packed_command
         if not observers:
-            send(command, check_health)
+            send(command, check_health)  # type: ignore[no-untyped-call]
             return
         assert self._observed is not None
         pieces = [command] if isinstance(command, bytes) else list(command)
