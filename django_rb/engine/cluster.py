@@ -35,6 +35,7 @@ from .protocol.exchange import Batch
 from .protocol.scripts import remember_script
 from .rounds.again import with_second_looks
 from .rounds.batch import call_nodes
+from .rounds.observing import Observer, observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hides_locals
 from .topology.static import StaticTopology
@@ -66,6 +67,7 @@ class Cluster:
     Attributes:
         is_retired: another cluster took its place; for those who keep a reference.
         news: what of its nodes was logged lately, for all who log.
+        observers: who is told of batches and exchanges; to add or remove one, replace it.
 
     Nothing is connected before the first command.
 
@@ -92,6 +94,7 @@ class Cluster:
         self._health_changes = HealthChanges()
         self.news = News()
         self.is_retired = False
+        self.observers: Sequence[Observer] = ()
         self._host_defaults = dict(host_defaults or {})
         make_node = partial(
             Node,
@@ -104,7 +107,11 @@ class Cluster:
         self._threads = threads.Transport(self._health_changes)
         self._loops = loops.Transport(self._health_changes)
         self._local_pools = LocalPools(
-            partial(threads.make_redis_pool, pool_cls=self._pool_cls)
+            partial(
+                threads.make_redis_pool,
+                pool_cls=self._pool_cls,
+                get_observed=weakref.ref(self),
+            )
         )
         self._use(self._topology.nodes)
         self._prototype: redis.Redis | None = None
@@ -209,11 +216,13 @@ class Cluster:
         Args:
             timeout: seconds for all of it; what is unfinished then has failed.
         """
-        return self._threads.run(with_second_looks(self, batch), timeout)
+        looked = observed(self, batch) if self.observers else with_second_looks(self, batch)
+        return self._threads.run(looked, timeout)
 
     async def arun(self, batch: Batch[T], timeout: float | None = None) -> T:
         """Run a batch on the event loop that runs; see `run`."""
-        return await self._loops.run(with_second_looks(self, batch), timeout)
+        looked = observed(self, batch) if self.observers else with_second_looks(self, batch)
+        return await self._loops.run(looked, timeout)
 
     def call_nodes(
         self, *args: Any, hosts: Iterable[int] | None = None, timeout: float | None = None

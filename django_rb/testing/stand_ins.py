@@ -2,7 +2,7 @@
 
 A cluster's stand-in has nodes of its own: local nodes, or those that the settings declare
 under TEST. They are started, or emptied, when the cluster is first used. Whether it was used
-since the nodes were emptied is known from a listener that goes away with the first use.
+since the nodes were emptied is known from an observer that goes away with the first use.
 
 There is one `StandIns` for each process that runs tests.
 """
@@ -18,10 +18,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
 from ..engine import Cluster
+from ..engine.rounds.observing import Observer, add_observer, remove_observer
 from ..registry import clusters
 from .discovery import NodesError, ServerNotFoundError, find_server
 from .nodes import LocalNodes
-from .tap import Listener, add_listener, remove_listener
 
 
 class StandIn:
@@ -44,7 +44,7 @@ class StandIn:
         self._nodes: LocalNodes | None = None
         self._nodes_were_lent = False
         self._janitor: Cluster | None = None
-        self._watched: weakref.WeakKeyDictionary[Cluster, Listener]
+        self._watched: weakref.WeakKeyDictionary[Cluster, Observer]
         self._watched = weakref.WeakKeyDictionary()
 
     @property
@@ -61,7 +61,7 @@ class StandIn:
         self._start()
         cluster = conf.build_cluster(self.alias, self._placed(config))
         watch = self._watched[cluster] = _Watch(self, cluster)
-        add_listener(cluster, watch)
+        add_observer(cluster, watch)
         return cluster
 
     def lend_nodes(self) -> LocalNodes:
@@ -89,7 +89,7 @@ class StandIn:
         """
         self.is_used = False
         for cluster, watch in list(self._watched.items()):
-            add_listener(cluster, watch)
+            add_observer(cluster, watch)
         try:
             if self._nodes is None:
                 assert self._janitor is not None
@@ -106,7 +106,7 @@ class StandIn:
     def stop(self) -> None:
         """End the local nodes."""
         for cluster, watch in list(self._watched.items()):
-            remove_listener(cluster, watch)
+            remove_observer(cluster, watch)
         if self._janitor is not None:
             self._janitor.close()
         if self._nodes is not None:
@@ -164,27 +164,27 @@ class StandIn:
         )
 
 
-class _Watch(Listener):
+class _Watch(Observer):
     """Waits for the first use of a cluster."""
 
     def __init__(self, stand_in: StandIn, cluster: Cluster) -> None:
         self._stand_in = stand_in
         self._cluster = weakref.ref(cluster)
 
-    def on_use(self) -> None:
+    def before_use(self) -> None:
         self._stand_in.is_used = True
         cluster = self._cluster()
         if cluster is not None:
-            remove_listener(cluster, self)
+            remove_observer(cluster, self)
 
 
-class _Refusal(Listener):
+class _Refusal(Observer):
     """Keeps tests from the nodes of a cluster that was made before they began."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
 
-    def on_use(self) -> None:
+    def before_use(self) -> None:
         raise ImproperlyConfigured(
             f"This cluster {self._alias!r} was made before the run of the tests began, and is "
             "on nodes that are not for them. Do not keep it in a module or a class: use "
@@ -204,7 +204,7 @@ class StandIns:
             alias: StandIn(alias, conf.get_config(alias)) for alias in conf.get_aliases()
         }
         self._outer: StandIns | None = None  # those of a run that this run is a part of
-        self._refusals: weakref.WeakKeyDictionary[Cluster, Listener]
+        self._refusals: weakref.WeakKeyDictionary[Cluster, Observer]
         self._refusals = weakref.WeakKeyDictionary()
 
     def __getitem__(self, alias: str) -> StandIn:
@@ -274,7 +274,7 @@ class StandIns:
         _active = self
         for alias, cluster in clusters.made().items():
             refusal = self._refusals[cluster] = _Refusal(alias)
-            add_listener(cluster, refusal)
+            add_observer(cluster, refusal)
         clusters.reset()
         clusters.make = self.make_cluster
 
@@ -285,7 +285,7 @@ class StandIns:
         clusters.make = conf.make_cluster if _active is None else _active.make_cluster
         clusters.reset()
         for cluster, refusal in list(self._refusals.items()):
-            remove_listener(cluster, refusal)
+            remove_observer(cluster, refusal)
         for stand_in in self._stand_ins.values():
             stand_in.stop()
 

@@ -10,7 +10,7 @@ Any of its commands can be had again (`commands`), for a round that sends them o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -20,7 +20,17 @@ from hiredis import PushNotification, Reader
 
 from ..errors import ProtocolError, reply_error
 from .commands import is_read_only
-from .encoding import Args, Buffer, encode, encode_key, encode_keys, encode_large, is_large, pack
+from .encoding import (
+    Arg,
+    Args,
+    Buffer,
+    encode,
+    encode_key,
+    encode_keys,
+    encode_large,
+    is_large,
+    pack,
+)
 
 T = TypeVar("T")
 
@@ -130,6 +140,12 @@ class Exchange:
     def commands(self) -> Sequence[Args]:
         """Return the commands, in the order of their replies; empty if they are not known."""
         return () if self._pieces is not None else _parsed(self._first)
+
+    def names(self) -> Iterable[Arg]:
+        """Return the names of the commands; only the first where the others are not known."""
+        if self._pieces is None:
+            return [command[0] for command in self.commands()]
+        return (bytes(self._first).split(b"\r\n", 3)[2],)
 
     @property
     def only_reads(self) -> bool:
@@ -278,6 +294,9 @@ class CommandExchange(Exchange):
     def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
         return (self._args,)
 
+    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+        return (self._args[0],)
+
     def start_over(self) -> None:  # noqa: D102 (as in Exchange)
         super().start_over()
         if self._pieces is not None:
@@ -299,6 +318,9 @@ class PipelineExchange(Exchange):
     def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
         return self._commands
 
+    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+        return [command[0] for command in self._commands]
+
     def start_over(self) -> None:  # noqa: D102 (as in Exchange)
         super().start_over()
         self._pieces = encode(self._commands)
@@ -318,6 +340,9 @@ class KeysExchange(Exchange):
 
     def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
         return ((self.name, *self.keys),)
+
+    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+        return (self.name,)
 
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Exchange)
         self.out = self._first = encode_keys(self.name, self.keys)

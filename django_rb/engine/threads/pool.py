@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -18,6 +19,7 @@ import redis
 
 from ..forks import register_at_fork
 from ..nodes.node import Node
+from ..rounds.observing import LocalWatch, Observed
 from .connections import Connection
 from .handshake import kind_of
 
@@ -148,9 +150,19 @@ class Pool:
             connection.close()  # only the descriptor: redis-py knows that it was forked
 
 
-def make_redis_pool(node: Node, pool_cls: type[redis.ConnectionPool]) -> redis.ConnectionPool:
-    """Return a pool of redis-py's own for a node, for clients that need one."""
+def make_redis_pool(
+    node: Node,
+    pool_cls: type[redis.ConnectionPool],
+    get_observed: Callable[[], Observed | None] | None = None,
+) -> redis.ConnectionPool:
+    """Return a pool of redis-py's own for a node, for clients that need one.
+
+    Args:
+        get_observed: returns the cluster whose observers are told what the clients send.
+    """
     options = dict(node.kwargs)
+    if get_observed is not None:
+        options["observed"] = LocalWatch(get_observed, node.host_id, node.address)
     if node.max_connections is not None:  # pools have defaults of their own
         options["max_connections"] = node.max_connections
     return pool_cls(connection_class=kind_of(node.info), **options)
