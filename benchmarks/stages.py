@@ -93,7 +93,7 @@ def watch_batches() -> Stages:
 
 def print_pieces(name: str) -> None:
     """Print what the pieces of a get take, each timed alone."""
-    from django_rb.engine.encoding import encode_get  # noqa: PLC0415 (needs settings)
+    from django_rb.engine.protocol.encoding import encode_get  # noqa: PLC0415 (needs settings)
 
     operations = cache._ops  # type: ignore[attr-defined]
     cluster, codec = operations.cluster, operations._codec

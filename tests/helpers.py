@@ -12,6 +12,8 @@ from typing import Any, Self
 import redis
 
 from django_rb.cache import RBCache
+from django_rb.engine import Cluster
+from django_rb.engine.threads.connections import Connection
 
 # What connections say on their own, and what the counting itself says.
 _HOUSEKEEPING = {"auth", "client", "config", "hello", "info", "select"}
@@ -25,6 +27,11 @@ def wait_until(predicate: Callable[[], object], seconds: float = 5.0) -> None:
     while not predicate():
         assert monotonic() < end, f"{predicate} did not come true within {seconds} s"
         sleep(0.002)
+
+
+def idle_connections(cluster: Cluster) -> list[Connection]:
+    """Return the connections of threads that are idle, of all nodes."""
+    return [connection for pool in cluster._threads.pools.values() for connection in pool.idle]
 
 
 def make_cache(location: str = "default", /, **params: Any) -> RBCache:

@@ -13,7 +13,7 @@ from django.test import override_settings
 from django_rb import clusters, conf
 from django_rb.cache import RBCache
 from django_rb.engine import BaseRouter, ConsistentHashingRouter, PartitionRouter, SlotRouter
-from django_rb.engine.health import HealthOptions, check_health
+from django_rb.engine.nodes.health import HealthOptions, check_health
 from django_rb.testing import LocalNodes
 
 SECRET = "hunter2"

@@ -19,7 +19,7 @@ from django.test import AsyncRequestFactory, Client, override_settings
 from redis.connection import parse_url
 
 from django_rb.engine import Cluster, SlotRouter
-from django_rb.engine.aio_connections import DEFAULT_MAX_CONNECTIONS
+from django_rb.engine.loops.pool import DEFAULT_MAX_CONNECTIONS
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers
 from tests.management.processes import ROOT, kill, pids_in, wait_until_gone

@@ -6,13 +6,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
 from django_rb.engine import Cluster
-from django_rb.engine.exchange import NO_REPLY, Batch
-from django_rb.engine.transport import PollTransport
+from django_rb.engine.protocol.exchange import Batch
 
 T = TypeVar("T")
 
@@ -23,25 +22,15 @@ def awaited(new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> 
     local = threading.local()
     runners: list[asyncio.Runner] = []
 
-    def run(
-        self: Cluster, batch: Batch[T], timeout: float | None = None, began: float | None = None
-    ) -> T:
+    def run(self: Cluster, batch: Batch[T], timeout: float | None = None) -> T:
         if not hasattr(local, "runner"):
             local.runner = asyncio.Runner(loop_factory=new_loop)
             runners.append(local.runner)
         result: T = local.runner.run(self.arun(batch, timeout))
         return result
 
-    def try_call(self: PollTransport, *_args: object) -> Any:
-        return NO_REPLY
-
-    def try_calls(self: PollTransport, *_args: object) -> None:
-        return None
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Cluster, "run", run)
-        patch.setattr(PollTransport, "try_call", try_call)
-        patch.setattr(PollTransport, "try_calls", try_calls)
         yield
     for runner in runners:
         runner.close()

@@ -106,7 +106,7 @@ class Codec:
         keys: list[bytes],
         replies: list[bytes | None],
     ) -> None:
-        """Do what `engine.batch.keep_found` does, with the values. A hot loop."""
+        """Do what `engine.rounds.batch.keep_found` does, with the values. A hot loop."""
         loads, decode, mark = self._loads, self.decode, _PICKLE_MARK
         for name, data in zip(names, replies, strict=True):
             if data and data[0] == mark:

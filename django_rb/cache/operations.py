@@ -1,6 +1,6 @@
 """What each cache operation asks of the nodes, and what it makes of their answers.
 
-Every operation is a generator of the engine's rounds (see `django_rb.engine.batch`): it
+Every operation is a generator of the engine's rounds (see `django_rb.engine.rounds.batch`): it
 does no I/O, so one text serves whichever transport drives it.
 """
 
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import partial
 from operator import index
-from time import monotonic
 from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
 
 from ..engine import Cluster, NodeFailure
-from ..engine.batch import (
+from ..engine.errors import COMPLAINTS, first_error
+from ..engine.protocol.encoding import Args
+from ..engine.protocol.exchange import Batch
+from ..engine.protocol.scripts import Script
+from ..engine.rounds.batch import (
     Decode,
-    Script,
     call,
     call_nodes,
     count,
@@ -27,10 +29,6 @@ from ..engine.batch import (
     run_script,
     store,
 )
-from ..engine.encoding import Args, SetFrame, encode_get, encode_set, make_set_frame
-from ..engine.errors import COMPLAINTS, first_error
-from ..engine.exchange import NO_REPLY, Batch
-from ..engine.transport import SMALL, CallFailed
 from ..engine.wording import get_logger
 from .codec import Codec
 from .keys import Keys, loggable
@@ -49,9 +47,6 @@ _INCR = Script(
 )
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
-
-# Bytes of a key and its value: with the words around them, they are a small command.
-_SMALL = SMALL - 128
 
 Cursors = dict[int, bytes]
 
@@ -103,57 +98,6 @@ class Operations:
         return await self.cluster.arun(operation, self._deadline)
 
     # Timeouts are in milliseconds here: None for ever, 0 for already expired.
-
-    def get_now(self, key: object, default: Any, version: int | None, unknown: Any) -> Any:
-        """Do what `get` does, in the calling thread.
-
-        Args:
-            unknown: the answer where the node failed.
-
-        A get is the most frequent call by far. If it goes as it mostly does, it spares
-        itself the making of a batch, which is half of its CPU time.
-        """
-        made = self._make_key(key, version)
-        cluster = self.cluster
-        data: Any = NO_REPLY
-        began = None
-        if self._deadline is None:
-            began = monotonic()
-            host_id = cluster.router.get_host_for_key(made)
-            try:
-                data = cluster.try_call(host_id, encode_get(made), made, True)
-            except CallFailed as failed:
-                self._settle((failed.failure,))
-                return unknown
-        if data is NO_REPLY:
-            return cluster.run(self._get(made, default, unknown), self._deadline, began)
-        try:
-            return default if data is None else self._decode(data, made)
-        except BadSignature:
-            self._log_bad_signatures((made,))
-            return default
-
-    def set_now(
-        self, key: object, value: Any, timeout: int | None, version: int | None
-    ) -> None:
-        """Do what `set` does, in the calling thread, as `get_now` does."""
-        if timeout == 0 or self._deadline is not None:
-            self.run(self.set(key, value, timeout, version))
-            return
-        made = self._make_key(key, version)
-        data = self._encode(value, made)
-        cluster = self.cluster
-        if len(made) + len(data) <= _SMALL:
-            command = encode_set(_make_set_frame(timeout), made, data)
-            host_id = cluster.router.get_host_for_key(made)
-            try:
-                reply = cluster.try_call(host_id, command, made, False)
-            except CallFailed as failed:
-                self._settle((failed.failure,))
-                return
-            if reply is not NO_REPLY:
-                return
-        cluster.run(self._set(made, data, timeout))
 
     def get(self, key: object, default: Any, version: int | None, unknown: Any) -> Batch[Any]:
         value = yield from self._get(self._make_key(key, version), default, unknown)
@@ -454,9 +398,3 @@ def _expiry(timeout: int | None) -> Args:
     if timeout % 1000:
         return (b"PX", timeout)
     return (b"EX", timeout // 1000)
-
-
-@lru_cache(maxsize=256)  # a site has few timeouts
-def _make_set_frame(timeout: int | None) -> SetFrame:
-    """Return what `make_set_frame` does, for a timeout in milliseconds."""
-    return make_set_frame(_expiry(timeout))

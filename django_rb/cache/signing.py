@@ -114,7 +114,7 @@ class SignedCodec:
         keys: list[bytes],
         replies: list[bytes | None],
     ) -> None:
-        """Do what `engine.batch.keep_found` does, with the values.
+        """Do what `engine.rounds.batch.keep_found` does, with the values.
 
         A bad signature counts as nothing stored, and its key is added to `bad`.
         """

@@ -12,7 +12,7 @@ from django.core.checks import CheckMessage
 
 from ..cache.serializers import PickleSerializer, get_serializer
 from ..engine import Cluster
-from ..engine.hosts import HostInfo
+from ..engine.nodes.hosts import HostInfo
 from .site import health_of, in_cluster, nodes_listed, sound_caches, sound_clusters
 
 Options = Mapping[str, Any]

@@ -19,8 +19,8 @@ from .. import conf
 from ..cache import RBCache
 from ..cache.serializers import get_serializer
 from ..engine import BadHostSetup, Cluster, PartitionRouter, SlotRouter
-from ..engine.connections import Node
-from ..engine.hosts import parse_host
+from ..engine.nodes.hosts import parse_host
+from ..engine.nodes.node import Node
 from ..engine.wording import number_of
 from .site import (
     SiteCache,

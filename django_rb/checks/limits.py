@@ -18,7 +18,7 @@ from ..engine.wording import did_you_mean
 from ..ratelimit import conf
 from ..ratelimit.answers import import_view, is_template
 from ..ratelimit.conf import NOBODY, PREFIX, TrustedProxies
-from ..ratelimit.decorator import views_by_address
+from ..ratelimit.decorator import limited_views, views_by_address
 from ..ratelimit.functions import RequestFunction, named_paths
 from .site import listed
 
@@ -29,6 +29,8 @@ SIGNS_OF_A_PROXY = (
     "USE_X_FORWARDED_PORT",
 )
 MOST_NAMED = 3
+
+MIDDLEWARE = "django_rb.ratelimit.middleware.RatelimitMiddleware"
 
 # What django-ratelimit reads, and what to do about it.
 OF_DJANGO_RATELIMIT = {
@@ -43,7 +45,11 @@ OF_DJANGO_RATELIMIT = {
 def check_limit_settings() -> list[CheckMessage]:
     """Report mistakes in the RATELIMIT_… settings."""
     mistakes = [*conf.find_mistakes(), *_find_view_mistakes()]
-    return [checks.Error(str(error), id="django_rb.E004") for error in mistakes]
+    return [_bad_setting(error) for error in mistakes]
+
+
+def _bad_setting(error: Exception, hint: str | None = None) -> CheckMessage:
+    return checks.Error(str(error), hint=hint, id="django_rb.E004")
 
 
 def check_unread_settings() -> list[CheckMessage]:
@@ -65,6 +71,19 @@ def _is_misspelt(name: str) -> bool:
         return False
     names = [known.removeprefix(PREFIX) for known in conf.NAMES]
     return bool(get_close_matches(name.removeprefix(PREFIX), names, n=1, cutoff=0.75))
+
+
+def check_default_cluster() -> list[CheckMessage]:
+    """Report that limits have no cluster, where no setting names one and something needs it."""
+    _load_views()
+    is_named = hasattr(settings, f"{PREFIX}CLUSTER")  # then E004 is of the settings
+    if is_named or not (limited_views or MIDDLEWARE in settings.MIDDLEWARE):
+        return []
+    try:
+        conf.get_cluster()
+    except ImproperlyConfigured as error:
+        return [_bad_setting(error, f"Name the cluster that counts: settings.{PREFIX}CLUSTER.")]
+    return []
 
 
 def check_limited_views() -> list[CheckMessage]:
@@ -153,4 +172,4 @@ def _load_views() -> None:
 
 
 SETTINGS_CHECKS = (check_limit_settings, check_unread_settings)
-VIEWS_CHECKS = (check_limited_views, check_proxies)
+VIEWS_CHECKS = (check_default_cluster, check_limited_views, check_proxies)

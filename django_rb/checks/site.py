@@ -15,7 +15,7 @@ from django.utils.module_loading import import_string
 from .. import conf
 from ..cache import RBCache
 from ..engine import Cluster
-from ..engine.health import DEFAULT_HEALTH, HealthOptions, check_health
+from ..engine.nodes.health import DEFAULT_HEALTH, HealthOptions, check_health
 from ..engine.wording import escaped
 
 SESSIONS_IN_CACHE = "django.contrib.sessions.backends.cache"

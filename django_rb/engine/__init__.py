@@ -5,10 +5,12 @@ from django_rb.engine import Cluster
 cluster = Cluster([{"port": 6379}, {"port": 6380}])
 """
 
-from .clients import FanoutClient, MappingClient, RoutingClient, Script
+from .clients.base import Script
+from .clients.fanout import FanoutClient
+from .clients.mapping import MappingClient
+from .clients.promise import Promise
+from .clients.routing import RoutingClient
 from .cluster import Cluster
-from .commands import MalformedCommand, register_command
-from .connections import Node
 from .errors import (
     BadHostSetup,
     NodeBusy,
@@ -18,10 +20,16 @@ from .errors import (
     UnroutableCommand,
     failures_of,
 )
-from .health import HealthChange, NodeHealth
-from .hosts import HostInfo
-from .promise import Promise
-from .routers import BaseRouter, ConsistentHashingRouter, PartitionRouter, SlotRouter
+from .nodes.health import HealthChange, NodeHealth
+from .nodes.hosts import HostInfo
+from .nodes.node import Node
+from .protocol.commands import MalformedCommand, register_command
+from .routing.routers import (
+    BaseRouter,
+    ConsistentHashingRouter,
+    PartitionRouter,
+    SlotRouter,
+)
 
 __all__ = [
     "BadHostSetup",

@@ -1,27 +1,26 @@
-"""Cluster: the front door. Nodes, a router over them, and a transport to reach them."""
+"""Cluster: the front door. Nodes, a router over them, and the transports to reach them."""
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
 from redis.commands.core import Script as RedisScript
 
-from .aio_clients import AioMapManager, AioRoutingClient, AioUnconnectedPool
-from .aio_transport import AioTransport
-from .batch import Script, call_nodes
-from .clients import Fanned, Hosts, MapManager, Mapped, RoutingClient, UnconnectedPool
-from .connections import Node, register_at_fork
-from .encoding import Args
+from . import loops, threads
+from .clients.aio import AioMapManager, AioRoutingClient, AioUnconnectedPool
+from .clients.base import UnconnectedPool
+from .clients.local import LocalPools
+from .clients.managers import Fanned, Hosts, MapManager, Mapped
+from .clients.promise import Promise
+from .clients.routing import RoutingClient
 from .errors import BadHostSetup, NodeFailure
-from .exchange import Batch
-from .hashing import Key
-from .health import (
+from .forks import register_at_fork
+from .nodes.health import (
     DEFAULT_HEALTH,
     HealthChange,
     HealthChanges,
@@ -29,17 +28,23 @@ from .health import (
     NodeHealth,
     check_health,
 )
-from .hosts import (
+from .nodes.hosts import (
     HostInfo,
     check_pool_options,
     node_of_arguments,
     parse_host,
     parse_hosts,
 )
-from .promise import Promise
-from .routers import BaseRouter, PartitionRouter
+from .nodes.node import Node
+from .protocol.encoding import Args, Key
+from .protocol.exchange import Batch
+from .protocol.scripts import remember_script
+from .rounds.again import with_second_looks
+from .rounds.batch import call_nodes
+from .rounds.observing import Observer, observed
+from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hides_locals
-from .transport import PollTransport
+from .topology.static import StaticTopology
 
 T = TypeVar("T")
 
@@ -66,13 +71,9 @@ class Cluster:
             no node ever counts as down.
 
     Attributes:
-        hosts: what is known of each node, by host id.
-        nodes: the nodes themselves, by host id.
-        router: the router; a new one whenever a host comes or goes.
         is_retired: another cluster took its place; for those who keep a reference.
-        try_call: the short way of one command; see `PollTransport.try_call`.
-        try_calls: that of a few commands; see `PollTransport.try_calls`.
         news: what of its nodes was logged lately, for all who log.
+        observers: who is told of batches and exchanges; to add or remove one, replace it.
 
     Nothing is connected before the first command.
 
@@ -99,24 +100,26 @@ class Cluster:
         self._health_changes = HealthChanges()
         self.news = News()
         self.is_retired = False
-        self._changing_hosts = threading.Lock()
-        self.hosts: dict[int, HostInfo] = parse_hosts(hosts, host_defaults)
+        self.observers: Sequence[Observer] = ()
         self._host_defaults = dict(host_defaults or {})
-        self.nodes: dict[int, Node] = {
-            host_id: self._make_node(info) for host_id, info in self.hosts.items()
-        }
-        self.router = self._make_router()
-        # A batch may be under way to a node that is being removed: here it is still known.
-        self._known_nodes = dict(self.nodes)
-        self._transport = PollTransport(self._known_nodes, self._health_changes)
-        self.try_call = self._transport.try_call
-        self.try_calls = self._transport.try_calls
-        self._aio_transport = AioTransport(self._known_nodes, self._health_changes)
-        self._local_pools: dict[int, redis.ConnectionPool] = {}
-        # Of hosts that were removed: a batch or a client that began before may use them.
-        self._retired_nodes: list[Node] = []
-        self._retired_pools: list[redis.ConnectionPool] = []
-        self.scripts: dict[bytes, bytes] = {}
+        make_node = partial(
+            Node,
+            options=self._pool_options,
+            health_options=self._health_options,
+            changes=self._health_changes,
+        )
+        self._topology = StaticTopology(parse_hosts(hosts, host_defaults), make_node)
+        self._topology.router = self._make_router()
+        self._threads = threads.Transport(self._health_changes)
+        self._loops = loops.Transport(self._health_changes)
+        self._local_pools = LocalPools(
+            partial(
+                threads.make_redis_pool,
+                pool_cls=self._pool_cls,
+                get_observed=weakref.ref(self),
+            )
+        )
+        self._use(self._topology.nodes)
         self._prototype: redis.Redis | None = None
         self._aio_prototype: redis.asyncio.Redis | None = None
         self._aio: AioRoutingClient | None = None
@@ -125,9 +128,6 @@ class Cluster:
     def __repr__(self) -> str:
         nodes = ", ".join(f"{info.host_id}: {info.address}" for info in self.hosts.values())
         return f"<Cluster {nodes}>"
-
-    def _make_node(self, info: HostInfo) -> Node:
-        return Node(info, self._pool_options, self._health_options, self._health_changes)
 
     def _make_router(self) -> BaseRouter:
         try:
@@ -139,6 +139,21 @@ class Cluster:
             ) from error
 
     # Hosts.
+
+    @property
+    def hosts(self) -> dict[int, HostInfo]:
+        """What is known of each host, by host id."""
+        return self._topology.hosts
+
+    @property
+    def nodes(self) -> dict[int, Node]:
+        """The nodes, by host id."""
+        return self._topology.nodes
+
+    @property
+    def router(self) -> BaseRouter:
+        """The router; a new one whenever a host comes or goes."""
+        return self._topology.router
 
     @hides_locals
     def add_host(self, host_id: int, *node: Any, **options: Any) -> None:
@@ -159,23 +174,9 @@ class Cluster:
         """
         if type(host_id) is not int or host_id < 0:
             raise BadHostSetup(f"Host id {host_id!r} is not an integer of 0 or more.")
-        with self._changing_hosts:
-            if host_id in self.hosts:
-                raise TypeError(f"Two hosts share the same host id ({host_id!r})")
-            described = node_of_arguments(node, options)
-            info = parse_host(host_id, described, self._host_defaults)
-            made = self._make_node(info)
-            hosts, nodes = self.hosts, self.nodes
-            self._retire_pool(host_id)  # a thread may have made it after the removal
-            # In this order: whoever learns of the host from the router finds its node.
-            self._known_nodes[host_id] = made
-            self.nodes = {**nodes, host_id: made}
-            self.hosts = dict(sorted({**hosts, host_id: info}.items()))
-            try:
-                self.router = self._make_router()
-            except BadHostSetup:
-                self.hosts, self.nodes = hosts, nodes
-                raise
+        described = node_of_arguments(node, options)
+        info = parse_host(host_id, described, self._host_defaults)
+        self._topology.add(info, self._make_router, self._use)
 
     def remove_host(self, host_id: int) -> bool:
         """Remove a host while the cluster is in use; return whether it was there.
@@ -183,34 +184,13 @@ class Cluster:
         Raises:
             BadHostSetup: the router cannot do without it; it stays.
         """
-        with self._changing_hosts:
-            if host_id not in self.hosts:
-                return False
-            hosts = self.hosts
-            self.hosts = {other: info for other, info in hosts.items() if other != host_id}
-            try:
-                self.router = self._make_router()
-            except BadHostSetup:
-                self.hosts = hosts
-                raise
-            self._retired_nodes.append(self.nodes[host_id])
-            self.nodes = {other: node for other, node in self.nodes.items() if other != host_id}
-            self._retire_pool(host_id)
-            self._close_retired()
-            return True
+        return self._topology.remove(host_id, self._make_router, self._use)
 
-    def _retire_pool(self, host_id: int) -> None:
-        pool = self._local_pools.pop(host_id, None)
-        if pool is not None:
-            self._retired_pools.append(pool)
-
-    def _close_retired(self) -> None:
-        """Close the idle connections of hosts that were removed, lately or long ago."""
-        for node in self._retired_nodes:
-            node.close()
-        for pool in self._retired_pools:
-            with suppress(TypeError):  # older BlockingConnectionPools close all or none
-                pool.disconnect(inuse_connections=False)
+    def _use(self, nodes: Mapping[int, Node]) -> None:
+        """Have connections to these nodes from now on."""
+        self._threads.use(nodes.values())
+        self._loops.use(nodes)
+        self._local_pools.keep_only(nodes)
 
     # Health.
 
@@ -231,7 +211,7 @@ class Cluster:
 
     def get_address(self, host_id: int) -> str:
         """Return where a node is, in words that hold no secret."""
-        return self._known_nodes[host_id].address
+        return self._topology.get_address(host_id)
 
     def get_router(self) -> BaseRouter:
         """Return the router of the cluster."""
@@ -243,20 +223,19 @@ class Cluster:
 
     # Batches.
 
-    def run(
-        self, batch: Batch[T], timeout: float | None = None, began: float | None = None
-    ) -> T:
-        """Run a batch, such as those of `engine.batch`, and return its result.
+    def run(self, batch: Batch[T], timeout: float | None = None) -> T:
+        """Run a batch, such as those of `engine.rounds.batch`, and return its result.
 
         Args:
             timeout: seconds for all of it; what is unfinished then has failed.
-            began: when the call began, if that was before, as time.monotonic().
         """
-        return self._transport.run(batch, timeout, began)
+        looked = observed(self, batch) if self.observers else with_second_looks(self, batch)
+        return self._threads.run(looked, timeout)
 
     async def arun(self, batch: Batch[T], timeout: float | None = None) -> T:
         """Run a batch on the event loop that runs; see `run`."""
-        return await self._aio_transport.run(batch, timeout)
+        looked = observed(self, batch) if self.observers else with_second_looks(self, batch)
+        return await self._loops.run(looked, timeout)
 
     def call_nodes(
         self, *args: Any, hosts: Iterable[int] | None = None, timeout: float | None = None
@@ -284,7 +263,9 @@ class Cluster:
         """A client of redis-py's that never connects: its reply callbacks and its encoder."""
         if self._prototype is None:
             node = next(iter(self.nodes.values()))
-            self._prototype = redis.Redis(connection_pool=node.make_pool(UnconnectedPool))
+            self._prototype = redis.Redis(
+                connection_pool=threads.make_redis_pool(node, UnconnectedPool)
+            )
         return self._prototype
 
     @property
@@ -414,9 +395,7 @@ class Cluster:
 
     def remember_script(self, source: str | bytes) -> bytes:
         """Keep a script's source for nodes that do not know it; return its SHA1 digest."""
-        script = Script(source)
-        self.scripts[script.sha] = script.source
-        return script.sha
+        return remember_script(source)
 
     def execute_commands(
         self,
@@ -474,31 +453,19 @@ class Cluster:
         Raises:
             LookupError: the cluster has no such host.
         """
-        pool = self._local_pools.get(host_id)
-        if pool is None:
-            if host_id not in self.nodes:
-                raise LookupError(
-                    f"There is no host {host_id!r}. Known are: "
-                    f"{', '.join(map(str, self.nodes))}."
-                )
-            # Two threads may get here at once; one pool wins, and nothing was connected.
-            pool = self._local_pools.setdefault(
-                host_id, self.nodes[host_id].make_pool(self._pool_cls)
-            )
-        return pool
+        return self._local_pools.get(self.nodes, host_id)
 
     def disconnect_pools(self) -> None:
         """Close idle connections; the cluster opens new ones as it needs them."""
-        for node in (*self.nodes.values(), *self._retired_nodes):
-            node.close()
-        for pool in (*self._local_pools.values(), *self._retired_pools):
-            pool.disconnect()
+        self._threads.close_idle()
+        self._loops.close_idle_soon()
+        self._local_pools.disconnect()
 
     close = disconnect_pools
 
     async def aclose(self) -> None:
         """Close the idle connections of the event loop that runs."""
-        await self._aio_transport.aclose()
+        await self._loops.aclose()
 
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
@@ -506,8 +473,7 @@ _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
 def _start_over_after_fork() -> None:
     for cluster in list(_clusters):
-        # Another thread of the parent may hold it.
-        cluster._changing_hosts = threading.Lock()  # noqa: SLF001 (same room)
+        cluster._topology.start_over()  # noqa: SLF001 (same room)
 
 
 register_at_fork(_start_over_after_fork)

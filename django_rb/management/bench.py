@@ -13,8 +13,8 @@ from time import monotonic, perf_counter
 from typing import Any
 
 from ..engine import Cluster, NodeFailure
-from ..engine.batch import call, count, find, store
-from ..engine.exchange import Batch
+from ..engine.protocol.exchange import Batch
+from ..engine.rounds.batch import call, count, find, store
 from .output import Progress
 
 OPERATIONS = ("get", "set", "get_many", "set_many")

@@ -9,8 +9,8 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from ..engine import Cluster
-from ..engine.batch import run_commands
-from ..engine.encoding import Args
+from ..engine.protocol.encoding import Args
+from ..engine.rounds.commands import run_commands
 from .base import NodeName, at_once
 from .output import Progress
 

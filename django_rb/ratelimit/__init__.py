@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .decorator import aget_usage, ais_ratelimited, get_usage, is_ratelimited, ratelimit
 from .exceptions import Ratelimited
-from .limiter import Limit, Limiter, Usage, limiter
+from .limiter import Limiter, limiter
+from .limits import Limit, Usage
+from .methods import ALL, UNSAFE
 from .mixins import RatelimitMixin
-from .policies import ALL, UNSAFE
 from .rates import Rate, parse_rate
 
 __all__ = [

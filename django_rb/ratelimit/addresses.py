@@ -20,6 +20,10 @@ from .conf import NOBODY, TrustedProxies, get_config
 
 Address = IPv4Address | IPv6Address
 
+# RFC 6052: IPv4 addresses as a translator (NAT64) writes them, in the last 32 bits. RFC 8215's
+# prefix for local use is not among them: where in it the IPv4 address is, each site decides.
+_NAT64 = int(IPv6Address("64:ff9b::")) >> 32
+
 _LONGEST = 80  # of an IPv6 address with a zone and a port
 
 _WITH_PORT = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?|([\d.]+):\d{1,5}", re.ASCII)
@@ -59,7 +63,8 @@ def address_key(request: HttpRequest) -> str:
     """Return what limits count a client as: its address, or the network that it is in.
 
     IPv6 addresses are grouped by RATELIMIT_IPV6_MASK, a site's or a home's network of 64
-    bits, out of which a client may choose. Clients that no proxy names are one.
+    bits, out of which a client may choose. Those that stand for an IPv4 address (NAT64) are
+    counted as that one. Clients that no proxy names are one.
     """
     config = get_config()
     masks = config.ipv4_mask, config.ipv6_mask
@@ -72,6 +77,8 @@ def address_key(request: HttpRequest) -> str:
 
 
 def _network(address: Address, ipv4_mask: int, ipv6_mask: int) -> str:
+    if address.version == 6 and int(address) >> 32 == _NAT64:
+        address = IPv4Address(int(address) & 0xFFFFFFFF)
     prefix = ipv4_mask if address.version == 4 else ipv6_mask
     host_bits = address.max_prefixlen - prefix
     return str(type(address)(int(address) >> host_bits << host_bits))

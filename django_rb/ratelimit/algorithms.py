@@ -12,13 +12,15 @@ from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from struct import Struct
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..engine.batch import KeyScript
-from ..engine.encoding import encode_words
+from ..engine.protocol.encoding import encode_words
+from ..engine.protocol.scripts import KeyScript
+from ..engine.rounds.batch import ScriptCall
 from ..engine.wording import did_you_mean, masked
-from .rates import MAX_UNITS, Rate
+from .rates import MAX_UNITS, Rate, whole_number
 
 SLIDING_WINDOW = "sliding-window"
 FIXED_WINDOW = "fixed-window"
@@ -37,7 +39,14 @@ _pack_numbers = Struct(">7d").pack
 # What a script answered: ``(allowed, used, reset, retry, charged_at, level_before)``, all
 # whole numbers; a refund is told the last two.
 Answer = tuple[float, ...]
-read_answer = Struct(">6d").unpack
+_answer = Struct(">6d")
+read_answer = _answer.unpack
+
+
+def is_answer(reply: Any, _kind: int) -> bool:
+    """Return whether a node's reply can be the answer of a script."""
+    return type(reply) is bytes and len(reply) == _answer.size
+
 
 _BRACE = ord("{")
 _MAX_KEY = 200  # bytes; longer ones are stored as their digest
@@ -62,18 +71,20 @@ class Rule:
 
     Attributes:
         script: decides.
+        burst: how many requests a full bucket has room for, if it was said.
         capacity: how many requests there is room for at once.
         window: the seconds in which so many become free, rounded up.
         ticks_per_second: in what the script counts time.
     """
 
     __slots__ = (
-        "_heads", "_name", "_numbers", "_of_one", "capacity", "script", "ticks_per_second",
-        "window",
+        "_heads", "_name", "_numbers", "_of_one", "burst", "capacity", "script",
+        "ticks_per_second", "window",
     )  # fmt: skip
 
     def __init__(self, algorithm: str, rate: Rate, burst: int | None) -> None:
         self.script = SCRIPTS[algorithm]
+        self.burst = burst
         is_never = rate.count == 0  # whatever the burst
         self.capacity = rate.count if burst is None or is_never else burst
         self.window = rate.period if is_never else -(-self.capacity * rate.period // rate.count)
@@ -87,6 +98,10 @@ class Rule:
         period, tick = rate.period * per_second, 1_000_000 // per_second
         self._numbers = (rate.count, period, tick, self.capacity)
         self._of_one = {action: self._encode(action, 1, _NO_CHARGE) for action in (HIT, PEEK)}
+
+    def call(self, prefix: str, key: str | bytes, action: bytes, cost: int) -> ScriptCall:
+        """Return what to run for a limit with a key."""
+        return self.make_key(prefix, key), self.script, self.encode(action, cost)
 
     def encode(self, action: bytes, cost: int, charge: Sequence[float] = _NO_CHARGE) -> bytes:
         """Return the encoded arguments of the script; a refund says which charge it returns."""
@@ -105,14 +120,13 @@ class Rule:
         stored as their SHA-256, and so are those with a hash tag: who makes up the key
         shall not choose its node.
         """
-        if isinstance(key, str):
-            key = _encode_text(key)
-        if len(key) > _MAX_KEY or _BRACE in key or key.startswith(_DIGEST):
-            key = _DIGEST + sha256(key).hexdigest().encode()
+        stored = _encode_text(key) if isinstance(key, str) else key
+        if len(stored) > _MAX_KEY or _BRACE in stored or stored.startswith(_DIGEST):
+            stored = _DIGEST + sha256(stored).hexdigest().encode()
         head = self._heads.get(prefix)
         if head is None:
             head = self._heads[prefix] = f"{prefix}:{self._name}:".encode()
-        return head + key
+        return head + stored
 
 
 def _encode_text(text: str) -> bytes:
@@ -132,30 +146,32 @@ def make_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:
     if not isinstance(rate, Rate):
         raise TypeError(f"{masked(rate)} is not a Rate. parse_rate() makes one.")
     check_algorithm(algorithm, "algorithm")
-    if burst is not None:
-        _check_burst(burst, algorithm, rate)
-    return Rule(algorithm, rate, burst)
+    return Rule(
+        algorithm, rate, None if burst is None else _parse_burst(burst, algorithm, rate)
+    )
 
 
 get_rule = lru_cache(maxsize=1024, typed=True)(make_rule)
 
 
-def _check_burst(burst: object, algorithm: str, rate: Rate) -> None:
+def _parse_burst(burst: object, algorithm: str, rate: Rate) -> int:
     if algorithm != TOKEN_BUCKET:
         raise ImproperlyConfigured(
             f"burst: {masked(burst)} is for a {TOKEN_BUCKET!r} alone, and this limit is a "
             f"{algorithm!r}."
         )
-    if type(burst) is not int or burst < 1:
+    room = whole_number(burst)
+    if room is None or room < 1:
         raise ImproperlyConfigured(
             f"burst: {masked(burst)} is not a whole number of 1 or more. "
             "None is for the count of the rate."
         )
-    if burst * rate.period > MAX_UNITS:
+    if room * rate.period > MAX_UNITS:
         raise ImproperlyConfigured(
-            f"burst: {burst} in a bucket of {rate} cannot be counted exactly. "
+            f"burst: {room} in a bucket of {rate} cannot be counted exactly. "
             f"At most {MAX_UNITS // rate.period} can."
         )
+    return room
 
 
 def check_algorithm(algorithm: object, whose: str) -> None:

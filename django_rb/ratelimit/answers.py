@@ -21,7 +21,7 @@ from django.views import defaults
 
 from ..engine.wording import clause, masked
 from .conf import View, get_config
-from .exceptions import Ratelimited
+from .exceptions import Ratelimited, say_when
 from .record import find_record
 
 _PROBLEMS = "https://iana.org/assignments/http-problem-types#"
@@ -142,9 +142,7 @@ def _detail(refusal: Ratelimited) -> str:
     if refusal.unavailable:
         return "The limits of this page cannot be checked just now. Try again later."
     seconds = refusal.retry_after
-    if seconds is None:
-        return "This request is over a limit."
-    return f"Try again in {seconds} {'second' if seconds == 1 else 'seconds'}."
+    return "This request is over a limit." if seconds is None else say_when(seconds)
 
 
 def _problem(status: HTTPStatus, detail: str, refusal: Ratelimited, kind: str) -> JsonResponse:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
 from functools import lru_cache, partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from numbers import Real
 from typing import Any
 
 from django.conf import settings
@@ -13,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from ..conf import check_alias
+from ..conf import check_alias, get_aliases
 from ..engine.wording import clause, masked, number_of
 from .algorithms import SLIDING_WINDOW, check_algorithm
 
@@ -94,9 +99,18 @@ def _get_bool(name: str, *, default: bool) -> bool:
     return value
 
 
-def _get_cluster() -> str:
-    alias: str = _get("CLUSTER", "default")
-    check_alias(alias, f"settings.{PREFIX}CLUSTER")
+def get_cluster() -> str:
+    """Return the alias of the cluster that counts.
+
+    Raises:
+        ImproperlyConfigured: no setting names one, and there are several; or the setting
+            names one that is not there.
+    """
+    aliases = get_aliases()
+    default = aliases[0] if len(aliases) == 1 else "default"
+    alias: str = _get("CLUSTER", default)
+    named = "" if hasattr(settings, f"{PREFIX}CLUSTER") else "the default of "
+    check_alias(alias, f"{named}settings.{PREFIX}CLUSTER")
     return alias
 
 
@@ -107,9 +121,7 @@ def _get_prefix() -> str:
 
 
 def _get_timeout() -> float | None:
-    timeout: float | None = number_of(_get("TIMEOUT", None))
-    check_timeout(timeout, f"settings.{PREFIX}TIMEOUT")
-    return timeout
+    return parse_timeout(number_of(_get("TIMEOUT", None)), f"settings.{PREFIX}TIMEOUT")
 
 
 def _get_algorithm() -> str:
@@ -179,7 +191,7 @@ def find_mistakes() -> Iterator[ImproperlyConfigured]:
 
 
 _READERS: dict[str, Callable[[], Any]] = {
-    "cluster": _get_cluster,
+    "cluster": get_cluster,
     "prefix": _get_prefix,
     "fail_open": partial(_get_bool, "FAIL_OPEN", default=True),
     "timeout": _get_timeout,
@@ -202,16 +214,31 @@ def check_prefix(prefix: object, whose: str) -> None:
         )
 
 
-def check_timeout(timeout: object, whose: str) -> None:
-    """Raise ImproperlyConfigured unless it is a time in seconds, or None."""
+def parse_timeout(timeout: object, whose: str) -> float | None:
+    """Return a time in seconds as a Python number, None for None.
+
+    Args:
+        timeout: a number of any type, or a timedelta.
+        whose: the setting or argument that it is, for the error.
+
+    Raises:
+        ImproperlyConfigured: it is no such time.
+    """
     if timeout is None:
-        return
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not is_number or not 0 < timeout < 1e9:  # type: ignore[operator]
+        return None
+    seconds = math.nan
+    if isinstance(timeout, timedelta):
+        seconds = timeout.total_seconds()
+    elif not isinstance(timeout, bool) and isinstance(timeout, Real | Decimal):
+        with suppress(OverflowError, ValueError):  # too large, or a signalling NaN
+            seconds = float(timeout)
+    if not 0 < seconds < 1e9:
+        shown = timeout if isinstance(timeout, timedelta) else masked(timeout)
         raise ImproperlyConfigured(
-            f"{whose}: {masked(timeout)} is not a time in seconds above 0. "
+            f"{whose}: {shown} is not a time in seconds above 0. "
             "None is for the cluster's own timeouts."
         )
+    return seconds
 
 
 def mistake(name: str, text: str) -> ImproperlyConfigured:

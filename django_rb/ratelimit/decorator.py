@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
@@ -13,86 +13,99 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from .conf import get_config
-from .guard import Guard
+from .guard import Guard, make_limits
 from .keys import is_by_address
-from .limiter import Usage, limiter
-from .policies import ALL, NOT_GIVEN, UNSAFE, Limits, Methods, Policy, make_policies
+from .limiter import limiter
+from .limits import Usage
+from .methods import ALL, UNSAFE, Methods
+from .view_limits import NOT_GIVEN, Limits, ViewLimit, make_view_limits
 
 View = TypeVar("View", bound=Callable[..., Any])
+P = ParamSpec("P")
+T_co = TypeVar("T_co", covariant=True)
 
 _GUARDED = "_django_rb_guarded"
 
-# The views that are limited by addresses, for `manage.py check`.
+# For `manage.py check`: the views that are limited, and those that are by addresses.
+limited_views: set[str] = set()
 views_by_address: set[str] = set()
 
 
-class Ratelimit:
-    """The type of `ratelimit`, which has `ratelimit.ALL` and `ratelimit.UNSAFE`, too."""
+class WithMethods(Protocol[P, T_co]):
+    """A function with `ALL` and `UNSAFE`, as those of django-ratelimit have them."""
 
-    ALL = ALL
-    UNSAFE = UNSAFE
+    ALL: tuple[None]
+    UNSAFE: tuple[str, ...]
 
-    def __call__(
-        self,
-        group: str | None = None,
-        key: Any = None,
-        rate: Any = NOT_GIVEN,
-        method: Methods = ALL,
-        block: bool = True,
-        *,
-        limits: Limits | None = None,
-        cost: int = 1,
-        algorithm: str | None = None,
-        burst: int | None = None,
-        name: str | None = None,
-    ) -> Callable[[View], View]:
-        """Limit how often a view may be asked for.
-
-        @ratelimit(key="ip", rate="100/m")
-        def search(request): …
-
-        @ratelimit(limits=[("ip", "100/m"), ("user", "1000/h")])
-        async def prices(request): …
-
-        Decorators that stand one upon the other are one: their limits are asked at once.
-
-        Args:
-            group: what is counted together; by default the view.
-            key: "ip", "user", "user_or_ip", "get:field", "post:field", "header:name", a
-                function ``(group, request)`` or its dotted path.
-            rate: "100/m", (100, 60), None for no limit, or a function ``(group, request)``
-                that returns one, or its dotted path.
-            method: the HTTP method or methods that are limited, `UNSAFE` or `ALL`.
-            block: refuse a request that is over the limit; if not, `request.limited` tells.
-            limits: several limits at once: pairs ``(key, rate)``, or dictionaries with any of
-                these arguments; the others given hold for each.
-            cost: what one request is charged.
-            algorithm: "sliding-window", "fixed-window" or "token-bucket"; by default
-                RATELIMIT_ALGORITHM.
-            burst: how many requests a full bucket has room for; for "token-bucket".
-            name: what the fields of answers call the limit; by default the key.
-
-        Raises:
-            ImproperlyConfigured: at once, if an argument is impossible.
-        """
-        policies = make_policies(
-            limits,
-            group=group,
-            key=key,
-            rate=rate,
-            method=method,
-            block=block,
-            cost=cost,
-            algorithm=algorithm,
-            burst=burst,
-            name=name,
-        )
-        return partial(_guarded, policies)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
+        """Call the function."""
 
 
-ratelimit = Ratelimit()
+def _with_methods(function: Callable[P, T_co]) -> WithMethods[P, T_co]:
+    extended: Any = function
+    extended.ALL, extended.UNSAFE = ALL, UNSAFE
+    return cast(WithMethods[P, T_co], extended)
 
 
+@_with_methods
+def ratelimit(
+    group: str | None = None,
+    key: Any = None,
+    rate: Any = NOT_GIVEN,
+    method: Methods = ALL,
+    block: bool = True,
+    *,
+    limits: Limits | None = None,
+    cost: int = 1,
+    algorithm: str | None = None,
+    burst: int | None = None,
+    name: str | None = None,
+) -> Callable[[View], View]:
+    """Limit how often a view may be asked for.
+
+    @ratelimit(key="ip", rate="100/m")
+    def search(request): …
+
+    @ratelimit(limits=[("ip", "100/m"), ("user", "1000/h")])
+    async def prices(request): …
+
+    Decorators that stand one upon the other are one: their limits are asked at once.
+
+    Args:
+        group: what is counted together; by default the view.
+        key: "ip", "user", "user_or_ip", "get:field", "post:field", "header:name", a
+            function ``(group, request)`` or its dotted path.
+        rate: "100/m", (100, 60), None for no limit, or a function ``(group, request)``
+            that returns one, or its dotted path.
+        method: the HTTP method or methods that are limited, `UNSAFE` or `ALL`.
+        block: refuse a request that is over the limit; if not, `request.limited` tells.
+        limits: several limits at once: pairs ``(key, rate)``, or dictionaries with any of
+            these arguments; the others given hold for each.
+        cost: what one request is charged.
+        algorithm: "sliding-window", "fixed-window" or "token-bucket"; by default
+            RATELIMIT_ALGORITHM.
+        burst: how many requests a full bucket has room for; for "token-bucket".
+        name: what the fields of answers call the limit; by default the key.
+
+    Raises:
+        ImproperlyConfigured: at once, if an argument is impossible.
+    """
+    view_limits = make_view_limits(
+        limits,
+        group=group,
+        key=key,
+        rate=rate,
+        method=method,
+        block=block,
+        cost=cost,
+        algorithm=algorithm,
+        burst=burst,
+        name=name,
+    )
+    return partial(_guarded, view_limits)
+
+
+@_with_methods
 def is_ratelimited(
     request: HttpRequest,
     group: str | None = None,
@@ -120,6 +133,7 @@ def is_ratelimited(
     return usage is not None and bool(usage["should_limit"])
 
 
+@_with_methods
 async def ais_ratelimited(
     request: HttpRequest,
     group: str | None = None,
@@ -134,6 +148,7 @@ async def ais_ratelimited(
     return usage is not None and bool(usage["should_limit"])
 
 
+@_with_methods
 def get_usage(
     request: HttpRequest,
     group: str | None = None,
@@ -151,15 +166,14 @@ def get_usage(
         Where a node failed it is None, or with RATELIMIT_FAIL_OPEN = False a refusal with a
         `time_left` of -1.
     """
-    policy, group = _one_policy(group, fn, key, rate, method)
-    if not (get_config().enable and policy.applies(request)):
+    view_limit = _find_one(request, group, fn, key, rate, method)
+    read = view_limit and view_limit.read(request)
+    if not read:
         return None
-    limit = policy.limit(group, request)
-    if limit is None:
-        return None
-    return _usage_dict(limiter.check([limit], charge=increment)[0])
+    return _usage_dict(limiter.check(make_limits([read]), charge=increment))
 
 
+@_with_methods
 async def aget_usage(
     request: HttpRequest,
     group: str | None = None,
@@ -170,13 +184,11 @@ async def aget_usage(
     increment: bool = False,
 ) -> dict[str, Any] | None:
     """Do what `get_usage` does, in async code."""
-    policy, group = _one_policy(group, fn, key, rate, method)
-    if not (get_config().enable and policy.applies(request)):
+    view_limit = _find_one(request, group, fn, key, rate, method)
+    read = view_limit and await view_limit.aread(request)
+    if not read:
         return None
-    limit = await policy.alimit(group, request)
-    if limit is None:
-        return None
-    return _usage_dict((await limiter.acheck([limit], charge=increment))[0])
+    return _usage_dict(await limiter.acheck(make_limits([read]), charge=increment))
 
 
 def view_name(view: Callable[..., Any]) -> str:
@@ -198,14 +210,22 @@ def _shown_name(group: str) -> str:
     return "a class-based view" if group.startswith("django.utils.decorators.") else group
 
 
-def _guarded(policies: list[Policy], view: View) -> View:
+def make_guard(view_limits: Sequence[ViewLimit], group: str) -> Guard:
+    """Return the guard of a view, of which `manage.py check` then knows."""
+    guard = Guard(view_limits, group)
+    shown = _shown_name(group)
+    limited_views.add(shown)
+    if any(is_by_address(view_limit.key) for view_limit in view_limits):
+        views_by_address.add(shown)
+    return guard
+
+
+def _guarded(view_limits: list[ViewLimit], view: View) -> View:
     """Return a view behind limits; one that has limits already gets these in front of them."""
     inner = getattr(view, _GUARDED, None)
     if inner is not None and inner.wrapper is view:
-        policies, view = [*policies, *inner.guard.policies], inner.view
-    guard = Guard(policies, view_name(view))
-    if any(is_by_address(policy.key) for policy in policies):
-        views_by_address.add(_shown_name(guard.group))
+        view_limits, view = [*view_limits, *inner.guard.limits], inner.view
+    guard = make_guard(view_limits, view_name(view))
     wrapper = _async_wrapper(guard, view) if _is_async(view) else _sync_wrapper(guard, view)
     setattr(wrapper, _GUARDED, _Guarded(guard, view, wrapper))
     return cast(View, wrapper)
@@ -247,18 +267,26 @@ def _is_async(view: Callable[..., Any]) -> bool:
     )
 
 
-def _one_policy(
-    group: str | None, fn: Callable[..., Any] | None, key: Any, rate: Any, method: Methods
-) -> tuple[Policy, str]:
+def _find_one(
+    request: HttpRequest,
+    group: str | None,
+    fn: Callable[..., Any] | None,
+    key: Any,
+    rate: Any,
+    method: Methods,
+) -> ViewLimit | None:
+    """Return the limit that these arguments name, None if it does not apply to a request."""
     if group is None and fn is None:
         raise ImproperlyConfigured(
             "What is counted together? Give group='login', or the view as fn=login."
         )
-    (policy,) = make_policies(None, group=group, key=key, rate=rate, method=method)
-    return policy, group or view_name(cast(Callable[..., Any], fn))
+    group = group or view_name(cast(Callable[..., Any], fn))
+    (limit,) = make_view_limits(None, group=group, key=key, rate=rate, method=method)
+    return limit if get_config().enable and limit.applies(request) else None
 
 
-def _usage_dict(usage: Usage) -> dict[str, Any] | None:
+def _usage_dict(usages: Sequence[Usage]) -> dict[str, Any] | None:
+    (usage,) = usages
     if usage.error and usage.allowed:
         return None
     if usage.error:

@@ -19,11 +19,10 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
-from .decorator import views_by_address
+from .decorator import make_guard
 from .exceptions import Ratelimited
 from .guard import Guard
-from .keys import is_by_address
-from .policies import NOT_GIVEN, Limits, make_policies
+from .view_limits import NOT_GIVEN, Limits, make_view_limits
 
 
 class LimitsUnavailable(APIException):  # type: ignore[misc]  # it has no types
@@ -62,10 +61,9 @@ class RatelimitThrottle(BaseThrottle):  # type: ignore[misc]  # it has no types
         super().__init_subclass__(**kwargs)
         if cls.limits is None:
             return
-        policies = make_policies(cls.limits, key=None, rate=NOT_GIVEN, group=cls.group)
-        cls._guard = Guard(policies, f"{cls.__module__}.{cls.__qualname__}")
-        if any(is_by_address(policy.key) for policy in policies):
-            views_by_address.add(cls._guard.group)
+        cls.limits = list(cls.limits)  # which classes that inherit from it read again
+        view_limits = make_view_limits(cls.limits, key=None, rate=NOT_GIVEN, group=cls.group)
+        cls._guard = make_guard(view_limits, f"{cls.__module__}.{cls.__qualname__}")
 
     def __init__(self) -> None:
         self._refusal: Ratelimited | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from django.core.exceptions import PermissionDenied
 
-from .limiter import Usage
+from .limits import Usage
 
 
 class Ratelimited(PermissionDenied):
@@ -28,6 +28,17 @@ class Ratelimited(PermissionDenied):
         self.usages = list(usages)
         self.policies = list(policies)
 
+    def __str__(self) -> str:
+        return super().__str__() or self._describe()
+
+    def _describe(self) -> str:
+        named = f" ({', '.join(self.policies)})" if self.policies else ""
+        text = f"This request is over a limit{named}."
+        if self.unavailable:
+            text = "The limits of this request cannot be checked just now."
+        seconds = self.retry_after
+        return text if seconds is None else f"{text} {say_when(seconds)}"
+
     @property
     def unavailable(self) -> bool:
         """Whether no limit refuses that could be asked."""
@@ -47,3 +58,8 @@ class Ratelimited(PermissionDenied):
         if math.isinf(longest):
             return None
         return max(1, math.ceil(longest))
+
+
+def say_when(seconds: int) -> str:
+    """Return the sentence that says when to try again."""
+    return f"Try again in {seconds} {'second' if seconds == 1 else 'seconds'}."

@@ -82,6 +82,17 @@ class RequestFunction:
             function = type(function)
         return f"{function.__module__}.{function.__qualname__}"
 
+    @property
+    def is_resolved(self) -> bool:
+        """Whether the function is there; one that is named by a path is once it was used."""
+        return self._function is not None
+
+    def is_namesake(self, other: RequestFunction) -> bool:
+        """Return whether another one is a different function with the same dotted name."""
+        if self.dotted_name != other.dotted_name:
+            return False
+        return _without_partial(self.resolve()) != _without_partial(other.resolve())
+
     def _check_path(self, path: str) -> None:
         module = path.rpartition(".")[0]
         try:
@@ -107,6 +118,15 @@ class RequestFunction:
 
     def _mistake(self, text: str) -> ImproperlyConfigured:
         return ImproperlyConfigured(f"{self._whose}: {masked(self.name)} {text}")
+
+
+def _without_partial(function: Callable[..., Any]) -> object:
+    """Return what tells functions apart: themselves, with what partial() gave them, if any."""
+    if not isinstance(function, partial):
+        return function
+    if not (function.args or function.keywords):
+        return function.func
+    return function.func, function.args, function.keywords
 
 
 async def _wait(said: Awaitable[Any]) -> Any:

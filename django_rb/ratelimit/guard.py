@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from time import monotonic
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from ..engine.exchange import Batch
-from .algorithms import Answer, read_answer
+from ..engine import Cluster
+from ..engine.protocol.exchange import Batch
+from ..engine.rounds.batch import run_scripts
+from .algorithms import is_answer, read_answer
 from .answers import aanswer, answer
-from .conf import Config, get_config
+from .conf import get_config
 from .exceptions import Ratelimited
 from .fields import tell
-from .functions import RequestFunction
-from .limiter import Limit, Replies, Usage, limiter
-from .meters import Meter, Question
-from .policies import Policy, name_apart
-from .record import Record, find_record, get_record
-
-# Limits with their names, and their meters unless the rate depends on the request.
-Metered = list[tuple[str, Policy, Meter | None]]
+from .limiter import limiter
+from .limits import Limit, Usage
+from .record import Said, find_record, get_record
+from .view_limits import ReadLimit, ViewLimit, check_key_functions, name_apart
 
 
 class Guard:
     """The limits of one view.
 
     Args:
-        policies: the limits, in the order in which they are written.
+        limits: the limits, in the order in which they are written.
         group: the view's name, which limits without a group of their own count by.
+
+    Raises:
+        ImproperlyConfigured: two of them would share a counter by accident.
     """
 
-    def __init__(self, policies: Sequence[Policy], group: str) -> None:
-        self.policies = tuple(policies)
+    def __init__(self, limits: Sequence[ViewLimit], group: str) -> None:
+        check_key_functions(limits, resolve=False)
+        self.limits = tuple(limits)
         self.group = group
-        names = name_apart(policy.name for policy in policies)
-        self._named = list(zip(names, policies, strict=True))
-        self._is_for_all = all(policy.methods is None for policy in policies)
-        self._metered: tuple[Config | None, Metered] = None, []
+        names = name_apart(limit.name for limit in limits)
+        self._named = [
+            replace(limit, name=name, group=limit.group or group)
+            for name, limit in zip(names, limits, strict=True)
+        ]
+        self._is_for_all = all(limit.methods is None for limit in limits)
+        self._was_used = False
 
     def run(
         self, request: HttpRequest, view: Callable[[], HttpResponseBase]
@@ -64,147 +69,139 @@ class Guard:
 
     def charge(self, request: HttpRequest) -> Ratelimited | None:
         """Charge the limits that apply to a request; return why it is refused, if it is."""
-        questions = self._find(request)
-        if not questions:
-            return _decide(request, questions, {})
-        began, replies = monotonic(), None
-        keys = [question.key for question in questions]
-        if _are_different(keys):
-            commands = [question.command for question in questions]
-            replies = limiter.try_commands(keys, commands)
-            if replies is not None and _have_passed(request, questions, replies):
-                return None
-        return limiter.run(_settle(request, questions, replies), began)
+        limits = self._applying(request)
+        asked = [read for limit in limits if (read := limit.read(request))]
+        if not asked:
+            return _decide(request, [], [])
+        cluster = limiter.cluster
+        return cluster.run(_charge(cluster, request, asked), limiter.timeout)
 
     async def acharge(self, request: HttpRequest) -> Ratelimited | None:
         """Do what `charge` does."""
-        questions = await self._afind(request)
-        if not questions:
-            return _decide(request, questions, {})
-        return await limiter.arun(_settle(request, questions))
+        limits = self._applying(request)
+        asked = [read for limit in limits if (read := await limit.aread(request))]
+        if not asked:
+            return _decide(request, [], [])
+        cluster = limiter.cluster
+        return await cluster.arun(_charge(cluster, request, asked), limiter.timeout)
 
-    def _find(self, request: HttpRequest) -> list[Question]:
-        """Return the questions of the limits that apply to a request."""
-        found = []
-        for name, policy, meter in self._applying(request):
-            if meter is not None:
-                found.append(meter.ask(policy.key.read(meter.group, request)))
-            elif question := policy.ask(name, self.group, request):
-                found.append(question)
-        return found
-
-    async def _afind(self, request: HttpRequest) -> list[Question]:
-        found = []
-        for name, policy, meter in self._applying(request):
-            if meter is not None:
-                found.append(meter.ask(await policy.key.aread(meter.group, request)))
-            elif question := await policy.aask(name, self.group, request):
-                found.append(question)
-        return found
-
-    def _applying(self, request: HttpRequest) -> Metered:
+    def _applying(self, request: HttpRequest) -> Sequence[ViewLimit]:
+        """Return the limits that apply to a request."""
         if not hasattr(request, "META"):
             raise ImproperlyConfigured(
                 f"{self.group}: @ratelimit is for functions that take a request first. This "
                 f"one was given a {type(request).__name__}; a method needs "
                 "@method_decorator(ratelimit(…))."
             )
-        config = get_config()
-        if not config.enable:
-            return []
-        known_for, metered = self._metered
-        if known_for is not config:  # the settings may change in tests
-            metered = [
-                (name, policy, self._meter(name, policy)) for name, policy in self._named
-            ]
-            self._metered = config, metered
+        if not get_config().enable:
+            return ()
+        if not self._was_used:  # functions that are named by a path can be imported by now
+            check_key_functions(self.limits, resolve=True)
+            self._was_used = True
         if self._is_for_all:
-            return metered
-        return [line for line in metered if line[1].applies(request)]
-
-    def _meter(self, name: str, policy: Policy) -> Meter | None:
-        """Return a policy's meter; None if its rate depends on the request."""
-        if isinstance(policy.rate, RequestFunction):
-            return None
-        return policy.meter(name, policy.group or self.group, policy.rate)
+            return self._named
+        return [limit for limit in self._named if limit.applies(request)]
 
 
-def _settle(
-    request: HttpRequest, questions: Sequence[Question], replies: Replies = None
+def _charge(
+    cluster: Cluster, request: HttpRequest, asked: Sequence[ReadLimit]
 ) -> Batch[Ratelimited | None]:
-    """Ask what was not asked yet; return why the request is refused, if it is."""
-    keys = [question.key for question in questions]
-    if replies is None and _are_different(keys):
-        commands = [question.command for question in questions]
-        replies = yield from limiter.ask(keys, commands)
-        if _have_passed(request, questions, replies):
+    """Charge limits; return why they refuse the request, if they do."""
+    calls = [call for _, _, _, call in asked]
+    if len({key for key, _, _ in calls}) == len(calls):
+        replies = yield from run_scripts(cluster, calls, is_answer)
+        if _have_allowed(request, asked, replies):
             return None
-    limits = _different(questions)
-    usages = yield from limiter.go_on(limits, replies)
-    return _decide(request, questions, dict(zip(limits, usages, strict=True)))
+        limits = make_limits(asked)
+        usages = yield from limiter.read_replies(cluster, limits, calls, replies, charge=True)
+    else:  # one that is written twice is charged once
+        limits = make_limits(asked)
+        distinct = list(dict.fromkeys(limits))
+        usages = yield from limiter.make_batch(cluster, distinct, charge=True)
+        by_limit = dict(zip(distinct, usages, strict=True))
+        usages = [by_limit[limit] for limit in limits]
+    return _decide(request, [view_limit.name for view_limit, _, _, _ in asked], usages)
 
 
-def _are_different(keys: Sequence[bytes]) -> bool:
-    return len(set(keys)) == len(keys)
+def make_limits(asked: Sequence[ReadLimit]) -> list[Limit]:
+    """Return the limits of a request as the limiter takes them."""
+    return [
+        replace(limit, key=view_limit.make_key(digest))
+        for view_limit, limit, digest, _ in asked
+    ]
 
 
-def _different(questions: Sequence[Question]) -> list[Limit]:
-    """Return the limits, each once: one that is written twice is charged once."""
-    return list(dict.fromkeys([question.limit for question in questions]))
-
-
-def _have_passed(
-    request: HttpRequest, questions: Sequence[Question], replies: Sequence[Any]
+def _have_allowed(
+    request: HttpRequest, asked: Sequence[ReadLimit], replies: Sequence[Any]
 ) -> bool:
-    """Return whether all limits allow the request; then do what `_decide` does."""
-    answers: list[Answer] = []
-    for reply in replies:
+    """Return whether all limits allow a request; if so, note what they said.
+
+    That is what `_decide` does, but makes no `Usage`, which few requests need.
+    """
+    said: list[Said] = []
+    for (view_limit, limit, _, _), reply in zip(asked, replies, strict=True):
         if type(reply) is not bytes:
             return False
-        answer = read_answer(reply)
-        if not answer[0]:
+        allowed, used, reset, _, _, _ = read_answer(reply)
+        if not allowed:
             return False
-        answers.append(answer)
-    request.limited = getattr(request, "limited", False)  # type: ignore[attr-defined]
-    get_record(request).add(questions, answers)
+        rule = limit.rule
+        left, seconds = rule.capacity - int(used), reset / rule.ticks_per_second
+        said.append((view_limit.name, rule, left, seconds))
+    _note(request, said, is_over=False)
     return True
 
 
 def _decide(
-    request: HttpRequest, questions: Sequence[Question], said: Mapping[Limit, Usage]
+    request: HttpRequest, names: Sequence[str], usages: Sequence[Usage]
 ) -> Ratelimited | None:
-    """Note what the limits said; return why the request is refused, if it is."""
-    told = [(question.meter, said[question.limit]) for question in questions]
-    is_over = not all(usage.allowed for _, usage in told)
-    request.limited = getattr(request, "limited", False) or is_over  # type: ignore[attr-defined]
-    if not told:
-        return None
-    record = get_record(request)
-    names = _names_apart(record, questions)
-    record.usages.extend((name, usage) for name, (_, usage) in zip(names, told, strict=True))
-    blocking = [
+    """Note what limits said; return why they refuse the request, if they do."""
+    said = [_make_said(name, usage) for name, usage in zip(names, usages, strict=True)]
+    is_over = not all(usage.allowed for usage in usages)
+    said = _note(request, said, is_over=is_over)
+    refusing = [
         name
-        for name, (meter, usage) in zip(names, told, strict=True)
-        if meter.policy.block and not usage.allowed
+        for (name, _, _, _), usage in zip(said, usages, strict=True)
+        if usage.limit.block and not usage.allowed
     ]
-    if not blocking:
+    if not refusing:
         return None
-    blocked = [usage for meter, usage in told if meter.policy.block]
-    record.refusal = Ratelimited(usages=blocked, policies=blocking)
-    return record.refusal
+    blocking = [usage for usage in usages if usage.limit.block]
+    refusal = Ratelimited(usages=blocking, policies=refusing)
+    get_record(request).refusal = refusal
+    return refusal
 
 
-def _names_apart(record: Record, questions: Sequence[Question]) -> list[str]:
-    """Return the limits' names, which no limit of an earlier batch has."""
-    before = [name for name, _ in record.usages]
-    return name_apart([*before, *(question.meter.name for question in questions)])[
-        len(before) :
-    ]
+def _make_said(name: str, usage: Usage) -> Said:
+    # Who is refused can use nothing until a request could be allowed again; others what is
+    # left, until the limit is as if unused.
+    seconds = usage.reset if usage.allowed else usage.retry_after
+    remaining = usage.remaining if usage.error is None else None
+    return name, usage.limit.rule, remaining, seconds
+
+
+def _note(request: HttpRequest, said: list[Said], *, is_over: bool) -> list[Said]:
+    """Note what limits said, and return it under names that no earlier limit has."""
+    request.limited = getattr(request, "limited", False) or is_over  # type: ignore[attr-defined]
+    if said:
+        record = get_record(request)
+        if record.said:  # by another decorator, around this one
+            names = name_apart([one[0] for one in (*record.said, *said)])[len(record.said) :]
+            said = [(name, *one[1:]) for name, one in zip(names, said, strict=True)]
+        record.said += said
+    return said
 
 
 def _told(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Return an answer that says what the limits said, unless the middleware will do that."""
+    """Return an answer that says what the limits said, unless the middleware will do that.
+
+    What is no response (a framework may make one of it later) is returned as it is.
+    """
     record = find_record(request)
-    if record is not None and not record.has_middleware:
+    if (
+        record is not None
+        and not record.has_middleware
+        and isinstance(response, HttpResponseBase)
+    ):
         tell(record, response)
     return response

@@ -25,6 +25,7 @@ def _kind(text: str) -> bytes:
 
 
 _IP, _USER = _kind("ip"), _kind("user")
+_ANONYMOUS: Value = _kind("anonymous"), b""  # no user's key, whatever text that is
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
@@ -98,24 +99,30 @@ class _User:
         # Django REST framework may be told to have no user for who is not logged in.
         if self._or_address and (user is None or not user.is_authenticated):
             return _IP, address_key(request).encode()
-        return _USER, str(None if user is None else user.pk).encode()
+        if user is None or user.pk is None:
+            return _ANONYMOUS
+        return _USER, _encoded(str(user.pk))
 
 
-class _Function:
+class FunctionKey:
+    """What a function of the site says of a request."""
+
     def __init__(self, function: RequestFunction) -> None:
         self.name = function.name
-        self._function = function
+        self.function = function
 
     def read(self, group: str, request: HttpRequest) -> Value:
-        return self._value(self._function(group, request))
+        """Return what the function says."""
+        return self._value(self.function(group, request))
 
     async def aread(self, group: str, request: HttpRequest) -> Value:
-        return self._value(await self._function.acall(group, request))
+        """Do what `read` does, for an async view."""
+        return self._value(await self.function.acall(group, request))
 
     @cached_property
     def _kind(self) -> bytes:
         # Two functions that return the same are two counters.
-        return _kind(f"function:{self._function.dotted_name}")
+        return _kind(f"function:{self.function.dotted_name}")
 
     def _value(self, said: object) -> Value:
         if said is None:
@@ -143,7 +150,7 @@ def parse_key(key: object) -> RequestKey:
     if isinstance(key, str):
         return _parse_text(key)
     if callable(key):
-        return _Function(RequestFunction(key, "ratelimit(key=…)"))
+        return FunctionKey(RequestFunction(key, "ratelimit(key=…)"))
     if key is None:
         raise _mistake(
             "What are requests counted by? Give 'ip', 'user', 'user_or_ip', 'get:field', "
@@ -154,7 +161,7 @@ def parse_key(key: object) -> RequestKey:
 
 def is_by_address(key: RequestKey) -> bool:
     """Return whether clients' addresses are counted."""
-    return key.name in _BY_ADDRESS and not isinstance(key, _Function)
+    return key.name in _BY_ADDRESS and not isinstance(key, FunctionKey)
 
 
 @lru_cache(maxsize=256)
@@ -167,7 +174,7 @@ def _parse_text(key: str) -> RequestKey:
     if colon:
         return _parse_field(key, source, field)
     if "." in key:
-        return _Function(RequestFunction(key, "ratelimit(key=…)"))
+        return FunctionKey(RequestFunction(key, "ratelimit(key=…)"))
     raise _mistake(f"There is no key {masked(key)}. {did_you_mean(key, _SIMPLE)}")
 
 

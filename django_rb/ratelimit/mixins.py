@@ -9,10 +9,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.views import View
 
-from .decorator import views_by_address
+from .decorator import make_guard
 from .guard import Guard
-from .keys import is_by_address
-from .policies import ALL, NOT_GIVEN, Limits, Methods, make_policies
+from .methods import ALL, Methods
+from .view_limits import NOT_GIVEN, LimitOptions, Limits, make_view_limits
 
 if TYPE_CHECKING:
     _Base = View
@@ -58,20 +58,15 @@ class RatelimitMixin(_Base):
             )
         if cls.ratelimit_key is None and cls.ratelimit_limits is None:
             return  # a class that others inherit from
-        policies = make_policies(
-            cls.ratelimit_limits,
-            group=cls.ratelimit_group,
-            key=cls.ratelimit_key,
-            rate=cls.ratelimit_rate,
-            method=cls.ratelimit_method,
-            block=cls.ratelimit_block,
-            cost=cls.ratelimit_cost,
-            algorithm=cls.ratelimit_algorithm,
-            burst=cls.ratelimit_burst,
-        )
-        cls._guard = Guard(policies, f"{cls.__module__}.{cls.__qualname__}")
-        if any(is_by_address(policy.key) for policy in policies):
-            views_by_address.add(cls._guard.group)
+        if cls.ratelimit_limits is not None:  # which classes that inherit from it read again
+            cls.ratelimit_limits = list(cls.ratelimit_limits)
+        options = {
+            option: getattr(cls, f"ratelimit_{option}")
+            for option in LimitOptions.__annotations__
+            if hasattr(cls, f"ratelimit_{option}")
+        }
+        view_limits = make_view_limits(cls.ratelimit_limits, **options)
+        cls._guard = make_guard(view_limits, f"{cls.__module__}.{cls.__qualname__}")
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -29,7 +31,7 @@ class Rate:
 
     Attributes:
         count: how many requests, or whatever a cost counts; 0 for never.
-        period: whole seconds, 1 or more.
+        period: whole seconds, 1 or more; a timedelta of so many becomes their number.
 
     Raises:
         ImproperlyConfigured: these are no such numbers, or larger than can be counted
@@ -40,14 +42,20 @@ class Rate:
     period: int
 
     def __post_init__(self) -> None:
-        if type(self.count) is not int or self.count < 0:
+        given: object = self.period
+        count, period = whole_number(self.count), _whole_seconds(given)
+        if count is None or count < 0:
             raise ImproperlyConfigured(
                 f"A rate of {masked(self.count)} requests: give a whole number, 0 or more."
             )
-        if type(self.period) is not int or self.period < 1:
+        if period is None or period < 1:
+            shown = given if isinstance(given, timedelta) else masked(given)
             raise ImproperlyConfigured(
-                f"A rate for {masked(self.period)} seconds: give a whole number, 1 or more."
+                f"A rate for {shown} seconds: give a whole number, 1 or more."
             )
+        # Python's own integers, which do not overflow as those of numpy do.
+        object.__setattr__(self, "count", count)
+        object.__setattr__(self, "period", period)
         if max(self.count, 1) * self.period > MAX_UNITS:
             raise ImproperlyConfigured(
                 f"The rate {self} cannot be counted exactly: {self.count} times its "
@@ -61,6 +69,23 @@ class Rate:
         return f"{self.count}/{'' if number == 1 else number}{unit}"
 
 
+def whole_number(number: object) -> int | None:
+    """Return an integer of any type, such as numpy's, as Python's own; None for others."""
+    if type(number) is int:
+        return number
+    try:
+        return None if isinstance(number, bool) else operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _whole_seconds(period: object) -> int | None:
+    if not isinstance(period, timedelta):
+        return whole_number(period)
+    seconds, rest = divmod(period, timedelta(seconds=1))
+    return None if rest else seconds
+
+
 def parse_rate(rate: object) -> Rate | None:
     """Return the rate that is meant, None for no limit.
 
@@ -68,9 +93,9 @@ def parse_rate(rate: object) -> Rate | None:
     parse_rate((5, 60))         # Rate(count=5, period=60)
 
     Args:
-        rate: ``"count/period"``, a pair of integers ``(count, seconds)``, a `Rate` or None.
-            A period is a unit (s, m, h or d; sec, second, min, minute, hour and day as
-            well, and their plurals), a number of them, or a number of seconds.
+        rate: ``"count/period"``, a pair ``(count, seconds)`` of integers or with a timedelta,
+            a `Rate` or None. A period is a unit (s, m, h or d; sec, second, min, minute, hour
+            and day as well, and their plurals), a number of them, or a number of seconds.
 
     Raises:
         ImproperlyConfigured: it is none of these.

@@ -6,17 +6,19 @@ in common with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django.http import HttpRequest
 
-from .algorithms import Answer
+from .algorithms import Rule
 from .exceptions import Ratelimited
-from .limiter import Usage, make_usage
-from .meters import Question
 
 _META = "django_rb.ratelimit"
+
+
+# What one limit said: its name, its rule, what is left of it (None if its node failed), and the
+# seconds for which that has to do. No two limits of a request have the same name.
+Said = tuple[str, Rule, int | None, float]
 
 
 @dataclass(slots=True)
@@ -24,38 +26,14 @@ class Record:
     """What the limits of one request have said so far.
 
     Attributes:
-        passed: what the limits were asked and have answered, if they were asked once and all
-            of them allow the request, as they mostly do.
+        said: what they said, in the order in which they were asked.
         refusal: why the request is refused, if it is.
         has_middleware: the middleware tells the client.
     """
 
-    passed: tuple[Sequence[Question], Sequence[Answer]] | None = None
+    said: list[Said] = field(default_factory=list)
     refusal: Ratelimited | None = None
     has_middleware: bool = False
-    _usages: list[tuple[str, Usage]] = field(default_factory=list)
-
-    @property
-    def usages(self) -> list[tuple[str, Usage]]:
-        """What was said, by the name of the limit, in the order in which limits were asked."""
-        if self.passed is not None:
-            passed, self.passed = self.passed, None
-            self._usages += _read(*passed)
-        return self._usages
-
-    def add(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
-        """Note that limits were asked, all of which allow the request."""
-        if self.passed is None and not self._usages:
-            self.passed = questions, answers
-        else:
-            self.usages.extend(_read(questions, answers))
-
-
-def _read(questions: Sequence[Question], answers: Sequence[Answer]) -> list[tuple[str, Usage]]:
-    return [
-        (question.meter.name, make_usage(question.limit, answer))
-        for question, answer in zip(questions, answers, strict=True)
-    ]
 
 
 def get_record(request: HttpRequest) -> Record:

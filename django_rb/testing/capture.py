@@ -8,16 +8,27 @@ from types import TracebackType
 from typing import Self, overload
 
 from ..engine import Cluster
+from ..engine.protocol.encoding import pack
+from ..engine.rounds.observing import (
+    BatchEvent,
+    Command,
+    ExchangeEvent,
+    Observer,
+    add_observer,
+    remove_observer,
+)
 from ..registry import clusters
-from .tap import Command, Listener, add_listener, remove_listener
 
 __unittest = True  # failures show the test's own line last
+
+# What a connection says of its own accord.
+_NOT_CAPTURED = ("AUTH", "HELLO")
 
 _SHOWN_WORDS = 10
 _SHOWN_CHARACTERS = 60
 
 
-class CaptureCommandsContext(Listener):
+class CaptureCommandsContext(Observer):
     """A context manager that captures the commands that a cluster sends to its nodes.
 
     with CaptureCommandsContext("default") as captured:
@@ -47,7 +58,7 @@ class CaptureCommandsContext(Listener):
     def __enter__(self) -> Self:
         self._sent.clear()
         self.batches = self.rounds = 0
-        add_listener(self._cluster, self)
+        add_observer(self._cluster, self)
         return self
 
     def __exit__(
@@ -56,7 +67,7 @@ class CaptureCommandsContext(Listener):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        remove_listener(self._cluster, self)
+        remove_observer(self._cluster, self)
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -103,17 +114,30 @@ class CaptureCommandsContext(Listener):
         ]
         return "\n".join(["Captured commands were:", *(lines or ["none"])])
 
-    def on_batch(self) -> None:
+    def batch_began(self, batch: BatchEvent) -> None:
         """Count a batch."""
         self.batches += 1
 
-    def on_round(self) -> None:
+    def round_began(self, batch: BatchEvent) -> None:
         """Count a round."""
         self.rounds += 1
 
-    def on_command(self, host_id: int, command: Command) -> None:
-        """Keep a command."""
-        self._sent.append((host_id, command))
+    def exchange_ended(self, exchange: ExchangeEvent) -> None:
+        """Keep the commands that were sent."""
+        for command in _sent(exchange):
+            if str(command[0]).upper() not in _NOT_CAPTURED:
+                self._sent.append((exchange.host_id, command))
+
+
+def _sent(exchange: ExchangeEvent) -> Iterator[Command]:
+    """Yield the commands of which nothing was left to send."""
+    left = exchange.bytes_out
+    for command in exchange.commands() if left else ():
+        if exchange.error is not None:  # it may have been cut off anywhere
+            left -= len(pack(command))
+            if left < 0:
+                return
+        yield command
 
 
 class AssertingContext(CaptureCommandsContext):

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from .. import conf
 from ..engine import BadHostSetup
-from ..engine.hosts import HostInfo, parse_hosts
+from ..engine.nodes.hosts import HostInfo, parse_hosts
 
 ASK_SECONDS = 1.0  # for each step of asking a server who it is
 _ASKED_AT_ONCE = 32

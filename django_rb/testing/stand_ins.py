@@ -2,7 +2,7 @@
 
 A cluster's stand-in has nodes of its own: local nodes, or those that the settings declare
 under TEST. They are started, or emptied, when the cluster is first used. Whether it was used
-since the nodes were emptied is known from a listener that goes away with the first use.
+since the nodes were emptied is known from an observer that goes away with the first use.
 
 Whatever the settings come to say: while stand-ins are installed, a connection is opened only
 to local nodes and to the servers that are declared, which are none of the site's own.
@@ -22,12 +22,12 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
 from ..engine import Cluster, guarding
+from ..engine.rounds.observing import Observer, add_observer, remove_observer
 from ..engine.wording import number_of
 from ..registry import clusters
 from .discovery import NodesError, ServerNotFoundError, find_server
 from .nodes import LocalNodes, can_have_unix_sockets, is_local_node
 from .places import Node, Place, find_shared, is_asking, nodes_of, nodes_of_site
-from .tap import Listener, add_listener, remove_listener
 
 
 class StandIn:
@@ -55,7 +55,7 @@ class StandIn:
         self._nodes: LocalNodes | None = None
         self._nodes_were_lent = False
         self._janitor: Cluster | None = None
-        self._watched: weakref.WeakKeyDictionary[Cluster, Listener]
+        self._watched: weakref.WeakKeyDictionary[Cluster, Observer]
         self._watched = weakref.WeakKeyDictionary()
 
     @property
@@ -102,7 +102,7 @@ class StandIn:
         self._start()
         cluster = conf.build_cluster(self.alias, self._placed(config))
         watch = self._watched[cluster] = _Watch(self, cluster)
-        add_listener(cluster, watch)
+        add_observer(cluster, watch)
         return cluster
 
     def lend_nodes(self) -> LocalNodes:
@@ -130,7 +130,7 @@ class StandIn:
         """
         self.is_used = False
         for cluster, watch in list(self._watched.items()):
-            add_listener(cluster, watch)
+            add_observer(cluster, watch)
         try:
             if self._nodes is None:
                 assert self._janitor is not None
@@ -147,7 +147,7 @@ class StandIn:
     def stop(self) -> None:
         """End the local nodes."""
         for cluster, watch in list(self._watched.items()):
-            remove_listener(cluster, watch)
+            remove_observer(cluster, watch)
         if self._janitor is not None:
             self._janitor.close()
         if self._nodes is not None:
@@ -205,27 +205,27 @@ class StandIn:
         )
 
 
-class _Watch(Listener):
+class _Watch(Observer):
     """Waits for the first use of a cluster."""
 
     def __init__(self, stand_in: StandIn, cluster: Cluster) -> None:
         self._stand_in = stand_in
         self._cluster = weakref.ref(cluster)
 
-    def on_use(self) -> None:
+    def before_use(self) -> None:
         self._stand_in.is_used = True
         cluster = self._cluster()
         if cluster is not None:
-            remove_listener(cluster, self)
+            remove_observer(cluster, self)
 
 
-class _Refusal(Listener):
+class _Refusal(Observer):
     """Keeps tests from the nodes of a cluster that was made before they began."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
 
-    def on_use(self) -> None:
+    def before_use(self) -> None:
         raise ImproperlyConfigured(
             f"This cluster {self._alias!r} was made before the run of the tests began, and is "
             "on nodes that are not for them. Do not keep it in a module or a class: use "
@@ -249,7 +249,7 @@ class StandIns:
         self._further: list[StandIn] = []  # that tests declare by overriding the settings
         self._outer: StandIns | None = None  # those of a run that this run is a part of
         self._outer_guard = guarding.guard
-        self._refusals: weakref.WeakKeyDictionary[Cluster, Listener]
+        self._refusals: weakref.WeakKeyDictionary[Cluster, Observer]
         self._refusals = weakref.WeakKeyDictionary()
 
     def __getitem__(self, alias: str) -> StandIn:
@@ -347,7 +347,7 @@ class StandIns:
         guarding.guard = self.check_connection
         for alias, cluster in clusters.made().items():
             refusal = self._refusals[cluster] = _Refusal(alias)
-            add_listener(cluster, refusal)
+            add_observer(cluster, refusal)
         clusters.reset()
         clusters.make = self.make_cluster
 
@@ -358,7 +358,7 @@ class StandIns:
         clusters.make = conf.make_cluster if _active is None else _active.make_cluster
         clusters.reset()
         for cluster, refusal in list(self._refusals.items()):
-            remove_listener(cluster, refusal)
+            remove_observer(cluster, refusal)
         for stand_in in self._all():
             stand_in.stop()
         guarding.guard = self._outer_guard

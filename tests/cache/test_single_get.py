@@ -16,7 +16,7 @@ from django.test import override_settings
 from django_rb import clusters
 from django_rb.cache import RBCache
 from django_rb.engine import failures_of
-from django_rb.engine.connections import FIRST_READ_SIZE, READ_SIZE
+from django_rb.engine.threads.connections import FIRST_READ_SIZE, READ_SIZE
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import make_cache

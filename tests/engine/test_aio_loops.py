@@ -26,9 +26,11 @@ from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
 from django_rb import clusters
-from django_rb.engine import Cluster, SlotRouter, aio_connections, aio_handshake
-from django_rb.engine.batch import call_nodes
-from django_rb.engine.connections import Node
+from django_rb.engine import Cluster, SlotRouter
+from django_rb.engine.loops import handshake as aio_handshake
+from django_rb.engine.loops import pool as aio_connections
+from django_rb.engine.nodes.node import Node
+from django_rb.engine.rounds.batch import call_nodes
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import wait_until
@@ -72,8 +74,7 @@ def sockets() -> set[str]:
 
 def known(cluster: Cluster) -> int:
     """Return how many loops a cluster and its nodes know."""
-    of_nodes = [len(node.aio_pools) for node in cluster.nodes.values()]
-    return max(len(cluster._aio_transport._loops), *of_nodes)
+    return len(cluster._loops._loops)
 
 
 async def use(cluster: Cluster, tasks: int = 12) -> None:
@@ -358,8 +359,8 @@ def test_a_host_that_goes_has_its_answer_heard(nodes: LocalNodes, new_loop: NewL
         may_answer.set()
         assert await asked == b"late"
         await asyncio.sleep(0.01)
-        [pools] = cluster._aio_transport._loops
-        assert [len(pool.connections) for pool in pools.values()] == [1]
+        [pools] = cluster._loops._loops
+        assert [len(pool.connections) for pool in pools.pools] == [1]
 
     async def ping() -> Any:
         replies, _ = await cluster.arun(call_nodes(cluster, {0: ("PING",)}))
@@ -422,7 +423,7 @@ def test_a_process_forks_while_its_loop_runs(
 ) -> None:
     async def child() -> None:
         assert not sockets() & parents
-        assert len(cluster._aio_transport._loops) == 0
+        assert len(cluster._loops._loops) == 0
         await use(cluster)
         assert not (await ids(cluster)).items() & mine.items()
 

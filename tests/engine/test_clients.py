@@ -728,7 +728,7 @@ def test_no_connection_is_left_in_doubt(cluster: Cluster) -> None:
     with cluster.map() as client:
         promises = [client.get(key) for key in KEYS]
     assert [promise.value for promise in promises] == [(key * 1000).encode() for key in KEYS]
-    assert [len(node.idle) for node in cluster.nodes.values()] == [1, 1, 1, 1]
+    assert [len(node.idle) for node in cluster._threads.pools.values()] == [1, 1, 1, 1]
 
 
 def test_a_dead_node_fails_alone() -> None:

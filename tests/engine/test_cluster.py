@@ -243,12 +243,12 @@ def test_batches_under_way_are_unharmed_by_hosts_that_come_and_go(
 def test_removed_hosts_keep_no_connection_after_close(nodes: LocalNodes) -> None:
     cluster = Cluster(nodes.hosts, router_cls=SlotRouter)
     cluster.call_nodes("PING")
-    node = cluster.nodes[2]
-    taken = node.take()
+    pool = cluster._threads.pools[2]
+    taken = pool.take()
     assert taken is not None
     cluster.remove_host(2)
     cluster.add_host(2, **nodes.hosts[2])
-    node.give_back(taken)  # as a batch does that was under way
+    pool.give_back(taken)  # as a batch does that was under way
     cluster.close()
     assert taken.fd < 0
 
@@ -298,7 +298,7 @@ def test_closing_a_cluster_closes_its_connections_and_it_goes_on(nodes: LocalNod
     client = cluster.get_routing_client()
     client.set("key", 1)
     cluster.close()
-    assert all(not node.idle for node in cluster.nodes.values())
+    assert all(not node.idle for node in cluster._threads.pools.values())
     assert client.get("key") == b"1"
     cluster.disconnect_pools()
 

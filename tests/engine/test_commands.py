@@ -11,9 +11,10 @@ import pytest
 import redis
 from redis.utils import str_if_bytes
 
-from django_rb.engine import commands
-from django_rb.engine.command_table import TABLE
-from django_rb.engine.commands import (
+from django_rb.engine.errors import UnroutableCommand
+from django_rb.engine.protocol import commands
+from django_rb.engine.protocol.command_table import TABLE
+from django_rb.engine.protocol.commands import (
     LATER,
     SPLITTABLE,
     Arg,
@@ -25,7 +26,6 @@ from django_rb.engine.commands import (
     refusal,
     register_command,
 )
-from django_rb.engine.errors import UnroutableCommand
 from django_rb.testing import LocalNodes
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_command_table.py"

@@ -10,21 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import exceptions as redis_errors
 
-from django_rb.engine.batch import store
-from django_rb.engine.encoding import (
-    FEW,
+from django_rb.engine.errors import ProtocolError
+from django_rb.engine.protocol.encoding import (
+    _MANY_KEYS,
     PIECE_SIZE,
     Args,
     Buffer,
     encode,
-    encode_get,
     encode_keys,
     encode_set,
     make_set_frame,
     pack,
 )
-from django_rb.engine.errors import ProtocolError
-from django_rb.engine.exchange import Exchange, make_reader
+from django_rb.engine.protocol.exchange import Exchange, make_reader
+from django_rb.engine.rounds.batch import store
 
 REPLIES = b"+OK\r\n$5\r\nhello\r\n*2\r\n$-1\r\n:7\r\n-OOM no memory\r\n$0\r\n\r\n"
 VALUES: list[Any] = [b"OK", b"hello", [None, 7], redis_errors.OutOfMemoryError, b""]
@@ -185,11 +184,6 @@ def test_commands_arrive_as_hiredis_packs_them_however_the_socket_takes_them(
     assert sent_in_steps(encode(map(tuple, commands)), step) == packed
 
 
-@given(key=st.binary())
-def test_a_get_is_what_hiredis_packs(key: bytes) -> None:
-    assert encode_get(key) == pack((b"GET", key))
-
-
 @given(
     keys=st.lists(st.binary(max_size=600), min_size=1), name=st.sampled_from([b"MGET", b"DEL"])
 )
@@ -199,7 +193,7 @@ def test_a_command_of_keys_is_what_hiredis_packs(keys: list[bytes], name: bytes)
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 4095, 4096, 70_000])
 def test_keys_of_any_length_are_what_hiredis_packs(size: int) -> None:
-    keys = [b"short", b"x" * size, *[b"other"] * FEW]
+    keys = [b"short", b"x" * size, *[b"other"] * _MANY_KEYS]
     assert encode_keys(b"UNLINK", keys) == pack((b"UNLINK", *keys))
 
 

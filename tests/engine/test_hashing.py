@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import DataError, Redis
 
-from django_rb.engine.hashing import (
+from django_rb.engine.routing.hashing import (
     KetamaRing,
     Key,
     crc16,

@@ -14,10 +14,9 @@ import redis
 from django.test import override_settings
 
 from django_rb.cache import RBCache
-from django_rb.engine import Cluster, HealthChange, NodeDown, failures_of, health
-from django_rb.engine.batch import call_nodes
-from django_rb.engine.exchange import Batch
-from django_rb.engine.health import (
+from django_rb.engine import Cluster, HealthChange, NodeDown, failures_of
+from django_rb.engine.nodes import health
+from django_rb.engine.nodes.health import (
     DOWN,
     FAILING,
     OLD,
@@ -27,6 +26,8 @@ from django_rb.engine.health import (
     HealthOptions,
     News,
 )
+from django_rb.engine.protocol.exchange import Batch
+from django_rb.engine.rounds.batch import call_nodes
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import Servers, wait_until
@@ -389,7 +390,7 @@ def test_error_replies_are_no_failures(cluster: Cluster) -> None:
 
 def test_a_full_pool_is_no_failure_of_the_node(nodes: LocalNodes) -> None:
     small = Cluster([nodes.hosts[0]], pool_options={"max_connections": 1})
-    taken = small.nodes[0].open()
+    taken = small._threads.pools[0].open()
     for _ in range(5):
         with pytest.raises(redis.exceptions.MaxConnectionsError, match="max_connections"):
             small.get_routing_client().get("key")

@@ -16,9 +16,8 @@ from django_rb.engine import (
     Node,
     PartitionRouter,
     SlotRouter,
-    handshake,
 )
-from django_rb.engine.hosts import (
+from django_rb.engine.nodes.hosts import (
     REFUSED_OPTIONS,
     check_pool_options,
     parse_host,
@@ -26,6 +25,7 @@ from django_rb.engine.hosts import (
     pool_options,
     with_database,
 )
+from django_rb.engine.threads import handshake
 from django_rb.engine.wording import did_you_mean
 from django_rb.testing import LocalNodes
 

@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_rb.engine.errors import BadHostSetup, UnroutableCommand
-from django_rb.engine.hashing import Key, encode_key
-from django_rb.engine.hosts import HostInfo
-from django_rb.engine.routers import (
+from django_rb.engine.nodes.hosts import HostInfo
+from django_rb.engine.routing.hashing import Key, encode_key
+from django_rb.engine.routing.routers import (
     SLOTS,
     BaseRouter,
     ConsistentHashingRouter,
@@ -117,8 +117,8 @@ def test_the_order_of_hosts_does_not_matter(router_cls: type[BaseRouter]) -> Non
 @pytest.mark.parametrize("router_cls", ROUTERS)
 def test_placement_is_the_same_in_every_process(router_cls: type[BaseRouter]) -> None:
     source = f"""if True:
-        from django_rb.engine.hosts import HostInfo
-        from django_rb.engine.routers import {router_cls.__name__}
+        from django_rb.engine.nodes.hosts import HostInfo
+        from django_rb.engine.routing.routers import {router_cls.__name__}
         class Nodes:
             hosts = {{n: HostInfo(n) for n in range(9)}}
         router = {router_cls.__name__}(Nodes())

@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from django_rb.engine import Cluster, ProtocolError
-from django_rb.engine.batch import KeyScript, ScriptCall, encode_scripts, run_scripts
-from django_rb.engine.encoding import encode_words
-from django_rb.engine.transport import SMALL
+from django_rb.engine.protocol.encoding import encode_words
+from django_rb.engine.protocol.scripts import KeyScript
+from django_rb.engine.rounds.batch import ScriptCall, run_scripts
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import Servers
@@ -32,10 +32,7 @@ def call_all(cluster: Cluster, keys: list[bytes]) -> list[Any]:
 
 
 def run(cluster: Cluster, calls: Sequence[ScriptCall]) -> list[Any]:
-    """Run scripts the short way, and what is left of them in a batch."""
-    owners = cluster.router.get_hosts_for_keys([key for key, _, _ in calls])
-    replies = cluster.try_calls(owners, encode_scripts(calls))
-    return cluster.run(run_scripts(cluster, calls, replies))
+    return cluster.run(run_scripts(cluster, calls))
 
 
 def one_key_each(cluster: Cluster) -> list[bytes]:
@@ -140,7 +137,7 @@ def test_a_node_that_answers_badly_fails_alone(
         assert words in str(middle)
         assert "[node 1, " in str(middle)
         assert cluster.health()[1].state == "failing"
-        assert [len(cluster.nodes[n].idle) for n in range(3)] == [1, 0, 1]
+        assert [len(cluster._threads.pools[n].idle) for n in range(3)] == [1, 0, 1]
 
 
 def test_of_several_scripts_for_a_node_those_fail_that_it_did_not_answer() -> None:
@@ -156,24 +153,18 @@ def test_of_several_scripts_for_a_node_those_fail_that_it_did_not_answer() -> No
 
 def test_a_node_that_is_gone_takes_nothing_from_the_others() -> None:
     with odd_peer(hang_up) as (cluster, keys):
-        cluster.nodes[1].close()  # its connections, so that all nodes are asked in a batch
-        before = [len(cluster.nodes[n].idle) for n in range(3)]
-        owners = [cluster.get_host_for_key(key) for key in keys]
-        assert cluster.try_calls(owners, [b"*1\r\n$4\r\nPING\r\n"] * 3) is None
-        assert [len(cluster.nodes[n].idle) for n in range(3)] == before
+        cluster._threads.pools[1].close_idle()
         first, middle, last = call_all(cluster, keys)
         assert (first, last) == ([b"x", b"1"], [b"x", b"1"])
         assert isinstance(middle, redis.ConnectionError)
 
 
-def test_what_is_not_small_is_left_to_a_batch(cluster: Cluster) -> None:
+def test_large_arguments(cluster: Cluster) -> None:
     keys = one_key_each(cluster)
     call_all(cluster, keys)
-    large = encode_words((b"x" * SMALL,))
+    large = encode_words((b"x" * 100_000,))
     calls = [(key, ECHO, large) for key in keys]
-    owners = cluster.router.get_hosts_for_keys(keys)
-    assert cluster.try_calls(owners, encode_scripts(calls)) is None
-    assert [len(reply[1]) for reply in run(cluster, calls)] == [SMALL] * len(keys)
+    assert [len(reply[1]) for reply in run(cluster, calls)] == [100_000] * len(keys)
 
 
 def test_who_answers_late_leaves_less_time_to_the_others() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from django_rb.engine import Cluster, Promise
-from django_rb.engine.clients import Fanned, Mapped
+from django_rb.engine.clients.managers import Fanned, Mapped
 from tests.helpers import make_cache
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 
 import hiredis
 
-from django_rb.engine.connections import make_poller
+from django_rb.engine.polling import make_poller
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.engine import Cluster, SlotRouter
-from django_rb.engine.aio_connections import Pool
+from django_rb.engine.loops.pool import Pool
 from django_rb.testing import LocalNodes
 from tests.faults.operations import COUNT, Caller, Data, Loop, as_stored, own, stored
 from tests.faults.proxy import Proxy
@@ -106,7 +106,7 @@ class Rig:
     def handshake(self, cluster: Cluster) -> int:
         """Return how many bytes the faulty node says while a connection is set up."""
         before = self.proxy.replied
-        cluster.nodes[FAULTY].open().close()
+        cluster._threads.pools[FAULTY].open().close()
         return self.proxy.replied - before
 
     def _make_data(self) -> Data:
@@ -186,7 +186,7 @@ def loop_of_callers(transport: str) -> Iterator[None]:
 
 def pools_of(cluster: Cluster) -> list[Pool]:
     """Return the pools that a cluster has on event loops."""
-    loops = list(cluster._aio_transport._loops)
+    loops = list(cluster._loops._loops)
     return [pool for loop in loops for pool in loop.pools]
 
 
@@ -196,7 +196,7 @@ def count_idle(cluster: Cluster) -> int:
     if any(pool._openings or len(pool.connections) != len(pool._idle) for pool in pools):
         return -1
     idle = sum(len(pool._idle) for pool in pools)
-    return idle + sum(len(node.idle) for node in cluster.nodes.values())
+    return idle + sum(len(node.idle) for node in cluster._threads.pools.values())
 
 
 def open_descriptors() -> int:

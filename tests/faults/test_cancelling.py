@@ -18,7 +18,7 @@ import redis
 
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster
-from django_rb.engine.batch import call_nodes
+from django_rb.engine.rounds.batch import call_nodes
 from django_rb.testing import LocalNodes
 from tests.faults.operations import own
 from tests.faults.rig import open_descriptors, pools_of

@@ -140,15 +140,15 @@ def test_max_clients_has_a_clear_error(rig: Rig) -> None:
 
 def open_two(cluster: Cluster, rig: Rig) -> None:
     """Let the faulty node have two idle connections."""
-    node = cluster.nodes[FAULTY]
-    node.give_back(node.open())
-    node.give_back(node.open())
-    assert len(node.idle) == 2
+    pool = cluster._threads.pools[FAULTY]
+    pool.keep(pool.open())
+    pool.keep(pool.open())
+    assert len(pool.idle) == 2
     assert Caller().cache("get", rig.data.one).error is None
 
 
 def check_connects_anew(cluster: Cluster, rig: Rig) -> None:
-    assert cluster.nodes[FAULTY].idle == []
+    assert cluster._threads.pools[FAULTY].idle == []
     wait_until(lambda: not rig.proxy.open)
     accepted = rig.proxy.accepted
     assert Caller().cache("get", rig.data.one).error is None

@@ -23,9 +23,7 @@ import pytest
 import redis
 
 from django_rb.engine import Cluster
-from django_rb.engine.batch import store
-from django_rb.engine.encoding import encode_get
-from django_rb.engine.exchange import NO_REPLY
+from django_rb.engine.rounds.batch import call, store
 from django_rb.testing import LocalNodes
 from tests.faults.sharing.checks import (
     check_all_works,
@@ -54,16 +52,7 @@ def map_gets(cluster: Cluster, keys: list[bytes]) -> None:
 
 def get_all(cluster: Cluster, keys: list[bytes]) -> None:
     for key in keys[:2]:
-        host_id, command = cluster.get_host_for_key(key), encode_get(key)
-        assert cluster.try_call(host_id, command, key, True) in (key, NO_REPLY)
-
-
-def get_at_once(cluster: Cluster, keys: list[bytes]) -> None:
-    owners = [cluster.get_host_for_key(key) for key in keys[:4]]
-    replies = cluster.try_calls(owners, [encode_get(key) for key in keys[:4]])
-    assert all(
-        reply in (key, NO_REPLY) for key, reply in zip(keys, replies or (), strict=False)
-    )
+        assert cluster.run(call(cluster, key, b"GET", key)) == (key, [])
 
 
 def store_large(cluster: Cluster, keys: list[bytes]) -> None:
@@ -85,7 +74,6 @@ CALLS: dict[str, Call] = {
     "get_many": look_up,
     "get_many with a deadline": look_up_in_time,
     "get": get_all,
-    "several gets": get_at_once,
     "one command": ask_one,
     "map": map_gets,
     "large set_many": store_large,
@@ -351,5 +339,4 @@ def test_a_moment_is_found_in_what_is_called(settled_cluster: Cluster) -> None:
         with moment:
             look_up(settled_cluster, keys)
             look_up_in_time(settled_cluster, keys)
-    assert {"Node.give_back", "_Round._serve", "_Round._send", "Exchange.feed"} <= where
-    assert {"_send_all", "_hear_all"} <= where
+    assert {"Pool.give_back", "Round._hear_in_order", "Round._send", "Exchange.feed"} <= where

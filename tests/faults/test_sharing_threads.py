@@ -11,8 +11,8 @@ import pytest
 
 from django_rb import clusters
 from django_rb.engine import Cluster
-from django_rb.engine.batch import find
-from django_rb.engine.exchange import Batch
+from django_rb.engine.protocol.exchange import Batch
+from django_rb.engine.rounds.batch import find
 from django_rb.testing import LocalNodes
 from tests.faults.sharing.checks import (
     check_all_works,
@@ -84,8 +84,8 @@ def test_threads_of_one_cache_get_the_values_of_their_own_keys(nodes: LocalNodes
 
     run_in_threads(work)
     cluster = clusters["default"]
-    for node in cluster.nodes.values():
-        assert 1 <= len(node.idle) <= THREADS
+    for pool in cluster._threads.pools.values():
+        assert 1 <= len(pool.idle) <= THREADS
     check_connections(cluster)
 
 
@@ -122,8 +122,8 @@ def test_threads_that_open_connections_at_once_are_counted_right(nodes: LocalNod
             cluster.close()
 
     run_in_threads(work)
-    for node in cluster.nodes.values():
-        assert len(node.idle) <= THREADS
+    for pool in cluster._threads.pools.values():
+        assert len(pool.idle) <= THREADS
     check_all_works(cluster, keys)
     cluster.close()
 

@@ -6,9 +6,16 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    JsonResponse,
+    StreamingHttpResponse,
+)
 from django.http.response import HttpResponseBase
 from django.test import RequestFactory
 from django.urls import path
@@ -74,6 +81,29 @@ def raises_by_itself(request: HttpRequest) -> HttpResponse:
 
 def forbidden(request: HttpRequest) -> HttpResponse:
     raise PermissionDenied
+
+
+def as_json(view: Any) -> Any:
+    """Make responses of what a view returns, as frameworks do."""
+    if iscoroutinefunction(view):
+
+        async def awaited(request: HttpRequest) -> HttpResponse:
+            return JsonResponse(await view(request))
+
+        return awaited
+    return lambda request: JsonResponse(view(request))
+
+
+def data(request: HttpRequest) -> Any:
+    return {"a": 1}
+
+
+def nothing(request: HttpRequest) -> Any:
+    return None
+
+
+async def adata(request: HttpRequest) -> Any:
+    return {"a": 1}
 
 
 twice = ratelimit(key="ip", rate="2/d")
@@ -149,6 +179,9 @@ urlpatterns = [
     path("methods/", Methods.as_view()),
     path("amethods/", AsyncMethods.as_view()),
     path("wrapped/", twice(Plain.as_view())),
+    path("json/", as_json(twice(data))),
+    path("ajson/", as_json(twice(adata))),
+    path("none/", twice(nothing)),
 ]
 
 

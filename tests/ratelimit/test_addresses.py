@@ -131,11 +131,26 @@ def test_a_unix_socket(peer: str | None) -> None:
         ("::ffff:10.1.2.3", {}, "10.1.2.3"),
         ("[::FFFF:10.1.2.3]:80", {}, "10.1.2.3"),
         ("fe80::1%eth0", {}, "fe80::"),
+        ("64:ff9b::10.1.2.3", {}, "10.1.2.3"),
+        ("[64:FF9B::a01:203]:443", {}, "10.1.2.3"),
+        ("64:ff9b::10.1.2.3", {"RATELIMIT_IPV4_MASK": 24}, "10.1.2.0"),
+        ("64:ff9b::10.1.2.3", {"RATELIMIT_IPV6_MASK": 128}, "10.1.2.3"),
+        ("64:ff9b::1:10.1.2.3", {}, "64:ff9b::"),
+        ("64:ff9b:1::10.1.2.3", {}, "64:ff9b:1::"),
     ],
 )
 def test_networks_are_one_client(peer: str, settings: dict[str, int], key: str) -> None:
     with override_settings(**settings):
         assert address_key(RequestFactory().get("/", REMOTE_ADDR=peer)) == key
+    proxied = RequestFactory().get("/", REMOTE_ADDR="::1", HTTP_X_FORWARDED_FOR=peer)
+    with override_settings(**settings, RATELIMIT_TRUSTED_PROXIES=1):
+        assert address_key(proxied) == key
+
+
+def test_an_address_that_a_translator_made_is_no_proxy_of_the_sites() -> None:
+    """Anybody may send from it: it stands for a private address only if the site says so."""
+    assert address("64:ff9b::10.0.0.1", "1.2.3.4", ["10.0.0.0/8"]) == "64:ff9b::a00:1"
+    assert address("64:ff9b::10.0.0.1", "1.2.3.4", ["64:ff9b::/96"]) == "1.2.3.4"
 
 
 @pytest.mark.parametrize("text", ["", " ", "1.2.3", "1.2.3.4:", "1.2.3.4:x", ":::", "[]", "-1"])

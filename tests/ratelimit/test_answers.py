@@ -20,8 +20,8 @@ from django.utils.asyncio import async_unsafe
 from django_rb import clusters
 from django_rb.ratelimit import Limit, Limiter, Rate, Ratelimited, Usage, get_usage, ratelimit
 from django_rb.ratelimit.fields import set_fields
+from django_rb.ratelimit.guard import _decide
 from django_rb.ratelimit.middleware import RatelimitMiddleware
-from django_rb.ratelimit.record import get_record
 from django_rb.testing import LocalNodes
 from tests.ratelimit.site import MIDDLEWARE, apage, get, page, run, too_many, twice
 
@@ -177,6 +177,23 @@ def test_what_a_view_raises_itself_says_when_to_come_back() -> None:
     assert response["Retry-After"] == "31"
 
 
+@pytest.mark.usefixtures("nodes")
+def test_an_error_says_what_it_is_about() -> None:
+    assert str(Ratelimited()) == "This request is over a limit."
+    assert str(Ratelimited("Too many tries.")) == "Too many tries."
+    with pytest.raises(Ratelimited) as caught:
+        ratelimit(limits=[("ip", "0/s"), ("get:q", "0/s")], group="g")(page)(get())
+    assert str(caught.value) == "This request is over a limit (ip, get:q)."
+    waiting = [usage(0, 60.0, retry_after=30.2)]
+    assert str(Ratelimited(usages=waiting, policies=["ip"])) == (
+        "This request is over a limit (ip). Try again in 31 seconds."
+    )
+    failed = usage(5, 0.0, retry_after=1.0)._replace(error=OSError("gone"))
+    assert str(Ratelimited(usages=[failed], policies=["ip"])) == (
+        "The limits of this request cannot be checked just now. Try again in 1 second."
+    )
+
+
 def test_the_middleware_is_async_where_the_site_is() -> None:
     assert iscoroutinefunction(RatelimitMiddleware(apage))
     assert not iscoroutinefunction(RatelimitMiddleware(page))
@@ -184,7 +201,8 @@ def test_the_middleware_is_async_where_the_site_is() -> None:
 
 def fields(*usages: tuple[str, Usage]) -> HttpResponse:
     request, response = get(), HttpResponse()
-    get_record(request).usages.extend(usages)
+    for name, usage in usages:  # as by decorators that do not stand upon each other
+        _decide(request, [name], [usage])
     set_fields(request, response)
     return response
 

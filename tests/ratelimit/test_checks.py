@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from django.utils.decorators import method_decorator
 from django.views import View
 
 from django_rb.checks.limits import check_limited_views, check_proxies
-from django_rb.ratelimit import ratelimit
-from django_rb.ratelimit.decorator import views_by_address
+from django_rb.ratelimit import RatelimitMixin, ratelimit
+from django_rb.ratelimit.decorator import limited_views, views_by_address
+from django_rb.ratelimit.drf import RatelimitThrottle
 from django_rb.ratelimit.functions import named_paths
 from tests.ratelimit.site import page
 
@@ -135,6 +137,58 @@ def test_all_mistakes_are_told() -> None:
 def test_a_site_without_the_cluster_and_without_limits_is_left_alone() -> None:
     with override_settings(RB_CLUSTERS={"main": {"HOSTS": ["redis://h"]}}, CACHES={}):
         assert findings(Tags.caches) == []
+
+
+MIDDLEWARE = "django_rb.ratelimit.middleware.RatelimitMiddleware"
+SEVERAL = {"main": {"HOSTS": ["redis://h"]}, "other": {"HOSTS": ["redis://i"]}}
+NO_DEFAULT = (
+    "There is no cluster 'default', the default of settings.RATELIMIT_CLUSTER, in "
+    "settings.RB_CLUSTERS. Known are: main, other. Name the cluster that counts: "
+    "settings.RATELIMIT_CLUSTER."
+)
+
+
+@pytest.fixture
+def no_views() -> Iterator[None]:
+    """Nothing is known to be limited."""
+    known = set(limited_views)
+    limited_views.clear()
+    yield
+    limited_views.update(known)
+
+
+def _decorate() -> None:
+    ratelimit(key="user", rate="1/s")(page)
+
+
+def _mix_in() -> None:
+    type("Mixed", (RatelimitMixin, View), {"ratelimit_key": "user", "ratelimit_rate": "1/s"})
+
+
+def _throttle() -> None:
+    type("Throttle", (RatelimitThrottle,), {"limits": [("user", "1/s")]})
+
+
+@pytest.mark.usefixtures("no_views")
+@pytest.mark.parametrize("use", [_decorate, _mix_in, _throttle])
+def test_limits_without_a_cluster_are_told(use: Callable[[], None]) -> None:
+    with override_settings(RB_CLUSTERS=SEVERAL, CACHES={}):
+        assert findings(Tags.urls) == []  # nothing needs one
+        use()
+        assert findings(Tags.urls) == [("django_rb.E004", NO_DEFAULT)]
+        with override_settings(RATELIMIT_CLUSTER="main"):
+            assert findings(Tags.urls) == []
+    with override_settings(RB_CLUSTERS={"main": SEVERAL["main"]}, CACHES={}):
+        assert findings(Tags.urls) == []  # the only one is taken
+    with override_settings(RB_CLUSTERS={}, CACHES={}):
+        ((_, text),) = findings(Tags.urls)
+        assert "The setting is missing or empty" in text
+
+
+@pytest.mark.usefixtures("no_views")
+def test_the_middleware_without_a_cluster_is_told() -> None:
+    with override_settings(RB_CLUSTERS=SEVERAL, CACHES={}, MIDDLEWARE=[MIDDLEWARE]):
+        assert findings(Tags.urls) == [("django_rb.E004", NO_DEFAULT)]
 
 
 def test_paths_are_looked_up() -> None:

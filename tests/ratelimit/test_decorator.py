@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial, wraps
+from http import HTTPMethod
 from inspect import isawaitable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,6 +29,7 @@ from django_rb.ratelimit import (
     is_ratelimited,
     ratelimit,
 )
+from django_rb.ratelimit.functions import named_paths
 from django_rb.testing import CaptureCommandsContext, LocalNodes
 from tests.helpers import Servers
 from tests.ratelimit.site import apage, get, not_a_key, page, post, run, with_user
@@ -76,6 +78,16 @@ def refused(view: Callable[..., Any], *requests: HttpRequest) -> list[bool]:
 
 def user(pk: object) -> Any:
     return SimpleNamespace(pk=pk, is_authenticated=True)
+
+
+NEVER: dict[str, Any] = {"ratelimit_key": "ip", "ratelimit_rate": "0/s"}
+
+
+class Page(View):
+    """Answers all methods."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return HttpResponse("page")
 
 
 # What it counts by.
@@ -213,6 +225,74 @@ def test_functions_that_return_the_same_are_apart() -> None:
     assert refused(once(OfQuery()), get()) == [True]
 
 
+def make_key(field: str) -> Any:
+    def of_field(group: str, request: HttpRequest) -> Any:
+        return request.GET.get(field, "x")
+
+    return of_field
+
+
+of_a, of_b = make_key("a"), make_key("b")
+
+
+class OfField:
+    """An object that is told which field."""
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+
+    def __call__(self, group: str, request: HttpRequest) -> Any:
+        return request.GET.get(self.field, "x")
+
+    def read(self, group: str, request: HttpRequest) -> Any:
+        return request.GET.get(self.field, "x")
+
+
+def of(group: str, request: HttpRequest, field: str = "a") -> Any:
+    return request.GET.get(field, "x")
+
+
+NAMESAKES = [
+    (make_key("a"), make_key("b")),
+    (lambda group, request: "a", lambda group, request: "b"),
+    (OfField("a"), OfField("b")),
+    (OfField("a").read, OfField("b").read),
+    (partial(of, field="a"), partial(of, field="b")),
+    (partial(of, field="a"), of),
+]
+
+
+@pytest.mark.parametrize("keys", NAMESAKES)
+def test_functions_of_one_view_that_share_a_name_are_an_error(keys: tuple[Any, Any]) -> None:
+    one, other = keys
+    with pytest.raises(ImproperlyConfigured, match="they would share a counter"):
+        ratelimit(limits=[(one, "1/d"), (other, "1/d")])(page)
+    with pytest.raises(ImproperlyConfigured, match="they would share a counter"):
+        ratelimit(key=one, rate="1/d")(ratelimit(key=other, rate="1/d")(page))
+    with pytest.raises(ImproperlyConfigured, match="they would share a counter"):
+        ratelimit(limits=[(one, "1/d"), (other, rate_of_query)])(page)
+    # These are counters of their own, and the same function is one limit.
+    ratelimit(limits=[(one, "1/d"), (other, "2/d")])(page)
+    ratelimit(limits=[(one, "1/d"), {"key": other, "rate": "1/d", "group": "g"}])(page)
+    ratelimit(key=one, rate="1/d", method="GET")(
+        ratelimit(key=other, rate="1/d", method="POST")(page)
+    )
+    ratelimit(limits=[(one, "1/d"), (other, None)])(page)
+    view = ratelimit(limits=[(one, "1/d"), (one, "1/d")])(page)
+    assert refused(view, get(), get()) == [False, True]
+    same = [(of, "1/d"), (partial(of), "1/d"), (f"{HERE}.of", "1/d")]
+    ratelimit(limits=same, group="same")(page)(get())
+
+
+def test_functions_that_share_a_name_by_their_paths_are_an_error() -> None:
+    view = ratelimit(limits=[(f"{HERE}.of_a", "1/d"), (f"{HERE}.of_b", "1/d")])(page)
+    for _ in range(2):
+        with pytest.raises(ImproperlyConfigured, match=r"make_key\.<locals>\.of_field"):
+            view(get())
+    for name in ("of_a", "of_b"):
+        named_paths.discard(f"{HERE}.{name}")
+
+
 def test_those_who_are_not_logged_in_have_their_address() -> None:
     view = ratelimit(key="user_or_ip", rate="1/d")(page)
     requests = [get("10.0.0.1"), get("10.0.0.2"), get("10.0.0.1")]
@@ -320,6 +400,18 @@ def test_cost_algorithm_and_burst() -> None:
         ("GET", {"GET", "HEAD"}),
         ("post", {"POST"}),
         (["GET", "delete"], {"GET", "HEAD", "DELETE"}),
+        ("ALL", {"GET", "HEAD", "POST", "DELETE"}),
+        ("all", {"GET", "HEAD", "POST", "DELETE"}),
+        ("any", {"GET", "HEAD", "POST", "DELETE"}),
+        (["ALL"], {"GET", "HEAD", "POST", "DELETE"}),
+        (("GET", None), {"GET", "HEAD", "POST", "DELETE"}),
+        ("UNSAFE", {"POST", "DELETE"}),
+        ("unsafe", {"POST", "DELETE"}),
+        (["UNSAFE"], {"POST", "DELETE"}),
+        ({"unsafe", "GET"}, {"GET", "HEAD", "POST", "DELETE"}),
+        (HTTPMethod.POST, {"POST"}),
+        ("OPTIONS", set()),
+        ("PROPFIND", set()),
     ],
 )
 def test_methods(method: Any, limited: set[str]) -> None:
@@ -328,6 +420,19 @@ def test_methods(method: Any, limited: set[str]) -> None:
         request = get()
         request.method = name
         assert refused(view, request) == [name in limited]
+    mixed: Any = type("Mixed", (RatelimitMixin, Page), {**NEVER, "ratelimit_method": method})
+    for name in ("GET", "HEAD", "POST", "DELETE"):
+        request = get()
+        request.method = name
+        assert refused(mixed.as_view(), request) == [name in limited]
+        assert is_ratelimited(request, "g", None, "ip", "0/s", method) == (name in limited)
+
+
+def test_the_constants_are_where_django_ratelimit_has_them() -> None:
+    for function in (ratelimit, is_ratelimited, get_usage, ais_ratelimited, aget_usage):
+        assert (function.ALL, function.UNSAFE) == (ALL, UNSAFE)
+    assert get_usage(get(), "g", None, "ip", "0/s", get_usage.UNSAFE) is None
+    assert is_ratelimited(get(), "g", None, "ip", "0/s", is_ratelimited.ALL)
 
 
 def test_a_page_and_its_head_are_one_counter() -> None:
@@ -378,6 +483,15 @@ def test_an_async_view_asks_for_its_user_asynchronously() -> None:
         run(view(request))
 
 
+def test_nobody_shares_the_counter_of_those_who_are_not_logged_in() -> None:
+    view = ratelimit(key="user", rate="1/d")(page)
+    requests = [get(), *(with_user(get(), user(pk)) for pk in ("None", "", "anonymous"))]
+    assert refused(view, *requests, *requests) == [False] * 4 + [True] * 4
+    request = get()
+    request.user = None  # type: ignore[assignment]
+    assert refused(view, request) == [True]
+
+
 def test_those_who_are_not_logged_in_are_one_user() -> None:
     view = ratelimit(key="user", rate="1/d")(page)
     assert refused(view, get("10.0.0.1"), get("10.0.0.2")) == [False, True]
@@ -407,6 +521,32 @@ def test_a_limit_that_only_tells_lets_the_others_count() -> None:
         ]
     )(page)
     assert refused(view, *(get() for _ in range(4))) == [False, False, False, True]
+
+
+# What it returns.
+
+
+class Shared(dict[str, int]):
+    """Something that all requests are answered with."""
+
+
+RESULTS: list[Any] = [{"a": 1}, Shared(a=1), (200, {"a": 1}), None, "text", 7]
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=repr)
+def test_what_is_no_response_passes_through(result: Any) -> None:
+    def view(request: HttpRequest) -> Any:
+        return result
+
+    async def aview(request: HttpRequest) -> Any:
+        return result
+
+    before = repr(result)
+    limited, alimited = (ratelimit(key="ip", rate="9/d")(one) for one in (view, aview))
+    for _ in range(2):
+        assert limited(get()) is result
+        assert run(alimited(get())) is result
+    assert repr(result) == before
 
 
 # Several.
@@ -556,6 +696,19 @@ def test_fn_is_the_view_that_is_decorated() -> None:
         assert usage["count"] == 1
 
 
+def test_several_limits_may_be_given_by_anything_that_is_iterated() -> None:
+    class First(RatelimitMixin, Page):
+        ratelimit_limits = (pair for pair in [("ip", "1/d")])
+
+    class Second(First):
+        pass
+
+    for limited in (First, Second):
+        assert refused(limited.as_view(), get(), get()) == [False, True]
+    view = ratelimit(limits=iter([("ip", "1/d")]))(page)
+    assert refused(view, get(), get()) == [False, True]
+
+
 # What cannot be.
 
 
@@ -585,6 +738,13 @@ def test_fn_is_the_view_that_is_decorated() -> None:
         ({"key": "ip", "rate": "1/s", "method": 7}, "7 is neither an HTTP method"),
         ({"key": "ip", "rate": "1/s", "method": []}, "is neither an HTTP method"),
         ({"key": "ip", "rate": "1/s", "method": "GET, POST"}, "neither an HTTP method"),
+        (
+            {"key": "ip", "rate": "1/s", "method": "PSOT"},
+            "'PSOT' is neither an HTTP method, .* Did you mean 'POST'",
+        ),
+        ({"key": "ip", "rate": "1/s", "method": ["GET", "puts"]}, "Did you mean 'PUT'"),
+        ({"key": "ip", "rate": "1/s", "method": "UNSAVE"}, "Did you mean 'UNSAFE'"),
+        ({"key": "ip", "rate": "1/s", "method": [["GET"]]}, "neither an HTTP method"),
         ({"key": "ip", "rate": "1/s", "block": None}, "None is neither True nor False"),
         ({"key": "ip", "rate": "1/s", "group": 7}, "group=….: 7 is not a text"),
         ({"key": "ip", "rate": "1/s", "cost": -1}, "-1 is not a cost"),
@@ -617,8 +777,6 @@ def test_a_path_is_looked_up_when_it_is_used() -> None:
     view = ratelimit(key="tests.ratelimit.site.not_there", rate="1/s")(page)
     with pytest.raises(ImproperlyConfigured, match=r"site\.not_there' does not import"):
         view(get())
-    from django_rb.ratelimit.functions import named_paths
-
     named_paths.discard("tests.ratelimit.site.not_there")
 
 

@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.engine import Cluster, NodeDown
+from django_rb.engine.errors import ProtocolError
+from django_rb.engine.protocol.scripts import KeyScript
 from django_rb.ratelimit import Limit, Limiter, Rate, Usage, limiter
+from django_rb.ratelimit.algorithms import ARGUMENTS
 from django_rb.testing import LocalNodes
 from django_rb.testing.capture import CaptureCommandsContext
 from tests.helpers import Servers, wait_until
@@ -249,6 +253,27 @@ def test_limits_on_many_nodes_are_one_round(nodes: LocalNodes) -> None:
     assert (captured.batches, captured.rounds) == (1, 1)
 
 
+@pytest.mark.parametrize("given", [iter, lambda limits: (limit for limit in limits), tuple])
+def test_limits_may_be_anything_that_is_iterated(
+    given: Callable[..., Any], call: Call, nodes: LocalNodes
+) -> None:
+    limits = [limit_on(host_id) for host_id in range(3)]
+    for expected in (1, 2):
+        assert [usage.used for usage in call(limiter, "check", given(limits))] == [expected] * 3
+    peeked = call(limiter, "check", map(limits.__getitem__, range(3)), charge=False)
+    assert [usage.limit for usage in peeked] == limits
+
+
+def test_limits_that_end_in_an_error_charge_nobody(call: Call, servers: Servers) -> None:
+    def limits() -> Iterator[Limit]:
+        yield limit_on(0)
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        call(limiter, "check", limits())
+    assert not any(servers.keys().values())
+
+
 def test_no_limits_ask_nothing(call: Call, nodes: LocalNodes) -> None:
     with CaptureCommandsContext("default") as captured:
         assert call(limiter, "check", []) == []
@@ -414,7 +439,7 @@ class TestFailingNodes:
         cluster = clusters["default"]
         own = Limiter()
         limits = [free, full]
-        batch = own.go_on(limits, None)
+        batch = own.make_batch(cluster, limits, charge=True)
 
         def meddled() -> Any:  # the node of the free limit fails between the rounds
             rounds = 0
@@ -436,6 +461,20 @@ class TestFailingNodes:
         assert [usage.allowed for usage in usages] == [True, False]
         assert usages[0].used == 1
         assert "Limits on node 0 cannot be checked: gone" in caplog.text
+
+
+@pytest.mark.parametrize("body", ["'abc'", "7", "{1, 2}", "nil", "{ok = 'OK'}"])
+def test_what_cannot_be_an_answer_is_a_failure_of_its_node(
+    body: str, call: Call, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = KeyScript(f"return {body}", ARGUMENTS)
+    servers.ask(0, "SCRIPT", "LOAD", f"return {body}")
+    limits = [limit_on(0), limit_on(1, algorithm="fixed-window")]
+    monkeypatch.setattr(limits[0].rule, "script", odd)
+    usages = call(limiter, "check", limits)
+    assert isinstance(usages[0].error, ProtocolError)
+    assert "[node 0, " in str(usages[0].error)
+    assert (usages[1].used, usages[1].error) == (1, None)
 
 
 def test_the_rights_that_the_page_names_suffice(nodes: LocalNodes, servers: Servers) -> None:
@@ -489,6 +528,23 @@ def test_a_limiter_has_a_cluster_and_a_prefix_of_its_own(
         2: set(),
         3: set(),
     }
+
+
+def test_the_only_cluster_is_taken_without_asking(nodes: LocalNodes) -> None:
+    config = {"HOSTS": nodes.hosts}
+    with override_settings(RB_CLUSTERS={"main": config}):
+        assert limiter.hit("key", "5/d").used == 1
+    with override_settings(RB_CLUSTERS={"main": config, "default": config}):
+        assert limiter.hit("key", "5/d").used == 2
+    with (
+        override_settings(RB_CLUSTERS={"main": config, "other": config}),
+        pytest.raises(ImproperlyConfigured) as raised,
+    ):
+        limiter.hit("key", "5/d")
+    assert str(raised.value) == (
+        "There is no cluster 'default', the default of settings.RATELIMIT_CLUSTER, in "
+        "settings.RB_CLUSTERS. Known are: main, other."
+    )
 
 
 def test_limits_of_a_cluster_without_a_slot_router_work(nodes: LocalNodes) -> None:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from django_rb.ratelimit import Limit, Limiter, Rate, limiter, parse_rate
+from django_rb.ratelimit import (
+    Limit,
+    Limiter,
+    Rate,
+    Ratelimited,
+    limiter,
+    parse_rate,
+    ratelimit,
+)
 from django_rb.ratelimit.conf import get_config
+from tests.ratelimit.site import get, page
 
 
 @pytest.mark.parametrize(
@@ -91,6 +103,69 @@ def test_a_bad_rate_is_explained(rate: object, words: str) -> None:
     assert "secret" not in str(raised.value)
 
 
+class Int8(int):
+    """An integer that overflows, as those of numpy do, in all that is computed with it."""
+
+    def _overflow(self, *others: object) -> int:
+        raise OverflowError
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _overflow
+    __floordiv__ = __rfloordiv__ = __neg__ = _overflow
+
+
+class Index:
+    """An integer that is no child of int."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
+
+
+@pytest.mark.parametrize("integer", [Int8, Index])
+def test_integers_of_any_type_become_pythons(integer: Any) -> None:
+    rate = Rate(integer(100), integer(120))
+    assert rate == parse_rate((integer(100), integer(120))) == Rate(100, 120)
+    bucket = Limit("key", rate, integer(3), "token-bucket", integer(100))
+    assert bucket == Limit("key", Rate(100, 120), 3, "token-bucket", 100)
+    numbers = (rate.count, rate.period, bucket.cost, bucket.burst, bucket.capacity)
+    assert {type(number) for number in numbers} == {int}
+
+
+@pytest.mark.usefixtures("nodes")
+@pytest.mark.parametrize("integer", [Int8, Index])
+def test_limits_with_integers_of_any_type_are_the_same_limits(integer: Any) -> None:
+    one, other = limiter.hit("key", "100/m", 3, burst=100), None
+    for name in (limiter.hit, limiter.peek):
+        other = name("key", (integer(100), integer(60)), integer(3), burst=integer(100))
+        assert (other.limit, other.used) == (one.limit, 6)
+    assert limiter.reset("key", (integer(100), integer(60)), burst=integer(100))
+    view = ratelimit(key="ip", rate=(integer(9), integer(60)), cost=integer(9))(page)
+    assert view(get())["RateLimit-Policy"] == '"ip";q=9;w=60'
+    with pytest.raises(Ratelimited):
+        view(get())
+
+
+def test_periods_and_timeouts_may_be_timedeltas() -> None:
+    assert parse_rate((100, timedelta(minutes=10))) == Rate(100, 600)
+    assert str(Rate(5, timedelta(days=2))) == "5/2d"  # type: ignore[arg-type]
+    for period in (timedelta(seconds=1.5), timedelta(0), timedelta(seconds=-60)):
+        with pytest.raises(ImproperlyConfigured, match=f"A rate for {period} seconds: give"):
+            parse_rate((5, period))
+    assert Limiter(timeout=timedelta(milliseconds=500)).timeout == 0.5
+    with pytest.raises(ImproperlyConfigured, match="timeout: 0:00:00 is not a time in seconds"):
+        Limiter(timeout=timedelta(0))
+
+
+@pytest.mark.parametrize("timeout", [2, Int8(2), Decimal(2), Fraction(2), timedelta(seconds=2)])
+def test_a_timeout_becomes_a_number_of_pythons(timeout: Any) -> None:
+    assert Limiter(timeout=timeout).timeout == 2.0
+    with override_settings(RATELIMIT_TIMEOUT=timeout):
+        seconds = get_config().timeout
+    assert (type(seconds), seconds) == (float, 2.0)
+
+
 BUCKET = {"algorithm": "token-bucket"}
 
 
@@ -160,6 +235,11 @@ def test_a_limit_takes_no_rate_that_was_not_parsed() -> None:
         ("TIMEOUT", "1s", "'1s' is not a time"),
         ("TIMEOUT", True, "True is not a time"),
         ("TIMEOUT", float("nan"), "nan is not a time"),
+        ("TIMEOUT", Decimal("nan"), "is not a time"),
+        ("TIMEOUT", Decimal("snan"), "is not a time"),
+        ("TIMEOUT", 10**400, "is not a time"),
+        ("TIMEOUT", float("inf"), "inf is not a time"),
+        ("TIMEOUT", 1j, "is not a time"),
         ("ALGORITHM", "window", "settings.RATELIMIT_ALGORITHM: there is no algorithm 'window'"),
     ],
 )

@@ -66,6 +66,23 @@ def test_the_limit_is_the_limit(view: str, visit: Any) -> None:
     assert f"t={answers[2]['Retry-After']}" in answers[2]["RateLimit"]
 
 
+@pytest.mark.parametrize("visit", [visit, avisit])
+@pytest.mark.parametrize("view", ["json", "ajson"])
+def test_what_a_framework_makes_a_response_of(
+    view: str, visit: Any, middleware: list[str]
+) -> None:
+    """The decorator has no response to write the fields into: the middleware has one."""
+    for answer in visit(view, 2):
+        assert answer.json() == {"a": 1}
+        assert answer.has_header("RateLimit") == bool(middleware)
+
+
+@pytest.mark.parametrize("visit", [visit, avisit])
+def test_a_view_that_returns_none_gets_djangos_own_error(visit: Any) -> None:
+    with pytest.raises(ValueError, match="didn't return an HttpResponse object"):
+        visit("none")
+
+
 def test_views_are_counted_apart_and_so_are_addresses() -> None:
     visit("sync", 3)
 

@@ -11,7 +11,7 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from django_rb.engine import aio_handshake
+from django_rb.engine.loops import handshake as aio_handshake
 from tests.transports import awaited
 
 from .conftest import Open

@@ -33,7 +33,7 @@ from django_rb.engine import (
     SlotRouter,
     failures_of,
 )
-from django_rb.engine.hosts import connection_options, parse_hosts
+from django_rb.engine.nodes.hosts import connection_options, parse_hosts
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
 
@@ -155,7 +155,11 @@ def test_no_repr_shows_it(way: str, app: Guards) -> None:
             *cluster.hosts.values(),
             *cluster.nodes.values(),
             *cluster.health().values(),
-            *[connection for node in cluster.nodes.values() for connection in node.idle],
+            *[
+                connection
+                for node in cluster._threads.pools.values()
+                for connection in node.idle
+            ],
         ]
         for thing in shown:
             is_hidden(f"{thing} {thing!r}")

@@ -14,7 +14,7 @@ import trustme
 from django.test import override_settings
 
 from django_rb.engine import BadHostSetup, Cluster, failures_of
-from django_rb.engine.transport import TLS_RECORD
+from django_rb.engine.threads.transport import TLS_RECORD
 from django_rb.testing import LocalNodes
 from tests.faults.sharing.programs import run_program
 from tests.helpers import Servers, make_cache
@@ -219,7 +219,9 @@ def test_no_read_leaves_a_part_of_a_record_where_poll_does_not_see_it(
     with tls() as hosts:
         cluster = open_cluster(hosts, host_defaults={"ssl_ca_certs": trust})
         cluster.call_nodes("PING")
-        idle = [connection for node in cluster.nodes.values() for connection in node.idle]
+        idle = [
+            connection for node in cluster._threads.pools.values() for connection in node.idle
+        ]
         assert len(idle) == len(hosts)
         assert all(len(connection.buffer) >= TLS_RECORD for connection in idle)
 

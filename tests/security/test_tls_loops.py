@@ -15,7 +15,8 @@ import redis
 import trustme
 import uvloop
 
-from django_rb.engine import BadHostSetup, Cluster, aio_handshake
+from django_rb.engine import BadHostSetup, Cluster
+from django_rb.engine.loops import handshake as aio_handshake
 from tests.helpers import wait_until
 from tests.transports import awaited
 

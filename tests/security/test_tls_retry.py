@@ -68,7 +68,7 @@ def test_commands_of_a_write_that_was_cut_short_run_once(tmp_path: Path) -> None
               "ssl_ca_certs": str(tmp_path / "ca.pem")}]
         )  # fmt: skip
         cluster.get_routing_client().set("a", 1)
-        (connection,) = cluster.nodes[0].idle
+        (connection,) = cluster._threads.pools[0].idle
         with socket.socket(fileno=socket.dup(connection.fd)) as plain:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)  # as a far peer's
         with pytest.raises(redis.ConnectionError), cluster.map() as client:

@@ -251,7 +251,7 @@ MODES: dict[str, Callable[[Job, Any, threading.Event], Running]] = {
 def wait_for_nodes(ending: Any) -> None:
     """Write to and read from every node until each has served us."""
     from django_rb import clusters
-    from django_rb.engine.batch import call
+    from django_rb.engine.rounds.batch import call
 
     cluster = clusters["default"]
     keys: dict[int, bytes] = {}

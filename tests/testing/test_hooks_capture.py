@@ -14,11 +14,11 @@ from django.core.cache import cache
 
 from django_rb import clusters
 from django_rb.engine import Cluster
-from django_rb.engine.batch import call_nodes
-from django_rb.engine.exchange import Batch, Exchange
+from django_rb.engine.protocol.exchange import Batch, PipelineExchange
+from django_rb.engine.rounds.batch import call_nodes
+from django_rb.engine.rounds.observing import Observer, add_observer, remove_observer
 from django_rb.testing import CaptureCommandsContext, LocalNodes, RBTestCaseMixin
 from django_rb.testing.capture import AssertingContext
-from django_rb.testing.tap import Listener, add_listener
 
 from ..engine.peer import Peer, hang_up
 
@@ -31,7 +31,10 @@ def _configured(nodes: LocalNodes) -> None:
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     yield clusters["default"]
-    assert not {"run", "arun", "get_connection"} & {*vars(clusters["default"])}
+    assert not any(
+        isinstance(observer, CaptureCommandsContext)
+        for observer in clusters["default"].observers
+    )
 
 
 @pytest.fixture(params=["poll", "asyncio"])
@@ -171,20 +174,23 @@ class TestWhatIsCaptured:
             assert captured.commands == {0: [("GET", b"b"), ("GET", b"b")]}
             cluster.close()
 
-    def test_half_a_command_that_is_sent_again_is_one_command(self) -> None:
-        cluster = Cluster([{"port": 1}])
-        exchange = Exchange(0, b"*1\r\n$6\r\nDBSIZE\r\n")
+    @pytest.mark.parametrize("transport", ["poll", "asyncio"])
+    def test_what_was_not_sent_any_more_is_not_captured(self, transport: str) -> None:
+        exchange = PipelineExchange(0, [("SET", f"key{n}", b"x" * 10**6) for n in range(50)])
 
         def batch() -> Batch[None]:
             yield (exchange,)
 
-        with CaptureCommandsContext(cluster) as captured:
-            cluster.run(batch())  # and nobody is there
-            exchange.sent(7)
-            exchange.start_over()
-            assert exchange.out is not None
-            exchange.sent(len(exchange.out))
-        assert captured.commands == {0: [("DBSIZE",)]}
+        with Peer(lambda peer, connection, command: hang_up(connection)) as peer:
+            cluster = Cluster([peer.host])
+            with CaptureCommandsContext(cluster) as captured:
+                if transport == "asyncio":
+                    asyncio.run(cluster.arun(batch()))
+                else:
+                    cluster.run(batch())
+            assert captured[0] == (0, ("SET", b"key0", b"x" * 10**6))
+            assert len(captured) < 50
+            cluster.close()
 
     def test_nothing_is_sent_to_nobody(self, ask: Callable[..., Any]) -> None:
         cluster = Cluster([{"port": 1}])
@@ -235,24 +241,22 @@ class TestBeginningAndEnd:
         client = cluster.get_local_client(0)
         client.ping()
         pool = client.connection_pool
-        before = {*vars(cluster)}, {*vars(pool)}, cluster.try_call
+        before = {*vars(cluster)}, {*vars(pool)}, tuple(cluster.observers)
         with CaptureCommandsContext() as captured:
             client.ping()
-            assert "run" in vars(cluster)
-        assert ({*vars(cluster)}, {*vars(pool)}, cluster.try_call) == before
+            assert captured in cluster.observers
+        assert ({*vars(cluster)}, {*vars(pool)}, tuple(cluster.observers)) == before
         client.ping()
         cache.get("key")
         assert len(captured) == 1
 
-    def test_a_listener_of_one_use_is_gone_after_it(self, cluster: Cluster) -> None:
-        from django_rb.testing.tap import remove_listener
-
-        class Once(Listener):
+    def test_an_observer_of_one_use_is_gone_after_it(self, cluster: Cluster) -> None:
+        class Once(Observer):
             uses = 0
 
-            def on_use(self) -> None:
+            def before_use(self) -> None:
                 self.uses += 1
-                remove_listener(cluster, self)
+                remove_observer(cluster, self)
 
         once = Once()
         uses: list[Callable[[], object]] = [
@@ -262,11 +266,11 @@ class TestBeginningAndEnd:
             lambda: cluster.get_local_client(0).dbsize(),
         ]
         for number, use in enumerate(uses, start=1):
-            add_listener(cluster, once)
-            add_listener(cluster, once)
+            add_observer(cluster, once)
+            add_observer(cluster, once)
             use()
             assert once.uses == number
-            assert "run" not in vars(cluster)
+            assert once not in cluster.observers
             use()
             assert once.uses == number
 
@@ -327,11 +331,13 @@ class TestAssertions(RBTestCaseMixin):
         assert repr(captured) == ("<CaptureCommandsContext: 1 command in 1 batch to nodes [1]>")
 
 
-def test_redis_py_connections_that_fail_are_captured_again(cluster: Cluster) -> None:
+def test_redis_py_connections_that_fail_are_captured_again(
+    cluster: Cluster, nodes: LocalNodes
+) -> None:
     """redis-py connects anew by itself; the handshake is no command of the block's."""
     client = cluster.get_local_client(0)
     client.ping()
-    with redis.Redis(connection_pool=cluster.nodes[0].make_pool()) as other:
+    with redis.Redis(**nodes.hosts[0]) as other:
         other.client_kill_filter(_type="normal", skipme=True)
     with CaptureCommandsContext() as captured:
         client.ping()

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...engine.encoding import Args
+from ...engine.protocol.encoding import Args
 from ..base import NodeName, describe_node, failure_of, name_of
 from ..keys import KeysCommand, for_json, from_argument, readable
 from ..scanning import Nodes

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from django.core.management.base import CommandError, CommandParser
 
 from ...cache import RBCache
-from ...engine.encoding import Args
+from ...engine.protocol.encoding import Args
 from ...engine.wording import escaped
 from ..base import NodeName, describe_node, name_of
 from ..keys import (

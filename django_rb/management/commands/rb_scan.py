@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from django.core.management.base import CommandParser, OutputWrapper
 
-from ...engine.encoding import Args
+from ...engine.protocol.encoding import Args
 from ...engine.wording import did_you_mean
 from ..base import NodeName
 from ..keys import KeysCommand, Keyspace, for_json, number, readable, ttl_of

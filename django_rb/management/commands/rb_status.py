@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from ...engine import Cluster
-from ...engine.health import NodeHealth
+from ...engine.nodes.health import NodeHealth
 from ..base import NodeName, NodesCommand, all_nodes, ask_nodes, failure_of, seconds
 from ..output import (
     CLEAR_SCREEN,

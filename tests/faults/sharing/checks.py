@@ -10,7 +10,7 @@ from pathlib import Path
 
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster, SlotRouter
-from django_rb.engine.batch import find, store
+from django_rb.engine.rounds.batch import find, store
 
 _words = itertools.count()
 
@@ -50,7 +50,7 @@ def wrong_values(cache: RBCache, keys: Iterable[str], size: int = 0) -> dict[str
 
 def count_connections(cluster: Cluster) -> int:
     """Return how many connections are in the pools."""
-    return sum(len(node.idle) for node in cluster.nodes.values())
+    return sum(len(node.idle) for node in cluster._threads.pools.values())
 
 
 def check_connections(cluster: Cluster) -> None:
@@ -58,19 +58,19 @@ def check_connections(cluster: Cluster) -> None:
 
     A reply that is still to come would answer the wrong question.
     """
-    for host_id, node in cluster.nodes.items():
-        idle, node.idle[:] = node.idle[:], []
+    for host_id, pool in cluster._threads.pools.items():
+        idle, pool.idle[:] = pool.idle[:], []
         assert len(set(map(id, idle))) == len(idle), "a connection is in the pool twice"
         for connection in idle:
             assert not connection.reader.has_data()
-            assert not connection.poll(0), "there is something to read"
+            assert not connection.has_input(), "there is something to read"
             word = b"word %d of %d" % (next(_words), os.getpid())
-            node.give_back(connection)
+            pool.give_back(connection)
             replies, failures = cluster.call_nodes("ECHO", word, hosts=[host_id])
             assert failures == []
             assert replies == {host_id: word}
-            assert node.take() is connection, "it was not good for use"
-        node.idle[:] = idle
+            assert pool.take() is connection, "it was not good for use"
+        pool.idle[:] = idle
 
 
 def check_all_works(cluster: Cluster, keys: list[bytes]) -> None:

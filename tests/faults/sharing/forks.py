@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django_rb import clusters
-from django_rb.engine import clients
+from django_rb.engine.clients import base as clients
 from tests.faults.sharing.checks import (
     check_all_works,
     check_connections,

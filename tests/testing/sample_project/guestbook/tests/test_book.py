@@ -95,10 +95,10 @@ class EveryWayToUse(RBTestCase):
 
     def setUp(self) -> None:
         # By clients of its own, which are no use of the cluster.
-        for node in clusters["default"].nodes.values():
-            pool = node.make_pool()
-            self.assertEqual(redis.Redis(connection_pool=pool).keys("*"), [])
-            pool.disconnect()
+        for info in clusters["default"].hosts.values():
+            client = redis.Redis(**info.connection_kwargs)
+            self.assertEqual(client.keys("*"), [])
+            client.close()
 
     def test_cache_set(self) -> None:
         cache.set("key", "value")
@@ -205,7 +205,7 @@ class Nodes(RBTestCase):
         named = {"default": {"HOSTS": ["redis://127.0.0.1:5"]}}
         with override_settings(RB_CLUSTERS=named):
             self.assertEqual(clusters["default"].hosts[0].address, "127.0.0.1:5/0")
-            self.assertFalse(clusters["default"].nodes[0].idle)
+            self.assertFalse(clusters["default"]._threads.pools[0].idle)
 
 
 @unittest.skipIf(settings.RB_CLUSTERS["default"]["TEST"], "needs as many local nodes")

@@ -1,0 +1,1 @@
+"""The clients over many nodes, and the promises of their commands."""

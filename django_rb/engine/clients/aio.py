@@ -1,0 +1,133 @@
+"""The clients over many nodes for event loops: the same routing, the same batches.
+
+Commands and the conversion of replies are redis-py's, of its asyncio client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Generic, NoReturn, TypeVar, cast
+
+import redis.asyncio
+from redis.client import EMPTY_RESPONSE
+from redis.commands.core import AsyncScript
+
+from ..errors import first_error
+from .fanout import FanoutClient
+from .managers import Fanned, Hosts, Mapped
+from .mapping import MappingClient
+from .port import ClientPort
+from .routing import Routing
+
+C = TypeVar("C", bound=Mapped)
+
+
+class AioUnconnectedPool(redis.asyncio.ConnectionPool):
+    """Knows how nodes are spoken to, and connects to none of them."""
+
+    def get_connection(self, *_args: Any, **_options: Any) -> NoReturn:
+        """Say which client has connections to hand out."""
+        raise NotImplementedError(
+            "This needs one connection to one node, and a client of many nodes has none to "
+            "hand out. Use redis.asyncio.Redis for the node."
+        )
+
+
+class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # ours go first
+    """Each command goes to the node that owns its keys; its result is awaited.
+
+    await cluster.aio.set("page:1", "text")
+    await cluster.aio.mget("page:1", "page:2")     # asks each node for its share, at once
+
+    Any number of tasks, loops and threads may share one.
+    """
+
+    lock = redis.asyncio.Redis.lock
+
+    _or_instead = ", which blocks, in a thread; or redis.asyncio.Redis for the node"
+
+    @staticmethod
+    def _get_prototype(cluster: ClientPort) -> object:
+        return cluster.aio_prototype
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run one command and return its result.
+
+        Raises:
+            UnroutableCommand: its keys live on several nodes, or it has none.
+        """
+        if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
+            return options[EMPTY_RESPONSE]
+        return await self._cluster.arun(self._call(args, options))
+
+    async def scan_iter(  # type: ignore[override]
+        self,
+        match: Any = None,
+        count: int | None = None,
+        _type: str | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """Yield the keys of all nodes, scanning every node at once, page by page.
+
+        See `RoutingClient.scan_iter`.
+        """
+        options = self._scan_options(match, count, _type)
+        cursors: dict[int, bytes] = dict.fromkeys(self._cluster.nodes, b"0")
+        while cursors:
+            cursors, keys, failures = await self._cluster.arun(self._scan(cursors, options))
+            for key in keys:
+                yield key
+            if failures:
+                raise first_error(failures)
+
+    def register_script(self, script: Any) -> AsyncScript:  # type: ignore[override]
+        """Return a script to be awaited; nodes that do not know it get it by themselves."""
+        self._keep_script(script)
+        return AsyncScript(self, script)
+
+    async def script_load(self, script: Any) -> str:
+        """Keep a script for all nodes, return its SHA1 digest; a node gets it with its use."""
+        return self._keep_script(script)
+
+    def map(
+        self,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool = True,
+    ) -> AioMapManager[Mapped]:
+        """Return an asynchronous context manager for promises; see `Cluster.amap`."""
+        client = MappingClient(self._cluster, max_concurrency, auto_batch=auto_batch)
+        return AioMapManager(cast(Mapped, client), timeout)
+
+    def fanout(
+        self,
+        hosts: Hosts | None = None,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool = True,
+    ) -> AioMapManager[Fanned]:
+        """Return an asynchronous context manager for chosen hosts; see `Cluster.afanout`."""
+        client = FanoutClient(self._cluster, hosts, max_concurrency, auto_batch=auto_batch)
+        return AioMapManager(cast(Fanned, client), timeout)
+
+
+class AioMapManager(Generic[C]):
+    """Runs a client's commands when its block ends, unless an exception ends it.
+
+    A promise that is awaited inside the block has everything sent that waits by then.
+    """
+
+    def __init__(self, client: C, timeout: float | None) -> None:
+        self._client = client
+        self._timeout = timeout
+
+    async def __aenter__(self) -> C:
+        self._client.settle_when_awaited(self._timeout)
+        return self._client
+
+    async def __aexit__(self, exc_type: object, exc_value: object, traceback: object) -> None:
+        if exc_type is not None:
+            self._client.cancel()
+            self._client.settle_no_more()
+        else:
+            await self._client.ajoin(self._timeout)

@@ -1,0 +1,336 @@
+"""What the clients over many nodes share: which node gets a command, and in what form.
+
+The clients inherit every command method, and the conversion of replies, from redis-py's
+own client; what is theirs is where a command goes. Nothing of redis-py's connection
+handling is used: commands become a batch of the engine's.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+import redis
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE
+from redis.commands.core import Script as RedisScript
+
+from ..errors import NodeFailure, UnroutableCommand
+from ..forks import register_at_fork
+from ..protocol.commands import (
+    SIMPLE,
+    SPLITTABLE,
+    Split,
+    keys_of,
+    name_of,
+    patterns_of,
+    refusal,
+)
+from ..protocol.encoding import Arg, Args, encode_key
+from ..routing.hashing import hash_tag
+from ..routing.routers import BaseRouter, SlotRouter
+from .port import ClientPort
+
+Combine: TypeAlias = Callable[[list[Any]], Any]
+
+Route: TypeAlias = tuple[Sequence[int], Sequence[Args], Combine | None]
+"""What a call becomes: host ids, the command for each, and how replies become one."""
+
+# What is left of redis-py's options once a reply is there, and means nothing to callbacks.
+_SPENT = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
+
+_setting_callbacks = threading.Lock()
+
+
+def _start_over_after_fork() -> None:
+    global _setting_callbacks  # noqa: PLW0603 (another thread of the parent may hold it)
+    _setting_callbacks = threading.Lock()
+
+
+register_at_fork(_start_over_after_fork)
+
+
+def _refused(what: str, instead: str) -> Any:
+    """Return a method that says why a client of many nodes does not have it."""
+
+    def method(self: ManyNodes, *_args: Any, **_options: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"{what} needs one connection to one node, and {type(self).__name__} has "
+            f"many nodes. Use {instead}{self._or_instead}."
+        )
+
+    method.__doc__ = f"Not on many nodes: use {instead}."
+    return method
+
+
+class UnconnectedPool(redis.ConnectionPool):
+    """Knows how nodes are spoken to, and connects to none of them.
+
+    Whatever of redis-py asks a client of many nodes for a connection ends here.
+    """
+
+    def get_connection(self, *_args: Any, **_options: Any) -> NoReturn:
+        """Say which client has connections to hand out."""
+        raise NotImplementedError(
+            "This needs one connection to one node, and a client of many nodes has none to "
+            "hand out. Use cluster.get_local_client(host_id) or "
+            "cluster.get_local_client_for_key(key)."
+        )
+
+
+class Script(RedisScript):
+    """redis-py's Lua script, which here needs no client: ``Script(None, "return 1")``.
+
+    For `Cluster.execute_commands`. `register_script` of a client gives one to be called.
+    """
+
+    def __init__(self, registered_client: redis.Redis | None, script: str | bytes) -> None:
+        if registered_client is None:
+            script = encode_key(script)
+        super().__init__(registered_client, script)  # type: ignore[arg-type]
+
+
+class ManyNodes:
+    """What the clients over many nodes share, whoever waits for their replies."""
+
+    _or_instead = ""  # beside what a refused method names
+
+    if TYPE_CHECKING:  # redis-py's
+        connection_pool: redis.ConnectionPool
+        response_callbacks: Any
+
+        def get_encoder(self) -> Any:
+            """Return what encodes arguments."""
+
+    def __init__(
+        self, cluster: ClientPort, *, auto_batch: bool = True, like: object | None = None
+    ) -> None:
+        # redis-py's constructor takes as long as many a batch; the cluster calls it once.
+        vars(self).update(vars(like or self._get_prototype(cluster)))
+        kwargs = self.connection_pool.connection_kwargs
+        self._cluster = cluster
+        self._decode = self.get_encoder().decode if kwargs.get("decode_responses") else None
+        self._owns_callbacks = False
+        self._gets_plainly = False
+        # Where a router has a say of its own in commands, each of them is put to it.
+        self._simple = SIMPLE if leaves_commands_alone(cluster.router) else frozenset[Arg]()
+        self.auto_batch = auto_batch
+
+    @staticmethod
+    def _get_prototype(cluster: ClientPort) -> object:
+        return cluster.prototype
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._cluster!r}>"
+
+    # From a call to commands.
+
+    def _route(self, args: tuple[Any, ...]) -> Route:
+        """Return each command of a call with the node that owns its keys.
+
+        Raises:
+            UnroutableCommand: no single node owns them, and it cannot be split.
+            redis.DataError: an argument that is not bytes, text or a number.
+        """
+        sent = self._sendable(args)
+        router = self._cluster.router
+        if len(sent) > 1 and sent[0] in self._simple:
+            return (router.get_host_for_key(encode_key(sent[1])),), (sent,), None
+        sent = words_apart(sent)
+        self._check(sent)
+        name = name_of(sent)
+        split = SPLITTABLE.get(name)
+        if split is not None:
+            return self._split(sent, split)
+        owner = router.get_host_for_command(name, sent[len(name.split()) :])
+        if len(self._cluster.nodes) > 1:
+            _check_patterns(router, owner, sent)
+        return (owner,), (sent,), None
+
+    def _split(self, sent: Args, split: Split) -> Route:
+        keys, step = keys_of(sent), split.step
+        shares: dict[int, list[int]] = {}
+        for position, owner in enumerate(self._cluster.router.get_hosts_for_keys(keys)):
+            shares.setdefault(owner, []).append(position)
+        if len(shares) == 1:
+            return tuple(shares), (sent,), None
+        commands = [
+            (sent[0], *(sent[1 + p * step + i] for p in share for i in range(step)))
+            for share in shares.values()
+        ]
+
+        def in_order(parts: list[list[Any]]) -> list[Any]:
+            whole: list[Any] = [None] * len(keys)
+            for positions, part in zip(shares.values(), parts, strict=True):
+                for position, value in zip(positions, part, strict=True):
+                    whole[position] = value
+            return whole
+
+        combine: dict[str, Combine] = {
+            "order": in_order,
+            "ok": lambda parts: parts[0],
+            "sum": sum,
+        }
+        return tuple(shares), commands, combine[split.replies]
+
+    def _sendable(self, args: tuple[Any, ...]) -> Args:
+        """Return a command whose arguments can all be encoded."""
+        for arg in args:
+            kind = type(arg)
+            if not (
+                (kind is str and arg.isascii()) or kind is bytes or kind is int or kind is float
+            ):
+                break
+        else:
+            return args
+        # It raises what redis-py raises for None and the like.
+        encode: Callable[[Any], Any] = self.get_encoder().encode
+        plain = (bytes, int, float)
+        name, *rest = (arg if type(arg) in plain else bytes(encode(arg)) for arg in args)
+        return (args[0] if isinstance(args[0], str) else name, *rest)
+
+    def _check(self, sent: Args) -> None:
+        why_not = refusal(sent)
+        if why_not is not None:
+            raise UnroutableCommand(why_not)
+
+    # From replies to a value.
+
+    def _convert(self, name: str, reply: Any, options: dict[str, Any]) -> Any:
+        """Return what redis-py makes of a reply."""
+        if self._decode is not None and NEVER_DECODE not in options:
+            reply = decoded(reply, self._decode)
+        callbacks: dict[str, Callable[..., Any]] = self.response_callbacks
+        callback = callbacks.get(name)
+        if callback is None:
+            return reply
+        if options:
+            options = {name: v for name, v in options.items() if name not in _SPENT}
+        return callback(reply, **options)
+
+    def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
+        """Convert the replies of a command in another way, on this client only."""
+        with _setting_callbacks:
+            if not self._owns_callbacks:
+                self.response_callbacks = copy.copy(self.response_callbacks)
+                self._owns_callbacks = True
+            self._gets_plainly = False
+        self.response_callbacks[command] = callback
+
+    def _keep_script(self, script: Any) -> str:
+        encode: Callable[[Any], bytes] = self.get_encoder().encode
+        return self._cluster.remember_script(encode(script)).decode()
+
+    # What belongs to one connection, and so to one node.
+
+    pipeline = _refused(
+        "A pipeline",
+        "cluster.map(), which pipelines by itself, or for a transaction "
+        "cluster.get_local_client_for_key(key).pipeline()",
+    )
+    transaction = _refused(
+        "A transaction", "cluster.get_local_client_for_key(key).transaction()"
+    )
+    watch = _refused("WATCH", "cluster.get_local_client_for_key(key).pipeline()")
+    unwatch = _refused("UNWATCH", "cluster.get_local_client_for_key(key).pipeline()")
+    pubsub = _refused("Pub/sub", "cluster.get_local_client(host_id).pubsub()")
+    keyspace_notifications = _refused(
+        "Pub/sub", "cluster.get_local_client(host_id).keyspace_notifications()"
+    )
+    monitor = _refused("MONITOR", "cluster.get_local_client(host_id).monitor()")
+    client = _refused(
+        "A client of one connection", "cluster.get_local_client(host_id).client()"
+    )
+    lock = _refused("A lock", "cluster.get_local_client_for_key(name).lock(name)")
+    set_retry = _refused("A retry policy", "cluster.get_local_client(host_id).set_retry()")
+    himport_prepare = himport_set = himport_discard = himport_discard_all = _refused(
+        "HIMPORT", "cluster.get_local_client_for_key(key)"
+    )
+
+    @classmethod
+    def from_url(cls, *_args: Any, **_options: Any) -> NoReturn:
+        """Not on many nodes: a cluster makes its clients."""
+        raise NotImplementedError(
+            f"{cls.__name__} has many nodes, and a URL names one. Use Cluster([url, …]) and "
+            "one of its get_routing_client(), map() and fanout()."
+        )
+
+    from_pool = from_url
+
+
+class ManyNodesClient(ManyNodes, redis.Redis):
+    """What the clients over many nodes share that wait for no event loop."""
+
+    def register_script(self, script: Any) -> RedisScript:
+        """Return a script to be called; nodes that do not know it get it by themselves."""
+        self._keep_script(script)
+        return RedisScript(self, script)
+
+
+def leaves_commands_alone(router: BaseRouter) -> bool:
+    """Return whether a router places commands by their keys alone."""
+    return type(router).get_host_for_command is BaseRouter.get_host_for_command
+
+
+def words_apart(sent: Args) -> Args:
+    """Return a command with the words of its name apart, as they are sent."""
+    name = sent[0] if sent else ""
+    if not isinstance(name, str):
+        name = encode_key(name).decode()
+    elif name and " " not in name:
+        return sent
+    words = name.split()
+    if not words:
+        name_of(sent)  # says what is wrong
+    return (*words, *sent[1:])
+
+
+def _check_patterns(router: BaseRouter, owner: int, sent: Args) -> None:
+    """Refuse a SORT whose patterns name keys that its node need not have."""
+    for pattern in patterns_of(sent):
+        # A hash tag ahead of the asterisk says where all its keys are.
+        start = encode_key(pattern).partition(b"*")[0]
+        is_tagged = hash_tag(start) != start
+        if not (
+            is_tagged
+            and isinstance(router, SlotRouter)
+            and router.get_host_for_key(start) == owner
+        ):
+            raise UnroutableCommand(
+                f"{name_of(sent)} with the pattern {pattern!r} reads keys that may be on "
+                "other hosts than its own, and a server takes those for missing. With "
+                "SlotRouter, give key and pattern the same hash tag, such as {user:7}:ids "
+                "and {user:7}:weight:*; or choose the host by "
+                "cluster.get_local_client_for_key(key)."
+            )
+
+
+def node_failures(
+    cluster: ClientPort, owners: Sequence[int], commands: Sequence[Args], replies: Sequence[Any]
+) -> list[NodeFailure]:
+    """Return what failed, an entry for each error of each node."""
+    failed: dict[tuple[int, int], tuple[Exception, list[Arg]]] = {}
+    for owner, args, reply in zip(owners, commands, replies, strict=True):
+        if isinstance(reply, Exception):
+            _, keys = failed.setdefault((owner, id(reply)), (reply, []))
+            with suppress(UnroutableCommand):  # fanned out, it may be any command
+                keys += keys_of(args)
+    return [
+        NodeFailure(owner, cluster.get_address(owner), error, tuple(keys))
+        for (owner, _), (error, keys) in failed.items()
+    ]
+
+
+def decoded(reply: Any, decode: Callable[[bytes], Any]) -> Any:
+    """Return a reply with all its bytes decoded, however deep."""
+    if isinstance(reply, bytes):
+        return decode(reply)
+    if isinstance(reply, list):
+        return [decoded(item, decode) for item in reply]
+    if isinstance(reply, dict):
+        return {decoded(k, decode): decoded(v, decode) for k, v in reply.items()}
+    if isinstance(reply, set):
+        return {decoded(item, decode) for item in reply}
+    return reply

@@ -1,0 +1,147 @@
+"""The client that sends each command where its keys live, and waits for the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from redis.client import EMPTY_RESPONSE
+
+from ..errors import NodeFailure, first_error
+from ..protocol.answers import is_page
+from ..protocol.encoding import Args
+from ..protocol.exchange import Batch
+from ..rounds.batch import call_nodes
+from ..rounds.commands import run_commands
+from .base import ManyNodes, ManyNodesClient, decoded, node_failures
+from .fanout import FanoutClient
+from .managers import Fanned, Hosts, MapManager, Mapped
+from .mapping import MappingClient
+
+
+class Routing(ManyNodes):
+    """A command's way from a routing client and back, as a batch."""
+
+    def _call(self, args: tuple[Any, ...], options: dict[str, Any]) -> Batch[Any]:
+        owners, commands, combine = self._route(args)
+        cluster = self._cluster
+        replies = yield from run_commands(owners, commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise first_error(node_failures(cluster, owners, commands, replies))
+        reply = replies[0] if combine is None else combine(replies)
+        return self._convert(args[0], reply, options)
+
+    def _scan_options(self, match: Any, count: int | None, kind: str | None) -> Args:
+        options: list[Any] = []
+        for name, value in ((b"MATCH", match), (b"COUNT", count), (b"TYPE", kind)):
+            if value is not None:
+                options += (name, value)
+        return self._sendable(tuple(options))
+
+    def _scan(
+        self, cursors: dict[int, bytes], options: Args
+    ) -> Batch[tuple[dict[int, bytes], list[Any], list[NodeFailure]]]:
+        """Read a page of each node that has more.
+
+        Returns the cursors of those that still have, the keys, and what failed.
+        """
+        pages, failures = yield from call_nodes(
+            self._cluster,
+            {host: (b"SCAN", cursor, *options) for host, cursor in cursors.items()},
+            is_page,
+        )
+        found = [key for _, keys in pages.values() for key in keys]
+        if self._decode is not None:
+            found = decoded(found, self._decode)
+        rest = {host: cursor for host, (cursor, _) in pages.items() if cursor != b"0"}
+        return rest, found, failures
+
+
+class RoutingClient(Routing, ManyNodesClient):
+    """Each command goes to the node that owns its keys; the result is there at once.
+
+    client = cluster.get_routing_client()
+    client.set("page:1", "text")
+    client.mget("page:1", "page:2")       # asks each node for its share, side by side
+
+    Safe to share between threads.
+    """
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run one command and return its result.
+
+        Raises:
+            UnroutableCommand: its keys live on several nodes, or it has none.
+        """
+        if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
+            return options[EMPTY_RESPONSE]
+        return self._cluster.run(self._call(args, options))
+
+    def scan_iter(
+        self,
+        match: Any = None,
+        count: int | None = None,
+        _type: str | None = None,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        """Yield the keys of all nodes, scanning every node at once, page by page.
+
+        Memory stays constant. As with SCAN, a key may come twice.
+
+        Args:
+            match: glob pattern.
+            count: how many keys a node looks at for one page.
+            _type: only keys of this type: "string", "hash" …
+        """
+        options = self._scan_options(match, count, _type)
+        cursors: dict[int, bytes] = dict.fromkeys(self._cluster.nodes, b"0")
+        while cursors:
+            cursors, keys, failures = self._cluster.run(self._scan(cursors, options))
+            yield from keys
+            if failures:
+                raise first_error(failures)
+
+    def script_load(self, script: Any) -> str:
+        """Keep a script for all nodes, return its SHA1 digest; a node gets it with its use."""
+        return self._keep_script(script)
+
+    def map(
+        self,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool | None = None,
+    ) -> MapManager[Mapped]:
+        """Return a context manager for promised commands; see `Cluster.map`."""
+        return MapManager(self.get_mapping_client(max_concurrency, auto_batch), timeout)
+
+    def fanout(
+        self,
+        hosts: Hosts | None = None,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool | None = None,
+    ) -> MapManager[Fanned]:
+        """Return a context manager for commands to chosen hosts; see `Cluster.fanout`."""
+        return MapManager(self.get_fanout_client(hosts, max_concurrency, auto_batch), timeout)
+
+    def get_mapping_client(
+        self, max_concurrency: int | None = 64, auto_batch: bool | None = None
+    ) -> Mapped:
+        """Return a client whose promises are settled by its `join()`; not thread-safe."""
+        auto_batch = self.auto_batch if auto_batch is None else auto_batch
+        client = MappingClient(self._cluster, max_concurrency, auto_batch=auto_batch, like=self)
+        return cast(Mapped, client)
+
+    def get_fanout_client(
+        self,
+        hosts: Hosts | None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool | None = None,
+    ) -> Fanned:
+        """Return a client for chosen hosts; its `join()` settles its promises."""
+        auto_batch = self.auto_batch if auto_batch is None else auto_batch
+        client = FanoutClient(
+            self._cluster, hosts, max_concurrency, auto_batch=auto_batch, like=self
+        )
+        return cast(Fanned, client)

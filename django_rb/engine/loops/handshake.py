@@ -1,0 +1,251 @@
+"""redis-py's classes of connections for asyncio, as the engine opens them.
+
+They differ from redis-py's own as those of `handshake` do. Besides, a credential provider
+is asked once for each connection, and awaited if it can be, whatever the version of
+redis-py; the files of TLS are read in the loop's executor, and again only when they
+change; and what is closed is closed at once. `take_writer` is the one private access.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import ssl
+import weakref
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import redis
+import redis.asyncio
+
+from .. import guarding
+from ..errors import BadHostSetup
+from ..nodes.hosts import HostInfo
+from ..nodes.options import check_host_name
+from ..secrecy import hides_locals
+
+if TYPE_CHECKING:
+    from ..nodes.node import Node
+
+
+def take_writer(connection: Any) -> asyncio.StreamWriter | None:
+    """Take the stream of a connection that redis-py set up, and leave it none."""
+    writer: asyncio.StreamWriter | None
+    writer, connection._writer = connection._writer, None  # noqa: SLF001 (the one exception)
+    return writer
+
+
+class _Discreet(redis.asyncio.connection.AbstractConnection):
+    @hides_locals
+    def __init__(self, **kwargs: Any) -> None:
+        if kwargs.get("retry") is not None:
+            kwargs["retry"] = _awaited(kwargs["retry"])
+        if kwargs.get("retry_on_error") is not None:
+            kwargs["retry_on_error"] = list(kwargs["retry_on_error"])  # redis-py adds to it
+        super().__init__(**kwargs)
+        self._provider = self.credential_provider
+
+    @hides_locals
+    async def connect(self) -> None:
+        """Connect, if it is not connected.
+
+        Raises:
+            redis.RedisError: it cannot be connected.
+        """
+        guarding.check(self)
+        try:
+            if self._provider is not None:
+                self.credential_provider = _Credentials(await _ask(self._provider))
+            await super().connect()  # type: ignore[no-untyped-call]
+        except redis.RedisError as error:
+            if type(error) is redis.ConnectionError:
+                _complete(error)
+            raise
+        except Exception as error:
+            # redis-py does so only after errors of its own
+            await self.disconnect()
+            raise redis.ConnectionError(
+                f"Connecting failed: {type(error).__name__}: {error}"
+            ) from error
+
+    async def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        """Close at once: a farewell over TLS would wait for its answer."""
+        writer = take_writer(self)
+        if writer is not None:
+            writer.transport.abort()
+        await super().disconnect(*args, **kwargs)
+
+
+class Connection(_Discreet, redis.asyncio.Connection):
+    """A connection over TCP."""
+
+
+class UnixDomainSocketConnection(_Discreet, redis.asyncio.UnixDomainSocketConnection):
+    """A connection through a unix socket."""
+
+
+class SSLConnection(_Discreet, redis.asyncio.SSLConnection):
+    """A connection over TCP with TLS."""
+
+    @hides_locals
+    def __init__(
+        self, *, ssl_password: Any = None, ssl_ca_path: str | None = None, **kwargs: Any
+    ) -> None:
+        kwargs = check_host_name(kwargs)
+        requirement = kwargs.get("ssl_cert_reqs")
+        if isinstance(requirement, ssl.VerifyMode):  # redis-py 5 knows only the names
+            kwargs["ssl_cert_reqs"] = requirement.name.removeprefix("CERT_").lower()
+        super().__init__(**kwargs)
+        # Only redis-py 8 knows these two.
+        self._key_password = ssl_password
+        self._ca_path = ssl_ca_path
+
+    @hides_locals
+    def make_context(self) -> ssl.SSLContext:
+        """Return what the options say; it reads the files."""
+        told: Any = self.ssl_context
+        certfile, keyfile = told.certfile, told.keyfile
+        told.certfile = told.keyfile = None
+        context: ssl.SSLContext = told.get()
+        if certfile or keyfile:
+            context.load_cert_chain(certfile, keyfile, self._key_password)
+        if self._ca_path:
+            context.load_verify_locations(capath=self._ca_path)
+        return context
+
+
+def _complete(error: redis.ConnectionError) -> None:
+    """Let an error say what it hides.
+
+    Raises:
+        redis.RedisError: what a node said, which is only the cause if it is a unix socket's.
+    """
+    if isinstance(error.__cause__, redis.RedisError):
+        raise error.__cause__ from None
+    reason = error.__context__
+    if isinstance(reason, OSError) and len(reason.args) > 1:  # redis-py 5 tells the number
+        text = str(reason.args[1])
+        if text not in str(error):
+            error.args = (f"{error} {text}.",)
+
+
+async def connect(node: Node) -> asyncio.StreamWriter:
+    """Return the stream of a new connection to a node, set up by redis-py.
+
+    Raises:
+        redis.RedisError: it cannot be connected.
+    """
+    connection: Any = _kind_of(node.info)(**node.kwargs)
+    try:
+        if isinstance(connection, SSLConnection):
+            await _give_context(connection, node)
+        await connection.connect()
+        writer = take_writer(connection)
+        assert writer is not None
+    except BaseException:
+        await connection.disconnect()
+        raise
+    return writer
+
+
+def _kind_of(info: HostInfo) -> type[_Discreet]:
+    if info.unix_socket_path is not None:
+        return UnixDomainSocketConnection
+    return SSLConnection if info.ssl else Connection
+
+
+def check_options(node: Node) -> None:
+    """Raise BadHostSetup for an option of a node's that redis-py takes only without asyncio."""
+    kind: Any = _kind_of(node.info)
+    unknown = sorted(node.kwargs.keys() - _options_of(kind))
+    if unknown:
+        raise BadHostSetup(
+            f"redis-py {redis.__version__} does not take the option {unknown[0]!r} for asyncio "
+            "connections. Leave it out, or use the methods that are not asynchronous."
+        )
+
+
+@cache
+def _options_of(kind: type) -> frozenset[str]:
+    """Return the names of the arguments that a class of connections takes."""
+    return frozenset(
+        name
+        for base in kind.__mro__
+        if "__init__" in vars(base)
+        for name in inspect.signature(base).parameters
+    )
+
+
+# Credentials.
+
+
+class _Credentials(redis.CredentialProvider):
+    """What a provider said: redis-py before 5.3 would not await it."""
+
+    def __init__(self, said: Any) -> None:
+        self._said = said
+
+    def get_credentials(self) -> Any:
+        return self._said
+
+    async def get_credentials_async(self) -> Any:
+        return self._said
+
+
+async def _ask(provider: Any) -> Any:
+    """Ask a provider in its asynchronous way, if it has one of its own."""
+    inherited = getattr(redis.CredentialProvider, "get_credentials_async", None)
+    own = getattr(type(provider), "get_credentials_async", inherited)
+    if own is inherited:
+        return provider.get_credentials()
+    return await provider.get_credentials_async()
+
+
+def _awaited(retry: Any) -> Any:
+    """Return a Retry of redis-py's as its asyncio side takes it."""
+    if isinstance(retry, redis.asyncio.retry.Retry):
+        return retry
+    twin = redis.asyncio.retry.Retry.__new__(redis.asyncio.retry.Retry)
+    for name, value in vars(retry).items():  # both keep the same
+        setattr(twin, name, value)
+    return twin
+
+
+# TLS.
+
+_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+# To make one takes as long as hundreds of commands.
+_contexts: weakref.WeakKeyDictionary[Node, tuple[object, ssl.SSLContext]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+async def _give_context(connection: SSLConnection, node: Node) -> None:
+    """Let a connection use the node's context, which is made anew when its files change."""
+    stamp = [_changed_at(node.kwargs.get(name)) for name in _TLS_FILES]
+    known_stamp, context = _contexts.get(node, (None, None))
+    if context is None or stamp != known_stamp:
+        context = await _make_context(connection)
+        _contexts[node] = stamp, context
+    connection.ssl_context.context = context
+
+
+@hides_locals
+async def _make_context(connection: SSLConnection) -> ssl.SSLContext:
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.run_in_executor(None, connection.make_context)
+    except Exception as error:
+        raise redis.ConnectionError(
+            f"Connecting failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _changed_at(path: object) -> int | None:
+    if isinstance(path, str):
+        with suppress(OSError):
+            return Path(path).stat().st_mtime_ns
+    return None

@@ -1,0 +1,443 @@
+"""The connections of one event loop to one node, and what waits for them.
+
+A pool is bounded. What finds no connection waits its turn; commands of one key that wait
+side by side go out together, as one exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Sequence
+from contextvars import Context
+from itertools import chain
+from typing import Self, cast
+
+import redis
+
+from ..nodes.failing import give_up_all, to_redis_error
+from ..nodes.node import Node
+from ..protocol.encoding import PIECE_SIZE
+from ..rounds.again import may_go_again
+from .connections import FOREVER, LATE_SECONDS, AioConnection
+from .handshake import connect
+from .jobs import Job, Joined
+
+# Connections per node and loop where POOL_OPTIONS["max_connections"] says nothing.
+DEFAULT_MAX_CONNECTIONS = 32
+
+# So many connections of a pool work on what may be joined, and the rest of it waits: the
+# more goes out together, the fewer are the system calls, here and at the node.
+_JOINING = 2
+
+# So many commands that wait go out together at most, or some that have so many bytes.
+_JOINED = 512
+_JOINED_SIZE = PIECE_SIZE
+
+_TICK = 0.1  # seconds between two looks at whether the loop runs
+_TRIES = 3  # to open a connection, where the loop was kept from it
+
+# Seconds between two looks at what waits for a connection, at least.
+_BETWEEN_LOOKS = 0.01
+
+
+class Pool:
+    """The connections of one loop to one node, and the jobs that wait for one.
+
+    Attributes:
+        node, loop: whose they are.
+        open_timeout: seconds that a job may wait for the node's first word.
+        connections: all connections, idle and busy.
+    """
+
+    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
+        self.node = node
+        self.loop = loop
+        self.open_timeout = node.open_timeout or FOREVER
+        self.connections: set[AioConnection] = set()
+        self._limit = node.max_connections or DEFAULT_MAX_CONNECTIONS
+        self._idle: list[AioConnection] = []
+        self._joining: set[AioConnection] = set()
+        # Jobs without a connection: those that may be joined, and the others.
+        self._to_join: deque[Job] = deque()
+        self._waiting: deque[Job] = deque()
+        # Connections that are being opened, and the jobs that they were meant for.
+        self._openings: dict[asyncio.Task[None], Job] = {}
+        self._queue_timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._is_retired = False
+
+    def submit(self, job: Job) -> None:
+        """Run a job as soon as there is a connection for it; its `end` is called then."""
+        health = self.node.health
+        if not health.is_well:
+            refusal = health.refusal()
+            if refusal is not None:
+                job.exchange.fail(refusal)
+                job.end()
+                return
+            job.is_probe = health.is_down
+        if job.exchange.needs_new_connection:
+            self.close_idle()  # the other connection of its age was closed
+        while self._idle and not (job.exchange.may_join and len(self._joining) >= _JOINING):
+            connection = self._idle[-1]
+            if connection.is_usable:
+                # Taken when it has its job: whatever is raised, somebody will close it.
+                self._start(connection, job, is_reused=True)
+                return
+            connection.close()
+        self._wait(job)
+
+    def _start(self, connection: AioConnection, job: Job | Joined, *, is_reused: bool) -> None:
+        try:
+            if job.exchange.may_join:
+                self._joining.add(connection)
+            connection.start(job, is_reused=is_reused)
+        except BaseException:  # a KeyboardInterrupt: it is neither idle nor at work
+            connection.close()
+            raise
+        finally:
+            if self._idle and self._idle[-1] is connection:
+                self._idle.pop()
+
+    def take_back(self, connection: AioConnection, errors: list[Exception]) -> None:
+        """Give a connection whose last reply was read its next job, or none."""
+        node = self.node
+        self._joining.discard(connection)
+        if errors or not node.health.is_well:
+            node.answered(errors)
+        if connection.epoch != node.epoch:
+            self.close_idle()
+            connection.close()
+        else:
+            self._employ(connection, is_reused=True)
+
+    def failed(self, jobs: Sequence[Job], error: Exception, *, is_unheard: bool) -> None:
+        """End jobs whose connection failed; those that may go again are stale.
+
+        Args:
+            is_unheard: the connection had lain idle before, and nothing came back on it.
+        """
+        if is_unheard:
+            self.close_idle()  # they lay beside it
+        lost: list[Job] = []
+        for job in jobs:
+            if is_unheard and may_go_again(job.exchange, error):
+                job.exchange.is_stale = True
+                job.end()
+            else:
+                lost.append(job)
+        self._give_up(lost, error, is_nodes_fault=True)
+
+    def expire(self, jobs: Sequence[Job], now: float, error: Exception) -> None:
+        """End those of some jobs to which the node should have said something by now."""
+        over = [job for job in jobs if job.limit <= now]
+        self._give_up(over, error, is_nodes_fault=not all(job.is_late for job in over))
+
+    def _give_up(self, jobs: Sequence[Job], error: Exception, *, is_nodes_fault: bool) -> None:
+        if not jobs:
+            return
+        exchanges = [job.exchange for job in jobs]
+        give_up_all(exchanges, self.node, error, is_nodes_fault=is_nodes_fault)
+        for job in jobs:
+            job.end()
+        if is_nodes_fault:
+            self._after_failure()
+
+    def is_silent(self, job: Job) -> bool:
+        """Tell whether the node is what a job is waiting for, and has said nothing."""
+        if job.connection is None:
+            return not self.connections
+        return not (job.connection.is_heard or job.is_late)
+
+    def forget(self, connection: AioConnection) -> None:
+        """Know a closed connection no more; open another if somebody waits for it."""
+        self.connections.discard(connection)
+        self._joining.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._go_on()
+
+    def close_idle(self) -> None:
+        """Close what is idle."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def retire(self) -> None:
+        """Let connections end with their jobs: another pool takes the place."""
+        self._is_retired = True
+        self.close_idle()
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Close everything, for good; return the tasks that were opening something."""
+        self._is_closed = True
+        if self._queue_timer is not None:
+            self._queue_timer.cancel()
+        openings = list(self._openings)
+        for task in openings:
+            task.cancel()
+        for connection in list(self.connections):
+            connection.close()
+        self._idle.clear()
+        return openings
+
+    # Jobs without a connection.
+
+    def _wait(self, job: Job) -> None:
+        self._queue_of(job).append(job)
+        self._check_at(job.limit)
+        self._open_more()
+
+    def _queue_of(self, job: Job) -> deque[Job]:
+        return self._to_join if job.exchange.may_join else self._waiting
+
+    def _check_at(self, when: float) -> None:
+        """Look at the queues at a time, as loop.time(), if not before."""
+        timer = self._queue_timer
+        if timer is not None and when < timer.when():
+            timer.cancel()
+            timer = None
+        if timer is None and when != FOREVER:
+            self._queue_timer = self.loop.call_at(
+                when, self._check_queues, when, context=Context()
+            )
+
+    def _go_on(self) -> None:
+        """Give what waits to idle connections, and open others."""
+        while self._idle and not self._is_closed and self._has_work():
+            self._employ(self._idle.pop(), is_reused=True)
+        self._open_more()
+
+    def _has_work(self) -> bool:
+        return _first_of(self._waiting) is not None or (
+            len(self._joining) < _JOINING and _first_of(self._to_join) is not None
+        )
+
+    def _employ(self, connection: AioConnection, *, is_reused: bool) -> None:
+        """Give a connection what has waited longest, or let it be idle."""
+        job = self._next_for(connection, is_reused=is_reused)
+        if job is not None:
+            self._start(connection, job, is_reused=is_reused)
+        elif self._is_retired:
+            connection.close()
+        elif not connection.is_closed:
+            self._idle.append(connection)
+
+    def _next_for(self, connection: AioConnection, *, is_reused: bool) -> Job | Joined | None:
+        """Take from the queues what a connection is to do next."""
+        waiting, to_join = _first_of(self._waiting), _first_of(self._to_join)
+        if to_join is not None and (
+            len(self._joining) >= _JOINING
+            or (waiting is not None and waiting.began < to_join.began)
+        ):
+            to_join = None
+        if waiting is to_join:  # there is none
+            return None
+        if is_reused and not connection.is_usable:
+            connection.close()
+            return None
+        job = self._take_joined() if to_join is not None else self._waiting.popleft()
+        if is_reused:
+            for one in job.jobs:
+                one.is_late = True
+        return job
+
+    def _take_joined(self) -> Job | Joined:
+        taken: list[Job] = []
+        size = 0
+        while (
+            len(taken) < _JOINED
+            and size < _JOINED_SIZE
+            and (job := _first_of(self._to_join)) is not None
+        ):
+            taken.append(self._to_join.popleft())
+            size += len(cast(bytes, job.exchange.out))
+        return taken[0] if len(taken) == 1 else Joined(taken)
+
+    def _check_queues(self, planned: float) -> None:
+        """Fail what waited too long for a connection."""
+        self._queue_timer = None
+        now = self.loop.time()
+        stalled = now - planned
+        if self.connections:
+            text = (
+                f"All {self._limit} connections of this event loop were in use for too long; "
+                "raise POOL_OPTIONS['max_connections']"
+            )
+        else:
+            text = "Timeout connecting"
+        over: list[Job] = []
+        next_limit = FOREVER
+        for job in self._take_waiting():
+            if stalled >= LATE_SECONDS and not job.is_forgiven:
+                job.is_forgiven = True
+                job.limit = now + self.open_timeout  # nobody listened before
+            if job.limit > now:
+                self._queue_of(job).append(job)
+                next_limit = min(next_limit, job.limit)
+            else:
+                job.is_late = bool(self.connections)
+                over.append(job)
+        # Each look is at all of them: not for each that comes soon after another.
+        self._check_at(max(next_limit, now + _BETWEEN_LOOKS))
+        self._open_more()
+        self.expire(over, now, TimeoutError(text))
+
+    def _after_failure(self) -> None:
+        """Let nobody wait for a node that is down, but who probes it."""
+        if not self.node.health.is_down:
+            return
+        jobs = self._take_waiting()
+        self.close_idle()
+        for job in jobs:
+            refusal = None if job.is_probe else self.node.health.refusal()
+            if refusal is None:
+                job.is_probe = True
+                self._wait(job)
+            else:
+                job.exchange.fail(refusal)
+                job.end()
+
+    def _take_waiting(self) -> list[Job]:
+        jobs = [job for job in (*self._waiting, *self._to_join) if not job.is_over]
+        self._waiting.clear()
+        self._to_join.clear()
+        return jobs
+
+    # Opening.
+
+    def _open_more(self) -> None:
+        while (
+            not self._is_closed
+            and len(self.connections) + len(self._openings) < self._limit
+            and sum(not job.is_given_up for job in self._openings.values()) < self._wanted()
+            and (job := self._next_to_open_for())
+        ):
+            # A connection keeps the context that it was opened in, and timers theirs: not
+            # that of a request.
+            task = self.loop.create_task(
+                self._open(job), name=f"rb-open-{self.node.host_id}", context=Context()
+            )
+            self._openings[task] = job
+            task.add_done_callback(self._opening_ended)
+
+    def _next_to_open_for(self) -> Job | None:
+        """Return the first job that waits and for which no connection is being opened."""
+        have = set(self._openings.values())
+        queues = chain(self._waiting, self._to_join)
+        return next((job for job in queues if job.is_waiting and job not in have), None)
+
+    def _wanted(self) -> int:
+        """Return how many more connections would have work at once."""
+        waiting = len(self._waiting) if _first_of(self._waiting) is not None else 0
+        to_join = len(self._to_join) if _first_of(self._to_join) is not None else 0
+        return waiting + min(to_join, _JOINING - len(self._joining))
+
+    def _opening_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # a KeyboardInterrupt, which was raised already
+        if self._openings.pop(task, None) is not None:  # it was cut short
+            self._open_more()
+
+    async def _open(self, job: Job) -> None:
+        """Open a connection for a job that waits, or for whichever is next by then."""
+        try:
+            connection = await self._connected()
+        except Exception as error:  # noqa: BLE001 (it is told where it belongs)
+            self._opened()
+            self._not_opened(job, error)
+            self._open_more()
+            return
+        try:
+            self.connections.add(connection)
+            if self._is_closed:  # wait_for() of Python 3.11 may pass over a cancellation
+                connection.close()
+                return
+            self._opened()
+            self._employ(connection, is_reused=False)
+        except BaseException:  # a KeyboardInterrupt: it is neither idle nor at work
+            connection.close()
+            raise
+
+    def _opened(self) -> None:
+        self._openings.pop(cast(asyncio.Task[None], asyncio.current_task()), None)
+
+    def _not_opened(self, job: Job, error: Exception) -> None:
+        node = self.node
+        if isinstance(error, redis.RedisError):
+            _say_why(error)
+            node.name_in(error)
+        elif isinstance(error, TimeoutError):
+            error = to_redis_error(node, TimeoutError("Timeout connecting"))
+        elif isinstance(error, OSError):
+            error = to_redis_error(node, error)
+        else:  # no failure of the node's
+            if job.is_waiting:
+                job.crash(error)
+            return
+        if job.exchange.error is None:  # else the job has told of it
+            node.failed(error)
+        if job.is_waiting:
+            job.exchange.fail(error)
+            job.end()
+        self._after_failure()
+
+    async def _connected(self) -> AioConnection:
+        tries = 0
+        while True:
+            tries += 1
+            with _Stalls(self.loop) as stalls:
+                try:
+                    async with asyncio.timeout(self.node.open_timeout):
+                        epoch = self.node.epoch
+                        return AioConnection(await connect(self.node), self, epoch)
+                except (redis.TimeoutError, TimeoutError):
+                    # The node may have answered in time, while the loop did not run.
+                    if not stalls.seconds or tries == _TRIES:
+                        raise
+
+
+def _say_why(error: redis.RedisError) -> None:
+    """Let an error of redis-py's say "Connection refused", and not "Connect call failed"."""
+    lost = error.__context__
+    if isinstance(lost, OSError) and lost.errno:
+        said = lost.strerror or ""
+        if said.startswith("Connect call failed"):
+            error.args = (str(error).replace(said, os.strerror(lost.errno)),)
+
+
+class _Stalls:
+    """Counts the seconds in which a loop did not get to run, while the block runs.
+
+    Some code blocks it, the machine is busy, or nobody runs it for a while.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.seconds = 0.0
+        self._loop = loop
+
+    def __enter__(self) -> Self:
+        self._plan()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._timer.cancel()
+
+    def _plan(self) -> None:
+        planned = self._loop.time() + _TICK
+        self._timer = self._loop.call_at(planned, self._tick, planned, context=Context())
+
+    def _tick(self, planned: float) -> None:
+        self.seconds += max(0.0, self._loop.time() - planned - LATE_SECONDS)
+        self._plan()
+
+
+def _first_of(queue: deque[Job]) -> Job | None:
+    """Return what is next in a queue, without those that nobody awaits any more."""
+    while queue:
+        if not queue[0].is_over:
+            return queue[0]
+        queue.popleft()
+    return None

@@ -1,0 +1,193 @@
+"""Moves the bytes of a batch's exchanges on event loops: the twin of `threads.transport`.
+
+The same batches, exchanges, health and second looks; what differs is who waits. Connections
+belong to the loop that made them and end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from ..forks import register_at_fork
+from ..nodes.failing import DeadlineError, give_up, is_blamed_for_deadline, to_redis_error
+from ..nodes.health import HealthChanges
+from ..nodes.node import Node
+from ..protocol.exchange import Batch, Exchange
+from .connections import FOREVER, LATE_SECONDS
+from .jobs import Job
+from .lifetime import KnownLoops, LoopPools
+from .pool import Pool
+
+T = TypeVar("T")
+
+
+class Transport:
+    """Drives batches on the event loop that runs.
+
+    Args:
+        changes: those of the nodes' health, told at the end of a call.
+    """
+
+    def __init__(self, changes: HealthChanges) -> None:
+        self._nodes: Mapping[int, Node] = {}
+        self._changes = changes
+        self._loops = KnownLoops()
+        _transports.add(self)
+
+    def use(self, nodes: Mapping[int, Node]) -> None:
+        """Have connections to these nodes from now on, and to no others."""
+        self._nodes = nodes
+        for pools in self._loops:
+            pools.soon(partial(pools.keep_only, list(nodes.values())))
+
+    def close_idle_soon(self) -> None:
+        """From any thread: let all loops close what is idle."""
+        for pools in self._loops:
+            pools.close_idle_soon()
+
+    async def run(self, batch: Batch[T], timeout: float | None = None) -> T:
+        """Run a batch to its end and return its result.
+
+        Args:
+            batch: the generator; what fails on a node is told to it, not raised here.
+            timeout: seconds after which whatever is unfinished has failed.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = FOREVER if timeout is None else loop.time() + timeout
+        pools = self._loops.get(loop)
+        # Those of a host that is removed meanwhile are known to the end of the batch.
+        nodes = self._nodes
+        try:
+            is_first = True
+            while True:
+                await _Round(nodes, pools, deadline, is_first=is_first).run(next(batch))
+                is_first = False
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            batch.close()
+            if self._changes.waiting:
+                self._changes.tell()
+
+    async def aclose(self) -> None:
+        """Close the idle connections of the running loop."""
+        await self._loops.get(asyncio.get_running_loop()).close_idle()
+
+    def _start_over(self) -> None:
+        """In a forked child: the parent's loops are not ours."""
+        loops, self._loops = self._loops, KnownLoops()
+        # Never collected, as that would touch the parent's loop.
+        _left_to_parents.append(loops)
+        for pools in loops:
+            _left_to_parents.append(pools)
+            pools.leave_to_parent()
+
+
+class _Round:
+    """The exchanges that run side by side, until the last of them has ended."""
+
+    def __init__(
+        self, nodes: Mapping[int, Node], pools: LoopPools, deadline: float, *, is_first: bool
+    ) -> None:
+        self._nodes = nodes
+        self._pools = pools
+        self._deadline = deadline
+        self._is_first = is_first  # of the call's rounds
+        self._loop = asyncio.get_running_loop()
+        self._jobs: list[tuple[Job, Pool]] = []
+        self._left = 0
+        self._done: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
+
+    async def run(self, exchanges: Sequence[Exchange]) -> None:
+        """Run exchanges to their ends."""
+        try:
+            self._submit(exchanges)
+            if self._error is None:
+                # What has failed at once lets others have their turn all the same.
+                await (self._wait() if self._left else asyncio.sleep(0))
+            if self._error is not None:
+                raise self._error
+        finally:
+            for job, _ in self._jobs:
+                if not job.is_over:
+                    job.abandon()
+
+    def _submit(self, exchanges: Sequence[Exchange]) -> None:
+        began = self._loop.time()
+        is_over = self._deadline <= began
+        self._left = 0 if is_over else len(exchanges)
+        for exchange in exchanges:
+            node = self._nodes[exchange.host_id]
+            if is_over:
+                exchange.fail(to_redis_error(node, DeadlineError()))
+                continue
+            pool = self._pools.of(node)
+            job = Job(exchange, self, began, began + pool.open_timeout)
+            self._jobs.append((job, pool))
+            pool.submit(job)
+            if self._error is not None:
+                return
+        if len(exchanges) > 1:
+            took = self._loop.time() - began
+            for job, _ in self._jobs:
+                job.limit += took  # to encode may have taken long
+
+    async def _wait(self) -> None:
+        self._done = self._loop.create_future()
+        timer = None
+        if self._deadline != FOREVER:
+            timer = self._loop.call_at(self._deadline, self._expire)
+        try:
+            await self._done
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def ended(self) -> None:
+        """Count an exchange that has ended."""
+        self._left -= 1
+        if not self._left:
+            self._wake()
+
+    def crash(self, error: BaseException) -> None:
+        """Raise an error that is no node's failure."""
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._done is not None:
+            with contextlib.suppress(asyncio.InvalidStateError):  # it was cancelled
+                self._done.set_result(None)
+
+    def _expire(self) -> None:
+        """Fail everything that is unfinished."""
+        # Time in which the loop did not run is not the nodes'.
+        is_late = self._loop.time() - self._deadline > LATE_SECONDS
+        for job, pool in self._jobs:
+            if not job.is_over:
+                is_nodes_fault = is_blamed_for_deadline(
+                    is_first=self._is_first and not is_late,
+                    is_heard=not pool.is_silent(job),
+                )
+                give_up(job.exchange, pool.node, DeadlineError(), is_nodes_fault=is_nodes_fault)
+                job.abandon()
+        self._wake()
+
+
+_transports: weakref.WeakSet[Transport] = weakref.WeakSet()
+_left_to_parents: list[object] = []
+
+
+def _start_over_after_fork() -> None:
+    for transport in list(_transports):
+        transport._start_over()  # noqa: SLF001 (same room)
+
+
+register_at_fork(_start_over_after_fork)

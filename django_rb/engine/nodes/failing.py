@@ -1,0 +1,64 @@
+"""How an exchange ends that does not get its replies, whatever transport moves its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import redis
+
+from ..errors import ProtocolError, at_node
+from ..protocol.exchange import Exchange
+from .node import Node
+
+
+class DeadlineError(TimeoutError):
+    """The time for the whole call is over."""
+
+
+def give_up(
+    exchange: Exchange, node: Node, error: Exception, *, is_nodes_fault: bool = True
+) -> None:
+    """End an exchange, and let the node's health know."""
+    give_up_all((exchange,), node, error, is_nodes_fault=is_nodes_fault)
+
+
+def give_up_all(
+    exchanges: Sequence[Exchange], node: Node, error: Exception, *, is_nodes_fault: bool = True
+) -> None:
+    """End exchanges that failed together; for the node's health that is one failure."""
+    errors = [to_redis_error(node, error) for _ in exchanges]  # each caller has its own
+    if is_nodes_fault:
+        node.failed(errors[0])
+    else:
+        node.health.complained(errors[0])
+    for exchange, failed in zip(exchanges, errors, strict=True):
+        exchange.fail(failed)
+
+
+def is_blamed_for_deadline(*, is_first: bool, is_heard: bool) -> bool:
+    """Tell whether a node has failed that did not answer before the deadline of a call.
+
+    One that was speaking has not, nor one that others had left little time.
+
+    Args:
+        is_first: it was asked in the first of the call's rounds.
+        is_heard: it said something.
+    """
+    return is_first and not is_heard
+
+
+def to_redis_error(node: Node, error: Exception) -> redis.RedisError:
+    """Return the error that a caller sees for what went wrong on the way to a node."""
+    failed: redis.RedisError
+    if isinstance(error, DeadlineError):
+        failed = redis.TimeoutError("Deadline exceeded")
+    elif isinstance(error, TimeoutError):
+        failed = redis.TimeoutError(str(error) or f"No answer within {node.socket_timeout:g} s")
+    elif isinstance(error, OSError):
+        failed = redis.ConnectionError(f"Connection lost: {error}")
+    else:
+        failed = ProtocolError(str(error))
+    failed.args = (at_node(failed, node.host_id, node.address),)
+    # Its frames refer to the exchange, and that to the error: a cycle.
+    failed.__cause__ = error.with_traceback(None)
+    return failed

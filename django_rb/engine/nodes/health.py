@@ -1,0 +1,376 @@
+"""When a node counts as down, and when it is tried again.
+
+A node that failed several times in a row is left alone: calls to it fail at once, without
+any I/O. After a pause one caller is let through to probe it; its success brings the node
+back, its failure begins a longer pause. This is the circuit breaker of Michael Nygard's
+*Release It!*, with the pauses of exponential backoff and "equal jitter"
+(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that many
+processes do not probe a node in step.
+
+Only what happens to a connection counts: refused, reset, silent, a handshake that failed,
+bytes that are no RESP. A node that answers with an error is a node that answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import Any
+
+from ..errors import BadHostSetup, NodeDown, at_node
+from ..wording import about_unknown, get_logger, masked, number_of
+
+logger = get_logger("django_rb.health")
+
+UP, FAILING, DOWN = "up", "failing", "down"
+
+# Seconds after which what was not heard of is news again.
+OLD = 60.0
+
+# So many different things are remembered at most.
+MANY = 1000
+
+DEFAULT_HEALTH = {"FAILURES": 3, "PAUSE": 1.0, "MAX_PAUSE": 30.0}
+
+_PATH = ("HEALTH",)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthOptions:
+    """How a cluster judges its nodes; HEALTH in the settings.
+
+    Attributes:
+        failures: so many in a row make a node count as down; None for no number.
+        pause: seconds of the first pause, before jitter; it doubles from probe to probe.
+        max_pause: seconds that no pause exceeds.
+    """
+
+    failures: int | None
+    pause: float
+    max_pause: float
+
+
+def check_health(health: object) -> HealthOptions:
+    """Return HEALTH, ``{"FAILURES": 3, "PAUSE": 1.0, "MAX_PAUSE": 30.0}`` or a part of it.
+
+    None stands for nodes that never count as down.
+
+    Raises:
+        BadHostSetup: naming the key, its value and the way out.
+    """
+    if health is None:
+        return HealthOptions(None, 0.0, 0.0)
+    if not isinstance(health, Mapping):
+        raise BadHostSetup(
+            f"{masked(health)} is not a dictionary such as {DEFAULT_HEALTH}. "
+            "None lets no node count as down.",
+            _PATH,
+        )
+    if unknown := [name for name in health if name not in DEFAULT_HEALTH]:
+        raise BadHostSetup(
+            about_unknown("key", unknown, list(DEFAULT_HEALTH)),
+            (*_PATH, str(unknown[0])) if len(unknown) == 1 else _PATH,
+        )
+    options: dict[str, Any] = {**DEFAULT_HEALTH}
+    options.update((name, number_of(value)) for name, value in health.items())
+    failures = options["FAILURES"]
+    if type(failures) is not int or failures < 1:
+        raise BadHostSetup(
+            f"{masked(failures)} is not a number of failures, 1 or more. "
+            "HEALTH = None lets no node count as down.",
+            (*_PATH, "FAILURES"),
+        )
+    for name in ("PAUSE", "MAX_PAUSE"):
+        seconds = options[name]
+        if (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, int | float)
+            or not 0 < seconds < 1e9
+        ):
+            raise BadHostSetup(
+                f"{masked(seconds)} is not a time in seconds above 0.", (*_PATH, name)
+            )
+    if "MAX_PAUSE" not in health:
+        options["MAX_PAUSE"] = max(options["MAX_PAUSE"], options["PAUSE"])
+    if options["MAX_PAUSE"] < options["PAUSE"]:
+        raise BadHostSetup(
+            f"{options['MAX_PAUSE']} s is shorter than PAUSE, which is {options['PAUSE']} s. "
+            "Give it at least as much.",
+            (*_PATH, "MAX_PAUSE"),
+        )
+    return HealthOptions(failures, options["PAUSE"], options["MAX_PAUSE"])
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """What this process knows of a node.
+
+    Attributes:
+        state: "up"; "failing": its last calls failed; "down": it is left alone.
+        failures: how many calls failed in a row.
+        since: when the state began, in Unix seconds; None if it never was another.
+        error: the last failure, None where there is none.
+        retry_in: seconds until it is probed, for a node that is down.
+    """
+
+    state: str
+    failures: int = 0
+    since: float | None = None
+    error: str | None = None
+    retry_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChange:
+    """A node went from one state to another, or stays in its state and has a complaint.
+
+    A complaint is an error reply that tells of the node, such as LOADING or OOM, or a
+    failure for which the node is not to blame. It is told once per kind, and again when
+    it was not heard of for a minute.
+
+    Attributes:
+        host_id, address: the node.
+        state, previous: "up", "failing" or "down"; the same for a complaint.
+        failures: how many calls had failed in a row.
+        error: the failure that led to it; None for a node that is up again.
+        seconds: how long the previous state lasted; None for the state at the start.
+    """
+
+    host_id: int
+    address: str
+    state: str
+    previous: str
+    failures: int
+    error: Exception | None
+    seconds: float | None
+
+
+class News:
+    """Tells what is news from what is heard all the time."""
+
+    def __init__(self) -> None:
+        self._heard: dict[Hashable, float] = {}
+
+    def is_news(self, what: Hashable) -> bool:
+        """Return whether this was not heard of for a minute, or never."""
+        now = monotonic()
+        last = self._heard.get(what)
+        if len(self._heard) >= MANY:
+            self._heard.clear()
+        self._heard[what] = now
+        return last is None or now - last >= OLD
+
+
+class HealthChanges:
+    """The changes of a cluster's nodes, from where they happen to those who want to know.
+
+    They are told when the call that saw them is over, so that nobody's slowness or
+    failure gets between the nodes.
+
+    Attributes:
+        waiting: what was not told yet.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: deque[HealthChange] = deque()
+        self._callbacks: list[Callable[[HealthChange], object]] = [log_change]
+        self._telling = threading.local()
+
+    def add_callback(self, callback: Callable[[HealthChange], object]) -> None:
+        """Let `callback(change)` be called with each change from now on."""
+        self._callbacks.append(callback)
+
+    def tell(self) -> None:
+        """Tell what is waiting. A callback that raises is logged."""
+        if getattr(self._telling, "is_on", False):
+            return
+        self._telling.is_on = True
+        try:
+            self._tell()
+        finally:
+            self._telling.is_on = False
+
+    def _tell(self) -> None:
+        # A callback that uses the cluster comes back to tell(), and adds to what is waiting.
+        while self.waiting:
+            try:
+                change = self.waiting.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            for callback in self._callbacks:
+                try:
+                    callback(change)
+                except Exception:  # a caller's call must not fail for it
+                    logger.exception("A callback of on_health_change failed: %r", callback)
+
+
+def log_change(change: HealthChange) -> None:
+    """Write one line about a node's change of state."""
+    host_id, error = change.host_id, change.error
+    if change.state == change.previous:
+        logger.warning("Node %d complains: %s", host_id, error)
+    elif change.state == FAILING:
+        logger.warning("Node %d fails: %s", host_id, error)
+    elif change.state == DOWN:
+        logger.error(
+            "Node %d is down after %d failures in a row: %s", host_id, change.failures, error
+        )
+    else:
+        # The address is no part of the format: fe80::1%eth0 is one.
+        logger.log(
+            logging.WARNING if change.previous == DOWN else logging.INFO,
+            "%s",
+            at_node(
+                f"Node {host_id} is up again after {change.seconds:.1f} s",
+                host_id,
+                change.address,
+            ),
+        )
+
+
+class Health:
+    """The health of one node, as this process sees it.
+
+    Its lock is held for a few assignments, never while anything waits; it is reentrant, as
+    a signal handler may ask for the node that the interrupted code was judging.
+
+    Args:
+        host_id, address: the node.
+        options: when it counts as down.
+        probe_seconds: how long a probe may take before another caller may try; None
+            where that has no limit.
+        changes: where changes of its state are put down.
+
+    Attributes:
+        is_well: nothing is wrong. There is nothing to ask before a call to the node and
+            nothing to say after it.
+    """
+
+    def __init__(
+        self,
+        host_id: int,
+        address: str,
+        options: HealthOptions,
+        probe_seconds: float | None,
+        changes: HealthChanges,
+    ) -> None:
+        self.is_well = True
+        self._host_id = host_id
+        self._address = address
+        self._options = options
+        self._probe_seconds = probe_seconds or options.max_pause
+        self._changes = changes
+        self._state = UP
+        self._began: float | None = None
+        self._failures = 0
+        self._error: str | None = None
+        self._probes = 0  # that failed, since the node is down
+        self._is_probed = False
+        self._retry_at = 0.0
+        self._complaints = News()
+        self.start_over()
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the node is left alone."""
+        return self._state == DOWN
+
+    def start_over(self) -> None:
+        """In a forked child: what is known stays, but somebody else may hold the lock."""
+        self._lock = threading.RLock()
+
+    def refusal(self) -> NodeDown | None:
+        """Return why the node must not be asked now, or None: then the caller may ask it.
+
+        A caller that may ask a node that is down probes it, and is the only one for a
+        while: it has to say how that went.
+        """
+        with self._lock:
+            if self._state != DOWN:
+                return None
+            now = monotonic()
+            if now >= self._retry_at:
+                self._is_probed = True
+                self._retry_at = now + self._probe_seconds
+                return None
+            if self._is_probed:
+                further = "it is being probed"
+            else:
+                further = f"next try in {self._retry_at - now:.1f} s"
+            text = f"Node is down, {further}. It failed {self._failures} times: {self._error}"
+            return NodeDown(at_node(text, self._host_id, self._address))
+
+    def failed(self, error: Exception) -> None:
+        """Take note of a connection that failed."""
+        with self._lock:
+            if self._state == DOWN and not self._is_probed:
+                return  # of a call that began before
+            self.is_well = False
+            self._failures += 1
+            self._error = str(error).removesuffix(at_node("", self._host_id, self._address))
+            limit = self._options.failures
+            if limit is None or self._failures < limit:
+                self._go_to(FAILING, error)
+            else:
+                self._probes = self._probes + 1 if self._state == DOWN else 0
+                self._rest()
+                self._go_to(DOWN, error)
+
+    def complained(self, error: Exception) -> None:
+        """Take note of what the node said of itself, or could not do and is not to blame."""
+        if self._complaints.is_news(type(error).__name__):
+            with self._lock:
+                self._announce(self._state, error)
+
+    def answered(self, *, is_ready: bool = True) -> None:
+        """Take note of a command that was answered.
+
+        Args:
+            is_ready: the node can do its work; it is not, say, still loading its data.
+        """
+        with self._lock:
+            if is_ready:
+                self._failures, self._error, self._is_probed = 0, None, False
+                self._go_to(UP, None)
+                self.is_well = True
+            elif self._state == DOWN and self._is_probed:
+                self._probes += 1
+                self._rest()
+
+    def get(self) -> NodeHealth:
+        """Return what is known of the node."""
+        with self._lock:
+            is_down = self._state == DOWN
+            return NodeHealth(
+                self._state,
+                self._failures,
+                None if self._began is None else time() - (monotonic() - self._began),
+                self._error,
+                max(0.0, self._retry_at - monotonic()) if is_down else None,
+            )
+
+    def _rest(self) -> None:
+        """Begin a pause."""
+        options = self._options
+        # 2**1000 is still a float, and longer than any MAX_PAUSE.
+        pause = min(options.max_pause, options.pause * 2.0 ** min(self._probes, 1000))
+        self._is_probed = False
+        self._retry_at = monotonic() + pause * random.uniform(0.5, 1)
+
+    def _go_to(self, state: str, error: Exception | None) -> None:
+        if state != self._state:
+            self._announce(state, error)
+            self._state, self._began = state, monotonic()
+
+    def _announce(self, state: str, error: Exception | None) -> None:
+        seconds = None if self._began is None else monotonic() - self._began
+        self._changes.waiting.append(
+            HealthChange(
+                self._host_id, self._address, state, self._state, self._failures, error, seconds
+            )
+        )

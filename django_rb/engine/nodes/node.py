@@ -1,0 +1,116 @@
+"""What is known of a node: where it is, how it is spoken to, how it is. No connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+
+from ..errors import COMPLAINTS, NOT_READY, OUTDATED, at_node
+from .health import DEFAULT_HEALTH, Health, HealthChanges, HealthOptions, check_health
+from .hosts import HostInfo
+from .options import conceal, merge
+
+DEFAULT_SOCKET_TIMEOUT = 2.0
+DEFAULT_SOCKET_CONNECT_TIMEOUT = 1.0
+
+
+class PoolIsFull(redis.exceptions.MaxConnectionsError):
+    """All connections that POOL_OPTIONS["max_connections"] allows for are in use."""
+
+
+class Node:
+    """One node of a cluster.
+
+    Args:
+        info: where it is.
+        options: POOL_OPTIONS: `socket_timeout` and `socket_connect_timeout` in seconds,
+            `max_connections`, and every option of redis-py's connections.
+        health_options: when it counts as down.
+        changes: where changes of its health are put down.
+
+    Attributes:
+        kwargs: the arguments of redis-py's connection classes. They hold its secrets.
+        max_connections: how many connections each pool of it may have; None for no limit.
+        has_pushes: it speaks RESP3, and may say what answers nothing.
+        health: when it may be asked. Where that is well, it need not be looked at.
+        epoch: connections that were opened in an earlier one are of no more use: they may
+            be dead, or lead to what is no longer the right node.
+    """
+
+    def __init__(
+        self,
+        info: HostInfo,
+        options: Mapping[str, Any] | None = None,
+        health_options: HealthOptions | None = None,
+        changes: HealthChanges | None = None,
+    ) -> None:
+        self.info = info
+        self.host_id = info.host_id
+        self.address = info.address
+        kwargs = {
+            "protocol": 2,
+            "socket_timeout": DEFAULT_SOCKET_TIMEOUT,
+            "socket_connect_timeout": DEFAULT_SOCKET_CONNECT_TIMEOUT,
+            **(options or {}),
+        }
+        if not info.ssl:
+            kwargs = {name: v for name, v in kwargs.items() if not name.startswith("ssl_")}
+        if info.unix_socket_path is not None:
+            kwargs = {k: v for k, v in kwargs.items() if not k.startswith("socket_keepalive")}
+        self.max_connections: int | None = kwargs.pop("max_connections", None)
+        self.kwargs = conceal(merge(kwargs, info.connection_kwargs))
+        self.socket_timeout: float | None = self.kwargs["socket_timeout"]
+        self.socket_connect_timeout: float | None = self.kwargs["socket_connect_timeout"]
+        self.has_pushes = str(self.kwargs["protocol"]) == "3"
+        self.epoch = 0
+        self.health = Health(
+            info.host_id,
+            info.address,
+            health_options or check_health(DEFAULT_HEALTH),
+            self.open_timeout,
+            changes or HealthChanges(),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Node {self.host_id}: {self.address}>"
+
+    @property
+    def open_timeout(self) -> float | None:
+        """How long opening a connection may take, in seconds; None without limit."""
+        if self.socket_timeout is None or self.socket_connect_timeout is None:
+            return None
+        return self.socket_timeout + self.socket_connect_timeout
+
+    def answered(self, errors: list[Exception]) -> None:
+        """Take note of an answer and of the error replies in it, which are cleared."""
+        said = errors.copy()
+        errors.clear()
+        is_ready = True
+        for error in said:
+            if isinstance(error, COMPLAINTS):
+                self.health.complained(error)
+                is_ready = is_ready and not isinstance(error, NOT_READY)
+                if isinstance(error, OUTDATED):
+                    # A new connection may lead elsewhere, as after a failover, or log in anew.
+                    self.epoch += 1
+        self.health.answered(is_ready=is_ready)
+
+    def failed(self, error: Exception) -> None:
+        """Take note of a connection that failed."""
+        self.health.failed(error)
+        if self.health.is_down:  # what is idle may be dead as well, and not know it
+            self.epoch += 1
+
+    def name_in(self, error: redis.RedisError) -> None:
+        """Add the node to what redis-py says of a connection that failed."""
+        error.args = (at_node(error, self.host_id, self.address),)
+
+    def too_many_connections(self) -> PoolIsFull:
+        """Return the error for a pool that has as many connections as it may have."""
+        text = (
+            f"All {self.max_connections} connections are in use; raise "
+            "POOL_OPTIONS['max_connections']"
+        )
+        return PoolIsFull(at_node(text, self.host_id, self.address))

@@ -1,0 +1,52 @@
+"""Options of redis-py's connections: merged with defaults, and safe to print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ssl import CERT_NONE
+from typing import Any
+
+import redis
+
+
+def check_host_name(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of TLS by which the host name is checked unless they say otherwise."""
+    if options.get("ssl_cert_reqs", "required") in (None, "none", CERT_NONE):
+        # there is no certificate to look at
+        return {**options, "ssl_check_hostname": False}
+    return {"ssl_check_hostname": True, **options}
+
+
+def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options where a node's own win over defaults, its way to log in included."""
+    if own.get("credential_provider") is not None:
+        losers = {"username", "password"}
+    elif own.get("username") is not None or own.get("password") is not None:
+        losers = {"credential_provider"}
+    else:
+        losers = set()
+    return {**{name: v for name, v in defaults.items() if name not in losers}, **own}
+
+
+def conceal(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a connection so that printing them, as some pools do, tells nothing."""
+    concealed = dict(options)
+    username, password = concealed.pop("username", None), concealed.pop("password", None)
+    if username or password:
+        concealed["credential_provider"] = redis.UsernamePasswordCredentialProvider(
+            username, password
+        )
+    if isinstance(key_password := concealed.get("ssl_password"), str):
+        concealed["ssl_password"] = KeyPassword(key_password)
+    return concealed
+
+
+class KeyPassword:
+    """The password of a key, told to ssl, which calls it, and to nobody who prints it."""
+
+    def __init__(self, password: str) -> None:
+        self._password = password
+
+    def __call__(self) -> str:
+        """Return the password."""
+        return self._password

@@ -1,0 +1,61 @@
+"""What replies to commands can look like: a reply that cannot be the answer is another's.
+
+RESP has no way to tell which question a reply belongs to. But a string to INCRBY, or an array
+to GET, shows that a connection is out of step; then nothing more that it says may be trusted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_STATUS = ord("+")
+_ELEMENTS = frozenset({bytes, type(None)})
+
+
+def is_anything(_reply: Any, _kind: int) -> bool:
+    """Return whether this can answer a command of which nothing is known."""
+    return True
+
+
+def is_value(reply: Any, kind: int) -> bool:
+    """Return whether this can answer GET: a string, or nil."""
+    return (type(reply) is bytes and kind != _STATUS) or reply is None
+
+
+def are_values(reply: Any, count: int) -> bool:
+    """Return whether this can answer MGET for `count` keys: as many strings or nils."""
+    return (
+        type(reply) is list and len(reply) == count and _ELEMENTS.issuperset(map(type, reply))
+    )
+
+
+def is_string(reply: Any, _kind: int) -> bool:
+    """Return whether this can be a string."""
+    return type(reply) is bytes
+
+
+def is_number(reply: Any, _kind: int) -> bool:
+    """Return whether this can answer INCRBY, UNLINK, PEXPIRE, PTTL: an integer."""
+    return type(reply) is int
+
+
+def is_ok(reply: Any, _kind: int) -> bool:
+    """Return whether this can answer a SET without conditions."""
+    return bool(reply == b"OK")
+
+
+def is_ok_or_nil(reply: Any, _kind: int) -> bool:
+    """Return whether this can answer a SET that may not be done: NX, XX."""
+    return reply is None or reply == b"OK"
+
+
+def is_page(reply: Any, _kind: int) -> bool:
+    """Return whether this can answer SCAN: a cursor and an array of keys."""
+    return (
+        type(reply) is list
+        and len(reply) == 2
+        and type(reply[0]) is bytes
+        and reply[0].isdigit()
+        and type(reply[1]) is list
+        and _ELEMENTS.issuperset(map(type, reply[1]))
+    )

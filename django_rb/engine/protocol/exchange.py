@@ -1,0 +1,368 @@
+"""One node's share of a batch on one connection: bytes out, bytes in, no I/O.
+
+An exchange is told three things by whoever moves its bytes: `sent(size)`, `feed(data)` and,
+when it cannot go on, `fail(error)`. It says what to send next (`out`) and, as the answer
+to `feed`, whether it has all its replies. Commands are encoded one piece ahead of the
+socket, so that a batch of any size is never held as a whole in its encoded form.
+
+Any of its commands can be had again (`commands`), for a round that sends them once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import cycle, islice
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+from hiredis import ProtocolError as HiredisProtocolError
+from hiredis import PushNotification, Reader
+
+from ..errors import ProtocolError, reply_error
+from .commands import is_read_only
+from .encoding import (
+    Arg,
+    Args,
+    Buffer,
+    encode,
+    encode_key,
+    encode_keys,
+    encode_large,
+    is_large,
+    pack,
+)
+
+T = TypeVar("T")
+
+NO_REPLY: Final = object()
+
+_PUSH = ord(">")
+
+
+class ReplyReader(Reader):
+    """A parser for the replies of one connection; error replies come as exceptions.
+
+    Attributes:
+        errors: the error replies that came since somebody cleared them.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        # A method of its own would be a cycle, which a reader cannot tell the collector.
+        super().__init__(replyError=partial(_to_error, self.errors), notEnoughData=NO_REPLY)
+
+
+def _to_error(errors: list[Exception], text: str) -> Exception:
+    error = reply_error(text)
+    errors.append(error)
+    return error
+
+
+# Whether a reply can be the answer to a command. It is given the reply, and the byte that
+# names its type in RESP if it is the only reply of its exchange, else 0.
+IsAnswer: TypeAlias = Callable[[Any, int], bool]
+
+
+class Watcher(Protocol):
+    """Who is told what happens to an exchange; see `rounds.observing`."""
+
+    def began(self) -> None:
+        """The exchange has a connection."""
+
+    def sent(self, size: int) -> None:
+        """The socket took some bytes."""
+
+    def received(self, size: int) -> None:
+        """Some bytes came back."""
+
+    def ended(self) -> None:
+        """The exchange has its replies or its error."""
+
+
+class Exchange:
+    """The commands for one node, and its replies in the order of the commands.
+
+    Args:
+        host_id: the node.
+        out: the first bytes of the encoded commands.
+        count: how many replies the commands have, at least 1.
+        pieces: the rest of the encoded commands, cut anywhere; taken as the socket drains.
+
+    Attributes:
+        out: the bytes to send next; None when all was sent.
+        replies: what came back so far; error replies are exceptions in their place.
+        error: why the exchange failed; None while it has not.
+        has_errors: there are error replies among the replies.
+        is_stale: its connection turned out to be closed, and it may be sent again.
+        needs_new_connection: an idle connection will not do.
+        untouched: not one byte was sent yet.
+        is_heard: the node has begun to answer.
+        may_join: it is one command of which an answer is soon to be expected, and may be
+            sent along with others'.
+        answers: whether a reply can be the answer: one for each command, or one for all of
+            them; none where any reply may be.
+        on_done: called when all replies are in and none of them is an error, while other
+            nodes are still awaited.
+        watcher: who is told what happens; None for nobody.
+    """
+
+    on_done: Callable[[Exchange], None] | None = None
+    answers: Sequence[IsAnswer] = ()
+    watcher: Watcher | None = None
+    error: Exception | None = None
+    has_errors = False
+    is_stale = False
+    needs_new_connection = False
+    untouched = True
+    is_heard = False
+    may_join = False
+
+    def __init__(
+        self, host_id: int, out: Buffer, count: int = 1, pieces: Iterator[Buffer] | None = None
+    ) -> None:
+        self.host_id = host_id
+        self.out: Buffer | None = out
+        self._first = out
+        self.replies: list[Any] = []
+        self._count = count
+        self._pieces = pieces
+
+    @property
+    def count(self) -> int:
+        """How many replies the commands have."""
+        return self._count
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether `out` is all there is to send."""
+        return self._pieces is None
+
+    def commands(self) -> Sequence[Args]:
+        """Return the commands, in the order of their replies; empty if they are not known."""
+        return () if self._pieces is not None else _parsed(self._first)
+
+    def names(self) -> Iterable[Arg]:
+        """Return the names of the commands; only the first where the others are not known."""
+        if self._pieces is None:
+            return [command[0] for command in self.commands()]
+        return (bytes(self._first).split(b"\r\n", 3)[2],)
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether all commands are read-only, so that sending them again is safe."""
+        commands = self.commands()
+        return bool(commands) and all(map(is_read_only, commands))
+
+    def start_over(self) -> None:
+        """Be as if nothing had been sent, for a new connection.
+
+        Only for one of which nothing was sent, or that `only_reads`.
+        """
+        self.out = self._first
+        self.untouched = True
+        self.is_stale = False
+        self.needs_new_connection = True
+
+    def begin(self, reader: ReplyReader, has_pushes: bool) -> None:
+        """Take the reader of the connection that this exchange runs on. Nothing is sent yet.
+
+        On a RESP3 connection (`has_pushes`) a node may say things that answer nothing.
+        """
+        self._reader = reader
+        self._has_pushes = has_pushes
+        if self.watcher is not None:
+            self.watcher.began()
+
+    def sent(self, size: int) -> Buffer | None:
+        """Go on after `size` bytes of `out` were taken by the socket; return the new `out`."""
+        self.untouched = False
+        out = self.out
+        if self.watcher is not None:
+            self.watcher.sent(size)
+        if size != len(out):  # type: ignore[arg-type]
+            self.out = memoryview(out)[size:]  # type: ignore[arg-type]
+        elif self._pieces is None:
+            self.out = None
+        else:
+            self.out = next(self._pieces, None)
+        return self.out
+
+    def feed(self, data: Buffer, size: int = -1) -> bool:
+        """Read what the node sent; return whether all replies are here.
+
+        Args:
+            size: how many bytes of `data` that is; -1 for all.
+
+        Raises:
+            ProtocolError: this is not RESP, or more than was asked for, or no answer to it.
+        """
+        reader, replies, count = self._reader, self.replies, self._count
+        kind = 0
+        try:
+            reader.feed(data, 0, size)  # type: ignore[arg-type]  # it takes any buffer
+            # Never a reply further than asked for: the parser does not tell that it has
+            # begun one, and would go on with it in the next exchange.
+            if count == 1:
+                reply = reader.gets()
+                if reply is not NO_REPLY:
+                    replies.append(reply)
+                    kind = data[0] if not self.is_heard else 0
+            else:
+                replies.extend(islice(iter(reader.gets, NO_REPLY), count - len(replies)))
+            if self._has_pushes and (kind in {0, _PUSH} or reader.has_data()):
+                kind = 0
+                self._drop_pushes()
+        except HiredisProtocolError as error:
+            # What came before it counts, but a push is no reply.
+            replies[:] = [reply for reply in replies if type(reply) is not PushNotification]
+            raise ProtocolError(f"The node does not speak RESP: {error}") from error
+        if self.watcher is not None:
+            self.watcher.received(len(data) if size < 0 else size)
+        if len(replies) < count:
+            self.is_heard = True
+            return False
+        if self.out is not None or (reader.has_data() and not self._is_push_begun(data, size)):
+            raise self.too_much()
+        if reader.errors:
+            self.has_errors = True
+        if self.answers:
+            self._check_answers(kind)
+        if self.watcher is not None:
+            self.watcher.ended()
+        return True
+
+    def take(self, reply: Any) -> None:
+        """Take the only reply, which came together with those of others."""
+        self.replies.append(reply)
+        self.has_errors = isinstance(reply, Exception)
+
+    def _drop_pushes(self) -> None:
+        """Drop what answers nothing, and read on as far as that made room."""
+        reader, replies = self._reader, self.replies
+        while any(type(reply) is PushNotification for reply in replies) or (
+            len(replies) == self._count and reader.has_data()
+        ):
+            replies[:] = [reply for reply in replies if type(reply) is not PushNotification]
+            missing = self._count - len(replies)
+            if missing:
+                replies.extend(islice(iter(reader.gets, NO_REPLY), missing))
+                continue
+            further = reader.gets()
+            if further is NO_REPLY:  # one that is still to come whole
+                return
+            if type(further) is not PushNotification:
+                raise self.too_much()
+
+    def _is_push_begun(self, data: Buffer, size: int) -> bool:
+        """Return whether what is left in the reader is the beginning of a push."""
+        end = len(data) if size < 0 else size
+        left = self._reader.len()
+        return self._has_pushes and 0 < left <= end and data[end - left] == _PUSH
+
+    def _check_answers(self, kind: int) -> None:
+        for reply, is_answer in zip(self.replies, cycle(self.answers), strict=False):
+            if not is_answer(reply, kind) and not isinstance(reply, Exception):
+                command = self.commands()[self.replies.index(reply)]
+                # Others of its replies may be those of other questions as well.
+                self.replies.clear()
+                name = encode_key(command[0]).decode()
+                raise ProtocolError(f"The node answered {name} with {_described(reply)}")
+
+    def too_much(self) -> ProtocolError:
+        """Take all replies back: nobody knows which of them answers nothing."""
+        self.replies.clear()
+        return ProtocolError("The node sent more than it was asked for")
+
+    def fail(self, error: Exception) -> None:
+        """End without the replies that are still missing."""
+        self.error = error
+        if self.watcher is not None:
+            self.watcher.ended()
+
+
+class CommandExchange(Exchange):
+    """One command."""
+
+    def __init__(self, host_id: int, args: Args) -> None:
+        if is_large(args):
+            pieces = encode_large(args)
+            super().__init__(host_id, next(pieces), 1, pieces)
+        else:
+            super().__init__(host_id, pack(args))
+        self._args = args
+
+    def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
+        return (self._args,)
+
+    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+        return (self._args[0],)
+
+    def start_over(self) -> None:  # noqa: D102 (as in Exchange)
+        super().start_over()
+        if self._pieces is not None:
+            self._pieces = encode_large(self._args)
+            self.out = next(self._pieces)
+
+
+class PipelineExchange(Exchange):
+    """Several commands, encoded as the socket drains.
+
+    The first piece is made at once: what cannot be encoded fails before anything is sent.
+    """
+
+    def __init__(self, host_id: int, commands: Sequence[Args]) -> None:
+        pieces = encode(commands)
+        super().__init__(host_id, next(pieces), len(commands), pieces)
+        self._commands = commands
+
+    def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
+        return self._commands
+
+    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+        return [command[0] for command in self._commands]
+
+    def start_over(self) -> None:  # noqa: D102 (as in Exchange)
+        super().start_over()
+        self._pieces = encode(self._commands)
+        self.out = next(self._pieces)
+
+
+class KeysExchange(Exchange):
+    """One command whose arguments are keys.
+
+    It is encoded as it is sent: by then the nodes before it are at work.
+    """
+
+    def __init__(self, host_id: int, name: bytes, keys: Sequence[bytes]) -> None:
+        super().__init__(host_id, b"")
+        self.name = name
+        self.keys = keys
+
+    def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
+        return ((self.name, *self.keys),)
+
+    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+        return (self.name,)
+
+    def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Exchange)
+        self.out = self._first = encode_keys(self.name, self.keys)
+        super().begin(reader, has_pushes)
+
+
+def _parsed(encoded: Buffer) -> list[Args]:
+    reader = Reader(notEnoughData=NO_REPLY)
+    reader.feed(bytes(encoded))
+    return [tuple(words) for words in iter(reader.gets, NO_REPLY)]
+
+
+def _described(reply: object) -> str:
+    if isinstance(reply, list):
+        return f"an array of {len(reply)}"
+    if isinstance(reply, bytes):
+        return f"a string of {len(reply)} bytes"
+    return "nil" if reply is None else f"the number {reply}"
+
+
+# What a transport drives: it yields the exchanges of a round, each of which then has its
+# replies or its error, and returns the result of the batch.
+Batch: TypeAlias = Generator[Sequence[Exchange], None, T]

@@ -1,0 +1,1 @@
+"""Batches, and the rounds in which they run. No I/O."""

@@ -1,0 +1,374 @@
+"""Batches: commands grouped by node, run in rounds, put together again. No I/O.
+
+Each function here is a generator that yields the exchanges of a round, to be run side by
+side by a transport, and returns an `Outcome`: what the caller asked for, and a list of
+`NodeFailure`s. If a node fails, the results of the others are there all the same.
+
+Most batches need one round. What goes again after it is decided in `again`, which wraps them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, repeat
+from typing import Any, TypeVar
+
+from ..errors import NodeFailure
+from ..protocol.answers import are_values, is_number, is_ok
+from ..protocol.encoding import (
+    PIECE_SIZE,
+    Arg,
+    Args,
+    Buffer,
+    encode_large,
+    headers,
+    make_set_frame,
+)
+from ..protocol.exchange import (
+    Batch,
+    CommandExchange,
+    Exchange,
+    IsAnswer,
+    KeysExchange,
+    PipelineExchange,
+)
+from ..protocol.scripts import KeyScript, Script
+from .port import Port
+
+T = TypeVar("T")
+
+Outcome = tuple[T, list[NodeFailure]]
+
+
+def _failure(
+    port: Port, host_id: int, error: Exception, keys: Sequence[bytes] = ()
+) -> NodeFailure:
+    return NodeFailure(host_id, port.get_address(host_id), error, tuple(keys))
+
+
+def _error_in(exchange: Exchange) -> Exception | None:
+    """Return why an exchange failed, or its first error reply."""
+    if exchange.error is not None:
+        return exchange.error
+    if exchange.has_errors:
+        for reply in exchange.replies:
+            if isinstance(reply, Exception):
+                return reply
+    return None
+
+
+# What a node replied for some keys: the dictionary of values by name that it belongs to, the
+# keys' names, the keys, and for each of them what is stored, or None.
+Decode = Callable[[dict[Any, Any], list[Any], list[bytes], list[bytes | None]], None]
+
+
+def keep_found(
+    found: dict[Any, Any], names: list[Any], keys: list[bytes], replies: list[bytes | None]
+) -> None:
+    """Put what is stored into `found` as it is, and take the names of the rest from it."""
+    for name, data in zip(names, replies, strict=True):
+        if data is None:
+            del found[name]
+        else:
+            found[name] = data
+
+
+def find(
+    port: Port,
+    keys: Sequence[bytes],
+    names: Collection[Any] | None = None,
+    decode: Decode = keep_found,
+) -> Batch[Outcome[dict[Any, Any]]]:
+    """Look keys up: one MGET per node that owns some of them.
+
+    Args:
+        names: what the caller knows the keys by; themselves if not given.
+        decode: does what `keep_found` does, for one node's keys; called while other nodes
+            are still awaited.
+
+    Returns ``{name: value}`` for the keys that exist, in the order of the keys.
+    """
+    if names is None:
+        names = keys
+    found = dict.fromkeys(names)
+    if len(found) != len(keys):  # equal names may be those of different keys, as 1 and True
+        distinct = list(dict.fromkeys(keys))
+        values, failures = yield from find(port, distinct, None, decode)
+        named = zip(names, keys, strict=True)
+        return {name: values[key] for name, key in named if key in values}, failures
+    shares: dict[int, tuple[list[Any], list[bytes]]] = defaultdict(lambda: ([], []))
+    owners = port.router.get_hosts_for_keys(keys)
+    for owner, name, key in zip(owners, found, keys, strict=True):
+        share = shares[owner]
+        share[0].append(name)
+        share[1].append(key)
+    exchanges = []
+    for owner, share in shares.items():
+        exchange = _ValuesExchange(owner, b"MGET", share[1])
+        exchange.on_done = partial(_decode_reply, decode, found, *share)
+        exchanges.append(exchange)
+    yield exchanges
+    failures = []
+    for exchange in exchanges:
+        error = _error_in(exchange)
+        if error is not None:
+            lost_names, lost_keys = shares[exchange.host_id]
+            for name in lost_names:
+                del found[name]
+            failures.append(_failure(port, exchange.host_id, error, lost_keys))
+    return found, failures
+
+
+class _ValuesExchange(KeysExchange):
+    """One MGET."""
+
+    def __init__(self, host_id: int, name: bytes, keys: Sequence[bytes]) -> None:
+        super().__init__(host_id, name, keys)
+        self.answers = (self._is_answer,)
+
+    def _is_answer(self, reply: Any, _kind: int) -> bool:
+        return are_values(reply, len(self.keys))
+
+
+def _decode_reply(
+    decode: Decode,
+    found: dict[Any, Any],
+    names: list[Any],
+    keys: list[bytes],
+    exchange: Exchange,
+) -> None:
+    decode(found, names, keys, exchange.replies[0])
+    exchange.replies.clear()
+
+
+def store(
+    port: Port,
+    keys: Sequence[bytes],
+    values: Iterable[T],
+    encode_value: Callable[[T], bytes],
+    options: Args = (),
+) -> Batch[Outcome[None]]:
+    """Store values: one pipeline of SETs with the same options per node.
+
+    Values are encoded as the socket drains. Each failure carries the keys not stored.
+    """
+    shares: dict[int, tuple[list[bytes], list[T]]] = defaultdict(lambda: ([], []))
+    owners = port.router.get_hosts_for_keys(keys)
+    for owner, key, value in zip(owners, keys, values, strict=True):
+        share = shares[owner]
+        share[0].append(key)
+        share[1].append(value)
+    exchanges = [
+        _SetsExchange(owner, *share, encode_value, options) for owner, share in shares.items()
+    ]
+    yield exchanges
+    failures: list[NodeFailure] = []
+    for exchange in exchanges:
+        error = _error_in(exchange)
+        if error is not None:
+            answers = chain(exchange.replies, repeat(None))
+            lost = [
+                key
+                for key, reply in zip(exchange.keys, answers, strict=False)
+                if reply != b"OK"
+            ]
+            failures.append(_failure(port, exchange.host_id, error, lost))
+    return None, failures
+
+
+class _SetsExchange(Exchange):
+    """SETs with the same options."""
+
+    answers = (is_ok,)
+
+    def __init__(
+        self,
+        host_id: int,
+        keys: list[bytes],
+        values: list[Any],
+        encode_value: Callable[[Any], bytes],
+        options: Args,
+    ) -> None:
+        pieces = _encode_sets(keys, values, encode_value, options)
+        # The first piece is made at once: a value that cannot be encoded fails before
+        # anything is sent.
+        super().__init__(host_id, next(pieces), len(keys), pieces)
+        self.keys = keys
+        self._values = values
+        self._encode_value = encode_value
+        self._options = options
+
+    def commands(self) -> Sequence[Args]:
+        pairs = zip(self.keys, map(self._encode_value, self._values), strict=True)
+        return [(b"SET", key, data, *self._options) for key, data in pairs]
+
+    @property
+    def only_reads(self) -> bool:
+        return False
+
+    def start_over(self) -> None:
+        super().start_over()
+        self._pieces = _encode_sets(self.keys, self._values, self._encode_value, self._options)
+        self.out = next(self._pieces)
+
+    def _check_answers(self, kind: int) -> None:
+        if self.replies.count(b"OK") != len(self.keys):
+            super()._check_answers(kind)
+
+
+def _encode_sets(
+    keys: list[bytes], values: list[T], encode_value: Callable[[T], bytes], options: Args
+) -> Iterator[Buffer]:
+    """Yield the bytes of many SETs, in pieces of about PIECE_SIZE. A hot loop."""
+    head, tail = make_set_frame(options)
+    between, piece_size, get_header = tail + head, PIECE_SIZE, headers.__getitem__
+    parts: list[bytes] = []
+    size, before = 0, head
+    for key, value in zip(keys, values, strict=True):
+        data = encode_value(value)
+        length = len(data)
+        size += length
+        if size >= piece_size:
+            if parts:
+                yield b"".join((*parts, tail))
+                parts = []
+            size, before = length, head
+            if length >= piece_size:
+                yield from encode_large((b"SET", key, data, *options))
+                size = 0
+                continue
+        parts += (before, get_header(len(key)), key, get_header(length), data)
+        before = between
+    if parts:
+        yield b"".join((*parts, tail))
+
+
+def count(port: Port, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome[int]]:
+    """Run a command that takes any number of keys and counts, such as UNLINK or EXISTS.
+
+    Returns the sum over the nodes.
+    """
+    shares: dict[int, list[bytes]] = defaultdict(list)
+    for owner, key in zip(port.router.get_hosts_for_keys(keys), keys, strict=True):
+        shares[owner].append(key)
+    exchanges = [KeysExchange(owner, name, share) for owner, share in shares.items()]
+    for exchange in exchanges:
+        exchange.answers = (is_number,)
+    yield exchanges
+    replies, failures = _collect(port, exchanges, shares)
+    return sum(replies.values()), failures
+
+
+def call(
+    port: Port, key: bytes, *args: Arg, answer: IsAnswer | None = None
+) -> Batch[Outcome[Any]]:
+    """Run one command where `key` lives; return its reply, None where it failed.
+
+    Args:
+        answer: whether a reply can be the answer; any may if it is not given.
+    """
+    exchange = CommandExchange(port.router.get_host_for_key(key), args)
+    exchange.may_join = exchange.is_whole
+    if answer is not None:
+        exchange.answers = (answer,)
+    yield (exchange,)
+    error = _error_in(exchange)
+    if error is None:
+        return exchange.replies[0], []
+    return None, [_failure(port, exchange.host_id, error, (key,))]
+
+
+def pipeline(
+    port: Port, key: bytes, *commands: Args, answers: Sequence[IsAnswer] = ()
+) -> Batch[Outcome[list[Any]]]:
+    """Run commands where `key` lives, in one go.
+
+    Args:
+        answers: for each command whether a reply can be its answer.
+
+    Returns their replies; all are None where one of them failed.
+    """
+    exchange = PipelineExchange(port.router.get_host_for_key(key), commands)
+    exchange.answers = answers
+    yield (exchange,)
+    error = _error_in(exchange)
+    if error is None:
+        return exchange.replies, []
+    return [None] * len(commands), [_failure(port, exchange.host_id, error, (key,))]
+
+
+def run_script(
+    port: Port, key: bytes, script: Script, *args: Arg, answer: IsAnswer | None = None
+) -> Batch[Outcome[Any]]:
+    """Run a script on one key where it lives; return its reply, None where it failed."""
+    return call(port, key, b"EVALSHA", script.sha, 1, key, *args, answer=answer)
+
+
+# The key that a script runs on, the script, and its arguments as `encode_words` makes them.
+ScriptCall = tuple[bytes, KeyScript, bytes]
+
+
+def run_scripts(
+    port: Port, calls: Sequence[ScriptCall], answer: IsAnswer | None = None
+) -> Batch[list[Any]]:
+    """Run scripts, each on one key where that lives, all nodes at once.
+
+    Args:
+        calls: ``(key, script, arguments)``.
+        answer: whether a reply can be the answer; any may if it is not given.
+
+    Returns what they replied, in the order of the calls; an exception where a node has
+    failed or answered with an error.
+    """
+    owners = port.router.get_hosts_for_keys([key for key, _, _ in calls])
+    commands: dict[int, list[bytes]] = defaultdict(list)
+    for owner, (key, script, arguments) in zip(owners, calls, strict=True):
+        commands[owner].append(script.evalsha % (len(key), key, arguments))
+    exchanges = {
+        owner: Exchange(owner, b"".join(share), len(share)) for owner, share in commands.items()
+    }
+    if answer is not None:
+        for exchange in exchanges.values():
+            exchange.answers = (answer,)
+    yield tuple(exchanges.values())
+    following = {owner: _replies_of(exchange) for owner, exchange in exchanges.items()}
+    return [next(following[owner]) for owner in owners]
+
+
+def _replies_of(exchange: Exchange) -> Iterator[Any]:
+    """Yield the replies of an exchange, and its error for each that is missing."""
+    yield from exchange.replies
+    yield from repeat(exchange.error)
+
+
+def call_nodes(
+    port: Port, commands: Mapping[int, Args], answer: IsAnswer | None = None
+) -> Batch[Outcome[dict[int, Any]]]:
+    """Run one command per node, given as ``{host id: command}``.
+
+    Returns ``{host id: reply}`` for the nodes that answered.
+    """
+    exchanges = [CommandExchange(host_id, args) for host_id, args in commands.items()]
+    if answer is not None:
+        for exchange in exchanges:
+            exchange.answers = (answer,)
+    yield exchanges
+    return _collect(port, exchanges, {})
+
+
+def _collect(
+    port: Port, exchanges: Sequence[Exchange], shares: Mapping[int, Sequence[bytes]]
+) -> Outcome[dict[int, Any]]:
+    """Return the only reply of each exchange by host id, and what failed."""
+    replies: dict[int, Any] = {}
+    failures: list[NodeFailure] = []
+    for exchange in exchanges:
+        host_id = exchange.host_id
+        error = _error_in(exchange)
+        if error is None:
+            replies[host_id] = exchange.replies[0]
+        else:
+            failures.append(_failure(port, host_id, error, shares.get(host_id, ())))
+    return replies, failures

@@ -1,0 +1,105 @@
+"""Batches of any commands, for the clients: on which nodes they run is the clients' matter."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby, repeat
+from operator import itemgetter
+from typing import Any
+
+from ..protocol.encoding import Args
+from ..protocol.exchange import Batch, Exchange, PipelineExchange
+
+# Commands of exactly so many words merge with their neighbours: more would be options.
+_MERGED = {"GET": (2, "MGET"), "SET": (3, "MSET")}
+
+
+def run_commands(
+    owners: Sequence[int],
+    commands: Sequence[Args],
+    *,
+    merge: bool = False,
+    max_concurrency: int | None = None,
+) -> Batch[list[Any]]:
+    """Run any commands, each on the node that `owners` has in its place.
+
+    Returns what the nodes said, in the order of the commands; an exception where a node has
+    failed or answered with an error. Commands for one node run in their order, but one whose
+    script the node did not know follows when the others are done.
+
+    Args:
+        owners: host ids.
+        commands: what is sent, names in upper case as str.
+        merge: send adjacent GETs to a node as MGET, and SETs without options as MSET.
+        max_concurrency: how many nodes are asked at a time; None for all.
+    """
+    replies: list[Any] = [None] * len(commands)
+    shares: dict[int, list[int]] = defaultdict(list)
+    for position, owner in enumerate(owners):
+        shares[owner].append(position)
+    hosts = list(shares)
+    step = max_concurrency or len(hosts)
+    for first in range(0, len(hosts), step):
+        chosen = {host_id: shares[host_id] for host_id in hosts[first : first + step]}
+        yield from _run_shares(chosen, commands, replies, merge=merge)
+    return replies
+
+
+def _run_shares(
+    shares: Mapping[int, list[int]],
+    commands: Sequence[Args],
+    replies: list[Any],
+    *,
+    merge: bool,
+) -> Batch[None]:
+    """Send each node its share, given as positions in `commands`, and fill `replies`."""
+    exchanges: list[Exchange] = []
+    merged: list[Sequence[int]] = []
+    for host_id, share in shares.items():
+        sent = [commands[position] for position in share]
+        counts: Sequence[int] = ()
+        if merge:
+            sent, counts = _merged(sent)
+        exchanges.append(PipelineExchange(host_id, sent))
+        merged.append(counts)
+    yield exchanges
+    for exchange, counts in zip(exchanges, merged, strict=True):
+        said: Iterable[Any] = exchange.replies
+        if exchange.error is not None:
+            said = chain(said, repeat(exchange.error))
+        if counts:
+            said = _apart(said, counts)
+        for position, reply in zip(shares[exchange.host_id], said, strict=False):
+            replies[position] = reply
+
+
+def _merged(commands: Iterable[Args]) -> tuple[list[Args], list[int]]:
+    """Return what is sent, and how many of the commands each of it stands for."""
+    sent: list[Args] = []
+    counts: list[int] = []
+    for name, named in groupby(commands, _get_name):
+        mergeable, merged_name = _MERGED.get(name, (0, ""))
+        for size, group in groupby(named, len):
+            if size == mergeable:
+                args = tuple(chain.from_iterable(map(_get_arguments, group)))
+                count = len(args) // (size - 1)
+                sent.append((name if count == 1 else merged_name, *args))
+                counts.append(count)
+            else:
+                sent += group
+                counts += repeat(1, len(sent) - len(counts))
+    return sent, counts
+
+
+_get_name = itemgetter(0)
+_get_arguments = itemgetter(slice(1, None))
+
+
+def _apart(said: Iterable[Any], counts: Iterable[int]) -> Iterator[Any]:
+    """Yield a reply for each of the commands, of which some were sent as one."""
+    for reply, count in zip(said, counts, strict=False):
+        if count > 1 and isinstance(reply, list):
+            yield from reply  # MGET
+        else:
+            yield from repeat(reply, count)

@@ -1,0 +1,385 @@
+"""Observers: who is told of the batches that a cluster runs, and what they are told.
+
+class Slow(Observer):
+    def exchange_ended(self, exchange):
+        if exchange.seconds > 0.1:
+            print(exchange.address, exchange.names, exchange.seconds)
+
+cluster.observers = (*cluster.observers, Slow())
+
+The thread or task that runs a batch tells of it: of an exchange when the round that it is
+part of has ended. A cluster without observers makes none of what is here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Protocol, TypeVar, cast
+
+import redis
+
+from ..errors import at_node
+from ..protocol.encoding import Args, encode_key
+from ..protocol.exchange import Batch, Exchange
+from .again import with_second_looks
+from .port import Port
+
+T = TypeVar("T")
+
+Command = tuple[str | bytes, ...]
+
+logger = logging.getLogger("django_rb.observers")
+
+# Their arguments are passwords.
+_SECRET = ("AUTH", "HELLO")
+
+
+@dataclass(eq=False, kw_only=True)
+class BatchEvent:
+    """A call, all of whose commands are answered together.
+
+    A command or a pipeline of a local client is one as well, with the operation "local".
+
+    Attributes:
+        operation: what was called, as in "get" or "get_many".
+        rounds: how many rounds have begun.
+        commands: how many commands were to be sent; what goes again counts once.
+        seconds: what it took; 0 until it has ended.
+        error: what it raised, or else the first error of a node's that was not mended by a
+            second look; None until it has ended.
+    """
+
+    operation: str
+    rounds: int = 0
+    commands: int = 0
+    seconds: float = 0.0
+    error: BaseException | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class ExchangeEvent:
+    """What was sent to one node in one round of a batch, and how it ended.
+
+    Of what local clients send the replies are not seen: `seconds` are those of sending.
+
+    Attributes:
+        batch: the batch.
+        host_id, address: the node.
+        count: how many commands.
+        bytes_out, bytes_in: what the socket took, and what came back; nothing was sent where
+            `bytes_out` is 0.
+        seconds: from the connection to the last reply; from the beginning of the round where
+            there was no connection.
+        redirects: 1 for a second look, 0 otherwise.
+        error: why it failed, or the first error among the replies.
+        round: in which round of the batch, from 1.
+    """
+
+    batch: BatchEvent
+    host_id: int
+    address: str
+    count: int
+    bytes_out: int
+    bytes_in: int
+    seconds: float
+    redirects: int
+    error: BaseException | None
+    round: int
+    _exchange: Exchange = field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the commands, each once."""
+        return tuple(dict.fromkeys(map(_to_name, self._exchange.names())))
+
+    def commands(self) -> list[Command]:
+        """Return the commands, each its name and its arguments as bytes. Made when called.
+
+        Arguments that are passwords (of AUTH and HELLO) are left out. Empty if the commands
+        are not known.
+        """
+        return [_to_command(args) for args in self._exchange.commands()]
+
+
+class Observer:
+    """Is told what a cluster does; every method may be left out.
+
+    What a method raises is logged, once for each observer, and the call goes on; only
+    `before_use` may stop it. What an observer does with the cluster itself is not told.
+    """
+
+    def before_use(self) -> None:
+        """Something is about to be sent, or a local client is about to connect.
+
+        What this raises is raised where the cluster is used, and nothing is sent.
+        """
+
+    def batch_began(self, batch: BatchEvent) -> None:
+        """A batch begins. Nothing was sent yet."""
+
+    def round_began(self, batch: BatchEvent) -> None:
+        """A round of a batch begins."""
+
+    def exchange_ended(self, exchange: ExchangeEvent) -> None:
+        """An exchange has its replies or its error: each time that it is sent, once."""
+
+    def batch_ended(self, batch: BatchEvent) -> None:
+        """A batch has ended: `seconds` and `error` are known."""
+
+
+class Observed(Protocol):
+    """A cluster, as far as this file knows it."""
+
+    observers: Sequence[Observer]
+
+
+class ObservedPort(Observed, Port, Protocol):
+    """A cluster that runs batches."""
+
+
+_changing = threading.Lock()
+_here = threading.local()  # .is_telling: an observer is being told
+
+
+def add_observer(cluster: Observed, observer: Observer) -> None:
+    """Let an observer know what a cluster does from now on. Once is enough."""
+    with _changing:
+        cluster.observers = (*_others(cluster, observer), observer)
+
+
+def remove_observer(cluster: Observed, observer: Observer) -> None:
+    """Let an observer know of no further batch."""
+    with _changing:
+        cluster.observers = tuple(_others(cluster, observer))
+
+
+def _others(cluster: Observed, observer: Observer) -> Iterable[Observer]:
+    return (other for other in cluster.observers if other is not observer)
+
+
+def begin_use(cluster: Observed) -> Sequence[Observer]:
+    """Return who is to be told of a call; raise what `before_use` raises."""
+    if getattr(_here, "is_telling", False):
+        return ()
+    for observer in cluster.observers:
+        observer.before_use()
+    return cluster.observers  # some may be gone by now
+
+
+def tell(observers: Sequence[Observer], name: str, event: object) -> None:
+    """Call a method of each observer."""
+    _here.is_telling = True
+    try:
+        for observer in observers:
+            try:
+                getattr(observer, name)(event)
+            except Exception:
+                if not getattr(observer, "_has_failed", False):
+                    observer._has_failed = True  # type: ignore[attr-defined]  # noqa: SLF001
+                    logger.exception("%r failed; it is not logged again.", observer)
+    finally:
+        _here.is_telling = False
+
+
+def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
+    """Return a batch with second looks, of which the cluster's observers are told."""
+    observers = begin_use(cluster)
+    if not observers:
+        return with_second_looks(cluster, batch)
+    event = BatchEvent(operation=cast(Any, batch).__name__.lstrip("_"))
+    return _Telling(cluster, observers, event).told(batch)
+
+
+class _Attempt:
+    """The `Watcher` of an exchange, each time that it is sent."""
+
+    __slots__ = ("bytes_in", "bytes_out", "exchange", "since", "until")
+
+    def __init__(self, exchange: Exchange, since: float) -> None:
+        self.exchange = exchange
+        self.since = since
+        self.until: float | None = None
+        self.bytes_out = self.bytes_in = 0
+        exchange.watcher = self
+        exchange.may_join = False  # together with others it would be sent as another exchange
+
+    def began(self) -> None:
+        self.since = perf_counter()
+
+    def sent(self, size: int) -> None:
+        self.bytes_out += size
+
+    def received(self, size: int) -> None:
+        self.bytes_in += size
+
+    def ended(self) -> None:
+        self.until = perf_counter()
+
+
+class _Telling:
+    """Tells some observers of one batch."""
+
+    def __init__(
+        self, cluster: ObservedPort, observers: Sequence[Observer], event: BatchEvent
+    ) -> None:
+        self._cluster = cluster
+        self._observers = observers
+        self._event = event
+        self._new: set[Exchange] = set()  # those that are no second looks
+        self._failed: list[Exchange] = []
+
+    def told(self, batch: Batch[T]) -> Batch[T]:
+        """Return the batch as it is to be run."""
+        event = self._event
+        began = perf_counter()
+        looked = with_second_looks(self._cluster, self._noted(batch))
+        tell(self._observers, "batch_began", event)
+        try:
+            while True:
+                exchanges = next(looked)
+                event.rounds += 1
+                tell(self._observers, "round_began", event)
+                now = perf_counter()
+                attempts = [_Attempt(exchange, now) for exchange in exchanges]
+                cut_off: BaseException | None = None
+                try:
+                    yield exchanges
+                except GeneratorExit as closed:
+                    # Raised while the transport gives up, because of the error in the context.
+                    event.error = cut_off = closed.__context__ or closed
+                    raise
+                finally:
+                    for attempt in attempts:
+                        self._tell_of(attempt, cut_off)
+        except StopIteration as end:
+            event.error = next(filter(None, map(_error_of, self._failed)), None)
+            result: T = end.value
+            return result
+        except BaseException as error:
+            event.error = event.error or error
+            raise
+        finally:
+            looked.close()
+            event.seconds = perf_counter() - began
+            tell(self._observers, "batch_ended", event)
+
+    def _noted(self, batch: Batch[T]) -> Batch[T]:
+        """Return the same batch; note which exchanges are its own."""
+        try:
+            while True:
+                exchanges = next(batch)
+                self._new.update(exchanges)
+                self._event.commands += sum(exchange.count for exchange in exchanges)
+                yield exchanges
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            batch.close()
+
+    def _tell_of(self, attempt: _Attempt, cut_off: BaseException | None) -> None:
+        exchange = attempt.exchange
+        exchange.watcher = None
+        host_id = exchange.host_id
+        address = self._cluster.get_address(host_id)
+        error: BaseException | None = _error_of(exchange)
+        if error is not None:
+            self._failed.append(exchange)
+        elif exchange.is_stale:
+            text = at_node("The node had closed the connection", host_id, address)
+            error = redis.ConnectionError(text)
+        elif attempt.until is None:
+            error = cut_off
+        is_new = exchange in self._new
+        self._new.discard(exchange)
+        until = perf_counter() if attempt.until is None else attempt.until
+        event = ExchangeEvent(
+            batch=self._event,
+            host_id=host_id,
+            address=address,
+            count=exchange.count,
+            bytes_out=attempt.bytes_out,
+            bytes_in=attempt.bytes_in,
+            seconds=until - attempt.since,
+            redirects=0 if is_new else 1,
+            error=error,
+            round=self._event.rounds,
+            _exchange=exchange,
+        )
+        tell(self._observers, "exchange_ended", event)
+
+
+class LocalWatch:
+    """Tells a cluster's observers what redis-py's own clients send to a node.
+
+    Args:
+        get_cluster: returns the cluster, or None if it is no more.
+    """
+
+    def __init__(
+        self, get_cluster: Callable[[], Observed | None], host_id: int, address: str
+    ) -> None:
+        self._get_cluster = get_cluster
+        self._host_id = host_id
+        self._address = address
+
+    def begin_use(self) -> Sequence[Observer]:
+        """Return who is to be told; raise what `before_use` raises."""
+        cluster = self._get_cluster()
+        return begin_use(cluster) if cluster is not None and cluster.observers else ()
+
+    def send(
+        self, observers: Sequence[Observer], pieces: Sequence[bytes], send: Callable[[], Any]
+    ) -> None:
+        """Call `send`, which sends the pieces of some commands, and tell of it."""
+        exchange = Exchange(self._host_id, b"".join(pieces))
+        count = len(exchange.commands())
+        batch = BatchEvent(operation="local", commands=count)
+        tell(observers, "batch_began", batch)
+        batch.rounds = 1
+        tell(observers, "round_began", batch)
+        began = perf_counter()
+        try:
+            send()
+        except BaseException as error:
+            batch.error = error
+            raise
+        finally:
+            batch.seconds = perf_counter() - began
+            event = ExchangeEvent(
+                batch=batch,
+                host_id=self._host_id,
+                address=self._address,
+                count=count,
+                bytes_out=0 if batch.error else sum(map(len, pieces)),
+                bytes_in=0,
+                seconds=batch.seconds,
+                redirects=0,
+                error=batch.error,
+                round=1,
+                _exchange=exchange,
+            )
+            tell(observers, "exchange_ended", event)
+            tell(observers, "batch_ended", batch)
+
+
+def _error_of(exchange: Exchange) -> Exception | None:
+    """Return why an exchange failed, or its first error reply."""
+    if exchange.error is not None or not exchange.has_errors:
+        return exchange.error
+    return next((reply for reply in exchange.replies if isinstance(reply, Exception)), None)
+
+
+def _to_name(word: Any) -> str:
+    return encode_key(word).decode(errors="backslashreplace").upper()
+
+
+def _to_command(args: Args) -> Command:
+    name = encode_key(args[0]).decode(errors="backslashreplace")
+    if name.upper() in _SECRET:
+        return (name,)
+    return (name, *map(encode_key, args[1:]))

@@ -1,0 +1,18 @@
+"""What batches need of a cluster."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..routing.routers import BaseRouter
+
+
+class Port(Protocol):
+    """A cluster, as far as batches know it."""
+
+    @property
+    def router(self) -> BaseRouter:
+        """Who owns a key, as of now."""
+
+    def get_address(self, host_id: int) -> str:
+        """Return where a node is, for errors."""

@@ -1,0 +1,391 @@
+"""Which node owns a key.
+
+A router looks at keys and host ids only. It keeps no connection and learns nothing of
+a node's health: a key stays where it is when its node is down. Routers are immutable;
+a cluster builds a new one when its nodes change.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+import struct
+from collections.abc import Mapping
+from hashlib import shake_128
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
+from weakref import ref
+from zlib import crc32
+
+from ..errors import BadHostSetup, UnroutableCommand
+from ..protocol.commands import keys_of
+from ..wording import number_of
+from .hashing import KetamaRing, Key, crc32_signed, encode_key, hash_tag, ketama_point
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..nodes.hosts import HostInfo
+
+
+__all__ = [
+    "SLOTS",
+    "BaseRouter",
+    "ConsistentHashingRouter",
+    "HasHosts",
+    "Key",
+    "PartitionRouter",
+    "SlotRouter",
+]
+
+SLOTS = 65536
+
+# Who owns a slot takes 8 bytes of a digest for each host id from 0 to the highest.
+MAX_SLOT_ROUTER_HOST_ID = 9999
+
+_MASK = SLOTS - 1
+_UNKNOWN = -1
+_BRACE = ord("{")  # is looked for in bytes ten times as quickly as b"{"
+
+# Never change it: it decides where the keys of every SlotRouter are. Of 2,000 numbers tried,
+# this one gives clusters of 2 to 64 equal nodes the flattest tables: with N nodes, no
+# node's share is more than 0.79 % * sqrt(N) off 1/N (the median of all numbers tried
+# is 1.17 %), which is 2.3 % for up to 8 nodes, 2.8 % to 16, 3.5 % to 32 and 6 % to 64.
+_SEED = b"django-rb 509 "
+
+
+class HasHosts(Protocol):
+    """What a router needs of a cluster: its nodes by host id."""
+
+    @property
+    def hosts(self) -> Mapping[int, HostInfo]:
+        """The nodes by host id."""
+        ...
+
+
+class BaseRouter:
+    """The class to subclass: a router's whole duty is key -> host id.
+
+        class ByLength(BaseRouter):
+            def get_host_for_key(self, key):
+                return len(encode_key(key)) % len(self.cluster.hosts)
+
+    Args:
+        cluster: the cluster whose keys are placed. Further arguments of a subclass are
+            the cluster's router options.
+
+    Raises:
+        BadHostSetup: the cluster has no hosts.
+    """
+
+    def __init__(self, cluster: HasHosts) -> None:
+        if not cluster.hosts:
+            raise BadHostSetup("There are no hosts. Name at least one node.", ("HOSTS",))
+        # The cluster keeps its router. Were this a strong reference, a cluster that
+        # nobody uses any more would hold its connections until the next collection.
+        self._cluster = ref(cluster)
+
+    @property
+    def cluster(self) -> HasHosts:
+        """The cluster this router belongs to.
+
+        Raises:
+            RuntimeError: the cluster is gone; a router does not keep it alive.
+        """
+        cluster = self._cluster()
+        if cluster is None:
+            raise RuntimeError(
+                f"The cluster of this {type(self).__name__} is gone. "
+                "Keep a reference to the cluster for as long as its router is used."
+            )
+        return cluster
+
+    def get_host_for_key(self, key: Key) -> int:
+        """Return the id of the host that owns `key`; subclasses implement this.
+
+        Raises:
+            TypeError: `key` is not bytes, text or a number.
+        """
+        raise NotImplementedError(f"{type(self).__name__} lacks get_host_for_key().")
+
+    def get_hosts_for_keys(self, keys: Sequence[Key]) -> list[int]:
+        """Return the host ids that own `keys`, in their order.
+
+        A subclass need not implement this, but batches call it: a faster one pays.
+        """
+        return [self.get_host_for_key(key) for key in keys]
+
+    def explain(self, key: Key) -> dict[str, int]:
+        """Return by name the number that places `key`: ``{"slot": 4711}``.
+
+        For people who want to know why a key is where it is. A subclass need not implement
+        this; ``{}`` says that there is nothing to tell.
+        """
+        return {}
+
+    def get_key(self, command: str, args: Sequence[Key]) -> Key:
+        """Return the one key of a command: ``get_key("GET", ["page:1"]) == "page:1"``.
+
+        Raises:
+            UnroutableCommand: it has none or several, or nobody described it.
+        """
+        keys = keys_of((command, *args))
+        if len(keys) > 1:
+            raise UnroutableCommand(
+                f"{command} has {len(keys)} keys here, not one; "
+                "get_host_for_command() finds the host of several."
+            )
+        return keys[0] if keys else _without_keys(command)
+
+    def get_host_for_command(self, command: str, args: Sequence[Key]) -> int:
+        """Return the id of the host that owns all keys of a command.
+
+        Raises:
+            UnroutableCommand: it has no keys, or keys on several hosts, or nobody
+                described it.
+        """
+        keys = keys_of((command, *args)) or [_without_keys(command)]
+        if len(keys) == 1:
+            return self.get_host_for_key(keys[0])
+        hosts = self.get_hosts_for_keys(keys)
+        if len(set(hosts)) > 1:
+            pairs = list(zip(keys, hosts, strict=True))
+            where = ", ".join(f"{reprlib.repr(key)} on {host}" for key, host in pairs[:8])
+            where += ", …" if len(pairs) > 8 else ""
+            raise UnroutableCommand(
+                f"The keys of {command} are on several hosts: {where}. Run it once per host; "
+                "with SlotRouter, keys with the same hash tag, such as {user:7}:a and "
+                "{user:7}:b, are on one."
+            )
+        return hosts[0]
+
+
+def _without_keys(command: str) -> NoReturn:
+    raise UnroutableCommand(
+        f"{command} has no key that says which host is meant. Choose hosts by "
+        "cluster.fanout(), cluster.all() or cluster.get_local_client(host_id)."
+    )
+
+
+class SlotRouter(BaseRouter):
+    """Keys hash to 65,536 slots, slots belong to hosts; for new clusters.
+
+    A key's slot is the low 16 bits of the crc32 of its hash tag (see `hash_tag`), so
+    ``{user:7}:name`` and ``{user:7}:cart`` live on one node. Each slot belongs to the
+    host with the highest score for it (rendezvous hashing: Thaler and Ravishankar, "Using
+    name-based mappings to increase hit rates", IEEE/ACM Transactions on Networking 6(1),
+    1998). A host's scores depend on its id alone: a host that joins takes its share of
+    every other's slots, one that leaves gives its own away, and no other slot moves.
+
+    Args:
+        weights: ``{host id: weight}``; a host of weight 2 gets twice the keys of one of
+            weight 1, which is the weight of hosts not named. A changed weight moves
+            keys only to or from its host.
+
+    Raises:
+        BadHostSetup: no hosts, a host id above 9999, a weight for an unknown one, a weight
+            that is not above 0 or not finite.
+    """
+
+    def __init__(self, cluster: HasHosts, weights: Mapping[int, float] | None = None) -> None:
+        super().__init__(cluster)
+        self._host_ids = sorted(cluster.hosts)
+        self._weights = _checked_weights(self._host_ids, {} if weights is None else weights)
+        if self._host_ids[-1] > MAX_SLOT_ROUTER_HOST_ID:
+            raise BadHostSetup(
+                f"Host id {self._host_ids[-1]} is too high for SlotRouter, whose work grows "
+                f"with the highest id: it takes 0 to {MAX_SLOT_ROUTER_HOST_ID}.",
+                ("HOSTS", self._host_ids[-1]),
+            )
+        self._scores = struct.Struct(f"<{self._host_ids[-1] + 1}Q")
+        # Filled as slots are asked for, so that the first batch of a process does not
+        # wait for all of them. Two threads may fill one slot: with the same host id.
+        self._owners = [_UNKNOWN] * SLOTS
+
+    def get_slot(self, key: Key) -> int:
+        """Return the slot of `key`, from 0 to 65535."""
+        return crc32(hash_tag(encode_key(key))) & _MASK
+
+    def explain(self, key: Key) -> dict[str, int]:
+        """Return the slot of `key`: ``{"slot": 4711}``."""
+        return {"slot": self.get_slot(key)}
+
+    def get_host_for_slot(self, slot: int) -> int:
+        """Return the id of the host that owns a slot, from 0 to 65535.
+
+        Raises:
+            ValueError: there is no such slot.
+        """
+        if not 0 <= slot < SLOTS:
+            raise ValueError(f"{slot!r} is not a slot. Slots run from 0 to {SLOTS - 1}.")
+        owner = self._owners[slot]
+        return owner if owner != _UNKNOWN else self._find_owner(slot)
+
+    def get_host_for_key(self, key: Key) -> int:
+        """Return the id of the host that owns `key`."""
+        if type(key) is bytes and _BRACE not in key:  # every single-key command of a cache
+            owner = self._owners[crc32(key) & _MASK]
+            if owner != _UNKNOWN:
+                return owner
+        return self.get_host_for_slot(self.get_slot(key))
+
+    def get_hosts_for_keys(self, keys: Sequence[Key]) -> list[int]:
+        """Return the host ids that own `keys`, in their order."""
+        # Every batch comes through here. One look at all keys together, instead of one
+        # at each, tells whether they are bytes and whether any may have a hash tag.
+        try:
+            tagged = _BRACE in b"".join(keys)  # type: ignore[arg-type]
+        except TypeError:
+            return self.get_hosts_for_keys([encode_key(key) for key in keys])
+        hashed: Sequence[bytes] = keys  # type: ignore[assignment]
+        if tagged:
+            hashed = [hash_tag(bytes(key)) for key in hashed]
+        owners, mask = self._owners, _MASK
+        hosts = [owners[crc32(key) & mask] for key in hashed]
+        if _UNKNOWN in hosts:
+            slots = [crc32(key) & _MASK for key in hashed]
+            hosts = [self.get_host_for_slot(slot) for slot in slots]
+        return hosts
+
+    def _find_owner(self, slot: int) -> int:
+        # One call of an extendable-output function gives the scores of all hosts. Its
+        # output does not depend on how much of it is read, so that a new host's score
+        # comes after the others and changes none of them.
+        digest = shake_128(_SEED + slot.to_bytes(2, "little")).digest(self._scores.size)
+        scores = self._scores.unpack(digest)
+        weights = self._weights
+        if weights is None:
+            owner = max(self._host_ids, key=scores.__getitem__)
+        else:
+            owner = max(self._host_ids, key=lambda host: _weighted(scores[host], weights[host]))
+        self._owners[slot] = owner
+        return owner
+
+
+class PartitionRouter(BaseRouter):
+    """crc32 modulo number of hosts, exactly as rb places keys; for data written by rb.
+
+    The crc32 is signed, as in Python 2. There are no hash tags. Adding a host moves
+    nearly all keys.
+
+    Raises:
+        BadHostSetup: no hosts, or host ids other than 0 to N-1.
+    """
+
+    def __init__(self, cluster: HasHosts) -> None:
+        super().__init__(cluster)
+        self._count = len(cluster.hosts)
+        for host_id in range(self._count):
+            if host_id not in cluster.hosts:
+                raise BadHostSetup(
+                    f'Expected host with ID "{host_id}" among {sorted(cluster.hosts)}: '
+                    f"PartitionRouter numbers {self._count} hosts from 0 to "
+                    f"{self._count - 1}, without gaps. Add the host, or use SlotRouter.",
+                    ("HOSTS",),
+                )
+
+    def get_host_for_key(self, key: Key) -> int:
+        """Return the id of the host that owns `key`."""
+        if type(key) is bytes:  # crc32_signed(), without its call
+            return ((crc32(key) ^ 0x80000000) - 0x80000000) % self._count
+        return crc32_signed(encode_key(key)) % self._count
+
+    def get_hosts_for_keys(self, keys: Sequence[Key]) -> list[int]:
+        """Return the host ids that own `keys`, in their order."""
+        count = self._count
+        try:  # crc32_signed(), without its calls
+            return [((crc32(key) ^ 0x80000000) - 0x80000000) % count for key in keys]  # type: ignore[arg-type]
+        except TypeError:
+            return [crc32_signed(encode_key(key)) % count for key in keys]
+
+    def explain(self, key: Key) -> dict[str, int]:
+        """Return the number of which a host id is the remainder: ``{"crc32": -4711}``."""
+        return {"crc32": crc32_signed(encode_key(key))}
+
+
+class ConsistentHashingRouter(BaseRouter):
+    """A ketama ring, as in rb; for data written by rb or by its Ketama class.
+
+    Args:
+        ring: what the points of the ring are made of. ``"host_ids"``: the host ids, so
+            that a node may change its address or password and keep its keys. ``"rb"``:
+            all that rb 1.11 knew of a host, as it did; this places every key where rb
+            placed it, and a changed address, port, db, password or TLS option moves
+            keys, as it did in rb.
+
+    Raises:
+        BadHostSetup: no hosts, or an unknown `ring`.
+    """
+
+    def __init__(self, cluster: HasHosts, ring: Literal["host_ids", "rb"] = "host_ids") -> None:
+        super().__init__(cluster)
+        if ring not in _RING_NAMES:
+            raise BadHostSetup(
+                f"{ring!r} is not a ring. Known are: {', '.join(map(repr, _RING_NAMES))}.",
+                ("ROUTER_OPTIONS", "ring"),
+            )
+        name = _RING_NAMES[ring]
+        self._ring = KetamaRing(
+            {host_id: name(host) for host_id, host in cluster.hosts.items()}
+        )
+
+    def get_host_for_key(self, key: Key) -> int:
+        """Return the id of the host that owns `key`."""
+        return self._ring.owner(encode_key(key))
+
+    def explain(self, key: Key) -> dict[str, int]:
+        """Return where on the ring `key` lies: ``{"point": 4711}``."""
+        return {"point": ketama_point(encode_key(key))}
+
+
+def _rb_name(host: HostInfo) -> str:
+    """Return what rb 1.11 makes a host's points of. It holds the password: never show it."""
+    return (
+        f"<HostInfo db={host.db!r} host={host.host!r} host_id={host.host_id!r} "
+        f"password={host.password!r} port={host.port!r} ssl={host.ssl!r} "
+        f"ssl_options={host.ssl_options!r} unix_socket_path={host.unix_socket_path!r}>"
+    )
+
+
+_RING_NAMES = {"host_ids": lambda host: str(host.host_id), "rb": _rb_name}
+
+
+def _checked_weights(
+    host_ids: Sequence[int], weights: Mapping[int, float]
+) -> dict[int, float] | None:
+    """Return every host's weight, or None where all weigh the same."""
+    if not isinstance(weights, Mapping):
+        raise BadHostSetup(
+            f"{weights!r} is not a dictionary of weights, {{host id: weight}}.",
+            ("ROUTER_OPTIONS", "weights"),
+        )
+    weights = {host_id: number_of(weight) for host_id, weight in weights.items()}
+    for host_id, weight in weights.items():
+        path = ("ROUTER_OPTIONS", "weights", host_id)
+        if host_id not in host_ids:
+            raise BadHostSetup(
+                f"There is a weight for host id {host_id!r}, but no such host. "
+                f"Host ids are: {', '.join(map(str, host_ids))}.",
+                path,
+            )
+        if (
+            isinstance(weight, bool)
+            or not isinstance(weight, int | float)
+            or not 0 < weight < math.inf
+        ):
+            raise BadHostSetup(
+                f"{weight!r} is not a weight. A weight is a number above 0, such as 0.5 or 2.",
+                path,
+            )
+    if len({weights.get(host_id, 1) for host_id in host_ids}) == 1:
+        return None
+    return {host_id: weights.get(host_id, 1) for host_id in host_ids}
+
+
+def _weighted(score: int, weight: float) -> float:
+    """Return a host's score, so that the highest score wins as often as weights tell.
+
+    The logarithmic method: Schindelhauer and Schomaker, "Weighted distributed hash
+    tables", SPAA 2005.
+    """
+    # The upper 52 bits and a half are exact in a float, and neither 0 nor 1.
+    return -weight / math.log(((score >> 12) + 0.5) / 2**52)

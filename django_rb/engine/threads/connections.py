@@ -1,0 +1,192 @@
+"""Connections of threads: opened by redis-py, then moved by the engine itself.
+
+redis-py sets a connection up (address, TLS, ACL, HELLO, SELECT, CLIENT SETINFO, credential
+providers, unix sockets); from then on the engine moves the bytes on its socket itself.
+`_socket_of` is the one place of this package that reads something private of redis-py.
+
+A system call that never blocks need not let go of the interpreter's lock: where other threads
+compute, getting it back takes 5 ms for each of them. So on plain sockets `has_input`, `send`
+and `receive_now` call the C library and keep the lock; `receive`, which waits, lets go of it.
+TLS, gevent and Windows use the methods of their sockets: `Connection` looks at its socket.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from ..nodes.node import Node
+from ..polling import POLLIN, make_poller
+from ..protocol.encoding import Buffer
+from ..protocol.exchange import ReplyReader
+
+# Seconds for which a read waits in the kernel; then poll() waits. While one node is waited for
+# so, no other is heard; and after a signal Python begins a read anew, where poll() counts on.
+KERNEL_WAIT_SECONDS = 0.005
+
+# Bytes that a connection reads at a time; READ_SIZE once that was not enough.
+FIRST_READ_SIZE, READ_SIZE = 4096, 65536
+
+_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # lacking on Windows
+
+# What `Connection.send` raises when the socket takes nothing now.
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+# What `Connection.receive` returns when the socket has nothing now.
+NOTHING_YET = -1
+
+_NOT_NOW = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR})
+
+
+class _PollFd(ctypes.Structure):
+    """struct pollfd of poll(2)."""
+
+    _fields_ = (
+        ("fd", ctypes.c_int),
+        ("events", ctypes.c_short),
+        ("revents", ctypes.c_short),
+    )
+
+
+def _c_function(name: str, *argtypes: Any) -> Any:
+    """Return a function of the C library that keeps the interpreter's lock; None without."""
+    if not _DONT_WAIT:
+        return None
+    try:
+        function = getattr(ctypes.PyDLL(None, use_errno=True), name)
+    except (AttributeError, OSError):  # a platform without it
+        return None
+    function.argtypes, function.restype = argtypes, ctypes.c_ssize_t
+    return function
+
+
+_poll = _c_function("poll", ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int)
+_send = _c_function("send", ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+_recv = _c_function("recv", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+def _socket_of(connection: Any) -> socket.socket:
+    return cast(socket.socket, connection._sock)  # noqa: SLF001 (the one exception)
+
+
+def _is_plain(sock: socket.socket) -> bool:
+    """Return whether a socket is the system's own, and may be moved by the C library.
+
+    Not with TLS, and not with the sockets of gevent and its like, which wait otherwise.
+    """
+    return (
+        type(sock).__module__ == "socket"
+        and sys.maxsize > 2**32
+        and None not in (_poll, _send, _recv)
+    )
+
+
+def _let_wait(sock: socket.socket, socket_timeout: float | None) -> None:
+    seconds = min(KERNEL_WAIT_SECONDS, socket_timeout or KERNEL_WAIT_SECONDS)
+    sock.settimeout(None)
+    timeval = struct.pack("ll", 0, max(1, round(seconds * 1_000_000)))  # a struct timeval
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+
+
+class Connection:
+    """One set-up connection. It has one owner at a time.
+
+    Attributes:
+        node, epoch: whose it is, and when it was opened.
+        reader: the parser of its replies; empty whenever the connection is idle.
+        fd: its descriptor; -1 once it is closed.
+        buffer: what is received into.
+        has_input: ``has_input()`` is true if something can be read, the end of the stream
+            included. It never waits. Decrypted bytes may wait where it does not see them.
+        send: ``send(data)`` writes what the socket takes of some bytes and returns how
+            many; raises WOULD_BLOCK where that is none.
+        is_plain: `receive` waits in the kernel for KERNEL_WAIT_SECONDS, or for a shorter
+            `socket_timeout`; otherwise it never waits.
+        is_tls: decrypted bytes may wait in the connection where poll() does not see them.
+    """
+
+    __slots__ = (
+        "__weakref__", "_address", "_recv_into", "_redis_connection", "buffer", "epoch", "fd",
+        "has_input", "is_plain", "is_tls", "node", "reader", "send",
+    )  # fmt: skip
+
+    def __init__(self, redis_connection: Any, node: Node, epoch: int) -> None:
+        self._redis_connection = redis_connection
+        self.node, self.epoch = node, epoch
+        sock = _socket_of(redis_connection)
+        self.fd = sock.fileno()
+        self.is_tls = isinstance(sock, ssl.SSLSocket)
+        self.is_plain = _is_plain(sock)
+        self._recv_into = sock.recv_into
+        # TLS takes a whole record from the socket, where poll() no more sees the rest of it.
+        self._use_buffer(READ_SIZE if self.is_tls else FIRST_READ_SIZE)
+        self.reader = ReplyReader()
+        # No methods of its own: a connection that its owner drops is closed at once.
+        if self.is_plain:
+            _let_wait(sock, node.socket_timeout)
+            poll_fd = _PollFd(self.fd, POLLIN, 0)
+            self.has_input = partial(_poll, ctypes.byref(poll_fd), 1, 0)
+            self.send = _make_send(self.fd, sock.send)
+        else:
+            sock.settimeout(0)
+            poller = make_poller()
+            poller.register(self.fd, POLLIN)
+            self.has_input = partial(poller.poll, 0)
+            self.send = sock.send
+
+    def _use_buffer(self, size: int) -> None:
+        self.buffer = bytearray(size)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer))
+
+    def receive(self) -> int:
+        """Read into the buffer what is here or comes soon; return its size in bytes.
+
+        0 is the end of the stream, NOTHING_YET where nothing came.
+        """
+        try:
+            return self._recv_into(self.buffer, len(self.buffer))  # gevent wants a size
+        except WOULD_BLOCK:
+            return NOTHING_YET
+
+    def receive_now(self) -> int:
+        """Do what `receive` does, but never wait."""
+        if not self.is_plain:
+            return self.receive()
+        size: int = _recv(self.fd, self._address, len(self.buffer), _DONT_WAIT)
+        if size < 0 and (number := ctypes.get_errno()) not in _NOT_NOW:
+            raise OSError(number, os.strerror(number))
+        return size
+
+    def make_room(self, size: int) -> None:
+        """Read more at a time from now on, if the `size` bytes of a read filled the buffer."""
+        if size == len(self.buffer) < READ_SIZE:
+            self._use_buffer(READ_SIZE)
+
+    def close(self) -> None:
+        """Close the connection. Does nothing the second time."""
+        if self.fd >= 0:
+            self.fd = -1
+            self._redis_connection.disconnect()
+
+
+def _make_send(fd: int, send: Callable[[Buffer, int], int]) -> Callable[[Buffer], int]:
+    """Return `Connection.send` for a plain socket."""
+
+    def send_now(data: Buffer) -> int:
+        if type(data) is not bytes:  # the rest of a large one
+            return send(data, _DONT_WAIT)
+        size: int = _send(fd, data, len(data), _DONT_WAIT)
+        if size < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))  # a BlockingIOError for EAGAIN
+        return size
+
+    return send_now

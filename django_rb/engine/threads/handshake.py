@@ -1,0 +1,108 @@
+"""redis-py's classes of connections, as the engine and its local clients open them.
+
+They differ from redis-py's own in four ways. An error on the way to a connection shows no
+credentials in the variables of its frames. A credential provider that fails is a node that
+cannot be connected to, whatever it raises. And the host name in a node's certificate is
+checked unless the settings say otherwise: redis-py does so by itself only since 6.0.
+What a local client sends is told to the cluster's observers, but for the handshake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import redis
+
+from .. import guarding
+from ..nodes.hosts import HostInfo
+from ..nodes.options import check_host_name
+from ..rounds.observing import LocalWatch, Observer
+from ..secrecy import hides_locals
+
+
+class _Discreet(redis.connection.AbstractConnection):
+    _is_in_handshake = False
+
+    @hides_locals
+    def __init__(self, observed: LocalWatch | None = None, **kwargs: Any) -> None:
+        self._observed = observed
+        super().__init__(**kwargs)
+
+    @hides_locals
+    def connect(self) -> None:
+        """Connect, if it is not connected.
+
+        Raises:
+            redis.RedisError: it cannot be connected.
+        """
+        guarding.check(self)
+        if self._observed is not None:
+            self._observed.begin_use()
+        try:
+            with self._in_handshake():
+                super().connect()  # type: ignore[no-untyped-call]
+        except redis.RedisError:
+            raise
+        except Exception as error:
+            # redis-py does so only after errors of its own
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise redis.ConnectionError(
+                f"Connecting failed: {type(error).__name__}: {error}"
+            ) from error
+
+    @hides_locals
+    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        """Do what newer redis-py does where it connects anew before it sends."""
+        guarding.check(self)
+        with self._in_handshake():
+            super().connect_check_health(*args, **kwargs)
+
+    @contextmanager
+    def _in_handshake(self) -> Iterator[None]:
+        before, self._is_in_handshake = self._is_in_handshake, True
+        try:
+            yield
+        finally:
+            self._is_in_handshake = before
+
+    @hides_locals
+    def send_packed_command(
+        self, command: bytes | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        """Send what a client has packed, and tell the observers."""
+        observers: Sequence[Observer] = ()
+        if self._observed is not None and not self._is_in_handshake:
+            observers = self._observed.begin_use()
+        send = super().send_packed_command
+        if not observers:
+            send(command, check_health)  # type: ignore[no-untyped-call]
+            return
+        assert self._observed is not None
+        pieces = [command] if isinstance(command, bytes) else list(command)
+        self._observed.send(observers, pieces, partial(send, pieces, check_health))
+
+
+class Connection(_Discreet, redis.Connection):
+    """A connection over TCP."""
+
+
+class UnixDomainSocketConnection(_Discreet, redis.UnixDomainSocketConnection):
+    """A connection through a unix socket."""
+
+
+class SSLConnection(_Discreet, redis.SSLConnection):
+    """A connection over TCP with TLS."""
+
+    @hides_locals
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**check_host_name(kwargs))
+
+
+def kind_of(info: HostInfo) -> type[_Discreet]:
+    """Return the class of connections for the kind of address that a node has."""
+    if info.unix_socket_path is not None:
+        return UnixDomainSocketConnection
+    return SSLConnection if info.ssl else Connection

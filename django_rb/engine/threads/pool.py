@@ -1,0 +1,179 @@
+"""The connections of threads to one node.
+
+A pool is a list used as a stack: `append` and `pop` are atomic, so taking a connection
+and giving it back need no lock. A connection in the list is idle and owes nobody a reply;
+whoever pops it is its only owner. One that is not given back is closed, by its owner or
+by the garbage collector.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import redis
+
+from ..forks import register_at_fork
+from ..nodes.node import Node
+from ..rounds.observing import LocalWatch, Observed
+from .connections import Connection
+from .handshake import kind_of
+
+# Connections that were not needed for so many seconds are closed.
+_IDLE_SECONDS = 60.0
+
+
+class Pool:
+    """The connections of one node that threads use.
+
+    Args:
+        node: the node.
+
+    Attributes:
+        node: the node.
+        idle: the connections that nobody uses.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.idle: list[Connection] = []
+        # Weak, so that a connection whose owner was interrupted is closed all the same.
+        self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
+        # Reentrant, as a signal handler may open connections as well.
+        self._opening = threading.RLock()
+        self._being_opened = 0
+        # How many connections were idle at all times since `_looked_at`.
+        self._least_idle = 0
+        self._looked_at = monotonic()
+        _pools.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Pool of {self.node!r}: {len(self.idle)} idle>"
+
+    def take(self) -> Connection | None:
+        """Return an idle connection that is good for use, or None if there is none.
+
+        Whatever can be read from an idle connection is the end of the stream or a reply
+        that nobody asked for; either way no question may be sent on it.
+        """
+        idle, epoch = self.idle, self.node.epoch
+        try:
+            while (connection := idle.pop()).epoch != epoch or connection.has_input():
+                connection.close()
+        except IndexError:
+            self._least_idle = 0
+            return None
+        self._least_idle = min(self._least_idle, len(idle))
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """Make a connection idle: its last reply was read, and nobody else refers to it."""
+        node = self.node
+        errors = connection.reader.errors
+        if errors or not node.health.is_well:
+            node.answered(errors)
+        self.keep(connection)
+        if connection.epoch != node.epoch:
+            self.close_idle()
+
+    def keep(self, connection: Connection) -> None:
+        """Make a connection idle that owes no reply; close it if it is of no more use."""
+        if connection.epoch == self.node.epoch:
+            self.idle.append(connection)
+            if len(self.idle) > 1:
+                self._close_unneeded()
+        else:
+            connection.close()
+
+    def _close_unneeded(self) -> None:
+        """Now and then close the connections that were idle all the time."""
+        now = monotonic()
+        if now - self._looked_at < _IDLE_SECONDS:
+            return
+        unneeded, self._least_idle, self._looked_at = self._least_idle, len(self.idle), now
+        for _ in range(unneeded):
+            with suppress(IndexError):
+                self.idle.pop(0).close()
+
+    def open(self) -> Connection:
+        """Return a new connection, set up by redis-py. Blocks up to `Node.open_timeout`.
+
+        Raises:
+            PoolIsFull: there are `max_connections`.
+            redis.ConnectionError, redis.TimeoutError: naming the node.
+        """
+        node = self.node
+        limit = node.max_connections
+        with self._opening:
+            if limit is not None and self._count() + self._being_opened >= limit:
+                raise node.too_many_connections()
+            self._being_opened += 1
+        connection = None
+        epoch = node.epoch
+        redis_connection: Any = kind_of(node.info)(**node.kwargs)
+        try:
+            redis_connection.connect()
+            connection = Connection(redis_connection, node, epoch)
+        except redis.RedisError as error:
+            node.name_in(error)
+            raise
+        finally:
+            if connection is None:  # whatever was raised: nothing stays open
+                redis_connection.disconnect()
+            with self._opening:  # at once: it is counted once, and nobody is counting now
+                self._being_opened -= 1
+                if connection is not None:
+                    self._all.add(connection)
+        return connection
+
+    def close_idle(self) -> None:
+        """Close every idle connection. Those in use are closed by who uses them."""
+        with suppress(IndexError):
+            while True:
+                self.idle.pop().close()
+
+    def _count(self) -> int:
+        return sum(connection.fd >= 0 for connection in list(self._all))
+
+    def _start_over(self) -> None:
+        """In a forked child: the parent's connections are not ours to use."""
+        self.idle = []
+        connections, self._all = list(self._all), weakref.WeakSet()
+        self._opening = threading.RLock()
+        self._being_opened = 0
+        self.node.health.start_over()
+        for connection in connections:
+            connection.close()  # only the descriptor: redis-py knows that it was forked
+
+
+def make_redis_pool(
+    node: Node,
+    pool_cls: type[redis.ConnectionPool],
+    get_observed: Callable[[], Observed | None] | None = None,
+) -> redis.ConnectionPool:
+    """Return a pool of redis-py's own for a node, for clients that need one.
+
+    Args:
+        get_observed: returns the cluster whose observers are told what the clients send.
+    """
+    options = dict(node.kwargs)
+    if get_observed is not None:
+        options["observed"] = LocalWatch(get_observed, node.host_id, node.address)
+    if node.max_connections is not None:  # pools have defaults of their own
+        options["max_connections"] = node.max_connections
+    return pool_cls(connection_class=kind_of(node.info), **options)
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _start_over_after_fork() -> None:
+    for pool in list(_pools):
+        pool._start_over()  # noqa: SLF001 (same room)
+
+
+register_at_fork(_start_over_after_fork)

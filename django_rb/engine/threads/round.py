@@ -1,0 +1,388 @@
+"""A round in a thread: exchanges side by side, until the last of them has ended.
+
+All sends come first. Then the nodes are heard in the order in which they were asked, each
+read waiting in the kernel, which is all that most rounds need. Once a node is silent for
+KERNEL_WAIT_SECONDS, has much to say, or a connection is still to be opened, one poll() loop
+hears all that are left as they come.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+import redis
+
+from ..errors import ProtocolError, at_node
+from ..nodes.failing import DeadlineError, give_up, is_blamed_for_deadline, to_redis_error
+from ..nodes.node import PoolIsFull
+from ..polling import POLLIN, POLLOUT, Poller, make_poller
+from ..protocol.exchange import Exchange
+from ..rounds.again import may_go_again
+from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, READ_SIZE, WOULD_BLOCK, Connection
+from .openings import Bell, CannotOpen, Openings, Ticket
+from .pool import Pool
+
+TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
+FOREVER = float("inf")
+
+# A wait of so many seconds may have been one for the interpreter: others have answered by then.
+_LONG_WAIT_SECONDS = 0.001
+
+# Who wakes up so many seconds late was kept from running, by other threads or processes.
+_LATE_SECONDS = 0.01
+
+
+class Line:
+    """An exchange on the connection that it has until it ends."""
+
+    __slots__ = (
+        "allowance", "connection", "events", "exchange", "expires", "is_reused", "patience",
+        "pool",
+    )  # fmt: skip
+
+    def __init__(
+        self, exchange: Exchange, connection: Connection, pool: Pool, is_reused: bool
+    ) -> None:
+        self.exchange = exchange
+        self.connection = connection
+        self.pool = pool
+        self.is_reused = is_reused
+        timeout = pool.node.socket_timeout
+        self.patience = FOREVER if timeout is None else timeout
+        self.allowance = self.patience  # seconds for the first answer
+        self.expires = FOREVER
+        self.events = POLLIN  # what is watched for
+
+
+class Round:
+    """One round.
+
+    Args:
+        pools: by host id.
+        openings: what is being opened.
+        deadline: when whatever is unfinished has failed, as monotonic().
+        is_first: it is the first of its call.
+    """
+
+    def __init__(
+        self,
+        pools: Mapping[int, Pool],
+        openings: Openings,
+        deadline: float = FOREVER,
+        *,
+        is_first: bool = True,
+    ) -> None:
+        self._pools = pools
+        self._openings = openings
+        self._deadline = deadline
+        self._is_first = is_first
+        self._lines: dict[int, Line] = {}  # by descriptor
+        self._tickets: dict[Ticket, Exchange] = {}  # for connections that are being opened
+        self._bell: Bell | None = None
+        self._poller: Poller | None = None  # while the loop runs
+        self._wake_at = 0.0  # never later than the first expiry
+
+    def run(self, exchanges: Sequence[Exchange]) -> None:
+        """Run exchanges to their ends."""
+        try:
+            if self._deadline != FOREVER and self._deadline <= monotonic():
+                for exchange in exchanges:
+                    node = self._pools[exchange.host_id].node
+                    exchange.fail(to_redis_error(node, DeadlineError()))
+                return
+            self._connect(exchanges)
+            for line in list(self._lines.values()):
+                self._start(line)
+            self._finish()
+        finally:
+            self._close()
+
+    def go_on(self, exchange: Exchange, connection: Connection, pool: Pool) -> None:
+        """Finish an exchange that was begun on an idle connection."""
+        try:
+            line = self._add_line(exchange, connection, pool, is_reused=True)
+            if exchange.out is not None:
+                self._send(line)
+            elif connection.is_tls:  # it may hold more, which poll() does not see
+                self._serve(line, POLLIN)
+            self._loop()
+        finally:
+            self._close()
+
+    def fail(
+        self, exchange: Exchange, connection: Connection, pool: Pool, error: Exception
+    ) -> None:
+        """End an exchange whose idle connection failed."""
+        self._fail(Line(exchange, connection, pool, is_reused=True), error)
+
+    def _close(self) -> None:
+        for ticket in self._tickets:
+            ticket.let_go()
+        if self._bell is not None:
+            self._bell.close()
+        for line in self._lines.values():  # none are left unless something was raised
+            line.connection.close()
+
+    # Connections.
+
+    def _connect(self, exchanges: Sequence[Exchange]) -> None:
+        """Give exchanges idle connections, or have new ones opened."""
+        for exchange in exchanges:
+            pool = self._pools[exchange.host_id]
+            health = pool.node.health
+            if not health.is_well and (refusal := health.refusal()) is not None:
+                exchange.fail(refusal)
+                continue
+            connection = None if exchange.needs_new_connection else pool.take()
+            if connection is None:
+                self._open(exchange, pool)
+            else:
+                self._add_line(exchange, connection, pool, is_reused=True)
+
+    def _add_line(
+        self, exchange: Exchange, connection: Connection, pool: Pool, *, is_reused: bool
+    ) -> Line:
+        line = Line(exchange, connection, pool, is_reused)
+        self._lines[connection.fd] = line
+        if self._poller is not None:
+            self._poller.register(connection.fd, POLLIN)
+        return line
+
+    def _open(self, exchange: Exchange, pool: Pool) -> None:
+        try:
+            if self._bell is None:
+                self._bell = Bell()
+        except OSError as error:  # no more descriptors, and a connection needs one as well
+            node = pool.node
+            text = at_node(f"No connection can be opened: {error}", node.host_id, node.address)
+            self._not_opened(exchange, pool, CannotOpen(text))
+            return
+        ticket = Ticket(pool, self._bell)
+        self._tickets[ticket] = exchange
+        self._openings.want(ticket)
+
+    def _not_opened(self, exchange: Exchange, pool: Pool, error: Exception) -> None:
+        if isinstance(error, PoolIsFull | CannotOpen):
+            pool.node.health.complained(error)
+        elif isinstance(error, redis.RedisError | OSError):
+            pool.node.failed(error)
+        else:
+            raise error  # no failure of the node's
+        exchange.fail(error)
+
+    def _start_opened(self) -> None:
+        """Go on with what was opened, or was not."""
+        bell = self._bell
+        assert bell is not None
+        bell.silence()
+        while bell.outcomes:
+            ticket = bell.outcomes.popleft()
+            exchange, outcome = self._tickets.pop(ticket, None), ticket.take()
+            if exchange is None or outcome is None:
+                continue
+            pool = ticket.pool
+            if isinstance(outcome, Exception):
+                self._not_opened(exchange, pool, outcome)
+                continue
+            line = self._add_line(exchange, outcome, pool, is_reused=False)
+            # Nobody waits for longer than for a connection to be opened and answered.
+            open_timeout = pool.node.open_timeout or FOREVER
+            line.allowance = min(line.patience, open_timeout - ticket.seconds)
+            self._start(line)
+            line.expires = monotonic() + line.allowance
+            self._wake_at = 0.0  # it may be the first to expire
+
+    # Bytes.
+
+    def _start(self, line: Line) -> None:
+        """Send what goes out without waiting."""
+        line.exchange.begin(line.connection.reader, line.pool.node.has_pushes)
+        self._send(line)
+
+    def _finish(self) -> None:
+        now = monotonic()
+        if not self._tickets and now + KERNEL_WAIT_SECONDS < self._deadline:
+            self._hear_in_order(now)
+        if self._lines or self._tickets:
+            self._loop()
+
+    def _hear_in_order(self, began: float) -> None:
+        """Hear exchanges in their order, until one is slow, or not wholly sent.
+
+        Leaves those out whose nodes have more to say than sockets hold for others.
+        """
+        for line in list(self._lines.values()):
+            exchange, connection = line.exchange, line.connection
+            if exchange.out is not None or not connection.is_plain:
+                return
+            read = 0
+            try:
+                while read < READ_SIZE:
+                    size = connection.receive_now()
+                    if size == NOTHING_YET:
+                        size = connection.receive()
+                    if size == NOTHING_YET:
+                        return
+                    if not size:
+                        raise ConnectionResetError("the node closed the connection")
+                    if exchange.feed(connection.buffer, size):
+                        self._end(line)
+                        break
+                    connection.make_room(size)
+                    read += size
+                    if monotonic() - began > KERNEL_WAIT_SECONDS:
+                        return
+            except (OSError, ProtocolError) as error:
+                self._fail(line, error)
+
+    def _loop(self) -> None:
+        """Serve whichever node is ready, until none is awaited."""
+        lines = self._lines
+        self._poller = poller = make_poller()
+        poll = poller.poll
+        now = monotonic()
+        for waiting in lines.values():
+            poller.register(waiting.connection.fd, waiting.events)
+            waiting.expires = now + waiting.allowance
+        if self._bell is not None:
+            poller.register(self._bell.fd, POLLIN)
+        self._wake_at = self._next_expiry()
+        while lines or self._tickets:
+            wake_at = self._wake_at
+            ready = poll(None if wake_at == FOREVER else max(0.0, wake_at - now) * 1000)
+            began, now = now, monotonic()
+            for fd, events in ready:
+                line = lines.get(fd)
+                if line is not None:
+                    self._serve(line, events)
+                elif self._bell is not None and fd == self._bell.fd:
+                    self._start_opened()
+            if now - began > _LONG_WAIT_SECONDS:
+                self._serve_all_with_input()
+            if now >= self._wake_at:
+                self._expire(now)
+                self._wake_at = self._next_expiry()
+
+    def _serve_all_with_input(self) -> None:
+        """Serve all that have answered by now, which spares another wait."""
+        for line in list(self._lines.values()):
+            if line.exchange.out is None and line.connection.has_input():
+                self._serve(line, POLLIN)
+
+    def _serve(self, line: Line, events: int) -> None:
+        exchange, connection = line.exchange, line.connection
+        if exchange.out is not None:
+            if not self._send(line):
+                return
+            line.expires = monotonic() + line.patience  # to encode may have taken long
+        if events == POLLOUT and not connection.is_tls:
+            return
+        try:
+            while True:
+                size = connection.receive_now()
+                if size == NOTHING_YET:
+                    return
+                if not size:
+                    raise ConnectionResetError("the node closed the connection")
+                if exchange.feed(connection.buffer, size):
+                    break
+                connection.make_room(size)
+                now = monotonic()
+                line.expires = now + line.patience
+                # TLS may hold more, which poll() does not see.
+                if not connection.is_tls or now >= self._deadline:
+                    return
+        except (OSError, ProtocolError) as error:
+            self._fail(line, error)
+            return
+        self._end(line)
+
+    def _send(self, line: Line) -> bool:
+        """Write until all is written or the socket takes no more; return whether it goes on."""
+        exchange, connection = line.exchange, line.connection
+        send, has_deadline = connection.send, self._deadline != FOREVER
+        events = POLLIN
+        out = exchange.out
+        while out is not None:
+            if has_deadline and monotonic() >= self._deadline:  # the loop looks next
+                events |= POLLOUT
+                break
+            if connection.is_tls and len(out) > TLS_RECORD:
+                exchange.untouched = False  # records may leave before send() says so
+            try:
+                size = send(out)
+            except WOULD_BLOCK as error:
+                if not isinstance(error, ssl.SSLWantReadError):
+                    events |= POLLOUT
+                break
+            except OSError as error:  # a signal handler's as well: who knows what was sent
+                self._fail(line, error)
+                return False
+            out = exchange.sent(size)  # makes the next piece; what that raises is raised
+        if events != line.events:
+            line.events = events
+            if self._poller is not None:
+                self._poller.modify(connection.fd, events)
+        return True
+
+    # Ends.
+
+    def _end(self, line: Line) -> None:
+        """End an exchange that has its replies."""
+        self._drop(line)
+        line.pool.give_back(line.connection)
+        exchange = line.exchange
+        if exchange.on_done is not None and not exchange.has_errors:
+            exchange.on_done(exchange)
+
+    def _fail(self, line: Line, error: Exception, *, is_late: bool = False) -> None:
+        exchange, node = line.exchange, line.pool.node
+        self._drop(line)
+        line.connection.close()
+        if line.is_reused and may_go_again(exchange, error):
+            exchange.is_stale = True
+            return
+        is_nodes_fault = not isinstance(error, DeadlineError) or is_blamed_for_deadline(
+            is_first=self._is_first and not is_late,
+            is_heard=exchange.is_heard or exchange.untouched,
+        )
+        give_up(exchange, node, error, is_nodes_fault=is_nodes_fault)
+
+    def _drop(self, line: Line) -> None:
+        # First forgotten, then given away: it never has two owners.
+        fd = line.connection.fd
+        if self._lines.pop(fd, None) is not None and self._poller is not None:
+            self._poller.unregister(fd)
+
+    def _next_expiry(self) -> float:
+        expiries = [line.expires for line in self._lines.values()]
+        expiries += [_expires(ticket) for ticket in self._tickets]
+        return min(self._deadline, *expiries) if expiries else self._deadline
+
+    def _expire(self, now: float) -> None:
+        """Fail whatever was silent for too long, or everything once the deadline is over."""
+        is_over = now >= self._deadline
+        # Time in which this process did not run is not the nodes'.
+        is_late = now - self._wake_at > _LATE_SECONDS
+        for line in list(self._lines.values()):
+            if not (is_over or now >= line.expires):
+                continue
+            if line.connection.has_input():  # its answer is here, and was not yet read
+                self._serve(line, POLLIN)
+                if self._lines.get(line.connection.fd) is not line:
+                    continue
+            error = DeadlineError() if is_over else TimeoutError()
+            self._fail(line, error, is_late=is_late)
+        for ticket, exchange in list(self._tickets.items()):
+            if is_over or now >= _expires(ticket):
+                del self._tickets[ticket]
+                ticket.let_go()
+                error = DeadlineError() if is_over else TimeoutError("Timeout connecting")
+                is_nodes_fault = not is_over or (self._is_first and not is_late)
+                give_up(exchange, ticket.pool.node, error, is_nodes_fault=is_nodes_fault)
+
+
+def _expires(ticket: Ticket) -> float:
+    return ticket.began + (ticket.pool.node.open_timeout or FOREVER)

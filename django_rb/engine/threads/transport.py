@@ -1,0 +1,143 @@
+"""Moves the bytes of a batch's exchanges in the thread that calls.
+
+A batch is a generator that yields the exchanges of a round and, once each of them has its
+replies or an error, goes on to the next round or returns its result. It holds no lock while
+it waits and keeps no state between calls, so any number of threads, greenlets and signal
+handlers may be inside it at once.
+
+A connection belongs to one exchange from `Pool.take()` to `Pool.give_back()`. Every other
+way out of a round, `KeyboardInterrupt` and a killed greenlet included, closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic
+from typing import TypeVar
+
+from ..errors import ProtocolError
+from ..nodes.health import HealthChanges
+from ..nodes.node import Node
+from ..protocol.exchange import Batch, Exchange
+from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, WOULD_BLOCK
+from .openings import Openings
+from .pool import Pool
+from .round import FOREVER, TLS_RECORD, Round
+
+T = TypeVar("T")
+
+
+class Transport:
+    """Drives batches in threads.
+
+    Args:
+        changes: those of the nodes' health, told at the end of a call.
+
+    Attributes:
+        pools: the connections to each node, by host id; another mapping whenever a host
+            comes or goes.
+    """
+
+    def __init__(self, changes: HealthChanges) -> None:
+        self.pools: dict[int, Pool] = {}
+        self._changes = changes
+        self._openings = Openings()
+
+    def use(self, nodes: Iterable[Node]) -> None:
+        """Have connections to these nodes from now on, and to no others."""
+        before = self.pools
+        pools = {}
+        for node in nodes:
+            pool = before.get(node.host_id)
+            pools[node.host_id] = pool if pool and pool.node is node else Pool(node)
+        self.pools = pools
+        for host_id, pool in before.items():
+            if pools.get(host_id) is not pool:
+                pool.node.epoch += 1  # what is in use now is closed by who uses it
+                pool.close_idle()
+
+    def run(self, batch: Batch[T], timeout: float | None = None) -> T:
+        """Run a batch to its end and return its result.
+
+        Args:
+            batch: the generator; what fails on a node is told to it, not raised here.
+            timeout: seconds after which whatever is unfinished has failed.
+        """
+        deadline = FOREVER if timeout is None else monotonic() + timeout
+        # Those of a host that is removed meanwhile are known to the end of the batch.
+        pools = self.pools
+        is_first = True
+        try:
+            while True:
+                exchanges = next(batch)
+                if len(exchanges) != 1 or not self._run_small(
+                    exchanges[0], pools, deadline, is_first=is_first
+                ):
+                    round_ = Round(pools, self._openings, deadline, is_first=is_first)
+                    round_.run(exchanges)
+                is_first = False
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            batch.close()
+            if self._changes.waiting:
+                self._changes.tell()
+
+    def close_idle(self) -> None:
+        """Close all idle connections."""
+        for pool in self.pools.values():
+            pool.close_idle()
+
+    def _run_small(
+        self, exchange: Exchange, pools: dict[int, Pool], deadline: float, *, is_first: bool
+    ) -> bool:
+        """Run one small exchange on an idle connection; return False if nothing was begun.
+
+        What most calls are takes fewer steps here than in a round, which takes over wherever
+        something is out of the ordinary.
+        """
+        pool = pools[exchange.host_id]
+        if (
+            exchange.needs_new_connection
+            or not pool.node.health.is_well
+            or (deadline != FOREVER and monotonic() + KERNEL_WAIT_SECONDS > deadline)
+        ):
+            return False
+        connection = pool.take()
+        if connection is None:
+            return False
+        error: Exception | None = None
+        is_done = False
+        try:
+            exchange.begin(connection.reader, pool.node.has_pushes)
+            out = exchange.out
+            assert out is not None
+            if connection.is_tls and len(out) > TLS_RECORD:
+                exchange.untouched = False  # records may leave before send() says so
+            if exchange.sent(connection.send(out)) is None:
+                size = connection.receive()
+                if size > 0:
+                    is_done = exchange.feed(connection.buffer, size)
+                    if not is_done:
+                        connection.make_room(size)
+                elif size != NOTHING_YET:
+                    error = ConnectionResetError("the node closed the connection")
+        except WOULD_BLOCK:
+            pass
+        except (OSError, ProtocolError) as caught:
+            error = caught
+        except BaseException:
+            connection.close()
+            raise
+        if is_done:
+            pool.give_back(connection)
+            if exchange.on_done is not None and not exchange.has_errors:
+                exchange.on_done(exchange)
+            return True
+        round_ = Round(pools, self._openings, deadline, is_first=is_first)
+        if error is None:
+            round_.go_on(exchange, connection, pool)
+        else:
+            round_.fail(exchange, connection, pool, error)
+        return True

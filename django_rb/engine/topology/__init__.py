@@ -1,0 +1,1 @@
+"""Which shards there are and where their primaries are."""

@@ -1,0 +1,106 @@
+"""The static topology: the settings say which shards there are and where they are.
+
+Hosts may come and go while the cluster is in use. What is known of them is replaced as a
+whole, never changed: a batch goes on to the end with what it knew when it began.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+from ..errors import BadHostSetup
+from ..nodes.hosts import HostInfo
+from ..nodes.node import Node
+from ..routing.routers import BaseRouter
+
+
+class StaticTopology:
+    """The hosts of one cluster, their nodes, and the router over them.
+
+    Args:
+        hosts: by host id.
+        make_node: makes a node of what is known of a host.
+
+    Attributes:
+        hosts: what is known of each host, by host id, in the order of the ids.
+        nodes: the nodes, by host id.
+        router: decides who owns a key; a new one whenever a host comes or goes.
+    """
+
+    router: BaseRouter
+
+    def __init__(
+        self, hosts: Mapping[int, HostInfo], make_node: Callable[[HostInfo], Node]
+    ) -> None:
+        self.hosts = dict(hosts)
+        self._make_node = make_node
+        self.nodes = {host_id: make_node(info) for host_id, info in self.hosts.items()}
+        self._addresses = {host_id: node.address for host_id, node in self.nodes.items()}
+        self._changing = threading.Lock()
+
+    def get_address(self, host_id: int) -> str:
+        """Return where a host is, or was before it was removed."""
+        return self._addresses[host_id]
+
+    def add(
+        self,
+        info: HostInfo,
+        make_router: Callable[[], BaseRouter],
+        use: Callable[[Mapping[int, Node]], None],
+    ) -> None:
+        """Add a host.
+
+        Args:
+            make_router: makes the router over what is in `hosts` by then.
+            use: is told the nodes there are from now on.
+
+        Raises:
+            TypeError: there is a host of that id.
+            BadHostSetup: the router cannot do with the host; it is not added.
+        """
+        host_id = info.host_id
+        with self._changing:
+            if host_id in self.hosts:
+                raise TypeError(f"Two hosts share the same host id ({host_id!r})")
+            hosts, nodes = self.hosts, self.nodes
+            self._addresses[host_id] = info.address
+            # In this order: whoever learns of the host from the router finds its node.
+            self.nodes = {**nodes, host_id: self._make_node(info)}
+            self.hosts = dict(sorted({**hosts, host_id: info}.items()))
+            use(self.nodes)
+            try:
+                self.router = make_router()
+            except BadHostSetup:
+                self.hosts, self.nodes = hosts, nodes
+                use(nodes)
+                raise
+
+    def remove(
+        self,
+        host_id: int,
+        make_router: Callable[[], BaseRouter],
+        use: Callable[[Mapping[int, Node]], None],
+    ) -> bool:
+        """Remove a host; return whether it was there. See `add`.
+
+        Raises:
+            BadHostSetup: the router cannot do without it; it stays.
+        """
+        with self._changing:
+            if host_id not in self.hosts:
+                return False
+            hosts = self.hosts
+            self.hosts = {other: info for other, info in hosts.items() if other != host_id}
+            try:
+                self.router = make_router()
+            except BadHostSetup:
+                self.hosts = hosts
+                raise
+            self.nodes = {other: node for other, node in self.nodes.items() if other != host_id}
+            use(self.nodes)
+            return True
+
+    def start_over(self) -> None:
+        """In a forked child: another thread of the parent may hold the lock."""
+        self._changing = threading.Lock()
