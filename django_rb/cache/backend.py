@@ -120,7 +120,7 @@ class RBCache(BaseCache):
         ops = self._operations
         if ops is None or ops.cluster.is_retired:
             ops = self._ops
-        return ops.get_now(key, default, version, default)
+        return ops.run(ops.get(key, default, version, default))
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return ``{key: value}`` for the keys that exist: one MGET per node, all at once."""
@@ -133,7 +133,7 @@ class RBCache(BaseCache):
         ops = self._operations
         if ops is None or ops.cluster.is_retired:
             ops = self._ops
-        ops.set_now(key, value, self.get_backend_timeout(timeout), version)
+        ops.run(ops.set(key, value, self.get_backend_timeout(timeout), version))
 
     def set_many(
         self,
@@ -162,7 +162,7 @@ class RBCache(BaseCache):
         A value with a bad signature is replaced, which add() does not do.
         """
         ops = self._ops
-        found = ops.get_now(key, MISSING, version, UNKNOWN)
+        found = ops.run(ops.get(key, MISSING, version, UNKNOWN))
         if found is not MISSING and found is not UNKNOWN:
             return found
         value = default() if callable(default) else default

@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from operator import index
-from time import monotonic
 from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
@@ -28,10 +27,9 @@ from ..engine.batch import (
     run_script,
     store,
 )
-from ..engine.encoding import Args, SetFrame, encode_get, encode_set, make_set_frame
+from ..engine.encoding import Args
 from ..engine.errors import COMPLAINTS, first_error
-from ..engine.exchange import NO_REPLY, Batch
-from ..engine.transport import SMALL, CallFailed
+from ..engine.exchange import Batch
 from .codec import Codec
 from .keys import Keys, loggable
 from .signing import BadSignature, SignedCodec
@@ -49,9 +47,6 @@ _INCR = Script(
 )
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
-
-# Bytes of a key and its value: with the words around them, they are a small command.
-_SMALL = SMALL - 128
 
 Cursors = dict[int, bytes]
 
@@ -104,65 +99,16 @@ class Operations:
 
     # Timeouts are in milliseconds here: None for ever, 0 for already expired.
 
-    def get_now(self, key: object, default: Any, version: int | None, unknown: Any) -> Any:
-        """Do what `get` does, in the calling thread.
+    def get(self, key: object, default: Any, version: int | None, unknown: Any) -> Batch[Any]:
+        """Return the value of a key, `default` where there is none.
 
         Args:
             unknown: the answer where the node failed.
-
-        A get is the most frequent call by far. If it goes as it mostly does, it spares
-        itself the making of a batch, which is half of its CPU time.
         """
         made = self._make_key(key, version)
-        cluster = self.cluster
-        data: Any = NO_REPLY
-        began = None
-        if self._deadline is None:
-            began = monotonic()
-            host_id = cluster.router.get_host_for_key(made)
-            try:
-                data = cluster.try_call(host_id, encode_get(made), made, True)
-            except CallFailed as failed:
-                self._settle((failed.failure,))
-                return unknown
-        if data is NO_REPLY:
-            return cluster.run(self._get(made, default, unknown), self._deadline, began)
-        try:
-            return default if data is None else self._decode(data, made)
-        except BadSignature:
-            self._log_bad_signatures((made,))
-            return default
-
-    def set_now(
-        self, key: object, value: Any, timeout: int | None, version: int | None
-    ) -> None:
-        """Do what `set` does, in the calling thread, as `get_now` does."""
-        if timeout == 0 or self._deadline is not None:
-            self.run(self.set(key, value, timeout, version))
-            return
-        made = self._make_key(key, version)
-        data = self._encode(value, made)
-        cluster = self.cluster
-        if len(made) + len(data) <= _SMALL:
-            command = encode_set(_make_set_frame(timeout), made, data)
-            host_id = cluster.router.get_host_for_key(made)
-            try:
-                reply = cluster.try_call(host_id, command, made, False)
-            except CallFailed as failed:
-                self._settle((failed.failure,))
-                return
-            if reply is not NO_REPLY:
-                return
-        cluster.run(self._set(made, data, timeout))
-
-    def get(self, key: object, default: Any, version: int | None, unknown: Any) -> Batch[Any]:
-        value = yield from self._get(self._make_key(key, version), default, unknown)
-        return value
-
-    def _get(self, made: bytes, default: Any, unknown: Any) -> Batch[Any]:
         data, failures = yield from call(self.cluster, made, b"GET", made)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
             return unknown
         try:
             return default if data is None else self._decode(data, made)
@@ -185,7 +131,7 @@ class Operations:
         if bad:
             self._log_bad_signatures(bad)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return found
 
     def set(
@@ -194,13 +140,11 @@ class Operations:
         if timeout == 0:
             yield from self.delete(key, version)
             return
-        made = self._keys.make(key, version)
-        yield from self._set(made, self._encode(value, made), timeout)
-
-    def _set(self, made: bytes, data: bytes, timeout: int | None) -> Batch[None]:
+        made = self._make_key(key, version)
+        data = self._encode(value, made)
         _, failures = yield from call(self.cluster, made, b"SET", made, data, *_expiry(timeout))
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: int | None, version: int | None
@@ -216,7 +160,7 @@ class Operations:
             _, failures = yield from store(self.cluster, made, values, encode, _expiry(timeout))
         if not failures:
             return []
-        self._settle(failures)
+        self._raise_or_log(failures)
         lost = {key for failure in failures for key in failure.keys}
         return [key for key, sent in zip(data, made, strict=True) if sent in lost]
 
@@ -224,7 +168,7 @@ class Operations:
         self, key: object, value: Any, timeout: int | None, version: int | None
     ) -> Batch[bool]:
         if timeout == 0:  # it would be gone at once: only the answer is left to give
-            found = yield from self.ask(b"EXISTS", key, version)
+            found = yield from self._run_on_key(b"EXISTS", key, version)
             return bool(found == 0)
         made = self._keys.make(key, version)
         stored, failures = yield from call(
@@ -237,7 +181,7 @@ class Operations:
             b"NX",
         )
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return stored is not None
 
     def get_or_add(
@@ -254,7 +198,7 @@ class Operations:
             commands = ((b"SET", made, data, *_expiry(timeout), b"NX"), *commands)
         replies, failures = yield from pipeline(self.cluster, made, *commands)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         stored = replies[-1]
         if stored is None:
             return value
@@ -275,11 +219,11 @@ class Operations:
             commands = ((b"PEXPIRE", made, timeout),)
         replies, failures = yield from pipeline(self.cluster, made, *commands)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return bool(replies[-1])
 
     def delete(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"UNLINK", key, version)
+        reply = yield from self._run_on_key(b"UNLINK", key, version)
         return bool(reply)
 
     def delete_many(self, keys: Collection[Any], version: int | None) -> Batch[None]:
@@ -288,38 +232,40 @@ class Operations:
         made = self._keys.make_many(keys, version)
         _, failures = yield from count(self.cluster, b"UNLINK", made)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
 
     def has_key(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"EXISTS", key, version)
+        reply = yield from self._run_on_key(b"EXISTS", key, version)
         return bool(reply)
 
-    def ask(self, command: bytes, key: object, version: int | None, *args: Any) -> Batch[Any]:
+    def _run_on_key(
+        self, command: bytes, key: object, version: int | None, *args: Any
+    ) -> Batch[Any]:
         """Run a command on one key and return its reply, None where the node failed."""
         made = self._keys.make(key, version)
         reply, failures = yield from call(self.cluster, made, command, made, *args)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return reply
 
     def time_left(self, command: bytes, key: object, version: int | None) -> Batch[int | None]:
         """Return what TTL and PTTL mean: None for ever, 0 where there is no such key."""
-        reply = yield from self.ask(command, key, version)
+        reply = yield from self._run_on_key(command, key, version)
         return None if reply == -1 else max(0, reply or 0)
 
     def expire(self, key: object, timeout: int, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"PEXPIRE", key, version, timeout)
+        reply = yield from self._run_on_key(b"PEXPIRE", key, version, timeout)
         return bool(reply)
 
     def expire_at(
         self, key: object, when: datetime | float, version: int | None
     ) -> Batch[bool]:
         seconds = when.timestamp() if isinstance(when, datetime) else when
-        reply = yield from self.ask(b"PEXPIREAT", key, version, round(seconds * 1000))
+        reply = yield from self._run_on_key(b"PEXPIREAT", key, version, round(seconds * 1000))
         return bool(reply)
 
     def persist(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"PERSIST", key, version)
+        reply = yield from self._run_on_key(b"PERSIST", key, version)
         return bool(reply)
 
     def incr(self, key: object, delta: int, version: int | None) -> Batch[int]:
@@ -378,7 +324,7 @@ class Operations:
         flush = dict.fromkeys(self.cluster.nodes, (b"FLUSHDB", b"ASYNC"))
         _, failures = yield from call_nodes(self.cluster, flush)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return not failures
 
     def first_cursors(self) -> Cursors:
@@ -401,7 +347,7 @@ class Operations:
             },
         )
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return (
             {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"},
             {host_id: keys for host_id, (_, keys) in pages.items() if keys},
@@ -418,7 +364,7 @@ class Operations:
                     {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()},
                 )
                 if failures:
-                    self._settle(failures)
+                    self._raise_or_log(failures)
                 deleted += sum(counts.values())
         return deleted
 
@@ -431,7 +377,7 @@ class Operations:
             loggable(keys[0]),
         )
 
-    def _settle(self, failures: Sequence[NodeFailure]) -> None:
+    def _raise_or_log(self, failures: Sequence[NodeFailure]) -> None:
         """Raise what failed, or make do, as the cache is set to.
 
         What is wrong with a node is in the log of `django_rb.health`; left for this one are
@@ -447,16 +393,11 @@ class Operations:
                     logger.warning("Node %d refused a command: %s", failure.host_id, error)
 
 
+@lru_cache(maxsize=256)  # a site has few timeouts
 def _expiry(timeout: int | None) -> Args:
     """Return the options of SET for a timeout in milliseconds."""
     if timeout is None:
         return ()
     if timeout % 1000:
-        return (b"PX", timeout)
-    return (b"EX", timeout // 1000)
-
-
-@lru_cache(maxsize=256)  # a site has few timeouts
-def _make_set_frame(timeout: int | None) -> SetFrame:
-    """Return what `make_set_frame` does, for a timeout in milliseconds."""
-    return make_set_frame(_expiry(timeout))
+        return (b"PX", b"%d" % timeout)
+    return (b"EX", b"%d" % (timeout // 1000))
