@@ -17,7 +17,6 @@ from redis.exceptions import ResponseError
 
 from ..engine import Cluster, NodeFailure
 from ..engine.batch import (
-    Decode,
     Script,
     call,
     call_nodes,
@@ -120,13 +119,8 @@ class Operations:
         if not keys:
             return {}
         made = self._keys.make_many(keys, version)
-        codec = self._codec
         bad: list[bytes] = []
-        decode: Decode
-        if isinstance(codec, Codec):
-            decode = codec.decode_found
-        else:
-            decode = partial(codec.decode_found, bad)
+        decode = partial(self._codec.decode_found, bad)
         found, failures = yield from find(self.cluster, made, keys, decode)
         if bad:
             self._log_bad_signatures(bad)
