@@ -6,15 +6,20 @@ process that uses none is spared them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from inspect import isawaitable, iscoroutine
+from operator import index
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import cached_property  # Python 3.11's own has a lock
 
+from ..times import to_milliseconds, to_seconds, to_unix_milliseconds
 from .codec import MISSING
-from .options import without_secrets
+from .options import seconds_of, without_secrets
 
 if TYPE_CHECKING:
     from redis.asyncio.lock import Lock as AioLock
@@ -31,8 +36,6 @@ T = TypeVar("T")
 UNKNOWN = object()  # what a node that failed has for a key
 
 PAGE_SIZE = 1000
-# The server adds its clock to the milliseconds and has 64 bits for the sum.
-_MAX_SECONDS = 2**62 // 1000
 
 
 class RBCache(BaseCache):
@@ -55,10 +58,11 @@ class RBCache(BaseCache):
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
-        super().__init__({**params, "OPTIONS": {}})
-        timeout = params.get("timeout", params.get("TIMEOUT", 300))
-        if isinstance(timeout, float):  # Django cuts fractions of a second off
-            self.default_timeout = timeout
+        super().__init__({**params, "timeout": 300, "OPTIONS": {}})
+        self._timeout = params.get("timeout", params.get("TIMEOUT", 300))
+        with suppress(ImproperlyConfigured):  # raised by the first use
+            # Django cuts fractions of a second off, and takes what is no time for 300.
+            self.default_timeout = seconds_of(self._timeout)
         self._alias = location or "default"
         self._options = without_secrets(params.get("OPTIONS", {}))
         self._operations: Operations | None = None
@@ -81,7 +85,7 @@ class RBCache(BaseCache):
     def _settings(self) -> CacheSettings:
         from .settings import CacheSettings  # noqa: PLC0415 (and with it redis-py)
 
-        return CacheSettings(self, self._alias, self._options)
+        return CacheSettings(self, self._alias, self._timeout, self._options)
 
     @property
     def _ops(self) -> Operations:
@@ -100,7 +104,17 @@ class RBCache(BaseCache):
         """Return a timeout in milliseconds: None for ever, 0 for already expired."""
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
-        return None if timeout is None else milliseconds(timeout)
+        return None if timeout is None else to_milliseconds(timeout)
+
+    def _match(self, pattern: str, version: int | None, prefix: str | None) -> bytes:
+        prefix = None if prefix is None else _text(prefix, "prefix")
+        return self._settings.keys.pattern(_text(pattern, "pattern"), version, prefix)
+
+    def _milliseconds(self, timeout: Any) -> int | None:
+        """Do what `get_backend_timeout` does for a timeout in milliseconds."""
+        if timeout is None or timeout is DEFAULT_TIMEOUT:
+            return self.get_backend_timeout(timeout)
+        return to_milliseconds(timeout, "timeout", 1)
 
     # Django's cache API.
 
@@ -113,7 +127,7 @@ class RBCache(BaseCache):
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return ``{key: value}`` for the keys that exist: one MGET per node, all at once."""
-        return self._run(self._ops.get_many(_collection(keys), version))
+        return self._run(self._ops.get_many(list(keys), version))
 
     def set(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -155,6 +169,13 @@ class RBCache(BaseCache):
         if found is not MISSING and found is not UNKNOWN:
             return found
         value = default() if callable(default) else default
+        if isawaitable(value):
+            if iscoroutine(value):
+                value.close()  # or Python would warn that nobody awaited it
+            raise TypeError(
+                f"The default {default!r} is to be awaited. Use aget_or_set(), or give a "
+                "function that is not asynchronous."
+            )
         if found is UNKNOWN:  # the node failed: it is not waited for once more
             return value
         return self._run(ops.get_or_add(key, value, self.get_backend_timeout(timeout), version))
@@ -171,7 +192,7 @@ class RBCache(BaseCache):
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         """Delete keys: one UNLINK per node, all at once."""
-        self._run(self._ops.delete_many(_collection(keys), version))
+        self._run(self._ops.delete_many(list(keys), version))
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Return whether a key exists."""
@@ -184,7 +205,7 @@ class RBCache(BaseCache):
             ValueError: the key does not exist, or is no integer of 64 bits (the latter is
                 redis-py's ResponseError as well, as in Django's RedisCache).
         """
-        return self._run(self._ops.incr(key, delta, version))
+        return self._run(self._ops.incr(key, index(delta), version))
 
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move a value to its version plus `delta`, keeping its expiry; return the new version.
@@ -192,8 +213,18 @@ class RBCache(BaseCache):
         Raises:
             ValueError: the key does not exist in that version.
         """
-        version = self.version if version is None else version
-        return self._run(self._ops.incr_version(key, delta, version))
+        version = self.version if version is None else index(version)
+        return self._run(self._ops.incr_version(key, index(delta), version))
+
+    # A number of another type may have no room for its opposite.
+
+    def decr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Subtract from an integer; see `incr`."""
+        return self.incr(key, -index(delta), version)
+
+    def decr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Move a value to its version minus `delta`; see `incr_version`."""
+        return self.incr_version(key, -index(delta), version)
 
     def clear(self) -> bool:  # type: ignore[override]
         """Empty the configured database of every node, other caches' keys there included."""
@@ -209,57 +240,72 @@ class RBCache(BaseCache):
         """Return the milliseconds a key has left: None for ever, 0 where it does not exist."""
         return self._run(self._ops.time_left(b"PTTL", key, version))
 
-    def expire(self, key: Any, timeout: float, version: int | None = None) -> bool:
-        """Let a key expire in `timeout` seconds; return whether it exists."""
-        return self._run(self._ops.expire(key, milliseconds(timeout), version))
+    def expire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        """Let a key expire in `timeout` seconds; return whether it exists. See `touch`."""
+        return self._run(self._ops.touch(key, self.get_backend_timeout(timeout), version))
 
-    def pexpire(self, key: Any, timeout: int, version: int | None = None) -> bool:
+    def pexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
         """Let a key expire in `timeout` milliseconds; return whether it exists."""
-        return self._run(self._ops.expire(key, int(timeout), version))
+        return self._run(self._ops.touch(key, self._milliseconds(timeout), version))
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let a key expire at a time: a datetime or Unix seconds; return whether it exists."""
-        return self._run(self._ops.expire_at(key, when, version))
+        expiry = to_unix_milliseconds(when, "when")
+        return self._run(self._ops.expire_at(key, expiry, version))
 
     def persist(self, key: Any, version: int | None = None) -> bool:
         """Take a key's expiry away; return whether it had one."""
         return self._run(self._ops.persist(key, version))
 
-    def keys(self, pattern: str = "*", version: int | None = None) -> list[str]:
+    def keys(self, search: str = "*", version: int | None = None) -> list[str]:
         """Return the cache's keys of one version that match a glob pattern, in no order."""
-        return list(dict.fromkeys(self.iter_keys(pattern, version=version)))
+        return list(dict.fromkeys(self.iter_keys(search, version=version)))
 
     def iter_keys(
-        self, pattern: str = "*", itersize: int = PAGE_SIZE, version: int | None = None
+        self, search: str = "*", itersize: int | None = None, version: int | None = None
     ) -> Iterator[str]:
         """Yield the keys that match a glob pattern, page by page from all nodes at once.
 
-        A key may come twice, as with SCAN. `itersize` is how many keys a node looks at for
-        one page.
+        A key may come twice, as with SCAN.
+
+        Args:
+            search: the pattern.
+            itersize: how many keys a node looks at for one page; 1,000 for None or 0.
         """
         ops = self._ops
         reverse = self._settings.keys.reverser(version)
-        cursors = ops.first_cursors()
+        match = self._settings.keys.pattern(_text(search, "search"), version)
+        cursors, page_size = ops.first_cursors(), _page_size(itersize)
         while cursors:
-            cursors, pages = self._run(ops.scan(cursors, pattern, version, itersize))
+            cursors, pages = ops.run(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
                     yield reverse(key)
 
     def delete_pattern(
-        self, pattern: str, version: int | None = None, itersize: int = PAGE_SIZE
+        self,
+        pattern: str,
+        version: int | None = None,
+        prefix: str | None = None,
+        itersize: int | None = None,
     ) -> int:
-        """Delete the keys of one version that match a glob pattern; return how many."""
-        return self._run(self._ops.delete_pattern(pattern, version, itersize))
+        """Delete the keys of one version that match a glob pattern; return how many.
+
+        Args:
+            prefix: that of the keys, where it is not the cache's KEY_PREFIX.
+            itersize: how many keys a node looks at for one page; 1,000 for None or 0.
+        """
+        match = self._match(pattern, version, prefix)
+        return self._run(self._ops.delete_pattern(match, _page_size(itersize)))
 
     def lock(
         self,
         key: Any,
         version: int | None = None,
-        timeout: float | None = None,
-        sleep: float = 0.1,
+        timeout: float | timedelta | None = None,
+        sleep: float | timedelta = 0.1,
         blocking: bool = True,
-        blocking_timeout: float | None = None,
+        blocking_timeout: float | timedelta | None = None,
         thread_local: bool = True,
     ) -> Lock:
         """Return a redis-py lock on the node that owns the name.
@@ -276,10 +322,10 @@ class RBCache(BaseCache):
         cluster, made = self.cluster, self._settings.keys.make(key, version)
         lock: Lock = cluster.get_local_client_for_key(made).lock(
             made.decode(),
-            timeout=timeout,
-            sleep=sleep,
+            timeout=_seconds(timeout, "timeout"),
+            sleep=to_seconds(sleep, "sleep"),
             blocking=blocking,
-            blocking_timeout=blocking_timeout,
+            blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
             thread_local=thread_local,
         )
         return lock
@@ -294,7 +340,7 @@ class RBCache(BaseCache):
         self, keys: Iterable[Any], version: int | None = None
     ) -> dict[Any, Any]:
         """See `get_many`."""
-        return await self._arun(self._ops.get_many(_collection(keys), version))
+        return await self._arun(self._ops.get_many(list(keys), version))
 
     async def aset(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -322,12 +368,14 @@ class RBCache(BaseCache):
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
-        """See `get_or_set`."""
+        """See `get_or_set`; `default`, or what it returns, is awaited if it can be."""
         ops = self._ops
         found = await ops.arun(ops.get(key, MISSING, version, UNKNOWN))
         if found is not MISSING and found is not UNKNOWN:
             return found
         value = default() if callable(default) else default
+        if isawaitable(value):
+            value = await value
         if found is UNKNOWN:
             return value
         expiry = self.get_backend_timeout(timeout)
@@ -346,7 +394,7 @@ class RBCache(BaseCache):
 
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         """See `delete_many`."""
-        await self._arun(self._ops.delete_many(_collection(keys), version))
+        await self._arun(self._ops.delete_many(list(keys), version))
 
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
         """See `has_key`."""
@@ -354,20 +402,20 @@ class RBCache(BaseCache):
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """See `incr`."""
-        return await self._arun(self._ops.incr(key, delta, version))
+        return await self._arun(self._ops.incr(key, index(delta), version))
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Subtract from an integer; see `incr`."""
-        return await self.aincr(key, -delta, version)
+        return await self.aincr(key, -index(delta), version)
 
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """See `incr_version`."""
-        version = self.version if version is None else version
-        return await self._arun(self._ops.incr_version(key, delta, version))
+        version = self.version if version is None else index(version)
+        return await self._arun(self._ops.incr_version(key, index(delta), version))
 
     async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move a value to its version minus `delta`; see `incr_version`."""
-        return await self.aincr_version(key, -delta, version)
+        return await self.aincr_version(key, -index(delta), version)
 
     async def aclear(self) -> bool:  # type: ignore[override]
         """See `clear`."""
@@ -385,56 +433,64 @@ class RBCache(BaseCache):
         """See `pttl`."""
         return await self._arun(self._ops.time_left(b"PTTL", key, version))
 
-    async def aexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
+    async def aexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
         """See `expire`."""
-        return await self._arun(self._ops.expire(key, milliseconds(timeout), version))
+        expiry = self.get_backend_timeout(timeout)
+        return await self._arun(self._ops.touch(key, expiry, version))
 
-    async def apexpire(self, key: Any, timeout: int, version: int | None = None) -> bool:
+    async def apexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
         """See `pexpire`."""
-        return await self._arun(self._ops.expire(key, int(timeout), version))
+        return await self._arun(self._ops.touch(key, self._milliseconds(timeout), version))
 
     async def aexpire_at(
         self, key: Any, when: datetime | float, version: int | None = None
     ) -> bool:
         """See `expire_at`."""
-        return await self._arun(self._ops.expire_at(key, when, version))
+        expiry = to_unix_milliseconds(when, "when")
+        return await self._arun(self._ops.expire_at(key, expiry, version))
 
     async def apersist(self, key: Any, version: int | None = None) -> bool:
         """See `persist`."""
         return await self._arun(self._ops.persist(key, version))
 
-    async def akeys(self, pattern: str = "*", version: int | None = None) -> list[str]:
+    async def akeys(self, search: str = "*", version: int | None = None) -> list[str]:
         """See `keys`."""
-        found = [key async for key in self.aiter_keys(pattern, version=version)]
+        found = [key async for key in self.aiter_keys(search, version=version)]
         return list(dict.fromkeys(found))
 
     async def aiter_keys(
-        self, pattern: str = "*", itersize: int = PAGE_SIZE, version: int | None = None
+        self, search: str = "*", itersize: int | None = None, version: int | None = None
     ) -> AsyncIterator[str]:
         """See `iter_keys`."""
         ops = self._ops
         reverse = self._settings.keys.reverser(version)
-        cursors = ops.first_cursors()
+        match = self._settings.keys.pattern(_text(search, "search"), version)
+        cursors, page_size = ops.first_cursors(), _page_size(itersize)
         while cursors:
-            cursors, pages = await self._arun(ops.scan(cursors, pattern, version, itersize))
+            cursors, pages = await ops.arun(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
                     yield reverse(key)
 
     async def adelete_pattern(
-        self, pattern: str, version: int | None = None, itersize: int = PAGE_SIZE
+        self,
+        pattern: str,
+        version: int | None = None,
+        prefix: str | None = None,
+        itersize: int | None = None,
     ) -> int:
         """See `delete_pattern`."""
-        return await self._arun(self._ops.delete_pattern(pattern, version, itersize))
+        match = self._match(pattern, version, prefix)
+        return await self._arun(self._ops.delete_pattern(match, _page_size(itersize)))
 
     def alock(
         self,
         key: Any,
         version: int | None = None,
-        timeout: float | None = None,
-        sleep: float = 0.1,
+        timeout: float | timedelta | None = None,
+        sleep: float | timedelta = 0.1,
         blocking: bool = True,
-        blocking_timeout: float | None = None,
+        blocking_timeout: float | timedelta | None = None,
         thread_local: bool = True,
     ) -> AioLock:
         """Return an asynchronous lock on the node that owns the name; see `lock`.
@@ -445,28 +501,29 @@ class RBCache(BaseCache):
         cluster, made = self.cluster, self._settings.keys.make(key, version)
         return cluster.aio.lock(
             made.decode(),
-            timeout=timeout,
-            sleep=sleep,
+            timeout=_seconds(timeout, "timeout"),
+            sleep=to_seconds(sleep, "sleep"),
             blocking=blocking,
-            blocking_timeout=blocking_timeout,
+            blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
             thread_local=thread_local,
         )
 
 
-def _collection(keys: Iterable[Any]) -> Collection[Any]:
-    return keys if isinstance(keys, Collection) else list(keys)
+def _seconds(timeout: Any, argument: str) -> int | float | None:
+    return None if timeout is None else to_seconds(timeout, argument)
 
 
-def milliseconds(timeout: float) -> int:
-    """Return a timeout in seconds as whole milliseconds; 0 for what has already expired.
+def _text(value: Any, argument: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"The {argument} {value!r} is of type {type(value).__name__}, not str.")
+    return value
 
-    Raises:
-        TypeError, ValueError: it is not a number, or not one that a server can count to.
-    """
-    if timeout <= 0:
-        return 0
-    if not timeout < _MAX_SECONDS:  # nor is NaN
-        raise ValueError(
-            f"A timeout of {timeout!r} seconds is no time. For keys that never expire use None."
-        )
-    return timeout * 1000 if type(timeout) is int else max(1, round(timeout * 1000))
+
+def _page_size(itersize: Any) -> int:
+    try:
+        size = 0 if itersize is None else index(itersize)
+    except TypeError:
+        raise TypeError(f"The itersize {itersize!r} is no number of keys.") from None
+    if size < 0:
+        raise ValueError(f"The itersize {itersize!r} is below 0.")
+    return size or PAGE_SIZE

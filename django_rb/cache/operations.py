@@ -7,10 +7,8 @@ does no I/O, so one text serves whichever transport drives it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from operator import index
 from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
@@ -115,7 +113,7 @@ class Operations:
             self._log_bad_signatures((made,))
             return default
 
-    def get_many(self, keys: Collection[Any], version: int | None) -> Batch[dict[Any, Any]]:
+    def get_many(self, keys: list[Any], version: int | None) -> Batch[dict[Any, Any]]:
         if not keys:
             return {}
         made = self._keys.make_many(keys, version)
@@ -144,19 +142,20 @@ class Operations:
         self, data: Mapping[Any, Any], timeout: int | None, version: int | None
     ) -> Batch[list[Any]]:
         """Return the keys that could not be stored."""
-        if not data:
+        pairs = dict(data if type(data) is dict else data.items())
+        if not pairs:
             return []
-        made = self._keys.make_many(data, version)
+        made = self._keys.make_many(pairs, version)
         if timeout == 0:
             _, failures = yield from count(self.cluster, b"UNLINK", made)
         else:
-            values, encode = self._codec.encoding(data.values(), made)
+            values, encode = self._codec.encoding(pairs.values(), made)
             _, failures = yield from store(self.cluster, made, values, encode, _expiry(timeout))
         if not failures:
             return []
         self._raise_or_log(failures)
         lost = {key for failure in failures for key in failure.keys}
-        return [key for key, sent in zip(data, made, strict=True) if sent in lost]
+        return [key for key, sent in zip(pairs, made, strict=True) if sent in lost]
 
     def add(
         self, key: object, value: Any, timeout: int | None, version: int | None
@@ -220,7 +219,7 @@ class Operations:
         reply = yield from self._run_on_key(b"UNLINK", key, version)
         return bool(reply)
 
-    def delete_many(self, keys: Collection[Any], version: int | None) -> Batch[None]:
+    def delete_many(self, keys: list[Any], version: int | None) -> Batch[None]:
         if not keys:
             return
         made = self._keys.make_many(keys, version)
@@ -247,15 +246,9 @@ class Operations:
         reply = yield from self._run_on_key(command, key, version)
         return None if reply == -1 else max(0, reply or 0)
 
-    def expire(self, key: object, timeout: int, version: int | None) -> Batch[bool]:
-        reply = yield from self._run_on_key(b"PEXPIRE", key, version, timeout)
-        return bool(reply)
-
-    def expire_at(
-        self, key: object, when: datetime | float, version: int | None
-    ) -> Batch[bool]:
-        seconds = when.timestamp() if isinstance(when, datetime) else when
-        reply = yield from self._run_on_key(b"PEXPIREAT", key, version, round(seconds * 1000))
+    def expire_at(self, key: object, when: int, version: int | None) -> Batch[bool]:
+        """Let a key expire at a time, in milliseconds since 1970."""
+        reply = yield from self._run_on_key(b"PEXPIREAT", key, version, when)
         return bool(reply)
 
     def persist(self, key: object, version: int | None) -> Batch[bool]:
@@ -264,7 +257,6 @@ class Operations:
 
     def incr(self, key: object, delta: int, version: int | None) -> Batch[int]:
         made = self._keys.make(key, version)
-        delta = index(delta)
         if not MIN_INTEGER <= delta <= MAX_INTEGER:
             raise ValueError(
                 f"Key {key!r} cannot be incremented: the delta does not fit into 64 bits."
@@ -326,13 +318,12 @@ class Operations:
         return dict.fromkeys(self.cluster.nodes, b"0")
 
     def scan(
-        self, cursors: Cursors, pattern: str, version: int | None, page_size: int
+        self, cursors: Cursors, match: bytes, page_size: int
     ) -> Batch[tuple[Cursors, dict[int, list[bytes]]]]:
         """Read one page of keys on each node that has more.
 
         Returns the cursors of the nodes that have more still, and keys by host id.
         """
-        match = self._keys.pattern(pattern, version)
         pages, failures = yield from call_nodes(
             self.cluster,
             {
@@ -347,11 +338,11 @@ class Operations:
             {host_id: keys for host_id, (_, keys) in pages.items() if keys},
         )
 
-    def delete_pattern(self, pattern: str, version: int | None, page_size: int) -> Batch[int]:
+    def delete_pattern(self, match: bytes, page_size: int) -> Batch[int]:
         cursors = self.first_cursors()
         deleted = 0
         while cursors:
-            cursors, pages = yield from self.scan(cursors, pattern, version, page_size)
+            cursors, pages = yield from self.scan(cursors, match, page_size)
             if pages:
                 counts, failures = yield from call_nodes(
                     self.cluster,

@@ -1,10 +1,13 @@
-"""What OPTIONS of a cache may say. Neither the engine nor redis-py is imported."""
+"""What OPTIONS and TIMEOUT of a cache may say. Neither the engine nor redis-py is imported."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+
+from ..times import to_milliseconds, to_seconds
 from .signing import SIGNING_OPTIONS, Secret
 
 OPTIONS = (
@@ -26,3 +29,23 @@ def without_secrets(options: Any) -> Any:
         return options
     shown = frozenset(OPTIONS).difference(SIGNING_OPTIONS)
     return {name: value if name in shown else Secret(value) for name, value in options.items()}
+
+
+def seconds_of(timeout: Any) -> int | float | None:
+    """Return TIMEOUT as a number of seconds; None for keys that never expire.
+
+    Raises:
+        ImproperlyConfigured: it is no time.
+    """
+    if timeout is None:
+        return None
+    try:
+        # Django reads text as well, for settings that come from the environment.
+        number = int(timeout) if isinstance(timeout, str) else to_seconds(timeout, "TIMEOUT")
+        to_milliseconds(number, "TIMEOUT")
+    except (TypeError, ValueError):
+        raise ImproperlyConfigured(
+            f"TIMEOUT of a cache is {timeout!r}. Give a number of seconds or a timedelta. "
+            "None is for keys that never expire."
+        ) from None
+    return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from django.core.cache.backends.base import BaseCache
@@ -17,7 +18,7 @@ from .codec import Codec
 from .compressors import get_compressor
 from .keys import Keys
 from .operations import Operations
-from .options import OPTIONS
+from .options import OPTIONS, seconds_of
 from .serializers import get_serializer
 from .signing import SignedCodec, get_signer
 
@@ -26,18 +27,22 @@ DEFAULT_COMPRESS_MIN_BYTES = 1024
 
 
 class CacheSettings:
-    """The settings of one cache, without a mistake in OPTIONS. Nothing is connected.
+    """The settings of one cache, without a mistake in TIMEOUT or OPTIONS. Nothing is connected.
 
     Args:
         cache: whose keys are made.
         alias: of its cluster, from LOCATION; it may be wrong, or become so.
+        timeout: its TIMEOUT.
         options: its OPTIONS, those that concern signing as Secret objects.
 
     Raises:
-        ImproperlyConfigured: naming the option, the value and the way out.
+        ImproperlyConfigured: naming the setting, the value and the way out.
     """
 
-    def __init__(self, cache: BaseCache, alias: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, cache: BaseCache, alias: str, timeout: object, options: Mapping[str, Any]
+    ) -> None:
+        seconds_of(timeout)
         if not isinstance(options, Mapping):
             raise ImproperlyConfigured(
                 f"OPTIONS of a cache is a {type(options).__name__}, not a dictionary."
@@ -95,11 +100,12 @@ def _choice(options: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> 
 
 
 def _seconds(options: Mapping[str, Any], name: str) -> float | None:
+    value = options.get(name)
+    seconds: float | None = value.total_seconds() if isinstance(value, timedelta) else value
     try:
-        check_seconds(options.get(name), ())
+        check_seconds(seconds, ())
     except BadHostSetup as error:
         raise ImproperlyConfigured(f"OPTIONS[{name!r}] of a cache: {error}") from None
-    seconds: float | None = options.get(name)
     return seconds
 
 

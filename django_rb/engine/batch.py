@@ -206,7 +206,7 @@ def find(
         share = shares[owner]
         share[0].append(name)
         share[1].append(key)
-    exchanges: list[Exchange] = []
+    exchanges = []
     misses: list[int] = []
     for owner, share in shares.items():
         exchange = _KeysExchange(owner, b"MGET", share[1])

@@ -34,7 +34,7 @@ from .connections import register_at_fork
 from .encoding import Arg, Args
 from .errors import NodeFailure, UnroutableCommand, attach, first_error
 from .exchange import Batch
-from .hashing import encode_key, hash_tag
+from .hashing import as_number, encode_key, hash_tag
 from .promise import Promise, Unhandled, resolve_each
 from .routers import BaseRouter, SlotRouter
 
@@ -238,8 +238,14 @@ class _ManyNodes:
             return args
         # It raises what redis-py raises for None and the like.
         encode: Callable[[Any], Any] = self.get_encoder().encode
-        plain = (bytes, int, float)
-        name, *rest = (arg if type(arg) in plain else bytes(encode(arg)) for arg in args)
+
+        def encoded(arg: Any) -> bytes | int | float:
+            number = as_number(arg)
+            if number is not None:  # redis-py would send the repr() of an IntEnum
+                return number
+            return arg if type(arg) is bytes else bytes(encode(arg))
+
+        name, *rest = map(encoded, args)
         return (args[0] if isinstance(args[0], str) else name, *rest)
 
     def _check(self, sent: Args) -> None:

@@ -9,6 +9,7 @@ import reprlib
 from binascii import crc_hqx
 from bisect import bisect_right
 from hashlib import md5
+from operator import index
 from typing import TYPE_CHECKING, TypeAlias
 from zlib import crc32
 
@@ -22,7 +23,7 @@ def encode_key(key: Key | bytearray | memoryview) -> bytes:
     """Return the bytes that name `key` on the server, as redis-py sends them.
 
     Bytes stay as they are (a bytearray or memoryview is copied), text becomes UTF-8,
-    a number its repr.
+    a number the repr of that int or float.
 
     Raises:
         TypeError: for everything else, booleans and None included.
@@ -33,12 +34,29 @@ def encode_key(key: Key | bytearray | memoryview) -> bytes:
         return key.encode()
     if isinstance(key, bytearray | memoryview):
         return bytes(key)
-    if isinstance(key, int | float) and not isinstance(key, bool):
-        return repr(key).encode()
+    number = as_number(key)
+    if number is not None:
+        return repr(number).encode()
     raise TypeError(
         f"{reprlib.repr(key)} ({type(key).__name__}) cannot be a key. "
         "Give bytes, text, an integer or a float; str(value) makes text of most things."
     )
+
+
+def as_number(value: object) -> int | float | None:
+    """Return an int or a float for a number of their kind; None for everything else.
+
+    Children of int and float, such as an IntEnum, and numpy's integers have a repr() of their
+    own. A boolean is no number here.
+    """
+    if isinstance(value, bool | bytes | str):
+        return None
+    if isinstance(value, float):
+        return float(value)
+    try:
+        return int(index(value))  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def hash_tag(key: bytes) -> bytes:
