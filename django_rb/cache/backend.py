@@ -1,44 +1,21 @@
-"""RBCache: Django's cache API over the nodes of a cluster.
-
-The engine and redis-py are imported by the first use of a cache (see `RBCache._settings`): a
-process that uses none is spared them.
-"""
+"""RBCache: Django's cache API over the nodes of a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import suppress
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping
 from inspect import isawaitable, iscoroutine
 from operator import index
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
-from django.core.exceptions import ImproperlyConfigured
-from django.utils.functional import cached_property  # Python 3.11's own has a lock
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from ..times import to_milliseconds, to_seconds, to_unix_milliseconds
+from .beyond_django import BeyondDjango
 from .codec import MISSING
-from .options import seconds_of, without_secrets
-
-if TYPE_CHECKING:
-    from redis.asyncio.lock import Lock as AioLock
-    from redis.lock import Lock
-
-    from ..engine import Cluster
-    from ..engine.exchange import Batch
-    from .keys import Keys
-    from .operations import Operations
-    from .settings import CacheSettings
-
-T = TypeVar("T")
 
 UNKNOWN = object()  # what a node that failed has for a key
 
-PAGE_SIZE = 1000
 
-
-class RBCache(BaseCache):
+class RBCache(BeyondDjango):
     """A cache on the nodes of one cluster; multi-key calls ask every node at once.
 
     CACHES = {
@@ -56,67 +33,6 @@ class RBCache(BaseCache):
     names the setting, the value and the way out: `manage.py check` makes every cache before
     it can say what is wrong with one.
     """
-
-    def __init__(self, location: str, params: dict[str, Any]) -> None:
-        super().__init__({**params, "timeout": 300, "OPTIONS": {}})
-        self._timeout = params.get("timeout", params.get("TIMEOUT", 300))
-        with suppress(ImproperlyConfigured):  # raised by the first use
-            # Django cuts fractions of a second off, and takes what is no time for 300.
-            self.default_timeout = seconds_of(self._timeout)
-        self._alias = location or "default"
-        self._options = without_secrets(params.get("OPTIONS", {}))
-        self._operations: Operations | None = None
-
-    def check_settings(self) -> None:
-        """Raise ImproperlyConfigured for a mistake in the settings; connect to nothing."""
-        self._settings.check_location()
-
-    @property
-    def cluster(self) -> Cluster:
-        """The cluster the cache lives on."""
-        return self._ops.cluster
-
-    @property
-    def key_maker(self) -> Keys:
-        """What makes stored keys of the cache's own, and finds and reverses them."""
-        return self._settings.keys
-
-    @cached_property
-    def _settings(self) -> CacheSettings:
-        from .settings import CacheSettings  # noqa: PLC0415 (and with it redis-py)
-
-        return CacheSettings(self, self._alias, self._timeout, self._options)
-
-    @property
-    def _ops(self) -> Operations:
-        ops = self._operations
-        if ops is None or ops.cluster.is_retired:  # the settings may change in tests
-            ops = self._operations = self._settings.make_operations()
-        return ops
-
-    def _run(self, operation: Batch[T]) -> T:
-        return self._ops.run(operation)
-
-    async def _arun(self, operation: Batch[T]) -> T:
-        return await self._ops.arun(operation)
-
-    def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> int | None:
-        """Return a timeout in milliseconds: None for ever, 0 for already expired."""
-        if timeout is DEFAULT_TIMEOUT:
-            timeout = self.default_timeout
-        return None if timeout is None else to_milliseconds(timeout)
-
-    def _match(self, pattern: str, version: int | None, prefix: str | None) -> bytes:
-        prefix = None if prefix is None else _text(prefix, "prefix")
-        return self._settings.keys.pattern(_text(pattern, "pattern"), version, prefix)
-
-    def _milliseconds(self, timeout: Any) -> int | None:
-        """Do what `get_backend_timeout` does for a timeout in milliseconds."""
-        if timeout is None or timeout is DEFAULT_TIMEOUT:
-            return self.get_backend_timeout(timeout)
-        return to_milliseconds(timeout, "timeout", 1)
-
-    # Django's cache API.
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value of a key, or `default`."""
@@ -230,106 +146,6 @@ class RBCache(BaseCache):
         """Empty the configured database of every node, other caches' keys there included."""
         return self._run(self._ops.clear())
 
-    # Beyond Django, under django-redis's names.
-
-    def ttl(self, key: Any, version: int | None = None) -> int | None:
-        """Return the seconds a key has left: None for ever, 0 where it does not exist."""
-        return self._run(self._ops.time_left(b"TTL", key, version))
-
-    def pttl(self, key: Any, version: int | None = None) -> int | None:
-        """Return the milliseconds a key has left: None for ever, 0 where it does not exist."""
-        return self._run(self._ops.time_left(b"PTTL", key, version))
-
-    def expire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        """Let a key expire in `timeout` seconds; return whether it exists. See `touch`."""
-        return self._run(self._ops.touch(key, self.get_backend_timeout(timeout), version))
-
-    def pexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        """Let a key expire in `timeout` milliseconds; return whether it exists."""
-        return self._run(self._ops.touch(key, self._milliseconds(timeout), version))
-
-    def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
-        """Let a key expire at a time: a datetime or Unix seconds; return whether it exists."""
-        expiry = to_unix_milliseconds(when, "when")
-        return self._run(self._ops.expire_at(key, expiry, version))
-
-    def persist(self, key: Any, version: int | None = None) -> bool:
-        """Take a key's expiry away; return whether it had one."""
-        return self._run(self._ops.persist(key, version))
-
-    def keys(self, search: str = "*", version: int | None = None) -> list[str]:
-        """Return the cache's keys of one version that match a glob pattern, in no order."""
-        return list(dict.fromkeys(self.iter_keys(search, version=version)))
-
-    def iter_keys(
-        self, search: str = "*", itersize: int | None = None, version: int | None = None
-    ) -> Iterator[str]:
-        """Yield the keys that match a glob pattern, page by page from all nodes at once.
-
-        A key may come twice, as with SCAN.
-
-        Args:
-            search: the pattern.
-            itersize: how many keys a node looks at for one page; 1,000 for None or 0.
-        """
-        ops = self._ops
-        reverse = self._settings.keys.reverser(version)
-        match = self._settings.keys.pattern(_text(search, "search"), version)
-        cursors, page_size = ops.first_cursors(), _page_size(itersize)
-        while cursors:
-            cursors, pages = ops.run(ops.scan(cursors, match, page_size))
-            for page in pages.values():
-                for key in page:
-                    yield reverse(key)
-
-    def delete_pattern(
-        self,
-        pattern: str,
-        version: int | None = None,
-        prefix: str | None = None,
-        itersize: int | None = None,
-    ) -> int:
-        """Delete the keys of one version that match a glob pattern; return how many.
-
-        Args:
-            prefix: that of the keys, where it is not the cache's KEY_PREFIX.
-            itersize: how many keys a node looks at for one page; 1,000 for None or 0.
-        """
-        match = self._match(pattern, version, prefix)
-        return self._run(self._ops.delete_pattern(match, _page_size(itersize)))
-
-    def lock(
-        self,
-        key: Any,
-        version: int | None = None,
-        timeout: float | timedelta | None = None,
-        sleep: float | timedelta = 0.1,
-        blocking: bool = True,
-        blocking_timeout: float | timedelta | None = None,
-        thread_local: bool = True,
-    ) -> Lock:
-        """Return a redis-py lock on the node that owns the name.
-
-        with cache.lock("report", timeout=30):
-            …
-
-        Args:
-            timeout: seconds after which the lock ends by itself, None for never.
-            sleep: seconds between two tries to get it.
-            blocking: whether to wait for it.
-            blocking_timeout: seconds to wait at most, None without limit.
-        """
-        cluster, made = self.cluster, self._settings.keys.make(key, version)
-        lock: Lock = cluster.get_local_client_for_key(made).lock(
-            made.decode(),
-            timeout=_seconds(timeout, "timeout"),
-            sleep=to_seconds(sleep, "sleep"),
-            blocking=blocking,
-            blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
-            thread_local=thread_local,
-        )
-        return lock
-
     # The same, awaited: no thread is used, and each is as atomic as the one it is named for.
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
@@ -424,106 +240,3 @@ class RBCache(BaseCache):
     async def aclose(self, **kwargs: Any) -> None:
         """Do what `close` does, which is nothing: connections are the cluster's."""
         self.close(**kwargs)
-
-    async def attl(self, key: Any, version: int | None = None) -> int | None:
-        """See `ttl`."""
-        return await self._arun(self._ops.time_left(b"TTL", key, version))
-
-    async def apttl(self, key: Any, version: int | None = None) -> int | None:
-        """See `pttl`."""
-        return await self._arun(self._ops.time_left(b"PTTL", key, version))
-
-    async def aexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        """See `expire`."""
-        expiry = self.get_backend_timeout(timeout)
-        return await self._arun(self._ops.touch(key, expiry, version))
-
-    async def apexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        """See `pexpire`."""
-        return await self._arun(self._ops.touch(key, self._milliseconds(timeout), version))
-
-    async def aexpire_at(
-        self, key: Any, when: datetime | float, version: int | None = None
-    ) -> bool:
-        """See `expire_at`."""
-        expiry = to_unix_milliseconds(when, "when")
-        return await self._arun(self._ops.expire_at(key, expiry, version))
-
-    async def apersist(self, key: Any, version: int | None = None) -> bool:
-        """See `persist`."""
-        return await self._arun(self._ops.persist(key, version))
-
-    async def akeys(self, search: str = "*", version: int | None = None) -> list[str]:
-        """See `keys`."""
-        found = [key async for key in self.aiter_keys(search, version=version)]
-        return list(dict.fromkeys(found))
-
-    async def aiter_keys(
-        self, search: str = "*", itersize: int | None = None, version: int | None = None
-    ) -> AsyncIterator[str]:
-        """See `iter_keys`."""
-        ops = self._ops
-        reverse = self._settings.keys.reverser(version)
-        match = self._settings.keys.pattern(_text(search, "search"), version)
-        cursors, page_size = ops.first_cursors(), _page_size(itersize)
-        while cursors:
-            cursors, pages = await ops.arun(ops.scan(cursors, match, page_size))
-            for page in pages.values():
-                for key in page:
-                    yield reverse(key)
-
-    async def adelete_pattern(
-        self,
-        pattern: str,
-        version: int | None = None,
-        prefix: str | None = None,
-        itersize: int | None = None,
-    ) -> int:
-        """See `delete_pattern`."""
-        match = self._match(pattern, version, prefix)
-        return await self._arun(self._ops.delete_pattern(match, _page_size(itersize)))
-
-    def alock(
-        self,
-        key: Any,
-        version: int | None = None,
-        timeout: float | timedelta | None = None,
-        sleep: float | timedelta = 0.1,
-        blocking: bool = True,
-        blocking_timeout: float | timedelta | None = None,
-        thread_local: bool = True,
-    ) -> AioLock:
-        """Return an asynchronous lock on the node that owns the name; see `lock`.
-
-        async with cache.alock("report", timeout=30):
-            …
-        """
-        cluster, made = self.cluster, self._settings.keys.make(key, version)
-        return cluster.aio.lock(
-            made.decode(),
-            timeout=_seconds(timeout, "timeout"),
-            sleep=to_seconds(sleep, "sleep"),
-            blocking=blocking,
-            blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
-            thread_local=thread_local,
-        )
-
-
-def _seconds(timeout: Any, argument: str) -> int | float | None:
-    return None if timeout is None else to_seconds(timeout, argument)
-
-
-def _text(value: Any, argument: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"The {argument} {value!r} is of type {type(value).__name__}, not str.")
-    return value
-
-
-def _page_size(itersize: Any) -> int:
-    try:
-        size = 0 if itersize is None else index(itersize)
-    except TypeError:
-        raise TypeError(f"The itersize {itersize!r} is no number of keys.") from None
-    if size < 0:
-        raise ValueError(f"The itersize {itersize!r} is below 0.")
-    return size or PAGE_SIZE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -29,6 +30,12 @@ def without_secrets(options: Any) -> Any:
         return options
     shown = frozenset(OPTIONS).difference(SIGNING_OPTIONS)
     return {name: value if name in shown else Secret(value) for name, value in options.items()}
+
+
+def deadline_of(options: Mapping[str, Any]) -> Any:
+    """Return DEADLINE, a timedelta in seconds and all else as it is."""
+    deadline = options.get("DEADLINE")
+    return deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
 
 
 def seconds_of(timeout: Any) -> int | float | None:

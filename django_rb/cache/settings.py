@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
 from django.core.cache.backends.base import BaseCache
@@ -18,7 +17,7 @@ from .codec import Codec
 from .compressors import get_compressor
 from .keys import Keys
 from .operations import Operations
-from .options import OPTIONS, seconds_of
+from .options import OPTIONS, deadline_of, seconds_of
 from .serializers import get_serializer
 from .signing import SignedCodec, get_signer
 
@@ -56,7 +55,7 @@ class CacheSettings:
         self.codec = _codec(options)
         self.keys = Keys(cache, _function(options, "REVERSE_KEY_FUNCTION"))
         self._raises = _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise"
-        self._deadline = _seconds(options, "DEADLINE")
+        self._deadline = _deadline(options)
 
     def check_location(self) -> None:
         """Raise ImproperlyConfigured unless LOCATION names a cluster."""
@@ -99,13 +98,12 @@ def _choice(options: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> 
     return str(choice)
 
 
-def _seconds(options: Mapping[str, Any], name: str) -> float | None:
-    value = options.get(name)
-    seconds: float | None = value.total_seconds() if isinstance(value, timedelta) else value
+def _deadline(options: Mapping[str, Any]) -> float | None:
+    seconds: float | None = deadline_of(options)
     try:
         check_seconds(seconds, ())
     except BadHostSetup as error:
-        raise ImproperlyConfigured(f"OPTIONS[{name!r}] of a cache: {error}") from None
+        raise ImproperlyConfigured(f"OPTIONS['DEADLINE'] of a cache: {error}") from None
     return seconds
 
 

@@ -204,13 +204,14 @@ def test_get_many_takes_duplicates(cache: RBCache) -> None:
 def test_keys_and_values_may_be_in_arrays(cache: RBCache, keys: list[Any]) -> None:
     """numpy's have no truth, and pandas' are no mappings and look among the labels."""
     values: Any = dict.fromkeys(keys, "value")
+    series: Any = Series(values)
 
-    assert cache.set_many(Series(values)) == []
+    assert cache.set_many(series) == []
     assert cache.get_many(Array([*keys, "nothing"])) == values
     cache.delete_many(Array(keys))
     assert cache.get_many(Array(keys)) == {}
     cache.set_many(values)
-    assert cache.set_many(Series(values), 0) == []
+    assert cache.set_many(series, 0) == []
     assert cache.get_many(Array(keys)) == {}
 
 

@@ -24,6 +24,10 @@ FOREVER = -1
 Store = Callable[..., object]
 
 
+class Age(IntEnum):
+    SHORT = 7
+
+
 def set_one(cache: RBCache, **timeout: Any) -> None:
     cache.set("key", "value", **timeout)
 
@@ -64,7 +68,7 @@ every_store = pytest.mark.parametrize("store", [set_one, set_many, add, touch, g
         (Int8(60), 60_000),
         (UInt8(200), 200_000),
         (Float16(300.5), 300_500),
-        (IntEnum("Age", {"SHORT": 7}).SHORT, 7000),
+        (Age.SHORT, 7000),
         (timedelta(minutes=2, milliseconds=3), 120_003),
         (31_536_000 * 1000, 31_536_000_000_000),
     ],

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from enum import IntEnum
 from functools import partial
 from inspect import isawaitable
+from operator import methodcaller
 from typing import Any
 
 import pytest
@@ -177,10 +178,10 @@ class Foreign:
 
 
 def test_numbers_of_other_types_are_the_number(ask: Ask, cluster: Cluster) -> None:
-    numbers = {"5": Level.HIGH, "0.25": Share(0.25), "7": Foreign()}
+    numbers: dict[str, Any] = {"5": Level.HIGH, "0.25": Share(0.25), "7": Foreign()}
     for text, number in numbers.items():
-        ask(lambda c, number=number: c.set(number, number))
-        assert ask(lambda c, text=text: c.get(text)) == text.encode()
+        ask(methodcaller("set", number, number))
+        assert ask(methodcaller("get", text)) == text.encode()
         assert cluster.get_host_for_key(number) == cluster.get_host_for_key(text)
     assert ask(lambda c: c.mget(*numbers.values())) == [b"5", b"0.25", b"7"]
     assert ask(lambda c: c.incrby("5", Level.HIGH)) == 10
