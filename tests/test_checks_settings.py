@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import socket
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -374,6 +375,10 @@ def test_30_seconds_are_not_too_long() -> None:
 
     assert found(RB_CLUSTERS=slow) == []
     assert found(CACHES={"default": cache(OPTIONS={"DEADLINE": 30})}) == []
+    deadline = timedelta(seconds=30)
+    assert found(CACHES={"default": cache(OPTIONS={"DEADLINE": deadline})}) == []
+    too_long = cache(OPTIONS={"DEADLINE": 2 * deadline})
+    assert "is 60.0 seconds" in the_only("W007", CACHES={"default": too_long})
 
 
 def test_a_deadline_in_milliseconds() -> None:

@@ -41,9 +41,9 @@ _MAX_BITS = (
 
 
 class Codec:
-    """Turns values into what is stored, and back.
+    """Turns values into what is stored under a key, and back.
 
-    It looks at no key that it is given; a SignedCodec does.
+    A value looks the same under every key, which need not be given; see SignedCodec.
 
     Args:
         serializer: for everything but integers.
@@ -65,7 +65,7 @@ class Codec:
         self._min_bytes = min_bytes
 
     def encode(self, value: Any, key: bytes = b"") -> bytes:
-        """Return what is stored for a value."""
+        """Return what is stored for a value under a key."""
         # Not bool, nor any other child of int.
         if type(value) is int and value.bit_length() <= _MAX_BITS:
             return b"%d" % value
@@ -79,11 +79,11 @@ class Codec:
         return self._framed_if_ambiguous(data)
 
     def encoding(self, values: Iterable[Any], keys: Sequence[bytes]) -> Encoding:
-        """Return values, and what makes of each of them what is stored."""
+        """Return values, and what makes of each of them what is stored under its key."""
         return values, self.encode
 
     def decode(self, data: bytes, key: bytes = b"") -> Any:
-        """Return the value that was stored.
+        """Return the value that was stored under a key.
 
         Raises whatever the serializer raises for bytes that it did not write.
         """
@@ -101,20 +101,28 @@ class Codec:
 
     def decode_found(
         self,
+        bad: list[bytes],
         found: dict[Any, Any],
         names: list[Any],
         keys: list[bytes],
         replies: list[bytes | None],
-    ) -> None:
-        """Do what `engine.rounds.batch.keep_found` does, with the values. A hot loop."""
-        loads, decode, mark = self._loads, self.decode, _PICKLE_MARK
+    ) -> int:
+        """Put the values of keys into `found`; return how many keys have none. A hot loop.
+
+        As `engine.rounds.batch.find` wants it, after the first argument.
+
+        Args:
+            bad: a SignedCodec adds the keys whose values have a bad signature.
+        """
+        loads, decode, mark, misses = self._loads, self.decode, _PICKLE_MARK, 0
         for name, data in zip(names, replies, strict=True):
             if data and data[0] == mark:
                 found[name] = loads(data)
             elif data is None:
-                del found[name]
+                misses += 1
             else:
                 found[name] = decode(data)
+        return misses
 
     def moved(self, data: bytes, key: bytes, new_key: bytes) -> bytes:
         """Return what is stored for a value once it was moved to another key."""

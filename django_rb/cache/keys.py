@@ -78,14 +78,28 @@ class Keys:
             cache.validate_key(key)
         return list(map(str.encode, texts))
 
-    def pattern(self, pattern: str, version: int | None) -> bytes:
+    def pattern(self, pattern: str, version: int | None, prefix: str | None = None) -> bytes:
         """Return a glob pattern for SCAN that finds this cache's keys of one version.
 
+        Args:
+            prefix: that of the keys, where it is not the cache's own.
+
         Raises:
+            TypeError: the pattern or the prefix is no text; or there is a prefix, and the
+                cache's class has a make_key of its own, which takes none.
             ValueError: the cache's KEY_FUNCTION does not leave keys as they are; or adds
                 something behind them, which the end of the pattern would change.
         """
-        made = str(self._cache.make_key(_STAND_IN, version=version))
+        cache = self._cache
+        if prefix is None:
+            made = str(cache.make_key(_STAND_IN, version=version))
+        elif self._has_own_make:
+            raise TypeError(
+                f"{type(cache).__name__} has a make_key() of its own, which takes no prefix."
+            )
+        else:
+            version = cache.version if version is None else version
+            made = str(cache.key_func(_STAND_IN, prefix, version))
         before, stand_in, after = made.partition(_STAND_IN)
         if not stand_in:
             raise ValueError(

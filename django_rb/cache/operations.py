@@ -6,10 +6,8 @@ does no I/O, so one text serves whichever transport drives it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
-from functools import partial
-from operator import index
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
@@ -20,7 +18,6 @@ from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch
 from ..engine.protocol.scripts import Script
 from ..engine.rounds.batch import (
-    Decode,
     call,
     call_nodes,
     count,
@@ -100,13 +97,15 @@ class Operations:
     # Timeouts are in milliseconds here: None for ever, 0 for already expired.
 
     def get(self, key: object, default: Any, version: int | None, unknown: Any) -> Batch[Any]:
-        value = yield from self._get(self._make_key(key, version), default, unknown)
-        return value
+        """Return the value of a key, `default` where there is none.
 
-    def _get(self, made: bytes, default: Any, unknown: Any) -> Batch[Any]:
+        Args:
+            unknown: the answer where the node failed.
+        """
+        made = self._make_key(key, version)
         data, failures = yield from call(self.cluster, made, b"GET", made)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
             return unknown
         try:
             return default if data is None else self._decode(data, made)
@@ -114,22 +113,17 @@ class Operations:
             self._log_bad_signatures((made,))
             return default
 
-    def get_many(self, keys: Collection[Any], version: int | None) -> Batch[dict[Any, Any]]:
+    def get_many(self, keys: list[Any], version: int | None) -> Batch[dict[Any, Any]]:
         if not keys:
             return {}
         made = self._keys.make_many(keys, version)
-        codec = self._codec
         bad: list[bytes] = []
-        decode: Decode
-        if isinstance(codec, Codec):
-            decode = codec.decode_found
-        else:
-            decode = partial(codec.decode_found, bad)
+        decode = partial(self._codec.decode_found, bad)
         found, failures = yield from find(self.cluster, made, keys, decode)
         if bad:
             self._log_bad_signatures(bad)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return found
 
     def set(
@@ -138,37 +132,36 @@ class Operations:
         if timeout == 0:
             yield from self.delete(key, version)
             return
-        made = self._keys.make(key, version)
-        yield from self._set(made, self._encode(value, made), timeout)
-
-    def _set(self, made: bytes, data: bytes, timeout: int | None) -> Batch[None]:
+        made = self._make_key(key, version)
+        data = self._encode(value, made)
         _, failures = yield from call(self.cluster, made, b"SET", made, data, *_expiry(timeout))
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: int | None, version: int | None
     ) -> Batch[list[Any]]:
         """Return the keys that could not be stored."""
-        if not data:
+        pairs = dict(data if type(data) is dict else data.items())
+        if not pairs:
             return []
-        made = self._keys.make_many(data, version)
+        made = self._keys.make_many(pairs, version)
         if timeout == 0:
             _, failures = yield from count(self.cluster, b"UNLINK", made)
         else:
-            values, encode = self._codec.encoding(data.values(), made)
+            values, encode = self._codec.encoding(pairs.values(), made)
             _, failures = yield from store(self.cluster, made, values, encode, _expiry(timeout))
         if not failures:
             return []
-        self._settle(failures)
+        self._raise_or_log(failures)
         lost = {key for failure in failures for key in failure.keys}
-        return [key for key, sent in zip(data, made, strict=True) if sent in lost]
+        return [key for key, sent in zip(pairs, made, strict=True) if sent in lost]
 
     def add(
         self, key: object, value: Any, timeout: int | None, version: int | None
     ) -> Batch[bool]:
         if timeout == 0:  # it would be gone at once: only the answer is left to give
-            found = yield from self.ask(b"EXISTS", key, version)
+            found = yield from self._run_on_key(b"EXISTS", key, version)
             return bool(found == 0)
         made = self._keys.make(key, version)
         stored, failures = yield from call(
@@ -181,7 +174,7 @@ class Operations:
             b"NX",
         )
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return stored is not None
 
     def get_or_add(
@@ -198,7 +191,7 @@ class Operations:
             commands = ((b"SET", made, data, *_expiry(timeout), b"NX"), *commands)
         replies, failures = yield from pipeline(self.cluster, made, *commands)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         stored = replies[-1]
         if stored is None:
             return value
@@ -219,56 +212,51 @@ class Operations:
             commands = ((b"PEXPIRE", made, timeout),)
         replies, failures = yield from pipeline(self.cluster, made, *commands)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return bool(replies[-1])
 
     def delete(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"UNLINK", key, version)
+        reply = yield from self._run_on_key(b"UNLINK", key, version)
         return bool(reply)
 
-    def delete_many(self, keys: Collection[Any], version: int | None) -> Batch[None]:
+    def delete_many(self, keys: list[Any], version: int | None) -> Batch[None]:
         if not keys:
             return
         made = self._keys.make_many(keys, version)
         _, failures = yield from count(self.cluster, b"UNLINK", made)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
 
     def has_key(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"EXISTS", key, version)
+        reply = yield from self._run_on_key(b"EXISTS", key, version)
         return bool(reply)
 
-    def ask(self, command: bytes, key: object, version: int | None, *args: Any) -> Batch[Any]:
+    def _run_on_key(
+        self, command: bytes, key: object, version: int | None, *args: Any
+    ) -> Batch[Any]:
         """Run a command on one key and return its reply, None where the node failed."""
         made = self._keys.make(key, version)
         reply, failures = yield from call(self.cluster, made, command, made, *args)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return reply
 
     def time_left(self, command: bytes, key: object, version: int | None) -> Batch[int | None]:
         """Return what TTL and PTTL mean: None for ever, 0 where there is no such key."""
-        reply = yield from self.ask(command, key, version)
+        reply = yield from self._run_on_key(command, key, version)
         return None if reply == -1 else max(0, reply or 0)
 
-    def expire(self, key: object, timeout: int, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"PEXPIRE", key, version, timeout)
-        return bool(reply)
-
-    def expire_at(
-        self, key: object, when: datetime | float, version: int | None
-    ) -> Batch[bool]:
-        seconds = when.timestamp() if isinstance(when, datetime) else when
-        reply = yield from self.ask(b"PEXPIREAT", key, version, round(seconds * 1000))
+    def expire_at(self, key: object, when: int, version: int | None) -> Batch[bool]:
+        """Let a key expire at a time, in milliseconds since 1970."""
+        reply = yield from self._run_on_key(b"PEXPIREAT", key, version, when)
         return bool(reply)
 
     def persist(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"PERSIST", key, version)
+        reply = yield from self._run_on_key(b"PERSIST", key, version)
         return bool(reply)
 
     def incr(self, key: object, delta: int, version: int | None) -> Batch[int]:
         made = self._keys.make(key, version)
-        delta = index(delta)
         if not MIN_INTEGER <= delta <= MAX_INTEGER:
             raise ValueError(
                 f"Key {key!r} cannot be incremented: the delta does not fit into 64 bits."
@@ -322,7 +310,7 @@ class Operations:
         flush = dict.fromkeys(self.cluster.nodes, (b"FLUSHDB", b"ASYNC"))
         _, failures = yield from call_nodes(self.cluster, flush)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return not failures
 
     def first_cursors(self) -> Cursors:
@@ -330,13 +318,12 @@ class Operations:
         return dict.fromkeys(self.cluster.nodes, b"0")
 
     def scan(
-        self, cursors: Cursors, pattern: str, version: int | None, page_size: int
+        self, cursors: Cursors, match: bytes, page_size: int
     ) -> Batch[tuple[Cursors, dict[int, list[bytes]]]]:
         """Read one page of keys on each node that has more.
 
         Returns the cursors of the nodes that have more still, and keys by host id.
         """
-        match = self._keys.pattern(pattern, version)
         pages, failures = yield from call_nodes(
             self.cluster,
             {
@@ -345,24 +332,24 @@ class Operations:
             },
         )
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return (
             {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"},
             {host_id: keys for host_id, (_, keys) in pages.items() if keys},
         )
 
-    def delete_pattern(self, pattern: str, version: int | None, page_size: int) -> Batch[int]:
+    def delete_pattern(self, match: bytes, page_size: int) -> Batch[int]:
         cursors = self.first_cursors()
         deleted = 0
         while cursors:
-            cursors, pages = yield from self.scan(cursors, pattern, version, page_size)
+            cursors, pages = yield from self.scan(cursors, match, page_size)
             if pages:
                 counts, failures = yield from call_nodes(
                     self.cluster,
                     {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()},
                 )
                 if failures:
-                    self._settle(failures)
+                    self._raise_or_log(failures)
                 deleted += sum(counts.values())
         return deleted
 
@@ -375,7 +362,7 @@ class Operations:
             repr(loggable(keys[0])),
         )
 
-    def _settle(self, failures: Sequence[NodeFailure]) -> None:
+    def _raise_or_log(self, failures: Sequence[NodeFailure]) -> None:
         """Raise what failed, or make do, as the cache is set to.
 
         What is wrong with a node is in the log of `django_rb.health`; left for this one are
@@ -391,10 +378,11 @@ class Operations:
                     logger.warning("Node %d refused a command: %s", failure.host_id, error)
 
 
+@lru_cache(maxsize=256)  # a site has few timeouts
 def _expiry(timeout: int | None) -> Args:
     """Return the options of SET for a timeout in milliseconds."""
     if timeout is None:
         return ()
     if timeout % 1000:
-        return (b"PX", timeout)
-    return (b"EX", timeout // 1000)
+        return (b"PX", b"%d" % timeout)
+    return (b"EX", b"%d" % (timeout // 1000))

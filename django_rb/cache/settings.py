@@ -14,11 +14,11 @@ from ..engine.nodes.hosts import check_seconds
 from ..engine.wording import clause, did_you_mean, number_of
 from ..paths import import_path
 from ..registry import clusters
-from .backend import OPTIONS
 from .codec import Codec
 from .compressors import get_compressor
 from .keys import Keys
 from .operations import Operations
+from .options import OPTIONS, deadline_of, seconds_of
 from .serializers import get_serializer
 from .signing import SignedCodec, get_signer
 
@@ -27,18 +27,22 @@ DEFAULT_COMPRESS_MIN_BYTES = 1024
 
 
 class CacheSettings:
-    """The settings of one cache, without a mistake in OPTIONS. Nothing is connected.
+    """The settings of one cache, without a mistake in TIMEOUT or OPTIONS. Nothing is connected.
 
     Args:
         cache: whose keys are made.
         alias: of its cluster, from LOCATION; it may be wrong, or become so.
+        timeout: its TIMEOUT.
         options: its OPTIONS, those that concern signing as Secret objects.
 
     Raises:
-        ImproperlyConfigured: naming the option, the value and the way out.
+        ImproperlyConfigured: naming the setting, the value and the way out.
     """
 
-    def __init__(self, cache: BaseCache, alias: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, cache: BaseCache, alias: str, timeout: object, options: Mapping[str, Any]
+    ) -> None:
+        seconds_of(timeout)
         if not isinstance(options, Mapping):
             raise ImproperlyConfigured(
                 f"OPTIONS of a cache is a {type(options).__name__}, not a dictionary."
@@ -54,7 +58,7 @@ class CacheSettings:
         self.codec = _codec(options)
         self.keys = Keys(cache, _function(options, "REVERSE_KEY_FUNCTION"))
         self._raises = _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise"
-        self._deadline = _seconds(options, "DEADLINE")
+        self._deadline = _deadline(options)
 
     def check_location(self) -> None:
         """Raise ImproperlyConfigured unless LOCATION names a cluster."""
@@ -97,12 +101,12 @@ def _choice(options: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> 
     return str(choice)
 
 
-def _seconds(options: Mapping[str, Any], name: str) -> float | None:
-    seconds: float | None = number_of(options.get(name))
+def _deadline(options: Mapping[str, Any]) -> float | None:
+    seconds: float | None = number_of(deadline_of(options))
     try:
         check_seconds(seconds, ())
     except BadHostSetup as error:
-        raise ImproperlyConfigured(f"OPTIONS[{name!r}] of a cache: {error}") from None
+        raise ImproperlyConfigured(f"OPTIONS['DEADLINE'] of a cache: {error}") from None
     return seconds
 
 

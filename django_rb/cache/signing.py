@@ -113,19 +113,22 @@ class SignedCodec:
         names: list[Any],
         keys: list[bytes],
         replies: list[bytes | None],
-    ) -> None:
-        """Do what `engine.rounds.batch.keep_found` does, with the values.
+    ) -> int:
+        """Put the values of keys into `found`; return how many keys have none.
 
         A bad signature counts as nothing stored, and its key is added to `bad`.
         """
+        misses = 0
         for name, key, data in zip(names, keys, replies, strict=True):
-            if data is not None:
-                try:
-                    found[name] = self.decode(data, key)
-                    continue
-                except BadSignature:
-                    bad.append(key)
-            del found[name]
+            if data is None:
+                misses += 1
+                continue
+            try:
+                found[name] = self.decode(data, key)
+            except BadSignature:
+                bad.append(key)
+                misses += 1
+        return misses
 
     def moved(self, data: bytes, key: bytes, new_key: bytes) -> bytes:
         """Return what is stored for a value once it was moved to another key.

@@ -17,6 +17,7 @@ from django.http import HttpResponse
 
 from .. import conf
 from ..cache import RBCache
+from ..cache.options import deadline_of
 from ..cache.serializers import get_serializer
 from ..engine import BadHostSetup, Cluster, PartitionRouter, SlotRouter
 from ..engine.nodes.hosts import parse_host
@@ -280,7 +281,7 @@ def check_times() -> list[CheckMessage]:
     messages: list[CheckMessage] = []
     deadlines: dict[str, list[float | None]] = {}
     for cache in sound_caches():
-        deadline = number_of(cache.options.get("DEADLINE"))
+        deadline = number_of(deadline_of(cache.options))
         deadlines.setdefault(cache.cluster, []).append(deadline)
         if deadline is not None and _is_long(deadline):
             messages.append(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..engine.nodes.hosts import masked
+from ..engine.wording import masked
 from .algorithms import SLIDING_WINDOW, Answer, Rule, get_rule, make_rule
 from .rates import Rate, whole_number
 

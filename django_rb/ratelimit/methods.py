@@ -8,7 +8,7 @@ from typing import Final
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..engine.nodes.hosts import did_you_mean, masked
+from ..engine.wording import did_you_mean, masked
 
 # All methods; None and (None,) are the same, as django-ratelimit has it.
 ALL: Final = (None,)

@@ -11,8 +11,8 @@ from typing import Any, Final, TypedDict, Unpack
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 
-from ..engine.nodes.hosts import did_you_mean, masked
 from ..engine.rounds.batch import ScriptCall
+from ..engine.wording import did_you_mean, masked
 from .algorithms import HIT, SLIDING_WINDOW, TOKEN_BUCKET
 from .conf import Config, get_config
 from .functions import RequestFunction

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.test import override_settings
 
 from django_rb.cache import RBCache
 from django_rb.testing import LocalNodes
+from tests.cache.numeric import Array, Series
 from tests.helpers import Servers, make_cache
 
 MANY = {f"key{n}": n for n in range(100)}
@@ -113,6 +115,55 @@ def test_get_or_set_calls_only_for_a_missing_key(cache: RBCache) -> None:
     assert cache.get("key") == "computed"
 
 
+def make_async(value: object) -> Callable[[], Any]:
+    async def compute() -> object:
+        await asyncio.sleep(0)
+        return value
+
+    return compute
+
+
+class Later:
+    """It is no function, but can be called, and what it returns can be awaited."""
+
+    def __call__(self) -> Later:
+        return self
+
+    def __await__(self) -> Generator[Any, None, str]:
+        return make_async("computed")().__await__()  # type: ignore[no-any-return]
+
+
+@pytest.mark.only_sync
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: make_async("computed"),
+        make_async("computed"),
+        lambda: lambda: asyncio.ensure_future(make_async("computed")()),
+        Later,
+        lambda: partial(make_async("computed")),
+    ],
+    ids=["function", "coroutine", "future", "object", "partial"],
+)
+def test_aget_or_set_awaits_what_can_be_awaited(
+    cache: RBCache, make: Callable[[], Any]
+) -> None:
+    async def use() -> None:
+        assert await cache.aget_or_set("key", make()) == "computed"
+        assert await cache.aget("key") == "computed"
+        assert await cache.aget_or_set("key", make_async("other")) == "computed"
+
+    asyncio.run(use())
+
+
+@pytest.mark.only_sync
+@pytest.mark.parametrize("default", [make_async(1), Later()])
+def test_get_or_set_says_that_it_cannot_wait(cache: RBCache, default: Any) -> None:
+    with pytest.raises(TypeError, match=r"default .* Use aget_or_set\(\)"):
+        cache.get_or_set("key", default)
+    assert not cache.has_key("key")
+
+
 def test_get_many_answers_in_the_order_of_the_request(cache: RBCache) -> None:
     cache.set_many(MANY)
     wanted = [*reversed(MANY), "nothing", "nowhere"]
@@ -149,7 +200,29 @@ def test_get_many_takes_duplicates(cache: RBCache) -> None:
     assert cache.get_many(["a", "b", "a", "a"]) == {"a": 1, "b": 2}
 
 
-@pytest.mark.parametrize("nothing", [[], (), {}, iter(())])
+@pytest.mark.parametrize("keys", [[0], ["a"], [0, "a"]])
+def test_keys_and_values_may_be_in_arrays(cache: RBCache, keys: list[Any]) -> None:
+    """numpy's have no truth, and pandas' are no mappings and look among the labels."""
+    values: Any = dict.fromkeys(keys, "value")
+    series: Any = Series(values)
+
+    assert cache.set_many(series) == []
+    assert cache.get_many(Array([*keys, "nothing"])) == values
+    cache.delete_many(Array(keys))
+    assert cache.get_many(Array(keys)) == {}
+    cache.set_many(values)
+    assert cache.set_many(series, 0) == []
+    assert cache.get_many(Array(keys)) == {}
+
+
+@pytest.mark.parametrize("default", [Array([]), Array([1, 2])])
+def test_a_default_may_be_an_array(cache: RBCache, default: Any) -> None:
+    assert cache.get("key", default) is default
+    assert list(cache.get_or_set("key", default)) == list(default)
+    assert list(cache.get("key")) == list(default)
+
+
+@pytest.mark.parametrize("nothing", [[], (), {}, iter(()), Array([])])
 def test_multi_key_calls_of_nothing_ask_nobody(
     nodes: LocalNodes, servers: Servers, nothing: Any
 ) -> None:
@@ -158,6 +231,7 @@ def test_multi_key_calls_of_nothing_ask_nobody(
 
     assert cache.get_many(nothing) == {}
     assert cache.set_many({}) == []
+    assert cache.set_many(Series({})) == []  # type: ignore[arg-type]
     cache.delete_many(nothing)
     assert not any(servers.counts().values())
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from hashlib import sha1
 from time import time
 from typing import Any
 
 import pytest
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
 from redis.exceptions import LockError
 
 from django_rb.cache import RBCache
 from django_rb.testing import LocalNodes
+from tests.cache.numeric import Float16, Int8
 from tests.helpers import Servers, make_cache, wait_until
 
 MANY = {f"key{n}": n for n in range(100)}
@@ -41,6 +44,13 @@ def test_ttl_and_pttl_say_what_is_left(cache: RBCache) -> None:
         (lambda cache, key, **kw: cache.expire(key, timeout=7.001, **kw), 7001),
         (lambda cache, key, **kw: cache.pexpire(key, 7234, **kw), 7234),
         (lambda cache, key, **kw: cache.pexpire(key, timeout=60_000, **kw), 60_000),
+        (lambda cache, key, **kw: cache.expire(key, Int8(60), **kw), 60_000),
+        (lambda cache, key, **kw: cache.expire(key, timedelta(seconds=7.5), **kw), 7500),
+        (lambda cache, key, **kw: cache.expire(key, DEFAULT_TIMEOUT, **kw), 300_000),
+        (lambda cache, key, **kw: cache.pexpire(key, Float16(60_000), **kw), 60_000),
+        (lambda cache, key, **kw: cache.pexpire(key, timedelta(seconds=7.5), **kw), 7500),
+        (lambda cache, key, **kw: cache.pexpire(key, DEFAULT_TIMEOUT, **kw), 300_000),
+        (lambda cache, key, **kw: cache.expire_at(key, Decimal(time() + 60), **kw), 60_000),
         (lambda cache, key, **kw: cache.expire_at(key, time() + 60, **kw), 60_000),
         (lambda cache, key, **kw: cache.expire_at(key, in_seconds(7.5), **kw), 7500),
         (lambda cache, key, **kw: cache.expire_at(key, when=in_seconds(60), **kw), 60_000),
@@ -92,6 +102,8 @@ def test_a_key_expires_at_a_time(
         lambda cache: cache.pexpire("key", 0),
         lambda cache: cache.pexpire("key", -5),
         lambda cache: cache.expire_at("key", 1),
+        lambda cache: cache.expire_at("key", Int8(100)),
+        lambda cache: cache.expire_at("key", -1),
         lambda cache: cache.expire_at("key", datetime(2001, 1, 1, tzinfo=UTC)),
     ],
 )
@@ -102,6 +114,47 @@ def test_an_expiry_in_the_past_deletes(
 
     assert call(cache) is True
     assert not cache.has_key("key")
+
+
+@pytest.mark.parametrize("call", ["expire", "pexpire", "touch"])
+def test_a_new_expiry_of_none_is_for_ever(cache: RBCache, call: str) -> None:
+    cache.set("key", 1, 100)
+
+    assert getattr(cache, call)("key", None) is True
+    assert cache.ttl("key") is None
+    assert getattr(cache, call)("nothing", None) is False
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("timeout", lambda cache: cache.expire("key", "60")),
+        ("timeout", lambda cache: cache.pexpire("key", "60")),
+        ("when", lambda cache: cache.expire_at("key", "1750000000")),
+        ("when", lambda cache: cache.expire_at("key", timedelta(1))),
+        ("when", lambda cache: cache.expire_at("key", None)),
+        ("timeout", lambda cache: cache.lock("name", timeout="60")),
+        ("sleep", lambda cache: cache.lock("name", sleep="1")),
+        ("blocking_timeout", lambda cache: cache.lock("name", blocking_timeout=[1])),
+        ("itersize", lambda cache: list(cache.iter_keys("*", itersize="10"))),
+        ("itersize", lambda cache: cache.delete_pattern("*", itersize=1.5)),
+        ("pattern", lambda cache: cache.delete_pattern(b"*")),
+        ("search", lambda cache: cache.keys(b"*")),
+        ("prefix", lambda cache: cache.delete_pattern("*", None, 1000)),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_an_error_that_names_it(
+    cache: RBCache, argument: str, call: Callable[[RBCache], object]
+) -> None:
+    cache.set("key", 1)
+    with pytest.raises(TypeError, match=f"The {argument} "):
+        call(cache)
+    assert cache.ttl("key") in {299, 300}
+
+
+def test_a_negative_itersize_is_an_error(cache: RBCache) -> None:
+    with pytest.raises(ValueError, match="itersize -1"):
+        cache.delete_pattern("*", itersize=-1)
 
 
 def test_persist_says_whether_there_was_an_expiry_to_take_away(cache: RBCache) -> None:
@@ -139,6 +192,46 @@ def test_iter_keys_goes_page_by_page(cache: RBCache, servers: Servers) -> None:
     assert all(commands["scan"] == 1 for commands in counts.values())
     assert {first, *found} == set(map(str, range(1000)))
     assert all(commands["scan"] > 10 for commands in servers.counts().values())
+
+
+@pytest.mark.parametrize("itersize", [None, 0, Int8(10)])
+def test_the_size_of_a_page_may_be_left_to_the_cache(cache: RBCache, itersize: Any) -> None:
+    cache.set_many(MANY)
+
+    assert set(cache.iter_keys(search="*", itersize=itersize)) == set(MANY)
+    assert set(cache.keys(search="key1*")) == {key for key in MANY if key.startswith("key1")}
+    assert cache.delete_pattern("*", itersize=itersize) == len(MANY)
+
+
+def test_delete_pattern_takes_another_prefix(nodes: LocalNodes, servers: Servers) -> None:
+    cache = make_cache(KEY_PREFIX="shop")
+    for prefix in ("shop", "old[*]", "old[*]er", ""):
+        make_cache(KEY_PREFIX=prefix).set_many({"a": 1, "b": 2})
+        make_cache(KEY_PREFIX=prefix).set("a", 1, version=2)
+
+    assert cache.delete_pattern("*", prefix="old[*]") == 2
+    assert cache.delete_pattern("*", version=2, prefix="") == 1
+    left = set().union(*servers.keys().values())
+    assert left == {
+        *(b"shop:1:a", b"shop:1:b", b"shop:2:a", b":1:a", b":1:b", b"old[*]:2:a"),
+        *(b"old[*]er:1:a", b"old[*]er:1:b", b"old[*]er:2:a"),
+    }
+
+
+class OwnKeys(RBCache):
+    def make_key(self, key: Any, version: int | None = None) -> str:
+        return f"own:{key}"
+
+
+def test_delete_pattern_takes_no_prefix_where_keys_are_made_otherwise(
+    nodes: LocalNodes,
+) -> None:
+    cache = OwnKeys("default", {})
+    cache.set("key", 1)
+
+    with pytest.raises(TypeError, match=r"OwnKeys has a make_key\(\) of its own"):
+        cache.delete_pattern("*", prefix="other")
+    assert cache.delete_pattern("*") == 1
 
 
 def test_iter_keys_can_be_left_in_the_middle(cache: RBCache) -> None:
@@ -263,6 +356,16 @@ def test_a_lock_excludes_others_until_it_is_released(cache: RBCache) -> None:
         cache.lock("name", blocking_timeout=0.01, sleep=0.001),
     ):
         pytest.fail("two had the lock")
+
+
+@pytest.mark.parametrize("timeout", [Int8(60), timedelta(minutes=1), Decimal(60)])
+def test_the_times_of_a_lock_may_be_of_any_type(
+    cache: RBCache, servers: Servers, timeout: Any
+) -> None:
+    with servers.expiring(b":1:name", 60_000):
+        assert cache.lock("name", timeout=timeout).acquire()
+    soon = timedelta(milliseconds=10)
+    assert not cache.lock("name", blocking_timeout=soon, sleep=soon / 10).acquire()
 
 
 def test_a_lock_ends_by_itself(cache: RBCache) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from django_rb.cache.codec import Codec
 from django_rb.cache.compressors import get_compressor
 from django_rb.cache.serializers import get_serializer
+from django_rb.cache.signing import Secret, SignedCodec, Signer
 
 quickly = settings(
     max_examples=40,
@@ -122,3 +123,17 @@ def test_nan_comes_back() -> None:
     for serializer in ("pickle", "json", "msgpack"):
         codec = make_codec(serializer, None)
         assert math.isnan(codec.decode(sent(codec.encode(math.nan))))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_codec_only_adds_what_it_finds(signed: bool) -> None:
+    codec: Codec | SignedCodec = make_codec("pickle", None)
+    if signed:
+        codec = SignedCodec(make_codec("pickle", None), Signer(Secret("x" * 32)))
+    keys = [b"a", b"b", b"c"]
+    found, bad = {"other": 1, "b": 2}, list[bytes]()
+    replies = [codec.encode("value", b"a"), None, codec.encode(3, b"c")]
+
+    assert codec.decode_found(bad, found, ["a", "b", "c"], keys, replies) == 1
+    assert found == {"other": 1, "b": 2, "a": "value", "c": 3}
+    assert bad == []

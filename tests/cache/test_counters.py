@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
 
 from django_rb.cache import RBCache
+from tests.cache.numeric import Int8, UInt8
 from tests.helpers import Servers
 
 LARGEST = 2**63 - 1
@@ -25,6 +27,21 @@ def test_incr_and_decr_return_the_sum(cache: RBCache) -> None:
     assert cache.incr("n", -9) == -60
     assert cache.decr("n", 0) == -60
     assert cache.get("n") == -60
+
+
+def test_a_delta_may_be_of_any_type_of_integer(cache: RBCache) -> None:
+    one: Any = UInt8(1)
+    cache.set("key", 10)
+
+    assert cache.incr("key", one) == 11
+    assert cache.decr("key", one) == 10
+    least: Any = Int8(-128)
+    assert cache.decr("key", least) == 138
+    assert cache.incr_version("key", one) == 2
+    assert cache.decr_version("key", one, version=2) == 1
+    version: Any = Int8(127)
+    cache.set("key", 10, version=127)
+    assert cache.incr_version("key", Int8(100), version=version) == 227  # type: ignore[arg-type]
 
 
 def test_incr_counts_in_a_version(cache: RBCache) -> None:

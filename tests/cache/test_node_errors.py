@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from time import monotonic
 
 import pytest
 import redis
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_rb import clusters
@@ -270,6 +273,35 @@ def test_get_or_set_waits_for_a_silent_node_once(
             assert monotonic() - began < 0.75  # one time, and not two or three
         finally:
             own_nodes.resume(DEAD)
+
+
+def test_a_deadline_may_be_a_timedelta(own_nodes: LocalNodes, lost: list[str]) -> None:
+    own_nodes.restart(DEAD)
+    assert make_cache().get(lost[0]) is None
+    cache = make_cache(OPTIONS={"DEADLINE": timedelta(milliseconds=50)})
+    own_nodes.pause(DEAD)
+    try:
+        began = monotonic()
+        with pytest.raises(redis.TimeoutError):
+            cache.get(lost[0])
+        assert monotonic() - began < 1  # and not socket_timeout
+    finally:
+        own_nodes.resume(DEAD)
+    with pytest.raises(ImproperlyConfigured, match=r"OPTIONS\['DEADLINE'\] of a cache: 0.0 is"):
+        make_cache(OPTIONS={"DEADLINE": timedelta(0)}).check_settings()
+
+
+@pytest.mark.only_sync
+def test_what_aget_or_set_returns_for_a_lost_key_was_awaited(
+    own_nodes: LocalNodes, lost: list[str]
+) -> None:
+    async def compute() -> str:
+        return "computed"
+
+    cache = make_cache(OPTIONS={"ON_NODE_ERROR": "miss"})
+    assert asyncio.run(cache.aget_or_set(lost[0], compute)) == "computed"
+    with pytest.raises(TypeError, match="aget_or_set"):
+        cache.get_or_set(lost[0], compute)
 
 
 def test_a_refused_command_is_logged_once_for_all_instances_of_a_cache(

@@ -337,8 +337,8 @@ def test_bytes_of_a_stranger_are_an_integer_or_bad(data: bytes, key: bytes) -> N
     else:
         assert type(value) is int
         assert data.lstrip(b"-").isdigit()
-    found = dict[str, object](name=None)
-    codec.decode_found(bad, found, ["name"], [key], [data])
+    found = dict[str, object]()
+    assert codec.decode_found(bad, found, ["name"], [key], [data]) == len(bad)
     assert (bad == [key]) == (value is None)
     assert found == ({} if bad else {"name": value})
     assert marks == []

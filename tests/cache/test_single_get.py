@@ -1,4 +1,4 @@
-"""A single get takes a shorter way than a batch; whatever goes wrong there goes no further."""
+"""A single get, on a connection that was used before, and what can go wrong there."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ import redis
 from django.test import override_settings
 
 from django_rb import clusters
-from django_rb.cache import RBCache
 from django_rb.engine import failures_of
-from django_rb.engine.threads.connections import FIRST_READ_SIZE, READ_SIZE
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
-from tests.helpers import make_cache
+from tests.helpers import Servers, make_cache
 
 KEY = b":1:key"
 
@@ -36,13 +34,6 @@ def one_node(host: dict[str, Any], **pool_options: Any) -> override_settings:
     return override_settings(RB_CLUSTERS={"default": config})
 
 
-def test_it_builds_no_batch(nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = make_cache()
-    cache.set("key", "value")
-    monkeypatch.setattr(cache.cluster, "run", None)
-    assert cache.get("key") == "value"
-
-
 def test_a_value_larger_than_one_read_comes_whole(nodes: LocalNodes) -> None:
     cache = make_cache()
     cache.set("key", b"x" * 5_000_000)
@@ -50,29 +41,36 @@ def test_a_value_larger_than_one_read_comes_whole(nodes: LocalNodes) -> None:
         assert cache.get("key") == b"x" * 5_000_000
 
 
-@pytest.mark.only_sync
-def test_a_connection_reads_as_much_at_a_time_as_came_before(own_node: LocalNodes) -> None:
+def test_values_of_very_different_sizes_come_right_on_one_connection(
+    own_node: LocalNodes,
+) -> None:
     cache = make_cache()
-    cache.set_many({"small": "x", "large": b"x" * FIRST_READ_SIZE})
-    idle = cache.cluster.nodes[0].idle
-    assert cache.get("small") == "x"
-    assert len(idle[0].buffer) == FIRST_READ_SIZE
-    assert cache.get("large") == b"x" * FIRST_READ_SIZE
-    assert len(idle[0].buffer) == READ_SIZE
-    assert cache.get("small") == "x"
-    assert len(idle) == 1
+    with Servers(own_node.hosts) as servers:
+        values = {"small": "x", "large": b"x" * 2_000_000, "none": None}
+        cache.set_many({name: value for name, value in values.items() if name != "none"})
+        before = servers.ask(0, "INFO", "stats")["total_connections_received"]
+        for name in ["small", "large", "small", "none", "large", "small"]:
+            assert cache.get(name) == values[name]
+        assert servers.ask(0, "INFO", "stats")["total_connections_received"] == before
 
 
-def test_resp3_takes_the_long_way(own_node: LocalNodes) -> None:
-    with one_node(own_node.hosts[0], protocol=3):
-        cache = make_cache()
+@pytest.mark.parametrize("pool_options", [{}, {"protocol": 3}], ids=["RESP2", "RESP3"])
+@pytest.mark.parametrize("deadline", [None, 5], ids=["no deadline", "deadline"])
+def test_one_command_is_sent_whatever_the_settings_are(
+    own_node: LocalNodes, pool_options: dict[str, Any], deadline: float | None
+) -> None:
+    with (
+        one_node(own_node.hosts[0], **pool_options),
+        Servers(own_node.hosts) as servers,
+    ):
+        cache = make_cache(OPTIONS={"DEADLINE": deadline})
         cache.set("key", "value")
-        assert [cache.get("key"), cache.get("key"), cache.get("none")] == [
-            "value",
-            "value",
-            None,
-        ]
-        assert not cache.cluster.nodes[0].is_plain
+        servers.reset_counts()
+        assert [cache.get("key"), cache.get("key"), cache.get("none", 1)] == ["value"] * 2 + [1]
+        cache.set("key", "other", 7.5)
+        assert servers.counts() == {0: {"get": 3, "set": 1}}
+        assert cache.get("key") == "other"
+        clusters.reset()
 
 
 @pytest.mark.parametrize("on_node_error", ["raise", "miss"])
@@ -120,7 +118,7 @@ def test_the_wrong_type_is_an_error_that_names_the_node(own_node: LocalNodes) ->
 def test_an_interrupt_closes_the_connection(own_node: LocalNodes) -> None:
     """A signal handler raises while the get waits in the kernel."""
     cache = make_cache()
-    cache.set("key", "value")
+    cache.set_many({"key": "value", "other": "its own"})
     cache.get("key")
     own_node.pause(0)
 
@@ -136,7 +134,7 @@ def test_an_interrupt_closes_the_connection(own_node: LocalNodes) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         own_node.resume(0)
-    assert cache.cluster.nodes[0].idle == []
+    assert cache.get("other") == "its own"  # the late reply reached nobody
     assert cache.get("key") == "value"
 
 
@@ -145,12 +143,14 @@ ODD: dict[str, list[bytes]] = {
     "a reply too many": [b"$2\r\nno\r\n$2\r\nno\r\n"],
     "half a reply too many": [b"$2\r\nno\r\n$5\r\n"],
     "the end in mid-reply": [b"$9\r\nno", b""],
-    "the end": [b""],
 }
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_what_is_odd_is_asked_again_on_a_new_connection(name: str) -> None:
+@pytest.mark.parametrize("on_node_error", ["raise", "miss"])
+@pytest.mark.parametrize("name", [*ODD, "the end"])
+def test_what_is_odd_is_no_answer_and_ends_the_connection(
+    name: str, on_node_error: str
+) -> None:
     odd = threading.Event()
 
     def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
@@ -158,20 +158,26 @@ def test_what_is_odd_is_asked_again_on_a_new_connection(name: str) -> None:
             connection.sendall(b"$2\r\n42\r\n")
             return
         odd.clear()
-        for said in ODD[name]:
+        for said in ODD.get(name, [b""]):
             if said:
                 connection.sendall(said)
             else:
                 hang_up(connection)
 
     with Peer(answer) as peer, one_node(peer.host):
-        cache = RBCache("default", {})
+        cache = make_cache(OPTIONS={"ON_NODE_ERROR": on_node_error})
         assert [cache.get("key"), cache.get("key")] == [42, 42]
         assert len(peer.connections) == 1
         odd.set()
-        assert cache.get("key") == 42
-        assert len(peer.connections) == 2
-        assert cache.get("key") == 42
+        if name == "the end":  # a connection that was closed while idle: asked again
+            assert cache.get("key") == 42
+        elif on_node_error == "miss":
+            assert cache.get("key", "default") == "default"
+        else:
+            with pytest.raises(redis.ConnectionError, match=r"\[node 0, ") as it:
+                cache.get("key")
+            assert [failure.keys for failure in failures_of(it.value)] == [(KEY,)]
+        assert [cache.get("key"), cache.get("key")] == [42, 42]
         assert len(peer.connections) == 2
         clusters.reset()
 
@@ -184,13 +190,13 @@ def test_a_reply_that_nobody_asked_for_answers_nothing() -> None:
         if intruded.is_set() and connection is peer.connections[0]:
             over.wait(1)  # or the two would come together, and tell on each other
         connection.sendall(b"$2\r\n42\r\n")
-        if len(peer.commands) == 2:  # the first to take the short way
+        if len(peer.commands) == 2:  # of the connection that is used again
             assert received.wait(5)
             connection.sendall(b"$2\r\n13\r\n")
             intruded.set()
 
     with Peer(answer) as peer, one_node(peer.host):
-        cache = RBCache("default", {})
+        cache = make_cache()
         assert [cache.get("key"), cache.get("key")] == [42, 42]
         received.set()
         assert intruded.wait(5)

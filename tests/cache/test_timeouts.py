@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import date, timedelta
 from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from django_rb.cache import RBCache
 from django_rb.testing import LocalNodes
+from tests.cache.numeric import Float16, Int8, UInt8
 from tests.helpers import Servers, make_cache, wait_until
 
 KEY = b":1:key"
 FOREVER = -1
 
 Store = Callable[..., object]
+
+
+class Age(IntEnum):
+    SHORT = 7
 
 
 def set_one(cache: RBCache, **timeout: Any) -> None:
@@ -55,6 +64,12 @@ every_store = pytest.mark.parametrize("store", [set_one, set_many, add, touch, g
         (7.001, 7001),
         (100.123, 100_123),
         (Decimal("7.5"), 7500),
+        (Fraction(15, 2), 7500),
+        (Int8(60), 60_000),
+        (UInt8(200), 200_000),
+        (Float16(300.5), 300_500),
+        (Age.SHORT, 7000),
+        (timedelta(minutes=2, milliseconds=3), 120_003),
         (31_536_000 * 1000, 31_536_000_000_000),
     ],
 )
@@ -84,9 +99,9 @@ def test_touch_with_none_makes_a_key_stay(
 
 
 @pytest.mark.parametrize("store", [set_one, set_many, touch])
-@pytest.mark.parametrize("timeout", [0, 0.0, -1, -0.001, -math.inf])
+@pytest.mark.parametrize("timeout", [0, 0.0, -1, -0.001, -math.inf, Int8(-1), timedelta(-1)])
 def test_a_timeout_that_is_over_deletes(
-    cache: RBCache, store: Callable[..., object], timeout: float
+    cache: RBCache, store: Callable[..., object], timeout: Any
 ) -> None:
     cache.set("key", "old")
 
@@ -123,11 +138,11 @@ def test_what_is_no_time_is_an_error_that_names_none(
 
 
 @every_store
-@pytest.mark.parametrize("timeout", ["60", [60], object()])
-def test_what_is_no_number_is_an_error(
+@pytest.mark.parametrize("timeout", ["60", b"60", [60], object(), 1j, date(2030, 1, 1)])
+def test_what_is_no_number_is_an_error_that_names_the_argument(
     cache: RBCache, servers: Servers, store: Store, timeout: object
 ) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"The timeout .* Give a number of seconds"):
         store(cache, timeout=timeout)
 
 
@@ -140,6 +155,9 @@ def test_what_is_no_number_is_an_error(
         ({"TIMEOUT": "60"}, 60_000),
         ({"TIMEOUT": 7.75}, 7750),
         ({"timeout": 7}, 7000),
+        ({"TIMEOUT": timedelta(minutes=1)}, 60_000),
+        ({"TIMEOUT": Int8(60)}, 60_000),
+        ({"TIMEOUT": Decimal("7.5")}, 7500),
     ],
 )
 def test_the_default_timeout_is_the_setting(
@@ -160,6 +178,19 @@ def test_the_default_timeout_may_be_none(
     store(make_cache(TIMEOUT=None))
 
     assert servers.ask_owner("PTTL", KEY) == FOREVER
+
+
+@pytest.mark.parametrize("name", ["TIMEOUT", "timeout"])
+@pytest.mark.parametrize("timeout", [math.inf, math.nan, 10**400, "soon", "7.5", [60], ()])
+@pytest.mark.parametrize(
+    "use", [RBCache.check_settings, lambda cache: cache.set("key", 1), set_many, add, touch]
+)
+def test_a_setting_that_is_no_time_is_an_error_of_the_first_use(
+    nodes: LocalNodes, name: str, timeout: object, use: Callable[[RBCache], object]
+) -> None:
+    cache = make_cache(**{name: timeout})
+    with pytest.raises(ImproperlyConfigured, match=r"TIMEOUT of a cache is .* Give a number"):
+        use(cache)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, -0.5])

@@ -11,8 +11,10 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from enum import IntEnum
 from functools import partial
 from inspect import isawaitable
+from operator import methodcaller
 from typing import Any
 
 import pytest
@@ -157,6 +159,34 @@ def test_keys_may_be_bytes_text_and_numbers(ask: Ask) -> None:
         b"3",
         b"4",
     ]
+
+
+class Level(IntEnum):
+    HIGH = 5
+
+
+class Share(float):
+    def __repr__(self) -> str:
+        return "<a share>"
+
+
+class Foreign:
+    """An integer that is no child of int, as numpy's."""
+
+    def __index__(self) -> int:
+        return 7
+
+
+def test_numbers_of_other_types_are_the_number(ask: Ask, cluster: Cluster) -> None:
+    numbers: dict[str, Any] = {"5": Level.HIGH, "0.25": Share(0.25), "7": Foreign()}
+    for text, number in numbers.items():
+        ask(methodcaller("set", number, number))
+        assert ask(methodcaller("get", text)) == text.encode()
+        assert cluster.get_host_for_key(number) == cluster.get_host_for_key(text)
+    assert ask(lambda c: c.mget(*numbers.values())) == [b"5", b"0.25", b"7"]
+    assert ask(lambda c: c.incrby("5", Level.HIGH)) == 10
+    with pytest.raises(redis.DataError):
+        ask(lambda c: c.set("key", True))
 
 
 def test_an_error_of_a_split_command_is_its_error(ask: Ask, cluster: Cluster) -> None:

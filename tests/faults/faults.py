@@ -309,7 +309,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "a reply too many": Fault(
         lambda rig: rig.proxy.tampering(replies=only_first(preceded(b"+intruder\r\n"))),
-        READS_MAY_FAIL,
+        ALL_FAIL,
         error=ProtocolError,
         says="more than it was asked for",
         proxied=True,

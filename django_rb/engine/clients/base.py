@@ -28,7 +28,7 @@ from ..protocol.commands import (
     patterns_of,
     refusal,
 )
-from ..protocol.encoding import Arg, Args, encode_key
+from ..protocol.encoding import Arg, Args, as_number, encode_key
 from ..routing.hashing import hash_tag
 from ..routing.routers import BaseRouter, SlotRouter
 from .port import ClientPort
@@ -187,8 +187,14 @@ class ManyNodes:
             return args
         # It raises what redis-py raises for None and the like.
         encode: Callable[[Any], Any] = self.get_encoder().encode
-        plain = (bytes, int, float)
-        name, *rest = (arg if type(arg) in plain else bytes(encode(arg)) for arg in args)
+
+        def encoded(arg: Any) -> bytes | int | float:
+            number = as_number(arg)
+            if number is not None:  # redis-py would send the repr() of an IntEnum
+                return number
+            return arg if type(arg) is bytes else bytes(encode(arg))
+
+        name, *rest = map(encoded, args)
         return (args[0] if isinstance(args[0], str) else name, *rest)
 
     def _check(self, sent: Args) -> None:

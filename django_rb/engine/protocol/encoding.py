@@ -8,6 +8,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from operator import index
 from typing import TypeAlias, cast
 
 import hiredis
@@ -29,7 +30,7 @@ def encode_key(key: Key | bytearray | memoryview) -> bytes:
     """Return the bytes that name `key` on the server, as redis-py sends them.
 
     Bytes stay as they are (a bytearray or memoryview is copied), text becomes UTF-8,
-    a number its repr; a child of int, such as an IntEnum, counts as its number.
+    a number the repr of that int or float.
 
     Raises:
         TypeError: for everything else, booleans and None included.
@@ -40,14 +41,29 @@ def encode_key(key: Key | bytearray | memoryview) -> bytes:
         return str.encode(key)
     if isinstance(key, bytes | bytearray | memoryview):
         return bytes(key)
-    if isinstance(key, int) and not isinstance(key, bool):
-        return int.__repr__(key).encode()
-    if isinstance(key, float):
-        return float.__repr__(key).encode()
+    number = as_number(key)
+    if number is not None:
+        return repr(number).encode()
     raise TypeError(
         f"{reprlib.repr(key)} ({type(key).__name__}) cannot be a key. "
         "Give bytes, text, an integer or a float; str(value) makes text of most things."
     )
+
+
+def as_number(value: object) -> int | float | None:
+    """Return an int or a float for a number of their kind; None for everything else.
+
+    Children of int and float, such as an IntEnum, and numpy's integers have a repr() of their
+    own. A boolean is no number here.
+    """
+    if isinstance(value, bool | bytes | str):
+        return None
+    if isinstance(value, float):
+        return float(value)
+    try:
+        return int(index(value))  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def pack(args: Args) -> bytes:

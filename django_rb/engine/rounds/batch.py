@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..errors import NodeFailure
 from ..protocol.answers import are_values, is_number, is_ok
@@ -59,20 +59,25 @@ def _error_in(exchange: Exchange) -> Exception | None:
     return None
 
 
-# What a node replied for some keys: the dictionary of values by name that it belongs to, the
-# keys' names, the keys, and for each of them what is stored, or None.
-Decode = Callable[[dict[Any, Any], list[Any], list[bytes], list[bytes | None]], None]
+# Puts what a node replied for some keys into a dictionary of values by name, and returns how
+# many of the keys have none. Its arguments: that dictionary, the keys' names, the keys, and for
+# each of them what is stored, or None.
+Decode = Callable[[dict[Any, Any], list[Any], list[bytes], list[bytes | None]], int]
+
+_ABSENT: Final = object()  # what a name has in that dictionary until a value is put there
 
 
 def keep_found(
     found: dict[Any, Any], names: list[Any], keys: list[bytes], replies: list[bytes | None]
-) -> None:
-    """Put what is stored into `found` as it is, and take the names of the rest from it."""
+) -> int:
+    """Put what is stored into `found` as it is; return how many keys have nothing."""
+    misses = 0
     for name, data in zip(names, replies, strict=True):
         if data is None:
-            del found[name]
+            misses += 1
         else:
             found[name] = data
+    return misses
 
 
 def find(
@@ -92,7 +97,7 @@ def find(
     """
     if names is None:
         names = keys
-    found = dict.fromkeys(names)
+    found = dict.fromkeys(names, _ABSENT)  # it has their order from the beginning
     if len(found) != len(keys):  # equal names may be those of different keys, as 1 and True
         distinct = list(dict.fromkeys(keys))
         values, failures = yield from find(port, distinct, None, decode)
@@ -105,19 +110,21 @@ def find(
         share[0].append(name)
         share[1].append(key)
     exchanges = []
+    misses: list[int] = []
     for owner, share in shares.items():
         exchange = _ValuesExchange(owner, b"MGET", share[1])
-        exchange.on_done = partial(_decode_reply, decode, found, *share)
+        exchange.on_done = partial(_decode_reply, decode, misses, found, *share)
         exchanges.append(exchange)
     yield exchanges
     failures = []
     for exchange in exchanges:
         error = _error_in(exchange)
         if error is not None:
-            lost_names, lost_keys = shares[exchange.host_id]
-            for name in lost_names:
-                del found[name]
-            failures.append(_failure(port, exchange.host_id, error, lost_keys))
+            lost = shares[exchange.host_id][1]
+            misses.append(len(lost))
+            failures.append(_failure(port, exchange.host_id, error, lost))
+    if any(misses):
+        found = {name: value for name, value in found.items() if value is not _ABSENT}
     return found, failures
 
 
@@ -134,12 +141,13 @@ class _ValuesExchange(KeysExchange):
 
 def _decode_reply(
     decode: Decode,
+    misses: list[int],
     found: dict[Any, Any],
     names: list[Any],
     keys: list[bytes],
     exchange: Exchange,
 ) -> None:
-    decode(found, names, keys, exchange.replies[0])
+    misses.append(decode(found, names, keys, exchange.replies[0]))
     exchange.replies.clear()
 
 

@@ -1,0 +1,236 @@
+"""What a cache can do beyond Django's API: expiry, patterns and locks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timedelta
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+from ..times import to_milliseconds, to_seconds, to_unix_milliseconds
+from .base import ClusterBackend
+
+if TYPE_CHECKING:
+    from redis.asyncio.lock import Lock as AioLock
+    from redis.lock import Lock
+
+PAGE_SIZE = 1000
+
+
+class BeyondDjango(ClusterBackend):
+    """Methods and arguments under django-redis's names."""
+
+    def ttl(self, key: Any, version: int | None = None) -> int | None:
+        """Return the seconds a key has left: None for ever, 0 where it does not exist."""
+        return self._run(self._ops.time_left(b"TTL", key, version))
+
+    def pttl(self, key: Any, version: int | None = None) -> int | None:
+        """Return the milliseconds a key has left: None for ever, 0 where it does not exist."""
+        return self._run(self._ops.time_left(b"PTTL", key, version))
+
+    def expire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        """Let a key expire in `timeout` seconds; return whether it exists. See `touch`."""
+        return self._run(self._ops.touch(key, self.get_backend_timeout(timeout), version))
+
+    def pexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        """Let a key expire in `timeout` milliseconds; return whether it exists."""
+        return self._run(self._ops.touch(key, self._milliseconds(timeout), version))
+
+    def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """Let a key expire at a time: a datetime or Unix seconds; return whether it exists."""
+        expiry = to_unix_milliseconds(when, "when")
+        return self._run(self._ops.expire_at(key, expiry, version))
+
+    def persist(self, key: Any, version: int | None = None) -> bool:
+        """Take a key's expiry away; return whether it had one."""
+        return self._run(self._ops.persist(key, version))
+
+    def keys(self, search: str = "*", version: int | None = None) -> list[str]:
+        """Return the cache's keys of one version that match a glob pattern, in no order."""
+        return list(dict.fromkeys(self.iter_keys(search, version=version)))
+
+    def iter_keys(
+        self, search: str = "*", itersize: int | None = None, version: int | None = None
+    ) -> Iterator[str]:
+        """Yield the keys that match a glob pattern, page by page from all nodes at once.
+
+        A key may come twice, as with SCAN.
+
+        Args:
+            search: the pattern.
+            itersize: how many keys a node looks at for one page; 1,000 for None or 0.
+        """
+        ops = self._ops
+        reverse = self._settings.keys.reverser(version)
+        match = self._settings.keys.pattern(_text(search, "search"), version)
+        cursors, page_size = ops.first_cursors(), _page_size(itersize)
+        while cursors:
+            cursors, pages = ops.run(ops.scan(cursors, match, page_size))
+            for page in pages.values():
+                for key in page:
+                    yield reverse(key)
+
+    def delete_pattern(
+        self,
+        pattern: str,
+        version: int | None = None,
+        prefix: str | None = None,
+        itersize: int | None = None,
+    ) -> int:
+        """Delete the keys of one version that match a glob pattern; return how many.
+
+        Args:
+            prefix: that of the keys, where it is not the cache's KEY_PREFIX.
+            itersize: how many keys a node looks at for one page; 1,000 for None or 0.
+        """
+        match = self._match(pattern, version, prefix)
+        return self._run(self._ops.delete_pattern(match, _page_size(itersize)))
+
+    def lock(
+        self,
+        key: Any,
+        version: int | None = None,
+        timeout: float | timedelta | None = None,
+        sleep: float | timedelta = 0.1,
+        blocking: bool = True,
+        blocking_timeout: float | timedelta | None = None,
+        thread_local: bool = True,
+    ) -> Lock:
+        """Return a redis-py lock on the node that owns the name.
+
+        with cache.lock("report", timeout=30):
+            …
+
+        Args:
+            timeout: seconds after which the lock ends by itself, None for never.
+            sleep: seconds between two tries to get it.
+            blocking: whether to wait for it.
+            blocking_timeout: seconds to wait at most, None without limit.
+        """
+        cluster, made = self.cluster, self._settings.keys.make(key, version)
+        lock: Lock = cluster.get_local_client_for_key(made).lock(
+            made.decode(),
+            timeout=_seconds(timeout, "timeout"),
+            sleep=to_seconds(sleep, "sleep"),
+            blocking=blocking,
+            blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
+            thread_local=thread_local,
+        )
+        return lock
+
+    # The same, awaited.
+
+    async def attl(self, key: Any, version: int | None = None) -> int | None:
+        """See `ttl`."""
+        return await self._arun(self._ops.time_left(b"TTL", key, version))
+
+    async def apttl(self, key: Any, version: int | None = None) -> int | None:
+        """See `pttl`."""
+        return await self._arun(self._ops.time_left(b"PTTL", key, version))
+
+    async def aexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        """See `expire`."""
+        expiry = self.get_backend_timeout(timeout)
+        return await self._arun(self._ops.touch(key, expiry, version))
+
+    async def apexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
+        """See `pexpire`."""
+        return await self._arun(self._ops.touch(key, self._milliseconds(timeout), version))
+
+    async def aexpire_at(
+        self, key: Any, when: datetime | float, version: int | None = None
+    ) -> bool:
+        """See `expire_at`."""
+        expiry = to_unix_milliseconds(when, "when")
+        return await self._arun(self._ops.expire_at(key, expiry, version))
+
+    async def apersist(self, key: Any, version: int | None = None) -> bool:
+        """See `persist`."""
+        return await self._arun(self._ops.persist(key, version))
+
+    async def akeys(self, search: str = "*", version: int | None = None) -> list[str]:
+        """See `keys`."""
+        found = [key async for key in self.aiter_keys(search, version=version)]
+        return list(dict.fromkeys(found))
+
+    async def aiter_keys(
+        self, search: str = "*", itersize: int | None = None, version: int | None = None
+    ) -> AsyncIterator[str]:
+        """See `iter_keys`."""
+        ops = self._ops
+        reverse = self._settings.keys.reverser(version)
+        match = self._settings.keys.pattern(_text(search, "search"), version)
+        cursors, page_size = ops.first_cursors(), _page_size(itersize)
+        while cursors:
+            cursors, pages = await ops.arun(ops.scan(cursors, match, page_size))
+            for page in pages.values():
+                for key in page:
+                    yield reverse(key)
+
+    async def adelete_pattern(
+        self,
+        pattern: str,
+        version: int | None = None,
+        prefix: str | None = None,
+        itersize: int | None = None,
+    ) -> int:
+        """See `delete_pattern`."""
+        match = self._match(pattern, version, prefix)
+        return await self._arun(self._ops.delete_pattern(match, _page_size(itersize)))
+
+    def alock(
+        self,
+        key: Any,
+        version: int | None = None,
+        timeout: float | timedelta | None = None,
+        sleep: float | timedelta = 0.1,
+        blocking: bool = True,
+        blocking_timeout: float | timedelta | None = None,
+        thread_local: bool = True,
+    ) -> AioLock:
+        """Return an asynchronous lock on the node that owns the name; see `lock`.
+
+        async with cache.alock("report", timeout=30):
+            …
+        """
+        cluster, made = self.cluster, self._settings.keys.make(key, version)
+        return cluster.aio.lock(
+            made.decode(),
+            timeout=_seconds(timeout, "timeout"),
+            sleep=to_seconds(sleep, "sleep"),
+            blocking=blocking,
+            blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
+            thread_local=thread_local,
+        )
+
+    def _match(self, pattern: str, version: int | None, prefix: str | None) -> bytes:
+        prefix = None if prefix is None else _text(prefix, "prefix")
+        return self._settings.keys.pattern(_text(pattern, "pattern"), version, prefix)
+
+    def _milliseconds(self, timeout: Any) -> int | None:
+        """Do what `get_backend_timeout` does for a timeout in milliseconds."""
+        if timeout is None or timeout is DEFAULT_TIMEOUT:
+            return self.get_backend_timeout(timeout)
+        return to_milliseconds(timeout, "timeout", 1)
+
+
+def _seconds(timeout: Any, argument: str) -> int | float | None:
+    return None if timeout is None else to_seconds(timeout, argument)
+
+
+def _text(value: Any, argument: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"The {argument} {value!r} is of type {type(value).__name__}, not str.")
+    return value
+
+
+def _page_size(itersize: Any) -> int:
+    try:
+        size = 0 if itersize is None else index(itersize)
+    except TypeError:
+        raise TypeError(f"The itersize {itersize!r} is no number of keys.") from None
+    if size < 0:
+        raise ValueError(f"The itersize {itersize!r} is below 0.")
+    return size or PAGE_SIZE
