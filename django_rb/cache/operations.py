@@ -14,8 +14,16 @@ from redis.exceptions import ResponseError
 
 from ..engine import Cluster, NodeFailure
 from ..engine.errors import COMPLAINTS, first_error
+from ..engine.protocol.answers import (
+    is_counter,
+    is_number,
+    is_ok,
+    is_ok_or_nil,
+    is_page,
+    is_value,
+)
 from ..engine.protocol.encoding import Args
-from ..engine.protocol.exchange import Batch
+from ..engine.protocol.exchange import Batch, IsAnswer
 from ..engine.protocol.scripts import Script
 from ..engine.rounds.batch import (
     call,
@@ -103,7 +111,7 @@ class Operations:
             unknown: the answer where the node failed.
         """
         made = self._make_key(key, version)
-        data, failures = yield from call(self.cluster, made, b"GET", made)
+        data, failures = yield from call(self.cluster, made, b"GET", made, answer=is_value)
         if failures:
             self._raise_or_log(failures)
             return unknown
@@ -134,7 +142,9 @@ class Operations:
             return
         made = self._make_key(key, version)
         data = self._encode(value, made)
-        _, failures = yield from call(self.cluster, made, b"SET", made, data, *_expiry(timeout))
+        _, failures = yield from call(
+            self.cluster, made, b"SET", made, data, *_expiry(timeout), answer=is_ok
+        )
         if failures:
             self._raise_or_log(failures)
 
@@ -172,6 +182,7 @@ class Operations:
             self._encode(value, made),
             *_expiry(timeout),
             b"NX",
+            answer=is_ok_or_nil,
         )
         if failures:
             self._raise_or_log(failures)
@@ -186,10 +197,12 @@ class Operations:
         """
         made = self._keys.make(key, version)
         commands: tuple[Args, ...] = ((b"GET", made),)
+        answers: tuple[IsAnswer, ...] = (is_value,)
         if timeout != 0:  # it would be gone at once
             data = self._encode(value, made)
             commands = ((b"SET", made, data, *_expiry(timeout), b"NX"), *commands)
-        replies, failures = yield from pipeline(self.cluster, made, *commands)
+            answers = (is_ok_or_nil, is_value)
+        replies, failures = yield from pipeline(self.cluster, made, *commands, answers=answers)
         if failures:
             self._raise_or_log(failures)
         stored = replies[-1]
@@ -210,7 +223,9 @@ class Operations:
             commands: tuple[Args, ...] = ((b"PERSIST", made), (b"EXISTS", made))
         else:
             commands = ((b"PEXPIRE", made, timeout),)
-        replies, failures = yield from pipeline(self.cluster, made, *commands)
+        replies, failures = yield from pipeline(
+            self.cluster, made, *commands, answers=(is_number,)
+        )
         if failures:
             self._raise_or_log(failures)
         return bool(replies[-1])
@@ -234,9 +249,11 @@ class Operations:
     def _run_on_key(
         self, command: bytes, key: object, version: int | None, *args: Any
     ) -> Batch[Any]:
-        """Run a command on one key and return its reply, None where the node failed."""
+        """Run a command on a key; return the number it replies, None where the node failed."""
         made = self._keys.make(key, version)
-        reply, failures = yield from call(self.cluster, made, command, made, *args)
+        reply, failures = yield from call(
+            self.cluster, made, command, made, *args, answer=is_number
+        )
         if failures:
             self._raise_or_log(failures)
         return reply
@@ -261,7 +278,9 @@ class Operations:
             raise ValueError(
                 f"Key {key!r} cannot be incremented: the delta does not fit into 64 bits."
             )
-        value, failures = yield from run_script(self.cluster, made, _INCR, delta)
+        value, failures = yield from run_script(
+            self.cluster, made, _INCR, delta, answer=is_counter
+        )
         if failures:
             error = failures[0].error
             if isinstance(error, ResponseError) and "increment" in str(error):
@@ -287,7 +306,11 @@ class Operations:
         """
         old, new = self._keys.make(key, version), self._keys.make(key, version + delta)
         (data, ttl), failures = yield from pipeline(
-            self.cluster, old, (b"GET", old), (b"PTTL", old)
+            self.cluster,
+            old,
+            (b"GET", old),
+            (b"PTTL", old),
+            answers=(is_value, is_number),
         )
         if failures:
             raise first_error(failures)
@@ -300,15 +323,19 @@ class Operations:
             raise ValueError(f"Key {key!r} not found") from None
         if old != new:
             expiry = _expiry(None if ttl == -1 else max(1, ttl))
-            for made, args in ((new, (b"SET", new, data, *expiry)), (old, (b"UNLINK", old))):
-                _, failures = yield from call(self.cluster, made, *args)
+            steps: tuple[tuple[bytes, Args, IsAnswer], ...] = (
+                (new, (b"SET", new, data, *expiry), is_ok),
+                (old, (b"UNLINK", old), is_number),
+            )
+            for made, args, answer in steps:
+                _, failures = yield from call(self.cluster, made, *args, answer=answer)
                 if failures:
                     raise first_error(failures)
         return version + delta
 
     def clear(self) -> Batch[bool]:
         flush = dict.fromkeys(self.cluster.nodes, (b"FLUSHDB", b"ASYNC"))
-        _, failures = yield from call_nodes(self.cluster, flush)
+        _, failures = yield from call_nodes(self.cluster, flush, is_ok)
         if failures:
             self._raise_or_log(failures)
         return not failures
@@ -330,6 +357,7 @@ class Operations:
                 host_id: (b"SCAN", cursor, b"MATCH", match, b"COUNT", page_size)
                 for host_id, cursor in cursors.items()
             },
+            is_page,
         )
         if failures:
             self._raise_or_log(failures)
@@ -347,6 +375,7 @@ class Operations:
                 counts, failures = yield from call_nodes(
                     self.cluster,
                     {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()},
+                    is_number,
                 )
                 if failures:
                     self._raise_or_log(failures)
