@@ -360,7 +360,7 @@ def test_a_host_that_goes_has_its_answer_heard(nodes: LocalNodes, new_loop: NewL
         assert await asked == b"late"
         await asyncio.sleep(0.01)
         [pools] = cluster._loops._loops
-        assert [len(pool.connections) for pool in pools.pools] == [1]
+        assert [len(pool.connections) for pool in pools.pools if pool.connections] == [1]
 
     async def ping() -> Any:
         replies, _ = await cluster.arun(call_nodes(cluster, {0: ("PING",)}))

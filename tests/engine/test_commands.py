@@ -17,7 +17,6 @@ from django_rb.engine.protocol.command_table import TABLE
 from django_rb.engine.protocol.commands import (
     LATER,
     SPLITTABLE,
-    Arg,
     MalformedCommand,
     is_read_only,
     key_positions,
@@ -26,6 +25,7 @@ from django_rb.engine.protocol.commands import (
     refusal,
     register_command,
 )
+from django_rb.engine.protocol.encoding import Arg
 from django_rb.testing import LocalNodes
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_command_table.py"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from django_rb.engine import (
     BadHostSetup,
@@ -25,7 +26,7 @@ from django_rb.engine.nodes.hosts import (
     pool_options,
     with_database,
 )
-from django_rb.engine.threads import handshake
+from django_rb.engine.threads import handshake, make_redis_pool
 from django_rb.engine.wording import did_you_mean
 from django_rb.testing import LocalNodes
 
@@ -79,7 +80,8 @@ def test_a_node_is_a_dictionary_or_a_url(node: object, expected: dict[str, objec
     info = parse_host(5, node)
 
     assert info.host_id == 5
-    assert {name: getattr(info, name) for name in expected} == expected
+    said = {"connection_class": handshake.kind_of(info)}
+    assert {name: said.get(name) or getattr(info, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -516,7 +518,8 @@ def test_tls_options_are_spelled_as_in_rb_or_as_in_redis_py(name: str) -> None:
     assert info.connection_kwargs["ssl_ca_certs"] == "/etc/ca.pem"
     assert "ca_certs" not in info.connection_kwargs
     assert info.ssl_options is mine  # rb's ring is built from it
-    assert Node(info).make_pool().make_connection().ca_certs == "/etc/ca.pem"  # type: ignore[attr-defined]
+    pool = make_redis_pool(Node(info), redis.ConnectionPool)
+    assert pool.make_connection().ca_certs == "/etc/ca.pem"  # type: ignore[attr-defined]
 
 
 def test_unix_sockets_work() -> None:

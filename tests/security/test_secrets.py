@@ -288,10 +288,10 @@ def test_no_repr_of_what_is_awaited_shows_it(app: Guards) -> None:
         manager = cluster.amap()
         async with manager as client:
             promise = client.get("key")
-        [pools] = cluster._aio_transport._loops
+        [pools] = cluster._loops._loops
         for thing in (cluster.aio, manager, client, promise, pools, *asyncio.all_tasks()):
             is_hidden(f"{thing} {thing!r} {vars(thing) if hasattr(thing, '__dict__') else ''}")
-        for pool in pools.values():
+        for pool in pools.pools:
             is_hidden(f"{pool!r} {vars(pool)} {[vars(c) for c in pool.connections]}")
 
     with opened(app, "hosts", SECRET) as cluster:

@@ -14,7 +14,7 @@ import trustme
 from django.test import override_settings
 
 from django_rb.engine import BadHostSetup, Cluster, failures_of
-from django_rb.engine.threads.transport import TLS_RECORD
+from django_rb.engine.threads.round import TLS_RECORD
 from django_rb.testing import LocalNodes
 from tests.faults.sharing.programs import run_program
 from tests.helpers import Servers, make_cache

@@ -67,7 +67,7 @@ def test_a_loop_that_ends_leaves_nothing(
             loop.close()
             gc.collect()
             wait_until(lambda: descriptors() <= before)  # noqa: B023 (the server's ends, too)
-            assert len(cluster._aio_transport._loops) == 0
+            assert len(cluster._loops._loops) == 0
 
 
 @LOOPS

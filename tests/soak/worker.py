@@ -168,7 +168,7 @@ def run_tasks(job: Job, _: Any, over: threading.Event) -> Running:
         looking = asyncio.ensure_future(watch.look())
         await asyncio.gather(*map(work, share))
         looking.cancel()
-        for pool in clusters["default"]._aio_transport._loops.get(loop).pools:
+        for pool in clusters["default"]._loops._loops.get(loop).pools:
             if len(pool._idle) != len(pool.connections):
                 lose(own, {"message": "a connection was neither idle nor closed"})
 

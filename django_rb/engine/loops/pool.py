@@ -125,6 +125,7 @@ class Pool:
         for job in jobs:
             if is_unheard and may_go_again(job.exchange, error):
                 job.exchange.is_stale = True
+                job.exchange.waited = self.loop.time() - job.began
                 job.end()
             else:
                 lost.append(job)

@@ -43,7 +43,11 @@ class Transport:
         """Have connections to these nodes from now on, and to no others."""
         self._nodes = nodes
         for pools in self._loops:
-            pools.soon(partial(pools.keep_only, list(nodes.values())))
+            pools.soon(partial(self._keep_known, pools))
+
+    def _keep_known(self, pools: LoopPools) -> None:
+        # Those that are known by now: it runs a little later.
+        pools.keep_only(list(self._nodes.values()))
 
     def close_idle_soon(self) -> None:
         """From any thread: let all loops close what is idle."""
@@ -129,7 +133,7 @@ class _Round:
                 exchange.fail(to_redis_error(node, DeadlineError()))
                 continue
             pool = self._pools.of(node)
-            job = Job(exchange, self, began, began + pool.open_timeout)
+            job = Job(exchange, self, began, began + pool.open_timeout - exchange.waited)
             self._jobs.append((job, pool))
             pool.submit(job)
             if self._error is not None:

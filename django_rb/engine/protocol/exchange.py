@@ -94,6 +94,7 @@ class Exchange:
         error: why the exchange failed; None while it has not.
         has_errors: there are error replies among the replies.
         is_stale: its connection turned out to be closed, and it may be sent again.
+        waited: seconds that it had waited by then, which count with those that follow.
         needs_new_connection: an idle connection will not do.
         untouched: not one byte was sent yet.
         is_heard: the node has begun to answer.
@@ -112,6 +113,7 @@ class Exchange:
     error: Exception | None = None
     has_errors = False
     is_stale = False
+    waited = 0.0
     needs_new_connection = False
     untouched = True
     is_heard = False

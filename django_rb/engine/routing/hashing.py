@@ -27,22 +27,6 @@ __all__ = [
 ]
 
 
-def as_number(value: object) -> int | float | None:
-    """Return an int or a float for a number of their kind; None for everything else.
-
-    Children of int and float, such as an IntEnum, and numpy's integers have a repr() of their
-    own. A boolean is no number here.
-    """
-    if isinstance(value, bool | bytes | str):
-        return None
-    if isinstance(value, float):
-        return float(value)
-    try:
-        return int(index(value))  # type: ignore[arg-type]
-    except TypeError:
-        return None
-
-
 def hash_tag(key: bytes) -> bytes:
     """Return the part of a key that is hashed: its hash tag, or all of it.
 

@@ -78,18 +78,19 @@ class Ticket:
     Args:
         pool: of the node.
         bell: is rung when there is an outcome.
+        waited: seconds that they have waited already.
 
     Attributes:
-        began: since when it waits, as monotonic().
-        seconds: for how long it waited for the outcome.
+        began: since when they wait, as monotonic().
+        seconds: for how long they had waited when there was an outcome.
     """
 
     __slots__ = ("_outcome", "began", "bell", "is_over", "pool", "seconds")
 
-    def __init__(self, pool: Pool, bell: Bell) -> None:
+    def __init__(self, pool: Pool, bell: Bell, waited: float) -> None:
         self.pool = pool
         self.bell = bell
-        self.began = monotonic()
+        self.began = monotonic() - waited
         self.seconds = 0.0
         self.is_over = False
         # One at most. Whoever pops it has it: the one who waits, or the one who is late.
@@ -144,11 +145,9 @@ class Openings:
             for waiting in openings:
                 while waiting and waiting[0].is_over:
                     waiting.popleft()
-            least = min(openings, key=len, default=None)
-            if least is not None and (
-                not least or len(openings) >= MOST_PER_NODE or self._total >= MOST_IN_ALL
-            ):
-                least.append(ticket)
+            if openings and (len(openings) >= MOST_PER_NODE or self._total >= MOST_IN_ALL):
+                # One that nobody waits for any more is late already.
+                min(filter(None, openings), key=len, default=openings[-1]).append(ticket)
                 return
             tickets = deque([ticket])
             openings.append(tickets)
@@ -189,7 +188,9 @@ class Openings:
         if isinstance(outcome, Exception):
             self._ended(pool, tickets)
             for ticket in tickets:
-                ticket.give(copy.copy(outcome))
+                ticket.give(outcome)
+                cause, outcome = outcome.__cause__, copy.copy(outcome)  # each has its own
+                outcome.__cause__ = cause
             return False
         with self._lock:
             while tickets and tickets[0].is_over:

@@ -82,6 +82,7 @@ class Round:
         self._tickets: dict[Ticket, Exchange] = {}  # for connections that are being opened
         self._bell: Bell | None = None
         self._poller: Poller | None = None  # while the loop runs
+        self._began = monotonic()
         self._wake_at = 0.0  # never later than the first expiry
 
     def run(self, exchanges: Sequence[Exchange]) -> None:
@@ -159,7 +160,7 @@ class Round:
             text = at_node(f"No connection can be opened: {error}", node.host_id, node.address)
             self._not_opened(exchange, pool, CannotOpen(text))
             return
-        ticket = Ticket(pool, self._bell)
+        ticket = Ticket(pool, self._bell, exchange.waited)
         self._tickets[ticket] = exchange
         self._openings.want(ticket)
 
@@ -343,6 +344,7 @@ class Round:
         line.connection.close()
         if line.is_reused and may_go_again(exchange, error):
             exchange.is_stale = True
+            exchange.waited = monotonic() - self._began
             return
         is_nodes_fault = not isinstance(error, DeadlineError) or is_blamed_for_deadline(
             is_first=self._is_first and not is_late,

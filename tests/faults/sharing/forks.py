@@ -147,9 +147,10 @@ def with_locks_held() -> int:
     """Fork while another thread holds every lock that the engine has."""
     set_all(2000)
     cluster = cache.cluster
-    locks: list[Any] = [cluster._changing_hosts, clients._setting_callbacks]
+    locks: list[Any] = [cluster._topology._changing, clients._setting_callbacks]
+    locks += [cluster._threads._openings._lock]
     for node in cluster.nodes.values():
-        locks += [node._opening, node.health._lock]
+        locks += [cluster._threads.pools[node.host_id]._opening, node.health._lock]
     held, released = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -25,6 +25,7 @@ from django_rb.engine import (
     SlotRouter,
     failures_of,
 )
+from django_rb.engine.threads import make_redis_pool
 from django_rb.testing import RBTestCase, RBTestCaseMixin
 
 from ..book import greet, sign
@@ -95,10 +96,10 @@ class EveryWayToUse(RBTestCase):
 
     def setUp(self) -> None:
         # By clients of its own, which are no use of the cluster.
-        for info in clusters["default"].hosts.values():
-            client = redis.Redis(**info.connection_kwargs)
-            self.assertEqual(client.keys("*"), [])
-            client.close()
+        for node in clusters["default"].nodes.values():
+            pool = make_redis_pool(node, redis.ConnectionPool)
+            self.assertEqual(redis.Redis(connection_pool=pool).keys("*"), [])
+            pool.disconnect()
 
     def test_cache_set(self) -> None:
         cache.set("key", "value")
