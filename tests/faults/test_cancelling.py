@@ -211,7 +211,7 @@ def test_a_loop_may_be_interrupted_at_every_moment(name: str, site: Site) -> Non
         raise KeyboardInterrupt
 
     count = 0
-    for moment in every_moment(interrupt, 5, within=("django_rb.engine.aio",)):
+    for moment in every_moment(interrupt, 5, within=("django_rb.engine.loops",)):
         count += 1
         with contextlib.suppress(KeyboardInterrupt):
             site.run(begin())

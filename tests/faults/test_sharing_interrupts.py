@@ -32,7 +32,7 @@ from tests.faults.sharing.checks import (
     look_up,
     make_cluster,
     open_descriptors,
-    opening_threads,
+    openings_under_way,
 )
 from tests.faults.sharing.injection import Moment, every_moment
 from tests.helpers import wait_until
@@ -107,7 +107,7 @@ def settled(
         before = open_descriptors()
         cluster = make_cluster(nodes.hosts, max_connections=3)
         yield cluster
-        wait_until(lambda: not opening_threads())
+        wait_until(lambda: not openings_under_way())
         cluster.close()
         gc.collect()
         left = {fd: what for fd, what in open_descriptors().items() if fd not in before}
@@ -129,7 +129,7 @@ def every(step: int) -> int:
 
 
 def start_warm_or_cold(cluster: Cluster, keys: list[bytes], *, warm: bool) -> None:
-    wait_until(lambda: not opening_threads())
+    wait_until(lambda: not openings_under_way())
     if warm:
         look_up(cluster, keys)
     else:
@@ -256,8 +256,8 @@ def test_real_signals_at_any_time_leave_nothing_in_doubt(
         raise rng.choice(kinds)
 
     def call_in_turn() -> None:
-        for call in CALLS.values():
-            call(cluster, keys)
+        for work in CALLS.values():
+            work(cluster, keys)
 
     start_warm_or_cold(cluster, keys, warm=True)
     began = time.monotonic()
@@ -278,7 +278,7 @@ def test_real_signals_at_any_time_leave_nothing_in_doubt(
                 interrupted += 1
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            wait_until(lambda: not opening_threads())
+            wait_until(lambda: not openings_under_way())
             check_connections(cluster)
     finally:
         signal.signal(signal.SIGALRM, before)

@@ -22,7 +22,7 @@ from tests.faults.sharing.checks import (
     look_up,
     make_cluster,
     make_value,
-    opening_threads,
+    openings_under_way,
     wrong_values,
 )
 from tests.helpers import make_cache, wait_until
@@ -54,7 +54,7 @@ def run_in_threads(work: Callable[[int], None], count: int = THREADS) -> None:
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
     yield
-    wait_until(lambda: not opening_threads())
+    wait_until(lambda: not openings_under_way())
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class Home(Protocol):
     node: Node
     loop: asyncio.AbstractEventLoop
 
-    def take_back(self, connection: AioConnection, errors: list[Exception]) -> None:
+    def take_back(self, connection: AioConnection, reader: ReplyReader) -> None:
         """Give a connection whose last reply was read its next job, or none."""
 
     def failed(self, jobs: Sequence[Job], error: Exception, *, is_unheard: bool) -> None:
@@ -151,7 +151,7 @@ class AioConnection(asyncio.Protocol):
                 if self._transport.get_write_buffer_size():
                     raise job.exchange.too_much()  # it answered what it does not know yet
                 self._job = None
-                self._pool.take_back(self, self._reader.errors)
+                self._pool.take_back(self, self._reader)
                 job.done()
         except ProtocolError as error:
             self._fail(error)

@@ -19,6 +19,7 @@ import redis
 from ..nodes.failing import give_up_all, to_redis_error
 from ..nodes.node import Node
 from ..protocol.encoding import PIECE_SIZE
+from ..protocol.exchange import ReplyReader
 from ..rounds.again import may_go_again
 from .connections import FOREVER, LATE_SECONDS, AioConnection
 from .handshake import connect
@@ -101,14 +102,16 @@ class Pool:
             if self._idle and self._idle[-1] is connection:
                 self._idle.pop()
 
-    def take_back(self, connection: AioConnection, errors: list[Exception]) -> None:
+    def take_back(self, connection: AioConnection, reader: ReplyReader) -> None:
         """Give a connection whose last reply was read its next job, or none."""
         node = self.node
         self._joining.discard(connection)
-        if errors or not node.health.is_well:
-            node.answered(errors)
+        if reader.errors or not node.health.is_well:
+            node.answered(reader.errors)
         if connection.epoch != node.epoch:
             self.close_idle()
+            connection.close()
+        elif reader.is_cut:
             connection.close()
         else:
             self._employ(connection, is_reused=True)

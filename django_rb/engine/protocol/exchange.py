@@ -44,7 +44,11 @@ class ReplyReader(Reader):
 
     Attributes:
         errors: the error replies that came since somebody cleared them.
+        is_cut: it has begun to read what follows the last reply that was asked for. That may
+            be a push that has not come whole; no more may be asked on its connection.
     """
+
+    is_cut = False
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
@@ -223,7 +227,7 @@ class Exchange:
         if len(replies) < count:
             self.is_heard = True
             return False
-        if self.out is not None or (reader.has_data() and not self._is_push_begun(data, size)):
+        if self.out is not None or (reader.has_data() and not self._has_pushes):
             raise self.too_much()
         if reader.errors:
             self.has_errors = True
@@ -250,16 +254,11 @@ class Exchange:
                 replies.extend(islice(iter(reader.gets, NO_REPLY), missing))
                 continue
             further = reader.gets()
-            if further is NO_REPLY:  # one that is still to come whole
+            if further is NO_REPLY:
+                reader.is_cut = True
                 return
             if type(further) is not PushNotification:
                 raise self.too_much()
-
-    def _is_push_begun(self, data: Buffer, size: int) -> bool:
-        """Return whether what is left in the reader is the beginning of a push."""
-        end = len(data) if size < 0 else size
-        left = self._reader.len()
-        return self._has_pushes and 0 < left <= end and data[end - left] == _PUSH
 
     def _check_answers(self, kind: int) -> None:
         for reply, is_answer in zip(self.replies, cycle(self.answers), strict=False):

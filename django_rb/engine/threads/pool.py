@@ -73,10 +73,13 @@ class Pool:
     def give_back(self, connection: Connection) -> None:
         """Make a connection idle: its last reply was read, and nobody else refers to it."""
         node = self.node
-        errors = connection.reader.errors
-        if errors or not node.health.is_well:
-            node.answered(errors)
-        self.keep(connection)
+        reader = connection.reader
+        if reader.errors or not node.health.is_well:
+            node.answered(reader.errors)
+        if reader.is_cut:
+            connection.close()
+        else:
+            self.keep(connection)
         if connection.epoch != node.epoch:
             self.close_idle()
 

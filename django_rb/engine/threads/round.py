@@ -218,7 +218,7 @@ class Round:
             exchange, connection = line.exchange, line.connection
             if exchange.out is not None or not connection.is_plain:
                 return
-            read = 0
+            read, is_done = 0, False
             try:
                 while read < READ_SIZE:
                     size = connection.receive_now()
@@ -228,8 +228,8 @@ class Round:
                         return
                     if not size:
                         raise ConnectionResetError("the node closed the connection")
-                    if exchange.feed(connection.buffer, size):
-                        self._end(line)
+                    is_done = exchange.feed(connection.buffer, size)
+                    if is_done:
                         break
                     connection.make_room(size)
                     read += size
@@ -237,6 +237,8 @@ class Round:
                         return
             except (OSError, ProtocolError) as error:
                 self._fail(line, error)
+            if is_done:
+                self._end(line)
 
     def _loop(self) -> None:
         """Serve whichever node is ready, until none is awaited."""

@@ -19,7 +19,7 @@ from ..errors import ProtocolError
 from ..nodes.health import HealthChanges
 from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
-from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, WOULD_BLOCK
+from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, WOULD_BLOCK, Connection
 from .openings import Openings
 from .pool import Pool
 from .round import FOREVER, TLS_RECORD, Round
@@ -111,20 +111,7 @@ class Transport:
         is_done = False
         try:
             exchange.begin(connection.reader, pool.node.has_pushes)
-            out = exchange.out
-            assert out is not None
-            if connection.is_tls and len(out) > TLS_RECORD:
-                exchange.untouched = False  # records may leave before send() says so
-            if exchange.sent(connection.send(out)) is None:
-                size = connection.receive()
-                if size > 0:
-                    is_done = exchange.feed(connection.buffer, size)
-                    if not is_done:
-                        connection.make_room(size)
-                elif size != NOTHING_YET:
-                    error = ConnectionResetError("the node closed the connection")
-        except WOULD_BLOCK:
-            pass
+            is_done = _is_answered(exchange, connection)
         except (OSError, ProtocolError) as caught:
             error = caught
         except BaseException:
@@ -141,3 +128,25 @@ class Transport:
         else:
             round_.fail(exchange, connection, pool, error)
         return True
+
+
+def _is_answered(exchange: Exchange, connection: Connection) -> bool:
+    """Send and hear an exchange; return whether it has all replies, and not too late."""
+    out = exchange.out
+    assert out is not None
+    if connection.is_tls and len(out) > TLS_RECORD:
+        exchange.untouched = False  # records may leave before send() says so
+    try:
+        if exchange.sent(connection.send(out)) is not None:
+            return False
+        size = connection.receive()
+    except WOULD_BLOCK:
+        return False
+    if size == NOTHING_YET:
+        return False
+    if not size:
+        raise ConnectionResetError("the node closed the connection")
+    is_done = exchange.feed(connection.buffer, size)
+    if not is_done:
+        connection.make_room(size)
+    return is_done

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster, SlotRouter
 from django_rb.engine.rounds.batch import find, store
+from django_rb.engine.threads import openings
 
 _words = itertools.count()
 
@@ -93,13 +93,6 @@ def open_descriptors() -> dict[str, str]:
     return found
 
 
-def opening_threads() -> list[threading.Thread]:
-    """Return the threads that open connections.
-
-    One whose start was interrupted is listed by Python for ever, but never lived.
-    """
-    return [
-        thread
-        for thread in threading.enumerate()
-        if thread.name.startswith("rb-open-") and thread.ident is not None
-    ]
+def openings_under_way() -> int:
+    """Return how many connections are being opened in threads."""
+    return sum(known._total for known in list(openings._all))

@@ -13,7 +13,7 @@ from django.core.cache import cache as default_cache
 
 from django_rb import clusters
 from django_rb.cache import RBCache
-from tests.faults.sharing.checks import fill, look_up
+from tests.faults.sharing.checks import fill, look_up, openings_under_way
 from tests.faults.sharing.programs import main
 
 cache = cast(RBCache, default_cache)
@@ -71,7 +71,7 @@ def with_openings_pending() -> None:
     replies, failures = cluster.call_nodes("PING", timeout=1.0)
     assert replies == {0: b"PONG"}
     assert [failure.host_id for failure in failures] == [1]
-    assert any(thread.name.startswith("rb-open-") for thread in threading.enumerate())
+    assert openings_under_way()
 
 
 def with_atexit_handlers() -> None:
