@@ -81,3 +81,18 @@ def test_what_cannot_be_the_answer_fails_its_node(
 )
 def test_a_count_that_is_no_number_fails_its_node(name: str, said: bytes) -> None:
     check(RAISES[name][0], said, "raise", None)
+
+
+@pytest.mark.parametrize("said", RAISES["incr"][1])
+def test_so_it_is_where_the_script_had_to_be_sent(said: bytes) -> None:
+    def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
+        connection.sendall(b"-NOSCRIPT none\r\n" if command[0] == b"EVALSHA" else said)
+
+    with (
+        Peer(answer) as peer,
+        override_settings(RB_CLUSTERS={"default": {"HOSTS": [peer.host]}}),
+    ):
+        with pytest.raises(ProtocolError):
+            make_cache().incr("k")
+        assert [command[0] for command in peer.commands[-2:]] == [b"EVALSHA", b"EVAL"]
+        clusters.reset()

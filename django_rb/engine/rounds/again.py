@@ -22,8 +22,9 @@ from typing import TypeVar
 from redis.exceptions import NoScriptError
 
 from ..errors import at_node
+from ..protocol.answers import is_anything
 from ..protocol.encoding import Args, encode_key
-from ..protocol.exchange import Batch, Exchange, PipelineExchange
+from ..protocol.exchange import Batch, Exchange, IsAnswer, PipelineExchange
 from ..protocol.scripts import with_source
 from .port import Port
 
@@ -88,6 +89,8 @@ def _look_again(port: Port, exchanges: Sequence[Exchange], rounds: int = 1) -> _
     if not places:
         return
     again = [PipelineExchange(host_id, commands[host_id]) for host_id in places]
+    for exchange in again:
+        exchange.answers = [_answer_to(*place) for place in places[exchange.host_id]]
     yield again
     if any(exchange.has_errors or exchange.is_stale for exchange in again):
         yield from _look_again(port, again, rounds + 1)
@@ -101,6 +104,12 @@ def _look_again(port: Port, exchanges: Sequence[Exchange], rounds: int = 1) -> _
         exchange.has_errors = any(isinstance(reply, Exception) for reply in exchange.replies)
         if exchange.on_done is not None and not exchange.has_errors:
             exchange.on_done(exchange)
+
+
+def _answer_to(exchange: Exchange, position: int) -> IsAnswer:
+    """Return what tells whether a reply can answer one of the commands of an exchange."""
+    answers = exchange.answers
+    return answers[position % len(answers)] if answers else is_anything
 
 
 # By host id: the places of the replies that are to be replaced, and the commands to send.
