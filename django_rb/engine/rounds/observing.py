@@ -13,7 +13,6 @@ part of has ended. A cluster without observers makes none of what is here.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import redis
 from ..errors import at_node
 from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Batch, Exchange
+from ..wording import get_logger
 from .again import with_second_looks
 from .port import Port
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 Command = tuple[str | bytes, ...]
 
-logger = logging.getLogger("django_rb.observers")
+logger = get_logger("django_rb.observers")
 
 # Their arguments are passwords.
 _SECRET = ("AUTH", "HELLO")
