@@ -17,8 +17,16 @@ from redis.exceptions import ResponseError
 
 from ..engine import Cluster, NodeFailure
 from ..engine.errors import COMPLAINTS, first_error
+from ..engine.protocol.answers import (
+    is_counter,
+    is_number,
+    is_ok,
+    is_ok_or_nil,
+    is_page,
+    is_value,
+)
 from ..engine.protocol.encoding import Args
-from ..engine.protocol.exchange import Batch
+from ..engine.protocol.exchange import Batch, IsAnswer
 from ..engine.protocol.scripts import Script
 from ..engine.rounds.batch import (
     Decode,
@@ -104,7 +112,7 @@ class Operations:
         return value
 
     def _get(self, made: bytes, default: Any, unknown: Any) -> Batch[Any]:
-        data, failures = yield from call(self.cluster, made, b"GET", made)
+        data, failures = yield from call(self.cluster, made, b"GET", made, answer=is_value)
         if failures:
             self._settle(failures)
             return unknown
@@ -142,7 +150,9 @@ class Operations:
         yield from self._set(made, self._encode(value, made), timeout)
 
     def _set(self, made: bytes, data: bytes, timeout: int | None) -> Batch[None]:
-        _, failures = yield from call(self.cluster, made, b"SET", made, data, *_expiry(timeout))
+        _, failures = yield from call(
+            self.cluster, made, b"SET", made, data, *_expiry(timeout), answer=is_ok
+        )
         if failures:
             self._settle(failures)
 
@@ -179,6 +189,7 @@ class Operations:
             self._encode(value, made),
             *_expiry(timeout),
             b"NX",
+            answer=is_ok_or_nil,
         )
         if failures:
             self._settle(failures)
@@ -193,10 +204,12 @@ class Operations:
         """
         made = self._keys.make(key, version)
         commands: tuple[Args, ...] = ((b"GET", made),)
+        answers: tuple[IsAnswer, ...] = (is_value,)
         if timeout != 0:  # it would be gone at once
             data = self._encode(value, made)
             commands = ((b"SET", made, data, *_expiry(timeout), b"NX"), *commands)
-        replies, failures = yield from pipeline(self.cluster, made, *commands)
+            answers = (is_ok_or_nil, is_value)
+        replies, failures = yield from pipeline(self.cluster, made, *commands, answers=answers)
         if failures:
             self._settle(failures)
         stored = replies[-1]
@@ -217,7 +230,9 @@ class Operations:
             commands: tuple[Args, ...] = ((b"PERSIST", made), (b"EXISTS", made))
         else:
             commands = ((b"PEXPIRE", made, timeout),)
-        replies, failures = yield from pipeline(self.cluster, made, *commands)
+        replies, failures = yield from pipeline(
+            self.cluster, made, *commands, answers=(is_number,)
+        )
         if failures:
             self._settle(failures)
         return bool(replies[-1])
@@ -239,9 +254,11 @@ class Operations:
         return bool(reply)
 
     def ask(self, command: bytes, key: object, version: int | None, *args: Any) -> Batch[Any]:
-        """Run a command on one key and return its reply, None where the node failed."""
+        """Run a command on one key; return the number it replies, None where the node failed."""
         made = self._keys.make(key, version)
-        reply, failures = yield from call(self.cluster, made, command, made, *args)
+        reply, failures = yield from call(
+            self.cluster, made, command, made, *args, answer=is_number
+        )
         if failures:
             self._settle(failures)
         return reply
@@ -273,7 +290,9 @@ class Operations:
             raise ValueError(
                 f"Key {key!r} cannot be incremented: the delta does not fit into 64 bits."
             )
-        value, failures = yield from run_script(self.cluster, made, _INCR, delta)
+        value, failures = yield from run_script(
+            self.cluster, made, _INCR, delta, answer=is_counter
+        )
         if failures:
             error = failures[0].error
             if isinstance(error, ResponseError) and "increment" in str(error):
@@ -299,7 +318,11 @@ class Operations:
         """
         old, new = self._keys.make(key, version), self._keys.make(key, version + delta)
         (data, ttl), failures = yield from pipeline(
-            self.cluster, old, (b"GET", old), (b"PTTL", old)
+            self.cluster,
+            old,
+            (b"GET", old),
+            (b"PTTL", old),
+            answers=(is_value, is_number),
         )
         if failures:
             raise first_error(failures)
@@ -312,15 +335,19 @@ class Operations:
             raise ValueError(f"Key {key!r} not found") from None
         if old != new:
             expiry = _expiry(None if ttl == -1 else max(1, ttl))
-            for made, args in ((new, (b"SET", new, data, *expiry)), (old, (b"UNLINK", old))):
-                _, failures = yield from call(self.cluster, made, *args)
+            steps: tuple[tuple[bytes, Args, IsAnswer], ...] = (
+                (new, (b"SET", new, data, *expiry), is_ok),
+                (old, (b"UNLINK", old), is_number),
+            )
+            for made, args, answer in steps:
+                _, failures = yield from call(self.cluster, made, *args, answer=answer)
                 if failures:
                     raise first_error(failures)
         return version + delta
 
     def clear(self) -> Batch[bool]:
         flush = dict.fromkeys(self.cluster.nodes, (b"FLUSHDB", b"ASYNC"))
-        _, failures = yield from call_nodes(self.cluster, flush)
+        _, failures = yield from call_nodes(self.cluster, flush, is_ok)
         if failures:
             self._settle(failures)
         return not failures
@@ -343,6 +370,7 @@ class Operations:
                 host_id: (b"SCAN", cursor, b"MATCH", match, b"COUNT", page_size)
                 for host_id, cursor in cursors.items()
             },
+            is_page,
         )
         if failures:
             self._settle(failures)
@@ -360,6 +388,7 @@ class Operations:
                 counts, failures = yield from call_nodes(
                     self.cluster,
                     {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()},
+                    is_number,
                 )
                 if failures:
                     self._settle(failures)

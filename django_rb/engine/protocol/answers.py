@@ -34,6 +34,11 @@ def is_string(reply: Any, _kind: int) -> bool:
     return type(reply) is bytes
 
 
+def is_counter(reply: Any, _kind: int) -> bool:
+    """Return whether this can answer a script that counts: an integer's digits, or nil."""
+    return reply is None or (type(reply) is bytes and reply.removeprefix(b"-").isdigit())
+
+
 def is_number(reply: Any, _kind: int) -> bool:
     """Return whether this can answer INCRBY, UNLINK, PEXPIRE, PTTL: an integer."""
     return type(reply) is int
