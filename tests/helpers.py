@@ -12,6 +12,7 @@ from typing import Any, Self
 import redis
 
 from django_rb.cache import RBCache
+from django_rb.engine import Cluster
 
 # What connections say on their own, and what the counting itself says.
 _HOUSEKEEPING = {"auth", "client", "config", "hello", "info", "select"}
@@ -30,6 +31,11 @@ def wait_until(predicate: Callable[[], object], seconds: float = 5.0) -> None:
 def make_cache(location: str = "default", /, **params: Any) -> RBCache:
     """Return a cache as Django would make it from ``CACHES[alias]``."""
     return cache_class(location, params)
+
+
+def idle_connections(cluster: Cluster) -> list[Any]:
+    """Return the connections that threads have open and do not use."""
+    return [c for pool in cluster._threads.pools.values() for c in pool.idle]
 
 
 class Servers:

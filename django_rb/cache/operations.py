@@ -254,7 +254,7 @@ class Operations:
         return bool(reply)
 
     def ask(self, command: bytes, key: object, version: int | None, *args: Any) -> Batch[Any]:
-        """Run a command on one key; return the number it replies, None where the node failed."""
+        """Run a command on one key; return its number, None where the node failed."""
         made = self._keys.make(key, version)
         reply, failures = yield from call(
             self.cluster, made, command, made, *args, answer=is_number

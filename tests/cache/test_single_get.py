@@ -1,4 +1,4 @@
-"""A single get takes a shorter way than a batch; whatever goes wrong there goes no further."""
+"""A single get: whatever goes wrong on its connection reaches no other call."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import redis
 from django.test import override_settings
 
 from django_rb import clusters
-from django_rb.cache import RBCache
 from django_rb.engine import failures_of
 from django_rb.engine.threads.connections import FIRST_READ_SIZE, READ_SIZE
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
-from tests.helpers import make_cache
+from tests.helpers import idle_connections, make_cache
 
 KEY = b":1:key"
 
@@ -36,13 +35,6 @@ def one_node(host: dict[str, Any], **pool_options: Any) -> override_settings:
     return override_settings(RB_CLUSTERS={"default": config})
 
 
-def test_it_builds_no_batch(nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = make_cache()
-    cache.set("key", "value")
-    monkeypatch.setattr(cache.cluster, "run", None)
-    assert cache.get("key") == "value"
-
-
 def test_a_value_larger_than_one_read_comes_whole(nodes: LocalNodes) -> None:
     cache = make_cache()
     cache.set("key", b"x" * 5_000_000)
@@ -54,16 +46,16 @@ def test_a_value_larger_than_one_read_comes_whole(nodes: LocalNodes) -> None:
 def test_a_connection_reads_as_much_at_a_time_as_came_before(own_node: LocalNodes) -> None:
     cache = make_cache()
     cache.set_many({"small": "x", "large": b"x" * FIRST_READ_SIZE})
-    idle = cache.cluster.nodes[0].idle
+    (connection,) = idle_connections(cache.cluster)
     assert cache.get("small") == "x"
-    assert len(idle[0].buffer) == FIRST_READ_SIZE
+    assert len(connection.buffer) == FIRST_READ_SIZE
     assert cache.get("large") == b"x" * FIRST_READ_SIZE
-    assert len(idle[0].buffer) == READ_SIZE
+    assert len(connection.buffer) == READ_SIZE
     assert cache.get("small") == "x"
-    assert len(idle) == 1
+    assert idle_connections(cache.cluster) == [connection]
 
 
-def test_resp3_takes_the_long_way(own_node: LocalNodes) -> None:
+def test_resp3_gives_the_same_answers(own_node: LocalNodes) -> None:
     with one_node(own_node.hosts[0], protocol=3):
         cache = make_cache()
         cache.set("key", "value")
@@ -72,7 +64,6 @@ def test_resp3_takes_the_long_way(own_node: LocalNodes) -> None:
             "value",
             None,
         ]
-        assert not cache.cluster.nodes[0].is_plain
 
 
 @pytest.mark.parametrize("on_node_error", ["raise", "miss"])
@@ -136,7 +127,7 @@ def test_an_interrupt_closes_the_connection(own_node: LocalNodes) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         own_node.resume(0)
-    assert cache.cluster.nodes[0].idle == []
+    assert idle_connections(cache.cluster) == []
     assert cache.get("key") == "value"
 
 
@@ -145,12 +136,11 @@ ODD: dict[str, list[bytes]] = {
     "a reply too many": [b"$2\r\nno\r\n$2\r\nno\r\n"],
     "half a reply too many": [b"$2\r\nno\r\n$5\r\n"],
     "the end in mid-reply": [b"$9\r\nno", b""],
-    "the end": [b""],
 }
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_odd_is_asked_again_on_a_new_connection(name: str) -> None:
+def test_an_odd_reply_is_an_error_and_the_next_get_has_a_new_connection(name: str) -> None:
     odd = threading.Event()
 
     def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
@@ -165,12 +155,32 @@ def test_what_is_odd_is_asked_again_on_a_new_connection(name: str) -> None:
                 hang_up(connection)
 
     with Peer(answer) as peer, one_node(peer.host):
-        cache = RBCache("default", {})
+        cache = make_cache()
         assert [cache.get("key"), cache.get("key")] == [42, 42]
         assert len(peer.connections) == 1
         odd.set()
+        with pytest.raises(redis.ConnectionError, match=r"\[node 0, "):
+            cache.get("key")
+        assert len(peer.connections) == 1
         assert cache.get("key") == 42
         assert len(peer.connections) == 2
+        clusters.reset()
+
+
+def test_a_connection_that_ends_before_its_reply_costs_no_error() -> None:
+    over = threading.Event()
+
+    def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
+        if over.is_set():
+            over.clear()
+            hang_up(connection)
+        else:
+            connection.sendall(b"$2\r\n42\r\n")
+
+    with Peer(answer) as peer, one_node(peer.host):
+        cache = make_cache()
+        assert cache.get("key") == 42
+        over.set()
         assert cache.get("key") == 42
         assert len(peer.connections) == 2
         clusters.reset()
@@ -190,7 +200,7 @@ def test_a_reply_that_nobody_asked_for_answers_nothing() -> None:
             intruded.set()
 
     with Peer(answer) as peer, one_node(peer.host):
-        cache = RBCache("default", {})
+        cache = make_cache()
         assert [cache.get("key"), cache.get("key")] == [42, 42]
         received.set()
         assert intruded.wait(5)
