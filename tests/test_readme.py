@@ -82,7 +82,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_option_of_a_cache_is_described() -> None:
-    from django_rb.cache.backend import OPTIONS
+    from django_rb.cache.options import OPTIONS
 
     text = (ROOT / "docs/settings.md").read_text()
     djangos_own = {"CULL_FREQUENCY", "MAX_ENTRIES"}

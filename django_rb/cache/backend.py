@@ -14,7 +14,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.utils.functional import cached_property  # Python 3.11's own has a lock
 
 from .codec import MISSING
-from .signing import SIGNING_OPTIONS, Secret
+from .options import without_secrets
 
 if TYPE_CHECKING:
     from redis.asyncio.lock import Lock as AioLock
@@ -30,17 +30,6 @@ T = TypeVar("T")
 
 UNKNOWN = object()  # what a node that failed has for a key
 
-OPTIONS = (
-    "COMPRESSOR",
-    "COMPRESS_MIN_BYTES",
-    "CULL_FREQUENCY",  # Django's own; the server evicts by its maxmemory-policy
-    "DEADLINE",
-    "MAX_ENTRIES",  # likewise
-    "ON_NODE_ERROR",
-    "REVERSE_KEY_FUNCTION",
-    "SERIALIZER",
-    *SIGNING_OPTIONS,
-)
 PAGE_SIZE = 1000
 # The server adds its clock to the milliseconds and has 64 bits for the sum.
 _MAX_SECONDS = 2**62 // 1000
@@ -71,7 +60,7 @@ class RBCache(BaseCache):
         if isinstance(timeout, float):  # Django cuts fractions of a second off
             self.default_timeout = timeout
         self._alias = location or "default"
-        self._options = _without_secrets(params.get("OPTIONS", {}))
+        self._options = without_secrets(params.get("OPTIONS", {}))
         self._operations: Operations | None = None
 
     def check_settings(self) -> None:
@@ -462,14 +451,6 @@ class RBCache(BaseCache):
             blocking_timeout=blocking_timeout,
             thread_local=thread_local,
         )
-
-
-def _without_secrets(options: Any) -> Any:
-    """Return OPTIONS, secret values and those of misspelt options as Secret objects."""
-    if not isinstance(options, Mapping):
-        return options
-    shown = frozenset(OPTIONS).difference(SIGNING_OPTIONS)
-    return {name: value if name in shown else Secret(value) for name, value in options.items()}
 
 
 def _collection(keys: Iterable[Any]) -> Collection[Any]:

@@ -101,20 +101,26 @@ class Codec:
 
     def decode_found(
         self,
+        bad: list[bytes],
         found: dict[Any, Any],
         names: list[Any],
         keys: list[bytes],
         replies: list[bytes | None],
-    ) -> None:
-        """Do what `engine.batch.keep_found` does, with the values. A hot loop."""
+    ) -> list[Any]:
+        """Do what `engine.rounds.batch.keep_found` does, with the values. A hot loop.
+
+        Nothing is added to `bad`: no value has a signature that it looks at.
+        """
+        missing = []
         loads, decode, mark = self._loads, self.decode, _PICKLE_MARK
         for name, data in zip(names, replies, strict=True):
             if data and data[0] == mark:
                 found[name] = loads(data)
             elif data is None:
-                del found[name]
+                missing.append(name)
             else:
                 found[name] = decode(data)
+        return missing
 
     def moved(self, data: bytes, key: bytes, new_key: bytes) -> bytes:
         """Return what is stored for a value once it was moved to another key."""

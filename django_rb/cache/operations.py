@@ -29,7 +29,6 @@ from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch, IsAnswer
 from ..engine.protocol.scripts import Script
 from ..engine.rounds.batch import (
-    Decode,
     call,
     call_nodes,
     count,
@@ -114,7 +113,7 @@ class Operations:
     def _get(self, made: bytes, default: Any, unknown: Any) -> Batch[Any]:
         data, failures = yield from call(self.cluster, made, b"GET", made, answer=is_value)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
             return unknown
         try:
             return default if data is None else self._decode(data, made)
@@ -126,18 +125,13 @@ class Operations:
         if not keys:
             return {}
         made = self._keys.make_many(keys, version)
-        codec = self._codec
         bad: list[bytes] = []
-        decode: Decode
-        if isinstance(codec, Codec):
-            decode = codec.decode_found
-        else:
-            decode = partial(codec.decode_found, bad)
+        decode = partial(self._codec.decode_found, bad)
         found, failures = yield from find(self.cluster, made, keys, decode)
         if bad:
             self._log_bad_signatures(bad)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return found
 
     def set(
@@ -154,7 +148,7 @@ class Operations:
             self.cluster, made, b"SET", made, data, *_expiry(timeout), answer=is_ok
         )
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: int | None, version: int | None
@@ -170,7 +164,7 @@ class Operations:
             _, failures = yield from store(self.cluster, made, values, encode, _expiry(timeout))
         if not failures:
             return []
-        self._settle(failures)
+        self._raise_or_log(failures)
         lost = {key for failure in failures for key in failure.keys}
         return [key for key, sent in zip(data, made, strict=True) if sent in lost]
 
@@ -178,7 +172,7 @@ class Operations:
         self, key: object, value: Any, timeout: int | None, version: int | None
     ) -> Batch[bool]:
         if timeout == 0:  # it would be gone at once: only the answer is left to give
-            found = yield from self.ask(b"EXISTS", key, version)
+            found = yield from self.run_on_key(b"EXISTS", key, version)
             return bool(found == 0)
         made = self._keys.make(key, version)
         stored, failures = yield from call(
@@ -192,7 +186,7 @@ class Operations:
             answer=is_ok_or_nil,
         )
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return stored is not None
 
     def get_or_add(
@@ -211,7 +205,7 @@ class Operations:
             answers = (is_ok_or_nil, is_value)
         replies, failures = yield from pipeline(self.cluster, made, *commands, answers=answers)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         stored = replies[-1]
         if stored is None:
             return value
@@ -234,11 +228,11 @@ class Operations:
             self.cluster, made, *commands, answers=(is_number,)
         )
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return bool(replies[-1])
 
     def delete(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"UNLINK", key, version)
+        reply = yield from self.run_on_key(b"UNLINK", key, version)
         return bool(reply)
 
     def delete_many(self, keys: Collection[Any], version: int | None) -> Batch[None]:
@@ -247,40 +241,42 @@ class Operations:
         made = self._keys.make_many(keys, version)
         _, failures = yield from count(self.cluster, b"UNLINK", made)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
 
     def has_key(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"EXISTS", key, version)
+        reply = yield from self.run_on_key(b"EXISTS", key, version)
         return bool(reply)
 
-    def ask(self, command: bytes, key: object, version: int | None, *args: Any) -> Batch[Any]:
+    def run_on_key(
+        self, command: bytes, key: object, version: int | None, *args: Any
+    ) -> Batch[Any]:
         """Run a command on one key; return its number, None where the node failed."""
         made = self._keys.make(key, version)
         reply, failures = yield from call(
             self.cluster, made, command, made, *args, answer=is_number
         )
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return reply
 
     def time_left(self, command: bytes, key: object, version: int | None) -> Batch[int | None]:
         """Return what TTL and PTTL mean: None for ever, 0 where there is no such key."""
-        reply = yield from self.ask(command, key, version)
+        reply = yield from self.run_on_key(command, key, version)
         return None if reply == -1 else max(0, reply or 0)
 
     def expire(self, key: object, timeout: int, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"PEXPIRE", key, version, timeout)
+        reply = yield from self.run_on_key(b"PEXPIRE", key, version, timeout)
         return bool(reply)
 
     def expire_at(
         self, key: object, when: datetime | float, version: int | None
     ) -> Batch[bool]:
         seconds = when.timestamp() if isinstance(when, datetime) else when
-        reply = yield from self.ask(b"PEXPIREAT", key, version, round(seconds * 1000))
+        reply = yield from self.run_on_key(b"PEXPIREAT", key, version, round(seconds * 1000))
         return bool(reply)
 
     def persist(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self.ask(b"PERSIST", key, version)
+        reply = yield from self.run_on_key(b"PERSIST", key, version)
         return bool(reply)
 
     def incr(self, key: object, delta: int, version: int | None) -> Batch[int]:
@@ -349,7 +345,7 @@ class Operations:
         flush = dict.fromkeys(self.cluster.nodes, (b"FLUSHDB", b"ASYNC"))
         _, failures = yield from call_nodes(self.cluster, flush, is_ok)
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return not failures
 
     def first_cursors(self) -> Cursors:
@@ -373,7 +369,7 @@ class Operations:
             is_page,
         )
         if failures:
-            self._settle(failures)
+            self._raise_or_log(failures)
         return (
             {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"},
             {host_id: keys for host_id, (_, keys) in pages.items() if keys},
@@ -391,7 +387,7 @@ class Operations:
                     is_number,
                 )
                 if failures:
-                    self._settle(failures)
+                    self._raise_or_log(failures)
                 deleted += sum(counts.values())
         return deleted
 
@@ -404,7 +400,7 @@ class Operations:
             loggable(keys[0]),
         )
 
-    def _settle(self, failures: Sequence[NodeFailure]) -> None:
+    def _raise_or_log(self, failures: Sequence[NodeFailure]) -> None:
         """Raise what failed, or make do, as the cache is set to.
 
         What is wrong with a node is in the log of `django_rb.health`; left for this one are

@@ -13,11 +13,11 @@ from ..engine import BadHostSetup
 from ..engine.nodes.hosts import check_seconds, did_you_mean
 from ..paths import import_path
 from ..registry import clusters
-from .backend import OPTIONS
 from .codec import Codec
 from .compressors import get_compressor
 from .keys import Keys
 from .operations import Operations
+from .options import OPTIONS
 from .serializers import get_serializer
 from .signing import SignedCodec, get_signer
 

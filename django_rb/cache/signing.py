@@ -113,11 +113,12 @@ class SignedCodec:
         names: list[Any],
         keys: list[bytes],
         replies: list[bytes | None],
-    ) -> None:
-        """Do what `engine.batch.keep_found` does, with the values.
+    ) -> list[Any]:
+        """Do what `engine.rounds.batch.keep_found` does, with the values.
 
         A bad signature counts as nothing stored, and its key is added to `bad`.
         """
+        missing = []
         for name, key, data in zip(names, keys, replies, strict=True):
             if data is not None:
                 try:
@@ -125,7 +126,8 @@ class SignedCodec:
                     continue
                 except BadSignature:
                     bad.append(key)
-            del found[name]
+            missing.append(name)
+        return missing
 
     def moved(self, data: bytes, key: bytes, new_key: bytes) -> bytes:
         """Return what is stored for a value once it was moved to another key.

@@ -60,19 +60,22 @@ def _error_in(exchange: Exchange) -> Exception | None:
 
 
 # What a node replied for some keys: the dictionary of values by name that it belongs to, the
-# keys' names, the keys, and for each of them what is stored, or None.
-Decode = Callable[[dict[Any, Any], list[Any], list[bytes], list[bytes | None]], None]
+# keys' names, the keys, and for each of them what is stored, or None. Returns the names that
+# have no value.
+Decode = Callable[[dict[Any, Any], list[Any], list[bytes], list[bytes | None]], list[Any]]
 
 
 def keep_found(
     found: dict[Any, Any], names: list[Any], keys: list[bytes], replies: list[bytes | None]
-) -> None:
-    """Put what is stored into `found` as it is, and take the names of the rest from it."""
+) -> list[Any]:
+    """Put what is stored into `found` as it is; return the names of the rest."""
+    missing = []
     for name, data in zip(names, replies, strict=True):
         if data is None:
-            del found[name]
+            missing.append(name)
         else:
             found[name] = data
+    return missing
 
 
 def find(
@@ -139,7 +142,8 @@ def _decode_reply(
     keys: list[bytes],
     exchange: Exchange,
 ) -> None:
-    decode(found, names, keys, exchange.replies[0])
+    for name in decode(found, names, keys, exchange.replies[0]):
+        del found[name]
     exchange.replies.clear()
 
 
