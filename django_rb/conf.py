@@ -33,7 +33,8 @@ DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
 # a JSON object {alias: [URL, …]}. Read here so that any program it starts finds them.
 NODES_VARIABLE = "DJANGO_RB_NODES"
 
-CREDENTIALS = ("username", "password", "credential_provider")
+# What is meant for a cluster's own nodes: to log in, and what no unix socket takes.
+OWN_OPTIONS = ("username", "password", "credential_provider", "socket_type")
 
 KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS", "HEALTH", "TEST")
 TEST_KEYS = ("NODES", "HOSTS", "DB")
@@ -294,10 +295,10 @@ def with_nodes(
 ) -> Mapping[str, Any]:
     """Return a cluster's settings with other nodes in place of its own.
 
-    What is meant for its own nodes alone is left out: passwords, and the weights of nodes
-    that are not there.
+    What is meant for its own nodes alone is left out: passwords, the type of sockets, and the
+    weights of nodes that are not there.
     """
-    options = {key: _without(value, CREDENTIALS) for key, value in config.items()}
+    options = {key: _without(value, OWN_OPTIONS) for key, value in config.items()}
     router_options = options.get("ROUTER_OPTIONS")
     if isinstance(router_options, Mapping):
         weights = router_options.get("weights")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -18,12 +19,16 @@ from typing import Any, Self
 from .discovery import NodesError, check_program, find_server
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+DIRECTORY_PREFIX = "django-rb-"
 START_SECONDS = 10.0
 SOCKET_SECONDS = 10.0
 STOP_SECONDS = 10.0
 # LocalNodes depends on these: the log level among them, as the log tells when a server
 # is ready.
 OWN_OPTIONS = {"bind", "daemonize", "dir", "logfile", "loglevel", "port", "unixsocket"}
+LOGIN_OPTIONS = {"requirepass", "aclfile"}
+# The longest path of a unix socket that every platform takes (macOS: 104 bytes with the end).
+MAX_SOCKET_PATH = 103
 
 Options = Mapping[str, str | Sequence[str]] | Iterable[tuple[str, str | Sequence[str]]]
 
@@ -44,9 +49,15 @@ class LocalNodes:
     With `unix_sockets` each node has a unix socket and no port. Nodes that do not come up
     within `start_seconds` have failed.
 
-    The servers keep nothing on disk and allow DEBUG. They end with this process,
-    whatever ends it. They stay the parent's after a fork: a child may connect to them,
-    its stop() does nothing, and faults are not for it. Threads may share a LocalNodes.
+    Other users of the machine cannot use them: the sockets are in a directory of mode 0700,
+    and a node with a port wants a password, which is made anew for each LocalNodes, and is
+    in `hosts` and `urls`. Where `options` say who may log in (``requirepass``, ``aclfile`` or
+    a ``user`` named default), none is made. ``{"requirepass": ""}`` lets everybody in.
+
+    The servers keep nothing on disk, and neither DEBUG nor modules nor protected options are
+    for clients, unless `options` say so. They end with this process, whatever ends it. They
+    stay the parent's after a fork: a child may connect to them, its stop() does nothing, and
+    faults are not for it. Threads may share a LocalNodes.
 
     Raises ServerNotFoundError when there is no such program, and ValueError for a
     `count` below 1 or an option that LocalNodes sets itself (port, bind, dir, …).
@@ -67,22 +78,33 @@ class LocalNodes:
         self.program = check_program(program, "program") if program else find_server()
         self._unix_sockets = unix_sockets
         self._start_seconds = start_seconds
-        self._options: list[str] = []
-        self._password: str | None = None
+        self._options: list[list[str]] = []
+        self._password: str | None = None  # of the default user
+        self._login: dict[str, str] = {}  # as part of a host
+        says_who_may_log_in = unix_sockets
         for name, value in options.items() if isinstance(options, Mapping) else options:
             if name.lower() in OWN_OPTIONS:
                 raise ValueError(f"LocalNodes sets the server option {name!r} itself.")
             words = [value] if isinstance(value, str) else list(value)
-            self._options += [f"--{name}", *words]
+            self._options.append([name, *words])
             if name.lower() == "requirepass":
                 self._password = "".join(words) or None
+            if name.lower() in LOGIN_OPTIONS or (name.lower(), words[:1]) == (
+                "user",
+                ["default"],
+            ):
+                says_who_may_log_in = True
+        if not says_who_may_log_in:
+            self._password = secrets.token_hex(16)
+            self._login = {"password": self._password}
+            self._options.append(["requirepass", self._password])
         self._supervisor: _Supervisor | None = None
         self._server = ""
         self._addresses: list[dict[str, Any]] = []
         self._pids: list[int] = []
 
     def __repr__(self) -> str:
-        where = self.urls if self._supervisor else "not running"
+        where = self._make_urls("") if self._supervisor else "not running"
         return f"<LocalNodes({self.count}): {where}>"
 
     def __enter__(self) -> Self:
@@ -134,18 +156,28 @@ class LocalNodes:
 
     @property
     def hosts(self) -> dict[int, dict[str, Any]]:
-        """The nodes by host id, as RB_CLUSTERS has them under HOSTS; no passwords."""
+        """The nodes by host id, as RB_CLUSTERS has them under HOSTS.
+
+        With the password that LocalNodes made, and without one that `options` had.
+        """
         self._running()
-        return {host_id: dict(address) for host_id, address in enumerate(self._addresses)}
+        return {
+            host_id: {**address, **self._login}
+            for host_id, address in enumerate(self._addresses)
+        }
 
     @property
     def urls(self) -> list[str]:
-        """The nodes' URLs in the order of their host ids; no passwords."""
+        """The nodes' URLs in the order of their host ids; with the password as in `hosts`."""
+        self._running()
+        return self._make_urls("".join(f":{password}@" for password in self._login.values()))
+
+    def _make_urls(self, login: str) -> list[str]:
         return [
-            f"unix://{host['unix_socket_path']}?db=0"
+            f"unix://{address['unix_socket_path']}?db=0"
             if self._unix_sockets
-            else f"redis://{host['host']}:{host['port']}/0"
-            for host in self.hosts.values()
+            else f"redis://{login}{address['host']}:{address['port']}/0"
+            for address in self._addresses
         ]
 
     @property
@@ -225,6 +257,12 @@ class LocalNodes:
         return host_id
 
 
+def can_have_unix_sockets() -> bool:
+    """Whether nodes can have unix sockets: there are any, and their paths are not too long."""
+    path = Path(tempfile.gettempdir(), f"{DIRECTORY_PREFIX}12345678", "1000.sock")
+    return hasattr(socket, "AF_UNIX") and len(os.fsencode(path)) <= MAX_SOCKET_PATH
+
+
 _started: "weakref.WeakSet[LocalNodes]" = weakref.WeakSet()
 
 
@@ -260,7 +298,7 @@ class _Supervisor:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.owner = os.getpid()
-        self.directory = tempfile.mkdtemp(prefix="django-rb-")
+        self.directory = tempfile.mkdtemp(prefix=DIRECTORY_PREFIX)  # of mode 0700
         # -I -S: nothing of the caller's environment, and a start in a few milliseconds.
         # Unbuffered: a fork must not find half a request that it would send again.
         # A session of its own: Ctrl-C in a terminal goes to the whole process group.

@@ -23,7 +23,7 @@ from .. import conf
 from ..engine import Cluster, guarding
 from ..registry import clusters
 from .discovery import NodesError, ServerNotFoundError, find_server
-from .nodes import LocalNodes, is_local_node
+from .nodes import LocalNodes, can_have_unix_sockets, is_local_node
 from .places import Node, Place, find_shared, is_asking, nodes_of, nodes_of_site
 from .tap import Listener, add_listener, remove_listener
 
@@ -160,7 +160,7 @@ class StandIn:
                 count = (self.config.get("TEST") or {}).get("NODES") or len(
                     self.config["HOSTS"]
                 )
-                self._nodes = LocalNodes(count).start()
+                self._nodes = LocalNodes(count, unix_sockets=can_have_unix_sockets()).start()
             config = {**self._placed(self.config), "HEALTH": None}
             janitor = conf.build_cluster(self.alias, config)
             if self.is_declared:

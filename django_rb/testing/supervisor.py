@@ -65,10 +65,11 @@ class Server:
     """One server process: its address stays, its process may come and go."""
 
     def __init__(
-        self, name: str, command: Sequence[str], directory: Path, *, unix_socket: bool
+        self, name: str, program: str, config: bytes, directory: Path, *, unix_socket: bool
     ) -> None:
         self.name = name
-        self.command = command
+        self.program = program
+        self.config = config
         self.directory = directory
         self.log = directory.with_suffix(".log")
         self.address: dict[str, Any] = {}
@@ -108,13 +109,17 @@ class Server:
             place = ["--port", str(self.address["port"]), "--bind", "127.0.0.1"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 (the program the user chose)
-                [self.command[0], "--dir", str(self.directory), *place, *self.command[1:]],
-                stdin=subprocess.DEVNULL,
+                [self.program, "-", "--dir", str(self.directory), *place],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=self.before_exec,  # noqa: PLW1509 (one thread only)
             )
         self.paused = False
+        # Not as arguments: every user of the machine can read those of all processes.
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
+            stdin.write(self.config)
 
     def ready(self) -> bool:
         """Whether the server takes connections; moves it when its port is taken.
@@ -230,7 +235,7 @@ class Supervisor:
         self,
         program: str,
         count: int,
-        options: list[str],
+        options: list[list[str]],
         start_seconds: float,
         *,
         unix_sockets: bool,
@@ -238,13 +243,12 @@ class Supervisor:
         """Start all servers side by side and wait until each takes connections."""
         self.start_seconds = start_seconds
         name, version = identify(program, start_seconds)
-        command = [program, "--save", "", "--appendonly", "no", "--loglevel", "notice"]
-        if int(version.partition(".")[0]) >= 7:  # older ones allow DEBUG without asking
-            command += ["--enable-debug-command", "yes"]
-        command += options
+        # What comes later wins.
+        own = [["save", ""], ["appendonly", "no"], ["loglevel", "notice"]]
+        config = b"".join(map(config_line, [*own, *options]))
         for node in range(count):
             folder = self.directory / str(node)
-            server = Server(f"Node {node}", command, folder, unix_socket=unix_sockets)
+            server = Server(f"Node {node}", program, config, folder, unix_socket=unix_sockets)
             self.servers.append(server)
             server.spawn()
         self.wait_for(self.servers)
@@ -274,6 +278,16 @@ class Supervisor:
             server.kill()
             server.release_port()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def config_line(words: Sequence[str]) -> bytes:
+    """Return a line of a server's configuration: the name of an option, and its values."""
+    quoted = [re.sub(rb"[^ !#-\[\]-~]", _escaped, word.encode()) for word in words]
+    return b'"' + b'" "'.join(quoted) + b'"\n'
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\x%02x" % ord(found[0])
 
 
 def identify(program: str, seconds: float) -> tuple[str, str]:

@@ -40,6 +40,14 @@ def document_of(said: str) -> tuple[dict[str, Any], str]:
     return document, said[end:].lstrip()
 
 
+def password_in(document: dict[str, Any]) -> str:
+    """Return the password of the nodes, which all have the same."""
+    urls = str(document["clusters"])
+    (password,) = set(re.findall(r"redis://:([0-9a-f]{32})@", urls))
+    assert urls.count(password) == urls.count("redis://")
+    return str(password)
+
+
 @pytest.fixture
 def settings(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
     """The environment of a project with the clusters that the test is marked with."""
@@ -60,7 +68,10 @@ class TestCommand:
         assert re.match(r"(valkey|redis) \d", document["server"])
         assert [node["host_id"] for node in document["nodes"]] == [0, 1, 2]
         assert document["clusters"] == {
-            "default": [f"redis://{n['host']}:{n['port']}/0" for n in document["nodes"]]
+            "default": [
+                f"redis://:{password_in(document)}@{n['host']}:{n['port']}/0"
+                for n in document["nodes"]
+            ]
         }
         wait_until_gone(*(node["pid"] for node in document["nodes"]))
 
@@ -81,6 +92,18 @@ class TestCommand:
             r"\n$",
             done.stdout,
         )
+
+    def test_others_on_the_machine_need_the_password(self) -> None:
+        script = (
+            "import json, os, redis\n"
+            "url = json.loads(os.environ['DJANGO_RB_NODES'])['default'][0]\n"
+            "print(redis.Redis.from_url(url).ping())\n"
+            "port = redis.Redis.from_url(url).connection_pool.connection_kwargs['port']\n"
+            "try: redis.Redis(port=port).ping()\n"
+            "except redis.AuthenticationError: print('refused')\n"
+        )
+        done = django("rb_nodes", "--count", "1", "--", sys.executable, "-c", script)
+        assert done.stdout.endswith("\nTrue\nrefused\n"), done.stderr
 
     def test_a_management_command_works_on_them(self) -> None:
         done = django(
@@ -147,9 +170,10 @@ class TestClusters:
         document = self.nodes(settings)
         ports = [node["port"] for node in document["nodes"]]
         assert len(ports) == 5
+        login = f":{password_in(document)}@"
         assert document["clusters"] == {
-            "small": [f"redis://127.0.0.1:{port}/0" for port in ports],
-            "large": [f"redis://127.0.0.1:{port}/1" for port in ports],
+            "small": [f"redis://{login}127.0.0.1:{port}/0" for port in ports],
+            "large": [f"redis://{login}127.0.0.1:{port}/1" for port in ports],
         }
         assert len(self.nodes(settings, "--count", "2")["nodes"]) == 2
 

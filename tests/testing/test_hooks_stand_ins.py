@@ -56,9 +56,35 @@ def test_each_cluster_has_its_own_and_starts_them_when_it_is_made(stand_ins: Sta
     again = stand_ins.make_cluster("default")
     other = stand_ins.make_cluster("other")
     assert (len(default.hosts), len(other.hosts)) == (2, 3)
-    ports = [[info.port for info in made.hosts.values()] for made in (default, again, other)]
-    assert ports[0] == ports[1]
-    assert not {*ports[0], 1, 2, 3} & {*ports[2]}
+    places = [
+        [info.address for info in made.hosts.values()] for made in (default, again, other)
+    ]
+    assert places[0] == places[1]
+    assert not {*places[0]} & {*places[2]}
+
+
+def test_nobody_else_on_the_machine_reaches_local_nodes(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {*stand_in.lend_nodes().hosts[0]} == {"unix_socket_path"}
+    monkeypatch.setattr("django_rb.testing.stand_ins.can_have_unix_sockets", lambda: False)
+    with override_settings(RB_CLUSTERS=CLUSTERS):
+        without = StandIns()
+        cluster = without.make_cluster("default")
+        assert {*without["default"].lend_nodes().hosts[0]} == {"host", "port", "password"}
+        assert cluster.call_nodes("PING")[1] == []
+        without["default"].flush()
+        without["default"].stop()
+
+
+def test_options_that_only_tcp_has_are_no_obstacle() -> None:
+    options = {"socket_keepalive": True, "socket_type": 0, "socket_keepalive_options": {}}
+    config = {"default": {"HOSTS": ["redis://h"], "POOL_OPTIONS": options}}
+    with override_settings(RB_CLUSTERS=config):
+        stand_ins = StandIns()
+        cluster = stand_ins.make_cluster("default")
+        assert cluster.call_nodes("PING")[1] == []
+        stand_ins["default"].stop()
 
 
 def test_threads_that_ask_at_once_start_them_once(stand_ins: StandIns) -> None:
@@ -71,7 +97,7 @@ def test_threads_that_ask_at_once_start_them_once(stand_ins: StandIns) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({cluster.hosts[0].port for cluster in made}) == 1
+    assert len({cluster.hosts[0].address for cluster in made}) == 1
 
 
 class TestUse:
@@ -160,7 +186,8 @@ class TestFlush:
                 servers.ask(0, "CONFIG", "SET", "requirepass", "secret")
                 with pytest.raises(NodesError, match="could not be flushed"):
                     stand_ins.make_cluster("default")
-                servers.ask(0, "CONFIG", "SET", "requirepass", "")
+                password = nodes.hosts[0]["password"]
+                servers.ask(0, "CONFIG", "SET", "requirepass", password)
                 stand_ins.make_cluster("default")
                 assert servers.keys() == {0: set()}
                 stand_ins["default"].stop()
@@ -262,8 +289,8 @@ class TestOverriddenSettings:
         expected = stand_ins.make_cluster("default"), stand_ins.make_cluster("other")
         with override_settings(RB_CLUSTERS=config):
             default, new = stand_ins.make_cluster("default"), stand_ins.make_cluster("new")
-        assert default.hosts[0].port == expected[1].hosts[0].port
-        assert new.hosts[0].address == expected[0].hosts[0].address
+        assert default.hosts[0].unix_socket_path == expected[1].hosts[0].unix_socket_path
+        assert new.hosts[0].unix_socket_path == expected[0].hosts[0].unix_socket_path
         assert default.nodes[0].socket_timeout == 0.5
 
 

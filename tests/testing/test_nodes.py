@@ -4,18 +4,21 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from django_rb.testing import LocalNodes, NodesError, ServerNotFoundError, find_server
 from django_rb.testing import nodes as nodes_module
+from django_rb.testing.nodes import can_have_unix_sockets
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -52,9 +55,9 @@ def supervisor_of(nodes: LocalNodes) -> "nodes_module._Supervisor":
 
 
 def connect(nodes: LocalNodes, host_id: int, password: str | None = None) -> redis.Redis:
-    return redis.Redis.from_url(
-        nodes.urls[host_id], password=password, decode_responses=True, socket_timeout=5
-    )
+    login = {"password": password} if password else {}
+    host: dict[str, Any] = {**nodes.hosts[host_id], **login}
+    return redis.Redis(**host, decode_responses=True, socket_timeout=5)
 
 
 @pytest.fixture
@@ -141,11 +144,13 @@ class TestNodes:
     def test_addresses(self, two: LocalNodes) -> None:
         assert list(two.hosts) == [0, 1]
         for host_id, host in two.hosts.items():
-            assert host == {"host": "127.0.0.1", "port": host["port"]}
-            assert two.urls[host_id] == f"redis://127.0.0.1:{host['port']}/0"
+            port, password = host["port"], host["password"]
+            assert host == {"host": "127.0.0.1", "port": port, "password": password}
+            assert two.urls[host_id] == f"redis://:{password}@127.0.0.1:{port}/0"
+            assert f"redis://127.0.0.1:{port}/0" in repr(two)
+            assert password not in repr(two)
         two.hosts[0]["port"] = 1
         assert two.hosts[0]["port"] != 1
-        assert two.urls[0] in repr(two)
 
     def test_server(self, two: LocalNodes) -> None:
         assert re.fullmatch(r"(valkey|redis) \d+\.\d+\.\d+", two.server)
@@ -156,8 +161,18 @@ class TestNodes:
             config = client.config_get("save", "appendonly", "bind")
             assert config == {"save": "", "appendonly": "no", "bind": "127.0.0.1"}
 
-    def test_debug_is_allowed(self, two: LocalNodes) -> None:
+    def test_what_a_client_may_not(self, two: LocalNodes) -> None:
         with connect(two, 0) as client:
+            for command in (
+                ("DEBUG", "SLEEP", "0"),
+                ("MODULE", "LOAD", "/tmp/x.so"),
+                ("CONFIG", "SET", "dir", "/tmp"),
+                ("CONFIG", "SET", "dbfilename", "x"),
+            ):
+                with pytest.raises(redis.ResponseError, match=r"not allowed|protected"):
+                    client.execute_command(*command)
+        options = {"enable-debug-command": "yes"}
+        with LocalNodes(1, options=options) as own, connect(own, 0) as client:
             assert client.execute_command("DEBUG", "SLEEP", "0") in (True, "OK")
 
     def test_unix_sockets(self) -> None:
@@ -170,10 +185,22 @@ class TestNodes:
                 assert one.get("key") is None
                 nodes.flush()
                 assert zero.get("key") is None
+                assert zero.config_get("port") == {"port": "0"}
+            folder = Path(path).parent.stat()
+            assert (stat.S_IMODE(folder.st_mode), folder.st_uid) == (0o700, os.getuid())
             nodes.restart(1)
             with connect(nodes, 1) as one:
                 assert one.ping()
         assert not Path(path).exists()
+
+    def test_paths_of_sockets_may_be_too_long(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert can_have_unix_sockets()
+        long = tmp_path / ("x" * 100)
+        long.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(long))
+        assert not can_have_unix_sockets()
 
     def test_a_taken_port_is_left_to_its_owner(
         self, two: LocalNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -232,6 +259,49 @@ class TestOptions:
             nodes.restart(1)
             with connect(nodes, 1, password) as client:
                 assert client.ping()
+
+    def test_a_password_is_made_for_each(self, two: LocalNodes) -> None:
+        with LocalNodes(1) as other:
+            password = other.hosts[0]["password"]
+            assert len(password) == 32
+            assert password != two.hosts[0]["password"] == two.hosts[1]["password"]
+            stranger = redis.Redis(port=other.hosts[0]["port"])
+            for before in (None, "kill"):
+                for command in (["GET", "key"], ["CONFIG", "SET", "requirepass", ""]):
+                    with pytest.raises(redis.AuthenticationError):
+                        stranger.execute_command(*command)
+                if before:
+                    other.kill(0)
+                other.restart(0)
+            stranger.close()
+
+    @linux_only
+    def test_nobody_reads_the_options_of_a_process(self) -> None:
+        options = {"user": ["ann", "on", ">hunter2", "+@all"]}
+        with LocalNodes(1, options=options) as nodes:
+            for pid in (nodes.pid(0), supervisor_of(nodes).process.pid):
+                for file in ("cmdline", "environ"):
+                    said = Path(f"/proc/{pid}/{file}").read_text()
+                    assert "hunter2" not in said
+                    assert nodes.hosts[0]["password"] not in said
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"requirepass": ""}, {"user": ["default", "on", "nopass", "~*", "&*", "+@all"]}],
+    )
+    def test_options_may_let_everybody_in(self, options: dict[str, str | list[str]]) -> None:
+        with LocalNodes(1, options=options) as nodes:
+            assert nodes.hosts == {0: {"host": "127.0.0.1", "port": nodes.hosts[0]["port"]}}
+            with connect(nodes, 0) as client:
+                client.set("key", 1)
+                nodes.flush()
+                assert client.dbsize() == 0
+
+    def test_words_of_any_characters(self) -> None:
+        word = 'é "\\\n\t\x01 #x'
+        options = {"user": ["default", "on", f">{word}", "~*", "&*", "+@all"]}
+        with LocalNodes(1, options=options) as nodes, connect(nodes, 0, word) as client:
+            assert client.ping()
 
     @pytest.mark.parametrize("name", ["port", "Bind", "loglevel"])
     def test_our_own_are_refused(self, name: str) -> None:
@@ -306,7 +376,7 @@ class TestFaults:
                 node.recv(10)
             two.resume(0)
             node.settimeout(5)
-            assert node.recv(10) == b"+PONG\r\n"
+            assert node.recv(10).startswith(b"-NOAUTH")
         two.resume(0)
         assert two.states() == {0: "running", 1: "running"}
 
@@ -456,6 +526,7 @@ class TestTheEndOfTheParent:
         process, pids, directory = self.run(
             before=f"""
 from django_rb.testing import nodes as nodes_module
+from django_rb.testing.nodes import can_have_unix_sockets
 {keep if keeps_the_pipe else ""}
 child = os.fork()
 if child == 0:

@@ -141,7 +141,12 @@ class Command(NodesCommand):
         """Say where the nodes are."""
         if form == "json":
             places = [
-                {"host_id": host_id, **place, "pid": nodes.pid(host_id)}
+                {
+                    "host_id": host_id,
+                    "host": place["host"],
+                    "port": place["port"],
+                    "pid": nodes.pid(host_id),
+                }
                 for host_id, place in nodes.hosts.items()
             ]
             self.write_json(
@@ -204,10 +209,7 @@ def find_count(aliases: Sequence[str]) -> int:
 def assign_databases(nodes: LocalNodes, aliases: Sequence[str]) -> dict[str, list[str]]:
     """Return ``{alias: [URL, …]}``: all nodes for each cluster, a database for each."""
     return {
-        alias: [
-            f"redis://{place['host']}:{place['port']}/{number}"
-            for place in nodes.hosts.values()
-        ]
+        alias: [f"{url.removesuffix('/0')}/{number}" for url in nodes.urls]
         for number, alias in enumerate(aliases)
     }
 
