@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import redis
 from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
@@ -160,7 +161,7 @@ class StandIn:
             if not self.is_declared:
                 count = (self.config.get("TEST") or {}).get("NODES")
                 count = number_of(count) or len(self.config["HOSTS"])
-                self._nodes = LocalNodes(count, unix_sockets=can_have_unix_sockets()).start()
+                self._nodes = LocalNodes(count, unix_sockets=_want_unix_sockets()).start()
             config = {**self._placed(self.config), "HEALTH": None}
             janitor = conf.build_cluster(self.alias, config)
             if self.is_declared:
@@ -379,3 +380,12 @@ def get_stand_ins() -> StandIns:
             f"pytest-django and a settings.{conf.SETTING}."
         )
     return _active
+
+
+def _want_unix_sockets() -> bool:
+    """Return whether local nodes are to have unix sockets.
+
+    Not with redis-py before 5.1, which leaves the socket of a connection that was refused to
+    the garbage collector: a ResourceWarning in each test of a dead node.
+    """
+    return can_have_unix_sockets() and redis.VERSION >= (5, 1)

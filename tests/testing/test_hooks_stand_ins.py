@@ -66,7 +66,8 @@ def test_each_cluster_has_its_own_and_starts_them_when_it_is_made(stand_ins: Sta
 def test_nobody_else_on_the_machine_reaches_local_nodes(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert {*stand_in.lend_nodes().hosts[0]} == {"unix_socket_path"}
+    if redis.VERSION >= (5, 1):
+        assert {*stand_in.lend_nodes().hosts[0]} == {"unix_socket_path"}
     monkeypatch.setattr("django_rb.testing.stand_ins.can_have_unix_sockets", lambda: False)
     with override_settings(RB_CLUSTERS=CLUSTERS):
         without = StandIns()
