@@ -167,8 +167,8 @@ def most_probes_at_a_time(rig: Rig, seconds: float) -> float:
             run_in_threads(8, ask)
             probes = rig.proxy.accepted - accepted
         assert 1 < probes <= seconds / SOCKET_TIMEOUT + 1
-        assert len(waited) == probes
-    return rig.proxy.most_open
+    # Callers that waited without a probe, or the other way round, count as well.
+    return rig.proxy.most_open + abs(len(waited) - probes)
 
 
 def test_pauses_grow_to_their_bound(rig: Rig) -> None:
