@@ -16,10 +16,10 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.checks import ask_nodes
+from django_rb.engine.health import News
 from django_rb.engine.wording import escaped, get_logger
 from django_rb.management.base import NodesCommand, failure_of
 from django_rb.management.output import as_json, painted
-from django_rb.engine.health import News
 from django_rb.ratelimit import Limit, limiter, parse_rate
 from tests.engine.peer import Peer
 from tests.helpers import make_cache
