@@ -6,6 +6,7 @@ signal handler: see tests/faults/sharing/injection.py.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import faulthandler
 import gc
@@ -199,13 +200,13 @@ def test_a_handler_may_use_the_cluster_where_no_thread_can_be_started(
     cluster = settled_cluster
     keys = fill(cluster)
 
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+    def refuse(*args: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
 
     def use() -> None:
         look_up(cluster, keys)
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     faulthandler.dump_traceback_later(60, exit=True)  # a lock that is held is held for ever
     try:
         for moment in every_moment(use, every(53)):
