@@ -116,7 +116,7 @@ class Cluster:
             partial(
                 threads.make_redis_pool,
                 pool_cls=self._pool_cls,
-                get_observed=weakref.ref(self),
+                observed=self,
             )
         )
         self._use(self._topology.nodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from django_rb.engine.protocol.exchange import Batch
 from django_rb.engine.protocol.scripts import Script
 from django_rb.engine.rounds.batch import call, call_nodes, find, pipeline, run_script, store
 from django_rb.engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
+from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 
 T = TypeVar("T")
@@ -227,6 +229,18 @@ def test_local_clients(cluster: Cluster) -> None:
     assert (batch.operation, exchange.host_id) == ("local", 1)
     assert exchange.commands() == [("SET", b"key", b"1")]
     assert exchange.address == cluster.get_address(1)
+
+
+def test_a_local_client_that_outlives_its_cluster(nodes: LocalNodes) -> None:
+    log = Log()
+    cluster = Cluster(nodes.hosts)
+    cluster.observers = (log,)
+    client = cluster.get_local_client(0)
+    del cluster
+    gc.collect()
+    client.ping()
+    client.connection_pool.disconnect()
+    assert [batch.operation for batch in log.batches] == ["local"]
 
 
 def test_passwords_are_left_out(cluster: Cluster) -> None:

@@ -314,23 +314,16 @@ class _Telling:
 
 
 class LocalWatch:
-    """Tells a cluster's observers what redis-py's own clients send to a node.
+    """Tells a cluster's observers what redis-py's own clients send to a node."""
 
-    Args:
-        get_cluster: returns the cluster, or None if it is no more.
-    """
-
-    def __init__(
-        self, get_cluster: Callable[[], Observed | None], host_id: int, address: str
-    ) -> None:
-        self._get_cluster = get_cluster
+    def __init__(self, cluster: Observed, host_id: int, address: str) -> None:
+        self._cluster = cluster
         self._host_id = host_id
         self._address = address
 
     def begin_use(self) -> Sequence[Observer]:
         """Return who is to be told; raise what `before_use` raises."""
-        cluster = self._get_cluster()
-        return begin_use(cluster) if cluster is not None and cluster.observers else ()
+        return begin_use(self._cluster)
 
     def send(
         self, observers: Sequence[Observer], pieces: Sequence[bytes], send: Callable[[], Any]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -156,16 +155,17 @@ class Pool:
 def make_redis_pool(
     node: Node,
     pool_cls: type[redis.ConnectionPool],
-    get_observed: Callable[[], Observed | None] | None = None,
+    observed: Observed | None = None,
 ) -> redis.ConnectionPool:
     """Return a pool of redis-py's own for a node, for clients that need one.
 
     Args:
-        get_observed: returns the cluster whose observers are told what the clients send.
+        observed: the cluster whose observers are told what the clients send. It lives as
+            long as the pool does.
     """
     options = dict(node.kwargs)
-    if get_observed is not None:
-        options["observed"] = LocalWatch(get_observed, node.host_id, node.address)
+    if observed is not None:
+        options["observed"] = LocalWatch(observed, node.host_id, node.address)
     if node.max_connections is not None:  # pools have defaults of their own
         options["max_connections"] = node.max_connections
     return pool_cls(connection_class=kind_of(node.info), **options)
