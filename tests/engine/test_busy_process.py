@@ -12,8 +12,11 @@ from contextlib import contextmanager
 import pytest
 
 from django_rb.engine import Cluster
-from django_rb.engine.rounds.batch import find
+from django_rb.engine.errors import NodeFailure
+from django_rb.engine.rounds.batch import call_nodes, find
 from django_rb.testing import LocalNodes
+
+usleep = ctypes.PyDLL(None).usleep  # unlike CDLL, it keeps the interpreter's lock
 
 KEYS = [b"key:%d" % number for number in range(20)]
 
@@ -22,7 +25,6 @@ KEYS = [b"key:%d" % number for number in range(20)]
 def interpreter_kept(seconds: float) -> Iterator[None]:
     """Let a thread keep the interpreter for so long, again and again."""
     is_over = threading.Event()
-    usleep = ctypes.PyDLL(None).usleep  # unlike CDLL, it keeps the interpreter's lock
 
     def keep() -> None:
         while not is_over.is_set():
@@ -72,3 +74,36 @@ def test_a_loop_that_is_blocked(nodes: LocalNodes, deadline: float) -> None:
         await cluster.aclose()
 
     asyncio.run(main())
+
+
+class TestANodeThatWasNotGivenItsTime:
+    """It does not answer, and a second of the call's half was not there for anyone."""
+
+    @pytest.fixture
+    def paused(self) -> Iterator[Cluster]:
+        with LocalNodes(1) as nodes:
+            cluster = Cluster(nodes.hosts, health={"FAILURES": 1})
+            cluster.call_nodes("PING")
+            nodes.pause(0)
+            yield cluster
+            cluster.close()
+
+    def check(self, cluster: Cluster, failures: list[NodeFailure]) -> None:
+        assert [failure.host_id for failure in failures] == [0]
+        assert cluster.health()[0].state == "up"
+
+    def test_a_thread_that_keeps_the_interpreter(self, paused: Cluster) -> None:
+        timer = threading.Timer(0.05, usleep, [1_000_000])
+        timer.start()
+        _, failures = paused.run(call_nodes(paused, {0: ("PING",)}), 0.5)
+        timer.join()
+        self.check(paused, failures)
+
+    def test_a_loop_that_is_blocked(self, paused: Cluster) -> None:
+        async def main() -> None:
+            asyncio.get_running_loop().call_later(0.05, time.sleep, 1)
+            _, failures = await paused.arun(call_nodes(paused, {0: ("PING",)}), 0.5)
+            self.check(paused, failures)
+            await paused.aclose()
+
+        asyncio.run(main())
