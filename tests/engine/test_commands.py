@@ -15,7 +15,6 @@ from django_rb.engine.errors import UnroutableCommand
 from django_rb.engine.protocol import commands
 from django_rb.engine.protocol.command_table import TABLE
 from django_rb.engine.protocol.commands import (
-    LATER,
     SPLITTABLE,
     MalformedCommand,
     is_read_only,
@@ -26,6 +25,9 @@ from django_rb.engine.protocol.commands import (
     register_command,
 )
 from django_rb.engine.protocol.encoding import Arg
+from django_rb.engine.protocol.further_commands import LATER, QUESTIONS
+from django_rb.engine.protocol.key_finders import BY_HAND
+from django_rb.engine.protocol.refusals import REFUSALS
 from django_rb.testing import LocalNodes
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_command_table.py"
@@ -455,16 +457,14 @@ def test_redis_py_has_no_method_for_a_command_that_is_missing_here() -> None:
 
 
 def test_functions_by_hand_are_those_the_table_asks_for() -> None:
-    assert commands._BY_HAND.keys() == {
-        name for name, (_, keys, _) in rows(TABLE).items() if keys == "*"
-    }
+    assert BY_HAND.keys() == {name for name, (_, keys, _) in rows(TABLE).items() if keys == "*"}
 
 
 def test_hand_written_names_are_in_the_table() -> None:
-    questions = {name.replace("|", " ") for name in commands._QUESTIONS.split()}
+    questions = {name.replace("|", " ") for name in QUESTIONS.split()}
     assert questions <= ROWS.keys()
     assert {name for name in questions if ROWS[name][0] == "write"} == set()
-    assert commands._REFUSALS.keys() <= ROWS.keys()
+    assert REFUSALS.keys() <= ROWS.keys()
     assert SPLITTABLE.keys() <= ROWS.keys()
 
 

@@ -5,25 +5,19 @@ replies. This module reads it, adds what a key specification cannot say, and ans
 questions about one command at a time, given as redis-py sends it: ``("GET", "key")``,
 ``("OBJECT FREQ", "key")`` or ``("OBJECT", "FREQ", "key")``, names in any case, as str or
 bytes.
-
-Source: "Command key specifications" in the servers' documentation,
-https://redis.io/docs/latest/develop/reference/key-specs/ and
-https://valkey.io/topics/key-specs/.
 """
 
 from __future__ import annotations
 
-import reprlib
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 from ..errors import UnroutableCommand
 from .command_table import TABLE
 from .encoding import Arg
-
-KeyFinder: TypeAlias = Callable[[Sequence[Arg]], Sequence[int]]
-"""Takes a command's arguments, the words of its name apart; returns the keys' positions."""
+from .further_commands import LATER, QUESTIONS
+from .key_finders import BY_HAND, KeyFinder, MistakeError, every, finders_of, word_of
+from .refusals import REFUSALS
 
 
 class MalformedCommand(UnroutableCommand):
@@ -65,13 +59,13 @@ def key_positions(args: Sequence[Arg]) -> list[int]:
         for finder in command.finders:
             positions += finder(words)
         if not positions and not command.keys_may_lack:
-            raise _MistakeError("has no keys")
+            raise MistakeError("has no keys")
         if words is not args:  # "OBJECT FREQ" was one word of args, and is two of words
             shift = len(words) - len(args)
             if min(positions, default=len(words)) <= shift:
-                raise _MistakeError("has a key in its name; pass each argument by itself")
+                raise MistakeError("has a key in its name; pass each argument by itself")
             positions = [position - shift for position in positions]
-    except _MistakeError as mistake:
+    except MistakeError as mistake:
         raise MalformedCommand(f"{command.name} {mistake}") from None
     return positions
 
@@ -106,7 +100,7 @@ def refusal(args: Sequence[Arg]) -> str | None:
     many nodes share connections out to one batch at a time.
     """
     try:
-        return _REFUSALS.get(_find(args)[0].name)
+        return REFUSALS.get(_find(args)[0].name)
     except UnroutableCommand:
         return None
 
@@ -122,10 +116,10 @@ def patterns_of(args: Sequence[Arg]) -> list[Arg]:
     found: list[Arg] = []
     at = 2
     while at < len(words):
-        word = _word(words[at])
+        word = word_of(words[at])
         if word in {"BY", "GET"}:
             # One without an asterisk names no key: "#" is the element, others are nothing.
-            found += [arg for arg in words[at + 1 : at + 2] if "*" in _word(arg)]
+            found += [arg for arg in words[at + 1 : at + 2] if "*" in word_of(arg)]
         at += {"BY": 2, "GET": 2, "LIMIT": 3, "STORE": 2}.get(word, 1)
     return found
 
@@ -203,11 +197,11 @@ def register_command(
             raise TypeError(f"keys is a function of the arguments, not {keys!r}")
         finders: tuple[KeyFinder, ...] = (_checked(keys),)
     else:
-        finders = _described_range(len(words), first_key, last_key, step)
+        finders = _describedevery(len(words), first_key, last_key, step)
     _add(_Command(" ".join(words), read_only, finders, keys is not None))
 
 
-def _described_range(
+def _describedevery(
     words: int, first: int | None, last: int | None, step: int
 ) -> tuple[KeyFinder, ...]:
     first = words if first is None else first
@@ -225,7 +219,7 @@ def _described_range(
         raise ValueError(f"last_key is negative, or at least first_key={first}, not {last}")
     if step < 1:
         raise ValueError(f"step is at least 1, not {step}")
-    return (_range(first, last, step),)
+    return (every(first, last, step),)
 
 
 def _checked(find: KeyFinder) -> KeyFinder:
@@ -233,265 +227,13 @@ def _checked(find: KeyFinder) -> KeyFinder:
         positions = list(find(args))
         for position in positions:
             if not 0 < position < len(args):
-                raise _MistakeError(
+                raise MistakeError(
                     f"has {len(args) - 1} arguments, and the function registered for it "
                     f"says that number {position!r} is a key"
                 )
         return positions
 
     return checked
-
-
-# --- Finding keys --------------------------------------------------------------------
-
-
-class _MistakeError(Exception):
-    """What is wrong with a command, to be said after its name."""
-
-
-@cache  # so that the same description is the same function, see _add()
-def _range(first: int, last: int, step: int = 1) -> KeyFinder:
-    """Every step-th argument from first to last is a key; last < 0 counts from the end."""
-
-    def find(args: Sequence[Arg]) -> Sequence[int]:
-        end = last if last >= 0 else last + len(args)
-        if last < 0 and (end + 1 - first) % step:
-            raise _MistakeError(f"takes {step} arguments for each key")
-        if end >= len(args):
-            raise _MistakeError("lacks a key")
-        return range(first, end + 1, step)
-
-    return find
-
-
-def _counted(at: int, step: int, *, may_be_none: bool) -> KeyFinder:
-    """Argument `at` tells how many keys follow it, each with step - 1 further arguments."""
-
-    def find(args: Sequence[Arg]) -> Sequence[int]:
-        if at >= len(args):
-            raise _MistakeError("lacks its number of keys")
-        number, room = _integer(args[at]), (len(args) - at - 1) // step
-        if number is None or number < (0 if may_be_none else 1):
-            raise _MistakeError(f"needs a number of keys, not {reprlib.repr(args[at])}")
-        if number > room:
-            raise _MistakeError(f"names {number} keys, and is followed by {room}")
-        return range(at + 1, at + 1 + number * step, step)
-
-    return find
-
-
-def _after(word: str, start: int, parts: int) -> KeyFinder:
-    """After a word comes a list to the end, of which one part in `parts` are keys."""
-
-    def find(args: Sequence[Arg]) -> Sequence[int]:
-        for position in range(start, len(args)):
-            if _word(args[position]) == word:
-                number, over = divmod(len(args) - position - 1, parts)
-                if over or not number:
-                    raise _MistakeError(f"needs {parts} lists of one length after {word}")
-                return range(position + 1, position + 1 + number)
-        raise _MistakeError(f"lacks the word {word}, which its keys follow")
-
-    return find
-
-
-def _integer(arg: Arg) -> int | None:
-    if isinstance(arg, float | bool):
-        return None
-    try:
-        return int(arg)
-    except ValueError:
-        return None
-
-
-def _word(arg: Arg) -> str:
-    """Return an argument in upper case; "" for one that is no word."""
-    if isinstance(arg, str):
-        return arg.upper()
-    return arg.decode("latin-1").upper() if isinstance(arg, bytes) else ""
-
-
-# --- What key specifications cannot say ----------------------------------------------
-
-
-def _keys_of_sort(args: Sequence[Arg]) -> Sequence[int]:
-    """SORT key [BY …] [LIMIT offset count] [GET …]… [ASC|DESC] [ALPHA] [STORE key]."""
-    return [*_range(1, 1)(args), *_stored(args, 2, {"STORE"}, {"BY": 1, "GET": 1, "LIMIT": 2})]
-
-
-def _keys_of_georadius(args: Sequence[Arg]) -> Sequence[int]:
-    """GEORADIUS key longitude latitude radius unit … [STORE key|STOREDIST key]."""
-    return [*_range(1, 1)(args), *_stored(args, 6, {"STORE", "STOREDIST"}, {})]
-
-
-def _keys_of_georadiusbymember(args: Sequence[Arg]) -> Sequence[int]:
-    """GEORADIUSBYMEMBER key member radius unit … [STORE key|STOREDIST key]."""
-    return [*_range(1, 1)(args), *_stored(args, 5, {"STORE", "STOREDIST"}, {})]
-
-
-def _keys_of_migrate(args: Sequence[Arg]) -> Sequence[int]:
-    """MIGRATE host port key|"" db timeout [COPY] [REPLACE] [AUTH …] [KEYS key …]."""
-    one = _range(3, 3)(args)
-    at = 6
-    while at < len(args):
-        match _word(args[at]):
-            case "KEYS":
-                if args[3] not in {"", b""}:
-                    raise _MistakeError("takes an empty key where the word KEYS follows")
-                return range(at + 1, len(args))
-            case "AUTH":
-                at += 1
-            case "AUTH2":
-                at += 2
-        at += 1
-    return one
-
-
-def _stored(
-    args: Sequence[Arg], start: int, words: set[str], values: dict[str, int]
-) -> Sequence[int]:
-    """Return the position after the last of words, if there is one.
-
-    values: options whose so many values are skipped, as they may look like words.
-    """
-    found: list[int] = []
-    at = start
-    while at < len(args):
-        word = _word(args[at])
-        if word in words:
-            at += 1
-            if at == len(args):
-                raise _MistakeError(f"lacks the key after {word}")
-            found = [at]  # servers let the last one count
-        at += 1 + values.get(word, 0)
-    return found
-
-
-_BY_HAND: dict[str, tuple[KeyFinder, ...]] = {
-    "GEORADIUS": (_keys_of_georadius,),
-    "GEORADIUSBYMEMBER": (_keys_of_georadiusbymember,),
-    "MIGRATE": (_keys_of_migrate,),
-    "SORT": (_keys_of_sort,),
-    "SORT_RO": (_range(1, 1),),  # only its BY and GET are beyond specification
-}
-
-# What the servers in the table did not list, in the table's format: commands of newer
-# Redis, which no wheel brings, as redis-py 8.1 sends them; and DEBUG's one with a key.
-LATER = """\
-ARCOUNT       read   1      newer
-ARDEL         write  1      newer
-ARDELRANGE    write  1      newer
-ARGET         read   1      newer
-ARGETRANGE    read   1      newer
-ARGREP        read   1      newer
-ARINFO        read   1      newer
-ARINSERT      write  1      newer
-ARLASTITEMS   read   1      newer
-ARLEN         read   1      newer
-ARMGET        read   1      newer
-ARMSET        write  1      newer
-ARNEXT        read   1      newer
-AROP          read   1      newer
-ARRING        write  1      newer
-ARSCAN        read   1      newer
-ARSEEK        write  1      newer
-ARSET         write  1      newer
-BLMOVEM       write  1,2    newer
-DEBUG|OBJECT  other  2      all
-DELEX         write  1      newer
-DIGEST        read   1      newer
-HOTKEYS|GET   other  -      newer
-HOTKEYS|RESET other  -      newer
-HOTKEYS|START other  -      newer
-HOTKEYS|STOP  other  -      newer
-INCREX        write  1      newer
-LMOVEM        write  1,2    newer
-SDIFFCARD     read   1#     newer
-SUNIONCARD    read   1#     newer
-XCFGSET       write  1      newer
-XNACK         write  1      newer
-"""
-
-# Servers flag as read-only what reads keys; these only ask the server something.
-_QUESTIONS = """
-ACL|CAT ACL|DRYRUN ACL|GENPASS ACL|GETUSER ACL|HELP ACL|LIST ACL|USERS ACL|WHOAMI
-CLIENT|GETNAME CLIENT|GETREDIR CLIENT|HELP CLIENT|ID CLIENT|INFO CLIENT|LIST
-CLIENT|TRACKINGINFO
-CLUSTER|COUNT-FAILURE-REPORTS CLUSTER|COUNTKEYSINSLOT CLUSTER|GETKEYSINSLOT
-CLUSTER|GETSLOTMIGRATIONS CLUSTER|HELP CLUSTER|INFO CLUSTER|KEYSLOT CLUSTER|LINKS
-CLUSTER|MYID CLUSTER|MYSHARDID CLUSTER|NODES CLUSTER|REPLICAS CLUSTER|SHARDS
-CLUSTER|SLAVES CLUSTER|SLOT-STATS CLUSTER|SLOTS
-COMMAND COMMAND|COUNT COMMAND|DOCS COMMAND|GETKEYS COMMAND|GETKEYSANDFLAGS COMMAND|HELP
-COMMAND|INFO COMMAND|LIST COMMANDLOG|GET COMMANDLOG|HELP COMMANDLOG|LEN
-CONFIG|GET CONFIG|HELP DEBUG|OBJECT ECHO
-FUNCTION|DUMP FUNCTION|HELP FUNCTION|LIST FUNCTION|STATS HOTKEYS|GET INFO LASTSAVE
-LATENCY|DOCTOR LATENCY|GRAPH LATENCY|HELP LATENCY|HISTOGRAM LATENCY|HISTORY
-LATENCY|LATEST MEMORY|DOCTOR MEMORY|HELP MEMORY|MALLOC-STATS MEMORY|STATS
-MODULE|HELP MODULE|LIST OBJECT|HELP PING
-PUBSUB|CHANNELS PUBSUB|HELP PUBSUB|NUMPAT PUBSUB|NUMSUB PUBSUB|SHARDCHANNELS
-PUBSUB|SHARDNUMSUB ROLE SCRIPT|EXISTS SCRIPT|HELP SCRIPT|SHOW
-SLOWLOG|GET SLOWLOG|HELP SLOWLOG|LEN TIME XGROUP|HELP XINFO|HELP
-"""
-
-_PUBSUB = "listens on one connection; use cluster.get_local_client(host_id).pubsub()"
-_SHARDED_PUBSUB = (
-    "listens on one connection; use cluster.get_local_client_for_key(channel).pubsub()"
-)
-_TRANSACTION = (
-    "belongs to a transaction on one connection; use "
-    "cluster.get_local_client_for_key(key).pipeline()"
-)
-_CONNECTION = (
-    "changes the one connection it is sent on, which the next call need not get; use "
-    "cluster.get_local_client(host_id).client(), which keeps its connection"
-)
-_LOGIN = (
-    "changes the one connection it is sent on, which the next call need not get; set "
-    "{} in the cluster's HOSTS, or use cluster.get_local_client(host_id).client()"
-)
-_REPLICATION = (
-    "turns its connection into a replication link; no client of the cluster reads one"
-)
-
-# By name: why clients over many nodes refuse a command, to be said after the name.
-_REASONS = {
-    "ASKING": _CONNECTION,
-    "AUTH": _LOGIN.format('"username" and "password"'),
-    "CLIENT CACHING": _CONNECTION,
-    "CLIENT CAPA": _CONNECTION,
-    "CLIENT IMPORT-SOURCE": _CONNECTION,
-    "CLIENT NO-EVICT": _CONNECTION,
-    "CLIENT NO-TOUCH": _CONNECTION,
-    "CLIENT REPLY": _CONNECTION,
-    "CLIENT SETINFO": _CONNECTION,
-    "CLIENT SETNAME": _LOGIN.format('"client_name"'),
-    "CLIENT TRACKING": _CONNECTION,
-    "DISCARD": _TRANSACTION,
-    "EXEC": _TRANSACTION,
-    "HELLO": _LOGIN.format('"protocol", "username" and "password"'),
-    "MONITOR": "streams on one connection; use cluster.get_local_client(host_id).monitor()",
-    "MULTI": _TRANSACTION,
-    "PSUBSCRIBE": _PUBSUB,
-    "PSYNC": _REPLICATION,
-    "PUNSUBSCRIBE": _PUBSUB,
-    "QUIT": "closes a connection that the cluster still uses; use cluster.close()",
-    "READONLY": _CONNECTION,
-    "READWRITE": _CONNECTION,
-    "REPLCONF": _REPLICATION,
-    "RESET": _CONNECTION,
-    "SCRIPT DEBUG": _CONNECTION,
-    "SELECT": _LOGIN.format('"db"'),
-    # A node that obeys closes the connection and says nothing: to a batch, a dead node.
-    "SHUTDOWN": "is never answered; use cluster.get_local_client(host_id).shutdown()",
-    "SSUBSCRIBE": _SHARDED_PUBSUB,
-    "SUBSCRIBE": _PUBSUB,
-    "SUNSUBSCRIBE": _SHARDED_PUBSUB,
-    "SYNC": _REPLICATION,
-    "UNSUBSCRIBE": _PUBSUB,
-    "UNWATCH": _TRANSACTION,
-    "WATCH": _TRANSACTION,
-}
-_REFUSALS = {name: f"{name} {reason}" for name, reason in _REASONS.items()}
 
 
 # --- The commands, by name -----------------------------------------------------------
@@ -532,7 +274,7 @@ def _find(args: Sequence[Arg]) -> tuple[_Command, Sequence[Arg]]:
     first = parts[0].upper()
     if first in _CONTAINERS:
         commands = _CONTAINERS[first]
-        second = _word(words[1]) if len(words) > 1 else ""
+        second = word_of(words[1]) if len(words) > 1 else ""
         found = commands.get(second) or commands.get("")
         if found is None and not second:
             raise MalformedCommand(f"{first} needs one of {', '.join(sorted(commands))}")
@@ -543,7 +285,7 @@ def _find(args: Sequence[Arg]) -> tuple[_Command, Sequence[Arg]]:
         shown = f"{first!r:.100}"
         raise UnroutableCommand(
             f"Unknown command {shown}: say where its keys are, "
-            f"with django_rb.engine.commands.register_command({shown}, …)"
+            f"with django_rb.engine.register_command({shown}, …)"
         )
     return found, words
 
@@ -561,42 +303,24 @@ def _add(command: _Command) -> None:
     else:
         _CONTAINERS[first][second] = command
     name = command.name
-    if command.finders == _finders("2" if second else "1") and (second or one_word):
+    if command.finders == finders_of("2" if second else "1") and (second or one_word):
         _ONE_KEY.add(name)
     else:
         _ONE_KEY.discard(name)
-    if name in _ONE_KEY and not second and name not in {*_REFUSALS, *SPLITTABLE, "SORT_RO"}:
+    if name in _ONE_KEY and not second and name not in {*REFUSALS, *SPLITTABLE, "SORT_RO"}:
         SIMPLE.add(name)
     else:
         SIMPLE.discard(name)
 
 
 def _read(table: str) -> Iterator[_Command]:
-    questions = frozenset(_QUESTIONS.split())
+    questions = frozenset(QUESTIONS.split())
     for line in table.splitlines():
         name, access, keys, _ = line.split()
         spaced = name.replace("|", " ")
-        finders = _BY_HAND[spaced] if keys == "*" else _finders(keys)
+        finders = BY_HAND[spaced] if keys == "*" else finders_of(keys)
         read_only = access == "read" or name in questions
         yield _Command(spaced, read_only, finders, "?" in keys)
-
-
-@cache  # most commands share a few notations
-def _finders(keys: str) -> tuple[KeyFinder, ...]:
-    return () if keys == "-" else tuple(map(_finder, keys.split(",")))
-
-
-def _finder(key: str) -> KeyFinder:
-    if "@" in key:
-        word, _, where = key.partition("@")
-        start, _, parts = where.partition("/")
-        return _after(word, int(start), int(parts))
-    if "#" in key:
-        at, _, how = key.partition("#")
-        step = how.partition(":")[2]
-        return _counted(int(at), int(step or 1), may_be_none="?" in how)
-    first, *rest = map(int, key.split(":"))
-    return _range(first, *rest) if rest else _range(first, first)
 
 
 for _table in (TABLE, LATER):

@@ -1,0 +1,61 @@
+"""Why clients over many nodes refuse a command, and who can run it."""
+
+_PUBSUB = "listens on one connection; use cluster.get_local_client(host_id).pubsub()"
+_SHARDED_PUBSUB = (
+    "listens on one connection; use cluster.get_local_client_for_key(channel).pubsub()"
+)
+_TRANSACTION = (
+    "belongs to a transaction on one connection; use "
+    "cluster.get_local_client_for_key(key).pipeline()"
+)
+_CONNECTION = (
+    "changes the one connection it is sent on, which the next call need not get; use "
+    "cluster.get_local_client(host_id).client(), which keeps its connection"
+)
+_LOGIN = (
+    "changes the one connection it is sent on, which the next call need not get; set "
+    "{} in the cluster's HOSTS, or use cluster.get_local_client(host_id).client()"
+)
+_REPLICATION = (
+    "turns its connection into a replication link; no client of the cluster reads one"
+)
+
+# By name, to be said after it.
+_REASONS = {
+    "ASKING": _CONNECTION,
+    "AUTH": _LOGIN.format('"username" and "password"'),
+    "CLIENT CACHING": _CONNECTION,
+    "CLIENT CAPA": _CONNECTION,
+    "CLIENT IMPORT-SOURCE": _CONNECTION,
+    "CLIENT NO-EVICT": _CONNECTION,
+    "CLIENT NO-TOUCH": _CONNECTION,
+    "CLIENT REPLY": _CONNECTION,
+    "CLIENT SETINFO": _CONNECTION,
+    "CLIENT SETNAME": _LOGIN.format('"client_name"'),
+    "CLIENT TRACKING": _CONNECTION,
+    "DISCARD": _TRANSACTION,
+    "EXEC": _TRANSACTION,
+    "HELLO": _LOGIN.format('"protocol", "username" and "password"'),
+    "MONITOR": "streams on one connection; use cluster.get_local_client(host_id).monitor()",
+    "MULTI": _TRANSACTION,
+    "PSUBSCRIBE": _PUBSUB,
+    "PSYNC": _REPLICATION,
+    "PUNSUBSCRIBE": _PUBSUB,
+    "QUIT": "closes a connection that the cluster still uses; use cluster.close()",
+    "READONLY": _CONNECTION,
+    "READWRITE": _CONNECTION,
+    "REPLCONF": _REPLICATION,
+    "RESET": _CONNECTION,
+    "SCRIPT DEBUG": _CONNECTION,
+    "SELECT": _LOGIN.format('"db"'),
+    # A node that obeys closes the connection and says nothing: to a batch, a dead node.
+    "SHUTDOWN": "is never answered; use cluster.get_local_client(host_id).shutdown()",
+    "SSUBSCRIBE": _SHARDED_PUBSUB,
+    "SUBSCRIBE": _PUBSUB,
+    "SUNSUBSCRIBE": _SHARDED_PUBSUB,
+    "SYNC": _REPLICATION,
+    "UNSUBSCRIBE": _PUBSUB,
+    "UNWATCH": _TRANSACTION,
+    "WATCH": _TRANSACTION,
+}
+REFUSALS = {name: f"{name} {reason}" for name, reason in _REASONS.items()}
