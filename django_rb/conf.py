@@ -16,7 +16,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .engine import BadHostSetup, BaseRouter, Cluster
 from .engine.nodes.health import DEFAULT_HEALTH, check_health
-from .engine.nodes.hosts import check_pool_options, number_hosts, parse_hosts, with_database
+from .engine.nodes.hosts import number_hosts, parse_hosts, with_database
+from .engine.nodes.option_checks import check_pool_options
 from .engine.secrecy import hides_locals
 from .engine.wording import clause, did_you_mean, masked, number_of
 from .paths import import_path

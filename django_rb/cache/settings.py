@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
 from ..engine import BadHostSetup
-from ..engine.nodes.hosts import check_seconds
+from ..engine.nodes.option_checks import check_seconds
 from ..engine.wording import clause, did_you_mean, number_of
 from ..paths import import_path
 from ..registry import clusters

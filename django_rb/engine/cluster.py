@@ -30,12 +30,12 @@ from .nodes.health import (
 )
 from .nodes.hosts import (
     HostInfo,
-    check_pool_options,
     node_of_arguments,
     parse_host,
     parse_hosts,
 )
 from .nodes.node import Node
+from .nodes.option_checks import check_pool_options
 from .protocol.encoding import Args, Key
 from .protocol.exchange import Batch
 from .protocol.scripts import remember_script

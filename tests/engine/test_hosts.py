@@ -19,12 +19,14 @@ from django_rb.engine import (
     SlotRouter,
 )
 from django_rb.engine.nodes.hosts import (
-    REFUSED_OPTIONS,
-    check_pool_options,
     parse_host,
     parse_hosts,
-    pool_options,
     with_database,
+)
+from django_rb.engine.nodes.option_checks import (
+    REFUSED_OPTIONS,
+    check_pool_options,
+    pool_options,
 )
 from django_rb.engine.threads import handshake, make_redis_pool
 from django_rb.engine.wording import did_you_mean

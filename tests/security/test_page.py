@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from django_rb import conf
-from django_rb.engine.nodes.hosts import host_options
+from django_rb.engine.nodes.option_checks import host_options
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/security.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

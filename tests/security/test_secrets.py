@@ -33,7 +33,8 @@ from django_rb.engine import (
     SlotRouter,
     failures_of,
 )
-from django_rb.engine.nodes.hosts import connection_options, parse_hosts
+from django_rb.engine.nodes.hosts import parse_hosts
+from django_rb.engine.nodes.option_checks import connection_options
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
 
