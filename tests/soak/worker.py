@@ -281,7 +281,7 @@ def wait_for_openings() -> None:
 
     openings = clusters["default"]._threads._openings
     end = time.monotonic() + 5
-    while time.monotonic() < end and openings._total:
+    while time.monotonic() < end and openings.count():
         time.sleep(0.01)
 
 

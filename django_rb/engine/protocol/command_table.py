@@ -17,7 +17,7 @@ keys    comma-separated; arguments are counted as servers count them: 0 is the c
             1#:2        likewise, and every second argument that follows is a key
             STREAMS@4/2 after the word STREAMS, at argument 4 or later, comes a list whose
                         first half are keys
-            *           no specification tells: commands.py has a function for it
+            *           no specification tells: key_finders.py has a function for it
 servers "all", or the only ones of the above that know the command
 """
 

@@ -14,7 +14,7 @@ import copy
 import socket
 import threading
 import weakref
-from collections import defaultdict, deque
+from collections import deque
 from time import monotonic
 
 import redis
@@ -128,97 +128,121 @@ def keep_late(pool: Pool, connection: Connection) -> None:
         pool.keep(connection)
 
 
+class _Opening:
+    """A thread that opens connections to a node, for whoever waits for one.
+
+    Args:
+        ticket: the first that waits.
+    """
+
+    __slots__ = ("pool", "tickets")
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.pool = ticket.pool
+        self.tickets = deque([ticket])
+
+    def is_awaited(self) -> bool:
+        """Whether anybody waits still."""
+        return not all(ticket.is_over for ticket in self.tickets.copy())
+
+    def next(self) -> Ticket | None:
+        """Return who waited longest, and waits still."""
+        with contextlib.suppress(IndexError):
+            while True:
+                ticket = self.tickets.popleft()
+                if not ticket.is_over:
+                    return ticket
+        return None
+
+    def fail(self, error: Exception) -> None:
+        """Tell all who wait why there is no connection."""
+        while ticket := self.next():
+            ticket.give(error)
+            cause, error = error.__cause__, copy.copy(error)  # each has its own
+            error.__cause__ = cause
+
+
 class Openings:
-    """What is being opened for one cluster."""
+    """What is being opened for one cluster.
+
+    There is no lock: a signal handler that uses the cluster may come at any time, and must
+    not wait for whom it interrupts. A ticket is put to an opening before it is looked
+    whether that goes on; an opening ends before it is looked whether a ticket was put to it.
+    """
 
     def __init__(self) -> None:
-        # For each opening of a node the tickets that wait for it.
-        self._under_way: defaultdict[Pool, list[deque[Ticket]]] = defaultdict(list)
-        self._total = 0
-        self._lock = threading.RLock()  # a signal handler may want one as well
+        self._under_way: list[_Opening] = []
         _all.add(self)
 
     def want(self, ticket: Ticket) -> None:
         """Have a connection opened for a ticket, or let it share in one that is under way."""
-        with self._lock:
-            openings = self._under_way[ticket.pool]
-            for waiting in openings:
-                while waiting and waiting[0].is_over:
-                    waiting.popleft()
-            if openings and (len(openings) >= MOST_PER_NODE or self._total >= MOST_IN_ALL):
-                # One that nobody waits for any more is late already.
-                min(filter(None, openings), key=len, default=openings[-1]).append(ticket)
-                return
-            tickets = deque([ticket])
-            openings.append(tickets)
-            self._total += 1
+        opening = _Opening(ticket)
         try:
-            _thread.start_new_thread(self._run, (ticket.pool, tickets))
-        except RuntimeError as error:
-            if "thread" not in str(error):  # a signal handler's
+            if not self._shares(ticket):
+                self._under_way.append(opening)
+                _thread.start_new_thread(self._run, (opening,))
+        except BaseException as error:
+            self._end(opening)
+            # another RuntimeError, or whatever else, is a signal handler's
+            if not isinstance(error, RuntimeError) or "thread" not in str(error):
                 raise
             if "shutdown" in str(error):
-                self._run(ticket.pool, tickets)
+                self._run(opening)
                 return
             node = ticket.pool.node
             text = at_node(f"No connection can be opened: {error}", node.host_id, node.address)
-            self._ended(ticket.pool, tickets)
-            for waiting_ticket in tickets:
-                waiting_ticket.give(CannotOpen(text))
+            opening.fail(CannotOpen(text))
 
-    def _run(self, pool: Pool, tickets: deque[Ticket]) -> None:
-        """Open connections until no ticket waits for one."""
+    def _shares(self, ticket: Ticket) -> bool:
+        """Let a ticket share in an opening, if there are many."""
+        of_node = [known for known in self._under_way.copy() if known.pool is ticket.pool]
+        is_full = len(self._under_way) >= MOST_IN_ALL
+        if not of_node or not (len(of_node) >= MOST_PER_NODE or is_full):
+            return False
+        # One that nobody waits for any more is late already.
+        awaited = [opening for opening in of_node if opening.is_awaited()]
+        opening = min(awaited or of_node[-1:], key=lambda known: len(known.tickets))
+        opening.tickets.append(ticket)
+        if opening in self._under_way:
+            return True
+        try:
+            opening.tickets.remove(ticket)
+        except ValueError:  # it was served all the same
+            return True
+        return False
+
+    def _run(self, opening: _Opening) -> None:
+        """Open connections until nobody waits for one."""
         try:
             while True:
-                outcome: Connection | Exception
                 try:
-                    outcome = pool.open()
+                    connection = opening.pool.open()
                 except Exception as error:  # noqa: BLE001 (it is raised where it is awaited)
-                    outcome = error
-                if not self._give(pool, tickets, outcome):
+                    self._end(opening)
+                    opening.fail(error)
                     return
-        except BaseException:
-            self._ended(pool, tickets)
-            raise
+                if ticket := opening.next():
+                    ticket.give(connection)
+                else:
+                    keep_late(opening.pool, connection)
+                if not opening.is_awaited():
+                    self._end(opening)
+                    if not opening.is_awaited():
+                        return
+        finally:
+            self._end(opening)
 
-    def _give(
-        self, pool: Pool, tickets: deque[Ticket], outcome: Connection | Exception
-    ) -> bool:
-        """Tell the outcome; return whether another connection is wanted."""
-        if isinstance(outcome, Exception):
-            self._ended(pool, tickets)
-            for ticket in tickets:
-                ticket.give(outcome)
-                cause, outcome = outcome.__cause__, copy.copy(outcome)  # each has its own
-                outcome.__cause__ = cause
-            return False
-        with self._lock:
-            while tickets and tickets[0].is_over:
-                tickets.popleft()
-            first = tickets.popleft() if tickets else None
-            goes_on = any(not ticket.is_over for ticket in tickets)
-            if not goes_on:
-                self._ended(pool, tickets)
-        if first is None:
-            keep_late(pool, outcome)
-        else:
-            first.give(outcome)
-        return goes_on
+    def _end(self, opening: _Opening) -> None:
+        with contextlib.suppress(ValueError):
+            self._under_way.remove(opening)
 
-    def _ended(self, pool: Pool, tickets: deque[Ticket]) -> None:
-        with self._lock:
-            openings = self._under_way[pool]
-            if any(other is tickets for other in openings):
-                openings[:] = [other for other in openings if other is not tickets]
-                self._total -= 1
-            if not openings:
-                del self._under_way[pool]
+    def count(self) -> int:
+        """Return how many connections are being opened."""
+        return len(self._under_way)
 
     def start_over(self) -> None:
         """In a forked child: the parent's threads are not here."""
-        self._lock = threading.RLock()
-        self._under_way.clear()
-        self._total = 0
+        self._under_way = []
 
 
 _all: weakref.WeakSet[Openings] = weakref.WeakSet()

@@ -95,4 +95,4 @@ def open_descriptors() -> dict[str, str]:
 
 def openings_under_way() -> int:
     """Return how many connections are being opened in threads."""
-    return sum(known._total for known in list(openings._all))
+    return sum(known.count() for known in list(openings._all))

@@ -148,7 +148,6 @@ def with_locks_held() -> int:
     set_all(2000)
     cluster = cache.cluster
     locks: list[Any] = [cluster._topology._changing, clients._setting_callbacks]
-    locks += [cluster._threads._openings._lock]
     for node in cluster.nodes.values():
         locks += [cluster._threads.pools[node.host_id]._opening, node.health._lock]
     held, released = threading.Event(), threading.Event()
