@@ -9,15 +9,10 @@ from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
-from redis.commands.core import Script as RedisScript
 
 from . import loops, threads
-from .clients.aio import AioMapManager, AioRoutingClient, AioUnconnectedPool
-from .clients.base import UnconnectedPool
+from .clients.front import ManyNodes
 from .clients.local import LocalPools
-from .clients.managers import Fanned, Hosts, MapManager, Mapped
-from .clients.promise import Promise
-from .clients.routing import RoutingClient
 from .errors import BadHostSetup, NodeFailure
 from .forks import register_at_fork
 from .nodes.health import (
@@ -49,7 +44,7 @@ from .topology.static import StaticTopology
 T = TypeVar("T")
 
 
-class Cluster:
+class Cluster(ManyNodes):
     """The nodes of one cluster and the way to them. Safe to share between threads.
 
     cluster = Cluster([{"port": 6379}, {"port": 6380}])
@@ -120,9 +115,6 @@ class Cluster:
             )
         )
         self._use(self._topology.nodes)
-        self._prototype: redis.Redis | None = None
-        self._aio_prototype: redis.asyncio.Redis | None = None
-        self._aio: AioRoutingClient | None = None
         _clusters.add(self)
 
     def __repr__(self) -> str:
@@ -256,182 +248,9 @@ class Cluster:
         targets = self.nodes if hosts is None else hosts
         return self.run(call_nodes(self, dict.fromkeys(targets, command)), timeout)
 
-    # Clients of many nodes.
-
-    @property
-    def prototype(self) -> redis.Redis:
-        """A client of redis-py's that never connects: its reply callbacks and its encoder."""
-        if self._prototype is None:
-            node = next(iter(self.nodes.values()))
-            self._prototype = redis.Redis(
-                connection_pool=threads.make_redis_pool(node, UnconnectedPool)
-            )
-        return self._prototype
-
-    @property
-    def aio_prototype(self) -> redis.asyncio.Redis:
-        """As `prototype`, of redis-py's asyncio side."""
-        if self._aio_prototype is None:
-            kwargs = self.prototype.connection_pool.connection_kwargs
-            pool = AioUnconnectedPool(**kwargs)
-            self._aio_prototype = redis.asyncio.Redis(connection_pool=pool)
-        return self._aio_prototype
-
-    @property
-    def aio(self) -> AioRoutingClient:
-        """The client for event loops that sends each command where its keys live.
-
-        await cluster.aio.incr("hits")
-        """
-        if self._aio is None:
-            self._aio = AioRoutingClient(self)
-        return self._aio
-
-    def get_routing_client(self, auto_batch: bool = True) -> RoutingClient:
-        """Return a client that sends each command where its keys live.
-
-        client = cluster.get_routing_client()
-        client.incr("hits")
-
-        Args:
-            auto_batch: whether its `map()` may merge adjacent GETs and SETs.
-        """
-        return RoutingClient(self, auto_batch=auto_batch)
-
-    def map(
-        self,
-        timeout: float | None = None,
-        max_concurrency: int | None = 64,
-        auto_batch: bool = True,
-    ) -> MapManager[Mapped]:
-        """Return a context manager: commands become promises and run when its block ends.
-
-        with cluster.map() as client:
-            pages = [client.get(f"page:{n}") for n in range(100)]
-        values = [promise.value for promise in pages]
-
-        Args:
-            timeout: seconds from the end of the block for all commands together; the
-                promises of what is unfinished then are rejected with a TimeoutError.
-            max_concurrency: how many nodes are asked at a time; None for all.
-            auto_batch: merge adjacent GETs to a node into an MGET, and SETs without
-                options into an MSET. (An MGET gives None where a GET would complain that
-                the key holds no string.)
-
-        Raises, at the end of the block and after every node has finished, the first error
-        that no callback handled; `failures_of(error)` says what failed on which node.
-        """
-        return self.get_routing_client(auto_batch).map(timeout, max_concurrency)
-
-    def fanout(
-        self,
-        hosts: Hosts | None = None,
-        timeout: float | None = None,
-        max_concurrency: int | None = 64,
-        auto_batch: bool = True,
-    ) -> MapManager[Fanned]:
-        """Return a context manager like `map()`'s, for commands to chosen hosts.
-
-        with cluster.fanout(hosts=[0, 1]) as client:
-            sizes = client.dbsize()
-        sizes.value                            # {0: 12, 1: 7}
-
-        Args:
-            hosts: host ids, or "all"; None where each command names its own, with
-                `client.target([0])` or `client.target_key("page:1")`.
-        """
-        client = self.get_routing_client(auto_batch)
-        return client.fanout(hosts, timeout, max_concurrency)
-
-    def all(
-        self,
-        timeout: float | None = None,
-        max_concurrency: int | None = 64,
-        auto_batch: bool = True,
-    ) -> MapManager[Fanned]:
-        """Return a context manager for commands to every host; see `fanout`.
-
-        with cluster.all() as client:
-            client.flushdb()
-        """
-        return self.fanout("all", timeout, max_concurrency, auto_batch)
-
-    def amap(
-        self,
-        timeout: float | None = None,
-        max_concurrency: int | None = 64,
-        auto_batch: bool = True,
-    ) -> AioMapManager[Mapped]:
-        """Return what `map` does, for event loops.
-
-        async with cluster.amap() as client:
-            pages = [client.get(f"page:{n}") for n in range(100)]
-        values = [promise.value for promise in pages]
-
-        A promise can be awaited, by one task. Inside the block that has everything sent that
-        waits, and the timeout counts for each time. What is cut short then, as by a
-        cancellation, is rejected: nobody knows whether it ran.
-        """
-        return self.aio.map(timeout, max_concurrency, auto_batch)
-
-    def afanout(
-        self,
-        hosts: Hosts | None = None,
-        timeout: float | None = None,
-        max_concurrency: int | None = 64,
-        auto_batch: bool = True,
-    ) -> AioMapManager[Fanned]:
-        """Return what `fanout` does, for event loops."""
-        return self.aio.fanout(hosts, timeout, max_concurrency, auto_batch)
-
-    def aall(
-        self,
-        timeout: float | None = None,
-        max_concurrency: int | None = 64,
-        auto_batch: bool = True,
-    ) -> AioMapManager[Fanned]:
-        """Return what `all` does, for event loops."""
-        return self.afanout("all", timeout, max_concurrency, auto_batch)
-
     def remember_script(self, source: str | bytes) -> bytes:
         """Keep a script's source for nodes that do not know it; return its SHA1 digest."""
         return remember_script(source)
-
-    def execute_commands(
-        self,
-        mapping: Mapping[Any, Iterable[Sequence[Any]]],
-        timeout: float | None = None,
-        max_concurrency: int | None = 64,
-        auto_batch: bool = True,
-    ) -> dict[Any, list[Promise[Any]]]:
-        """Run commands on the nodes that own given keys, all nodes at once.
-
-        cluster.execute_commands({
-            "foo": [("PING",), ("TIME",)],
-            "bar": [(script, ["key:1"], [3])],      # script = client.register_script(…)
-        })                                          # {"foo": [<Promise True>, …], …}
-
-        Args:
-            mapping: ``{key: [command, …]}``; a command is a sequence of its name and
-                arguments, or of a redis-py Script, its keys and its arguments.
-
-        Returns:
-            ``{key: [promise, …]}``, each promise settled.
-        """
-        results: dict[Any, list[Promise[Any]]] = {}
-        with self.fanout(None, timeout, max_concurrency, auto_batch) as client:
-            for key, commands in mapping.items():
-                targeted = client.target_key(key)
-                results[key] = []
-                for command in commands:
-                    words: Sequence[Any] = command
-                    if isinstance(command[0], RedisScript):
-                        script, keys, args = command
-                        sha = self.remember_script(script.script)
-                        keys = tuple(keys)
-                        words = ("EVALSHA", sha, len(keys), *keys, *args)
-                    results[key].append(targeted.execute_command(*words))
-        return results
 
     # Clients of one node.
 
