@@ -24,7 +24,7 @@ from ..engine.protocol.answers import (
 )
 from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch, IsAnswer
-from ..engine.protocol.scripts import Script
+from ..engine.protocol.scripts import LuaScript
 from ..engine.rounds.batch import (
     call,
     call_nodes,
@@ -45,7 +45,7 @@ logger = get_logger("django_rb.cache")
 
 # Adds only to what exists, in one step, and leaves the expiry as it is. The sum is read
 # as text: a number of Lua is a double and has no room for all 64 bits.
-_INCR = Script(
+_INCR = LuaScript(
     "if redis.call('EXISTS', KEYS[1]) == 0 then return false end "
     "redis.call('INCRBY', KEYS[1], ARGV[1]) "
     "return redis.call('GET', KEYS[1])"
@@ -403,7 +403,7 @@ class Operations:
             error = failure.error
             if isinstance(error, ResponseError) and not isinstance(error, COMPLAINTS):
                 code = str(error).partition(" ")[0]
-                if self.cluster.news.is_news((failure.host_id, code)):
+                if self.cluster.recently_logged.is_new((failure.host_id, code)):
                     logger.warning("Node %d refused a command: %s", failure.host_id, error)
 
 

@@ -74,7 +74,7 @@ def ask_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
             )
         ]
     with ThreadPoolExecutor(max_workers=len(aliases)) as executor:
-        answers = list(executor.map(lambda alias: _ask_cluster(alias, timeout), aliases))
+        answers = list(executor.map(lambda alias: _reports_of(alias, timeout), aliases))
     messages = [message for found, _ in answers for message in found]
     nodes = [node for _, found in answers for node in found]
     for node in nodes:
@@ -83,7 +83,7 @@ def ask_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
 
 
 @dataclass(frozen=True)
-class AskedNode:
+class NodeReport:
     """What one node answered.
 
     Attributes:
@@ -109,7 +109,7 @@ class AskedNode:
         return f"{self.alias} {self.host_id}"
 
 
-def _ask_cluster(alias: str, timeout: float) -> tuple[list[CheckMessage], list[AskedNode]]:
+def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[NodeReport]]:
     try:
         # One of our own, so that what this process thinks of a node's health is left alone.
         cluster = conf.make_cluster(alias)
@@ -122,7 +122,7 @@ def _ask_cluster(alias: str, timeout: float) -> tuple[list[CheckMessage], list[A
     finally:
         cluster.close()
     nodes = [
-        AskedNode(
+        NodeReport(
             alias,
             host_id,
             cluster.get_address(host_id),
@@ -180,7 +180,7 @@ def _failed(alias: str, failure: NodeFailure) -> CheckMessage:
 # What a node says of itself.
 
 
-def _of_one_node(node: AskedNode) -> list[CheckMessage]:
+def _of_one_node(node: NodeReport) -> list[CheckMessage]:
     messages: list[CheckMessage] = []
     info = node.info
     mode = info.get("redis_mode") or info.get("server_mode") or "standalone"
@@ -224,7 +224,7 @@ def _of_one_node(node: AskedNode) -> list[CheckMessage]:
     return messages + _of_version(node)
 
 
-def _of_version(node: AskedNode) -> list[CheckMessage]:
+def _of_version(node: NodeReport) -> list[CheckMessage]:
     # Valkey says a redis_version as well: that of the Redis whose commands it has.
     product = "Valkey" if "valkey_version" in node.info else "Redis"
     version = node.info.get(f"{product.lower()}_version", "")
@@ -241,7 +241,7 @@ def _of_version(node: AskedNode) -> list[CheckMessage]:
     ]
 
 
-def _of_memory(nodes: Iterable[AskedNode]) -> list[CheckMessage]:
+def _of_memory(nodes: Iterable[NodeReport]) -> list[CheckMessage]:
     messages: list[CheckMessage] = []
     unlimited: dict[str, list[int]] = {}
     never_evicting: dict[str, list[int]] = {}
@@ -276,14 +276,14 @@ def _of_memory(nodes: Iterable[AskedNode]) -> list[CheckMessage]:
     return messages
 
 
-def _of_shared_databases(nodes: Iterable[AskedNode]) -> list[CheckMessage]:
-    databases: dict[tuple[str, int], list[AskedNode]] = {}
+def _of_shared_databases(nodes: Iterable[NodeReport]) -> list[CheckMessage]:
+    databases: dict[tuple[str, int], list[NodeReport]] = {}
     for node in nodes:
         if run_id := node.info.get("run_id"):
             databases.setdefault((run_id, node.db), []).append(node)
     messages: list[CheckMessage] = []
     for sharing in databases.values():
-        by_alias: dict[str, list[AskedNode]] = {}
+        by_alias: dict[str, list[NodeReport]] = {}
         for node in sharing:
             by_alias.setdefault(node.alias, []).append(node)
         messages += [_one_twice(alias, same) for alias, same in by_alias.items() if same[1:]]
@@ -292,7 +292,7 @@ def _of_shared_databases(nodes: Iterable[AskedNode]) -> list[CheckMessage]:
     return messages
 
 
-def _one_twice(alias: str, same: Sequence[AskedNode]) -> CheckMessage:
+def _one_twice(alias: str, same: Sequence[NodeReport]) -> CheckMessage:
     return checks.Error(
         f"{in_cluster(alias, 'HOSTS')}: {nodes_listed(node.host_id for node in same)} are one "
         f"database of one server ({listed(dict.fromkeys(node.address for node in same))}). "
@@ -302,7 +302,7 @@ def _one_twice(alias: str, same: Sequence[AskedNode]) -> CheckMessage:
     )
 
 
-def _one_in_two_clusters(nodes: Sequence[AskedNode]) -> CheckMessage:
+def _one_in_two_clusters(nodes: Sequence[NodeReport]) -> CheckMessage:
     return checks.Warning(
         f"{listed(node.name for node in nodes)} are one database of one server "
         f"({listed(dict.fromkeys(node.address for node in nodes))}). clear() and rb_flushall "

@@ -11,7 +11,7 @@ import redis
 import redis.asyncio
 
 from . import loops, threads
-from .clients.front import ManyNodes
+from .clients.front import ClientSource
 from .clients.local import LocalPools
 from .errors import BadHostSetup, NodeFailure
 from .forks import register_at_fork
@@ -19,8 +19,8 @@ from .nodes.health import (
     DEFAULT_HEALTH,
     HealthChange,
     HealthChanges,
-    News,
     NodeHealth,
+    RecentlyLogged,
     check_health,
 )
 from .nodes.hosts import (
@@ -44,7 +44,7 @@ from .topology.static import StaticTopology
 T = TypeVar("T")
 
 
-class Cluster(ManyNodes):
+class Cluster(ClientSource):
     """The nodes of one cluster and the way to them. Safe to share between threads.
 
     cluster = Cluster([{"port": 6379}, {"port": 6380}])
@@ -67,7 +67,7 @@ class Cluster(ManyNodes):
 
     Attributes:
         is_retired: another cluster took its place; for those who keep a reference.
-        news: what of its nodes was logged lately, for all who log.
+        recently_logged: what of its nodes was logged lately, for all who log.
         observers: who is told of batches and exchanges; to add or remove one, replace it.
 
     Nothing is connected before the first command.
@@ -93,7 +93,7 @@ class Cluster(ManyNodes):
         self._router_options = dict(router_options or {})
         self._health_options = check_health(health)
         self._health_changes = HealthChanges()
-        self.news = News()
+        self.recently_logged = RecentlyLogged()
         self.is_retired = False
         self.observers: Sequence[Observer] = ()
         self._host_defaults = dict(host_defaults or {})

@@ -90,10 +90,10 @@ class _User:
         self._or_address = or_address
 
     def read(self, group: str, request: HttpRequest) -> Value:
-        return self._of(_asked(request, "user"), request)
+        return self._of(_attribute_of(request, "user"), request)
 
     async def aread(self, group: str, request: HttpRequest) -> Value:
-        return self._of(await _asked(request, "auser")(), request)
+        return self._of(await _attribute_of(request, "auser")(), request)
 
     def _of(self, user: Any, request: HttpRequest) -> Value:
         # Django REST framework may be told to have no user for who is not logged in.
@@ -191,7 +191,7 @@ def _parse_field(key: str, source: str, field: str) -> RequestKey:
     return _Header(key, field)
 
 
-def _asked(request: HttpRequest, name: str) -> Any:
+def _attribute_of(request: HttpRequest, name: str) -> Any:
     try:
         return getattr(request, name)
     except AttributeError as error:

@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..engine import Cluster
 from ..engine.errors import first_error
-from ..engine.nodes.health import News
+from ..engine.nodes.health import RecentlyLogged
 from ..engine.protocol.answers import is_number
 from ..engine.protocol.exchange import Batch
 from ..engine.rounds.batch import ScriptCall, call, run_scripts
@@ -59,7 +59,7 @@ class Limiter:
         self._prefix = prefix
         self._fail_open = fail_open
         self._timeout = parse_timeout(timeout, "timeout")
-        self._news = News()
+        self._recently_logged = RecentlyLogged()
 
     # One limit.
 
@@ -271,7 +271,7 @@ class Limiter:
     def _log(self, cluster: Cluster, key: bytes, error: Exception) -> None:
         """Warn that a node failed; once, until it has not failed for a minute."""
         host_id = cluster.get_host_for_key(key)
-        if self._news.is_news((host_id, type(error))):
+        if self._recently_logged.is_new((host_id, type(error))):
             logger.warning("Limits on node %d cannot be checked: %s", host_id, error)
 
 

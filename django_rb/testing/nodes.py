@@ -128,7 +128,7 @@ class LocalNodes:
             return self
         supervisor = _Supervisor()
         try:
-            started = supervisor.ask(
+            started = supervisor.request(
                 "start",
                 program=self.program,
                 count=self.count,
@@ -193,29 +193,29 @@ class LocalNodes:
 
     def states(self) -> dict[int, str]:
         """Return "running", "paused" or "dead" for each host id."""
-        return dict(enumerate(self._running().ask("states")))
+        return dict(enumerate(self._running().request("states")))
 
     def kill(self, host_id: int) -> None:
         """Kill a node (SIGKILL) and wait for its end. Nobody else gets its port (Linux)."""
-        self._running().ask("kill", node=self._known(host_id))
+        self._running().request("kill", node=self._known(host_id))
 
     def pause(self, host_id: int) -> None:
         """Make a node silent (SIGSTOP): it takes connections and never answers.
 
         Raises NodesError when the node is dead.
         """
-        self._running().ask("pause", node=self._known(host_id))
+        self._running().request("pause", node=self._known(host_id))
 
     def resume(self, host_id: int) -> None:
         """Let a paused node go on (SIGCONT). Raises NodesError when it is dead."""
-        self._running().ask("resume", node=self._known(host_id))
+        self._running().request("resume", node=self._known(host_id))
 
     def restart(self, host_id: int) -> None:
         """Replace a node, dead or not, by an empty one at the same address.
 
         Returns when it takes connections. Raises NodesError if it does not come up.
         """
-        self._pids[host_id] = self._running().ask("restart", node=self._known(host_id))
+        self._pids[host_id] = self._running().request("restart", node=self._known(host_id))
 
     def flush(self) -> None:
         """Empty all nodes that are not dead (FLUSHALL), side by side.
@@ -315,7 +315,7 @@ class _Supervisor:
             raise
         _supervisors.add(self)
 
-    def ask(self, do: str, **details: Any) -> Any:
+    def request(self, do: str, **details: Any) -> Any:
         """Return the answer to a request, or raise NodesError with the reason."""
         if self.owner != os.getpid():
             raise NodesError("The nodes belong to the process that started them.")

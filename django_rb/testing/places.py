@@ -27,7 +27,7 @@ ASK_SECONDS = 1.0  # for each step of asking a server who it is
 _ASKED_AT_ONCE = 32
 
 # Set where a server is asked who it is: that connection may lead to the site's own nodes.
-is_asking: ContextVar[bool] = ContextVar("is_asking", default=False)
+is_comparing: ContextVar[bool] = ContextVar("is_comparing", default=False)
 
 
 class Place(NamedTuple):
@@ -108,7 +108,7 @@ def _is_here(address: str) -> bool:
     return True
 
 
-class Node(NamedTuple):
+class ConfiguredNode(NamedTuple):
     """A node of a cluster, by the settings of that."""
 
     alias: str
@@ -123,9 +123,9 @@ class Node(NamedTuple):
     def __str__(self) -> str:
         return f"node {self.info.host_id} of the cluster {self.alias!r} ({self.info.address})"
 
-    def ask_run_id(self) -> str | None:
+    def fetch_run_id(self) -> str | None:
         """Return who its server says it is, None if it cannot be asked."""
-        is_asking.set(True)  # in the context of this thread alone: see _ask_run_ids()
+        is_comparing.set(True)  # in the context of this thread alone: see _fetch_run_ids()
         connection: Any = None
         try:
             cluster = conf.build_cluster(self.alias, self.config)
@@ -144,27 +144,29 @@ class Node(NamedTuple):
         except Exception:  # noqa: BLE001 (whatever it is: it cannot be asked)
             return None
         finally:
-            is_asking.set(False)
+            is_comparing.set(False)
             if connection is not None:
                 connection.disconnect()
 
 
-def nodes_of(alias: str, config: Mapping[str, Any]) -> list[Node]:
+def nodes_of(alias: str, config: Mapping[str, Any]) -> list[ConfiguredNode]:
     """Return the nodes of a cluster whose settings have no mistake."""
     hosts = parse_hosts(config["HOSTS"], config.get("HOST_DEFAULTS"))
-    return [Node(alias, config, info) for info in hosts.values()]
+    return [ConfiguredNode(alias, config, info) for info in hosts.values()]
 
 
-def nodes_of_site() -> list[Node]:
+def nodes_of_site() -> list[ConfiguredNode]:
     """Return the nodes of all clusters of the settings that can be read."""
-    nodes: list[Node] = []
+    nodes: list[ConfiguredNode] = []
     for alias, config in conf.get_site_configs():
         with suppress(BadHostSetup, KeyError, TypeError, AttributeError):
             nodes += nodes_of(alias, config)
     return nodes
 
 
-def find_shared(declared: Sequence[Node], site: Sequence[Node]) -> tuple[Node, Node] | None:
+def find_shared(
+    declared: Sequence[ConfiguredNode], site: Sequence[ConfiguredNode]
+) -> tuple[ConfiguredNode, ConfiguredNode] | None:
     """Return a node and a node of the site that are the same database, None if none are.
 
     Servers are asked who they are where their addresses do not tell. Where one cannot be
@@ -174,7 +176,7 @@ def find_shared(declared: Sequence[Node], site: Sequence[Node]) -> tuple[Node, N
     for one, own in pairs:
         if one.place.may_lead_to(own.place):
             return one, own
-    run_ids = _ask_run_ids([node for pair in pairs for node in pair])
+    run_ids = _fetch_run_ids([node for pair in pairs for node in pair])
     for one, own in pairs:
         said = run_ids[one.place], run_ids[own.place]
         if said[0] == said[1] if None not in said else one.place.may_be(own.place):
@@ -182,7 +184,13 @@ def find_shared(declared: Sequence[Node], site: Sequence[Node]) -> tuple[Node, N
     return None
 
 
-def _ask_run_ids(nodes: Sequence[Node]) -> dict[Place, str | None]:
+def _fetch_run_ids(nodes: Sequence[ConfiguredNode]) -> dict[Place, str | None]:
     by_place = {node.place: node for node in nodes}
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:  # each has a context of its own
-        return dict(zip(by_place, threads.map(Node.ask_run_id, by_place.values()), strict=True))
+        return dict(
+            zip(
+                by_place,
+                threads.map(ConfiguredNode.fetch_run_id, by_place.values()),
+                strict=True,
+            )
+        )

@@ -47,8 +47,8 @@ class RBTestSuite(unittest.TestSuite):
 def _init_worker(*args: Any, **options: Any) -> None:
     """Begin a process that runs tests. The nodes of its parent are not its own."""
     # Or a test that hangs would keep nodes after the run was killed.
-    if ask_kernel := die_with_parent(os.getppid()):
-        ask_kernel()
+    if end_with_parent := die_with_parent(os.getppid()):
+        end_with_parent()
     ParallelTestSuite.init_worker(*args, **options)
     StandIns().install()
 

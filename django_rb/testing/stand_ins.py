@@ -27,7 +27,7 @@ from ..engine.wording import number_of
 from ..registry import clusters
 from .discovery import NodesError, ServerNotFoundError, find_server
 from .nodes import LocalNodes, can_have_unix_sockets, is_local_node
-from .places import Node, Place, find_shared, is_asking, nodes_of, nodes_of_site
+from .places import ConfiguredNode, Place, find_shared, is_comparing, nodes_of, nodes_of_site
 
 
 class StandIn:
@@ -42,7 +42,9 @@ class StandIn:
         is_used: something was sent to the nodes, or might be, since they were emptied.
     """
 
-    def __init__(self, alias: str, config: Mapping[str, Any], site: Sequence[Node]) -> None:
+    def __init__(
+        self, alias: str, config: Mapping[str, Any], site: Sequence[ConfiguredNode]
+    ) -> None:
         self.alias = alias
         self.config = config
         self.is_used = False
@@ -318,7 +320,7 @@ class StandIns:
         """Raise ImproperlyConfigured for a connection to what is not for tests."""
         place = Place.of(connection)
         if (
-            is_asking.get()
+            is_comparing.get()
             or is_local_node(host=place.host, port=place.port, path=place.path)
             or any(stand_in.declares(place) for stand_in in self._all())
         ):

@@ -53,12 +53,12 @@ def die_with_parent(parent: int | None = None) -> Callable[[], None] | None:
     prctl = ctypes.CDLL(None).prctl
     expected = parent or os.getpid()
 
-    def ask_kernel() -> None:
+    def end_with_parent() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != expected:  # it died before we asked
             os._exit(1)
 
-    return ask_kernel
+    return end_with_parent
 
 
 class Server:

@@ -19,12 +19,12 @@ from django_rb.engine.nodes import health
 from django_rb.engine.nodes.health import (
     DOWN,
     FAILING,
-    OLD,
+    QUIET_SECONDS,
     UP,
     Health,
     HealthChanges,
     HealthOptions,
-    News,
+    RecentlyLogged,
 )
 from django_rb.engine.protocol.exchange import Batch
 from django_rb.engine.rounds.batch import call_nodes
@@ -275,21 +275,21 @@ def test_a_complaint_is_told_once_a_minute(clock: Clock) -> None:
         "ReadOnlyError",
     ]
     assert states(changes) == [(UP, UP), (UP, UP)]
-    clock.now += OLD
+    clock.now += QUIET_SECONDS
     node.complained(redis.exceptions.OutOfMemoryError("OOM"))
     assert len(changes.waiting) == 3
 
 
-def test_news_are_what_was_not_heard_of_for_a_minute(clock: Clock) -> None:
-    news = News()
-    assert news.is_news("a")
-    assert not news.is_news("a")
-    assert news.is_news("b")
-    clock.now += OLD - 1
-    assert not news.is_news("a")
-    clock.now += OLD - 1
-    assert not news.is_news("a")
-    assert news.is_news("b")
+def test_what_did_not_come_up_for_a_minute_is_new(clock: Clock) -> None:
+    recent = RecentlyLogged()
+    assert recent.is_new("a")
+    assert not recent.is_new("a")
+    assert recent.is_new("b")
+    clock.now += QUIET_SECONDS - 1
+    assert not recent.is_new("a")
+    clock.now += QUIET_SECONDS - 1
+    assert not recent.is_new("a")
+    assert recent.is_new("b")
 
 
 def test_callbacks_hear_every_change_and_one_that_raises_stops_none(

@@ -14,7 +14,7 @@ import redis
 
 from django_rb.engine import Cluster
 from django_rb.engine.protocol.exchange import Batch
-from django_rb.engine.protocol.scripts import Script
+from django_rb.engine.protocol.scripts import LuaScript
 from django_rb.engine.rounds.batch import call, call_nodes, find, pipeline, run_script, store
 from django_rb.engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
 from django_rb.testing import LocalNodes
@@ -114,7 +114,7 @@ def test_a_pipeline(cluster: Cluster, run: Run) -> None:
 def test_a_script_that_the_node_does_not_know(cluster: Cluster, run: Run) -> None:
     cluster.call_nodes("SCRIPT", "FLUSH")
     log = watch(cluster)
-    script = Script("return redis.call('GET', KEYS[1]) or 'observed'")
+    script = LuaScript("return redis.call('GET', KEYS[1]) or 'observed'")
     assert run(cluster, run_script(cluster, b"key", script)) == (b"observed", [])
     first, second = log.exchanges
     assert (first.names, first.redirects, first.round) == (("EVALSHA",), 0, 1)

@@ -122,12 +122,12 @@ class AioMapManager(Generic[C]):
         self._timeout = timeout
 
     async def __aenter__(self) -> C:
-        self._client.settle_when_awaited(self._timeout)
+        self._client.run_when_awaited(self._timeout)
         return self._client
 
     async def __aexit__(self, exc_type: object, exc_value: object, traceback: object) -> None:
         if exc_type is not None:
             self._client.cancel()
-            self._client.settle_no_more()
+            self._client.run_no_more()
         else:
             await self._client.ajoin(self._timeout)

@@ -18,7 +18,7 @@ from .promise import Promise
 from .routing import RoutingClient
 
 
-class ManyNodes(ClientPort):
+class ClientSource(ClientPort):
     """The half of a cluster that hands out clients over many nodes."""
 
     _prototype: redis.Redis | None = None

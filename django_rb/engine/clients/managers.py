@@ -32,10 +32,10 @@ class Mapped(Protocol):
     async def ajoin(self, timeout: float | None = None) -> None:
         """Do so on the event loop that runs."""
 
-    def settle_when_awaited(self, timeout: float | None = None) -> None:
+    def run_when_awaited(self, timeout: float | None = None) -> None:
         """Let a pending promise that is awaited have everything sent that waits."""
 
-    def settle_no_more(self) -> None:
+    def run_no_more(self) -> None:
         """Let a pending promise that is awaited raise a RuntimeError."""
 
     def cancel(self) -> None:

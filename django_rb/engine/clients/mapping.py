@@ -111,14 +111,14 @@ class MappingClient(ManyNodesClient):
         """Run what was asked for on the event loop that runs; see `join`."""
         await self._cluster.arun(self._joining(), timeout)
 
-    def settle_when_awaited(self, timeout: float | None = None) -> None:
+    def run_when_awaited(self, timeout: float | None = None) -> None:
         """Let a pending promise that is awaited have everything sent that waits.
 
         What fails is left to its promises, and to `ajoin`.
         """
         self._unhandled.run = lambda: self._cluster.arun(self._settling(), timeout)
 
-    def settle_no_more(self) -> None:
+    def run_no_more(self) -> None:
         """Let a pending promise that is awaited raise a RuntimeError."""
         self._unhandled.run = None
 

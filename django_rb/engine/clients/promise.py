@@ -188,10 +188,10 @@ class Promise(Generic[T]):
         derived: Promise[Any] = Promise(self._unhandled)
 
         def on_success(value: T) -> None:
-            _settle(derived, success, value, derived.resolve)
+            _call_back(derived, success, value, derived.resolve)
 
         def on_failure(reason: BaseException) -> None:
-            _settle(derived, failure, reason, derived.reject)
+            _call_back(derived, failure, reason, derived.reject)
 
         self.done(on_success, on_failure)
         return derived
@@ -202,7 +202,7 @@ class Promise(Generic[T]):
         Of a client for event loops, a pending promise has everything sent that waits.
         """
         if self._state == PENDING:
-            yield from self._settled().__await__()
+            yield from self._wait().__await__()
         if self._state == REJECTED:
             if self._unhandled is not None:
                 self._unhandled.pop(self, None)
@@ -210,7 +210,7 @@ class Promise(Generic[T]):
             raise self.reason
         return self.value
 
-    async def _settled(self) -> None:
+    async def _wait(self) -> None:
         if self._unhandled is not None:
             if self._unhandled.run is None:
                 raise RuntimeError(
@@ -277,7 +277,7 @@ def _call_all(callbacks: list[Callable[[Any], object]], argument: Any) -> None:
         raise first
 
 
-def _settle(
+def _call_back(
     derived: Promise[Any],
     callback: Callable[[Any], Any] | None,
     argument: Any,

@@ -57,7 +57,7 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
         guarding.check(self)
         try:
             if self._provider is not None:
-                self.credential_provider = _Credentials(await _ask(self._provider))
+                self.credential_provider = _Credentials(await _credentials_from(self._provider))
             await super().connect()  # type: ignore[no-untyped-call]
         except redis.RedisError as error:
             if type(error) is redis.ConnectionError:
@@ -78,7 +78,7 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
         await super().disconnect(*args, **kwargs)
 
 
-class Connection(_Discreet, redis.asyncio.Connection):
+class TCPConnection(_Discreet, redis.asyncio.Connection):
     """A connection over TCP."""
 
 
@@ -153,7 +153,7 @@ async def connect(node: Node) -> asyncio.StreamWriter:
 def _kind_of(info: HostInfo) -> type[_Discreet]:
     if info.unix_socket_path is not None:
         return UnixDomainSocketConnection
-    return SSLConnection if info.ssl else Connection
+    return SSLConnection if info.ssl else TCPConnection
 
 
 def check_options(node: Node) -> None:
@@ -194,8 +194,8 @@ class _Credentials(redis.CredentialProvider):
         return self._said
 
 
-async def _ask(provider: Any) -> Any:
-    """Ask a provider in its asynchronous way, if it has one of its own."""
+async def _credentials_from(provider: Any) -> Any:
+    """Return what a provider gives, in its asynchronous way if it has one of its own."""
     inherited = getattr(redis.CredentialProvider, "get_credentials_async", None)
     own = getattr(type(provider), "get_credentials_async", inherited)
     if own is inherited:

@@ -69,7 +69,7 @@ class Transport:
         try:
             is_first = True
             while True:
-                await _Round(nodes, pools, deadline, is_first=is_first).run(next(batch))
+                await _AwaitedRound(nodes, pools, deadline, is_first=is_first).run(next(batch))
                 is_first = False
         except StopIteration as end:
             result: T = end.value
@@ -93,7 +93,7 @@ class Transport:
             pools.leave_to_parent()
 
 
-class _Round:
+class _AwaitedRound:
     """The exchanges that run side by side, until the last of them has ended."""
 
     def __init__(

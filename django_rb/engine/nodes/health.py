@@ -29,11 +29,11 @@ logger = get_logger("django_rb.health")
 
 UP, FAILING, DOWN = "up", "failing", "down"
 
-# Seconds after which what was not heard of is news again.
-OLD = 60.0
+# Seconds for which what was logged is not logged again.
+QUIET_SECONDS = 60.0
 
-# So many different things are remembered at most.
-MANY = 1000
+# How many different things are remembered at most.
+MOST_REMEMBERED = 1000
 
 DEFAULT_HEALTH = {"FAILURES": 3, "PAUSE": 1.0, "MAX_PAUSE": 30.0}
 
@@ -150,20 +150,20 @@ class HealthChange:
     seconds: float | None
 
 
-class News:
-    """Tells what is news from what is heard all the time."""
+class RecentlyLogged:
+    """Tells what is new from what was logged a moment ago."""
 
     def __init__(self) -> None:
-        self._heard: dict[Hashable, float] = {}
+        self._logged_at: dict[Hashable, float] = {}
 
-    def is_news(self, what: Hashable) -> bool:
-        """Return whether this was not heard of for a minute, or never."""
+    def is_new(self, what: Hashable) -> bool:
+        """Return whether this did not come up for a minute, or never."""
         now = monotonic()
-        last = self._heard.get(what)
-        if len(self._heard) >= MANY:
-            self._heard.clear()
-        self._heard[what] = now
-        return last is None or now - last >= OLD
+        last = self._logged_at.get(what)
+        if len(self._logged_at) >= MOST_REMEMBERED:
+            self._logged_at.clear()
+        self._logged_at[what] = now
+        return last is None or now - last >= QUIET_SECONDS
 
 
 class HealthChanges:
@@ -272,7 +272,7 @@ class Health:
         self._probes = 0  # that failed, since the node is down
         self._is_probed = False
         self._retry_at = 0.0
-        self._complaints = News()
+        self._recently_logged = RecentlyLogged()
         self.start_over()
 
     @property
@@ -323,7 +323,7 @@ class Health:
 
     def complained(self, error: Exception) -> None:
         """Take note of what the node said of itself, or could not do and is not to blame."""
-        if self._complaints.is_news(type(error).__name__):
+        if self._recently_logged.is_new(type(error).__name__):
             with self._lock:
                 self._announce(self._state, error)
 

@@ -31,7 +31,7 @@ def with_source(command: Args) -> Args | None:
     return (eval_name, source, *rest)
 
 
-class Script:
+class LuaScript:
     """A Lua script on one key.
 
     Attributes:
@@ -44,7 +44,7 @@ class Script:
         self.sha = remember_script(source)
 
 
-class KeyScript(Script):
+class KeyScript(LuaScript):
     """A Lua script on one key with always as many arguments.
 
     Its commands are formatted here, which takes a third of the time that hiredis takes.

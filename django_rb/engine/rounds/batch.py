@@ -34,7 +34,7 @@ from ..protocol.exchange import (
     KeysExchange,
     PipelineExchange,
 )
-from ..protocol.scripts import KeyScript, Script
+from ..protocol.scripts import KeyScript, LuaScript
 from .port import Port
 
 T = TypeVar("T")
@@ -308,7 +308,7 @@ def pipeline(
 
 
 def run_script(
-    port: Port, key: bytes, script: Script, *args: Arg, answer: IsAnswer | None = None
+    port: Port, key: bytes, script: LuaScript, *args: Arg, answer: IsAnswer | None = None
 ) -> Batch[Outcome[Any]]:
     """Run a script on one key where it lives; return its reply, None where it failed."""
     return call(port, key, b"EVALSHA", script.sha, 1, key, *args, answer=answer)

@@ -85,7 +85,7 @@ class _Discreet(redis.connection.AbstractConnection):
         self._observed.send(observers, pieces, partial(send, pieces, check_health))
 
 
-class Connection(_Discreet, redis.Connection):
+class TCPConnection(_Discreet, redis.Connection):
     """A connection over TCP."""
 
 
@@ -105,4 +105,4 @@ def kind_of(info: HostInfo) -> type[_Discreet]:
     """Return the class of connections for the kind of address that a node has."""
     if info.unix_socket_path is not None:
         return UnixDomainSocketConnection
-    return SSLConnection if info.ssl else Connection
+    return SSLConnection if info.ssl else TCPConnection

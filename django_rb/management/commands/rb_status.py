@@ -27,7 +27,7 @@ from ..status import NodeStatus, Totals, ask_status, read_status, sum_up
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeRow:
     """A node, what it said, and what this process thinks of it."""
 
     name: NodeName
@@ -49,10 +49,10 @@ class Look:
     """All nodes of all clusters, at one time (Unix time)."""
 
     time: float
-    clusters: Mapping[str, Sequence[Node]]
+    clusters: Mapping[str, Sequence[NodeRow]]
 
     @property
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[NodeRow]:
         """The nodes of all clusters."""
         return [node for nodes in self.clusters.values() for node in nodes]
 
@@ -126,7 +126,7 @@ class Command(NodesCommand):
             parts += self.tables(nodes)
         self.stdout.write(Shown("\n\n".join(parts)))
 
-    def tables(self, nodes: Sequence[Node]) -> list[Shown]:
+    def tables(self, nodes: Sequence[NodeRow]) -> list[Shown]:
         """Return as few tables as the terminal is wide enough for, and the balance."""
         totals = sum_up(node.status for node in nodes)
         tables: list[tuple[Column, ...]] = []
@@ -163,7 +163,7 @@ class Column:
     """A column of the table: what it shows of a node, and of all nodes together."""
 
     header: str
-    of_node: Callable[[Node], str]
+    of_node: Callable[[NodeRow], str]
     of_all: Callable[[Totals], str] | None = None
 
 
@@ -202,7 +202,7 @@ def date_of(unix_time: float) -> str:
     return f"{datetime.fromtimestamp(unix_time):%Y-%m-%d %H:%M}"
 
 
-def lag_of(node: Node) -> str:
+def lag_of(node: NodeRow) -> str:
     """Return a node's replication lag as people read it."""
     replication = node.status.replication
     if replication.link not in {None, "up"}:
@@ -244,7 +244,7 @@ GROUPS = (
 
 
 def cells(
-    columns: Sequence[Column], nodes: Sequence[Node], totals: Totals
+    columns: Sequence[Column], nodes: Sequence[NodeRow], totals: Totals
 ) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a table, the totals last where it has any."""
     rows = [[column.of_node(node) for column in columns] for node in nodes]
@@ -267,7 +267,7 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
     for alias, cluster in chosen.items():
         health = cluster.health()
         clusters[alias] = [
-            Node(
+            NodeRow(
                 (alias, host_id),
                 info.address.rpartition("/")[0],
                 info.db,
