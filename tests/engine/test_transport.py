@@ -754,3 +754,17 @@ def test_after_part_of_a_push_a_connection_is_asked_no_more(transport: str) -> N
         assert echo("two") == ({0: b"two"}, [])
         assert len(peer.connections) == 2
         cluster.close()
+
+
+def test_a_closed_connection_sends_nothing_to_who_has_its_descriptor_now(
+    cluster: Cluster,
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = cluster._threads.pools[0].open()
+        send, number = connection.send, connection.fd
+        connection.close()
+        os.dup2(ours.fileno(), number)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            send(b"PING\r\n")
+        os.close(number)

@@ -134,7 +134,7 @@ class Connection:
             _let_wait(sock, node.socket_timeout)
             poll_fd = _PollFd(self.fd, POLLIN, 0)
             self.has_input = partial(_poll, ctypes.byref(poll_fd), 1, 0)
-            self.send = _make_send(self.fd, sock.send)
+            self.send = _make_send(sock)
         else:
             sock.settimeout(0)
             poller = make_poller()
@@ -143,8 +143,9 @@ class Connection:
             self.send = sock.send
 
     def _use_buffer(self, size: int) -> None:
-        self.buffer = bytearray(size)
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer))
+        buffer = bytearray(size)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        self.buffer, self._address = buffer, address  # both, whatever signal comes
 
     def receive(self) -> int:
         """Read into the buffer what is here or comes soon; return its size in bytes.
@@ -177,13 +178,14 @@ class Connection:
             self._redis_connection.disconnect()
 
 
-def _make_send(fd: int, send: Callable[[Buffer, int], int]) -> Callable[[Buffer], int]:
+def _make_send(sock: socket.socket) -> Callable[[Buffer], int]:
     """Return `Connection.send` for a plain socket."""
+    send, fileno = sock.send, sock.fileno  # -1 once it is closed, as by a fork
 
     def send_now(data: Buffer) -> int:
         if type(data) is not bytes:  # the rest of a large one
             return send(data, _DONT_WAIT)
-        size: int = _send(fd, data, len(data), _DONT_WAIT)
+        size: int = _send(fileno(), data, len(data), _DONT_WAIT)
         if size < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))  # a BlockingIOError for EAGAIN
