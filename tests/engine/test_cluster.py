@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from django_rb.engine import (
     ConsistentHashingRouter,
     PartitionRouter,
     SlotRouter,
+    UnroutableCommand,
 )
 from django_rb.testing import LocalNodes
 
@@ -238,6 +240,67 @@ def test_batches_under_way_are_unharmed_by_hosts_that_come_and_go(
     assert errors == []
     assert all(rounds)
     cluster.close()
+
+
+class TestMapRoutesWhenItIsSent:
+    """By who owns the keys then, if hosts came or went since it was told its commands."""
+
+    KEYS = [f"key:{number}" for number in range(40)]
+
+    @pytest.fixture
+    def growing(self, nodes: LocalNodes) -> Iterator[Cluster]:
+        cluster = Cluster(first(nodes, 2), router_cls=SlotRouter)
+        yield cluster
+        cluster.close()
+
+    def grow(self, cluster: Cluster, nodes: LocalNodes) -> None:
+        """Add two hosts, on which alone the keys that move to them are found."""
+        before = owners(cluster)
+        cluster.add_host(2, **nodes.hosts[2])
+        cluster.add_host(3, **nodes.hosts[3])
+        assert owners(cluster) != before
+        with cluster.map() as client:
+            client.mset({key: key.encode() for key in self.KEYS})
+
+    def test_commands_of_any_kind(self, growing: Cluster, nodes: LocalNodes) -> None:
+        values = [key.encode() for key in self.KEYS]
+        with growing.map() as client:
+            plain = [client.get(key) for key in self.KEYS]
+            lengths = [client.strlen(key) for key in self.KEYS]
+            several = client.mget(self.KEYS)
+            existing = client.exists(*self.KEYS)
+            self.grow(growing, nodes)
+        assert [promise.value for promise in plain] == values
+        assert [promise.value for promise in lengths] == [len(key) for key in self.KEYS]
+        assert several.value == values
+        assert existing.value == len(values)
+
+    def test_what_cannot_be_routed_any_more(self, growing: Cluster, nodes: LocalNodes) -> None:
+        one, other = next(
+            (one, other)
+            for one in self.KEYS
+            for other in self.KEYS
+            if growing.get_host_for_key(one) == growing.get_host_for_key(other)
+            and not self.stay_together(nodes, one, other)
+        )
+        client = growing.get_routing_client().get_mapping_client()
+        moved = client.rename(one, other)
+        found = client.get(one)
+        self.grow(growing, nodes)
+        with pytest.raises(UnroutableCommand):
+            client.join()
+        assert isinstance(moved.reason, UnroutableCommand)
+        assert found.value == one.encode()
+
+    def stay_together(self, nodes: LocalNodes, *keys: str) -> bool:
+        grown = Cluster(nodes.hosts, router_cls=SlotRouter)
+        return len({grown.get_host_for_key(key) for key in keys}) == 1
+
+    def test_fanned_out_commands_stay(self, growing: Cluster, nodes: LocalNodes) -> None:
+        with growing.fanout([0, 1]) as client:
+            pongs = client.ping()
+            self.grow(growing, nodes)
+        assert pongs.value == {0: True, 1: True}
 
 
 def test_removed_hosts_keep_no_connection_after_close(nodes: LocalNodes) -> None:

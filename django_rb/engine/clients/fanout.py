@@ -79,10 +79,9 @@ class FanoutClient(MappingClient):
             )
         sent = words_apart(self._sendable(args))
         self._check(sent)
-        promises = {
-            host_id: self._promise(((host_id,), (sent,), None), args[0], options)
-            for host_id in self._hosts
-        }
+        promises = {host_id: Promise[Any](self._unhandled) for host_id in self._hosts}
+        for host_id, promise in promises.items():
+            self._add(promise, ((host_id,), (sent,), None), args[0], options, None)
         if self._is_single:
             (promise,) = promises.values()
             return promise

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 import redis
 from redis.client import EMPTY_RESPONSE
 
-from ..errors import NodeFailure, attach
+from ..errors import NodeFailure, UnroutableCommand, attach
 from ..protocol.encoding import Args
 from ..protocol.exchange import Batch
 from ..rounds.commands import run_commands
 from .base import Combine, ManyNodesClient, Route, node_failures
 from .port import ClientPort
 from .promise import Promise, Unhandled, resolve_each
+
+_Detail: TypeAlias = tuple[str, dict[str, Any], int, Combine | None, tuple[Any, ...] | None]
+
+_PLAIN_GET: _Detail = ("GET", {}, 1, None, ())
 
 # Types of replies that are values as they are.
 _UNCONVERTED = frozenset({bytes, type(None)})
@@ -52,8 +56,9 @@ class MappingClient(ManyNodesClient):
         self._promises: list[Promise[Any]] = []
         # For promises, by position, whose value is more than the next reply as it is: the
         # name that redis-py knows the conversion by, its options, how many commands the
-        # call became, and how their replies become one.
-        self._details: dict[int, tuple[str, dict[str, Any], int, Combine | None]] = {}
+        # call became, how their replies become one, and the call, if its keys route it.
+        self._details: dict[int, _Detail] = {}
+        self._router = cluster.router  # that of what waits
         self._unhandled = Unhandled()
         # What nobody was told of: errors of callbacks, and what failed on which node.
         self._raised: list[Exception] = []
@@ -84,16 +89,23 @@ class MappingClient(ManyNodesClient):
         """
         if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
             return Promise.resolved(options[EMPTY_RESPONSE])
-        return self._promise(self._route(args), args[0], options)
-
-    def _promise(self, route: Route, name: str, options: dict[str, Any]) -> Promise[Any]:
         promise: Promise[Any] = Promise(self._unhandled)
+        self._add(promise, self._route(args), args[0], options, args)
+        return promise
+
+    def _add(
+        self,
+        promise: Promise[Any],
+        route: Route,
+        name: str,
+        options: dict[str, Any],
+        call: tuple[Any, ...] | None,
+    ) -> None:
         owners, commands, combine = route
         self._owners += owners
         self._commands += commands
-        self._details[len(self._promises)] = (name, options, len(owners), combine)
+        self._details[len(self._promises)] = (name, options, len(owners), combine, call)
         self._promises.append(promise)
-        return promise
 
     def join(self, timeout: float | None = None) -> None:
         """Run what was asked for and settle its promises.
@@ -134,6 +146,9 @@ class MappingClient(ManyNodesClient):
 
     def _settling(self) -> Batch[None]:
         while self._promises:  # callbacks may ask for more
+            if self._router is not self._cluster.router:
+                self._route_anew()
+                continue
             yield from self._run()
 
     def _run(self) -> Batch[None]:
@@ -160,7 +175,7 @@ class MappingClient(ManyNodesClient):
         for position, promise in enumerate(promises):
             reply = next(following)
             if position in details:
-                name, options, count, combine = details[position]
+                name, options, count, combine, _ = details[position]
                 if combine is not None:
                     reply = _combined([reply, *islice(following, count - 1)], combine)
                 if isinstance(reply, redis.ResponseError) and EMPTY_RESPONSE in options:
@@ -180,6 +195,24 @@ class MappingClient(ManyNodesClient):
                 self._raised.append(error)
         if is_failing:
             self._failures += node_failures(cluster, owners, commands, replies)
+
+    def _route_anew(self) -> None:
+        """Route what waits by the router of now: hosts came or went since it was told."""
+        self._router = self._cluster.router
+        known = iter(list(zip(self._owners, self._commands, strict=True)))
+        promises, details = self._promises[:], self._details.copy()
+        self.cancel()
+        for position, promise in enumerate(promises):
+            name, options, count, combine, call = details.get(position, _PLAIN_GET)
+            owners, commands = zip(*islice(known, count), strict=True)
+            if call is None:
+                self._add(promise, (owners, commands, combine), name, options, None)
+                continue
+            call = call or commands[0]
+            try:
+                self._add(promise, self._route(call), name, options, call)
+            except UnroutableCommand as error:
+                self._reject([promise], error)
 
     def _reject(self, promises: Sequence[Promise[Any]], error: BaseException) -> None:
         """Settle what was cut short. Whether the commands ran, nobody knows."""
