@@ -39,10 +39,12 @@ class Moment:
         self.where = ""
         self.is_lost = False
         self._within = within
+        # Kept, for Python calls it once more where it raised in what the collector runs.
+        self._kept = self._profile
 
     def __enter__(self) -> Moment:
         self._hook, sys.unraisablehook = sys.unraisablehook, self._lose
-        sys.setprofile(self._profile)
+        sys.setprofile(self._kept)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
