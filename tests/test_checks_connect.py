@@ -21,7 +21,7 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from django_rb import clusters
-from django_rb.checks import ask_nodes, connecting
+from django_rb.checks import check_live_nodes, connecting
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import wait_until
@@ -58,7 +58,7 @@ def level_of(message_id: str) -> int:
 def found() -> dict[str, str]:
     """Return what the nodes say by id, as `manage.py check` shows it."""
     by_id: dict[str, str] = {}
-    for message in ask_nodes():
+    for message in check_live_nodes():
         message_id = str(message.id).removeprefix("django_rb.")
         assert message.level == level_of(message_id)
         assert message.hint
@@ -164,7 +164,7 @@ def test_an_unknown_tag_is_djangos_to_report() -> None:
 
 
 def test_sound_nodes_say_nothing(servers: LocalNodes) -> None:
-    assert ask_nodes() == []
+    assert check_live_nodes() == []
     said = StringIO()
     call_command("check", tags=["rb_connect"], stdout=said)
     assert "no issues" in said.getvalue()
@@ -192,7 +192,7 @@ def test_nodes_are_understood_in_both_protocols(servers: LocalNodes, protocol: i
 def test_no_connection_is_left(servers: LocalNodes) -> None:
     asking = client(servers)
 
-    assert ask_nodes() == []
+    assert check_live_nodes() == []
 
     wait_until(lambda: len(asking.client_list()) == 1)
     asking.close()
@@ -221,7 +221,7 @@ def test_a_node_that_this_process_leaves_alone_is_asked_all_the_same() -> None:
 
 def test_nodes_that_cannot_be_reached_are_named(servers: LocalNodes) -> None:
     with configured([servers.hosts[0], {"port": 1}, {"port": 2}]):
-        messages = ask_nodes()
+        messages = check_live_nodes()
 
     assert [m.id for m in messages] == ["django_rb.E201"] * 2
     assert messages[0].msg.startswith("settings.RB_CLUSTERS['default']['HOSTS'][1]: ")
@@ -245,7 +245,7 @@ def test_silent_nodes_of_all_clusters_are_waited_for_together() -> None:
             nodes.pause(host_id)
         with configured(nodes.hosts, **dict.fromkeys("bcdefgh", patient)):
             began = monotonic()
-            messages = ask_nodes(timeout=1.0)
+            messages = check_live_nodes(timeout=1.0)
             took = monotonic() - began
 
     assert [m.id for m in messages] == ["django_rb.E201"] * 24
@@ -388,7 +388,7 @@ def test_clocks_that_differ(
 ) -> None:
     monkeypatch.setattr(connecting, "time", lambda: time() + shift)
 
-    messages = ask_nodes()
+    messages = check_live_nodes()
 
     assert [m.id for m in messages] == (["django_rb.W204"] * 2 if expected else [])
     assert all(expected in m.msg for m in messages)
@@ -400,7 +400,7 @@ def test_a_slow_answer_is_not_a_wrong_clock(
     clock = iter([time() - 1, time() + 60])  # as if it had taken a minute
     monkeypatch.setattr(connecting, "time", lambda: next(clock))
 
-    assert ask_nodes() == []
+    assert check_live_nodes() == []
 
 
 # W205, W206: memory.
@@ -461,7 +461,7 @@ def test_two_clusters_that_lead_to_one_database(servers: LocalNodes) -> None:
 
 def test_the_messages_are_djangos_own(servers: LocalNodes) -> None:
     with configured([servers.hosts[0], {"port": 1}]):
-        (message,) = ask_nodes()
+        (message,) = check_live_nodes()
         assert isinstance(message, CheckMessage)
         with override_settings(SILENCED_SYSTEM_CHECKS=["django_rb.E201"]):
             call_command("check", tags=["rb_connect"], stdout=StringIO())

@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_rb import clusters
-from django_rb.checks import ask_nodes
+from django_rb.checks import check_live_nodes
 from django_rb.engine.wording import escaped, get_logger
 from django_rb.management.base import NodesCommand, failure_of
 from django_rb.management.output import as_json, painted
@@ -177,7 +177,7 @@ class TestPrograms:
 @pytest.mark.parametrize("error", [b"", b"ERR", b"NOPERM"])
 def test_findings_of_checks_are_escaped(hostile: Hostile, error: bytes) -> None:
     hostile.error = error
-    messages = ask_nodes()
+    messages = check_live_nodes()
 
     assert messages
     assert all(is_harmless(f"{message.msg}{message.hint}") for message in messages)

@@ -16,9 +16,9 @@ from django.apps import AppConfig
 from django.core.checks import CheckMessage, Tags, register
 
 if TYPE_CHECKING:
-    from .connecting import ask_nodes
+    from .connecting import check_live_nodes
 
-__all__ = ["ask_nodes", "check_deployment", "check_settings", "check_views"]
+__all__ = ["check_deployment", "check_live_nodes", "check_settings", "check_views"]
 
 AppConfigs = Sequence[AppConfig] | None
 
@@ -52,8 +52,8 @@ def check_deployment(app_configs: AppConfigs = None, **kwargs: Any) -> list[Chec
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ask_nodes":
-        from .connecting import ask_nodes  # noqa: PLC0415
+    if name == "check_live_nodes":
+        from .connecting import check_live_nodes  # noqa: PLC0415
 
-        return ask_nodes
+        return check_live_nodes
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -52,10 +52,10 @@ def check_nodes(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Report what nodes say, but only inside of `connecting()`."""
-    return ask_nodes() if _is_connecting.get() else []
+    return check_live_nodes() if _is_connecting.get() else []
 
 
-def ask_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
+def check_live_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
     """Ask every node of every cluster, all at once, and report what an operator should know.
 
     Args:

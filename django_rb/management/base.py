@@ -2,8 +2,8 @@
 
 A command inherits from `NodesCommand` and has three parts: `add_arguments` calls
 `add_node_arguments`; `handle` asks all nodes at once (`call_clusters` for one command
-each, `ask_nodes` for a dialogue with each) and writes what the living ones said, as a table
-or as one JSON document; and `fail_for` names the dead ones and ends with exit status 1.
+each, `at_once` for a dialogue with each cluster) and writes what the living ones said, as a
+table or as one JSON document; and `fail_for` names the dead ones and ends with exit status 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any, Protocol, TextIO, TypeVar
 
-import redis
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import (
     BaseCommand,
@@ -288,32 +287,6 @@ class Deadline:
     def left(self) -> float | None:
         """Return the seconds that are left, which is what the engine takes as a timeout."""
         return None if self._end is None else max(0.0, self._end - monotonic())
-
-
-def ask_nodes(
-    nodes: Iterable[NodeName], ask: Callable[[str, int], T]
-) -> tuple[dict[NodeName, T], dict[NodeName, Exception]]:
-    """Call ``ask(alias, host_id)`` for all nodes at once, each in a thread of its own.
-
-    For a dialogue of several questions: no node waits for another.
-
-    Returns:
-        What the calls returned, and the errors of those nodes that failed (RedisErrors and
-        OSErrors; others are raised), both in the order of the nodes.
-    """
-    names = list(nodes)
-    outcomes = at_once({node: partial(ask, *node) for node in names})
-    replies: dict[NodeName, T] = {}
-    errors: dict[NodeName, Exception] = {}
-    for node in names:
-        outcome = outcomes[node]
-        if isinstance(outcome, redis.RedisError | OSError):
-            errors[node] = outcome
-        elif isinstance(outcome, Exception):
-            raise outcome
-        else:
-            replies[node] = outcome
-    return replies, errors
 
 
 def call_clusters(

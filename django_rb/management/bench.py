@@ -9,13 +9,14 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from statistics import median
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 
 from ..engine import Cluster, NodeFailure
 from ..engine.protocol.exchange import Batch
 from ..engine.rounds.batch import call, count, find, store
 from .output import Progress
+from .timing import timed
 
 OPERATIONS = ("get", "set", "get_many", "set_many")
 PREFIX = "rb_bench"
@@ -160,7 +161,7 @@ class Bench:
                 break
             for host_id, series in by_node.items():
                 if host_id not in self.failures:
-                    self._time(name, series, number)
+                    self._time(name, series, number, host_id)
             if is_many and self.failures.keys().isdisjoint(by_node):
                 self._time(name, whole, number)
         if not is_many:  # a call asks one node: the cluster's times are those of all nodes
@@ -169,13 +170,15 @@ class Bench:
         if whole.seconds:
             self.whole[name] = whole
 
-    def _time(self, name: str, series: Series, number: int) -> None:
+    def _time(self, name: str, series: Series, number: int, host_id: int | None = None) -> None:
+        """Time a call of the cluster, or of one node."""
         keys = series.sample(number)
         if keys:
-            began = perf_counter()
-            failed = self._run(self._make(name, keys))
+            with timed(self._cluster) as times:
+                failed = self._run(self._make(name, keys))
             if not failed:
-                series.seconds.append(perf_counter() - began)
+                took = times.whole if host_id is None else times.by_node[host_id]
+                series.seconds.append(sum(took))
 
     def _make(self, name: str, keys: Sequence[bytes]) -> Batch[Outcome]:
         """Return what the cache sends for an operation."""

@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
-from time import monotonic, perf_counter, time
+from time import time
 from typing import Any
 
 import redis
 
 from ..engine import Cluster
+from ..engine.rounds.batch import call_nodes
 from .base import Deadline
+from .timing import timed
 
 PINGS = 5
 
+# For so long no other node is sent PINGs than the one whose turn it is.
 TURN_SECONDS = 0.02
-
-
-class Turns:
-    """Threads go one after the other, but none waits for one that takes long.
-
-    Threads that work at the same time make each other's PINGs look slow.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._holder: object = None
-        self._until = 0.0
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        """Wait for the turn; after TURN_SECONDS the next one may have it as well."""
-        me = object()
-        with self._changed:
-            while self._holder is not None and (left := self._until - monotonic()) > 0:
-                self._changed.wait(left)
-            self._holder, self._until = me, monotonic() + TURN_SECONDS
-        try:
-            yield
-        finally:
-            with self._changed:
-                if self._holder is me:
-                    self._holder = None
-                    self._changed.notify()
-
-
-_turns = Turns()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,41 +123,61 @@ class Totals:
     balance: Balance
 
 
-def ask_status(cluster: Cluster, host_id: int, timeout: float | None) -> Said:
-    """Ask one node: one INFO, then PINGs one after the other.
-
-    Nothing else is done here: reading what it said would take time from other threads.
+def fetch_status(
+    cluster: Cluster, timeout: float | None
+) -> tuple[dict[int, Said], dict[int, Exception]]:
+    """Ask all nodes of a cluster at once: for INFO, then PINGs one after the other.
 
     Args:
         timeout: seconds for all of it.
 
-    Raises:
-        redis.RedisError: the node did not even answer the first question.
+    Returns:
+        What the nodes said, by host id, and why others did not even say the first thing.
     """
-    deadline = Deadline(timeout)
-    said = Said(call_node(cluster, host_id, "INFO", timeout=deadline.left()))
-    try:
-        with _turns.take():
+    return asyncio.run(_fetch_status(cluster, Deadline(timeout)))
+
+
+async def _fetch_status(
+    cluster: Cluster, deadline: Deadline
+) -> tuple[dict[int, Said], dict[int, Exception]]:
+    said: dict[int, Said] = {}
+    errors: dict[int, Exception] = {}
+
+    async def call(host_id: int, command: str) -> bytes:
+        batch = call_nodes(cluster, {host_id: (command,)})
+        replies, failures = await cluster.arun(batch, deadline.left())
+        for failure in failures:
+            raise failure.error
+        reply: bytes = replies[host_id]
+        return reply
+
+    async def call_info(host_id: int) -> int:
+        try:
+            said[host_id] = Said(await call(host_id, "INFO"))
+        except redis.RedisError as error:
+            errors[host_id] = error
+        return host_id
+
+    async def call_pings(host_id: int) -> None:
+        try:
             for _ in range(PINGS):
-                said.pings.append(time_ping(cluster, host_id, deadline))
-    except redis.RedisError as error:
-        said.error = error
-    return said
+                await call(host_id, "PING")
+        except redis.RedisError as error:
+            said[host_id].error = error
 
-
-def time_ping(cluster: Cluster, host_id: int, deadline: Deadline) -> float:
-    """Return how many seconds a PING took."""
-    began = perf_counter()
-    call_node(cluster, host_id, "PING", timeout=deadline.left())
-    return perf_counter() - began
-
-
-def call_node(cluster: Cluster, host_id: int, *command: str, timeout: float | None) -> Any:
-    """Return one node's reply to a command, or raise why there is none."""
-    replies, failures = cluster.call_nodes(*command, hosts=[host_id], timeout=timeout)
-    for failure in failures:
-        raise failure.error
-    return replies[host_id]
+    pinging = []
+    with timed(cluster) as times:
+        for is_informed in asyncio.as_completed(map(call_info, cluster.nodes)):
+            host_id = await is_informed
+            if host_id in said:
+                # PINGs at the same time would make each other look slow.
+                pinging.append(asyncio.create_task(call_pings(host_id)))
+                await asyncio.wait(pinging[-1:], timeout=TURN_SECONDS)
+        await asyncio.gather(*pinging)
+    await cluster.aclose()
+    for host_id, one in said.items():
+        one.pings = times.by_node[host_id][1:]  # without INFO's
+    return said, errors
 
 
 def read_status(cluster: Cluster, host_id: int, said: Said) -> NodeStatus:

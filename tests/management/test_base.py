@@ -8,7 +8,6 @@ from io import StringIO
 from typing import Any
 
 import pytest
-import redis
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 from django.core.management.base import OutputWrapper
 
@@ -18,7 +17,6 @@ from django_rb.management.base import (
     Deadline,
     NodesCommand,
     all_nodes,
-    ask_nodes,
     at_once,
     call_clusters,
 )
@@ -45,24 +43,6 @@ class TestAtOnce:
     def test_errors_are_outcomes(self) -> None:
         error = ValueError("no")
         assert at_once({"a": lambda: 1, "b": lambda: raise_(error)}) == {"a": 1, "b": error}
-
-
-class TestAskNodes:
-    NODES = [("default", 2), ("default", 0), ("default", 1)]
-
-    def test_what_nodes_say_and_what_they_fail_with(self) -> None:
-        errors = {0: redis.ConnectionError("refused"), 1: OSError("unreachable")}
-
-        def ask(alias: str, host_id: int) -> str:
-            return raise_(errors[host_id]) if host_id in errors else f"{alias}/{host_id}"
-
-        replies, failed = ask_nodes(self.NODES, ask)
-        assert replies == {("default", 2): "default/2"}
-        assert list(failed.items()) == [(("default", n), error) for n, error in errors.items()]
-
-    def test_other_errors_are_not_the_nodes(self) -> None:
-        with pytest.raises(ZeroDivisionError):
-            ask_nodes(self.NODES, lambda alias, host_id: 1 // host_id)
 
 
 class TestCallClusters:

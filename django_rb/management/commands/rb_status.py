@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandParser
 
 from ...engine import Cluster
 from ...engine.nodes.health import NodeHealth
-from ..base import NodeName, NodesCommand, all_nodes, ask_nodes, failure_of, seconds
+from ..base import NodeName, NodesCommand, at_once, failure_of, seconds
 from ..output import (
     CLEAR_SCREEN,
     Shown,
@@ -23,7 +24,7 @@ from ..output import (
     time_of,
     width_of,
 )
-from ..status import NodeStatus, Totals, ask_status, read_status, sum_up
+from ..status import NodeStatus, Totals, fetch_status, read_status, sum_up
 
 
 @dataclass(frozen=True)
@@ -255,14 +256,18 @@ def cells(
 
 def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
     """Ask all nodes of all clusters at once."""
-    replies, errors = ask_nodes(
-        all_nodes(chosen), lambda alias, host_id: ask_status(chosen[alias], host_id, timeout)
+    outcomes = at_once(
+        {alias: partial(fetch_status, chosen[alias], timeout) for alias in chosen}
     )
-    statuses = {
-        (alias, host_id): read_status(chosen[alias], host_id, said)
-        for (alias, host_id), said in replies.items()
-    }
-    statuses |= {name: NodeStatus(error=str(error)) for name, error in errors.items()}
+    statuses = {}
+    for alias, outcome in outcomes.items():
+        if isinstance(outcome, Exception):
+            raise outcome
+        said, errors = outcome
+        for host_id, one in said.items():
+            statuses[alias, host_id] = read_status(chosen[alias], host_id, one)
+        for host_id, error in errors.items():
+            statuses[alias, host_id] = NodeStatus(error=str(error))
     clusters = {}
     for alias, cluster in chosen.items():
         health = cluster.health()
