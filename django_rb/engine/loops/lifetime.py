@@ -32,6 +32,7 @@ class LoopPools:
         self._loop = loop
         self._user = weakref.ref(user, self._let_go)
         self._by_node: dict[Node, Pool] = {}
+        self._openings: set[asyncio.Task[None]] = set()
         self._retired: list[Pool] = []  # of nodes that were removed
         _Ending.of(loop).members.append(self)
 
@@ -44,7 +45,7 @@ class LoopPools:
         pool = self._by_node.get(node)
         if pool is None:
             check_options(node)
-            pool = self._by_node[node] = Pool(node, self._loop)
+            pool = self._by_node[node] = Pool(node, self._loop, self._openings)
         return pool
 
     def keep_only(self, nodes: Collection[Node]) -> None:

@@ -16,7 +16,13 @@ from typing import Self, cast
 
 import redis
 
-from ..nodes.failing import give_up_all, to_redis_error
+from ..nodes.failing import (
+    MOST_OPENINGS,
+    MOST_OPENINGS_PER_NODE,
+    give_up_all,
+    is_own_lack,
+    to_redis_error,
+)
 from ..nodes.node import Node
 from ..protocol.encoding import PIECE_SIZE
 from ..protocol.exchange import ReplyReader
@@ -46,13 +52,18 @@ _BETWEEN_LOOKS = 0.01
 class Pool:
     """The connections of one loop to one node, and the jobs that wait for one.
 
+    Args:
+        openings: what is being opened on the loop, to whatever node.
+
     Attributes:
         node, loop: whose they are.
         open_timeout: seconds that a job may wait for the node's first word.
         connections: all connections, idle and busy.
     """
 
-    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, node: Node, loop: asyncio.AbstractEventLoop, openings: set[asyncio.Task[None]]
+    ) -> None:
         self.node = node
         self.loop = loop
         self.open_timeout = node.open_timeout or FOREVER
@@ -65,6 +76,7 @@ class Pool:
         self._waiting: deque[Job] = deque()
         # Connections that are being opened, and the jobs that they were meant for.
         self._openings: dict[asyncio.Task[None], Job] = {}
+        self._all_openings = openings
         self._queue_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._is_retired = False
@@ -315,6 +327,7 @@ class Pool:
     def _open_more(self) -> None:
         while (
             not self._is_closed
+            and not self._shares_openings
             and len(self.connections) + len(self._openings) < self._limit
             and sum(not job.is_given_up for job in self._openings.values()) < self._wanted()
             and (job := self._next_to_open_for())
@@ -325,7 +338,16 @@ class Pool:
                 self._open(job), name=f"rb-open-{self.node.host_id}", context=Context()
             )
             self._openings[task] = job
+            self._all_openings.add(task)
             task.add_done_callback(self._opening_ended)
+
+    @property
+    def _shares_openings(self) -> bool:
+        """Whether those that are under way have to do."""
+        return bool(self._openings) and (
+            len(self._openings) >= MOST_OPENINGS_PER_NODE
+            or len(self._all_openings) >= MOST_OPENINGS
+        )
 
     def _next_to_open_for(self) -> Job | None:
         """Return the first job that waits and for which no connection is being opened."""
@@ -342,6 +364,7 @@ class Pool:
     def _opening_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             task.exception()  # a KeyboardInterrupt, which was raised already
+        self._all_openings.discard(task)
         if self._openings.pop(task, None) is not None:  # it was cut short
             self._open_more()
 
@@ -361,12 +384,15 @@ class Pool:
                 return
             self._opened()
             self._employ(connection, is_reused=False)
+            self._open_more()
         except BaseException:  # a KeyboardInterrupt: it is neither idle nor at work
             connection.close()
             raise
 
     def _opened(self) -> None:
-        self._openings.pop(cast(asyncio.Task[None], asyncio.current_task()), None)
+        task = cast(asyncio.Task[None], asyncio.current_task())
+        self._openings.pop(task, None)
+        self._all_openings.discard(task)
 
     def _not_opened(self, job: Job, error: Exception) -> None:
         node = self.node
@@ -381,7 +407,9 @@ class Pool:
             if job.is_waiting:
                 job.crash(error)
             return
-        if job.exchange.error is None:  # else the job has told of it
+        if is_own_lack(error):
+            node.health.complained(error)
+        elif job.exchange.error is None:  # else the job has told of it
             node.failed(error)
         if job.is_waiting:
             job.exchange.fail(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 import redis
@@ -9,6 +10,28 @@ import redis
 from ..errors import ProtocolError, at_node
 from ..protocol.exchange import Exchange
 from .node import Node
+
+# At most so many connections to a node are being opened at a time, and so many beyond one for
+# each node. Who wants more shares those that are under way.
+MOST_OPENINGS_PER_NODE = 8
+MOST_OPENINGS = 32
+
+# What the system says to a process that has used up what it may have.
+_USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class CannotOpen(redis.exceptions.ConnectionError):
+    """This process lacks what it takes to open a connection; the node is not to blame."""
+
+
+def is_own_lack(error: BaseException) -> bool:
+    """Return whether a connection was not opened for want of something of this process's."""
+    reason: BaseException | None = error
+    while reason is not None:
+        if isinstance(reason, CannotOpen) or getattr(reason, "errno", None) in _USED_UP:
+            return True
+        reason = reason.__cause__ or reason.__context__
+    return False
 
 
 class DeadlineError(TimeoutError):

@@ -1,9 +1,8 @@
 """Connections being opened side by side, each by redis-py in a thread of its own.
 
 redis-py opens connections by calls that wait: for the name, the address, TLS and the answers
-to AUTH, HELLO and SELECT. A thread ends with its opening, and there are few: of one node at
-most MOST_PER_NODE, and beyond one for each node at most MOST_IN_ALL. Callers that want more
-share those that are under way.
+to AUTH, HELLO and SELECT. A thread ends with its opening, and there are few: see
+MOST_OPENINGS. Callers that want more share those that are under way.
 """
 
 from __future__ import annotations
@@ -17,19 +16,11 @@ import weakref
 from collections import deque
 from time import monotonic
 
-import redis
-
 from ..errors import at_node
 from ..forks import register_at_fork
+from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE, CannotOpen
 from .connections import READ_SIZE, Connection
 from .pool import Pool
-
-MOST_PER_NODE = 8
-MOST_IN_ALL = 32
-
-
-class CannotOpen(redis.exceptions.ConnectionError):
-    """This process lacks what it takes to open a connection; the node is not to blame."""
 
 
 class Bell:
@@ -196,8 +187,8 @@ class Openings:
     def _shares(self, ticket: Ticket) -> bool:
         """Let a ticket share in an opening, if there are many."""
         of_node = [known for known in self._under_way.copy() if known.pool is ticket.pool]
-        is_full = len(self._under_way) >= MOST_IN_ALL
-        if not of_node or not (len(of_node) >= MOST_PER_NODE or is_full):
+        is_full = len(self._under_way) >= MOST_OPENINGS
+        if not of_node or not (len(of_node) >= MOST_OPENINGS_PER_NODE or is_full):
             return False
         # One that nobody waits for any more is late already.
         awaited = [opening for opening in of_node if opening.is_awaited()]

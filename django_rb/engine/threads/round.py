@@ -15,13 +15,20 @@ from time import monotonic
 import redis
 
 from ..errors import ProtocolError, at_node
-from ..nodes.failing import DeadlineError, give_up, is_blamed_for_deadline, to_redis_error
+from ..nodes.failing import (
+    CannotOpen,
+    DeadlineError,
+    give_up,
+    is_blamed_for_deadline,
+    is_own_lack,
+    to_redis_error,
+)
 from ..nodes.node import PoolIsFull
 from ..polling import POLLIN, POLLOUT, Poller, make_poller
 from ..protocol.exchange import Exchange
 from ..rounds.again import may_go_again
 from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, READ_SIZE, WOULD_BLOCK, Connection
-from .openings import Bell, CannotOpen, Openings, Ticket
+from .openings import Bell, Openings, Ticket
 from .pool import Pool
 
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
@@ -166,7 +173,7 @@ class Round:
         self._openings.want(ticket)
 
     def _not_opened(self, exchange: Exchange, pool: Pool, error: Exception) -> None:
-        if isinstance(error, PoolIsFull | CannotOpen):
+        if isinstance(error, PoolIsFull) or is_own_lack(error):
             pool.node.health.complained(error)
         elif isinstance(error, redis.RedisError | OSError):
             pool.node.failed(error)

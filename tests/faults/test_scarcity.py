@@ -1,0 +1,124 @@
+"""What is scarce is used sparingly: threads, connections, descriptors, and time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from django_rb.engine import Cluster
+from django_rb.engine.nodes.failing import MOST_OPENINGS_PER_NODE
+from django_rb.engine.rounds.batch import call, find
+from django_rb.testing import LocalNodes
+from tests.faults.sharing.checks import openings_under_way
+from tests.faults.sharing.programs import run_program
+from tests.helpers import wait_until
+
+KEYS = [b"key:%d" % number for number in range(2000)]
+SILENT_NODES = 200
+
+
+@pytest.fixture
+def silent() -> Iterator[Cluster]:
+    """Many nodes that take connections and say nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as server:
+        port = server.getsockname()[1]
+        hosts = [{"port": port, "db": number} for number in range(SILENT_NODES)]
+        cluster = Cluster(hosts, health=None)
+        yield cluster
+        cluster.close()
+    wait_until(lambda: not openings_under_way())
+
+
+def test_a_stopped_node_gathers_neither_threads_nor_connections() -> None:
+    with LocalNodes(1) as nodes:
+        cluster = Cluster(nodes.hosts, health=None)
+        nodes.pause(0)
+        most = 0
+        for _ in range(60):
+            _, failures = cluster.run(call(cluster, b"key", b"GET", b"key"), 0.05)
+            assert failures
+            most = max(most, openings_under_way())
+        assert 1 <= most <= MOST_OPENINGS_PER_NODE
+        nodes.resume(0)
+        wait_until(lambda: not openings_under_way())
+        assert cluster.call_nodes("PING") == ({0: b"PONG"}, [])
+        assert len(cluster._threads.pools[0].idle) == 1
+        cluster.close()
+
+
+def test_many_callers_of_many_silent_nodes_share_openings(silent: Cluster) -> None:
+    is_over = threading.Event()
+
+    def look_up() -> None:
+        while not is_over.is_set():
+            silent.run(find(silent, KEYS), 0.05)
+
+    callers = [threading.Thread(target=look_up) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    end = time.monotonic() + 1
+    most = 0
+    while time.monotonic() < end:
+        most = max(most, openings_under_way())
+    is_over.set()
+    for caller in callers:
+        caller.join()
+    assert most <= SILENT_NODES + len(callers)
+
+
+@pytest.mark.parametrize("deadline", [0.05, 0.1])
+@pytest.mark.parametrize("transport", ["threads", "asyncio"])
+def test_a_deadline_holds_for_many_silent_nodes(
+    transport: str, deadline: float, silent: Cluster
+) -> None:
+    """50 ms more are promised. A machine may be busy once, or twice."""
+
+    def in_threads() -> float:
+        began = time.monotonic()
+        _, failures = silent.run(find(silent, KEYS), deadline)
+        assert len(failures) == SILENT_NODES
+        return time.monotonic() - began
+
+    async def on_a_loop() -> list[float]:
+        took = []
+        for _ in range(5):
+            began = time.monotonic()
+            _, failures = await silent.arun(find(silent, KEYS), deadline)
+            assert len(failures) == SILENT_NODES
+            took.append(time.monotonic() - began)
+        await silent.aclose()
+        return took
+
+    if transport == "threads":
+        took = [in_threads() for _ in range(5)]
+    else:
+        took = asyncio.run(on_a_loop())
+    assert min(took) < deadline + 0.05, took
+
+
+def test_no_free_descriptor(nodes: LocalNodes) -> None:
+    assert run_program("descriptors", "all_taken", nodes.hosts, socket_timeout=2.0) == "done"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought eager tasks")
+def test_eager_tasks_on_a_node_that_cannot_be_reached() -> None:
+    cluster = Cluster([{"unix_socket_path": "/nowhere/node.sock"}], health=None)
+    make_eager: Callable[..., object] = getattr(asyncio, "eager_task_factory")  # noqa: B009
+
+    async def main() -> list[object]:
+        asyncio.get_running_loop().set_task_factory(make_eager)  # type: ignore[arg-type]
+        calls = (cluster.aio.get(key) for key in KEYS[:300])
+        async with asyncio.timeout(20):
+            said = await asyncio.gather(*calls, return_exceptions=True)
+        await cluster.aclose()
+        return list(said)
+
+    errors = asyncio.run(main())
+    assert {type(error) for error in errors} == {redis.ConnectionError}
