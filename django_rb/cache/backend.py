@@ -39,7 +39,7 @@ class RBCache(BeyondDjango):
         ops = self._operations
         if ops is None or ops.cluster.is_retired:
             ops = self._ops
-        return ops.run(ops.get(key, default, version, default))
+        return ops.cluster.run(ops.get(key, default, version, default), ops.deadline)
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return ``{key: value}`` for the keys that exist: one MGET per node, all at once."""
@@ -52,7 +52,8 @@ class RBCache(BeyondDjango):
         ops = self._operations
         if ops is None or ops.cluster.is_retired:
             ops = self._ops
-        ops.run(ops.set(key, value, self.get_backend_timeout(timeout), version))
+        expiry = self.get_backend_timeout(timeout)
+        ops.cluster.run(ops.set(key, value, expiry, version), ops.deadline)
 
     def set_many(
         self,

@@ -92,15 +92,15 @@ class Operations:
         self._decode = codec.decode
         self._encode = codec.encode
         self._raises = raises
-        self._deadline = deadline
+        self.deadline = deadline
 
     def run(self, operation: Batch[T]) -> T:
         """Run one of the operations below in the calling thread."""
-        return self.cluster.run(operation, self._deadline)
+        return self.cluster.run(operation, self.deadline)
 
     async def arun(self, operation: Batch[T]) -> T:
         """Run one of the operations below on the event loop that runs."""
-        return await self.cluster.arun(operation, self._deadline)
+        return await self.cluster.arun(operation, self.deadline)
 
     # Timeouts are in milliseconds here: None for ever, 0 for already expired.
 

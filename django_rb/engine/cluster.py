@@ -34,7 +34,6 @@ from .nodes.option_checks import check_pool_options
 from .protocol.encoding import Args, Key
 from .protocol.exchange import Batch
 from .protocol.scripts import remember_script
-from .rounds.again import with_second_looks
 from .rounds.batch import call_nodes
 from .rounds.observing import Observer, observed
 from .routing.routers import BaseRouter, PartitionRouter
@@ -221,13 +220,15 @@ class Cluster(ClientSource):
         Args:
             timeout: seconds for all of it; what is unfinished then has failed.
         """
-        looked = observed(self, batch) if self.observers else with_second_looks(self, batch)
-        return self._threads.run(looked, timeout)
+        if self.observers:
+            return self._threads.run(observed(self, batch), timeout)
+        return self._threads.run(batch, timeout, self)
 
     async def arun(self, batch: Batch[T], timeout: float | None = None) -> T:
         """Run a batch on the event loop that runs; see `run`."""
-        looked = observed(self, batch) if self.observers else with_second_looks(self, batch)
-        return await self._loops.run(looked, timeout)
+        if self.observers:
+            return await self._loops.run(observed(self, batch), timeout)
+        return await self._loops.run(batch, timeout, self)
 
     def call_nodes(
         self, *args: Any, hosts: Iterable[int] | None = None, timeout: float | None = None

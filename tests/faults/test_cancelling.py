@@ -264,7 +264,7 @@ def test_time_may_be_over_at_every_moment(name: str, site: Site) -> None:
             async with asyncio.timeout(seconds):
                 await operation(site)
         await site.check()
-        hasty.cache._ops._deadline = seconds
+        hasty.cache._ops.deadline = seconds
         with contextlib.suppress(redis.TimeoutError):
             await operation(hasty)
         await site.check()

@@ -18,6 +18,8 @@ from ..nodes.failing import DeadlineError, give_up, is_blamed_for_deadline, to_r
 from ..nodes.health import HealthChanges
 from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
+from ..rounds.again import asks_for_more, look_again
+from ..rounds.port import Port
 from .connections import FOREVER, LATE_SECONDS
 from .jobs import Job
 from .lifetime import KnownLoops, LoopPools
@@ -54,12 +56,15 @@ class Transport:
         for pools in self._loops:
             pools.close_idle_soon()
 
-    async def run(self, batch: Batch[T], timeout: float | None = None) -> T:
+    async def run(
+        self, batch: Batch[T], timeout: float | None = None, port: Port | None = None
+    ) -> T:
         """Run a batch to its end and return its result.
 
         Args:
             batch: the generator; what fails on a node is told to it, not raised here.
             timeout: seconds after which whatever is unfinished has failed.
+            port: for second looks; None if the batch takes them itself.
         """
         loop = asyncio.get_running_loop()
         deadline = FOREVER if timeout is None else loop.time() + timeout
@@ -69,8 +74,13 @@ class Transport:
         try:
             is_first = True
             while True:
-                await _AwaitedRound(nodes, pools, deadline, is_first=is_first).run(next(batch))
+                exchanges = next(batch)
+                await _AwaitedRound(nodes, pools, deadline, is_first=is_first).run(exchanges)
                 is_first = False
+                if port is not None and asks_for_more(exchanges):
+                    for following in look_again(port, exchanges):
+                        round_ = _AwaitedRound(nodes, pools, deadline, is_first=False)
+                        await round_.run(following)
         except StopIteration as end:
             result: T = end.value
             return result

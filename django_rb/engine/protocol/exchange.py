@@ -28,8 +28,7 @@ from .encoding import (
     encode_key,
     encode_keys,
     encode_large,
-    is_large,
-    pack,
+    pack_small,
 )
 
 T = TypeVar("T")
@@ -96,6 +95,7 @@ class Exchange:
         out: the bytes to send next; None when all was sent.
         replies: what came back so far; error replies are exceptions in their place.
         error: why the exchange failed; None while it has not.
+        is_whole: `out` was all there is to send when the exchange was made.
         has_errors: there are error replies among the replies.
         is_stale: its connection turned out to be closed, and it may be sent again.
         waited: seconds that it had waited by then, which count with those that follow.
@@ -122,6 +122,9 @@ class Exchange:
     untouched = True
     is_heard = False
     may_join = False
+    is_whole = True
+    _count = 1
+    _pieces: Iterator[Buffer] | None = None
 
     def __init__(
         self, host_id: int, out: Buffer, count: int = 1, pieces: Iterator[Buffer] | None = None
@@ -130,18 +133,15 @@ class Exchange:
         self.out: Buffer | None = out
         self._first = out
         self.replies: list[Any] = []
-        self._count = count
-        self._pieces = pieces
+        if count != 1:
+            self._count = count
+        if pieces is not None:
+            self._pieces, self.is_whole = pieces, False
 
     @property
     def count(self) -> int:
         """How many replies the commands have."""
         return self._count
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether `out` is all there is to send."""
-        return self._pieces is None
 
     def commands(self) -> Sequence[Args]:
         """Return the commands, in the order of their replies; empty if they are not known."""
@@ -231,7 +231,8 @@ class Exchange:
             raise self.too_much()
         if reader.errors:
             self.has_errors = True
-        if self.answers:
+        answers = self.answers
+        if answers and not (len(replies) == 1 and answers[0](replies[0], kind)):
             self._check_answers(kind)
         if self.watcher is not None:
             self.watcher.ended()
@@ -285,12 +286,13 @@ class CommandExchange(Exchange):
     """One command."""
 
     def __init__(self, host_id: int, args: Args) -> None:
-        if is_large(args):
-            pieces = encode_large(args)
-            super().__init__(host_id, next(pieces), 1, pieces)
-        else:
-            super().__init__(host_id, pack(args))
         self._args = args
+        out = pack_small(args)
+        if out is None:
+            pieces = encode_large(args)
+            Exchange.__init__(self, host_id, next(pieces), 1, pieces)
+        else:
+            Exchange.__init__(self, host_id, out)
 
     def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
         return (self._args,)

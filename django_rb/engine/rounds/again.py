@@ -67,10 +67,8 @@ def with_second_looks(port: Port, batch: Batch[T]) -> Batch[T]:
         while True:
             exchanges = next(batch)
             yield exchanges
-            for exchange in exchanges:
-                if exchange.has_errors or exchange.is_stale:
-                    yield from _look_again(port, exchanges)
-                    break
+            if asks_for_more(exchanges):
+                yield from look_again(port, exchanges)
     except StopIteration as end:
         result: T = end.value
         return result
@@ -78,7 +76,15 @@ def with_second_looks(port: Port, batch: Batch[T]) -> Batch[T]:
         batch.close()
 
 
-def _look_again(port: Port, exchanges: Sequence[Exchange], rounds: int = 1) -> _Rounds:
+def asks_for_more(exchanges: Sequence[Exchange]) -> bool:
+    """Return whether something may have to go again after a round of these exchanges."""
+    for exchange in exchanges:  # noqa: SIM110 (a generator would take three times as long)
+        if exchange.has_errors or exchange.is_stale:
+            return True
+    return False
+
+
+def look_again(port: Port, exchanges: Sequence[Exchange], rounds: int = 1) -> _Rounds:
     """Yield the rounds that follow from the replies to some exchanges."""
     stale = [exchange for exchange in exchanges if exchange.is_stale]
     if stale:
@@ -92,8 +98,8 @@ def _look_again(port: Port, exchanges: Sequence[Exchange], rounds: int = 1) -> _
     for exchange in again:
         exchange.answers = [_answer_to(*place) for place in places[exchange.host_id]]
     yield again
-    if any(exchange.has_errors or exchange.is_stale for exchange in again):
-        yield from _look_again(port, again, rounds + 1)
+    if asks_for_more(again):
+        yield from look_again(port, again, rounds + 1)
     changed = set()
     for exchange in again:
         answers = chain(exchange.replies, repeat(exchange.error))

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from ..errors import NodeFailure
 from ..protocol.answers import are_values, is_number, is_ok
@@ -282,9 +282,9 @@ def call(
     if answer is not None:
         exchange.answers = (answer,)
     yield (exchange,)
-    error = _error_in(exchange)
-    if error is None:
+    if exchange.error is None and not exchange.has_errors:
         return exchange.replies[0], []
+    error = cast(Exception, _error_in(exchange))
     return None, [_failure(port, exchange.host_id, error, (key,))]
 
 

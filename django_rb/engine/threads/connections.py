@@ -43,6 +43,7 @@ WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 # What `Connection.receive` returns when the socket has nothing now.
 NOTHING_YET = -1
 
+
 _NOT_NOW = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR})
 
 
@@ -56,21 +57,25 @@ class _PollFd(ctypes.Structure):
     )
 
 
-def _c_function(name: str, *argtypes: Any) -> Any:
-    """Return a function of the C library that keeps the interpreter's lock; None without."""
+def _c_function(name: str) -> Any:
+    """Return a function of the C library that keeps the interpreter's lock; None without.
+
+    Its arguments are of C's types already, or integers for an int: to have ctypes convert
+    them takes as long as the rest of the call.
+    """
     if not _DONT_WAIT:
         return None
     try:
-        function = getattr(ctypes.PyDLL(None, use_errno=True), name)
+        function = getattr(ctypes.PyDLL(None, use_errno=name == "recv"), name)
     except (AttributeError, OSError):  # a platform without it
         return None
-    function.argtypes, function.restype = argtypes, ctypes.c_ssize_t
+    function.restype = ctypes.c_ssize_t if name != "poll" else ctypes.c_int
     return function
 
 
-_poll = _c_function("poll", ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int)
-_send = _c_function("send", ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-_recv = _c_function("recv", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_poll, _send, _recv = map(_c_function, ("poll", "send", "recv"))
+_c_size = ctypes.c_size_t
+_ONE = ctypes.c_ulong(1)
 
 
 def _socket_of(connection: Any) -> socket.socket:
@@ -108,14 +113,15 @@ class Connection:
             included. It never waits. Decrypted bytes may wait where it does not see them.
         send: ``send(data)`` writes what the socket takes of some bytes and returns how
             many; raises WOULD_BLOCK where that is none.
+        recv_into: that of its socket; waits as `receive` does.
         is_plain: `receive` waits in the kernel for KERNEL_WAIT_SECONDS, or for a shorter
             `socket_timeout`; otherwise it never waits.
         is_tls: decrypted bytes may wait in the connection where poll() does not see them.
     """
 
     __slots__ = (
-        "__weakref__", "_address", "_recv_into", "_redis_connection", "buffer", "epoch", "fd",
-        "has_input", "is_plain", "is_tls", "node", "reader", "send",
+        "__weakref__", "_place", "_redis_connection", "buffer", "epoch", "fd",
+        "has_input", "is_plain", "is_tls", "node", "reader", "recv_into", "send",
     )  # fmt: skip
 
     def __init__(self, redis_connection: Any, node: Node, epoch: int) -> None:
@@ -125,7 +131,7 @@ class Connection:
         self.fd = sock.fileno()
         self.is_tls = isinstance(sock, ssl.SSLSocket)
         self.is_plain = _is_plain(sock)
-        self._recv_into = sock.recv_into
+        self.recv_into = sock.recv_into
         # TLS takes a whole record from the socket, where poll() no more sees the rest of it.
         self._use_buffer(READ_SIZE if self.is_tls else FIRST_READ_SIZE)
         self.reader = ReplyReader()
@@ -133,7 +139,7 @@ class Connection:
         if self.is_plain:
             _let_wait(sock, node.socket_timeout)
             poll_fd = _PollFd(self.fd, POLLIN, 0)
-            self.has_input = partial(_poll, ctypes.byref(poll_fd), 1, 0)
+            self.has_input = partial(_poll, ctypes.byref(poll_fd), _ONE, 0)
             self.send = _make_send(sock)
         else:
             sock.settimeout(0)
@@ -145,7 +151,8 @@ class Connection:
     def _use_buffer(self, size: int) -> None:
         buffer = bytearray(size)
         address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-        self.buffer, self._address = buffer, address  # both, whatever signal comes
+        place = (ctypes.c_void_p(address), ctypes.c_size_t(size))
+        self.buffer, self._place = buffer, place  # both, whatever signal comes
 
     def receive(self) -> int:
         """Read into the buffer what is here or comes soon; return its size in bytes.
@@ -153,7 +160,7 @@ class Connection:
         0 is the end of the stream, NOTHING_YET where nothing came.
         """
         try:
-            return self._recv_into(self.buffer, len(self.buffer))  # gevent wants a size
+            return self.recv_into(self.buffer, len(self.buffer))  # gevent wants a size
         except WOULD_BLOCK:
             return NOTHING_YET
 
@@ -161,7 +168,7 @@ class Connection:
         """Do what `receive` does, but never wait."""
         if not self.is_plain:
             return self.receive()
-        size: int = _recv(self.fd, self._address, len(self.buffer), _DONT_WAIT)
+        size: int = _recv(self.fd, *self._place, _DONT_WAIT)
         if size < 0 and (number := ctypes.get_errno()) not in _NOT_NOW:
             raise OSError(number, os.strerror(number))
         return size
@@ -185,10 +192,7 @@ def _make_send(sock: socket.socket) -> Callable[[Buffer], int]:
     def send_now(data: Buffer) -> int:
         if type(data) is not bytes:  # the rest of a large one
             return send(data, _DONT_WAIT)
-        size: int = _send(fileno(), data, len(data), _DONT_WAIT)
-        if size < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))  # a BlockingIOError for EAGAIN
-        return size
+        size: int = _send(fileno(), data, _c_size(len(data)), _DONT_WAIT)
+        return size if size >= 0 else send(data, _DONT_WAIT)  # once more, for the reason
 
     return send_now

@@ -66,19 +66,23 @@ class Pool:
         except IndexError:
             self._least_idle = 0
             return None
-        self._least_idle = min(self._least_idle, len(idle))
+        left = len(idle)
+        if left < self._least_idle:  # noqa: PLR1730 (a call less)
+            self._least_idle = left
         return connection
 
     def give_back(self, connection: Connection) -> None:
         """Make a connection idle: its last reply was read, and nobody else refers to it."""
-        node = self.node
-        reader = connection.reader
+        node, reader = self.node, connection.reader
         if reader.errors or not node.health.is_well:
             node.answered(reader.errors)
-        if reader.is_cut:
+        if reader.is_cut or connection.epoch != node.epoch:
             connection.close()
         else:
-            self.keep(connection)
+            idle = self.idle
+            idle.append(connection)
+            if len(idle) > 1:
+                self._close_unneeded()
         if connection.epoch != node.epoch:
             self.close_idle()
 
@@ -86,8 +90,6 @@ class Pool:
         """Make a connection idle that owes no reply; close it if it is of no more use."""
         if connection.epoch == self.node.epoch:
             self.idle.append(connection)
-            if len(self.idle) > 1:
-                self._close_unneeded()
         else:
             connection.close()
 

@@ -19,7 +19,9 @@ from ..errors import ProtocolError
 from ..nodes.health import HealthChanges
 from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
-from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, WOULD_BLOCK, Connection
+from ..rounds.again import asks_for_more, look_again
+from ..rounds.port import Port
+from .connections import KERNEL_WAIT_SECONDS, WOULD_BLOCK
 from .openings import Openings
 from .pool import Pool
 from .round import FOREVER, TLS_RECORD, Round
@@ -56,12 +58,13 @@ class Transport:
                 pool.node.epoch += 1  # what is in use now is closed by who uses it
                 pool.close_idle()
 
-    def run(self, batch: Batch[T], timeout: float | None = None) -> T:
+    def run(self, batch: Batch[T], timeout: float | None = None, port: Port | None = None) -> T:
         """Run a batch to its end and return its result.
 
         Args:
             batch: the generator; what fails on a node is told to it, not raised here.
             timeout: seconds after which whatever is unfinished has failed.
+            port: for second looks; None if the batch takes them itself.
         """
         deadline = FOREVER if timeout is None else monotonic() + timeout
         # Those of a host that is removed meanwhile are known to the end of the batch.
@@ -73,14 +76,18 @@ class Transport:
                 if len(exchanges) != 1 or not self._run_small(
                     exchanges[0], pools, deadline, is_first=is_first
                 ):
-                    round_ = Round(pools, self._openings, deadline, is_first=is_first)
-                    round_.run(exchanges)
+                    Round(pools, self._openings, deadline, is_first=is_first).run(exchanges)
                 is_first = False
+                if port is not None and asks_for_more(exchanges):
+                    for following in look_again(port, exchanges):
+                        Round(pools, self._openings, deadline, is_first=False).run(following)
         except StopIteration as end:
             result: T = end.value
             return result
-        finally:
+        except BaseException:
             batch.close()
+            raise
+        finally:
             if self._changes.waiting:
                 self._changes.tell()
 
@@ -89,7 +96,7 @@ class Transport:
         for pool in self.pools.values():
             pool.close_idle()
 
-    def _run_small(
+    def _run_small(  # noqa: PLR0912 (what a function apart would cost is seen in each get)
         self, exchange: Exchange, pools: dict[int, Pool], deadline: float, *, is_first: bool
     ) -> bool:
         """Run one small exchange on an idle connection; return False if nothing was begun.
@@ -111,7 +118,19 @@ class Transport:
         is_done = False
         try:
             exchange.begin(connection.reader, pool.node.has_pushes)
-            is_done = _is_answered(exchange, connection)
+            out = exchange.out
+            if connection.is_tls and len(out) > TLS_RECORD:  # type: ignore[arg-type]
+                exchange.untouched = False  # records may leave before send() says so
+            if exchange.sent(connection.send(out)) is None:  # type: ignore[arg-type]
+                buffer = connection.buffer
+                size = connection.recv_into(buffer, len(buffer))
+                if not size:
+                    raise ConnectionResetError("the node closed the connection")
+                is_done = exchange.feed(buffer, size)
+                if not is_done:
+                    connection.make_room(size)
+        except WOULD_BLOCK:  # it is no small one, or not answered soon
+            pass
         except (OSError, ProtocolError) as caught:
             error = caught
         except BaseException:
@@ -128,25 +147,3 @@ class Transport:
         else:
             round_.fail(exchange, connection, pool, error)
         return True
-
-
-def _is_answered(exchange: Exchange, connection: Connection) -> bool:
-    """Send and hear an exchange; return whether it has all replies, and not too late."""
-    out = exchange.out
-    assert out is not None
-    if connection.is_tls and len(out) > TLS_RECORD:
-        exchange.untouched = False  # records may leave before send() says so
-    try:
-        if exchange.sent(connection.send(out)) is not None:
-            return False
-        size = connection.receive()
-    except WOULD_BLOCK:
-        return False
-    if size == NOTHING_YET:
-        return False
-    if not size:
-        raise ConnectionResetError("the node closed the connection")
-    is_done = exchange.feed(connection.buffer, size)
-    if not is_done:
-        connection.make_room(size)
-    return is_done
