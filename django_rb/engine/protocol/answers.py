@@ -6,7 +6,10 @@ to GET, shows that a connection is out of step; then nothing more that it says m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from .encoding import Args
 
 _STATUS = ord("+")
 _ELEMENTS = frozenset({bytes, type(None)})
@@ -62,5 +65,30 @@ def is_page(reply: Any, _kind: int) -> bool:
         and type(reply[0]) is bytes
         and reply[0].isdigit()
         and type(reply[1]) is list
-        and _ELEMENTS.issuperset(map(type, reply[1]))
+        and all(type(key) is bytes for key in reply[1])
     )
+
+
+_BY_NAME = {
+    **dict.fromkeys(["DECRBY", "DEL", "EXISTS", "INCRBY", "TOUCH", "UNLINK"], is_number),
+    **dict.fromkeys(["DBSIZE", "PTTL", "TTL"], is_number),
+    "GET": is_value,
+    "INFO": is_string,
+    "MSET": is_ok,
+    "SCAN": is_page,
+}
+
+
+def answer_to(command: Args) -> Callable[[Any, int], bool]:
+    """Return what tells whether a reply can answer a command, named in upper case as str.
+
+    It knows the commands that the engine merges, splits or sends most; to others anything
+    is an answer.
+    """
+    name = command[0]
+    if name == "MGET":
+        count = len(command) - 1
+        return lambda reply, _kind: are_values(reply, count)
+    if name == "SET" and len(command) == 3:  # no option makes it answer otherwise
+        return is_ok
+    return _BY_NAME.get(name, is_anything)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from itertools import chain, groupby, repeat
 from operator import itemgetter
 from typing import Any
 
+from ..protocol.answers import answer_to
 from ..protocol.encoding import Args
 from ..protocol.exchange import Batch, Exchange, PipelineExchange
 
@@ -61,7 +62,9 @@ def _run_shares(
         counts: Sequence[int] = ()
         if merge:
             sent, counts = _merged(sent)
-        exchanges.append(PipelineExchange(host_id, sent))
+        exchange: Exchange = PipelineExchange(host_id, sent)
+        exchange.answers = list(map(answer_to, sent))
+        exchanges.append(exchange)
         merged.append(counts)
     yield exchanges
     for exchange, counts in zip(exchanges, merged, strict=True):
