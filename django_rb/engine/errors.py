@@ -34,6 +34,10 @@ class ProtocolError(redis_errors.InvalidResponse, redis_errors.ConnectionError):
     """What a node sent is not RESP, or not an answer to what it was asked."""
 
 
+class RefusedEarly(ProtocolError):
+    """A node answered with an error before it had the whole command, and will not read it."""
+
+
 class NodeDown(redis_errors.ConnectionError):
     """A node that failed several times in a row is left alone for a while; nothing was sent."""
 
@@ -104,6 +108,8 @@ def reply_error(text: str) -> redis_errors.RedisError:
     if code == "ERR":
         if rest.startswith("max number of clients reached"):
             return redis_errors.MaxConnectionsError(rest)
+        if rest.startswith("Protocol error: invalid bulk length"):
+            rest += "; it is larger than the node's proto-max-bulk-len"
         if rest.startswith("Protocol error: unauthenticated"):  # of a command that is not small
             return redis_errors.AuthenticationError(f"Authentication required. {rest}")
         return redis_errors.ResponseError(rest)  # without "ERR", as in redis-py

@@ -42,7 +42,9 @@ class Home(Protocol):
     def take_back(self, connection: AioConnection, reader: ReplyReader) -> None:
         """Give a connection whose last reply was read its next job, or none."""
 
-    def failed(self, jobs: Sequence[Job], error: Exception, *, is_unheard: bool) -> None:
+    def failed(
+        self, jobs: Sequence[Job], error: Exception, *, is_unheard: bool, is_new: bool
+    ) -> None:
         """End jobs whose connection failed."""
 
     def expire(self, jobs: Sequence[Job], now: float, error: Exception) -> None:
@@ -149,7 +151,8 @@ class AioConnection(asyncio.Protocol):
         try:
             if job.exchange.feed(data):
                 if self._transport.get_write_buffer_size():
-                    raise job.exchange.too_much()  # it answered what it does not know yet
+                    # It answered what it does not know yet.
+                    raise job.exchange.too_much(is_early=True)
                 self._job = None
                 self._pool.take_back(self, self._reader)
                 job.done()
@@ -213,7 +216,8 @@ class AioConnection(asyncio.Protocol):
         assert job is not None
         try:
             is_unheard = self._is_reused and not self.is_heard
-            self._pool.failed(job.unanswered(), error, is_unheard=is_unheard)
+            is_new = not self._is_reused
+            self._pool.failed(job.unanswered(), error, is_unheard=is_unheard, is_new=is_new)
         finally:
             self.close()
 

@@ -128,11 +128,14 @@ class Pool:
         else:
             self._employ(connection, is_reused=True)
 
-    def failed(self, jobs: Sequence[Job], error: Exception, *, is_unheard: bool) -> None:
+    def failed(
+        self, jobs: Sequence[Job], error: Exception, *, is_unheard: bool, is_new: bool
+    ) -> None:
         """End jobs whose connection failed; those that may go again are stale.
 
         Args:
             is_unheard: the connection had lain idle before, and nothing came back on it.
+            is_new: it was opened for them.
         """
         if is_unheard:
             self.close_idle()  # they lay beside it
@@ -144,18 +147,25 @@ class Pool:
                 job.end()
             else:
                 lost.append(job)
-        self._give_up(lost, error, is_nodes_fault=True)
+        self._give_up(lost, error, is_nodes_fault=True, is_new=is_new)
 
     def expire(self, jobs: Sequence[Job], now: float, error: Exception) -> None:
         """End those of some jobs to which the node should have said something by now."""
         over = [job for job in jobs if job.limit <= now]
         self._give_up(over, error, is_nodes_fault=not all(job.is_late for job in over))
 
-    def _give_up(self, jobs: Sequence[Job], error: Exception, *, is_nodes_fault: bool) -> None:
+    def _give_up(
+        self,
+        jobs: Sequence[Job],
+        error: Exception,
+        *,
+        is_nodes_fault: bool,
+        is_new: bool = False,
+    ) -> None:
         if not jobs:
             return
         exchanges = [job.exchange for job in jobs]
-        give_up_all(exchanges, self.node, error, is_nodes_fault=is_nodes_fault)
+        give_up_all(exchanges, self.node, error, is_nodes_fault=is_nodes_fault, is_new=is_new)
         for job in jobs:
             job.end()
         if is_nodes_fault:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import redis
 
-from ..errors import ProtocolError, at_node
+from ..errors import ProtocolError, RefusedEarly, at_node
+from ..protocol.encoding import encode_key
 from ..protocol.exchange import Exchange
 from .node import Node
 
@@ -15,6 +16,10 @@ from .node import Node
 # each node. Who wants more shares those that are under way.
 MOST_OPENINGS_PER_NODE = 8
 MOST_OPENINGS = 32
+
+# Nodes limit what one caller may send, but to no less than this: servers take no less for
+# proto-max-bulk-len and client-query-buffer-limit.
+_LEAST_LIMIT = 2**20  # bytes
 
 # What the system says to a process that has used up what it may have.
 _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -39,23 +44,60 @@ class DeadlineError(TimeoutError):
 
 
 def give_up(
-    exchange: Exchange, node: Node, error: Exception, *, is_nodes_fault: bool = True
+    exchange: Exchange,
+    node: Node,
+    error: Exception,
+    *,
+    is_nodes_fault: bool = True,
+    is_new: bool = False,
 ) -> None:
     """End an exchange, and let the node's health know."""
-    give_up_all((exchange,), node, error, is_nodes_fault=is_nodes_fault)
+    give_up_all((exchange,), node, error, is_nodes_fault=is_nodes_fault, is_new=is_new)
 
 
 def give_up_all(
-    exchanges: Sequence[Exchange], node: Node, error: Exception, *, is_nodes_fault: bool = True
+    exchanges: Sequence[Exchange],
+    node: Node,
+    error: Exception,
+    *,
+    is_nodes_fault: bool = True,
+    is_new: bool = False,
 ) -> None:
-    """End exchanges that failed together; for the node's health that is one failure."""
-    errors = [to_redis_error(node, error) for _ in exchanges]  # each caller has its own
-    if is_nodes_fault:
+    """End exchanges that failed together; for the node's health that is one failure.
+
+    Args:
+        is_new: the connection was opened for them: the node had answered on it just before.
+    """
+    excess = _excess(exchanges, error, is_new=is_new)
+    errors = [to_redis_error(node, error, excess) for _ in exchanges]  # each caller has its own
+    if is_nodes_fault and (not excess or node.health.is_down):
         node.failed(errors[0])
     else:
         node.health.complained(errors[0])
     for exchange, failed in zip(exchanges, errors, strict=True):
         exchange.fail(failed)
+
+
+def _excess(exchanges: Sequence[Exchange], error: Exception, *, is_new: bool) -> str:
+    """Return what was perhaps too much for a node that closed a connection; "" if nothing."""
+    if isinstance(error, RefusedEarly):
+        return "not all of it was sent yet"
+    if not isinstance(error, OSError) or isinstance(error, TimeoutError):
+        return ""
+    size = sum(
+        len(encode_key(arg))
+        for exchange in exchanges
+        for command in exchange.commands()
+        for arg in command
+    )
+    if size >= _LEAST_LIMIT:
+        return (
+            f"{size} bytes were to be sent, which may be more than the node's "
+            "proto-max-bulk-len or client-query-buffer-limit"
+        )
+    if is_new and not exchanges[0].untouched:
+        return "the answer may be larger than the node's client-output-buffer-limit"
+    return ""
 
 
 def is_blamed_for_deadline(*, is_first: bool, is_heard: bool) -> bool:
@@ -70,8 +112,12 @@ def is_blamed_for_deadline(*, is_first: bool, is_heard: bool) -> bool:
     return is_first and not is_heard
 
 
-def to_redis_error(node: Node, error: Exception) -> redis.RedisError:
-    """Return the error that a caller sees for what went wrong on the way to a node."""
+def to_redis_error(node: Node, error: Exception, excess: str = "") -> redis.RedisError:
+    """Return the error that a caller sees for what went wrong on the way to a node.
+
+    Args:
+        excess: what may have been too much for it.
+    """
     failed: redis.RedisError
     if isinstance(error, DeadlineError):
         failed = redis.TimeoutError("Deadline exceeded")
@@ -81,7 +127,8 @@ def to_redis_error(node: Node, error: Exception) -> redis.RedisError:
         failed = redis.ConnectionError(f"Connection lost: {error}")
     else:
         failed = ProtocolError(str(error))
-    failed.args = (at_node(failed, node.host_id, node.address),)
+    text = f"{failed}; {excess}" if excess else failed
+    failed.args = (at_node(text, node.host_id, node.address),)
     # Its frames refer to the exchange, and that to the error: a cycle.
     failed.__cause__ = error.with_traceback(None)
     return failed

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification, Reader
 
-from ..errors import ProtocolError, reply_error
+from ..errors import ProtocolError, RefusedEarly, reply_error
 from .commands import is_read_only
 from .encoding import (
     Arg,
@@ -228,7 +228,7 @@ class Exchange:
             self.is_heard = True
             return False
         if self.out is not None or (reader.has_data() and not self._has_pushes):
-            raise self.too_much()
+            raise self.too_much(is_early=self.out is not None)
         if reader.errors:
             self.has_errors = True
         answers = self.answers
@@ -270,9 +270,16 @@ class Exchange:
                 name = encode_key(command[0]).decode()
                 raise ProtocolError(f"The node answered {name} with {_described(reply)}")
 
-    def too_much(self) -> ProtocolError:
-        """Take all replies back: nobody knows which of them answers nothing."""
+    def too_much(self, *, is_early: bool = False) -> ProtocolError:
+        """Take all replies back: nobody knows which of them answers nothing.
+
+        Args:
+            is_early: the node has not been sent everything yet.
+        """
+        said = self._reader.errors[-1:]
         self.replies.clear()
+        if is_early and said:
+            return RefusedEarly(f"The node refused what it was sent: {said[0]}")
         return ProtocolError("The node sent more than it was asked for")
 
     def fail(self, error: Exception) -> None:

@@ -362,7 +362,8 @@ class Round:
             is_first=self._is_first and not is_late,
             is_heard=exchange.is_heard or exchange.untouched,
         )
-        give_up(exchange, node, error, is_nodes_fault=is_nodes_fault)
+        is_new = not line.is_reused
+        give_up(exchange, node, error, is_nodes_fault=is_nodes_fault, is_new=is_new)
 
     def _drop(self, line: Line) -> None:
         # First forgotten, then given away: it never has two owners.
