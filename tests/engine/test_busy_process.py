@@ -40,10 +40,14 @@ def interpreter_kept(seconds: float) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.parametrize("is_connected", [True, False])
 @pytest.mark.parametrize("deadline", [0.05, 0.2])
-def test_a_thread_that_keeps_the_interpreter(nodes: LocalNodes, deadline: float) -> None:
+def test_a_thread_that_keeps_the_interpreter(
+    nodes: LocalNodes, deadline: float, is_connected: bool
+) -> None:
     cluster = Cluster(nodes.hosts)
-    cluster.run(find(cluster, KEYS))
+    if is_connected:
+        cluster.run(find(cluster, KEYS))
     end = time.monotonic() + 2
     with interpreter_kept(deadline * 1.6):
         while time.monotonic() < end:
@@ -53,8 +57,9 @@ def test_a_thread_that_keeps_the_interpreter(nodes: LocalNodes, deadline: float)
     cluster.close()
 
 
+@pytest.mark.parametrize("is_connected", [True, False])
 @pytest.mark.parametrize("deadline", [0.05, 0.2])
-def test_a_loop_that_is_blocked(nodes: LocalNodes, deadline: float) -> None:
+def test_a_loop_that_is_blocked(nodes: LocalNodes, deadline: float, is_connected: bool) -> None:
     cluster = Cluster(nodes.hosts)
 
     async def block() -> None:
@@ -63,7 +68,8 @@ def test_a_loop_that_is_blocked(nodes: LocalNodes, deadline: float) -> None:
             time.sleep(deadline * 1.6)
 
     async def main() -> None:
-        await cluster.arun(find(cluster, KEYS))
+        if is_connected:
+            await cluster.arun(find(cluster, KEYS))
         blocking = asyncio.create_task(block())
         end = time.monotonic() + 2
         while time.monotonic() < end:

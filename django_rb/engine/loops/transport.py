@@ -14,7 +14,13 @@ from functools import partial
 from typing import TypeVar
 
 from ..forks import register_at_fork
-from ..nodes.failing import DeadlineError, give_up, is_blamed_for_deadline, to_redis_error
+from ..nodes.failing import (
+    LATE_PART,
+    DeadlineError,
+    give_up,
+    is_blamed_for_deadline,
+    to_redis_error,
+)
 from ..nodes.health import HealthChanges
 from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
@@ -114,6 +120,7 @@ class _AwaitedRound:
         self._deadline = deadline
         self._is_first = is_first  # of the call's rounds
         self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
         self._jobs: list[tuple[Job, Pool]] = []
         self._left = 0
         self._done: asyncio.Future[None] | None = None
@@ -183,7 +190,8 @@ class _AwaitedRound:
     def _expire(self) -> None:
         """Fail everything that is unfinished."""
         # Time in which the loop did not run is not the nodes'.
-        is_late = self._loop.time() - self._deadline > LATE_SECONDS
+        now = self._loop.time()
+        is_late = now - self._deadline > min(LATE_SECONDS, LATE_PART * (now - self._began))
         for job, pool in self._jobs:
             if not job.is_over:
                 is_nodes_fault = is_blamed_for_deadline(

@@ -21,6 +21,10 @@ MOST_OPENINGS = 32
 # proto-max-bulk-len and client-query-buffer-limit.
 _LEAST_LIMIT = 2**20  # bytes
 
+# Whose wait was longer than it was to be by this part of it was kept from running, by other
+# threads or processes, or by what else its event loop had to do.
+LATE_PART = 1 / 3
+
 # What the system says to a process that has used up what it may have.
 _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 

@@ -16,6 +16,7 @@ import redis
 
 from ..errors import ProtocolError, at_node
 from ..nodes.failing import (
+    LATE_PART,
     CannotOpen,
     DeadlineError,
     give_up,
@@ -36,10 +37,6 @@ FOREVER = float("inf")
 
 # A wait of so many seconds may have been one for the interpreter: others have answered by then.
 _LONG_WAIT_SECONDS = 0.001
-
-# Whose wait was longer than it was to be by this part of it was kept from running, by other
-# threads or processes.
-_LATE_PART = 1 / 3
 
 
 class Line:
@@ -380,7 +377,7 @@ class Round:
         """Fail whatever was silent for too long, or everything once the deadline is over."""
         is_over = now >= self._deadline
         # Time in which this process did not run is not the nodes'.
-        is_late = now - self._wake_at > _LATE_PART * (now - self._began)
+        is_late = now - self._wake_at > LATE_PART * (now - self._began)
         for line in list(self._lines.values()):
             if not (is_over or now >= line.expires):
                 continue
