@@ -13,8 +13,7 @@ from ..times import to_milliseconds, to_seconds, to_unix_milliseconds
 from .base import ClusterBackend
 
 if TYPE_CHECKING:
-    from redis.asyncio.lock import Lock as AioLock
-    from redis.lock import Lock
+    from .locks import AioLock, Lock
 
 PAGE_SIZE = 1000
 
@@ -109,6 +108,8 @@ class BeyondDjango(ClusterBackend):
             blocking: whether to wait for it.
             blocking_timeout: seconds to wait at most, None without limit.
         """
+        from .locks import Lock  # noqa: PLC0415 (and with it redis-py)
+
         cluster, made = self.cluster, self._settings.keys.make(key, version)
         lock: Lock = cluster.get_local_client_for_key(made).lock(
             made.decode(),
@@ -117,6 +118,7 @@ class BeyondDjango(ClusterBackend):
             blocking=blocking,
             blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
             thread_local=thread_local,
+            lock_class=Lock,
         )
         return lock
 
@@ -195,15 +197,19 @@ class BeyondDjango(ClusterBackend):
         async with cache.alock("report", timeout=30):
             …
         """
+        from .locks import AioLock  # noqa: PLC0415
+
         cluster, made = self.cluster, self._settings.keys.make(key, version)
-        return cluster.aio.lock(
+        lock: AioLock = cluster.aio.lock(
             made.decode(),
             timeout=_seconds(timeout, "timeout"),
             sleep=to_seconds(sleep, "sleep"),
             blocking=blocking,
             blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
             thread_local=thread_local,
-        )
+            lock_class=AioLock,
+        )  # type: ignore[assignment]  # it is of that class
+        return lock
 
     def _match(self, pattern: str, version: int | None, prefix: str | None) -> bytes:
         prefix = None if prefix is None else _text(prefix, "prefix")

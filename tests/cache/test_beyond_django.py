@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -366,6 +367,26 @@ def test_the_times_of_a_lock_may_be_of_any_type(
         assert cache.lock("name", timeout=timeout).acquire()
     soon = timedelta(milliseconds=10)
     assert not cache.lock("name", blocking_timeout=soon, sleep=soon / 10).acquire()
+
+
+@pytest.mark.parametrize("time", [Int8(60), timedelta(minutes=1), Decimal(60)])
+def test_a_lock_is_extended_by_a_time_of_any_type(
+    cache: RBCache, servers: Servers, time: Any
+) -> None:
+    lock = cache.lock("name", timeout=60)
+    assert lock.acquire()
+    with servers.expiring(b":1:name", 120_000):
+        lock.extend(time)
+    with pytest.raises(TypeError, match="additional_time '60'"):
+        lock.extend("60")  # type: ignore[arg-type]
+
+    async def extend_awaited() -> None:
+        lock = cache.alock("awaited", timeout=60)
+        assert await lock.acquire()
+        await lock.extend(time)
+
+    with servers.expiring(b":1:awaited", 120_000):
+        asyncio.run(extend_awaited())
 
 
 def test_a_lock_ends_by_itself(cache: RBCache) -> None:

@@ -1,0 +1,28 @@
+"""redis-py's locks, which the cache gives its own understanding of times."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import redis.asyncio.lock
+import redis.lock
+
+from ..times import to_seconds
+
+
+class _Extends:
+    """Multiplies no time in a type of the caller's own."""
+
+    def extend(self, additional_time: float | timedelta, replace_ttl: bool = False) -> Any:
+        """Add to the time after which the lock ends by itself, in seconds or a timedelta."""
+        seconds = to_seconds(additional_time, "additional_time")
+        return super().extend(seconds, replace_ttl)  # type: ignore[misc]
+
+
+class Lock(_Extends, redis.lock.Lock):
+    """A lock in a thread."""
+
+
+class AioLock(_Extends, redis.asyncio.lock.Lock):
+    """A lock on an event loop."""
