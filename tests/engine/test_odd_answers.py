@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from django_rb.engine import Cluster, MappingClient, ProtocolError, RoutingClient
+from django_rb.engine import Cluster, ProtocolError, RoutingClient
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 
@@ -47,7 +47,7 @@ def test_no_promise_gets_the_reply_to_another(said: bytes) -> None:
         assert promise.is_rejected
 
 
-def mapped(call: Callable[[MappingClient], list[Any]], cluster: Cluster) -> None:
+def mapped(call: Callable[[Any], list[Any]], cluster: Cluster) -> None:
     with cluster.map() as client:
         call(client)
 
@@ -63,6 +63,7 @@ CALLS: dict[str, tuple[Ask, list[bytes]]] = {
     "mget": (lambda client: client.mget("k", "l"), ARRAYS),
     "set": (lambda client: client.set("k", 1), [b"$-1\r\n", b"+QUEUED\r\n"]),
     "mset": (lambda client: client.mset({"k": 1}), [b"$-1\r\n", b"+QUEUED\r\n"]),
+    "ttl": (lambda client: client.ttl("k"), [b"+OK\r\n"]),
     "delete": (lambda client: client.delete("k"), [b"*0\r\n", b"+OK\r\n", b"$-1\r\n"]),
     "scan_iter": (
         lambda client: list(client.scan_iter()),

@@ -64,7 +64,7 @@ def test_the_error_names_the_limit_and_the_node_stays_up(
     name, cluster = limited
     if name == "client-output-buffer-limit":
         run(cluster, store(cluster, KEYS, [b"x" * (MEGABYTE // 2)] * len(KEYS), bytes))
-        batches = [lambda: find(cluster, KEYS)]
+        batches: list[Callable[[], Any]] = [lambda: find(cluster, KEYS)]
     else:
         batches = [
             lambda: call(cluster, b"k", b"SET", b"k", LARGE),

@@ -69,13 +69,23 @@ def is_page(reply: Any, _kind: int) -> bool:
     )
 
 
+def is_time(reply: Any, _kind: int) -> bool:
+    """Return whether this can answer TIME: Unix seconds, and microseconds."""
+    return (
+        type(reply) is list
+        and len(reply) == 2
+        and all(type(part) is bytes and part.isdigit() for part in reply)
+    )
+
+
 _BY_NAME = {
     **dict.fromkeys(["DECRBY", "DEL", "EXISTS", "INCRBY", "TOUCH", "UNLINK"], is_number),
-    **dict.fromkeys(["DBSIZE", "PTTL", "TTL"], is_number),
+    **dict.fromkeys(["DBSIZE", "PTTL", "STRLEN", "TTL"], is_number),
+    **dict.fromkeys(["FLUSHALL", "FLUSHDB", "MSET"], is_ok),
+    **dict.fromkeys(["GETRANGE", "INFO", "TYPE"], is_string),
     "GET": is_value,
-    "INFO": is_string,
-    "MSET": is_ok,
     "SCAN": is_page,
+    "TIME": is_time,
 }
 
 

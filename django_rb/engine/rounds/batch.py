@@ -16,7 +16,7 @@ from itertools import chain, repeat
 from typing import Any, Final, TypeVar, cast
 
 from ..errors import NodeFailure
-from ..protocol.answers import are_values, is_number, is_ok
+from ..protocol.answers import answer_to, are_values, is_number, is_ok
 from ..protocol.encoding import (
     PIECE_SIZE,
     Arg,
@@ -356,12 +356,14 @@ def call_nodes(
 ) -> Batch[Outcome[dict[int, Any]]]:
     """Run one command per node, given as ``{host id: command}``.
 
+    Args:
+        answer: whether a reply can be the answer; by default what `answer_to` knows of it.
+
     Returns ``{host id: reply}`` for the nodes that answered.
     """
     exchanges = [CommandExchange(host_id, args) for host_id, args in commands.items()]
-    if answer is not None:
-        for exchange in exchanges:
-            exchange.answers = (answer,)
+    for exchange, args in zip(exchanges, commands.values(), strict=True):
+        exchange.answers = (answer or answer_to(args),)
     yield exchanges
     return _collect(port, exchanges, {})
 
