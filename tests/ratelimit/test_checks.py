@@ -114,6 +114,7 @@ def test_the_urls_are_imported_to_find_limited_views(
         ({"RATELIMIT_ALGORITM": "fixed-window"}, "W011", "'RATELIMIT_ALGORITHM'"),
         ({"RATELIMIT_IP_META_KEY": "HTTP_X_REAL_IP"}, "W011", "RATELIMIT_TRUSTED_PROXIES"),
         ({"RATELIMIT_USE_CACHE": "default"}, "W011", "RATELIMIT_CLUSTER"),
+        ({"RATELIMIT_EXCEPTION_CLASS": "site.TooMany"}, "W011", "RATELIMIT_VIEW"),
     ],
 )
 def test_settings(settings: dict[str, Any], error_id: str, said: str) -> None:

@@ -6,6 +6,7 @@ import inspect
 import re
 from typing import Any
 
+from django_rb.checks.limits import OF_DJANGO_RATELIMIT
 from django_rb.ratelimit import RatelimitMixin, ratelimit
 from django_rb.ratelimit.conf import NAMES
 from django_rb.testing import LocalNodes
@@ -36,6 +37,8 @@ def test_every_setting_and_argument_is_described() -> None:
     assert [name for name in NAMES if f"`{name}`" not in PAGE] == []
     arguments = list(inspect.signature(ratelimit).parameters)
     assert [name for name in arguments if f"\n| `{name}` | " not in PAGE] == []
+    differences = PAGE.partition("What differs:")[2].partition("\n## ")[0]
+    assert [name for name in OF_DJANGO_RATELIMIT if f"`{name}`" not in differences] == []
     attributes = [name for name in vars(RatelimitMixin) if name.startswith("ratelimit_")]
     assert [name for name in attributes if f"`{name}`" not in PAGE] == []
 
