@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import importlib.metadata
@@ -29,6 +30,24 @@ importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 # Thousands of tests are collected and stay to the end: nothing there for the collector.
 gc.disable()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--eager-tasks", action="store_true", help="event loops begin tasks at once (3.12)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--eager-tasks"):
+        make_loop = asyncio.events.new_event_loop
+
+        def make_eager_loop() -> asyncio.AbstractEventLoop:
+            loop = make_loop()
+            loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009
+            return loop
+
+        asyncio.events.new_event_loop = make_eager_loop
 
 
 def pytest_sessionstart() -> None:

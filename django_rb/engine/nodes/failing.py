@@ -35,10 +35,12 @@ class CannotOpen(redis.exceptions.ConnectionError):
 
 def is_own_lack(error: BaseException) -> bool:
     """Return whether a connection was not opened for want of something of this process's."""
+    seen: list[BaseException] = []  # errors that were raised again may form a circle
     reason: BaseException | None = error
-    while reason is not None:
+    while reason is not None and reason not in seen:
         if isinstance(reason, CannotOpen) or getattr(reason, "errno", None) in _USED_UP:
             return True
+        seen.append(reason)
         reason = reason.__cause__ or reason.__context__
     return False
 

@@ -1,8 +1,9 @@
 """Second looks: which commands go again after a round, where, and in what form.
 
-A batch knows nothing of them. `with_second_looks` wraps it, looks at the replies of each
-round, and adds rounds of its own; their replies take the places of the first ones before the
-batch goes on. Where all goes well that is one look at each exchange.
+A batch knows nothing of them. After each of its rounds whoever drives it looks whether
+something `asks_for_more`, and runs the rounds of `look_again`; their replies take the places
+of the first ones before the batch goes on. `with_second_looks` makes that a batch again, for
+who wants to see all rounds. Where all goes well it is one look at each exchange.
 
 `what_next` is the one function that decides about a reply:
 
