@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from time import time
@@ -12,9 +13,9 @@ from typing import Any
 
 import redis
 
-from ..engine import Cluster
+from ..engine import BadHostSetup, Cluster
 from ..engine.rounds.batch import call_nodes
-from .base import Deadline
+from .base import Deadline, NodeName, all_nodes
 from .timing import timed
 
 PINGS = 5
@@ -123,60 +124,60 @@ class Totals:
     balance: Balance
 
 
-def fetch_status(
-    cluster: Cluster, timeout: float | None
-) -> tuple[dict[int, Said], dict[int, Exception]]:
-    """Ask all nodes of a cluster at once: for INFO, then PINGs one after the other.
+async def fetch_status(
+    chosen: Mapping[str, Cluster], timeout: float | None
+) -> tuple[dict[NodeName, Said], dict[NodeName, Exception]]:
+    """Ask all nodes of some clusters at once: for INFO, then PINGs one after the other.
+
+    On an event loop, where no reply waits to be read until that of a slower node is here.
 
     Args:
         timeout: seconds for all of it.
 
     Returns:
-        What the nodes said, by host id, and why others did not even say the first thing.
+        What the nodes said, and why others did not even say the first thing.
     """
-    return asyncio.run(_fetch_status(cluster, Deadline(timeout)))
+    deadline = Deadline(timeout)
+    said: dict[NodeName, Said] = {}
+    errors: dict[NodeName, Exception] = {}
 
-
-async def _fetch_status(
-    cluster: Cluster, deadline: Deadline
-) -> tuple[dict[int, Said], dict[int, Exception]]:
-    said: dict[int, Said] = {}
-    errors: dict[int, Exception] = {}
-
-    async def call(host_id: int, command: str) -> bytes:
-        batch = call_nodes(cluster, {host_id: (command,)})
-        replies, failures = await cluster.arun(batch, deadline.left())
+    async def call(node: NodeName, command: str) -> bytes:
+        alias, host_id = node
+        batch = call_nodes(chosen[alias], {host_id: (command,)})
+        replies, failures = await chosen[alias].arun(batch, deadline.left())
         for failure in failures:
             raise failure.error
         reply: bytes = replies[host_id]
         return reply
 
-    async def call_info(host_id: int) -> int:
+    async def call_info(node: NodeName) -> NodeName:
         try:
-            said[host_id] = Said(await call(host_id, "INFO"))
-        except redis.RedisError as error:
-            errors[host_id] = error
-        return host_id
+            said[node] = Said(await call(node, "INFO"))
+        except (redis.RedisError, BadHostSetup) as error:
+            errors[node] = error
+        return node
 
-    async def call_pings(host_id: int) -> None:
+    async def call_pings(node: NodeName) -> None:
         try:
             for _ in range(PINGS):
-                await call(host_id, "PING")
+                await call(node, "PING")
         except redis.RedisError as error:
-            said[host_id].error = error
+            said[node].error = error
 
-    pinging = []
-    with timed(cluster) as times:
-        for is_informed in asyncio.as_completed(map(call_info, cluster.nodes)):
-            host_id = await is_informed
-            if host_id in said:
+    pinging: list[asyncio.Task[None]] = []
+    with ExitStack() as stack:
+        times = {alias: stack.enter_context(timed(chosen[alias])) for alias in chosen}
+        for is_informed in asyncio.as_completed(map(call_info, all_nodes(chosen))):
+            node = await is_informed
+            if node in said:
                 # PINGs at the same time would make each other look slow.
-                pinging.append(asyncio.create_task(call_pings(host_id)))
+                pinging.append(asyncio.create_task(call_pings(node)))
                 await asyncio.wait(pinging[-1:], timeout=TURN_SECONDS)
         await asyncio.gather(*pinging)
-    await cluster.aclose()
-    for host_id, one in said.items():
-        one.pings = times.by_node[host_id][1:]  # without INFO's
+    for cluster in chosen.values():
+        await cluster.aclose()
+    for (alias, host_id), one in said.items():
+        one.pings = times[alias].by_node[host_id][1:]  # without INFO's
     return said, errors
 
 

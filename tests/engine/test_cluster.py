@@ -296,6 +296,25 @@ class TestMapRoutesWhenItIsSent:
         grown = Cluster(nodes.hosts, router_cls=SlotRouter)
         return len({grown.get_host_for_key(key) for key in keys}) == 1
 
+    def test_a_callback_that_adds_a_host(self, growing: Cluster, nodes: LocalNodes) -> None:
+        with growing.map() as client:
+
+            def go_on(_: object) -> None:
+                self.grow(growing, nodes)
+                found.extend(client.get(key) for key in self.KEYS)
+
+            found: list[Any] = []
+            client.get("key:0").then(go_on)
+        assert [promise.value for promise in found] == [key.encode() for key in self.KEYS]
+
+    def test_a_host_that_is_removed_fails_its_own_commands(self, growing: Cluster) -> None:
+        client = growing.get_routing_client().get_fanout_client([0, 1])
+        pongs = [client.target([host_id]).ping() for host_id in (0, 1)]
+        assert growing.remove_host(1)
+        with pytest.raises(UnroutableCommand, match="Host 1 was removed"):
+            client.join()
+        assert pongs[0].value == {0: True}
+
     def test_fanned_out_commands_stay(self, growing: Cluster, nodes: LocalNodes) -> None:
         with growing.fanout([0, 1]) as client:
             pongs = client.ping()

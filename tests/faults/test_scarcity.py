@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 import redis
+from hiredis import Reader
 
-from django_rb.engine import Cluster
+from django_rb.engine import Cluster, SlotRouter
 from django_rb.engine.nodes.failing import MOST_OPENINGS_PER_NODE
 from django_rb.engine.rounds.batch import call, find
 from django_rb.testing import LocalNodes
@@ -107,6 +109,65 @@ def test_no_free_descriptor(nodes: LocalNodes) -> None:
     assert run_program("descriptors", "all_taken", nodes.hosts, socket_timeout=2.0) == "done"
 
 
+class Halting(asyncio.Protocol):
+    """A node that takes its time to answer, or never does."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._reader = Reader()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while command := self._reader.gets():
+            if self._seconds is not None:
+                said = b"$1\r\nv\r\n" if command[0] == b"GET" else b"+OK\r\n"
+                asyncio.get_running_loop().call_later(
+                    self._seconds, self._transport.write, said
+                )
+
+
+def test_an_opening_that_hangs_holds_others_up_only_while_many_are_under_way() -> None:
+    """On event loops: the first connection to node 0 hangs, the next ones do not."""
+    hangs: list[float | None] = [None]
+
+    async def main() -> list[bytes | None]:
+        loop = asyncio.get_running_loop()
+        servers = [
+            await loop.create_server(
+                lambda number=number: Halting(  # type: ignore[misc]
+                    0.1 if number else (hangs.pop() if hangs else 0)
+                ),
+                "127.0.0.1",
+                0,
+            )
+            for number in range(40)
+        ]
+        hosts = [{"port": server.sockets[0].getsockname()[1]} for server in servers]
+        options = {"socket_timeout": None, "socket_connect_timeout": None, "protocol": 2}
+        cluster = Cluster(hosts, pool_options=options, router_cls=SlotRouter)
+
+        async def get(host_id: int) -> bytes | None:
+            key = next(key for key in KEYS if cluster.get_host_for_key(key) == host_id)
+            value, failures = await cluster.arun(call(cluster, key, b"GET", key))
+            assert not failures
+            return cast("bytes | None", value)
+
+        others = [asyncio.create_task(get(host_id)) for host_id in range(1, 40)]
+        await asyncio.sleep(0)
+        found = [asyncio.create_task(get(0)) for _ in range(3)]
+        async with asyncio.timeout(20):
+            said = await asyncio.gather(*found, *others)
+        await cluster.aclose()
+        for server in servers:
+            server.close()
+        return said
+
+    assert asyncio.run(main()) == [b"v"] * 42
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought eager tasks")
 def test_eager_tasks_on_a_node_that_cannot_be_reached() -> None:
     cluster = Cluster([{"unix_socket_path": "/nowhere/node.sock"}], health=None)
@@ -114,7 +175,7 @@ def test_eager_tasks_on_a_node_that_cannot_be_reached() -> None:
 
     async def main() -> list[object]:
         asyncio.get_running_loop().set_task_factory(make_eager)  # type: ignore[arg-type]
-        calls = (cluster.aio.get(key) for key in KEYS[:300])
+        calls = (cluster.aio.get(key) for key in KEYS[:1000])
         async with asyncio.timeout(20):
             said = await asyncio.gather(*calls, return_exceptions=True)
         await cluster.aclose()

@@ -205,14 +205,19 @@ class MappingClient(ManyNodesClient):
         for position, promise in enumerate(promises):
             name, options, count, combine, call = details.get(position, _PLAIN_GET)
             owners, commands = zip(*islice(known, count), strict=True)
-            if call is None:
-                self._add(promise, (owners, commands, combine), name, options, None)
-                continue
-            call = call or commands[0]
             try:
+                if call is None:
+                    self._check_host(owners[0])
+                    self._add(promise, (owners, commands, combine), name, options, None)
+                    continue
+                call = call or commands[0]
                 self._add(promise, self._route(call), name, options, call)
             except UnroutableCommand as error:
                 self._reject([promise], error)
+
+    def _check_host(self, host_id: int) -> None:
+        if host_id not in self._cluster.nodes:
+            raise UnroutableCommand(f"Host {host_id} was removed before the command was sent.")
 
     def _reject(self, promises: Sequence[Promise[Any]], error: BaseException) -> None:
         """Settle what was cut short. Whether the commands ran, nobody knows."""

@@ -17,7 +17,7 @@ from threading import Thread
 
 from ..nodes.node import Node
 from .handshake import check_options
-from .pool import Pool
+from .pool import AllOpenings, Pool
 
 
 class LoopPools:
@@ -32,7 +32,7 @@ class LoopPools:
         self._loop = loop
         self._user = weakref.ref(user, self._let_go)
         self._by_node: dict[Node, Pool] = {}
-        self._openings: set[asyncio.Task[None]] = set()
+        self._openings = AllOpenings()
         self._retired: list[Pool] = []  # of nodes that were removed
         _Ending.of(loop).members.append(self)
 

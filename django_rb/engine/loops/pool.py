@@ -49,6 +49,18 @@ _TRIES = 3  # to open a connection, where the loop was kept from it
 _BETWEEN_LOOKS = 0.01
 
 
+class AllOpenings(set["asyncio.Task[None]"]):
+    """What is being opened on one loop, to whatever node.
+
+    Attributes:
+        held: pools that would open more if there were less.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: set[Pool] = set()
+
+
 class Pool:
     """The connections of one loop to one node, and the jobs that wait for one.
 
@@ -62,7 +74,7 @@ class Pool:
     """
 
     def __init__(
-        self, node: Node, loop: asyncio.AbstractEventLoop, openings: set[asyncio.Task[None]]
+        self, node: Node, loop: asyncio.AbstractEventLoop, openings: AllOpenings
     ) -> None:
         self.node = node
         self.loop = loop
@@ -214,7 +226,7 @@ class Pool:
     def _wait(self, job: Job) -> None:
         self._queue_of(job).append(job)
         self._check_at(job.limit)
-        self._open_more()
+        self.open_more()
 
     def _queue_of(self, job: Job) -> deque[Job]:
         return self._to_join if job.exchange.may_join else self._waiting
@@ -234,7 +246,7 @@ class Pool:
         """Give what waits to idle connections, and open others."""
         while self._idle and not self._is_closed and self._has_work():
             self._employ(self._idle.pop(), is_reused=True)
-        self._open_more()
+        self.open_more()
 
     def _has_work(self) -> bool:
         return _first_of(self._waiting) is not None or (
@@ -308,7 +320,7 @@ class Pool:
                 over.append(job)
         # Each look is at all of them: not for each that comes soon after another.
         self._check_at(max(next_limit, now + _BETWEEN_LOOKS))
-        self._open_more()
+        self.open_more()
         self.expire(over, now, TimeoutError(text))
 
     def _after_failure(self) -> None:
@@ -334,7 +346,8 @@ class Pool:
 
     # Opening.
 
-    def _open_more(self) -> None:
+    def open_more(self) -> None:
+        """Open connections for what waits, as far as there may be more."""
         while (
             not self._is_closed
             and not self._shares_openings
@@ -350,6 +363,8 @@ class Pool:
             self._openings[task] = job
             self._all_openings.add(task)
             task.add_done_callback(self._opening_ended)
+        if len(self._all_openings) >= MOST_OPENINGS and self._has_work():
+            self._all_openings.held.add(self)
 
     @property
     def _shares_openings(self) -> bool:
@@ -374,9 +389,9 @@ class Pool:
     def _opening_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             task.exception()  # a KeyboardInterrupt, which was raised already
-        self._all_openings.discard(task)
-        if self._openings.pop(task, None) is not None:  # it was cut short
-            self._open_more()
+        self._openings.pop(task, None)  # it is there if it was cut short
+        self._let_others_open(task)
+        self.open_more()
 
     async def _open(self, job: Job) -> None:
         """Open a connection for a job that waits, or for whichever is next by then."""
@@ -385,8 +400,7 @@ class Pool:
         except Exception as error:  # noqa: BLE001 (it is told where it belongs)
             self._opened()
             self._not_opened(job, error)
-            self._open_more()
-            return
+            return  # more is opened at its end: eager tasks would begin inside each other
         try:
             self.connections.add(connection)
             if self._is_closed:  # wait_for() of Python 3.11 may pass over a cancellation
@@ -394,7 +408,7 @@ class Pool:
                 return
             self._opened()
             self._employ(connection, is_reused=False)
-            self._open_more()
+            self.open_more()
         except BaseException:  # a KeyboardInterrupt: it is neither idle nor at work
             connection.close()
             raise
@@ -402,7 +416,16 @@ class Pool:
     def _opened(self) -> None:
         task = cast(asyncio.Task[None], asyncio.current_task())
         self._openings.pop(task, None)
-        self._all_openings.discard(task)
+        self._let_others_open(task)
+
+    def _let_others_open(self, task: asyncio.Task[None]) -> None:
+        """Have other pools look again, as there is one opening less."""
+        openings = self._all_openings
+        openings.discard(task)
+        if openings.held and len(openings) < MOST_OPENINGS:
+            held, openings.held = openings.held, set()
+            for pool in held:
+                self.loop.call_soon(pool.open_more, context=Context())
 
     def _not_opened(self, job: Job, error: Exception) -> None:
         node = self.node

@@ -76,11 +76,14 @@ class Transport:
         deadline = FOREVER if timeout is None else loop.time() + timeout
         pools = self._loops.get(loop)
         # Those of a host that is removed meanwhile are known to the end of the batch.
-        nodes = self._nodes
+        latest = nodes = self._nodes
         try:
             is_first = True
             while True:
                 exchanges = next(batch)
+                if self._nodes is not latest:  # and of a new one it may be told
+                    latest = self._nodes
+                    nodes = {**nodes, **latest}
                 await _AwaitedRound(nodes, pools, deadline, is_first=is_first).run(exchanges)
                 is_first = False
                 if port is not None and asks_for_more(exchanges):

@@ -124,11 +124,15 @@ class _Opening:
 
     Args:
         ticket: the first that waits.
+
+    Attributes:
+        has_begun: there is a thread. Before that, who wants the ticket may be interrupted.
     """
 
-    __slots__ = ("pool", "tickets")
+    __slots__ = ("has_begun", "pool", "tickets")
 
     def __init__(self, ticket: Ticket) -> None:
+        self.has_begun = False
         self.pool = ticket.pool
         self.tickets = deque([ticket])
 
@@ -172,6 +176,7 @@ class Openings:
             if not self._shares(ticket):
                 self._under_way.append(opening)
                 _thread.start_new_thread(self._run, (opening,))
+                opening.has_begun = True
         except BaseException as error:
             self._end(opening)
             # another RuntimeError, or whatever else, is a signal handler's
@@ -186,7 +191,11 @@ class Openings:
 
     def _shares(self, ticket: Ticket) -> bool:
         """Let a ticket share in an opening, if there are many."""
-        of_node = [known for known in self._under_way.copy() if known.pool is ticket.pool]
+        of_node = [
+            known
+            for known in self._under_way.copy()
+            if known.pool is ticket.pool and known.has_begun
+        ]
         is_full = len(self._under_way) >= MOST_OPENINGS
         if not of_node or not (len(of_node) >= MOST_OPENINGS_PER_NODE or is_full):
             return False
@@ -204,6 +213,7 @@ class Openings:
 
     def _run(self, opening: _Opening) -> None:
         """Open connections until nobody waits for one."""
+        opening.has_begun = True
         try:
             while True:
                 try:

@@ -9,7 +9,7 @@ hears all that are left as they come.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 import redis
@@ -219,7 +219,7 @@ class Round:
 
         Leaves those out whose nodes have more to say than sockets hold for others.
         """
-        receive_now: Callable[[Connection], int] = Connection.receive  # the one wait
+        has_waited = False
         for line in list(self._lines.values()):
             exchange, connection = line.exchange, line.connection
             if exchange.out is not None or not connection.is_plain:
@@ -227,9 +227,9 @@ class Round:
             read, is_done = 0, False
             try:
                 while read < READ_SIZE:
-                    size = receive_now(connection)
-                    receive_now = Connection.receive_now
+                    size = connection.receive_now() if has_waited else NOTHING_YET
                     if size == NOTHING_YET:
+                        has_waited = True
                         size = connection.receive()
                     if size == NOTHING_YET:
                         return

@@ -68,11 +68,14 @@ class Transport:
         """
         deadline = FOREVER if timeout is None else monotonic() + timeout
         # Those of a host that is removed meanwhile are known to the end of the batch.
-        pools = self.pools
+        latest = pools = self.pools
         is_first = True
         try:
             while True:
                 exchanges = next(batch)
+                if self.pools is not latest:  # and of a new one it may be told
+                    latest = self.pools
+                    pools = {**pools, **latest}
                 if len(exchanges) != 1 or not self._run_small(
                     exchanges[0], pools, deadline, is_first=is_first
                 ):

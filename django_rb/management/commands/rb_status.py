@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -256,18 +256,16 @@ def cells(
 
 def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
     """Ask all nodes of all clusters at once."""
-    outcomes = at_once(
-        {alias: partial(fetch_status, chosen[alias], timeout) for alias in chosen}
-    )
-    statuses = {}
-    for alias, outcome in outcomes.items():
-        if isinstance(outcome, Exception):
-            raise outcome
-        said, errors = outcome
-        for host_id, one in said.items():
-            statuses[alias, host_id] = read_status(chosen[alias], host_id, one)
-        for host_id, error in errors.items():
-            statuses[alias, host_id] = NodeStatus(error=str(error))
+    # In a thread, as somebody may run a loop in this one.
+    (outcome,) = at_once({"": lambda: asyncio.run(fetch_status(chosen, timeout))}).values()
+    if isinstance(outcome, Exception):
+        raise outcome
+    said, errors = outcome
+    statuses = {
+        (alias, host_id): read_status(chosen[alias], host_id, one)
+        for (alias, host_id), one in said.items()
+    }
+    statuses |= {name: NodeStatus(error=str(error)) for name, error in errors.items()}
     clusters = {}
     for alias, cluster in chosen.items():
         health = cluster.health()
