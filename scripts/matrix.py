@@ -4,7 +4,7 @@
 
 - oldest: Python 3.11 and the lowest version that setup.cfg allows of every dependency
 - newest: Python 3.13 and the newest version of every dependency; both without the soak, and
-  without what is about sharing a cluster
+  without what is about sharing a cluster. What is about event loops runs with eager tasks, too
 - redis-8, redis-7: the environment this runs in, with another server, and those tests in
   which a server's kind may matter
 
@@ -45,6 +45,16 @@ SIDE_BY_SIDE = 2
 STEP_SECONDS = 900
 GRACE_SECONDS = 30
 # Not what is about the engine under load: the runs are a load for each other.
+# What is about event loops, where tasks begin at once (Python 3.12).
+TESTS_WITH_EAGER_TASKS = (
+    "--eager-tasks",
+    *("-n", "2", "--dist", "worksteal"),
+    *("-k", "aio or asyncio"),
+    "--ignore-glob=**/test_sharing*",
+    "tests/engine",
+    "tests/faults",
+)
+
 TESTS_OF_VERSIONS = ("--ignore=tests/soak", "--ignore-glob=**/test_sharing*")
 
 # Those in which it may matter what the server is.
@@ -233,7 +243,7 @@ def newest(run: Run) -> None:
     python = find_python(NEWEST_PYTHONS)
     if python.version != NEWEST_PYTHONS[0]:
         run.say(f"NOTE: no Python {NEWEST_PYTHONS[0]} on this machine, so {python.version}.")
-    test_installed(run, python, "--upgrade")
+    test_installed(run, python, "--upgrade", further=TESTS_WITH_EAGER_TASKS)
 
 
 def lower_bounds() -> list[str]:
@@ -250,8 +260,14 @@ def lower_bounds() -> list[str]:
     ]
 
 
-def test_installed(run: Run, python: Python, *pip_options: str) -> None:
-    """Install the wheel into a new environment and run the suites on what is there."""
+def test_installed(
+    run: Run, python: Python, *pip_options: str, further: Sequence[str] = ()
+) -> None:
+    """Install the wheel into a new environment and run the suites on what is there.
+
+    Args:
+        further: arguments of pytest for a run after the suites; none if empty.
+    """
     run.step(python.path, "-m", "venv", "--clear", run.folder)
     bin_folder = run.folder / ("Scripts" if os.name == "nt" else "bin")
     in_venv = bin_folder / "python"
@@ -265,6 +281,8 @@ def test_installed(run: Run, python: Python, *pip_options: str) -> None:
     [installed] = run.folder.glob(f"[Ll]ib/**/site-packages/{PACKAGE}")
     (checkout / PACKAGE).symlink_to(installed, target_is_directory=True)
     run.suites(in_venv, cwd=checkout, tests=TESTS_OF_VERSIONS)
+    if further:
+        run.step(in_venv, "-m", "pytest", "-p", "no:cacheprovider", *further, cwd=checkout)
 
 
 def checkout_for(run: Run) -> Path:
