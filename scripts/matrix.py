@@ -235,7 +235,7 @@ def oldest(run: Run) -> None:
     python = find_python(OLDEST_PYTHONS)
     constraints = PLACE / "oldest.txt"
     constraints.write_text("".join(f"{line}\n" for line in lower_bounds()))
-    test_installed(run, python, "--constraint", str(constraints))
+    test_installed(run, python, "--constraint", str(constraints), further=())
 
 
 def newest(run: Run) -> None:
@@ -260,9 +260,7 @@ def lower_bounds() -> list[str]:
     ]
 
 
-def test_installed(
-    run: Run, python: Python, *pip_options: str, further: Sequence[str] = ()
-) -> None:
+def test_installed(run: Run, python: Python, *pip_options: str, further: Sequence[str]) -> None:
     """Install the wheel into a new environment and run the suites on what is there.
 
     Args:
