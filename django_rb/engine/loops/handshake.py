@@ -128,7 +128,8 @@ def _complete(error: redis.ConnectionError) -> None:
     if isinstance(reason, OSError) and len(reason.args) > 1:  # redis-py 5 tells the number
         text = str(reason.args[1])
         if text not in str(error):
-            error.args = (f"{error} {text}.",)
+            said = str(error).removesuffix(f" {reason.args[0]}.")
+            error.args = (f"{said} {text}.",)
 
 
 async def connect(node: Node) -> asyncio.StreamWriter:
