@@ -768,3 +768,26 @@ def test_a_closed_connection_sends_nothing_to_who_has_its_descriptor_now(
         with pytest.raises(OSError, match="Bad file descriptor"):
             send(b"PING\r\n")
         os.close(number)
+
+
+def test_connections_that_nobody_needs_for_a_minute_are_closed(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = cluster._threads.pools[0]
+    connections = [pool.open() for _ in range(5)]
+    now = time.monotonic()
+
+    def use(count: int, seconds: float) -> None:
+        monkeypatch.setattr("django_rb.engine.threads.pool.monotonic", lambda: now + seconds)
+        taken = [pool.take() for _ in range(count)]
+        for connection in filter(None, taken):
+            pool.give_back(connection)
+
+    for connection in connections:
+        pool.give_back(connection)
+    use(5, 30)
+    use(2, 61)  # the five were needed in this minute
+    assert len(pool.idle) == 5
+    use(2, 90)
+    use(2, 122)
+    assert len(pool.idle) == 2

@@ -36,6 +36,7 @@ from tests.faults.sharing.checks import (
     openings_under_way,
 )
 from tests.faults.sharing.injection import Moment, every_moment
+from tests.faults.sharing.programs import run_program
 from tests.helpers import wait_until
 
 Call = Callable[[Cluster, list[bytes]], object]
@@ -325,6 +326,12 @@ def test_what_a_handler_takes_for_a_nodes_failure_runs_at_most_once(
         check_connections(cluster)
         before = after
     assert moment.seen > 5
+
+
+def test_a_storm_of_signals_ends_no_process(nodes: LocalNodes) -> None:
+    """hiredis went on with a null pointer where a handler raised while it packed a number."""
+    broken_off = run_program("storms", "over_every_operation", nodes.hosts)
+    assert sum(broken_off.values()) > 20
 
 
 def test_a_moment_is_found_in_what_is_called(settled_cluster: Cluster) -> None:
