@@ -14,7 +14,7 @@ import pytest
 import redis
 from hiredis import Reader
 
-from django_rb.engine import Cluster, SlotRouter
+from django_rb.engine import Cluster, NodeFailure, SlotRouter
 from django_rb.engine.nodes.failing import MOST_OPENINGS_PER_NODE
 from django_rb.engine.rounds.batch import call, find
 from django_rb.testing import LocalNodes
@@ -24,6 +24,7 @@ from tests.helpers import wait_until
 
 KEYS = [b"key:%d" % number for number in range(2000)]
 SILENT_NODES = 200
+ATTEMPTS = 30
 
 
 @pytest.fixture
@@ -80,29 +81,27 @@ def test_many_callers_of_many_silent_nodes_share_openings(silent: Cluster) -> No
 def test_a_deadline_holds_for_many_silent_nodes(
     transport: str, deadline: float, silent: Cluster
 ) -> None:
-    """50 ms more are promised. A machine may be busy once, or twice."""
+    """50 ms more are promised. A machine may be busy, but not each of many times."""
+    limit = deadline + 0.05
+    took: list[float] = []
 
-    def in_threads() -> float:
-        began = time.monotonic()
-        _, failures = silent.run(find(silent, KEYS), deadline)
+    def note(began: float, failures: list[NodeFailure]) -> None:
+        took.append(time.monotonic() - began)
         assert len(failures) == SILENT_NODES
-        return time.monotonic() - began
 
-    async def on_a_loop() -> list[float]:
-        took = []
-        for _ in range(5):
+    async def on_a_loop() -> None:
+        while len(took) < ATTEMPTS and min(took, default=limit) >= limit:
             began = time.monotonic()
-            _, failures = await silent.arun(find(silent, KEYS), deadline)
-            assert len(failures) == SILENT_NODES
-            took.append(time.monotonic() - began)
+            note(began, (await silent.arun(find(silent, KEYS), deadline))[1])
         await silent.aclose()
-        return took
 
     if transport == "threads":
-        took = [in_threads() for _ in range(5)]
+        while len(took) < ATTEMPTS and min(took, default=limit) >= limit:
+            began = time.monotonic()
+            note(began, silent.run(find(silent, KEYS), deadline)[1])
     else:
-        took = asyncio.run(on_a_loop())
-    assert min(took) < deadline + 0.05, took
+        asyncio.run(on_a_loop())
+    assert min(took) < limit, took
 
 
 def test_no_free_descriptor(nodes: LocalNodes) -> None:
