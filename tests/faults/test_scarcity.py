@@ -56,6 +56,28 @@ def test_a_stopped_node_gathers_neither_threads_nor_connections() -> None:
         cluster.close()
 
 
+def test_a_stopped_node_gathers_no_openings_on_a_loop() -> None:
+    def openings() -> int:
+        return sum(task.get_name().startswith("rb-open") for task in asyncio.all_tasks())
+
+    async def main(nodes: LocalNodes) -> None:
+        cluster = Cluster(nodes.hosts, health=None)
+        nodes.pause(0)
+        most = 0
+        for _ in range(40):
+            batch = call(cluster, b"key", b"GET", b"key")
+            assert (await cluster.arun(batch, 0.05))[1]
+            most = max(most, openings())
+        assert 1 <= most <= MOST_OPENINGS_PER_NODE
+        nodes.resume(0)
+        value, failures = await cluster.arun(call(cluster, b"key", b"GET", b"key"))
+        assert (value, failures) == (None, [])
+        await cluster.aclose()
+
+    with LocalNodes(1) as nodes:
+        asyncio.run(main(nodes))
+
+
 def test_many_callers_of_many_silent_nodes_share_openings(silent: Cluster) -> None:
     is_over = threading.Event()
 
