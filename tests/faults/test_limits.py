@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from django_rb.engine import Cluster
 from django_rb.engine.errors import first_error
 from django_rb.engine.rounds.batch import call, find, store
 from django_rb.testing import LocalNodes
+from tests.engine.peer import Peer, hang_up
 
 MEGABYTE = 2**20
 LARGE = b"x" * (4 * MEGABYTE)
@@ -76,3 +78,24 @@ def test_the_error_names_the_limit_and_the_node_stays_up(
                 run(cluster, make())
             assert cluster.health()[0].state == "up"
             run(cluster, call(cluster, b"k", b"GET", b"k"))
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_values_of_a_lost_batch_are_not_encoded_again(run: Run, size: int) -> None:
+    """That may take long, and raise what would take other nodes' commands along."""
+    encoded: list[bytes] = []
+
+    def encode(value: bytes) -> bytes:
+        encoded.append(value)
+        return value * size
+
+    def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
+        hang_up(connection)
+
+    with Peer(answer) as peer:
+        cluster = Cluster([peer.host])
+        keys = [b"a", b"b", b"c"]
+        with pytest.raises(redis.ConnectionError):
+            run(cluster, store(cluster, keys, keys, encode))
+        assert len(encoded) == len(set(encoded))
+        cluster.close()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import redis
 
 from ..errors import ProtocolError, RefusedEarly, at_node
-from ..protocol.encoding import encode_key
 from ..protocol.exchange import Exchange
 from .node import Node
 
@@ -90,12 +89,7 @@ def _excess(exchanges: Sequence[Exchange], error: Exception, *, is_new: bool) ->
         return "not all of it was sent yet"
     if not isinstance(error, OSError) or isinstance(error, TimeoutError):
         return ""
-    size = sum(
-        len(encode_key(arg))
-        for exchange in exchanges
-        for command in exchange.commands()
-        for arg in command
-    )
+    size = sum(exchange.size for exchange in exchanges)
     if size >= _LEAST_LIMIT:
         return (
             f"{size} bytes were to be sent, which may be more than the node's "

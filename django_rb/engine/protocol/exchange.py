@@ -125,6 +125,7 @@ class Exchange:
     is_whole = True
     _count = 1
     _pieces: Iterator[Buffer] | None = None
+    _taken = 0  # bytes of the pieces that the socket took
 
     def __init__(
         self, host_id: int, out: Buffer, count: int = 1, pieces: Iterator[Buffer] | None = None
@@ -142,6 +143,13 @@ class Exchange:
     def count(self) -> int:
         """How many replies the commands have."""
         return self._count
+
+    @property
+    def size(self) -> int:
+        """How many bytes the node was sent or about to be sent; nothing is encoded for it."""
+        if self._pieces is None:
+            return len(self._first)
+        return self._taken + len(self.out or b"")
 
     def commands(self) -> Sequence[Args]:
         """Return the commands, in the order of their replies; empty if they are not known."""
@@ -165,6 +173,7 @@ class Exchange:
         Only for one of which nothing was sent, or that `only_reads`.
         """
         self.out = self._first
+        self._taken = 0
         self.untouched = True
         self.is_stale = False
         self.needs_new_connection = True
@@ -185,6 +194,8 @@ class Exchange:
         out = self.out
         if self.watcher is not None:
             self.watcher.sent(size)
+        if self._pieces is not None:
+            self._taken += size
         if size != len(out):  # type: ignore[arg-type]
             self.out = memoryview(out)[size:]  # type: ignore[arg-type]
         elif self._pieces is None:
