@@ -43,11 +43,13 @@ def interpreter_kept(seconds: float) -> Iterator[None]:
 class Blame:
     """Counts the calls after which a node is not well.
 
-    A machine that is busy with others may keep the process for less than is told from a slow
-    node, so that one call in ten may end so. None may take a node down.
+    None is, where the nodes are connected: their answers are there. A connection that is
+    being opened takes several of them, and a machine that is busy with others may keep the
+    process for less than is told from a slow node: one call in ten may end so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_connected: bool) -> None:
+        self._is_connected = is_connected
         self._calls: list[set[str]] = []
 
     def look(self, cluster: Cluster) -> None:
@@ -55,7 +57,8 @@ class Blame:
 
     def check(self) -> None:
         assert not any("down" in states for states in self._calls)
-        assert sum(states != {"up"} for states in self._calls) <= max(1, len(self._calls) // 10)
+        allowed = 0 if self._is_connected else max(1, len(self._calls) // 10)
+        assert sum(states != {"up"} for states in self._calls) <= allowed
 
 
 @pytest.mark.parametrize("is_connected", [True, False])
@@ -63,7 +66,7 @@ class Blame:
 def test_a_thread_that_keeps_the_interpreter(
     nodes: LocalNodes, deadline: float, is_connected: bool
 ) -> None:
-    cluster, blame = Cluster(nodes.hosts), Blame()
+    cluster, blame = Cluster(nodes.hosts), Blame(is_connected=is_connected)
     if is_connected:
         cluster.run(find(cluster, KEYS))
     end = time.monotonic() + 2
@@ -78,7 +81,7 @@ def test_a_thread_that_keeps_the_interpreter(
 @pytest.mark.parametrize("is_connected", [True, False])
 @pytest.mark.parametrize("deadline", [0.05, 0.2])
 def test_a_loop_that_is_blocked(nodes: LocalNodes, deadline: float, is_connected: bool) -> None:
-    cluster, blame = Cluster(nodes.hosts), Blame()
+    cluster, blame = Cluster(nodes.hosts), Blame(is_connected=is_connected)
 
     async def block() -> None:
         while True:
