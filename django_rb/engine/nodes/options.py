@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from ... import __version__
+from ...version import __version__
 
 
 def check_host_name(options: Mapping[str, Any]) -> dict[str, Any]:
