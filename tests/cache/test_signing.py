@@ -250,6 +250,7 @@ def test_a_value_counts_only_under_its_own_key(
         assert len(log.lines()) == 1
 
 
+@pytest.mark.only_sync
 def test_nothing_can_be_shifted_between_key_and_value() -> None:
     codec = make_codec(serializer=Plain)
     stored = codec.encode(b"bcd", b"a")
@@ -326,6 +327,7 @@ stored_bytes = st.builds(
 )
 
 
+@pytest.mark.only_sync
 @quickly
 @given(data=stored_bytes, key=st.binary(max_size=20))
 def test_bytes_of_a_stranger_are_an_integer_or_bad(data: bytes, key: bytes) -> None:
@@ -344,6 +346,7 @@ def test_bytes_of_a_stranger_are_an_integer_or_bad(data: bytes, key: bytes) -> N
     assert marks == []
 
 
+@pytest.mark.only_sync
 @quickly
 @given(
     value=st.text() | st.binary() | st.integers(),
