@@ -40,8 +40,10 @@ MARK = b"\xc1h"
 PACKAGE = str(Path(django_rb.__file__).parent)
 FORMS = [
     {"SERIALIZER": serializer, "COMPRESSOR": compressor, "COMPRESS_MIN_BYTES": 0}
-    for serializer in ("pickle", "json", "msgpack")
-    for compressor in (None, "zlib", "zstd", "lz4")
+    for serializer, compressor in (
+        *(("pickle", name) for name in (None, "zlib", "zstd", "lz4")),
+        *((name, "zlib") for name in ("json", "msgpack")),
+    )
 ]
 
 marks: list[str] = []

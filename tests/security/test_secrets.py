@@ -487,8 +487,9 @@ def test_no_mistake_in_a_host_that_is_added_shows_it() -> None:
     is_hidden(report(error))
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("is_right", [True, False])
+@pytest.mark.parametrize(
+    ("way", "is_right"), [*((way, False) for way in WAYS), ("urls", True), ("provider", True)]
+)
 def test_no_command_shows_it(way: str, is_right: bool, app: Guards) -> None:
     output = io.StringIO()
     local_nodes = ("rb_nodes", "--count", "1", "--format", "json" if is_right else "table")
