@@ -53,7 +53,7 @@ matrix: $(VENV)/installed ## both suites on the oldest and newest versions, and 
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync $(SESSIONS:%=matrix-%)
 
 matrix-%: $(VENV)/installed
-	$(BIN)/nox --session $* $(ARGS)
+	$(BIN)/python -m nox --session $* $(ARGS)
 
 clean: ## remove the virtual environments and what tools left
 	rm -rf $(VENV) .venvs .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -1,8 +1,8 @@
 """Run the test suites on the versions and the servers that django-rb supports.
 
     make matrix                             all sessions, two at a time
-    .venv/bin/nox -s oldest redis-8         some
-    .venv/bin/nox -s newest -R              in the environment of the run before
+    .venv/bin/python -m nox -s oldest       one of them
+    make matrix SESSIONS=newest ARGS=-R     in the environment of the run before
 
 - oldest: Python 3.11 and the lowest version that setup.cfg allows of every dependency
 - newest: Python 3.13 and the newest version of every dependency. What is about event loops
@@ -19,16 +19,16 @@ Python or no server is skipped; with CI set, a missing Python is a failure.
 from __future__ import annotations
 
 import configparser
-import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import nox
+
+from scripts.pythons import find_python
 
 ROOT = Path(__file__).resolve().parent
 PLACE = ROOT / ".venvs"
@@ -88,44 +88,16 @@ nox.options.default_venv_backend = "venv"
 nox.options.stop_on_first_error = False
 
 
-def find_python(*versions: str) -> str:
-    """Return the first of some versions that runs here and can make environments.
-
-    If there is none, the first version, for which nox will then look.
-    """
-    # Something may be called python3.13 and not run (a shim of pyenv's), or have no venv
-    # (Debian packages it apart). So each candidate is asked.
-    question = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
-    for version in versions:
-        for candidate in _candidates(version):
-            try:
-                if _output(candidate, "-c", question) == version:
-                    return str(candidate)
-            except (OSError, subprocess.SubprocessError):
-                continue
-    return versions[0]
-
-
-def _candidates(version: str) -> Iterator[Path]:
-    yield Path(sys.executable)
-    for folder in os.environ.get("PATH", "").split(os.pathsep):
-        path = Path(folder, f"python{version}")
-        if path.exists():
-            yield path
-    if pyenv := shutil.which("pyenv"):
-        versions = Path(_output(pyenv, "root"), "versions")
-        yield from sorted(versions.glob(f"{version}.*/bin/python{version}"), reverse=True)
-
-
-def _output(*command: str | Path) -> str:
+def output(*command: str | Path) -> str:
+    """Return what a command prints."""
     options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 60}
-    return subprocess.check_output(command, text=True, **options).strip()
+    return subprocess.checkoutput(command, text=True, **options).strip()
 
 
 # The package, as its users get it.
 
 
-@nox.session(python=find_python("3.11"))
+@nox.session(python=str(find_python("3.11") or "3.11"))
 def oldest(session: nox.Session) -> None:
     """Test the lowest versions that setup.cfg allows."""
     constraints = Path(session.create_tmp(), "oldest.txt")
@@ -134,7 +106,7 @@ def oldest(session: nox.Session) -> None:
     run_suites(session, checkout, *TESTS_OF_VERSIONS)
 
 
-@nox.session(python=find_python("3.13", "3.14", "3.12"))  # Django 6 needs 3.12
+@nox.session(python=str(find_python("3.13", "3.14", "3.12") or "3.13"))  # Django 6 needs 3.12
 def newest(session: nox.Session) -> None:
     """Test the newest versions there are."""
     checkout = install(session, "--upgrade")
@@ -263,7 +235,7 @@ def fetch(session: nox.Session, *command: str) -> None:
 def test_server(session: nox.Session, server: Path, major: str) -> None:
     """Run the suites on a server, if it is one of the version that is asked for."""
     try:
-        version = _output(server, "--version")
+        version = output(server, "--version")
     except (OSError, subprocess.SubprocessError) as error:
         session.skip(f"the server does not run here: {error}")
     if f" v={major}." not in version:
