@@ -91,7 +91,7 @@ nox.options.stop_on_first_error = False
 def output(*command: str | Path) -> str:
     """Return what a command prints."""
     options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 60}
-    return subprocess.checkoutput(command, text=True, **options).strip()
+    return subprocess.check_output(command, text=True, **options).strip()
 
 
 # The package, as its users get it.
