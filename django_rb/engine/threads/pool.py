@@ -21,6 +21,7 @@ from ..nodes.node import Node
 from ..rounds.observing import LocalWatch, Observed
 from .connections import Connection
 from .handshake import kind_of
+from .spinning import Spin
 
 # Connections that were not needed for so many seconds are closed.
 _IDLE_SECONDS = 60.0
@@ -35,11 +36,13 @@ class Pool:
     Attributes:
         node: the node.
         idle: the connections that nobody uses.
+        spin: whether to spin before a wait for the node.
     """
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.idle: list[Connection] = []
+        self.spin = Spin()
         # Weak, so that a connection whose owner was interrupted is closed all the same.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
         # Reentrant, as a signal handler may open connections as well.

@@ -21,7 +21,7 @@ from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
 from ..rounds.again import asks_for_more, look_again
 from ..rounds.port import Port
-from .connections import KERNEL_WAIT_SECONDS, WOULD_BLOCK
+from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, WOULD_BLOCK
 from .openings import Openings
 from .pool import Pool
 from .round import FOREVER, TLS_RECORD, Round
@@ -125,11 +125,14 @@ class Transport:
             if connection.is_tls and len(out) > TLS_RECORD:  # type: ignore[arg-type]
                 exchange.untouched = False  # records may leave before send() says so
             if exchange.sent(connection.send(out)) is None:  # type: ignore[arg-type]
-                buffer = connection.buffer
-                size = connection.recv_into(buffer, len(buffer))
+                size = spin.receive(connection) if (spin := pool.spin).left > 0 else NOTHING_YET
+                if size == NOTHING_YET:
+                    began = monotonic()
+                    size = connection.recv_into(connection.buffer, len(connection.buffer))
+                    spin.waited(monotonic() - began)
                 if not size:
                     raise ConnectionResetError("the node closed the connection")
-                is_done = exchange.feed(buffer, size)
+                is_done = exchange.feed(connection.buffer, size)
                 if not is_done:
                     connection.make_room(size)
         except WOULD_BLOCK:  # it is no small one, or not answered soon
