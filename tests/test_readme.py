@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.cache import caches
+from django.core.cache import cache, caches
 from django.core.management import get_commands
-from django.test import override_settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.test import Client, override_settings
+from django.urls import path
 
 from django_rb import conf
 from django_rb.engine import Cluster
@@ -29,6 +31,47 @@ def names_in(block: str, **given: Any) -> dict[str, Any]:
     names = dict(given)
     exec(block, names)
     return names
+
+
+def visit(request: HttpRequest) -> HttpResponse:
+    """Store a hundred values, and count in the session."""
+    lost = cache.set_many({f"page:{n}": n for n in range(100)})
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    return JsonResponse({"lost": len(lost), "visits": request.session["visits"]})
+
+
+urlpatterns = [path("visit/", visit)]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", ["README.md", "docs/cache.md"])
+def test_a_site_with_the_settings_shown_serves_without_a_node(page: str) -> None:
+    shown = next(
+        names
+        for block in code_blocks(page, "python")
+        if "SESSION_ENGINE" in (names := names_in(block) if "CACHES" in block else {})
+    )
+    with LocalNodes(3) as nodes, override_settings(
+        ROOT_URLCONF=__name__,
+        ALLOWED_HOSTS=["*"],
+        MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
+        RB_CLUSTERS={"default": {"HOSTS": nodes.hosts}},
+        CACHES={"default": shown["CACHES"]["default"]},
+        SESSION_ENGINE=shown["SESSION_ENGINE"],
+    ):
+        visitors = [Client() for _ in range(10)]
+        before = [visitor.get("/visit/").json() for visitor in visitors]
+        nodes.kill(1)
+        after = [visitor.get("/visit/").json() for visitor in visitors]
+    assert before == [{"lost": 0, "visits": 1}] * 10
+    assert {answer["visits"] for answer in after} == {2}
+    assert all(0 < answer["lost"] < 100 for answer in after)
+
+
+def test_nobody_is_told_to_install_a_release_that_does_not_exist() -> None:
+    if "(unreleased)" in (ROOT / "CHANGELOG.md").read_text().splitlines()[2]:
+        (first, *_) = code_blocks("README.md", "console")[1:]
+        assert first.startswith("$ pip install ./django-rb\n")
 
 
 @pytest.mark.parametrize(
