@@ -30,7 +30,7 @@ def front(request: HttpRequest) -> HttpResponse:
     context = {
         "reading": reading,
         "one_by_one": one_by_one,
-        "gain": one_by_one / reading.batch,
+        "gain": round(one_by_one / reading.batch),
         "batch_percent": min(100, 100 * reading.batch / one_by_one),
         "seen": _seen(request),
     }
@@ -106,6 +106,14 @@ def log_in(request: HttpRequest) -> HttpResponse:
         wrong = True
     context = {"name": name, "wrong": wrong, "known": (NAME, PASSWORD)}
     return render(request, "bookshop/login.html", context)
+
+
+@require_POST
+def log_out(request: HttpRequest) -> HttpResponse:
+    """Log the customer out. The basket stays."""
+    request.session.pop("customer", None)
+    request.session.cycle_key()
+    return redirect("front")
 
 
 def limits(request: HttpRequest) -> HttpResponse:
