@@ -51,13 +51,16 @@ def test_a_site_with_the_settings_shown_serves_without_a_node(page: str) -> None
         for block in code_blocks(page, "python")
         if "SESSION_ENGINE" in (names := names_in(block) if "CACHES" in block else {})
     )
-    with LocalNodes(3) as nodes, override_settings(
-        ROOT_URLCONF=__name__,
-        ALLOWED_HOSTS=["*"],
-        MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
-        RB_CLUSTERS={"default": {"HOSTS": nodes.hosts}},
-        CACHES={"default": shown["CACHES"]["default"]},
-        SESSION_ENGINE=shown["SESSION_ENGINE"],
+    with (
+        LocalNodes(3) as nodes,
+        override_settings(
+            ROOT_URLCONF=__name__,
+            ALLOWED_HOSTS=["*"],
+            MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
+            RB_CLUSTERS={"default": {"HOSTS": nodes.hosts}},
+            CACHES={"default": shown["CACHES"]["default"]},
+            SESSION_ENGINE=shown["SESSION_ENGINE"],
+        ),
     ):
         visitors = [Client() for _ in range(10)]
         before = [visitor.get("/visit/").json() for visitor in visitors]

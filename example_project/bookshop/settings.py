@@ -50,7 +50,7 @@ NODES = [{"host": "127.0.0.1", "port": port} for port in (6379, 6380, 6381, 6382
 
 RB_CLUSTERS = {
     "default": {"HOSTS": NODES},
-    # A database of their own, or whoever empties the cache would have five more tries to log in.
+    # A database of their own: emptying the cache must not give five more tries to log in.
     "limits": {"HOSTS": NODES, "HOST_DEFAULTS": {"db": 1}},
 }
 CACHES = {
