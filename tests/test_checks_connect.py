@@ -80,10 +80,10 @@ def run(node: Any, *command: Any) -> Any:
 
 
 class Listener(Peer):
-    """A node that hangs up on whoever says something."""
+    """A node that answers everything with an error."""
 
     def __init__(self) -> None:
-        super().__init__(lambda peer, connection, command: connection.close())
+        super().__init__(lambda peer, connection, command: connection.sendall(b"-ERR no\r\n"))
 
     @property
     def env(self) -> dict[str, str]:

@@ -173,7 +173,9 @@ def test_after_noauth_the_next_call_connects_anew(rig: Rig) -> None:
         with rig.proxy.tampering(replies=only_first(instead(noauth))):
             outcome = Caller().cache("set", rig.data.one, 1)
         assert isinstance(outcome.error, redis.AuthenticationError)
-        assert f"[node {FAULTY}, 127.0.0.1:{rig.proxy.port}/0, cluster default]" in str(outcome.error)
+        assert f"[node {FAULTY}, 127.0.0.1:{rig.proxy.port}/0, cluster default]" in str(
+            outcome.error
+        )
         assert cluster.health()[FAULTY].state == "up"
         check_connects_anew(cluster, rig)
 

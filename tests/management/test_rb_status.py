@@ -334,9 +334,12 @@ class TestNodesThatFail:
         assert summary == "2 of 4 nodes could not be asked:"
         ports = [host["port"] for host in hurt_nodes.hosts.values()]
         assert re.fullmatch(
-            rf"default 1: .* refused\. \[node 1, 127\.0\.0\.1:{ports[1]}/0, cluster default\]", killed
+            rf"default 1: .* refused\. \[node 1, 127\.0\.0\.1:{ports[1]}/0, cluster default\]",
+            killed,
         )
-        assert re.fullmatch(rf"default 2: .*\[node 2, 127\.0\.0\.1:{ports[2]}/0, cluster default\]", stopped)
+        assert re.fullmatch(
+            rf"default 2: .*\[node 2, 127\.0\.0\.1:{ports[2]}/0, cluster default\]", stopped
+        )
         for host_id, line in ((1, killed), (2, stopped)):
             node = whole["nodes"][host_id]
             assert line == f"default {host_id}: {node['error']}"
