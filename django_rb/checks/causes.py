@@ -122,8 +122,8 @@ def find_causes(
 ) -> list[tuple[str, str]]:
     """Return why nodes cannot be used, "" where nobody knows, and what to do about it.
 
-    Nodes that hung up or said nothing are asked once more, all at once: with TLS if that was
-    without, and without if that was with it. No password is sent then.
+    Nodes that hung up, or said nothing where TLS is used, are asked once more, all at once:
+    with TLS if that was without, and without if that was with it. No password is sent then.
 
     Args:
         timeout: seconds for that question.
@@ -151,8 +151,12 @@ def _cause_of(cluster: Cluster, failure: NodeFailure) -> tuple[str, str] | None:
     for pattern, cause, cure in _CAUSES:
         if re.search(pattern, text):
             return cause, cure
-    is_silent = isinstance(failure.error, redis.ConnectionError | redis.TimeoutError)
-    return None if is_silent and not socket_path else ("", _NOBODY_ANSWERS)
+    # A port that speaks TLS hangs up on who does not; one without waits for more.
+    kinds = (
+        (redis.ConnectionError, redis.TimeoutError) if node.info.ssl else redis.ConnectionError
+    )
+    is_odd = isinstance(failure.error, kinds) and not socket_path
+    return None if is_odd else ("", _NOBODY_ANSWERS)
 
 
 def unreadable_files(node: Node) -> Iterator[tuple[str, str, str]]:
