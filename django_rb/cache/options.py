@@ -48,7 +48,10 @@ def seconds_of(timeout: Any) -> int | float | None:
         return None
     try:
         # Django reads text as well, for settings that come from the environment.
-        number = int(timeout) if isinstance(timeout, str) else to_seconds(timeout, "TIMEOUT")
+        if isinstance(timeout, str):
+            number: int | float = float(timeout) if "." in timeout else int(timeout)
+        else:
+            number = to_seconds(timeout, "TIMEOUT")
         to_milliseconds(number, "TIMEOUT")
     except (TypeError, ValueError):
         raise ImproperlyConfigured(

@@ -153,6 +153,7 @@ def test_what_is_no_number_is_an_error_that_names_the_argument(
         ({}, 300_000),
         ({"TIMEOUT": 60}, 60_000),
         ({"TIMEOUT": "60"}, 60_000),
+        ({"TIMEOUT": "7.5"}, 7500),
         ({"TIMEOUT": 7.75}, 7750),
         ({"timeout": 7}, 7000),
         ({"TIMEOUT": timedelta(minutes=1)}, 60_000),
@@ -181,7 +182,7 @@ def test_the_default_timeout_may_be_none(
 
 
 @pytest.mark.parametrize("name", ["TIMEOUT", "timeout"])
-@pytest.mark.parametrize("timeout", [math.inf, math.nan, 10**400, "soon", "7.5", [60], ()])
+@pytest.mark.parametrize("timeout", [math.inf, math.nan, 10**400, "soon", "7.5s", [60], ()])
 @pytest.mark.parametrize(
     "use", [RBCache.check_settings, lambda cache: cache.set("key", 1), set_many, add, touch]
 )
