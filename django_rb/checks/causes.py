@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import redis
 
 from ..engine import Cluster, SlotRouter
-from ..engine.errors import NodeFailure
+from ..engine.errors import NodeFailure, ProtocolError
 from ..engine.nodes.node import Node
 
 # What names files that TLS reads.
@@ -155,8 +155,8 @@ def _cause_of(cluster: Cluster, failure: NodeFailure) -> tuple[str, str] | None:
     kinds = (
         (redis.ConnectionError, redis.TimeoutError) if node.info.ssl else redis.ConnectionError
     )
-    is_odd = isinstance(failure.error, kinds) and not socket_path
-    return None if is_odd else ("", _NOBODY_ANSWERS)
+    is_odd = isinstance(failure.error, kinds) and not isinstance(failure.error, ProtocolError)
+    return None if is_odd and not socket_path else ("", _NOBODY_ANSWERS)
 
 
 def unreadable_files(node: Node) -> Iterator[tuple[str, str, str]]:

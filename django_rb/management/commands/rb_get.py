@@ -25,6 +25,7 @@ from ..keys import (
     ttl_of,
 )
 from ..output import Shown, bytes_of, painted, time_of, width_of
+from ..readings import key_hint
 from ..scanning import Nodes
 
 LIMIT = 20
@@ -172,7 +173,10 @@ class Command(KeysCommand):
         self.fail_for(nodes.failures, len(owners))
         if not entries:
             where = ", ".join(f"{name_of(node)} ({addresses[node]})" for node in owners)
-            raise CommandError(f"There is no key {readable(key)} where it belongs: {where}.")
+            hint = key_hint(keyspace, options["key"], options["timeout"])
+            raise CommandError(
+                f"There is no key {readable(key)} where it belongs: {where}. {hint}".rstrip()
+            )
 
     def show(self, entry: Entry, key: bytes, limit: int) -> Shown:
         """Return an entry as people read it."""
