@@ -97,29 +97,6 @@ def test_the_engine_in_the_readme_runs(nodes: LocalNodes) -> None:
     assert sorted(shown["sizes"].value) == [0, 1, 2, 3]
 
 
-def test_the_cache_page_runs(nodes: LocalNodes) -> None:
-    blocks = code_blocks("docs/cache.md", "python")
-    given = {"cache": caches["default"], "pages": {"a": 1}}
-    for block in blocks:
-        names_in("import redis\n" + block, **given)
-
-
-@pytest.mark.parametrize("page", ["docs/engine.md", "docs/moving-from-rb.md"])
-def test_the_engines_pages_run(page: str, open_nodes: LocalNodes) -> None:
-    names: dict[str, Any] = {}
-    for block in code_blocks(page, "python"):
-        for shown, host_id in (("6379", 0), ("6380", 1)):
-            block = block.replace(shown, str(open_nodes.hosts[host_id]["port"]))  # noqa: PLW2901
-        if "cluster" in names:
-            names["client"] = names["cluster"].get_routing_client()
-        exec(block, names)
-    if "total" in names:
-        assert names["total"].value == 10
-        assert names["page"].value == b"text"
-        assert names["values"][:2] == [None, b"text"]
-    names["cluster"].close()
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
