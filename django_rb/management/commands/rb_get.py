@@ -24,7 +24,7 @@ from ..keys import (
     readable,
     ttl_of,
 )
-from ..output import Shown, bytes_of, painted, time_of, width_of
+from ..output import Shown, bytes_of, painted, sliced, time_of, width_of
 from ..readings import key_hint
 from ..scanning import Nodes
 
@@ -336,11 +336,6 @@ def cell(part: Any) -> str:
         return str(part)
     text = readable(part[:LONGEST_CELL])
     return text if len(part) <= LONGEST_CELL else f"{text}…"
-
-
-def sliced(text: str, width: int) -> list[str]:
-    """Return a text in lines of a width."""
-    return [text[at : at + width] for at in range(0, len(text), width)] or [""]
 
 
 def rest(shown: int, total: int, unit: str) -> list[str]:
