@@ -11,15 +11,14 @@ from functools import cached_property
 from typing import Any
 
 from django.conf import settings
-from django.core.cache import caches
 from django.core.cache.backends.base import CacheKeyWarning, InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
 
-from ..cache import RBCache
+from ..cache import RBCache, get_cache
 from ..cache.keys import is_closed
 from ..engine import Cluster
-from ..engine.wording import did_you_mean, escaped
+from ..engine.wording import escaped
 from .base import NodesCommand, as_aliases
 
 # The setting that names the cache whose keys are meant where no --cache says so.
@@ -178,23 +177,3 @@ class KeysCommand(NodesCommand):
 def home_of(cache_alias: str) -> str:
     """Return the alias of the cluster that a cache of settings.CACHES is on."""
     return settings.CACHES.get(cache_alias, {}).get("LOCATION") or "default"
-
-
-def get_cache(alias: str) -> RBCache:
-    """Return a cache of settings.CACHES.
-
-    Raises:
-        CommandError: there is none, or it is not one of django-rb's.
-    """
-    if alias not in settings.CACHES:
-        raise CommandError(
-            f"There is no cache {alias!r} in settings.CACHES. "
-            f"{did_you_mean(alias, list(settings.CACHES))}"
-        )
-    cache = caches[alias]
-    if not isinstance(cache, RBCache):
-        raise CommandError(
-            f"settings.CACHES[{alias!r}] is a {type(cache).__name__}: its keys are not on the "
-            "nodes of a cluster. Name a cache whose BACKEND is django_rb.cache.RBCache."
-        )
-    return cache

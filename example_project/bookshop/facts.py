@@ -12,11 +12,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from django.core.cache import caches
-
-from django_rb.cache import RBCache
+from django_rb.cache import RBCache, get_cache
 
 from .catalogue import Book
 
@@ -128,11 +125,6 @@ FACTS = (
     Fact("rating", 900, lambda book: 5 - _guess(0.2, 2, 1)(book), "★ {:.1f}"),
     Fact("readers", 60, _guess(1, 400, None), "{} reading"),
 )
-
-
-def get_cache() -> RBCache:
-    """Return the cache of the facts."""
-    return cast(RBCache, caches["default"])
 
 
 def read(books: Iterable[Book]) -> Reading:

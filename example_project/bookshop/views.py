@@ -10,10 +10,11 @@ from django.utils import timezone
 from django.views.decorators.cache import cache_page
 from django.views.decorators.http import require_POST
 
+from django_rb.cache import get_cache
 from django_rb.ratelimit import UNSAFE, ratelimit
 
 from .catalogue import BOOKS, Book
-from .facts import FACTS, get_cache, read, time_one_by_one
+from .facts import FACTS, read, time_one_by_one
 from .limits import RATE, ask
 
 BESTSELLERS_SECONDS = 30

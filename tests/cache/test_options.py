@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from django_rb.cache import RBCache
+from django_rb.cache import RBCache, get_cache
 from django_rb.cache.options import OF_OTHERS
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
@@ -201,3 +202,18 @@ def test_a_package_that_is_not_installed_is_named(
     assert f"needs the package {package}: pip install 'django-rb[{extra}]'." in str(
         caught.value
     )
+
+
+def test_get_cache_has_the_type_of_the_cache_that_it_is(nodes: LocalNodes) -> None:
+    cache = get_cache()
+    assert cache is caches["default"]
+    cache.set("key", 1, 60)
+    assert cache.ttl("key") in {59, 60}  # which mypy knows
+    with pytest.raises(ImproperlyConfigured, match="Did you mean 'default'"):
+        get_cache("defualt")
+    local = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    with (
+        override_settings(CACHES={"default": local}),
+        pytest.raises(ImproperlyConfigured, match="is a LocMemCache"),
+    ):
+        get_cache()
