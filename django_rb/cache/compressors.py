@@ -57,8 +57,8 @@ def get_compressor(name: object) -> Compressor:
     if not isinstance(name, str) or name not in COMPRESSORS:
         raise ImproperlyConfigured(
             f"OPTIONS['COMPRESSOR']: {name!r} is unknown. Choose one of "
-            f"{', '.join(map(repr, COMPRESSORS))}, or None to store values as they are. (Of "
-            "django-redis's compressors these three are here, by their names alone.)"
+            f"{', '.join(map(repr, COMPRESSORS))}, or None to store values as they are."
+            f"{' It is a name, and no dotted path.' if '.' in str(name) else ''}"
         )
     return COMPRESSORS[name]()
 
