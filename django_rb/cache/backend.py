@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from inspect import isawaitable, iscoroutine
 from operator import index
 from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from .beyond_django import BeyondDjango
-from .codec import MISSING
-
-UNKNOWN = object()  # what a node that failed has for a key
+from .get_or_set import GetOrSet
 
 
-class RBCache(BeyondDjango):
+class RBCache(GetOrSet):
     """A cache on the nodes of one cluster; multi-key calls ask every node at once.
 
     CACHES = {
@@ -73,29 +69,6 @@ class RBCache(BeyondDjango):
         """Store a value unless the key exists; return whether it was stored."""
         expiry = self.get_backend_timeout(timeout)
         return self._run(self._ops.add(key, value, expiry, version))
-
-    def get_or_set(
-        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> Any:
-        """Return the value of a key; where there is none, store `default` or what it returns.
-
-        A value with a bad signature is replaced, which add() does not do.
-        """
-        ops = self._ops
-        found = ops.run(ops.get(key, MISSING, version, UNKNOWN))
-        if found is not MISSING and found is not UNKNOWN:
-            return found
-        value = default() if callable(default) else default
-        if isawaitable(value):
-            if iscoroutine(value):
-                value.close()  # or Python would warn that nobody awaited it
-            raise TypeError(
-                f"The default {default!r} is to be awaited. Use aget_or_set(), or give a "
-                "function that is not asynchronous."
-            )
-        if found is UNKNOWN:  # the node failed: it is not waited for once more
-            return value
-        return self._run(ops.get_or_add(key, value, self.get_backend_timeout(timeout), version))
 
     def touch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -181,22 +154,6 @@ class RBCache(BeyondDjango):
         """See `add`."""
         expiry = self.get_backend_timeout(timeout)
         return await self._arun(self._ops.add(key, value, expiry, version))
-
-    async def aget_or_set(
-        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> Any:
-        """See `get_or_set`; `default`, or what it returns, is awaited if it can be."""
-        ops = self._ops
-        found = await ops.arun(ops.get(key, MISSING, version, UNKNOWN))
-        if found is not MISSING and found is not UNKNOWN:
-            return found
-        value = default() if callable(default) else default
-        if isawaitable(value):
-            value = await value
-        if found is UNKNOWN:
-            return value
-        expiry = self.get_backend_timeout(timeout)
-        return await ops.arun(ops.get_or_add(key, value, expiry, version))
 
     async def atouch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
