@@ -11,6 +11,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from ..times import to_milliseconds, to_seconds, to_unix_milliseconds
 from .base import ClusterBackend
+from .keys import is_lease
 
 if TYPE_CHECKING:
     from .locks import AioLock, Lock
@@ -69,7 +70,8 @@ class BeyondDjango(ClusterBackend):
             cursors, pages = ops.run(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
-                    yield reverse(key)
+                    if not is_lease(key):
+                        yield reverse(key)
 
     def delete_pattern(
         self,
@@ -169,7 +171,8 @@ class BeyondDjango(ClusterBackend):
             cursors, pages = await ops.arun(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
-                    yield reverse(key)
+                    if not is_lease(key):
+                        yield reverse(key)
 
     async def adelete_pattern(
         self,

@@ -13,14 +13,15 @@ from ..engine.protocol.exchange import Batch
 from ..engine.rounds.batch import call, find
 from . import leases
 from .codec import MISSING
+from .counting import Counting
+from .expiry import Expiring
 from .flights import Flights, flights_of
-from .operations import Operations
 from .signing import BadSignature
 from .tails import fingerprint, read_tail
 from .terms import NOTHING, UNKNOWN, Seen, Terms, is_early
 
 
-class Computed(Operations):
+class Computed(Expiring, Counting):
     """The operations of one cache on one cluster, those on computed values included."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -202,30 +202,37 @@ class Computation:
         for key in asked:
             if key not in told:
                 self._granted[key] = None
-                continue
-            begun, data = told[key]
-            found = self._ops.judge(key, data, self._later_terms)
-            if type(found) is not Seen:
-                # Fresh. It was so before, if it is to be computed early.
-                seen = self._wanted[key]
-                is_same = bool(seen.print) and seen.print == fingerprint(data)
-                if not self._is_forced and not is_same:
-                    self._serve(key, found)
-                    self._flights.end(key, self._led.pop(key), data)
-                    if begun > 0:
-                        unused[key] = begun
-                    continue
-                found = seen._replace(value=found, print=fingerprint(data))
-            self._wanted[key] = found
-            if begun > 0:
-                self._granted[key] = begun
-            elif found.value is not MISSING:
-                self._serve(key, found.value)
-                self._flights.end(key, self._led.pop(key))
-            else:
-                self._pause = min(self._pause, max(-begun / 1000, _FIRST_PAUSE))
+            elif self._is_served(key, *told[key]) and told[key][0] > 0:
+                unused[key] = told[key][0]
         if unused:
             yield Ask(self._ops.end(unused))
+
+    def _is_served(self, key: bytes, begun: int, data: bytes | None) -> bool:
+        """Decide what becomes of a key whose lease was asked for; return whether that is all.
+
+        Args:
+            begun: above 0 where the lease was granted.
+            data: what is stored.
+        """
+        found, seen = self._ops.judge(key, data, self._later_terms), self._wanted[key]
+        if type(found) is not Seen:
+            # Fresh. It was so before, if it is to be computed early.
+            is_same = bool(seen.print) and seen.print == fingerprint(data)
+            if not self._is_forced and not is_same:
+                self._serve(key, found)
+                self._flights.end(key, self._led.pop(key), data)
+                return True
+            found = seen._replace(value=found, print=fingerprint(data))
+        self._wanted[key] = found
+        if begun > 0:
+            self._granted[key] = begun
+        elif found.value is not MISSING:
+            self._serve(key, found.value)
+            self._flights.end(key, self._led.pop(key))
+            return True
+        else:
+            self._pause = min(self._pause, max(-begun / 1000, _FIRST_PAUSE))
+        return False
 
     def _compute(self) -> Plan[None]:
         granted, self._granted = self._granted, {}

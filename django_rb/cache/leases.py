@@ -28,9 +28,9 @@ from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch, PipelineExchange
 from ..engine.rounds.port import Port
 from ..engine.routing.hashing import crc16, hash_tag
+from .keys import LEASE
 from .tails import LUA, NUMBERS
 
-MARK = b"\x1flease"  # in the key of a lease, and in few others: Django warns of the character
 KEEP = 3_600_000  # milliseconds after its end in which a late computation may store
 
 _SLOTS = 16384
@@ -108,9 +108,9 @@ return 0
 def lease_of(key: bytes) -> bytes:
     """Return the key of the lease of a key: on the same node, in the same slot of a cluster."""
     if b"{" not in key and b"}" not in key:
-        return b"%b%b{%b}" % (key, MARK, key)
+        return b"%b%b{%b}" % (key, LEASE, key)
     if hash_tag(key) is not key:
-        return key + MARK
+        return key + LEASE
     return _lease_of_odd(key)
 
 
@@ -118,7 +118,7 @@ def lease_of(key: bytes) -> bytes:
 def _lease_of_odd(key: bytes) -> bytes:
     """Return that of a key whose braces are no hash tag, and leave no room for one."""
     slot = crc16(key) % _SLOTS
-    leases = (b"%b%b%d" % (key, MARK, number) for number in count())
+    leases = (b"%b%b%d" % (key, LEASE, number) for number in count())
     return next(lease for lease in leases if crc16(lease) % _SLOTS == slot)
 
 
