@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .registry import clusters
+    from .registry import clusters, get_redis_connection
 
-__all__ = ["__version__", "clusters"]
+__all__ = ["__version__", "clusters", "get_redis_connection"]
 __version__ = "0.1.0"
 
 
@@ -22,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from .registry import clusters  # noqa: PLC0415
 
         return clusters
+    if name == "get_redis_connection":
+        from .registry import get_redis_connection  # noqa: PLC0415
+
+        return get_redis_connection
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

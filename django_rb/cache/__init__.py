@@ -1,6 +1,7 @@
 """The cache backend: CACHES["default"]["BACKEND"] = "django_rb.cache.RBCache"."""
 
 from .backend import RBCache
+from .decorators import cached
 from .serializers import JSONSerializer, MessagePackSerializer, PickleSerializer
 
-__all__ = ["JSONSerializer", "MessagePackSerializer", "PickleSerializer", "RBCache"]
+__all__ = ["JSONSerializer", "MessagePackSerializer", "PickleSerializer", "RBCache", "cached"]

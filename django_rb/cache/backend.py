@@ -8,10 +8,10 @@ from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from .get_or_set import GetOrSet
+from .redis_names import RedisNames
 
 
-class RBCache(GetOrSet):
+class RBCache(RedisNames):
     """A cache on the nodes of one cluster; multi-key calls ask every node at once.
 
     CACHES = {
@@ -42,14 +42,30 @@ class RBCache(GetOrSet):
         return self._run(self._ops.get_many(list(keys), version))
 
     def set(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> None:
-        """Store a value for `timeout` seconds, None for ever."""
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
+        """Store a value for `timeout` seconds, None for ever.
+
+        Args:
+            nx: store it only where the key does not exist, and return whether it was stored.
+            xx: likewise, only where it exists.
+        """
+        if nx or xx:
+            expiry = self.get_backend_timeout(timeout)
+            return self._run(self._ops.add(key, value, expiry, version, _condition(nx, xx)))
         ops = self._operations
         if ops is None or ops.cluster.is_retired:
             ops = self._ops
         expiry = self.get_backend_timeout(timeout)
         ops.cluster.run(ops.set(key, value, expiry, version), ops.deadline)
+        return None
 
     def set_many(
         self,
@@ -88,14 +104,26 @@ class RBCache(GetOrSet):
         """Return whether a key exists."""
         return self._run(self._ops.has_key(key, version))
 
-    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+    def incr(
+        self,
+        key: Any,
+        delta: int = 1,
+        version: int | None = None,
+        *,
+        ignore_key_check: bool = False,
+    ) -> int:
         """Add to an integer in one step on its node; its expiry stays as it is.
+
+        Args:
+            ignore_key_check: whether a key that does not exist counts as 0; it is made without
+                an expiry then.
 
         Raises:
             ValueError: the key does not exist, or is no integer of 64 bits (the latter is
                 redis-py's ResponseError as well, as in Django's RedisCache).
         """
-        return self._run(self._ops.incr(key, index(delta), version))
+        ops, delta = self._ops, index(delta)
+        return self._run(ops.incr(key, delta, version, may_create=ignore_key_check))
 
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move a value to its version plus `delta`, keeping its expiry; return the new version.
@@ -133,10 +161,23 @@ class RBCache(GetOrSet):
         return await self._arun(self._ops.get_many(list(keys), version))
 
     async def aset(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> None:
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
         """See `set`."""
-        await self._arun(self._ops.set(key, value, self.get_backend_timeout(timeout), version))
+        if nx or xx:
+            expiry = self.get_backend_timeout(timeout)
+            condition = _condition(nx, xx)
+            return await self._arun(self._ops.add(key, value, expiry, version, condition))
+        return await self._arun(
+            self._ops.set(key, value, self.get_backend_timeout(timeout), version)
+        )
 
     async def aset_many(
         self,
@@ -174,9 +215,17 @@ class RBCache(GetOrSet):
         """See `has_key`."""
         return await self._arun(self._ops.has_key(key, version))
 
-    async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+    async def aincr(
+        self,
+        key: Any,
+        delta: int = 1,
+        version: int | None = None,
+        *,
+        ignore_key_check: bool = False,
+    ) -> int:
         """See `incr`."""
-        return await self._arun(self._ops.incr(key, index(delta), version))
+        ops, delta = self._ops, index(delta)
+        return await self._arun(ops.incr(key, delta, version, may_create=ignore_key_check))
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Subtract from an integer; see `incr`."""
@@ -198,3 +247,9 @@ class RBCache(GetOrSet):
     async def aclose(self, **kwargs: Any) -> None:
         """Do what `close` does, which is nothing: connections are the cluster's."""
         self.close(**kwargs)
+
+
+def _condition(nx: bool, xx: bool) -> bytes:
+    if nx and xx:
+        raise ValueError("nx=True and xx=True: a key that exists and does not is none.")
+    return b"NX" if nx else b"XX"

@@ -43,6 +43,10 @@ class BeyondDjango(ClusterBackend):
         expiry = to_unix_milliseconds(when, "when")
         return self._run(self._ops.expire_at(key, expiry, version))
 
+    def pexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """Let a key expire at a datetime or Unix milliseconds; return whether it exists."""
+        return self._run(self._ops.expire_at(key, _unix_milliseconds(when), version))
+
     def persist(self, key: Any, version: int | None = None) -> bool:
         """Take a key's expiry away; return whether it had one."""
         return self._run(self._ops.persist(key, version))
@@ -150,6 +154,12 @@ class BeyondDjango(ClusterBackend):
         expiry = to_unix_milliseconds(when, "when")
         return await self._arun(self._ops.expire_at(key, expiry, version))
 
+    async def apexpire_at(
+        self, key: Any, when: datetime | float, version: int | None = None
+    ) -> bool:
+        """See `pexpire_at`."""
+        return await self._arun(self._ops.expire_at(key, _unix_milliseconds(when), version))
+
     async def apersist(self, key: Any, version: int | None = None) -> bool:
         """See `persist`."""
         return await self._arun(self._ops.persist(key, version))
@@ -227,6 +237,12 @@ class BeyondDjango(ClusterBackend):
 
 def _seconds(timeout: Any, argument: str) -> int | float | None:
     return None if timeout is None else to_seconds(timeout, argument)
+
+
+def _unix_milliseconds(when: Any) -> int:
+    if isinstance(when, datetime):
+        return to_unix_milliseconds(when, "when")
+    return to_milliseconds(when, "when", 1)
 
 
 def _text(value: Any, argument: str) -> str:

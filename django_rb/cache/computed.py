@@ -30,6 +30,7 @@ class Computed(Expiring, Counting):
         self.make_keys = self._keys.make_many
         self.decode = self._codec.decode
         self.encode = self._codec.encode_computed
+        self.encode_plainly = self._codec.encode
         self.flights: Flights = flights_of(self.cluster)
 
     def look(self, made: bytes, terms: Terms) -> Batch[Any]:

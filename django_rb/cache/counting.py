@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from redis.exceptions import ResponseError
 
 from ..engine.errors import first_error
 from ..engine.protocol.answers import is_counter, is_number, is_value
 from ..engine.protocol.exchange import Batch
 from ..engine.protocol.scripts import LuaScript
-from ..engine.rounds.batch import call, run_script
+from ..engine.rounds.batch import Outcome, call, run_script
 from .operations import Operations
 from .signing import BadSignature
 from .tails import LUA, fingerprint, read_tail
@@ -50,22 +52,24 @@ class NotCountable(ResponseError, ValueError):
 class Counting(Operations):
     """Operations on integers."""
 
-    def incr(self, key: object, delta: int, version: int | None) -> Batch[int]:
-        """Add to an integer where it lives; return the sum."""
+    def incr(
+        self, key: object, delta: int, version: int | None, *, may_create: bool = False
+    ) -> Batch[int]:
+        """Add to an integer where it lives; return the sum.
+
+        Args:
+            may_create: whether what does not exist counts as 0.
+        """
         made = self._keys.make(key, version)
         if not MIN_INTEGER <= delta <= MAX_INTEGER:
             raise ValueError(
                 f"Key {key!r} cannot be incremented: the delta does not fit into 64 bits."
             )
-        value, failures = yield from run_script(
-            self.cluster, made, _INCR, delta, answer=is_counter
-        )
+        value, failures = yield from self._add(made, delta, may_create=may_create)
         if failures and "not an integer" in str(failures[0].error):
             is_countable = yield from self._write_digits(made)
             if is_countable:
-                value, failures = yield from run_script(
-                    self.cluster, made, _INCR, delta, answer=is_counter
-                )
+                value, failures = yield from self._add(made, delta, may_create=may_create)
         if failures:
             error = failures[0].error
             if isinstance(error, ResponseError) and "increment" in str(error):
@@ -82,6 +86,11 @@ class Counting(Operations):
         if value is None:
             raise ValueError(f"Key {key!r} not found")
         return int(value)
+
+    def _add(self, made: bytes, delta: int, *, may_create: bool) -> Batch[Outcome[Any]]:
+        if may_create:
+            return call(self.cluster, made, b"INCRBY", made, delta, answer=is_number)
+        return run_script(self.cluster, made, _INCR, delta, answer=is_counter)
 
     def _write_digits(self, made: bytes) -> Batch[bool]:
         """Store a computed integer as the server can count with it; return whether it is one.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from inspect import isawaitable, iscoroutine
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from .beyond_django import BeyondDjango
 from .codec import MISSING
-from .terms import NOTHING, Seen, Terms, get_terms
+from .terms import NOTHING, Seen, Terms, get_terms, refuse_awaitable
 
 if TYPE_CHECKING:
     from .computing import Plan
@@ -259,17 +259,6 @@ class GetOrSet(BeyondDjango):
             return value
         expiry = self.get_backend_timeout(timeout)
         return await ops.arun(ops.get_or_add(key, value, expiry, version))
-
-
-def refuse_awaitable(value: Any, function: object) -> None:
-    """Raise a TypeError for what is to be awaited, where nobody can."""
-    if isawaitable(value):
-        if iscoroutine(value):
-            value.close()  # or Python would warn that nobody awaited it
-        raise TypeError(
-            f"The default {function!r} is to be awaited. Use the method's twin with an "
-            "'a' before its name, or give a function that is not asynchronous."
-        )
 
 
 def _named(keys: Iterable[Any], make_keys: MakeKeys, version: int | None) -> dict[bytes, Any]:

@@ -148,8 +148,17 @@ class Operations:
         return [key for key, sent in zip(pairs, made, strict=True) if sent in lost]
 
     def add(
-        self, key: object, value: Any, timeout: int | None, version: int | None
+        self,
+        key: object,
+        value: Any,
+        timeout: int | None,
+        version: int | None,
+        condition: bytes = b"NX",
     ) -> Batch[bool]:
+        """Store a value on a condition of SET, NX or XX; return whether it was stored."""
+        if timeout == 0 and condition == b"XX":
+            deleted = yield from self.delete(key, version)
+            return deleted
         if timeout == 0:  # it would be gone at once: only the answer is left to give
             found = yield from self._run_on_key(b"EXISTS", key, version)
             return bool(found == 0)
@@ -161,7 +170,7 @@ class Operations:
             made,
             self._encode(value, made),
             *_expiry(timeout),
-            b"NX",
+            condition,
             answer=is_ok_or_nil,
         )
         if failures:

@@ -16,7 +16,7 @@ from ..engine.forks import register_at_fork
 from ..engine.wording import get_logger
 from .computed import Computed
 from .computing import Aside, Ask, Call, Pause, Plan, Step, Wait
-from .get_or_set import refuse_awaitable
+from .terms import refuse_awaitable
 
 T = TypeVar("T")
 

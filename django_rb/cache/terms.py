@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from inspect import isawaitable, iscoroutine
 from typing import Any, NamedTuple
 
 from ..times import to_milliseconds, to_seconds
@@ -102,3 +103,14 @@ def is_early(tail: Tail, left: float, beta: float, chance: float) -> bool:
     prevention", PVLDB 8(8), 2015.
     """
     return -tail.took * beta * math.log(chance) >= left
+
+
+def refuse_awaitable(value: Any, function: object) -> None:
+    """Raise a TypeError for what is to be awaited, where nobody can."""
+    if isawaitable(value):
+        if iscoroutine(value):
+            value.close()  # or Python would warn that nobody awaited it
+        raise TypeError(
+            f"The default {function!r} is to be awaited. Use aget_or_set(), or give a "
+            "function that is not asynchronous."
+        )
