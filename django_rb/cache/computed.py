@@ -17,7 +17,7 @@ from .counting import Counting
 from .expiry import Expiring
 from .flights import Flights, flights_of
 from .signing import BadSignature
-from .tails import fingerprint, read_tail
+from .tails import MARK, SIZE, NoTail, fingerprint, read_fresh_until, read_tail
 from .terms import NOTHING, UNKNOWN, Seen, Terms, is_early
 
 
@@ -32,6 +32,7 @@ class Computed(Expiring, Counting):
         self.encode = self._codec.encode_computed
         self.encode_plainly = self._codec.encode
         self.flights: Flights = flights_of(self.cluster)
+        self.under_way = self.flights.by_key
 
     def look(self, made: bytes, terms: Terms) -> Batch[Any]:
         """Return the value of a key, or what is `Seen` of one that is to be computed."""
@@ -39,6 +40,13 @@ class Computed(Expiring, Counting):
         if failures:
             self._raise_or_log(failures)
             return UNKNOWN
+        # What nearly every call finds, without the detours of the rest.
+        if data is not None and data.endswith(MARK) and not terms.beta:
+            try:
+                if read_fresh_until(data, -SIZE)[0] > time() * 1000:
+                    return self.decode(data, made)
+            except (BadSignature, NoTail):
+                pass
         return self.judge(made, data, terms)
 
     def look_many(self, made: list[bytes], terms: Terms) -> Batch[dict[bytes, Any]]:

@@ -168,7 +168,7 @@ class Computation:
             if key in self._led:
                 continue
             flight = self._flights.begin(key, is_missed=seen.value is MISSING)
-            other = None if flight else self._flights.get(key)
+            other = None if flight else self._flights.by_key.get(key)
             if other is not None:
                 if seen.value is not MISSING and not self._is_forced:
                     self._serve(key, seen.value)

@@ -79,23 +79,26 @@ class Flight:
 
 
 class Flights:
-    """The flights of one cluster's keys in this process."""
+    """The flights of one cluster's keys in this process.
+
+    Attributes:
+        by_key: those that are under way.
+    """
 
     def __init__(self) -> None:
-        self._by_key: dict[bytes, Flight] = {}
-        self.get = self._by_key.get
+        self.by_key: dict[bytes, Flight] = {}
         _tables.add(self)
 
     def begin(self, key: bytes, *, is_missed: bool) -> Flight | None:
         """Begin the flight of a key; return None where another has begun one."""
         flight = Flight(is_missed=is_missed)
-        return flight if self._by_key.setdefault(key, flight) is flight else None
+        return flight if self.by_key.setdefault(key, flight) is flight else None
 
     def replace(self, key: bytes, old: Flight) -> Flight | None:
         """Begin a flight in the place of another; return None where somebody else did."""
-        if self._by_key.get(key, old) is not old:
+        if self.by_key.get(key, old) is not old:
             return None
-        flight = self._by_key[key] = Flight(is_missed=True)
+        flight = self.by_key[key] = Flight(is_missed=True)
         return flight
 
     def end(
@@ -106,13 +109,13 @@ class Flights:
         error: Exception | None = None,
     ) -> None:
         """End a flight: for what comes now, there is none."""
-        if self._by_key.get(key) is flight:
-            self._by_key.pop(key, None)
+        if self.by_key.get(key) is flight:
+            self.by_key.pop(key, None)
         flight.end(data, error)
 
     def clear(self) -> None:
         """Forget the flights of threads that are no more."""
-        self._by_key.clear()
+        self.by_key.clear()
 
 
 _tables: weakref.WeakSet[Flights] = weakref.WeakSet()

@@ -14,6 +14,7 @@ from .terms import NOTHING, Seen, Terms, get_terms, refuse_awaitable
 
 if TYPE_CHECKING:
     from .computing import Plan
+    from .flights import Flight
 
 Names = Mapping[bytes, Any]
 Wanted = Mapping[bytes, Seen]
@@ -70,8 +71,8 @@ class GetOrSet(BeyondDjango):
         if ops is None or ops.cluster.is_retired:
             ops = self._ops
         made = ops.make_key(key, version)
-        flight, found = ops.flights.get(made), NOTHING
-        if flight is None or not flight.is_missed:
+        found = NOTHING
+        if not ops.under_way or not _is_missed(ops.under_way.get(made)):
             found = ops.cluster.run(ops.look(made, terms), ops.deadline)
             if type(found) is not Seen:
                 return found
@@ -149,8 +150,8 @@ class GetOrSet(BeyondDjango):
         terms = get_terms(stale, lock, early, background, retry_after)
         ops = self._ops
         made = ops.make_key(key, version)
-        flight, found = ops.flights.get(made), NOTHING
-        if flight is None or not flight.is_missed:
+        found = NOTHING
+        if not _is_missed(ops.under_way.get(made)):
             found = await ops.arun(ops.look(made, terms))
             if type(found) is not Seen:
                 return found
@@ -259,6 +260,11 @@ class GetOrSet(BeyondDjango):
             return value
         expiry = self.get_backend_timeout(timeout)
         return await ops.arun(ops.get_or_add(key, value, expiry, version))
+
+
+def _is_missed(flight: Flight | None) -> bool:
+    """Return whether somebody computes a value in place of which there is none to be served."""
+    return flight is not None and flight.is_missed
 
 
 def _named(keys: Iterable[Any], make_keys: MakeKeys, version: int | None) -> dict[bytes, Any]:

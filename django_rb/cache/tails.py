@@ -16,12 +16,17 @@ the tail, as the node itself changes it with the key's expiry.
 from __future__ import annotations
 
 from struct import Struct
+from struct import error as struct_error
 from typing import NamedTuple
 
 MARK = b"\xffrbtail\xff"
 NUMBERS = ">dddd"
 _numbers = Struct(NUMBERS)
-SIZE = _numbers.size + len(MARK)
+_MARK_SIZE = len(MARK)
+SIZE = _numbers.size + _MARK_SIZE
+# Returns the first of the numbers, given what is stored and -SIZE; raises NoTail.
+read_fresh_until = Struct(">d").unpack_from
+NoTail = struct_error
 
 
 class Tail(NamedTuple):
@@ -42,7 +47,7 @@ class Tail(NamedTuple):
 
 def read_tail(data: bytes) -> Tail | None:
     """Return the tail of what is stored, None where it has none."""
-    if data[-len(MARK) :] != MARK or len(data) < SIZE:
+    if data[-_MARK_SIZE:] != MARK or len(data) < SIZE:
         return None
     return Tail._make(_numbers.unpack_from(data, len(data) - SIZE))
 
