@@ -43,7 +43,7 @@ _TIME_LEFT = LuaScript(f"""
 local left = redis.call('PTTL', KEYS[1])
 local fresh_until = read_tail(read_end(KEYS[1]))
 if not fresh_until or fresh_until == math.huge then return left end
-fresh_until = math.floor(fresh_until - now())
+fresh_until = math.ceil(fresh_until - now())
 if fresh_until <= 0 then return -2 end
 return left < 0 and fresh_until or math.min(left, fresh_until)
 """)
