@@ -68,6 +68,8 @@ class Wording:
         """Return a reply with the values that the cache has for what is stored."""
         if places.replies == "-":
             return reply
+        if places.replies == "fields":
+            return [_as_text(field) for field in reply]
         if places.replies == "named":
             if not isinstance(reply, list | tuple):
                 return reply

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 # Name, where its values are, whether values come back. Positions are counted from the name,
 # which is 0: "2" is one, "2+" all from there, "2+2" every second from there. "zadd" is ZADD's
-# own way. What comes back: "-" nothing to decode; "values" all strings are, but for the fields
-# of hashes; "named" the same, behind the key that they come from.
+# own way. What comes back: "-" nothing to decode; "values" all strings are, but for fields of
+# hashes; "named" the same, behind the key that they come from; "fields" those alone.
 _TABLE = """
 GET        -    values
 SET        2    values
@@ -36,6 +36,7 @@ HMGET      -    values
 HGETALL    -    values
 HGETDEL    -    values
 HVALS      -    values
+HKEYS      -    fields
 HSCAN      -    values
 
 LPUSH      2+   -

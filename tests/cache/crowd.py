@@ -15,13 +15,13 @@ from typing import Any
 import django
 from django.conf import settings
 
+from django_rb.cache import RBCache
+
 FORKING = multiprocessing.get_context("fork")  # so that Django is imported once
 
 
 def compute(seconds: float, began: Any) -> str:
-    from django.core.cache import cache
-
-    number = cache.incr("runs", ignore_key_check=True)
+    number = RBCache("default", {}).incr("runs", ignore_key_check=True)
     began.set()
     sleep(seconds)
     return f"computed {number}"
@@ -29,9 +29,7 @@ def compute(seconds: float, began: Any) -> str:
 
 def ask(threads: int, seconds: float, lock: float, began: Any, found: Any) -> None:
     """Ask in some threads at once, and tell what they were given."""
-    from django.core.cache import cache
-
-    together = threading.Barrier(threads)
+    cache, together = RBCache("default", {}), threading.Barrier(threads)
 
     def get(_number: int) -> Any:
         together.wait()
@@ -72,7 +70,6 @@ def be_killed() -> Any:
 if __name__ == "__main__":
     hosts = json.loads(sys.argv[2])
     settings.configure(
-        CACHES={"default": {"BACKEND": "django_rb.cache.RBCache"}},
         RB_CLUSTERS={"default": {"HOSTS": {int(n): host for n, host in hosts.items()}}},
     )
     django.setup()
