@@ -243,7 +243,7 @@ def test_a_raw_connection(nodes: LocalNodes) -> None:
         assert get_redis_connection().get(":1:k") == b"7"
         local: Any = get_redis_connection("default", key=":1:k")
         assert type(local) is redis.Redis
-        with local.pipeline() as pipe:  # type: Any
-            assert pipe.get(":1:k").incr(":1:k").execute() == [b"7", 8]
+        pipe: Any = local.pipeline()
+        assert pipe.get(":1:k").incr(":1:k").execute() == [b"7", 8]
         with pytest.raises(ImproperlyConfigured, match="LocMemCache"):
             get_redis_connection("local")
