@@ -30,9 +30,10 @@ _WRITE_DIGITS = LuaScript(
 local last = read_end(KEYS[1])
 local fresh_until = read_tail(last)
 if redis.call('STRLEN', KEYS[1]) .. ':' .. last ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
 if fresh_until > now() and fresh_until < math.huge then
-  redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', fresh_until))
+  redis.call('SET', KEYS[1], ARGV[2], 'PXAT', string.format('%.0f', fresh_until))
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
 end
 return 1
 """

@@ -64,7 +64,9 @@ def fingerprint(data: bytes | None) -> bytes:
 LUA = f"""
 local function read_end(key)
   local data = redis.pcall('GETRANGE', key, -{SIZE}, -1)
-  return type(data) == 'string' and data or ''
+  if type(data) == 'string' then return data end
+  if not data.err:find('WRONGTYPE', 1, true) then error(data) end
+  return ''
 end
 local function read_tail(data)
   if #data == {SIZE} and data:sub(-{len(MARK)}) == '\\255rbtail\\255' then
