@@ -17,8 +17,10 @@ from .counting import Counting
 from .expiry import Expiring
 from .flights import Flights, flights_of
 from .signing import BadSignature
-from .tails import MARK, SIZE, NoTail, fingerprint, read_fresh_until, read_tail
-from .terms import NOTHING, UNKNOWN, Seen, Terms, is_early
+from .tails import MARK, SIZE, NoTail, fingerprint, read_fresh_until, read_numbers
+from .terms import NOTHING, UNKNOWN, Seen, Terms, get_terms, is_early
+
+_NEVER = 1e18  # Unix milliseconds
 
 
 class Computed(Expiring, Counting):
@@ -34,20 +36,24 @@ class Computed(Expiring, Counting):
         self.flights: Flights = flights_of(self.cluster)
         self.under_way = self.flights.by_key
 
-    def look(self, made: bytes, terms: Terms) -> Batch[Any]:
-        """Return the value of a key, or what is `Seen` of one that is to be computed."""
+    def look(self, made: bytes, *arguments: Any) -> Batch[Any]:
+        """Return the value of a key, or what is `Seen` of one that is to be computed.
+
+        Args:
+            arguments: those of `get_terms`; `early` comes first.
+        """
         data, failures = yield from call(self.cluster, made, b"GET", made, answer=is_value)
         if failures:
             self._raise_or_log(failures)
             return UNKNOWN
         # What nearly every call finds, without the detours of the rest.
-        if data is not None and data.endswith(MARK) and not terms.beta:
+        if data is not None and data.endswith(MARK) and not arguments[0]:
             try:
                 if read_fresh_until(data, -SIZE)[0] > time() * 1000:
                     return self.decode(data, made)
             except (BadSignature, NoTail):
                 pass
-        return self.judge(made, data, terms)
+        return self.judge(made, data, get_terms(*arguments))
 
     def look_many(self, made: list[bytes], terms: Terms) -> Batch[dict[bytes, Any]]:
         """Return for each key what `look` returns: one MGET per node."""
@@ -69,16 +75,19 @@ class Computed(Expiring, Counting):
         except BadSignature:
             self._log_bad_signatures((made,))
             return Seen(print=fingerprint(data))
-        tail = read_tail(data)
-        if tail is None:
+        if not data.endswith(MARK):
             return value
-        left = tail.fresh_until - time() * 1000
+        try:
+            fresh_until, stale, took, _ = read_numbers(data, -SIZE)
+        except NoTail:
+            return value
+        left, beta = fresh_until - time() * 1000, terms.beta
         if left > 0:
-            if not terms.beta or not is_early(tail, left, terms.beta, 1 - random.random()):
+            if not beta or not is_early(took, left, beta, random.random):
                 return value
         elif -left > terms.stale:
             value = MISSING
-        return Seen(value, fingerprint(data), tail.fresh_until + tail.stale)
+        return Seen(value, fingerprint(data), min(fresh_until + stale, _NEVER))
 
     def take(
         self, made: Iterable[bytes], terms: Terms, *, is_overtaking: bool

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from time import monotonic, perf_counter
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from ..engine.errors import failures_of
 from ..engine.protocol.exchange import Batch
 from ..engine.wording import get_logger
 from .codec import MISSING
@@ -137,8 +138,8 @@ class Computation:
                     yield from self._compute()
                 elif self._wanted:
                     yield from self._wait()
-        except BaseException as error:
-            self._end(self._led, error)
+        except BaseException:
+            self._end(self._led)
             raise
         return self._results
 
@@ -155,11 +156,19 @@ class Computation:
         del self._wanted[key]
 
     def _end(self, led: Mapping[bytes, Flight], error: BaseException | None = None) -> None:
-        """End flights without a value. An error is that of all who wait, unless it is a way
-        to end this thread or task."""
+        """End flights without a value.
+
+        Args:
+            error: what whoever waits for them is to raise. That of nodes is only for those
+                who want their keys; a way to end this thread or task is for nobody.
+        """
+        failed = (
+            {key for failure in failures_of(error) for key in failure.keys} if error else ()
+        )
         shared = error if isinstance(error, Exception) else None
         for key, flight in led.items():
-            self._flights.end(key, flight, error=shared)
+            is_of_key = not failed or key in failed
+            self._flights.end(key, flight, error=shared if is_of_key else None)
 
     def _find_flights(self) -> None:
         """Begin the flights that nobody else has begun."""
@@ -197,7 +206,11 @@ class Computation:
         if not asked:
             return
         is_overtaking = self._is_forced or self._is_out_of_patience
-        told = yield Ask(self._ops.take(asked, self._terms, is_overtaking=is_overtaking))
+        try:
+            told = yield Ask(self._ops.take(asked, self._terms, is_overtaking=is_overtaking))
+        except Exception as error:
+            self._end({key: self._led.pop(key) for key in asked}, error)
+            raise
         unused: dict[bytes, int] = {}
         for key in asked:
             if key not in told:

@@ -75,7 +75,7 @@ def cached(
         TypeError: what is decorated is no function; or an argument of a call has no text of its
             own that could be part of a key.
     """
-    get_terms(stale, lock, early, background, retry_after)  # says what is wrong with them
+    get_terms(early, stale, lock, background, retry_after)  # says what is wrong with them
     options = {
         "stale": stale,
         "lock": 5 if lock is None else lock,
@@ -239,6 +239,11 @@ class KeyMaker:
             )
         self._name = f"{function.__module__}.{getattr(function, '__qualname__', function)}"
         self._signature = inspect.signature(function)
+        parameters = self._signature.parameters.values()
+        # Of each parameter, where all of them may be given by position.
+        self._defaults: tuple[Any, ...] | None = None
+        if all(parameter.kind <= parameter.POSITIONAL_OR_KEYWORD for parameter in parameters):
+            self._defaults = tuple(parameter.default for parameter in parameters)
         self._key = key
         listed = (vary,) if isinstance(vary, str) or callable(vary) else tuple(vary or ())
         self._named = [part for part in listed if isinstance(part, str)]
@@ -255,9 +260,7 @@ class KeyMaker:
         asked = [f"{_text(depends(), self._name)}" for depends in self._asked]
         if callable(self._key):
             return ":".join((str(self._key(*args, **kwargs)), *asked))
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        arguments = bound.arguments
+        arguments = self._arguments_of(args, kwargs)
         if self._key is not None:
             return ":".join((self._key.format(**arguments), *asked))
         if self._named:
@@ -268,6 +271,16 @@ class KeyMaker:
         if not _READABLE.fullmatch(text):
             text = f"#{sha256(text.encode(errors='surrogatepass')).hexdigest()}"
         return f"{self._name}:{text}"
+
+    def _arguments_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments by parameter, those that are left out as their defaults."""
+        if self._defaults is not None and not kwargs and len(args) <= len(self._defaults):
+            values = (*args, *self._defaults[len(args) :])
+            if all(value is not inspect.Parameter.empty for value in values):  # bind() is slow
+                return dict(zip(self._signature.parameters, values, strict=True))
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
 
 
 def _look_up(arguments: Mapping[str, Any], path: str) -> Any:

@@ -66,16 +66,17 @@ class GetOrSet(BeyondDjango):
         """
         if stale is lock is retry_after is None and not early and not background:
             return self._get_or_set(key, default, timeout, version)
-        terms = get_terms(stale, lock, early, background, retry_after)
         ops = self._operations
         if ops is None or ops.cluster.is_retired:
             ops = self._ops
         made = ops.make_key(key, version)
         found = NOTHING
         if not ops.under_way or not _is_missed(ops.under_way.get(made)):
-            found = ops.cluster.run(ops.look(made, terms), ops.deadline)
+            look = ops.look(made, early, stale, lock, background, retry_after)
+            found = ops.cluster.run(look, ops.deadline)
             if type(found) is not Seen:
                 return found
+        terms = get_terms(early, stale, lock, background, retry_after)
         return self._compute({made: key}, {made: found}, default, timeout, terms)[made]
 
     def get_or_set_many(
@@ -101,7 +102,7 @@ class GetOrSet(BeyondDjango):
 
         For the other arguments see `get_or_set`; here, too, one computes each key.
         """
-        terms = get_terms(stale, lock, early, background, retry_after)
+        terms = get_terms(early, stale, lock, background, retry_after)
         ops = self._ops
         names = _named(keys, ops.make_keys, version)
         found = ops.run(ops.look_many(list(names), terms))
@@ -125,7 +126,7 @@ class GetOrSet(BeyondDjango):
         Who computes it already does not overwrite it. For the arguments see `get_or_set`.
         """
         made = self._ops.make_key(key, version)
-        terms = get_terms(stale, lock)
+        terms = get_terms(stale=stale, lock=lock)
         names, wanted = {made: key}, {made: NOTHING}
         return self._compute(names, wanted, default, timeout, terms, is_forced=True)[made]
 
@@ -147,14 +148,15 @@ class GetOrSet(BeyondDjango):
         """See `get_or_set`; `default`, or what it returns, is awaited if it can be."""
         if stale is lock is retry_after is None and not early and not background:
             return await self._aget_or_set(key, default, timeout, version)
-        terms = get_terms(stale, lock, early, background, retry_after)
         ops = self._ops
         made = ops.make_key(key, version)
         found = NOTHING
         if not _is_missed(ops.under_way.get(made)):
-            found = await ops.arun(ops.look(made, terms))
+            look = ops.look(made, early, stale, lock, background, retry_after)
+            found = await ops.arun(look)
             if type(found) is not Seen:
                 return found
+        terms = get_terms(early, stale, lock, background, retry_after)
         values = await self._acompute({made: key}, {made: found}, default, timeout, terms)
         return values[made]
 
@@ -172,7 +174,7 @@ class GetOrSet(BeyondDjango):
         retry_after: Any = None,
     ) -> dict[Any, Any]:
         """See `get_or_set_many`; what the function returns is awaited if it can be."""
-        terms = get_terms(stale, lock, early, background, retry_after)
+        terms = get_terms(early, stale, lock, background, retry_after)
         ops = self._ops
         names = _named(keys, ops.make_keys, version)
         found = await ops.arun(ops.look_many(list(names), terms))
@@ -195,7 +197,7 @@ class GetOrSet(BeyondDjango):
     ) -> Any:
         """See `refresh`; `default`, or what it returns, is awaited if it can be."""
         made = self._ops.make_key(key, version)
-        terms = get_terms(stale, lock)
+        terms = get_terms(stale=stale, lock=lock)
         names, wanted = {made: key}, {made: NOTHING}
         found = await self._acompute(names, wanted, default, timeout, terms, is_forced=True)
         return found[made]

@@ -24,8 +24,9 @@ NUMBERS = ">dddd"
 _numbers = Struct(NUMBERS)
 _MARK_SIZE = len(MARK)
 SIZE = _numbers.size + _MARK_SIZE
-# Returns the first of the numbers, given what is stored and -SIZE; raises NoTail.
+# Return the first of a tail's numbers, or all, given what is stored and -SIZE; raise NoTail.
 read_fresh_until = Struct(">d").unpack_from
+read_numbers = _numbers.unpack_from
 NoTail = struct_error
 
 

@@ -6,13 +6,13 @@ Neither the engine nor redis-py is imported.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from inspect import isawaitable, iscoroutine
 from typing import Any, NamedTuple
 
 from ..times import to_milliseconds, to_seconds
 from .codec import MISSING
-from .tails import Tail
 
 DEFAULT_LOCK = DEFAULT_RETRY_AFTER = 5  # seconds
 
@@ -37,9 +37,9 @@ class Terms(NamedTuple):
 
 @lru_cache(maxsize=256)  # a site has few
 def get_terms(
+    early: Any = False,
     stale: Any = None,
     lock: Any = None,
-    early: Any = False,
     background: bool = False,
     retry_after: Any = None,
 ) -> Terms:
@@ -91,18 +91,24 @@ NOTHING = Seen()
 UNKNOWN = Seen(is_unknown=True)
 
 
-def is_early(tail: Tail, left: float, beta: float, chance: float) -> bool:
+# Of -log() of a random number above 0, as random() tells them apart: more is never needed.
+_MOST = 37
+
+
+def is_early(took: float, left: float, beta: float, get_chance: Callable[[], float]) -> bool:
     """Return whether a fresh value is to be computed anew, so that it does not expire for all.
 
     Args:
-        left: for how many milliseconds it is fresh.
+        took: how long it took to compute.
+        left: for how long it is fresh, in the same unit.
         beta: 1; more for earlier.
-        chance: a random number, above 0 and up to 1, equally distributed.
+        get_chance: returns a random number, from 0 to below 1, equally distributed.
 
     XFetch of Vattani, Chierichetti and Lowenstein, "Optimal probabilistic cache stampede
     prevention", PVLDB 8(8), 2015.
     """
-    return -tail.took * beta * math.log(chance) >= left
+    eagerness = took * beta
+    return left < eagerness * _MOST and -eagerness * math.log(1 - get_chance()) >= left
 
 
 def refuse_awaitable(value: Any, function: object) -> None:

@@ -9,13 +9,13 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 
 from django_rb.cache import RBCache
 from django_rb.cache.leases import lease_of
-from django_rb.cache.tails import Tail
 from django_rb.cache.terms import is_early
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache, wait_until
@@ -445,9 +445,9 @@ def test_early_agrees_with_the_paper_over_many_random_times() -> None:
     for _ in range(10_000):
         now, expiry = chances.uniform(0, 1e6), chances.uniform(0, 1e6)
         delta, beta = chances.expovariate(1e-4), chances.choice([0.5, 1, 2])
-        rand = 1 - chances.random()
-        expected = now - delta * beta * math.log(rand) >= expiry
-        assert is_early(Tail(expiry, 0, delta, 0), expiry - now, beta, rand) is expected
+        chance = chances.random()
+        expected = now - delta * beta * math.log(1 - chance) >= expiry
+        assert is_early(delta, expiry - now, beta, partial(float, chance)) is expected
 
 
 def test_early_computes_about_as_long_before_as_it_takes() -> None:
@@ -456,11 +456,11 @@ def test_early_computes_about_as_long_before_as_it_takes() -> None:
     The chance of a request with `left` is exp(-left / took), so that none before that computes
     with a chance of exp(-took * exp(-left / took)): its median is at took * log(took / log(2)).
     """
-    chances, tail = random.Random(5), Tail(1000, 0, took := 50.0, 0)
+    chances, took = random.Random(5), 50.0
     gaps = []
     for _ in range(300):
         left = 1000
-        while not is_early(tail, left, 1, 1 - chances.random()):
+        while not is_early(took, left, 1, chances.random):
             left -= 1
         gaps.append(left)
     median = sorted(gaps)[len(gaps) // 2]
