@@ -55,13 +55,13 @@ def compute_once() -> Any:
 
 def be_killed() -> Any:
     """Whoever computes is killed; who waits in other processes needs a successor."""
-    lock, found = 0.5, FORKING.Queue()
+    lock, found = 1.0, FORKING.Queue()
     first, second = FORKING.Event(), FORKING.Event()
     killed = start(1, 60, lock, first, found)
     assert first.wait(30)
     began = monotonic()
     for _ in range(2):
-        start(10, 0.1, lock, second, found)
+        start(10, 0.02, lock, second, found)
     os.kill(killed.pid or 0, signal.SIGKILL)
     assert second.wait(30)
     return monotonic() - began, [found.get(timeout=30) for _ in range(2)]

@@ -36,4 +36,4 @@ def test_who_is_killed_has_a_successor(nodes: LocalNodes) -> None:
     seconds, found = run("be_killed", nodes)
     assert found == [["computed 2"] * 10] * 2
     assert make_cache().get("runs") == 2
-    assert seconds < 0.5 + 0.5  # the lease, and some time of a busy machine
+    assert seconds < 1 + 5  # the lease, and some time of a busy machine
