@@ -18,7 +18,7 @@ from .expiry import Expiring
 from .flights import Flights, flights_of
 from .signing import BadSignature
 from .tails import MARK, SIZE, NoTail, fingerprint, read_fresh_until, read_numbers
-from .terms import NOTHING, UNKNOWN, Seen, Terms, get_terms, is_early
+from .terms import MOST, NOTHING, UNKNOWN, Seen, Terms, get_terms, is_early
 
 _NEVER = 1e18  # Unix milliseconds
 
@@ -47,9 +47,14 @@ class Computed(Expiring, Counting):
             self._raise_or_log(failures)
             return UNKNOWN
         # What nearly every call finds, without the detours of the rest.
-        if data is not None and data.endswith(MARK) and not arguments[0]:
+        if data is not None and data.endswith(MARK):
             try:
-                if read_fresh_until(data, -SIZE)[0] > time() * 1000:
+                if not arguments[0]:
+                    is_fresh = read_fresh_until(data, -SIZE)[0] > time() * 1000
+                else:
+                    fresh_until, _, took, _ = read_numbers(data, -SIZE)
+                    is_fresh = fresh_until - time() * 1000 > took * arguments[0] * MOST
+                if is_fresh:
                     return self.decode(data, made)
             except (BadSignature, NoTail):
                 pass

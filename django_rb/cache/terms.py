@@ -35,8 +35,15 @@ class Terms(NamedTuple):
     rest: int
 
 
-@lru_cache(maxsize=256)  # a site has few
-def get_terms(
+def get_terms(*arguments: Any, **named: Any) -> Terms:
+    """Return what the arguments of `get_or_set` say; see `make_terms`."""
+    try:
+        return _get_terms(*arguments, **named)
+    except TypeError:  # one of them is not hashable, and so cannot be
+        return make_terms(*arguments, **named)
+
+
+def make_terms(
     early: Any = False,
     stale: Any = None,
     lock: Any = None,
@@ -71,6 +78,9 @@ def get_terms(
     )
 
 
+_get_terms = lru_cache(maxsize=256)(make_terms)  # a site has few
+
+
 class Seen(NamedTuple):
     """What there is of a value that is to be computed.
 
@@ -92,7 +102,7 @@ UNKNOWN = Seen(is_unknown=True)
 
 
 # Of -log() of a random number above 0, as random() tells them apart: more is never needed.
-_MOST = 37
+MOST = 37
 
 
 def is_early(took: float, left: float, beta: float, get_chance: Callable[[], float]) -> bool:
@@ -108,7 +118,7 @@ def is_early(took: float, left: float, beta: float, get_chance: Callable[[], flo
     prevention", PVLDB 8(8), 2015.
     """
     eagerness = took * beta
-    return left < eagerness * _MOST and -eagerness * math.log(1 - get_chance()) >= left
+    return left < eagerness * MOST and -eagerness * math.log(1 - get_chance()) >= left
 
 
 def refuse_awaitable(value: Any, function: object) -> None:

@@ -109,6 +109,7 @@ def test_clear_is_one_flushdb_per_node(cache: RBCache, sent: Counts) -> None:
         (lambda cache: cache.delete("key7"), {"unlink": 2}),
         (lambda cache: cache.has_key("key7"), {"exists": 1}),
         (lambda cache: cache.get_or_set("key7", 1), {"get": 1}),
+        (lambda cache: cache.get_or_set("key7", 1, 60, stale=60, lock=5), {"get": 1}),
         (lambda cache: cache.ttl("key7"), {"evalsha": 1, "getrange": 1, "pttl": 1}),
         (lambda cache: cache.expire("key7", 5), {"evalsha": 1, "getrange": 1, "pexpire": 1}),
     ],
