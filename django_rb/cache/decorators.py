@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from asgiref.sync import markcoroutinefunction
-from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
-from django.core.exceptions import ImproperlyConfigured
 
 from .terms import get_terms
 
@@ -137,18 +135,11 @@ class CachedFunction:
         """The cache.
 
         Raises:
-            ImproperlyConfigured: it is none of django_rb's.
+            ImproperlyConfigured: there is none, or it is none of django_rb's.
         """
-        from .backend import RBCache  # noqa: PLC0415 (and with it redis-py)
+        from .backend import get_cache  # noqa: PLC0415 (which knows this module)
 
-        cache = caches[self._alias]
-        if not isinstance(cache, RBCache):
-            raise ImproperlyConfigured(
-                f"@cached keeps values in the cache {self._alias!r}, whose BACKEND is "
-                f"{type(cache).__name__}. Use one of django_rb.cache.RBCache: "
-                "@cached(cache=its alias)."
-            )
-        return cache
+        return get_cache(self._alias)
 
     def key(self, *args: Any, **kwargs: Any) -> str:
         """Return the cache's key of a call."""

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from django_rb.cache import cached
+from django_rb.cache import cached, get_cache
 
 from .catalogue import BOOKS
-from .facts import get_cache
 
 SECONDS = 0.3  # that it takes
 READERS = 40
