@@ -19,7 +19,7 @@ from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification, Reader
 
 from ..errors import ProtocolError, RefusedEarly, reply_error
-from .commands import is_read_only
+from .commands import HARMLESS, check_all_shareable, check_shareable, is_read_only
 from .encoding import (
     Arg,
     Args,
@@ -301,9 +301,18 @@ class Exchange:
 
 
 class CommandExchange(Exchange):
-    """One command."""
+    """One command.
+
+    Raises:
+        UnroutableCommand: it changes the connection, which others use after it.
+    """
 
     def __init__(self, host_id: int, args: Args) -> None:
+        try:
+            if args[0] not in HARMLESS:
+                check_shareable(args)
+        except (IndexError, TypeError):  # no name, or one in a buffer
+            check_shareable(args)
         self._args = args
         out = pack_small(args)
         if out is None:
@@ -329,9 +338,13 @@ class PipelineExchange(Exchange):
     """Several commands, encoded as the socket drains.
 
     The first piece is made at once: what cannot be encoded fails before anything is sent.
+
+    Raises:
+        UnroutableCommand: one of them changes the connection, which others use after it.
     """
 
     def __init__(self, host_id: int, commands: Sequence[Args]) -> None:
+        check_all_shareable(commands)
         pieces = encode(commands)
         super().__init__(host_id, next(pieces), len(commands), pieces)
         self._commands = commands
@@ -352,9 +365,14 @@ class KeysExchange(Exchange):
     """One command whose arguments are keys.
 
     It is encoded as it is sent: by then the nodes before it are at work.
+
+    Raises:
+        UnroutableCommand: it changes the connection, which others use after it.
     """
 
     def __init__(self, host_id: int, name: bytes, keys: Sequence[bytes]) -> None:
+        if name not in HARMLESS:
+            check_shareable((name, *keys))
         super().__init__(host_id, b"")
         self.name = name
         self.keys = keys
