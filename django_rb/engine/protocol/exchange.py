@@ -54,6 +54,14 @@ class ReplyReader(Reader):
         # A method of its own would be a cycle, which a reader cannot tell the collector.
         super().__init__(replyError=partial(_to_error, self.errors), notEnoughData=NO_REPLY)
 
+    def shrink(self) -> None:
+        """Let go of the memory that a large reply took; all that came was read.
+
+        hiredis does so where it is fed again. Until then an idle connection would keep it.
+        """
+        self.feed(b"+OK\r\n")
+        self.gets()
+
 
 def _to_error(errors: list[Exception], text: str) -> Exception:
     error = reply_error(text)
@@ -240,6 +248,8 @@ class Exchange:
             return False
         if self.out is not None or (reader.has_data() and not self._has_pushes):
             raise self.too_much(is_early=self.out is not None)
+        if self.is_heard and not reader.is_cut:
+            reader.shrink()
         if reader.errors:
             self.has_errors = True
         answers = self.answers
