@@ -111,9 +111,11 @@ def check_shareable(args: Sequence[Arg]) -> None:
 
     HARMLESS has the names of most commands that need not be looked at.
     """
-    if args and isinstance(args[0], bytearray | memoryview):
-        args = (bytes(args[0]), *args[1:])
-    if not args or not args[0]:
+    name: object = args[0] if args else b""
+    if isinstance(name, bytearray | memoryview):  # as it may be sent
+        name = bytes(name)
+        args = (name, *args[1:])
+    if not name:
         raise MalformedCommand("An empty command was given")
     why_not = refusal(args)
     if why_not is not None:
