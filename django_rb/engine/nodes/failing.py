@@ -100,16 +100,18 @@ def _excess(exchanges: Sequence[Exchange], error: Exception, *, is_new: bool) ->
     return ""
 
 
-def is_blamed_for_deadline(*, is_first: bool, is_heard: bool) -> bool:
+def is_blamed_for_deadline(*, timeout: float | None, silent: float, is_heard: bool) -> bool:
     """Tell whether a node has failed that did not answer before the deadline of a call.
 
-    One that was speaking has not, nor one that others had left little time.
+    One that was speaking has not, nor one that was left little of the time, by other nodes or
+    by the caller: a million keys take longer to be made and packed than a node to answer.
 
     Args:
-        is_first: it was asked in the first of the call's rounds.
+        timeout: seconds for the whole call; None if this was not its first round.
+        silent: for how many of them it was waited for.
         is_heard: it said something.
     """
-    return is_first and not is_heard
+    return timeout is not None and not is_heard and silent >= timeout * (1 - LATE_PART)
 
 
 def to_redis_error(node: Node, error: Exception, excess: str = "") -> redis.RedisError:

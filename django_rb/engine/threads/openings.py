@@ -16,6 +16,8 @@ import weakref
 from collections import deque
 from time import monotonic
 
+import redis
+
 from ..errors import at_node
 from ..forks import register_at_fork
 from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE, CannotOpen
@@ -157,6 +159,24 @@ class _Opening:
             error.__cause__ = cause
 
 
+def open_in_time(ticket: Ticket, seconds: float) -> None:
+    """Open a connection for a ticket in the thread that calls, in about so many seconds.
+
+    What takes longer is not the node's fault, unless it had all the time that it may have.
+    """
+    pool = ticket.pool
+    node = pool.node
+    is_short = seconds < (node.open_timeout or float("inf"))
+    try:
+        ticket.give(pool.open(seconds if is_short else None))
+    except redis.TimeoutError as late:
+        text = f"No thread can be started, and there were {seconds:.2g} s to connect in turn"
+        lack = CannotOpen(at_node(text, node.host_id, node.address))
+        ticket.give(lack if is_short else late)
+    except Exception as error:  # noqa: BLE001 (it is raised where it is awaited)
+        ticket.give(error)
+
+
 class Openings:
     """What is being opened for one cluster.
 
@@ -169,8 +189,11 @@ class Openings:
         self._under_way: list[_Opening] = []
         _all.add(self)
 
-    def want(self, ticket: Ticket) -> None:
-        """Have a connection opened for a ticket, or let it share in one that is under way."""
+    def want(self, ticket: Ticket) -> bool:
+        """Have a connection opened for a ticket, or let it share in one that is under way.
+
+        Returns False if no thread can be started for it: see `open_in_time`.
+        """
         opening = _Opening(ticket)
         try:
             if not self._shares(ticket):
@@ -182,12 +205,8 @@ class Openings:
             # another RuntimeError, or whatever else, is a signal handler's
             if not isinstance(error, RuntimeError) or "thread" not in str(error):
                 raise
-            if "shutdown" in str(error):
-                self._run(opening)
-                return
-            node = ticket.pool.node
-            text = at_node(f"No connection can be opened: {error}", node.host_id, node.address)
-            opening.fail(CannotOpen(text))
+            return False
+        return True
 
     def _shares(self, ticket: Ticket) -> bool:
         """Let a ticket share in an opening, if there are many."""

@@ -103,8 +103,11 @@ class Pool:
             with suppress(IndexError):
                 self.idle.pop(0).close()
 
-    def open(self) -> Connection:
+    def open(self, seconds: float | None = None) -> Connection:
         """Return a new connection, set up by redis-py. Blocks up to `Node.open_timeout`.
+
+        Args:
+            seconds: for connecting and for what is said then together, if they are less.
 
         Raises:
             PoolIsFull: there are `max_connections`.
@@ -118,7 +121,8 @@ class Pool:
             self._being_opened += 1
         connection = None
         epoch = node.epoch
-        redis_connection: Any = kind_of(node.info)(**node.kwargs)
+        kwargs = node.kwargs if seconds is None else _limited(node.kwargs, seconds)
+        redis_connection: Any = kind_of(node.info)(**kwargs)
         try:
             redis_connection.connect()
             connection = Connection(redis_connection, node, epoch)
@@ -152,6 +156,16 @@ class Pool:
         self.node.health.start_over()
         for connection in connections:
             connection.close()  # only the descriptor: redis-py knows that it was forked
+
+
+def _limited(kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return arguments of a connection with half of a time for either timeout, at most."""
+    half = max(seconds / 2, 0.001)  # 0 would be no wait at all
+    shorter = {
+        name: min(half, kwargs[name] or half)
+        for name in ("socket_connect_timeout", "socket_timeout")
+    }
+    return {**kwargs, **shorter}
 
 
 def make_redis_pool(
