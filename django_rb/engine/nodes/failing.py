@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import redis
 
-from ..errors import ProtocolError, RefusedEarly, at_node
+from ..errors import CannotOpen, ProtocolError, RefusedEarly, at_node
 from ..protocol.exchange import Exchange
 from .node import Node
 
@@ -26,10 +26,6 @@ LATE_PART = 1 / 3
 
 # What the system says to a process that has used up what it may have.
 _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-
-
-class CannotOpen(redis.exceptions.ConnectionError):
-    """This process lacks what it takes to open a connection; the node is not to blame."""
 
 
 def is_own_lack(error: BaseException) -> bool:

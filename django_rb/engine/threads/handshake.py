@@ -1,10 +1,12 @@
 """redis-py's classes of connections, as the engine and its local clients open them.
 
-They differ from redis-py's own in four ways. An error on the way to a connection shows no
+They differ from redis-py's own in five ways. An error on the way to a connection shows no
 credentials in the variables of its frames. A credential provider that fails is a node that
 cannot be connected to, whatever it raises. And the host name in a node's certificate is
 checked unless the settings say otherwise: redis-py does so by itself only since 6.0.
 What a local client sends is told to the cluster's observers, but for the handshake.
+And without TLS names are looked up by `lookups`, in as much time as connecting may take. (With
+TLS redis-py has to be given the name, to which it holds the certificate, and looks it up.)
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import redis
 
 from .. import guarding
+from ..lookups import wait_for_addresses
 from ..nodes.hosts import HostInfo
 from ..nodes.options import check_host_name
 from ..rounds.observing import LocalWatch, Observer
@@ -43,7 +46,7 @@ class _Discreet(redis.connection.AbstractConnection):
             self._observed.begin_use()
         try:
             with self._in_handshake():
-                super().connect()  # type: ignore[no-untyped-call]
+                self._reach()
         except redis.RedisError:
             raise
         except Exception as error:
@@ -52,6 +55,9 @@ class _Discreet(redis.connection.AbstractConnection):
             raise redis.ConnectionError(
                 f"Connecting failed: {type(error).__name__}: {error}"
             ) from error
+
+    def _reach(self) -> None:
+        super().connect()  # type: ignore[no-untyped-call]
 
     @hides_locals
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
@@ -87,6 +93,23 @@ class _Discreet(redis.connection.AbstractConnection):
 
 class TCPConnection(_Discreet, redis.Connection):
     """A connection over TCP."""
+
+    def _reach(self) -> None:
+        """Connect to one of the addresses of the node's name."""
+        name = self.host
+        addresses = wait_for_addresses(name, self.port, self.socket_connect_timeout)
+        for left in range(len(addresses) - 1, -1, -1):
+            self.host = addresses[-1 - left]
+            try:
+                super()._reach()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                # Another type tells of a node that was reached.
+                if not left or type(error) not in {redis.ConnectionError, redis.TimeoutError}:
+                    raise
+            else:
+                return
+            finally:
+                self.host = name
 
 
 class UnixDomainSocketConnection(_Discreet, redis.UnixDomainSocketConnection):

@@ -18,9 +18,9 @@ from time import monotonic
 
 import redis
 
-from ..errors import at_node
+from ..errors import CannotOpen, at_node
 from ..forks import register_at_fork
-from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE, CannotOpen
+from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE
 from .connections import READ_SIZE, Connection
 from .pool import Pool
 

@@ -14,10 +14,9 @@ from time import monotonic
 
 import redis
 
-from ..errors import ProtocolError, at_node
+from ..errors import CannotOpen, ProtocolError, at_node
 from ..nodes.failing import (
     LATE_PART,
-    CannotOpen,
     DeadlineError,
     give_up,
     is_blamed_for_deadline,
