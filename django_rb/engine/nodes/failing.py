@@ -27,13 +27,16 @@ LATE_PART = 1 / 3
 # What the system says to a process that has used up what it may have.
 _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
+# What is raised where it lacks something.
+_LACKS = (CannotOpen, MemoryError, RecursionError)
+
 
 def is_own_lack(error: BaseException) -> bool:
     """Return whether a connection was not opened for want of something of this process's."""
     seen: list[BaseException] = []  # errors that were raised again may form a circle
     reason: BaseException | None = error
     while reason is not None and reason not in seen:
-        if isinstance(reason, CannotOpen) or getattr(reason, "errno", None) in _USED_UP:
+        if isinstance(reason, _LACKS) or getattr(reason, "errno", None) in _USED_UP:
             return True
         seen.append(reason)
         reason = reason.__cause__ or reason.__context__

@@ -7,6 +7,7 @@ MOST_OPENINGS. Callers that want more share those that are under way.
 
 from __future__ import annotations
 
+import _socket
 import _thread
 import contextlib
 import copy
@@ -14,6 +15,7 @@ import socket
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 
 import redis
@@ -23,6 +25,12 @@ from ..forks import register_at_fork
 from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE
 from .connections import READ_SIZE, Connection
 from .pool import Pool
+
+# Python's own socketpair() loses the descriptors if it is interrupted, or meets the recursion
+# limit, before it has made sockets of them. The function that it calls makes them at once.
+_make_pair: Callable[[], tuple[_socket.socket, _socket.socket]] = getattr(
+    _socket, "socketpair", socket.socketpair
+)
 
 
 class Bell:
@@ -38,7 +46,7 @@ class Bell:
 
     def __init__(self) -> None:
         self.outcomes: deque[Ticket] = deque()
-        self._bell, self._button = socket.socketpair()
+        self._bell, self._button = _make_pair()
         self._button.setblocking(False)
         self._lock = threading.Lock()
         self._is_closed = False
