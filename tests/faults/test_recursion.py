@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 
@@ -62,8 +63,11 @@ def settled(nodes: LocalNodes) -> Iterator[Cluster]:
 
     settle()
     before = open_descriptors()
-    yield cluster
-    settle()
+    with warnings.catch_warnings():
+        # What could not be closed so near to the limit Python closes soon after, and says so.
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield cluster
+        settle()
     assert not {fd: what for fd, what in open_descriptors().items() if fd not in before}
     assert {health.state for health in cluster.health().values()} == {"up"}
 

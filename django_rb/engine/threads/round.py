@@ -126,10 +126,10 @@ class Round:
         self._fail(Line(exchange, connection, pool, is_reused=True), error)
 
     def _close(self) -> None:
-        for ticket in self._tickets:
-            ticket.let_go()
         if self._bell is not None:
             self._bell.close()
+        for ticket in self._tickets:
+            ticket.let_go()
         for line in self._lines.values():  # none are left unless something was raised
             line.connection.close()
 
