@@ -82,7 +82,11 @@ def _merged(commands: Iterable[Args]) -> tuple[list[Args], list[int]]:
     sent: list[Args] = []
     counts: list[int] = []
     for name, named in groupby(commands, _get_name):
-        mergeable, merged_name = _MERGED.get(name, (0, ""))
+        if name not in _MERGED:
+            sent += named
+            counts += repeat(1, len(sent) - len(counts))
+            continue
+        mergeable, merged_name = _MERGED[name]
         for size, group in groupby(named, len):
             if size == mergeable:
                 args = tuple(chain.from_iterable(map(_get_arguments, group)))
