@@ -106,9 +106,11 @@ class Lookup:
         error = copy.copy(error)  # each who waits has its own
         if isinstance(error, CannotOpen):
             raise error
-        number, reason = (*error.args, "")[:2] if isinstance(error, OSError) else ("", error)
+        what, reason = "Error", str(error)
+        if isinstance(error, OSError) and error.errno is not None:
+            what, reason = f"Error {error.errno}", str(error.strerror)
         raise redis.ConnectionError(
-            f"Error {number} connecting to {self.name}:{port}. {reason}."
+            f"{what} connecting to {self.name}:{port}. {reason}."
         ) from error
 
 

@@ -1,12 +1,13 @@
 """redis-py's classes of connections, as the engine and its local clients open them.
 
-They differ from redis-py's own in five ways. An error on the way to a connection shows no
+They differ from redis-py's own in four ways. An error on the way to a connection shows no
 credentials in the variables of its frames. A credential provider that fails is a node that
 cannot be connected to, whatever it raises. And the host name in a node's certificate is
 checked unless the settings say otherwise: redis-py does so by itself only since 6.0.
 What a local client sends is told to the cluster's observers, but for the handshake.
-And without TLS names are looked up by `lookups`, in as much time as connecting may take. (With
-TLS redis-py has to be given the name, to which it holds the certificate, and looks it up.)
+
+The engine looks names up by `lookups`, but for those of nodes with TLS: redis-py has to be
+given the name to which it holds their certificates.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class _Discreet(redis.connection.AbstractConnection):
             self._observed.begin_use()
         try:
             with self._in_handshake():
-                self._reach()
+                super().connect()  # type: ignore[no-untyped-call]
         except redis.RedisError:
             raise
         except Exception as error:
@@ -55,9 +56,6 @@ class _Discreet(redis.connection.AbstractConnection):
             raise redis.ConnectionError(
                 f"Connecting failed: {type(error).__name__}: {error}"
             ) from error
-
-    def _reach(self) -> None:
-        super().connect()  # type: ignore[no-untyped-call]
 
     @hides_locals
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
@@ -94,23 +92,6 @@ class _Discreet(redis.connection.AbstractConnection):
 class TCPConnection(_Discreet, redis.Connection):
     """A connection over TCP."""
 
-    def _reach(self) -> None:
-        """Connect to one of the addresses of the node's name."""
-        name = self.host
-        addresses = wait_for_addresses(name, self.port, self.socket_connect_timeout)
-        for left in range(len(addresses) - 1, -1, -1):
-            self.host = addresses[-1 - left]
-            try:
-                super()._reach()
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                # Another type tells of a node that was reached.
-                if not left or type(error) not in {redis.ConnectionError, redis.TimeoutError}:
-                    raise
-            else:
-                return
-            finally:
-                self.host = name
-
 
 class UnixDomainSocketConnection(_Discreet, redis.UnixDomainSocketConnection):
     """A connection through a unix socket."""
@@ -129,3 +110,29 @@ def kind_of(info: HostInfo) -> type[_Discreet]:
     if info.unix_socket_path is not None:
         return UnixDomainSocketConnection
     return SSLConnection if info.ssl else TCPConnection
+
+
+def connect(connection: _Discreet) -> None:
+    """Connect for the engine: over TCP without TLS to one of the addresses of the node's name.
+
+    Raises:
+        redis.RedisError: it cannot be connected.
+    """
+    if not isinstance(connection, TCPConnection):
+        connection.connect()
+        return
+    guarding.check(connection)  # before its name is looked up
+    name = connection.host
+    addresses = wait_for_addresses(name, connection.port, connection.socket_connect_timeout)
+    for left in range(len(addresses) - 1, -1, -1):
+        connection.host = addresses[-1 - left]
+        try:
+            connection.connect()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            # Another type tells of a node that was reached.
+            if not left or type(error) not in {redis.ConnectionError, redis.TimeoutError}:
+                raise
+        else:
+            return
+        finally:
+            connection.host = name

@@ -20,7 +20,7 @@ from ..forks import register_at_fork
 from ..nodes.node import Node
 from ..rounds.observing import LocalWatch, Observed
 from .connections import Connection
-from .handshake import kind_of
+from .handshake import connect, kind_of
 
 # Connections that were not needed for so many seconds are closed.
 _IDLE_SECONDS = 60.0
@@ -129,7 +129,7 @@ class Pool:
         kwargs = node.kwargs if seconds is None else _limited(node.kwargs, seconds)
         redis_connection: Any = kind_of(node.info)(**kwargs)
         try:
-            redis_connection.connect()
+            connect(redis_connection)
             connection = Connection(redis_connection, node, epoch)
         except redis.RedisError as error:
             node.name_in(error)
