@@ -20,7 +20,7 @@ from time import monotonic
 
 import redis
 
-from ..errors import CannotOpen, at_node
+from ..errors import CannotOpen
 from ..forks import register_at_fork
 from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE
 from .connections import READ_SIZE, Connection
@@ -179,7 +179,7 @@ def open_in_time(ticket: Ticket, seconds: float) -> None:
         ticket.give(pool.open(seconds if is_short else None))
     except redis.TimeoutError as late:
         text = f"No thread can be started, and there were {seconds:.2g} s to connect in turn"
-        lack = CannotOpen(at_node(text, node.host_id, node.address))
+        lack = CannotOpen(node.named(text))
         ticket.give(lack if is_short else late)
     except Exception as error:  # noqa: BLE001 (it is raised where it is awaited)
         ticket.give(error)
