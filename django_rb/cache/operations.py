@@ -311,6 +311,16 @@ class Operations:
             {host_id: keys for host_id, (_, keys) in pages.items() if keys},
         )
 
+    def all_keys(self, match: bytes, page_size: int) -> Batch[list[bytes]]:
+        """Return the keys on all nodes, each once."""
+        cursors = self.first_cursors()
+        found: dict[bytes, None] = {}
+        while cursors:
+            cursors, pages = yield from self.scan(cursors, match, page_size)
+            for keys in pages.values():
+                found.update(dict.fromkeys(keys))
+        return list(found)
+
     def delete_pattern(self, match: bytes, page_size: int) -> Batch[int]:
         cursors = self.first_cursors()
         deleted = 0

@@ -254,13 +254,12 @@ OF_TAILS = {"time", "strlen", "setrange"}
         ({"clear"}, {"flushdb"}),
         ({"keys"}, {"scan"}),
         ({"incr"}, {"incrby"}),
-        ({"lock"}, {"script|load"}),
         ({"compute"}, OF_TAILS),
-        ({"compute", "lock"}, {*OF_TAILS, "script|load", "del"}),
+        ({"compute", "lock"}, {*OF_TAILS, "del"}),
         ({"expire"}, {"pexpireat", "persist"}),
         (
             {"compute", "expire", "incr", "lock"},
-            {*OF_TAILS, "script|load", "del", "incrby", "pexpireat", "persist", "pexpire"}
+            {*OF_TAILS, "del", "incrby", "pexpireat", "persist", "pexpire"}
             | {"eval", "evalsha", "getrange"},
         ),
         (set(), {"select"}),
