@@ -27,12 +27,10 @@ from ..rounds.again import may_go_again
 from .connections import NOTHING_YET, WOULD_BLOCK, Connection, with_input
 from .openings import Bell, Openings, Ticket, open_in_time
 from .pool import Pool
+from .spinning import LONG_WAIT_SECONDS, LOOKS, Spin
 
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
 FOREVER = float("inf")
-
-# A wait of so many seconds may have been one for the interpreter: others have answered by then.
-_LONG_WAIT_SECONDS = 0.001
 
 
 class Line:
@@ -64,6 +62,7 @@ class Round:
     Args:
         pools: by host id.
         openings: what is being opened.
+        spin: whether to spin before a wait.
         deadline: when whatever is unfinished has failed, as monotonic().
         timeout: seconds for the whole call, if this is its first round and it has a deadline.
     """
@@ -72,11 +71,13 @@ class Round:
         self,
         pools: Mapping[int, Pool],
         openings: Openings,
+        spin: Spin,
         deadline: float = FOREVER,
         timeout: float | None = None,
     ) -> None:
         self._pools = pools
         self._openings = openings
+        self._spin = spin
         self._deadline = deadline
         self._timeout = timeout
         self._lines: dict[int, Line] = {}  # by descriptor
@@ -238,6 +239,8 @@ class Round:
         for waiting in lines.values():
             waiting.since, waiting.expires = now, now + waiting.allowance
         self._wake_at = self._next_expiry()
+        if self._spin.left > 0 and not self._tickets:
+            self._serve_in_a_spin()
         while lines or self._tickets:
             wake_at = self._wake_at
             ready = poll(None if wake_at == FOREVER else max(0.0, wake_at - now) * 1000)
@@ -250,11 +253,25 @@ class Round:
                     self._serve(line, events)
                 elif self._bell is not None and fd == self._bell.fd:
                     self._start_opened()
-            if now - began > _LONG_WAIT_SECONDS:
+            if now - began > LONG_WAIT_SECONDS:
                 self._serve_all_with_input()
+                if not lines:
+                    self._spin.waited(now - began)
             if now >= self._wake_at:
                 self._expire(now)
                 self._wake_at = self._next_expiry()
+
+    def _serve_in_a_spin(self) -> None:
+        """Serve the nodes that answer within a spin."""
+        for line in self._lines.values():
+            if line.exchange.out is not None or not line.connection.is_plain:
+                return
+        for _ in range(LOOKS // 4):  # each looks at several nodes
+            self._serve_all_with_input()
+            if not self._lines:
+                self._spin.succeeded()
+                return
+        self._spin.failed()
 
     def _serve_all_with_input(self) -> None:
         """Serve all that have answered by now, which spares another wait."""

@@ -25,6 +25,7 @@ from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, WOULD_BLOCK
 from .openings import Openings
 from .pool import Pool
 from .round import FOREVER, TLS_RECORD, Round
+from .spinning import Spin
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class Transport:
         self.pools: dict[int, Pool] = {}
         self._changes = changes
         self._openings = Openings()
+        self._spin = Spin()
 
     def use(self, nodes: Iterable[Node]) -> None:
         """Have connections to these nodes from now on, and to no others."""
@@ -79,11 +81,11 @@ class Transport:
                 if len(exchanges) != 1 or not self._run_small(
                     exchanges[0], pools, deadline, given
                 ):
-                    Round(pools, self._openings, deadline, given).run(exchanges)
+                    Round(pools, self._openings, self._spin, deadline, given).run(exchanges)
                 given = None
                 if port is not None and asks_for_more(exchanges):
                     for following in look_again(port, exchanges):
-                        Round(pools, self._openings, deadline).run(following)
+                        Round(pools, self._openings, self._spin, deadline).run(following)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -129,11 +131,13 @@ class Transport:
             if connection.is_tls and len(out) > TLS_RECORD:  # type: ignore[arg-type]
                 exchange.untouched = False  # records may leave before send() says so
             if exchange.sent(connection.send(out)) is None:  # type: ignore[arg-type]
-                size = spin.receive(connection) if (spin := pool.spin).left > 0 else NOTHING_YET
+                size = NOTHING_YET
+                if self._spin.left > 0 and connection.is_plain:
+                    size = self._spin.receive(connection)
                 if size == NOTHING_YET:
                     began = monotonic()
                     size = connection.recv_into(connection.buffer, len(connection.buffer))
-                    spin.waited(monotonic() - began)
+                    self._spin.waited(monotonic() - began)
                 if not size:
                     raise ConnectionResetError("the node closed the connection")
                 is_done = exchange.feed(connection.buffer, size)
@@ -151,7 +155,7 @@ class Transport:
             if exchange.on_done is not None and not exchange.has_errors:
                 exchange.on_done(exchange)
             return True
-        round_ = Round(pools, self._openings, deadline, timeout)
+        round_ = Round(pools, self._openings, self._spin, deadline, timeout)
         if error is None:
             round_.go_on(exchange, connection, pool)
         else:
