@@ -312,13 +312,13 @@ class Operations:
         )
 
     def all_keys(self, match: bytes, page_size: int) -> Batch[list[bytes]]:
-        """Return the keys on all nodes, each once."""
+        """Return the keys on all nodes, each once; those of leases are left out."""
         cursors = self.first_cursors()
         found: dict[bytes, None] = {}
         while cursors:
             cursors, pages = yield from self.scan(cursors, match, page_size)
             for keys in pages.values():
-                found.update(dict.fromkeys(keys))
+                found.update(dict.fromkeys(key for key in keys if not is_lease(key)))
         return list(found)
 
     def delete_pattern(self, match: bytes, page_size: int) -> Batch[int]:
