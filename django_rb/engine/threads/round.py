@@ -25,35 +25,12 @@ from ..polling import POLLIN, POLLOUT, Poller, make_poller
 from ..protocol.exchange import Exchange
 from ..rounds.again import may_go_again
 from .connections import NOTHING_YET, WOULD_BLOCK, Connection, with_input
+from .lines import FOREVER, Line
 from .openings import Bell, Openings, Ticket, open_in_time
 from .pool import Pool
 from .spinning import LONG_WAIT_SECONDS, LOOKS, Spin
 
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
-FOREVER = float("inf")
-
-
-class Line:
-    """An exchange on the connection that it has until it ends."""
-
-    __slots__ = (
-        "allowance", "connection", "events", "exchange", "expires", "is_reused", "patience",
-        "pool", "since",
-    )  # fmt: skip
-
-    def __init__(
-        self, exchange: Exchange, connection: Connection, pool: Pool, is_reused: bool
-    ) -> None:
-        self.exchange = exchange
-        self.connection = connection
-        self.pool = pool
-        self.is_reused = is_reused
-        timeout = pool.node.socket_timeout
-        self.patience = FOREVER if timeout is None else timeout
-        self.allowance = self.patience  # seconds for the first answer
-        self.expires = FOREVER
-        self.since = 0.0  # when poll() began to wait for it, or the last that was sent went out
-        self.events = POLLIN  # what is watched for
 
 
 class Round:

@@ -19,8 +19,8 @@ LONG_WAIT_SECONDS = 0.001
 # So many spins follow a long wait; then one more wait shows whether threads still compete.
 _SPINS = 32
 
-# Nodes that did not answer within a spin may be far away. Then so many long waits are followed by
-# none: 2, and twice as many each time that it happens again.
+# Nodes that did not answer within a spin may be far away. Then so many long waits are followed
+# by none: 2, and twice as many each time that it happens again.
 _MOST_PASSED_OVER = 1024
 
 

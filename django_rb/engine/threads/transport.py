@@ -22,9 +22,10 @@ from ..protocol.exchange import Batch, Exchange
 from ..rounds.again import asks_for_more, look_again
 from ..rounds.port import Port
 from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, WOULD_BLOCK
+from .lines import FOREVER
 from .openings import Openings
 from .pool import Pool
-from .round import FOREVER, TLS_RECORD, Round
+from .round import TLS_RECORD, Round
 from .spinning import Spin
 
 T = TypeVar("T")
