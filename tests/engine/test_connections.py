@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 from django_rb.engine import Cluster
 from tests.helpers import wait_until
@@ -28,7 +29,7 @@ def test_connections_of_threads(cluster: Cluster) -> None:
 def test_connections_of_loops(cluster: Cluster) -> None:
     async def use() -> tuple[tuple[int, int], ...]:
         owner = cluster.get_host_for_key("list")
-        waiting = asyncio.create_task(cluster.aio.blpop("list", timeout=1.5))
+        waiting: Any = asyncio.ensure_future(cluster.aio.blpop("list", timeout=1.5))
         while cluster.connections()[owner].open == 0:
             await asyncio.sleep(0.001)
         before = cluster.connections()[owner]
