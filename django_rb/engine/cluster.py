@@ -212,15 +212,18 @@ class Cluster(ClientSource):
         """
         self._health_changes.add_callback(callback)
 
-    def connections(self) -> dict[int, Connections]:
+    def connections(self, hosts: Iterable[int] | None = None) -> dict[int, Connections]:
         """Return how many connections this process has to each node, by host id.
 
         cluster.connections()[1].idle          # 3
 
+        Args:
+            hosts: host ids; every node by default.
+
         Those of redis-py's own clients are not counted.
         """
         counts = {}
-        for host_id in self.nodes:
+        for host_id in self.nodes if hosts is None else hosts:
             count, idle = self._threads.count(host_id)
             awaited, awaited_idle = self._loops.count(host_id)
             counts[host_id] = Connections(count + awaited, idle + awaited_idle)
