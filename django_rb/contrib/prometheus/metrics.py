@@ -1,16 +1,10 @@
-"""The metrics, and when they are counted."""
+"""The metrics of a registry."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-
-from ...signals import node_health_changed
-from ..watching import Watching
-
-if TYPE_CHECKING:
-    from ...engine.rounds.observing import Observer
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 
@@ -94,41 +88,3 @@ class Metrics:
         """Count a change of a node's health."""
         if state != previous:
             self.health_changes.labels(alias, str(host_id), address, state).inc()
-
-
-class Exporting:
-    """Counts until it is told to stop.
-
-    Args:
-        registry: where the metrics are registered.
-    """
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._metrics = Metrics(registry)
-        self._watching = Watching(self._make_observer)
-
-    def _make_observer(self, alias: str) -> Observer:
-        from .observer import Counting  # noqa: PLC0415 (and with it redis-py)
-
-        return Counting(alias, self._metrics)
-
-    def start(self) -> None:
-        """Count what every cluster does from now on."""
-        node_health_changed.connect(self._metrics.on_health_change, weak=False)
-        self._watching.start()
-
-    def stop(self) -> None:
-        """Count no more."""
-        node_health_changed.disconnect(self._metrics.on_health_change)
-        self._watching.stop()
-
-
-def start(registry: CollectorRegistry = REGISTRY) -> Exporting:
-    """Count what every cluster in settings.RB_CLUSTERS does from now on.
-
-    Args:
-        registry: where the metrics are registered; those of a registry can be there once.
-    """
-    exporting = Exporting(registry)
-    exporting.start()
-    return exporting
