@@ -88,5 +88,5 @@ def test_a_node_that_fails_is_an_event_without_secrets(told: dict[str, Any]) -> 
     events = [event for event in told["sent"] if "exception" in event]
     last = events[-1]["exception"]["values"][-1]
     assert last["type"] == "ConnectionError"
-    assert "[node 0, 127.0.0.1:1/0]" in last["value"]
+    assert "[node 0, 127.0.0.1:1/0, cluster broken]" in last["value"]
     assert "hunter2" not in json.dumps(told["sent"])
