@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -21,6 +21,7 @@ from .engine.nodes.option_checks import check_pool_options
 from .engine.secrecy import hides_locals
 from .engine.wording import clause, did_you_mean, masked, number_of
 from .paths import import_path
+from .slow import SlowCalls, check_slow
 
 SETTING = "RB_CLUSTERS"
 DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
@@ -32,7 +33,16 @@ NODES_VARIABLE = "DJANGO_RB_NODES"
 # What is meant for a cluster's own nodes: to log in, and what no unix socket takes.
 OWN_OPTIONS = ("username", "password", "credential_provider", "socket_type")
 
-KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS", "HEALTH", "TEST")
+KEYS = (
+    "HOSTS",
+    "HOST_DEFAULTS",
+    "ROUTER",
+    "ROUTER_OPTIONS",
+    "POOL_OPTIONS",
+    "HEALTH",
+    "SLOW",
+    "TEST",
+)
 TEST_KEYS = ("NODES", "HOSTS", "DB")
 
 
@@ -104,7 +114,10 @@ def get_config(alias: str) -> Mapping[str, Any]:
 @hides_locals
 def build_cluster(alias: str, config: Mapping[str, Any]) -> Cluster:
     """Return a new cluster with settings that have no mistake. Nothing is connected."""
-    return _build(alias, config, _import_router(alias, config))
+    cluster = _build(alias, config, _import_router(alias, config))
+    if (seconds := check_slow(config.get("SLOW"))) is not None:
+        cluster.observers = (SlowCalls(alias, seconds),)
+    return cluster
 
 
 @hides_locals
@@ -143,16 +156,17 @@ def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
     except BadHostSetup as error:
         sound = False
         yield _mistake(alias, error.path, str(error))
-    try:
-        check_pool_options(config.get("POOL_OPTIONS"))
-    except BadHostSetup as error:
-        sound = False
-        yield _mistake(alias, error.path, str(error))
-    try:
-        check_health(config.get("HEALTH", DEFAULT_HEALTH))
-    except BadHostSetup as error:
-        sound = False
-        yield _mistake(alias, error.path, str(error))
+    checks: tuple[tuple[Callable[[Any], object], object], ...] = (
+        (check_pool_options, config.get("POOL_OPTIONS")),
+        (check_health, config.get("HEALTH", DEFAULT_HEALTH)),
+        (check_slow, config.get("SLOW")),
+    )
+    for check, value in checks:
+        try:
+            check(value)
+        except BadHostSetup as error:
+            sound = False
+            yield _mistake(alias, error.path, str(error))
     options = config.get("ROUTER_OPTIONS")
     if options is not None and not isinstance(options, Mapping):
         sound = False

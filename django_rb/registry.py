@@ -16,7 +16,7 @@ from django.dispatch import receiver
 from . import conf
 from .engine import Cluster, HealthChange
 from .engine.secrecy import hides_locals
-from .signals import node_health_changed
+from .signals import cluster_made, node_health_changed
 
 
 class Clusters:
@@ -47,7 +47,10 @@ class Clusters:
             # Two threads may get here at once; one cluster wins, and nothing was connected.
             cluster = self.make(alias)
             cluster.on_health_change(partial(_send_health_change, alias))
-            cluster = self._clusters.setdefault(alias, cluster)
+            made = self._clusters.setdefault(alias, cluster)
+            if made is cluster:
+                cluster_made.send(sender=Cluster, alias=alias, cluster=cluster)
+            cluster = made
         return cluster
 
     def __iter__(self) -> Iterator[str]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from django.dispatch import Signal
 
+# A cluster of settings.RB_CLUSTERS was made, which happens when it is first asked for. The
+# sender is the class Cluster; the arguments are `alias` and `cluster`.
+cluster_made = Signal()
+
 # A node of a cluster went from one state to another, as seen by this process, or has a
 # complaint. The sender is the class Cluster; the arguments are `alias` and the attributes
 # of django_rb.engine.HealthChange. Sent at the end of the call that saw it, by its thread.

@@ -18,7 +18,8 @@ testing checks
 cache ratelimit
 registry
 signals conf
-paths times
+slow
+paths times callers
 engine
 version
 """

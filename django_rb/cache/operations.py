@@ -31,6 +31,7 @@ from ..engine.rounds.batch import (
     pipeline,
     store,
 )
+from ..engine.rounds.observing import tell_found
 from ..engine.wording import get_logger
 from .codec import Codec
 from .keys import Keys, is_lease, loggable
@@ -92,14 +93,20 @@ class Operations:
         """
         made = self._make_key(key, version)
         data, failures = yield from call(self.cluster, made, b"GET", made, answer=is_value)
+        value, is_hit = default, data is not None
+        if failures:
+            value = unknown
+        elif is_hit:
+            try:
+                value = self._decode(data, made)
+            except BadSignature:
+                is_hit = False
+                self._log_bad_signatures((made,))
+        if self.cluster.observers:
+            tell_found(is_hit, not is_hit)
         if failures:
             self._raise_or_log(failures)
-            return unknown
-        try:
-            return default if data is None else self._decode(data, made)
-        except BadSignature:
-            self._log_bad_signatures((made,))
-            return default
+        return value
 
     def get_many(self, keys: list[Any], version: int | None) -> Batch[dict[Any, Any]]:
         if not keys:
@@ -110,6 +117,8 @@ class Operations:
         found, failures = yield from find(self.cluster, made, keys, decode)
         if bad:
             self._log_bad_signatures(bad)
+        if self.cluster.observers:
+            tell_found(len(found), len(dict.fromkeys(keys)) - len(found))
         if failures:
             self._raise_or_log(failures)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 import redis.asyncio
@@ -41,6 +41,18 @@ from .secrecy import hidden, hides_locals
 from .topology.static import StaticTopology
 
 T = TypeVar("T")
+
+
+class Connections(NamedTuple):
+    """The connections of this process to a node.
+
+    Attributes:
+        open: how many there are.
+        idle: how many of them nobody uses.
+    """
+
+    open: int
+    idle: int
 
 
 class Cluster(ClientSource):
@@ -203,6 +215,23 @@ class Cluster(ClientSource):
         raises is logged.
         """
         self._health_changes.add_callback(callback)
+
+    def connections(self, hosts: Iterable[int] | None = None) -> dict[int, Connections]:
+        """Return how many connections this process has to each node, by host id.
+
+        cluster.connections()[1].idle          # 3
+
+        Args:
+            hosts: host ids; every node by default.
+
+        Those of redis-py's own clients are not counted.
+        """
+        counts = {}
+        for host_id in self.nodes if hosts is None else hosts:
+            count, idle = self._threads.count(host_id)
+            awaited, awaited_idle = self._loops.count(host_id)
+            counts[host_id] = Connections(count + awaited, idle + awaited_idle)
+        return counts
 
     def get_address(self, host_id: int) -> str:
         """Return where a node is, in words that hold no secret."""

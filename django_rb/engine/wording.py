@@ -6,10 +6,15 @@ import logging
 import re
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
+
+# So much of a command is shown.
+_SHOWN_WORDS = 10
+_SHOWN_CHARACTERS = 60
 
 _ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
@@ -109,3 +114,19 @@ def _masked_text(text: str) -> str:
     if "?" in user or "@" in user or "#" in rest:  # who knows where the password ends?
         return repr(f"{scheme}://***")
     return repr(f"{scheme}://{'***@' if at else ''}{where.partition('?')[0]}")
+
+
+def shown_command(command: Sequence[str | bytes]) -> str:
+    """Return a command in one line that people can read; what is long is cut off."""
+    words = [_shown_word(word) for word in command[:_SHOWN_WORDS]]
+    more = len(command) - len(words)
+    return " ".join([*words, f"… ({more} more)"] if more else words)
+
+
+def _shown_word(word: str | bytes) -> str:
+    text = repr(word)[2:-1]  # of bytes, with what does not print in backslashes
+    with suppress(UnicodeDecodeError):
+        decoded = word if isinstance(word, str) else word.decode()
+        if decoded.isprintable():
+            text = decoded if decoded and " " not in decoded else repr(decoded)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

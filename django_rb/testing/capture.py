@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from types import TracebackType
 from typing import Self, overload
 
@@ -17,15 +16,13 @@ from ..engine.rounds.observing import (
     add_observer,
     remove_observer,
 )
+from ..engine.wording import shown_command
 from ..registry import clusters
 
 __unittest = True  # failures show the test's own line last
 
 # What a connection says of its own accord.
 _NOT_CAPTURED = ("AUTH", "HELLO")
-
-_SHOWN_WORDS = 10
-_SHOWN_CHARACTERS = 60
 
 
 class CaptureCommandsContext(Observer):
@@ -109,7 +106,7 @@ class CaptureCommandsContext(Observer):
     def describe(self) -> str:
         """Return what was sent, a line for each command."""
         lines = [
-            f"{number}. node {host_id}: {_shown(command)}"
+            f"{number}. node {host_id}: {shown_command(command)}"
             for number, (host_id, command) in enumerate(self._sent, start=1)
         ]
         return "\n".join(["Captured commands were:", *(lines or ["none"])])
@@ -194,18 +191,3 @@ def _ids(host_ids: Collection[int]) -> str:
 
 def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def _shown(command: Command) -> str:
-    words = [_shown_word(word) for word in command[:_SHOWN_WORDS]]
-    more = len(command) - len(words)
-    return " ".join([*words, f"… ({more} more)"] if more else words)
-
-
-def _shown_word(word: str | bytes) -> str:
-    text = repr(word)[2:-1]  # of bytes, with what does not print in backslashes
-    with suppress(UnicodeDecodeError):
-        decoded = word if isinstance(word, str) else word.decode()
-        if decoded.isprintable():
-            text = decoded if decoded and " " not in decoded else repr(decoded)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

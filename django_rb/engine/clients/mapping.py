@@ -117,11 +117,11 @@ class MappingClient(ManyNodesClient):
             The first error that nobody handled, of its own type, after every node has
             finished. `failures_of(error)` says what failed on which node.
         """
-        self._cluster.run(self._joining(), timeout)
+        self._cluster.run(self._map(), timeout)
 
     async def ajoin(self, timeout: float | None = None) -> None:
         """Run what was asked for on the event loop that runs; see `join`."""
-        await self._cluster.arun(self._joining(), timeout)
+        await self._cluster.arun(self._map(), timeout)
 
     def run_when_awaited(self, timeout: float | None = None) -> None:
         """Let a pending promise that is awaited have everything sent that waits.
@@ -134,7 +134,7 @@ class MappingClient(ManyNodesClient):
         """Let a pending promise that is awaited raise a RuntimeError."""
         self._unhandled.run = None
 
-    def _joining(self) -> Batch[None]:
+    def _map(self) -> Batch[None]:
         yield from self._settling()
         reasons = [reason for also in self._unhandled.values() for reason in also]
         errors = [reason for reason in reasons if isinstance(reason, Exception)] + self._raised

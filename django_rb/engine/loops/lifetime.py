@@ -48,6 +48,11 @@ class LoopPools:
             pool = self._by_node[node] = Pool(node, self._loop, self._openings)
         return pool
 
+    def count(self, node: Node) -> tuple[int, int]:
+        """From any thread: return how many connections to a node are open, and are idle."""
+        pool = self._by_node.get(node)
+        return (0, 0) if pool is None else pool.count()
+
     def keep_only(self, nodes: Collection[Node]) -> None:
         """Let the connections to all other nodes end with their work."""
         self._retired = [pool for pool in self._retired if pool.connections]

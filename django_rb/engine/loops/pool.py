@@ -93,6 +93,10 @@ class Pool:
         self._is_closed = False
         self._is_retired = False
 
+    def count(self) -> tuple[int, int]:
+        """From any thread: return how many connections are open, and how many are idle."""
+        return len(self.connections), len(self._idle)
+
     def submit(self, job: Job) -> None:
         """Run a job as soon as there is a connection for it; its `end` is called then."""
         health = self.node.health

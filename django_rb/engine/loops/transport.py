@@ -98,6 +98,12 @@ class Transport:
             if self._changes.waiting:
                 self._changes.tell()
 
+    def count(self, host_id: int) -> tuple[int, int]:
+        """From any thread: return how many connections to a node are open, and are idle."""
+        node = self._nodes.get(host_id)
+        counts = [pools.count(node) for pools in self._loops] if node else []
+        return sum(count for count, _ in counts), sum(idle for _, idle in counts)
+
     async def aclose(self) -> None:
         """Close the idle connections of the running loop."""
         await self._loops.get(asyncio.get_running_loop()).close_idle()

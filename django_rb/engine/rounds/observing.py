@@ -48,6 +48,9 @@ class BatchEvent:
         operation: what was called, as in "get" or "get_many".
         rounds: how many rounds have begun.
         commands: how many commands were to be sent; what goes again counts once.
+        began: when, as `time.perf_counter()`.
+        hits, misses: how many keys a cache has found, and how many not; what is not read from
+            a cache counts as neither.
         seconds: what it took; 0 until it has ended.
         error: what it raised, or else the first error of a node's that was not mended by a
             second look; None until it has ended.
@@ -56,6 +59,9 @@ class BatchEvent:
     operation: str
     rounds: int = 0
     commands: int = 0
+    began: float = field(default_factory=perf_counter)
+    hits: int = 0
+    misses: int = 0
     seconds: float = 0.0
     error: BaseException | None = None
 
@@ -72,8 +78,9 @@ class ExchangeEvent:
         count: how many commands.
         bytes_out, bytes_in: what the socket took, and what came back; nothing was sent where
             `bytes_out` is 0.
-        seconds: from the connection to the last reply; from the beginning of the round where
-            there was no connection.
+        began: when it had a connection, as `time.perf_counter()`; when its round began where
+            there was none.
+        seconds: from then to the last reply.
         redirects: 1 for a second look, 0 otherwise.
         error: why it failed, or the first error among the replies.
         round: in which round of the batch, from 1.
@@ -85,6 +92,7 @@ class ExchangeEvent:
     count: int
     bytes_out: int
     bytes_in: int
+    began: float
     seconds: float
     redirects: int
     error: BaseException | None
@@ -142,7 +150,8 @@ class ObservedPort(Observed, Port, Protocol):
 
 
 _changing = threading.Lock()
-_here = threading.local()  # .is_telling: an observer is being told
+# .is_telling: an observer is being told; .batch: the event of the batch that is at work
+_here = threading.local()
 
 
 def add_observer(cluster: Observed, observer: Observer) -> None:
@@ -183,6 +192,14 @@ def tell(observers: Sequence[Observer], name: str, event: object) -> None:
                     logger.exception("%r failed; it is not logged again.", observer)
     finally:
         _here.is_telling = False
+
+
+def tell_found(hits: int, misses: int) -> None:
+    """From within a batch: say how many keys of it were found, and how many not."""
+    batch: BatchEvent | None = getattr(_here, "batch", None)
+    if batch is not None:
+        batch.hits += hits
+        batch.misses += misses
 
 
 def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
@@ -235,7 +252,6 @@ class _Telling:
     def told(self, batch: Batch[T]) -> Batch[T]:
         """Return the batch as it is to be run."""
         event = self._event
-        began = perf_counter()
         looked = with_second_looks(self._cluster, self._noted(batch))
         tell(self._observers, "batch_began", event)
         try:
@@ -264,14 +280,18 @@ class _Telling:
             raise
         finally:
             looked.close()
-            event.seconds = perf_counter() - began
+            event.seconds = perf_counter() - event.began
             tell(self._observers, "batch_ended", event)
 
     def _noted(self, batch: Batch[T]) -> Batch[T]:
         """Return the same batch; note which exchanges are its own."""
         try:
             while True:
-                exchanges = next(batch)
+                outer, _here.batch = getattr(_here, "batch", None), self._event
+                try:
+                    exchanges = next(batch)
+                finally:
+                    _here.batch = outer
                 self._new.update(exchanges)
                 self._event.commands += sum(exchange.count for exchange in exchanges)
                 yield exchanges
@@ -306,6 +326,7 @@ class _Telling:
             count=exchange.count,
             bytes_out=attempt.bytes_out,
             bytes_in=attempt.bytes_in,
+            began=attempt.since,
             seconds=until - attempt.since,
             redirects=0 if is_new else 1,
             error=error,
@@ -352,6 +373,7 @@ class LocalWatch:
                 count=count,
                 bytes_out=0 if batch.error else sum(map(len, pieces)),
                 bytes_in=0,
+                began=began,
                 seconds=batch.seconds,
                 redirects=0,
                 error=batch.error,

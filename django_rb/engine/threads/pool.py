@@ -149,6 +149,11 @@ class Pool:
             while True:
                 self.idle.pop().close()
 
+    def count(self) -> int:
+        """Return how many connections are open."""
+        with self._opening:
+            return self._count()
+
     def _count(self) -> int:
         return sum(connection.fd >= 0 for connection in list(self._all))
 

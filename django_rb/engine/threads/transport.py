@@ -102,6 +102,11 @@ class Transport:
         for pool in self.pools.values():
             pool.close_idle()
 
+    def count(self, host_id: int) -> tuple[int, int]:
+        """Return how many connections to a node are open, and how many of them are idle."""
+        pool = self.pools.get(host_id)
+        return (0, 0) if pool is None else (pool.count(), len(pool.idle))
+
     def _run_small(  # noqa: PLR0912 (what a function apart would cost is seen in each get)
         self,
         exchange: Exchange,

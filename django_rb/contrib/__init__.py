@@ -1,0 +1,1 @@
+"""What other packages show of django-rb; each is imported only where it is wanted."""

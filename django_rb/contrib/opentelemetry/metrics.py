@@ -1,0 +1,180 @@
+"""The instruments, by the semantic conventions for database clients as far as these go.
+
+The SDK takes some ten microseconds for each measurement. So a call is measured once, by a
+histogram; the rest are sums that are kept here, and read when the SDK collects.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+from ...signals import node_health_changed
+from ..watching import made_clusters
+
+if TYPE_CHECKING:
+    from ...engine.rounds.observing import BatchEvent, ExchangeEvent
+
+Attributes: TypeAlias = Mapping[str, str | int | bool]
+
+# Bounds in seconds that the conventions recommend, and finer ones below.
+_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+
+_SUMS = (
+    ("django_rb.node.exchanges", "{exchange}", "Shares of calls that a node was asked."),
+    ("django_rb.node.time", "s", "Time that a node took for them."),
+    ("django_rb.node.redirects", "{redirect}", "What was sent again, elsewhere or otherwise."),
+    ("django_rb.node.errors", "{error}", "Shares of calls that failed."),
+    ("django_rb.node.io", "By", "Bytes sent to a node and received from it."),
+    ("django_rb.node.health_changes", "{change}", "Nodes that went from state to state."),
+    ("django_rb.cache.lookups", "{key}", "Keys that caches looked up: hits and misses."),
+)
+
+
+class Metrics:
+    """All instruments, made once for all clusters.
+
+    Args:
+        meter: makes them.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._is_on = False
+        self._lock = Lock()
+        # By the name of a sum and what tells its series apart; see `_attributes`.
+        self._sums: Counter[tuple[Any, ...]] = Counter()
+        self.call_seconds = meter.create_histogram(
+            "db.client.operation.duration",
+            unit="s",
+            description="Duration of calls of the cache, of limits and of the engine.",
+            explicit_bucket_boundaries_advisory=_BOUNDS,
+        )
+        for name, unit, description in _SUMS:
+            meter.create_observable_counter(
+                name, [_Reader(self, name)], unit=unit, description=description
+            )
+        meter.create_observable_up_down_counter(
+            "db.client.connection.count",
+            [self._count_connections],
+            unit="{connection}",
+            description="Connections of this process, idle and in use.",
+        )
+
+    def start(self) -> None:
+        """Tell of health changes and connections from now on."""
+        self._is_on = True
+        node_health_changed.connect(self._on_health_change, weak=False)
+
+    def stop(self) -> None:
+        """Tell no more; what the meter made cannot be taken back."""
+        self._is_on = False
+        node_health_changed.disconnect(self._on_health_change)
+
+    def add(self, alias: str, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
+        """Add a call to the sums."""
+        sums = self._sums
+        with self._lock:
+            if batch.hits:
+                sums["django_rb.cache.lookups", alias, True] += batch.hits
+            if batch.misses:
+                sums["django_rb.cache.lookups", alias, False] += batch.misses
+            for exchange in exchanges:
+                node = alias, exchange.host_id, exchange.address
+                sums["django_rb.node.exchanges", *node, batch.operation] += 1
+                # Counters of seconds are of floats, whatever type checkers are told.
+                sums["django_rb.node.time", *node, batch.operation] += exchange.seconds  # type: ignore[assignment]
+                sums["django_rb.node.io", *node, "transmit"] += exchange.bytes_out
+                sums["django_rb.node.io", *node, "receive"] += exchange.bytes_in
+                if exchange.redirects:
+                    sums["django_rb.node.redirects", *node] += 1
+                if exchange.error is not None:
+                    error_type = describe_error(exchange.error)["error.type"]
+                    sums["django_rb.node.errors", *node, error_type] += 1
+
+    def read(self, name: str) -> Iterable[Observation]:
+        """Yield the sums of a name."""
+        if self._is_on:
+            with self._lock:
+                sums = [(key, value) for key, value in self._sums.items() if key[0] == name]
+            for key, value in sums:
+                yield Observation(value, _attributes(*key))
+
+    def _on_health_change(
+        self, *, alias: str, host_id: int, address: str, state: str, previous: str, **_: Any
+    ) -> None:
+        if state != previous:
+            with self._lock:
+                self._sums["django_rb.node.health_changes", alias, host_id, address, state] += 1
+
+    def _count_connections(self, _: CallbackOptions) -> Iterable[Observation]:
+        if not self._is_on:
+            return
+        for alias, cluster in made_clusters().items():
+            for host_id, counted in cluster.connections().items():
+                pool = {"db.client.connection.pool.name": f"{alias}/{host_id}"}
+                for state, number in (
+                    ("idle", counted.idle),
+                    ("used", max(0, counted.open - counted.idle)),
+                ):
+                    yield Observation(number, {**pool, "db.client.connection.state": state})
+
+
+class _Reader:
+    """Reads the sums of one name when the SDK collects."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self._metrics = metrics
+        self._name = name
+
+    def __call__(self, _: CallbackOptions) -> Iterable[Observation]:
+        return self._metrics.read(self._name)
+
+
+# What the last word of a series is, by its sum.
+_LAST = {
+    "django_rb.node.exchanges": "django_rb.operation",
+    "django_rb.node.time": "django_rb.operation",
+    "django_rb.node.errors": "error.type",
+    "django_rb.node.io": "network.io.direction",
+    "django_rb.node.health_changes": "django_rb.node.state",
+}
+
+
+@lru_cache(maxsize=4096)
+def _attributes(name: str, alias: str, *words: Any) -> Attributes:
+    attributes: dict[str, str | int | bool] = {"django_rb.cluster": alias}
+    if name == "django_rb.cache.lookups":
+        return {**attributes, "django_rb.cache.hit": words[0]}
+    host_id, address, *last = words
+    attributes["django_rb.node"] = host_id
+    attributes.update(describe_server(address))
+    if last:
+        attributes[_LAST[name]] = last[0]
+    return attributes
+
+
+def describe_server(address: str) -> dict[str, str | int]:
+    """Return the attributes of the server at an address such as ``10.0.0.1:6379/0``."""
+    server = address.rpartition("/")[0]
+    if server.startswith("unix:"):
+        return {"server.address": server.removeprefix("unix:")}
+    host, _, port = server.rpartition(":")
+    return {"server.address": host.strip("[]"), "server.port": int(port)}
+
+
+def describe_error(error: BaseException) -> Mapping[str, str]:
+    """Return the attributes of an error: the code of an error reply, or its class."""
+    import redis  # noqa: PLC0415 (see RBInstrumentor)
+
+    if isinstance(error, redis.ResponseError):
+        code = str(error).partition(" ")[0]
+        if code.isupper() and code.isalpha():
+            return {"db.response.status_code": code, "error.type": code}
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return {"error.type": f"{module}{kind.__qualname__}"}

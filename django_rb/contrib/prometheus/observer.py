@@ -1,0 +1,77 @@
+"""The observer that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...engine.rounds.calls import CallObserver
+from ...engine.rounds.observing import BatchEvent, ExchangeEvent
+from ..watching import made_clusters
+from .metrics import Metrics
+
+# So many operations of a cluster are told apart; batches of your own have names of your own.
+_MOST_OPERATIONS = 100
+_OTHER = "other"
+
+
+class Counting(CallObserver):
+    """Counts the calls of a cluster.
+
+    Args:
+        alias: the cluster's.
+        metrics: where to.
+    """
+
+    def __init__(self, alias: str, metrics: Metrics) -> None:
+        super().__init__()
+        self._alias = alias
+        self._metrics = metrics
+        self._operations: set[str] = set()
+
+    def call_ended(self, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
+        """Count a call."""
+        if not exchanges and batch.error is None:  # nothing was asked of any node
+            return
+        alias, metrics = self._alias, self._metrics
+        operation = self._bounded(batch.operation)
+        metrics.calls.labels(alias, operation).observe(batch.seconds)
+        # A ValueError is how caches say that a key is not there.
+        if batch.error is not None and type(batch.error) is not ValueError:
+            error = type(batch.error).__name__
+            metrics.call_errors.labels(alias, operation, error).inc()
+        if batch.hits:
+            metrics.hits.labels(alias).inc(batch.hits)
+        if batch.misses:
+            metrics.misses.labels(alias).inc(batch.misses)
+        for exchange in exchanges:
+            self._count_exchange(exchange, operation)
+        self._count_connections({exchange.host_id: exchange.address for exchange in exchanges})
+
+    def _count_exchange(self, exchange: ExchangeEvent, operation: str) -> None:
+        metrics = self._metrics
+        node = self._alias, str(exchange.host_id), exchange.address
+        metrics.nodes.labels(*node, operation).observe(exchange.seconds)
+        metrics.sent.labels(*node).inc(exchange.bytes_out)
+        metrics.received.labels(*node).inc(exchange.bytes_in)
+        if exchange.redirects:
+            metrics.redirects.labels(*node).inc()
+        if exchange.error is not None:
+            metrics.node_errors.labels(*node, type(exchange.error).__name__).inc()
+
+    def _count_connections(self, addresses: dict[int, str]) -> None:
+        """Say how many connections there are to the nodes of a call, which has ended."""
+        cluster = made_clusters().get(self._alias)
+        if cluster is None:
+            return
+        gauge = self._metrics.connections
+        for host_id, counted in cluster.connections(addresses).items():
+            node = self._alias, str(host_id), addresses[host_id]
+            gauge.labels(*node, "idle").set(counted.idle)
+            gauge.labels(*node, "used").set(max(0, counted.open - counted.idle))
+
+    def _bounded(self, operation: str) -> str:
+        if operation not in self._operations:
+            if len(self._operations) >= _MOST_OPERATIONS:
+                return _OTHER
+            self._operations.add(operation)
+        return operation

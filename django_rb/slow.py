@@ -1,0 +1,80 @@
+"""Calls that took too long: a line for each in the logger `django_rb.slow`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .callers import find_caller
+from .engine.errors import BadHostSetup
+from .engine.rounds.calls import CallObserver
+from .engine.rounds.observing import BatchEvent, ExchangeEvent
+from .engine.wording import get_logger, masked, number_of
+
+logger = get_logger("django_rb.slow")
+
+# So many exchanges, and names of the commands of one, are in a line at most.
+_MOST_EXCHANGES = 8
+_MOST_NAMES = 3
+
+
+def check_slow(slow: object) -> float | None:
+    """Return SLOW: seconds from which on a call is logged, None for no call.
+
+    Raises:
+        BadHostSetup: naming the value and the way out.
+    """
+    seconds = number_of(slow)
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise BadHostSetup(
+            f"{masked(slow)} is not a time in seconds above 0. None logs no call.", ("SLOW",)
+        )
+    return float(seconds)
+
+
+class SlowCalls(CallObserver):
+    """Logs the calls of a cluster that take longer than so many seconds.
+
+    Args:
+        alias: the cluster's.
+        seconds: what is not slow yet.
+    """
+
+    def __init__(self, alias: str, seconds: float) -> None:
+        super().__init__()
+        self._alias = alias
+        self._seconds = seconds
+
+    def call_ended(self, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
+        """Log a call if it was slow."""
+        if batch.seconds <= self._seconds:
+            return
+        logger.warning(
+            "%s on %r took %.3f s: %s. Called at %s",
+            batch.operation,
+            self._alias,
+            batch.seconds,
+            _described(exchanges),
+            find_caller() or "an unknown place: a task began with it",
+        )
+
+
+def _described(exchanges: Sequence[ExchangeEvent]) -> str:
+    """Return the nodes and their times, the slowest first."""
+    slowest = sorted(exchanges, key=lambda exchange: -exchange.seconds)
+    parts = [_described_one(exchange) for exchange in slowest[:_MOST_EXCHANGES]]
+    if len(slowest) > _MOST_EXCHANGES:
+        parts.append(f"{len(slowest) - _MOST_EXCHANGES} more")
+    return ", ".join(parts) or "nothing was sent"
+
+
+def _described_one(exchange: ExchangeEvent) -> str:
+    names = exchange.names
+    asked = " ".join(names[:_MOST_NAMES]) + " …" * (len(names) > _MOST_NAMES)
+    if exchange.round > 1:
+        asked += f", round {exchange.round}"
+    if exchange.error is not None:
+        asked += f", {type(exchange.error).__name__}"
+    node = f"node {exchange.host_id} at {exchange.address}"
+    return f"{node} {exchange.seconds:.3f} s ({asked})"
