@@ -12,10 +12,10 @@ import redis
 from django.http import HttpRequest, HttpResponse
 
 from benchmarks.contestants.django_caches import Hosts, RBCache
-from benchmarks.workloads import LIMITED_NODES
 from django_rb.ratelimit import Limit, Rate, limiter, ratelimit
 
 RATE = Rate(1_000_000_000, 3600)
+LIMITED_NODES = 3
 
 
 class Limits(RBCache):
@@ -46,11 +46,11 @@ class Limits(RBCache):
     async def aview(self, _: str = "") -> bool:
         return bool((await self._alimited(self._request())).status_code == 200)
 
-    def page(self) -> object:
-        return _page(self._request())
+    def page(self, _: str = "") -> bool:
+        return bool(_page(self._request()).status_code == 200)
 
-    async def apage(self) -> object:
-        return await _apage(self._request())
+    async def apage(self, _: str = "") -> bool:
+        return bool((await _apage(self._request())).status_code == 200)
 
     def _request(self) -> Any:
         async def auser() -> Any:
