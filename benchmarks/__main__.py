@@ -13,8 +13,8 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     add("--here", action="store_true", help="make no environments: run all on this Python")
     options = parser.parse_args(arguments)
-    if options.docs and (options.only or options.before or options.quick):
-        parser.error("--docs shows a whole run: it goes without --only, --before and --quick")
+    if options.docs and (options.only or options.before):
+        parser.error("--docs shows a whole run: it goes without --only and --before")
     return options
 
 
@@ -118,10 +118,9 @@ def measure(options: argparse.Namespace) -> Told:
         stack.callback(servers.close)
         conductor = Conductor(servers, pythons, missing, checkouts, say)
         try:
-            with _ended_like_ctrl_c():
-                for number, (name, race) in enumerate(races.items(), 1):
-                    say(f"{number} of {len(races)}: {name} ({', '.join(race.contestants)})")
-                    results[name] = conductor.run(race)
+            for number, (name, race) in enumerate(races.items(), 1):
+                say(f"{number} of {len(races)}: {name} ({', '.join(race.contestants)})")
+                results[name] = conductor.run(race)
         except KeyboardInterrupt:
             say(f"interrupted; missing: {', '.join(races.keys() - results)}")
             interrupted = True
@@ -130,6 +129,7 @@ def measure(options: argparse.Namespace) -> Told:
     return {
         "about": _about(conductor, servers.version, load),
         "before": options.before or "",
+        "quick": options.quick,
         "interrupted": interrupted,
         "rows": list(table.judge(rows, results)),
     }
@@ -145,20 +145,6 @@ def _environments(
         return dict.fromkeys(names, Path(sys.executable)), {}
     made, missing = make_environments(names, choose_python(), say)
     return made, {**missing, BEFORE: missing.get("common", "")}
-
-
-@contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """Let a request to end, as from timeout(1), do what Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _about(conductor: Conductor, server: str, load: float) -> Told:
@@ -191,4 +177,5 @@ def dump(run: Told) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # timeout(1) is like Ctrl-C
     sys.exit(main())

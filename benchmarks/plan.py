@@ -30,6 +30,7 @@ ALL_PEERS = (
     *("redis-cache", "shard-client", "vcache", "vcache-cluster"),
     *(RB, "glide", "redis-cluster"),
 )
+STARTS = 3  # of processes, where django-rb is compared with itself
 BATCHES = (100, 1000, 10_000)
 
 BESIDE = "beside threads that compute"
@@ -92,7 +93,7 @@ RACES: dict[str, Race] = {
     "round-trip": Race((DJANGO_RB, *ONE_NODE), _beside(_CALLS[:1], rtt=1), 20),
     "single": Race((HAND_WRITTEN, DJANGO_RB, DEADLINE, RESP3, TLS), _SINGLE, 100),
     "batches": Race((HAND_WRITTEN, DJANGO_RB), _BATCHES, 50),
-    "threads": Race((HAND_WRITTEN, DJANGO_RB), _THREADS, 40),
+    "threads": Race((DJANGO_RB,), _THREADS, 40),
     "agets": Race((DJANGO_RB, *ONE_NODE), [_AGETS], 40),
     "map": Race((RB, DJANGO_RB_MAP), _MAPS, 25),
     "peers": Race((DJANGO_RB, *ALL_PEERS), _PEERS, 20),
@@ -117,8 +118,9 @@ def races(only: Collection[str], *, quick: bool, beside: bool) -> dict[str, Race
         if beside:
             ours = [one for one in race.contestants if one in OURS]
             contestants = [one for each in ours for one in (before(each), each)]
-        rounds = max(3, race.rounds // 8) if quick else race.rounds
-        chosen[name] = Race(contestants, race.workloads, rounds)
+        rounds = max(STARTS, race.rounds // 8) if quick else race.rounds
+        starts = STARTS if beside else 1
+        chosen[name] = Race(contestants, race.workloads, rounds // starts, starts)
     return chosen
 
 

@@ -88,9 +88,9 @@ def about(run: Told) -> str:
     told = run["about"]
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
     cores = f"{told['cores']} cores, " if told["cores"] else ""
-    commit = f"django-rb at {run['commit']}, " if run.get("commit") else ""
+    quick = "few rounds (--quick), " if run["quick"] else ""
     return (
-        f"{commit}Python {told['python']}, {told['server']}, {cores}{told['system']}, "
+        f"{quick}Python {told['python']}, {told['server']}, {cores}{told['system']}, "
         f"{told['date']}, load average {told['load']} when it began; {versions}."
     )
 

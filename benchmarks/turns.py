@@ -38,12 +38,14 @@ class Race:
     """Who takes turns at what. All workloads have the same nodes and round-trip time.
 
     Attributes:
-        rounds: turns of each.
+        rounds: turns of each, after each start.
+        starts: how often processes are made anew: two of the same code differ a little.
     """
 
     contestants: Sequence[str]
     workloads: Sequence[Workload]
     rounds: int
+    starts: int = 1
 
 
 @dataclass
@@ -175,26 +177,32 @@ class Conductor:
     def run(self, race: Race) -> Result:
         """Run a race to its end. Who fails is left out, and costs the others nothing."""
         result = Result()
+        for start in range(race.starts):
+            self._start(race, range(start * race.rounds, (start + 1) * race.rounds), result)
+        return result
+
+    def _start(self, race: Race, rounds: range, result: Result) -> None:
         self.servers.flush()
         with ExitStack() as stack:
             workers = []
             for name in race.contestants:
-                with self._leaving_out(name, result):
-                    workers.append(stack.enter_context(self._open(name, race.workloads[0])))
+                if name not in result.left_out:
+                    with self._leaving_out(name, result):
+                        opened = self._open(name, race.workloads[0])
+                        workers.append(stack.enter_context(opened))
             for one_core in (True, False):
                 workloads = [w for w in race.workloads if w.on_one_core is one_core]
                 with ExitStack() as inner:
                     if one_core and workloads:
                         pids = [*(worker.pid for worker in workers), *self.servers.pids()]
                         inner.enter_context(on_one_core(pids))
-                    self._take_turns(workers, workloads, race.rounds, result)
-        return result
+                    self._take_turns(workers, workloads, rounds, result)
 
     def _take_turns(
         self,
         workers: list[Worker],
         workloads: Sequence[Workload],
-        rounds: int,
+        rounds: range,
         result: Result,
     ) -> None:
         calls: dict[tuple[Worker, Workload], int] = {}
@@ -203,7 +211,7 @@ class Conductor:
                 for workload in workloads:
                     worker.ask("prepare", workload=workload.as_json())
                     calls[worker, workload] = self._calls_of_a_turn(worker, workload)
-        for number in range(rounds):
+        for number in rounds:
             for workload in workloads:
                 for worker in workers[:: (-1) ** number]:
                     if worker.contestant in result.left_out:

@@ -31,9 +31,6 @@ class DjangoCache:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.cache, name)
 
-    def import_all(self) -> None:
-        """Import what a first call would import."""
-
     def options(self, hosts: Hosts) -> dict[str, Any]:
         """Return what CACHES says, but for the prefix."""
         raise NotImplementedError

@@ -71,9 +71,6 @@ class Map:
 
         return Cluster(hosts, router_cls=SlotRouter)
 
-    def import_all(self) -> None:
-        """Import what a first call would import: nothing is left."""
-
     def map_keys(self, name: str, names: Sequence[str]) -> list[str]:
         """Return the keys of a command, which no other command uses."""
         return [f"{self.prefix}{name}:{key}" for key in names]
