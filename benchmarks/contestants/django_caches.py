@@ -7,6 +7,7 @@ servers and back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import django
@@ -54,9 +55,8 @@ class RBCache(DjangoCache):
         }
 
     def import_all(self) -> None:
-        from django_rb.engine import Cluster  # noqa: PLC0415
-
-        Cluster([{"port": 1}])  # nothing is connected
+        """Import what the first use of a cache imports."""
+        import_module("django_rb.cache.settings")
 
 
 class RBCacheDeadline(RBCache):
