@@ -104,7 +104,7 @@ def get_config(alias: str) -> Mapping[str, Any]:
 @hides_locals
 def build_cluster(alias: str, config: Mapping[str, Any]) -> Cluster:
     """Return a new cluster with settings that have no mistake. Nothing is connected."""
-    return _build(config, _import_router(alias, config))
+    return _build(alias, config, _import_router(alias, config))
 
 
 @hides_locals
@@ -166,7 +166,7 @@ def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
         return
     if sound:
         try:
-            _build(config, router)
+            _build(alias, config, router)
         except BadHostSetup as error:
             yield _mistake(alias, error.path, str(error))
     yield from _find_test_mistakes(alias, config)
@@ -359,7 +359,7 @@ def _read_local_nodes(local: str) -> dict[str, list[str]]:
     return nodes
 
 
-def _build(config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:
+def _build(alias: str, config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:
     return Cluster(
         config["HOSTS"],
         host_defaults=config.get("HOST_DEFAULTS"),
@@ -367,6 +367,7 @@ def _build(config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:
         router_cls=router,
         router_options=config.get("ROUTER_OPTIONS"),
         health=config.get("HEALTH", DEFAULT_HEALTH),
+        alias=alias,
     )
 
 

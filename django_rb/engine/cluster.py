@@ -63,6 +63,7 @@ class Cluster(ClientSource):
         health: when a node counts as down: after how many FAILURES in a row it is left
             alone, for how many seconds at first (PAUSE) and at most (MAX_PAUSE). None:
             no node ever counts as down.
+        alias: what errors and logs call it; that of the settings, None for no name.
 
     Attributes:
         is_retired: another cluster took its place; for those who keep a reference.
@@ -85,7 +86,9 @@ class Cluster(ClientSource):
         router_cls: type[BaseRouter] | None = None,
         router_options: Mapping[str, Any] | None = None,
         health: Mapping[str, Any] | None = DEFAULT_HEALTH,
+        alias: str | None = None,
     ) -> None:
+        self.alias = alias
         self._pool_cls = pool_cls or redis.ConnectionPool
         self._pool_options = dict(check_pool_options(pool_options))
         self._router_cls = router_cls or PartitionRouter
@@ -101,6 +104,7 @@ class Cluster(ClientSource):
             options=self._pool_options,
             health_options=self._health_options,
             changes=self._health_changes,
+            alias=alias,
         )
         self._topology = StaticTopology(parse_hosts(hosts, host_defaults), make_node)
         self._topology.router = self._make_router()

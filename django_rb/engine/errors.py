@@ -81,9 +81,10 @@ def attach(errors: Sequence[Exception], failures: Sequence[NodeFailure]) -> Exce
     return first
 
 
-def at_node(text: object, host_id: int, address: str) -> str:
-    """Return an error's text with the node it comes from, at the end."""
-    return f"{text} [node {host_id}, {address}]"
+def at_node(text: object, host_id: int, address: str, alias: str | None = None) -> str:
+    """Return an error's text with the node it comes from, and its cluster, at the end."""
+    cluster = "" if alias is None else f", cluster {alias}"
+    return f"{text} [node {host_id}, {address}{cluster}]"
 
 
 # The first word of an error reply, and the class redis-py's users know for it.

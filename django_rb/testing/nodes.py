@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .discovery import NodesError, check_program, find_server
+from .supervisor import CONTROL
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 DIRECTORY_PREFIX = "django-rb-"
@@ -47,7 +48,8 @@ class LocalNodes:
     words is a sequence: ``{"rename-command": ["KEYS", ""]}``. An option that comes more
     than once is given as pairs: ``[("user", ["ann", "on"]), ("user", ["bob", "on"])]``.
     With `unix_sockets` each node has a unix socket and no port. Nodes that do not come up
-    within `start_seconds` have failed.
+    within `start_seconds` have failed. The ports are free ones, or `first_port` and those that
+    follow. What nodes store is gone with them, unless it is kept in the directory `keep`.
 
     Other users of the machine cannot use them: the sockets are in a directory of mode 0700,
     and a node with a port wants a password, which is made anew for each LocalNodes, and is
@@ -71,9 +73,15 @@ class LocalNodes:
         options: Options = (),
         unix_sockets: bool = False,
         start_seconds: float = START_SECONDS,
+        first_port: int | None = None,
+        keep: str | os.PathLike[str] | None = None,
     ) -> None:
         if count < 1:
             raise ValueError(f"LocalNodes needs a count of at least 1, not {count}.")
+        self._place = {
+            "first_port": first_port or 0,
+            "keep": None if keep is None else os.path.abspath(keep),  # noqa: PTH100
+        }
         self.count = count
         self.program = check_program(program, "program") if program else find_server()
         self._unix_sockets = unix_sockets
@@ -135,6 +143,7 @@ class LocalNodes:
                 options=self._options,
                 start_seconds=self._start_seconds,
                 unix_sockets=self._unix_sockets,
+                **self._place,
             )
         except BaseException:
             supervisor.stop()
@@ -186,6 +195,11 @@ class LocalNodes:
         self._running()
         return self._server
 
+    @property
+    def control(self) -> str:
+        """The socket where other processes of this user ask; see `testing.control`."""
+        return os.path.join(self._running().directory, CONTROL)  # noqa: PTH118
+
     def pid(self, host_id: int) -> int:
         """Return the process id of a node; after kill() that of the killed process."""
         self._running()
@@ -211,7 +225,7 @@ class LocalNodes:
         self._running().request("resume", node=self._known(host_id))
 
     def restart(self, host_id: int) -> None:
-        """Replace a node, dead or not, by an empty one at the same address.
+        """Replace a node, dead or not, by one at the same address, empty unless data is kept.
 
         Returns when it takes connections. Raises NodesError if it does not come up.
         """

@@ -2,7 +2,8 @@
 
 It runs as ``python -I -S supervisor.py PARENT_PID DIRECTORY``, knows only the standard
 library, and answers one line of JSON with one line of JSON: ``{"do": …}`` on its
-standard input with ``{"ok": …}`` or ``{"error": …}`` on its standard output.
+standard input with ``{"ok": …}`` or ``{"error": …}`` on its standard output. Other processes
+of the same user ask at the unix socket CONTROL in the directory, one line for a connection.
 
 It ends, with all servers and the directory, when its input does or when its parent is
 no longer its parent. The second is for parents that die while another process holds a
@@ -29,16 +30,25 @@ PARENT_POLL_SECONDS = 0.25
 LOG_LINES = 20
 PR_SET_PDEATHSIG = 1
 
+# In the directory of the nodes; no longer than the name of a node's own socket.
+CONTROL = "ask.sock"
+CONTROL_SECONDS = 1.0
+FOR_OTHERS = ("kill", "restart")
+
 
 class Failure(Exception):
     """A request that could not be fulfilled; its text goes to the parent."""
 
 
-def reserve_port() -> socket.socket:
-    """Bind a socket to a free port of 127.0.0.1, without listening."""
+def reserve_port(port: int = 0) -> socket.socket:
+    """Bind a socket to a port of 127.0.0.1, without listening; 0 is any that is free."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
+    try:
+        held.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        held.close()
+        raise Failure(f"Port {port} cannot be used: {error}.") from error
     return held
 
 
@@ -72,28 +82,37 @@ class Server:
     """One server process: its address stays, its process may come and go."""
 
     def __init__(
-        self, name: str, program: str, config: bytes, directory: Path, *, unix_socket: bool
+        self,
+        name: str,
+        program: str,
+        config: bytes,
+        directory: Path,
+        *,
+        unix_socket: bool,
+        port: int,
+        kept: Path | None,
     ) -> None:
         self.name = name
         self.program = program
         self.config = config
         self.directory = directory
+        self.kept = kept
         self.log = directory.with_suffix(".log")
         self.address: dict[str, Any] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.paused = False
         self.before_exec = die_with_parent()
         self.held: socket.socket | None = None
-        self.may_move = not unix_socket
+        self.may_move = not unix_socket and not port
         if unix_socket:
             self.address = {"unix_socket_path": str(directory.with_suffix(".sock"))}
         else:
-            self.move()
+            self.move(port)
 
-    def move(self) -> None:
-        """Take another free port."""
+    def move(self, port: int = 0) -> None:
+        """Take a port, by default another one that is free."""
         self.release_port()
-        self.held = reserve_port()
+        self.held = reserve_port(port)
         self.address = {"host": "127.0.0.1", "port": self.held.getsockname()[1]}
 
     def release_port(self) -> None:
@@ -103,20 +122,22 @@ class Server:
             self.held = None
 
     def spawn(self) -> None:
-        """Start a server with no data; ready() tells when it takes connections."""
+        """Start a server, without data but what is kept; ready() tells when it is there."""
         if sys.platform != "linux":
             # Elsewhere the bound socket would keep the server from its port. On Linux it
             # does not, and keeps everybody else from it, also while the server is dead.
             self.release_port()
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.directory.mkdir()
+        if self.kept is None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        data = self.kept or self.directory
+        data.mkdir(parents=True, exist_ok=True)
         if path := self.address.get("unix_socket_path"):
             place = ["--port", "0", "--unixsocket", path]
         else:
             place = ["--port", str(self.address["port"]), "--bind", "127.0.0.1"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 (the program the user chose)
-                [self.program, "-", "--dir", str(self.directory), *place],
+                [self.program, "-", "--dir", str(data), *place],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -198,18 +219,38 @@ class Supervisor:
         self.directory = directory
         self.servers: list[Server] = []
         self.start_seconds = 0.0  # how long a server may take; the request to start says it
+        self.control = listen_at(directory / CONTROL)
+        self.kept: Any = None  # a lock on the directory in which data is kept
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """Yield what the parent asks, until nobody is left to ask."""
         pending = b""
         while not self.orphaned():
-            if not select.select([0], [], [], PARENT_POLL_SECONDS)[0]:
+            lines: list[Any] = [0, self.control] if self.control else [0]
+            asking = select.select(lines, [], [], PARENT_POLL_SECONDS)[0]
+            if self.control in asking:
+                self.answer_another()
+            if 0 not in asking:
                 continue
             received = os.read(0, 65536)
             if not received:
                 return
             *lines, pending = (pending + received).split(b"\n")
             yield from map(json.loads, lines)
+
+    def answer_another(self) -> None:
+        """Do what another process asks for, one line of JSON; whoever is slow is left."""
+        assert self.control
+        with contextlib.suppress(OSError, ValueError):
+            asking, _ = self.control.accept()
+            with asking, asking.makefile("rb") as lines:
+                asking.settimeout(CONTROL_SECONDS)
+                request = json.loads(lines.readline(1000))
+                if request["do"] in FOR_OTHERS and 0 <= request["node"] < len(self.servers):
+                    answer = self.answer(request)
+                else:
+                    answer = {"error": f"There is no node {request['node']}."}
+                asking.sendall(json.dumps(answer).encode())
 
     def orphaned(self) -> bool:
         """Whether the parent is gone."""
@@ -246,16 +287,28 @@ class Supervisor:
         start_seconds: float,
         *,
         unix_sockets: bool,
+        first_port: int,
+        keep: str | None,
     ) -> dict[str, Any]:
         """Start all servers side by side and wait until each takes connections."""
         self.start_seconds = start_seconds
         name, version = identify(program, start_seconds)
         # What comes later wins.
-        own = [["save", ""], ["appendonly", "no"], ["loglevel", "notice"]]
+        own = [["save", ""], ["appendonly", "yes" if keep else "no"], ["loglevel", "notice"]]
+        if keep:
+            self.kept = lock_directory(Path(keep))
         config = b"".join(map(config_line, [*own, *options]))
         for node in range(count):
             folder = self.directory / str(node)
-            server = Server(f"Node {node}", program, config, folder, unix_socket=unix_sockets)
+            server = Server(
+                f"Node {node}",
+                program,
+                config,
+                folder,
+                unix_socket=unix_sockets,
+                port=first_port + node if first_port else 0,
+                kept=Path(keep, str(node)) if keep else None,
+            )
             self.servers.append(server)
             server.spawn()
         self.wait_for(self.servers)
@@ -285,6 +338,38 @@ class Supervisor:
             server.kill()
             server.release_port()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def listen_at(path: Path) -> socket.socket | None:
+    """Listen at a unix socket; None where that cannot be, as where its path is too long."""
+    listener = None
+    with contextlib.suppress(AttributeError, OSError):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+        return listener
+    if listener is not None:
+        listener.close()
+    return None
+
+
+def lock_directory(path: Path) -> Any:
+    """Make a directory, if need be, and keep other nodes away from it.
+
+    Returns what holds the lock as long as it is there.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = (path / "lock").open("w")
+    try:
+        import fcntl  # noqa: PLC0415 (not on Windows)
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise Failure(f"Other nodes that run keep their data in {path}.") from None
+    except ImportError:
+        pass
+    return lock
 
 
 def config_line(words: Sequence[str]) -> bytes:

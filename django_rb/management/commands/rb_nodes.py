@@ -23,12 +23,18 @@ from django.core.management.base import CommandError, CommandParser
 
 from ... import conf
 from ...testing import LocalNodes, NodesError
+from ...testing.control import ask
 from ...testing.nodes import START_SECONDS
 from ...testing.supervisor import die_with_parent
 from ..base import NodesCommand, as_aliases
 
 DEFAULT_COUNT = 4
 SERVER_DATABASES = 16  # how many a server has unless told otherwise
+
+# Where the nodes of a running rb_nodes are asked to stop or start.
+CONTROL_VARIABLE = "DJANGO_RB_CONTROL"
+
+MAX_PORT = 65535
 
 ENDINGS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 LOOK_SECONDS = 0.5
@@ -49,6 +55,26 @@ class Command(NodesCommand):
             help="How many nodes. Default: as many as the largest cluster of "
             f"settings.RB_CLUSTERS has, {DEFAULT_COUNT} where there is none.",
         )
+        parser.add_argument(
+            "--port",
+            type=port,
+            metavar="PORT",
+            help="The port of node 0; the others have those that follow. Default: free ports.",
+        )
+        parser.add_argument(
+            "--keep",
+            metavar="DIR",
+            help="Keep what is stored in this directory, and begin with what is there.",
+        )
+        for name, text in (
+            (
+                "stop",
+                "Stop a node that another rb_nodes has started, whose `export` line is in "
+                "this environment.",
+            ),
+            ("restart", "Start such a node anew, whether it was stopped or not."),
+        ):
+            parser.add_argument(f"--{name}", type=host_id, metavar="N", help=text)
         self.add_cluster_argument(
             parser,
             "A cluster of settings.RB_CLUSTERS that gets local nodes; the others keep theirs. "
@@ -67,6 +93,10 @@ class Command(NodesCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        for name, do in (("stop", "kill"), ("restart", "restart")):
+            if options[name] is not None:
+                self.ask(do, options[name])
+                return
         if conf.NODES_VARIABLE in os.environ:
             raise CommandError(
                 f"The environment variable {conf.NODES_VARIABLE} is set: local nodes stand "
@@ -81,13 +111,18 @@ class Command(NodesCommand):
                 options["count"] or find_count(aliases),
                 options={"databases": str(max(SERVER_DATABASES, len(aliases)))},
                 start_seconds=options["timeout"] or START_SECONDS,
+                first_port=options["port"],
+                keep=options["keep"],
             )
             with nodes:
                 urls = assign_databases(nodes, aliases)
-                variable = json.dumps(urls)
-                self.report(nodes, urls, variable, options["format"])
+                variables = {
+                    conf.NODES_VARIABLE: json.dumps(urls),
+                    CONTROL_VARIABLE: nodes.control,
+                }
+                self.report(nodes, urls, variables, options["format"])
                 if command:
-                    status = run(command, self.environment(variable, options["pythonpath"]))
+                    status = run(command, self.environment(variables, options["pythonpath"]))
                 else:
                     wait(
                         self.stderr.write if options["format"] == "json" else self.stdout.write
@@ -98,6 +133,21 @@ class Command(NodesCommand):
             status = 128 + signal.SIGINT
         if status:
             sys.exit(status)
+
+    def ask(self, do: str, host_id: int) -> None:
+        """Have a node of another rb_nodes stopped or started."""
+        control = os.environ.get(CONTROL_VARIABLE)
+        if not control:
+            raise CommandError(
+                f"The environment variable {CONTROL_VARIABLE} is not set: there are no local "
+                "nodes to stop or start. Paste the `export` line of their rb_nodes first."
+            )
+        try:
+            ask(control, do, host_id)
+        except NodesError as error:
+            raise CommandError(str(error)) from error
+        done = "stopped" if do == "kill" else "started anew"
+        self.stdout.write(f"Node {host_id} was {done}.", self.style.SUCCESS)
 
     def resolve(self, command: Sequence[str]) -> list[str]:
         """Return the words that start a management command or a program."""
@@ -126,16 +176,22 @@ class Command(NodesCommand):
             return [str(script)]
         return ["-m", "django"]
 
-    def environment(self, variable: str, pythonpath: str | None) -> dict[str, str]:
+    def environment(
+        self, variables: Mapping[str, str], pythonpath: str | None
+    ) -> dict[str, str]:
         """Return the environment of a command: this one's, and where the nodes are."""
-        environment = {**os.environ, conf.NODES_VARIABLE: variable}
+        environment = {**os.environ, **variables}
         if pythonpath:  # it was for sys.path; the child has its own
             paths = [pythonpath, environment.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         return environment
 
     def report(
-        self, nodes: LocalNodes, urls: Mapping[str, list[str]], variable: str, form: str
+        self,
+        nodes: LocalNodes,
+        urls: Mapping[str, list[str]],
+        variables: Mapping[str, str],
+        form: str,
     ) -> None:
         """Say where the nodes are."""
         if form == "json":
@@ -153,7 +209,7 @@ class Command(NodesCommand):
                     "server": nodes.server,
                     "nodes": places,
                     "clusters": urls,
-                    "environment": {conf.NODES_VARIABLE: variable},
+                    "environment": variables,
                 }
             )
             return
@@ -168,11 +224,26 @@ class Command(NodesCommand):
             self.table(("HOST ID", "ADDRESS", "PID"), rows),
             self.table(("CLUSTER", "DATABASE"), databases),
             "Other programs find them with this in their environment:\n"
-            f"export {conf.NODES_VARIABLE}={shlex.quote(variable)}",
+            "export "
+            + " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items()),
         ):
             self.stdout.write(f"\n{part}")
         self.stdout.write()
         self.stdout.flush()  # before a child writes to the same place
+
+
+def port(text: str) -> int:
+    """Return the value of --port."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to {MAX_PORT}.")
+    return int(text)
+
+
+def host_id(text: str) -> int:
+    """Return the value of --stop or --restart."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the host id of a node.")
+    return int(text)
 
 
 def count(text: str) -> int:
