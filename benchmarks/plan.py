@@ -79,7 +79,7 @@ _THREADS = [Workload("get_many", 100), Workload("get_many", 100, threads=16)]
 _AGETS = Workload("get", tasks=1000)
 _MAPS = [Workload(MAP + name, 1000) for name in COMMANDS]
 _FIRST = Workload("get_many", 1000, nodes=64, cold=True)
-_PEERS = [Workload("get"), Workload("get_many", 1000), Workload("set_many", 1000)]
+_PEERS = [Workload("get"), Workload("get_many", 1000)]
 _LIMITED = [Workload(name, nodes=3) for name in ("get", "check", "page", "view")]
 
 # By name: those on the same nodes one after the other.
