@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .registry import clusters
+    from .registry import clusters, get_redis_connection
 
-__all__ = ["__version__", "clusters"]
+__all__ = ["__version__", "clusters", "get_redis_connection"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from .registry import clusters  # noqa: PLC0415
 
         return clusters
+    if name == "get_redis_connection":
+        from .registry import get_redis_connection  # noqa: PLC0415
+
+        return get_redis_connection
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

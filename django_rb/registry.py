@@ -7,6 +7,9 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+import redis
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
@@ -81,3 +84,32 @@ def _reset_when_changed(*, setting: str, **kwargs: Any) -> None:
     """Follow override_settings() in tests."""
     if setting == conf.SETTING:
         clusters.reset()
+
+
+def get_redis_connection(
+    alias: str = "default", write: bool = True, *, key: str | bytes | None = None
+) -> redis.Redis:
+    """Return a client of redis-py's kind that knows nothing of a cache's keys and values.
+
+    connection = get_redis_connection("default", key="stock:7")
+    with connection.pipeline() as pipe: …
+
+    Args:
+        alias: of a cache in settings.CACHES, as django-redis has it.
+        write: means nothing here.
+        key: a key, as the node knows it; the client is redis-py's own, for the node that owns
+            it, with pipelines, transactions and pub/sub. Without one, the client sends each
+            command to the node that owns its keys.
+
+    Raises:
+        ImproperlyConfigured: the cache is none of django_rb's.
+    """
+    cluster = getattr(caches[alias], "cluster", None)
+    if not isinstance(cluster, Cluster):
+        raise ImproperlyConfigured(
+            f"get_redis_connection({alias!r}): the BACKEND of this cache is "
+            f"{type(caches[alias]).__name__}. Name a cache of django_rb.cache.RBCache."
+        )
+    if key is None:
+        return cluster.get_routing_client()
+    return cluster.get_local_client_for_key(key)

@@ -171,6 +171,12 @@ class TestPages:
         others = [Visitor(visitor.address).get("bestsellers/") for _ in range(3)]
         assert any(a == b for a, b in zip([first, *others], others, strict=False))
 
+    def test_of_a_crowd_one_computes(self, visitor: Visitor) -> None:
+        times = [re.findall(r"<time .*</time>", visitor.get("almanac/")) for _ in range(2)]
+        assert times[0] == times[1] != []
+        page = visitor.post("almanac/")
+        assert re.findall(r'class="computed">(\d+)<', page) == ["40", "1", "1"]
+
     def test_a_limit_fills_up_and_drains(self, visitor: Visitor) -> None:
         page = visitor.get("limits/")
         assert self.used(page) == [0, 0, 0]

@@ -31,7 +31,7 @@ rounds
 routing
 nodes
 protocol
-guarding polling
+guarding lookups polling
 errors
 wording secrecy forks
 """

@@ -1,6 +1,7 @@
 """The cache backend: CACHES["default"]["BACKEND"] = "django_rb.cache.RBCache"."""
 
 from .backend import RBCache, get_cache
+from .decorators import cached
 from .serializers import JSONSerializer, MessagePackSerializer, PickleSerializer
 
 __all__ = [
@@ -8,5 +9,6 @@ __all__ = [
     "MessagePackSerializer",
     "PickleSerializer",
     "RBCache",
+    "cached",
     "get_cache",
 ]

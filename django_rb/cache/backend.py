@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from inspect import isawaitable, iscoroutine
 from operator import index
 from typing import Any
 
@@ -12,13 +11,10 @@ from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
 
-from .beyond_django import BeyondDjango
-from .codec import MISSING
-
-UNKNOWN = object()  # what a node that failed has for a key
+from .redis_names import RedisNames
 
 
-class RBCache(BeyondDjango):
+class RBCache(RedisNames):
     """A cache on the nodes of one cluster; multi-key calls ask every node at once.
 
     CACHES = {
@@ -49,14 +45,30 @@ class RBCache(BeyondDjango):
         return self._run(self._ops.get_many(list(keys), version))
 
     def set(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> None:
-        """Store a value for `timeout` seconds, None for ever."""
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
+        """Store a value for `timeout` seconds, None for ever.
+
+        Args:
+            nx: store it only where the key does not exist, and return whether it was stored.
+            xx: likewise, only where it exists.
+        """
+        if nx or xx:
+            expiry = self.get_backend_timeout(timeout)
+            return self._run(self._ops.add(key, value, expiry, version, _condition(nx, xx)))
         ops = self._operations
         if ops is None or ops.cluster.is_retired:
             ops = self._ops
         expiry = self.get_backend_timeout(timeout)
         ops.cluster.run(ops.set(key, value, expiry, version), ops.deadline)
+        return None
 
     def set_many(
         self,
@@ -77,29 +89,6 @@ class RBCache(BeyondDjango):
         expiry = self.get_backend_timeout(timeout)
         return self._run(self._ops.add(key, value, expiry, version))
 
-    def get_or_set(
-        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> Any:
-        """Return the value of a key; where there is none, store `default` or what it returns.
-
-        A value with a bad signature is replaced, which add() does not do.
-        """
-        ops = self._ops
-        found = ops.run(ops.get(key, MISSING, version, UNKNOWN))
-        if found is not MISSING and found is not UNKNOWN:
-            return found
-        value = default() if callable(default) else default
-        if isawaitable(value):
-            if iscoroutine(value):
-                value.close()  # or Python would warn that nobody awaited it
-            raise TypeError(
-                f"The default {default!r} is to be awaited. Use aget_or_set(), or give a "
-                "function that is not asynchronous."
-            )
-        if found is UNKNOWN:  # the node failed: it is not waited for once more
-            return value
-        return self._run(ops.get_or_add(key, value, self.get_backend_timeout(timeout), version))
-
     def touch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
@@ -118,14 +107,26 @@ class RBCache(BeyondDjango):
         """Return whether a key exists."""
         return self._run(self._ops.has_key(key, version))
 
-    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+    def incr(
+        self,
+        key: Any,
+        delta: int = 1,
+        version: int | None = None,
+        *,
+        ignore_key_check: bool = False,
+    ) -> int:
         """Add to an integer in one step on its node; its expiry stays as it is.
+
+        Args:
+            ignore_key_check: whether a key that does not exist counts as 0; it is made without
+                an expiry then.
 
         Raises:
             ValueError: the key does not exist, or is no integer of 64 bits (the latter is
                 redis-py's ResponseError as well, as in Django's RedisCache).
         """
-        return self._run(self._ops.incr(key, index(delta), version))
+        ops, delta = self._ops, index(delta)
+        return self._run(ops.incr(key, delta, version, may_create=ignore_key_check))
 
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move a value to its version plus `delta`, keeping its expiry; return the new version.
@@ -163,10 +164,23 @@ class RBCache(BeyondDjango):
         return await self._arun(self._ops.get_many(list(keys), version))
 
     async def aset(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> None:
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
         """See `set`."""
-        await self._arun(self._ops.set(key, value, self.get_backend_timeout(timeout), version))
+        if nx or xx:
+            expiry = self.get_backend_timeout(timeout)
+            condition = _condition(nx, xx)
+            return await self._arun(self._ops.add(key, value, expiry, version, condition))
+        return await self._arun(
+            self._ops.set(key, value, self.get_backend_timeout(timeout), version)
+        )
 
     async def aset_many(
         self,
@@ -184,22 +198,6 @@ class RBCache(BeyondDjango):
         """See `add`."""
         expiry = self.get_backend_timeout(timeout)
         return await self._arun(self._ops.add(key, value, expiry, version))
-
-    async def aget_or_set(
-        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> Any:
-        """See `get_or_set`; `default`, or what it returns, is awaited if it can be."""
-        ops = self._ops
-        found = await ops.arun(ops.get(key, MISSING, version, UNKNOWN))
-        if found is not MISSING and found is not UNKNOWN:
-            return found
-        value = default() if callable(default) else default
-        if isawaitable(value):
-            value = await value
-        if found is UNKNOWN:
-            return value
-        expiry = self.get_backend_timeout(timeout)
-        return await ops.arun(ops.get_or_add(key, value, expiry, version))
 
     async def atouch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -220,9 +218,17 @@ class RBCache(BeyondDjango):
         """See `has_key`."""
         return await self._arun(self._ops.has_key(key, version))
 
-    async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+    async def aincr(
+        self,
+        key: Any,
+        delta: int = 1,
+        version: int | None = None,
+        *,
+        ignore_key_check: bool = False,
+    ) -> int:
         """See `incr`."""
-        return await self._arun(self._ops.incr(key, index(delta), version))
+        ops, delta = self._ops, index(delta)
+        return await self._arun(ops.incr(key, delta, version, may_create=ignore_key_check))
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Subtract from an integer; see `incr`."""
@@ -244,6 +250,12 @@ class RBCache(BeyondDjango):
     async def aclose(self, **kwargs: Any) -> None:
         """Do what `close` does, which is nothing: connections are the cluster's."""
         self.close(**kwargs)
+
+
+def _condition(nx: bool, xx: bool) -> bytes:
+    if nx and xx:
+        raise ValueError("nx=True and xx=True: a key that exists and does not is none.")
+    return b"NX" if nx else b"XX"
 
 
 def get_cache(alias: str = "default") -> RBCache:

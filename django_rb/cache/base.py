@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from ..engine import Cluster
     from ..engine.protocol.exchange import Batch
+    from .computed import Computed
     from .keys import Keys
-    from .operations import Operations
     from .settings import CacheSettings
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class ClusterBackend(BaseCache):
             self.default_timeout = seconds_of(self._timeout)
         self._alias = location or "default"
         self._options = without_secrets(params.get("OPTIONS", {}))
-        self._operations: Operations | None = None
+        self._operations: Computed | None = None
 
     def check_settings(self) -> None:
         """Raise ImproperlyConfigured for a mistake in the settings; connect to nothing."""
@@ -67,7 +67,7 @@ class ClusterBackend(BaseCache):
         return CacheSettings(self, self._alias, self._timeout, self._options)
 
     @property
-    def _ops(self) -> Operations:
+    def _ops(self) -> Computed:
         ops = self._operations
         if ops is None or ops.cluster.is_retired:  # the settings may change in tests
             ops = self._operations = self._settings.make_operations()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from ..times import to_milliseconds, to_seconds, to_unix_milliseconds
 from .base import ClusterBackend
+from .keys import is_lease
 
 if TYPE_CHECKING:
     from .locks import AioLock, Lock
@@ -42,34 +43,40 @@ class BeyondDjango(ClusterBackend):
         expiry = to_unix_milliseconds(when, "when")
         return self._run(self._ops.expire_at(key, expiry, version))
 
+    def pexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """Let a key expire at a datetime or Unix milliseconds; return whether it exists."""
+        return self._run(self._ops.expire_at(key, _unix_milliseconds(when), version))
+
     def persist(self, key: Any, version: int | None = None) -> bool:
         """Take a key's expiry away; return whether it had one."""
         return self._run(self._ops.persist(key, version))
 
     def keys(self, search: str = "*", version: int | None = None) -> list[str]:
         """Return the cache's keys of one version that match a glob pattern, in no order."""
-        return list(dict.fromkeys(self.iter_keys(search, version=version)))
+        reverse, match = self._reverser_and_match(search, version)
+        found = self._run(self._ops.all_keys(match, PAGE_SIZE))
+        return list(dict.fromkeys(map(reverse, found)))
 
     def iter_keys(
         self, search: str = "*", itersize: int | None = None, version: int | None = None
     ) -> Iterator[str]:
         """Yield the keys that match a glob pattern, page by page from all nodes at once.
 
-        A key may come twice, as with SCAN.
+        A key may come twice, as with SCAN. A DEADLINE is one for each page.
 
         Args:
             search: the pattern.
             itersize: how many keys a node looks at for one page; 1,000 for None or 0.
         """
         ops = self._ops
-        reverse = self._settings.keys.reverser(version)
-        match = self._settings.keys.pattern(_text(search, "search"), version)
+        reverse, match = self._reverser_and_match(search, version)
         cursors, page_size = ops.first_cursors(), _page_size(itersize)
         while cursors:
             cursors, pages = ops.run(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
-                    yield reverse(key)
+                    if not is_lease(key):
+                        yield reverse(key)
 
     def delete_pattern(
         self,
@@ -110,17 +117,16 @@ class BeyondDjango(ClusterBackend):
         """
         from .locks import Lock  # noqa: PLC0415 (and with it redis-py)
 
-        cluster, made = self.cluster, self._settings.keys.make(key, version)
-        lock: Lock = cluster.get_local_client_for_key(made).lock(
+        ops, made = self._ops, self._settings.keys.make(key, version)
+        return Lock(
+            ops.cluster.get_routing_client(timeout=ops.deadline),
             made.decode(),
             timeout=_seconds(timeout, "timeout"),
             sleep=to_seconds(sleep, "sleep"),
             blocking=blocking,
             blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
             thread_local=thread_local,
-            lock_class=Lock,
         )
-        return lock
 
     # The same, awaited.
 
@@ -148,28 +154,35 @@ class BeyondDjango(ClusterBackend):
         expiry = to_unix_milliseconds(when, "when")
         return await self._arun(self._ops.expire_at(key, expiry, version))
 
+    async def apexpire_at(
+        self, key: Any, when: datetime | float, version: int | None = None
+    ) -> bool:
+        """See `pexpire_at`."""
+        return await self._arun(self._ops.expire_at(key, _unix_milliseconds(when), version))
+
     async def apersist(self, key: Any, version: int | None = None) -> bool:
         """See `persist`."""
         return await self._arun(self._ops.persist(key, version))
 
     async def akeys(self, search: str = "*", version: int | None = None) -> list[str]:
         """See `keys`."""
-        found = [key async for key in self.aiter_keys(search, version=version)]
-        return list(dict.fromkeys(found))
+        reverse, match = self._reverser_and_match(search, version)
+        found = await self._arun(self._ops.all_keys(match, PAGE_SIZE))
+        return list(dict.fromkeys(map(reverse, found)))
 
     async def aiter_keys(
         self, search: str = "*", itersize: int | None = None, version: int | None = None
     ) -> AsyncIterator[str]:
         """See `iter_keys`."""
         ops = self._ops
-        reverse = self._settings.keys.reverser(version)
-        match = self._settings.keys.pattern(_text(search, "search"), version)
+        reverse, match = self._reverser_and_match(search, version)
         cursors, page_size = ops.first_cursors(), _page_size(itersize)
         while cursors:
             cursors, pages = await ops.arun(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
-                    yield reverse(key)
+                    if not is_lease(key):
+                        yield reverse(key)
 
     async def adelete_pattern(
         self,
@@ -197,19 +210,25 @@ class BeyondDjango(ClusterBackend):
         async with cache.alock("report", timeout=30):
             …
         """
+        from ..engine.clients.aio import AioRoutingClient  # noqa: PLC0415
         from .locks import AioLock  # noqa: PLC0415
 
-        cluster, made = self.cluster, self._settings.keys.make(key, version)
-        lock: AioLock = cluster.aio.lock(
+        ops, made = self._ops, self._settings.keys.make(key, version)
+        return AioLock(
+            AioRoutingClient(ops.cluster, timeout=ops.deadline),
             made.decode(),
             timeout=_seconds(timeout, "timeout"),
             sleep=to_seconds(sleep, "sleep"),
             blocking=blocking,
             blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
             thread_local=thread_local,
-            lock_class=AioLock,
-        )  # type: ignore[assignment]  # it is of that class
-        return lock
+        )
+
+    def _reverser_and_match(
+        self, search: str, version: int | None
+    ) -> tuple[Callable[[bytes], str], bytes]:
+        keys = self._settings.keys
+        return keys.reverser(version), keys.pattern(_text(search, "search"), version)
 
     def _match(self, pattern: str, version: int | None, prefix: str | None) -> bytes:
         prefix = None if prefix is None else _text(prefix, "prefix")
@@ -224,6 +243,12 @@ class BeyondDjango(ClusterBackend):
 
 def _seconds(timeout: Any, argument: str) -> int | float | None:
     return None if timeout is None else to_seconds(timeout, argument)
+
+
+def _unix_milliseconds(when: Any) -> int:
+    if isinstance(when, datetime):
+        return to_unix_milliseconds(when, "when")
+    return to_milliseconds(when, "when", 1)
 
 
 def _text(value: Any, argument: str) -> str:

@@ -12,11 +12,15 @@ settings are by then, and compression can be switched on and off in a rolling de
 
 A signed value (see `django_rb.cache.signing`) is framed, too. A codec that has no key reads
 it as if it were unsigned.
+
+What follows a pickle, or the data of a compressor, is ignored by all that read it: there is
+room for the tail of a computed value (see `django_rb.cache.tails`).
 """
 
 from __future__ import annotations
 
 import pickle
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -32,6 +36,7 @@ Encoding = tuple[Iterable[Any], Callable[[Any], bytes]]
 
 _FRAME = 0xC1
 _AS_IS = ord("0")
+_ZLIB = ord("z")  # which every reader knows
 _SIGNED = SIGNED[1]
 _PICKLE_MARK = 0x80  # the first byte of every pickle of protocol 2 or later
 _INTEGER = frozenset(b"-0123456789")
@@ -57,6 +62,7 @@ class Codec:
         # Nearly every cache pickles, and spares itself a call for each value. No pickle of any
         # protocol can be taken for something else.
         self._pickle_protocol: int | None = None
+        self._is_pickling = type(serializer) is PickleSerializer
         if type(serializer) is PickleSerializer and compressor is None:
             self._pickle_protocol = serializer.protocol
         self._dumps = serializer.dumps
@@ -72,11 +78,20 @@ class Codec:
         if self._pickle_protocol is not None:
             return pickle.dumps(value, self._pickle_protocol)
         data = self._dumps(value)
-        if self._compressor is not None and len(data) >= self._min_bytes:
-            packed = self._compressor.compress(data)
-            if len(packed) + 2 < len(data):
-                return bytes((_FRAME, self._compressor.code)) + packed
-        return self._framed_if_ambiguous(data)
+        packed = self._compressed(data)
+        return self._framed_if_ambiguous(data) if packed is None else packed
+
+    def encode_computed(self, value: Any, key: bytes = b"") -> bytes:
+        """Return what is stored for a value behind which a tail is to follow."""
+        if self._pickle_protocol is not None:
+            return pickle.dumps(value, self._pickle_protocol)
+        data = self._dumps(value)
+        packed = self._compressed(data)
+        if packed is not None:
+            return packed
+        if self._is_pickling and data[:1] == bytes((_PICKLE_MARK,)):
+            return data
+        return bytes((_FRAME, _ZLIB)) + zlib.compress(data, 0)
 
     def encoding(self, values: Iterable[Any], keys: Sequence[bytes]) -> Encoding:
         """Return values, and what makes of each of them what is stored under its key."""
@@ -127,6 +142,14 @@ class Codec:
     def moved(self, data: bytes, key: bytes, new_key: bytes) -> bytes:
         """Return what is stored for a value once it was moved to another key."""
         return data
+
+    def _compressed(self, data: bytes) -> bytes | None:
+        """Return data compressed and framed, None where that makes it no smaller."""
+        if self._compressor is not None and len(data) >= self._min_bytes:
+            packed = self._compressor.compress(data)
+            if len(packed) + 2 < len(data):
+                return bytes((_FRAME, self._compressor.code)) + packed
+        return None
 
     @staticmethod
     def _framed_if_ambiguous(data: bytes) -> bytes:

@@ -18,6 +18,7 @@ _GLOB = re.compile(r"([*?\[\]\\])")
 _CLOSED_GLOB = re.compile(r"(?:[^\\\[]|\\.|\[\^?+(?:\\.|[^\\\]]-.|[^\\\]])*+\])*+", re.DOTALL)
 _LONG_WORD = re.compile(r"([0-9A-Za-z_-]{6})[0-9A-Za-z_-]{18,}")
 _MAX_LOGGED = 200
+LEASE = b"\x1flease"  # in the keys of leases; Django warns of the character in a site's own
 _STAND_IN = "4294967291"  # where a key is in a stored key; digits survive most functions
 
 
@@ -150,6 +151,11 @@ def loggable(key: bytes) -> str:
     Of a word of 24 letters, digits, "-" and "_" or more, the first six are left.
     """
     return _LONG_WORD.sub(r"\1…", key.decode(errors="backslashreplace"))[:_MAX_LOGGED]
+
+
+def is_lease(key: bytes) -> bool:
+    """Return whether a stored key is that of a lease; see `django_rb.cache.leases`."""
+    return LEASE in key
 
 
 def _escaped(text: str) -> str:

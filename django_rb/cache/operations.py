@@ -15,7 +15,6 @@ from redis.exceptions import ResponseError
 from ..engine import Cluster, NodeFailure
 from ..engine.errors import COMPLAINTS, first_error
 from ..engine.protocol.answers import (
-    is_counter,
     is_number,
     is_ok,
     is_ok_or_nil,
@@ -24,44 +23,25 @@ from ..engine.protocol.answers import (
 )
 from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch, IsAnswer
-from ..engine.protocol.scripts import LuaScript
 from ..engine.rounds.batch import (
     call,
     call_nodes,
     count,
     find,
     pipeline,
-    run_script,
     store,
 )
 from ..engine.wording import get_logger
 from .codec import Codec
-from .keys import Keys, loggable
+from .keys import Keys, is_lease, loggable
+from .leases import lease_of
 from .signing import BadSignature, SignedCodec
 
 T = TypeVar("T")
 
 logger = get_logger("django_rb.cache")
 
-# Adds only to what exists, in one step, and leaves the expiry as it is. The sum is read
-# as text: a number of Lua is a double and has no room for all 64 bits.
-_INCR = LuaScript(
-    "if redis.call('EXISTS', KEYS[1]) == 0 then return false end "
-    "redis.call('INCRBY', KEYS[1], ARGV[1]) "
-    "return redis.call('GET', KEYS[1])"
-)
-
-MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
-
 Cursors = dict[int, bytes]
-
-
-class NotCountable(ResponseError, ValueError):
-    """What incr() says of a value that is no integer of 64 bits, or would not stay one.
-
-    Django documents ValueError; its own RedisCache raises redis-py's ResponseError, which
-    sites that move here may be catching.
-    """
 
 
 class Operations:
@@ -157,7 +137,7 @@ class Operations:
             return []
         made = self._keys.make_many(pairs, version)
         if timeout == 0:
-            _, failures = yield from count(self.cluster, b"UNLINK", made)
+            _, failures = yield from count(self.cluster, b"UNLINK", made, lease_of)
         else:
             values, encode = self._codec.encoding(pairs.values(), made)
             _, failures = yield from store(self.cluster, made, values, encode, _expiry(timeout))
@@ -168,8 +148,17 @@ class Operations:
         return [key for key, sent in zip(pairs, made, strict=True) if sent in lost]
 
     def add(
-        self, key: object, value: Any, timeout: int | None, version: int | None
+        self,
+        key: object,
+        value: Any,
+        timeout: int | None,
+        version: int | None,
+        condition: bytes = b"NX",
     ) -> Batch[bool]:
+        """Store a value on a condition of SET, NX or XX; return whether it was stored."""
+        if timeout == 0 and condition == b"XX":
+            deleted = yield from self.delete(key, version)
+            return deleted
         if timeout == 0:  # it would be gone at once: only the answer is left to give
             found = yield from self._run_on_key(b"EXISTS", key, version)
             return bool(found == 0)
@@ -181,7 +170,7 @@ class Operations:
             made,
             self._encode(value, made),
             *_expiry(timeout),
-            b"NX",
+            condition,
             answer=is_ok_or_nil,
         )
         if failures:
@@ -214,31 +203,28 @@ class Operations:
             yield from self.set(key, value, timeout, version)
             return value
 
-    def touch(self, key: object, timeout: int | None, version: int | None) -> Batch[bool]:
-        if timeout == 0:
-            deleted = yield from self.delete(key, version)
-            return deleted
-        made = self._keys.make(key, version)
-        if timeout is None:  # PERSIST alone says 0 for a key that had no expiry to lose
-            commands: tuple[Args, ...] = ((b"PERSIST", made), (b"EXISTS", made))
-        else:
-            commands = ((b"PEXPIRE", made, timeout),)
-        replies, failures = yield from pipeline(
-            self.cluster, made, *commands, answers=(is_number,)
-        )
+    def delete(self, key: object, version: int | None) -> Batch[bool]:
+        deleted, failures = yield from self._unlink(self._keys.make(key, version))
         if failures:
             self._raise_or_log(failures)
-        return bool(replies[-1])
+        return deleted
 
-    def delete(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self._run_on_key(b"UNLINK", key, version)
-        return bool(reply)
+    def _unlink(self, made: bytes) -> Batch[tuple[bool, list[NodeFailure]]]:
+        """Delete a key; who computes its value has no right to store it any more."""
+        replies, failures = yield from pipeline(
+            self.cluster,
+            made,
+            (b"UNLINK", lease_of(made)),
+            (b"UNLINK", made),
+            answers=(is_number,),
+        )
+        return bool(replies[-1]), failures
 
     def delete_many(self, keys: list[Any], version: int | None) -> Batch[None]:
         if not keys:
             return
         made = self._keys.make_many(keys, version)
-        _, failures = yield from count(self.cluster, b"UNLINK", made)
+        _, failures = yield from count(self.cluster, b"UNLINK", made, lease_of)
         if failures:
             self._raise_or_log(failures)
 
@@ -257,46 +243,6 @@ class Operations:
         if failures:
             self._raise_or_log(failures)
         return reply
-
-    def time_left(self, command: bytes, key: object, version: int | None) -> Batch[int | None]:
-        """Return what TTL and PTTL mean: None for ever, 0 where there is no such key."""
-        reply = yield from self._run_on_key(command, key, version)
-        return None if reply == -1 else max(0, reply or 0)
-
-    def expire_at(self, key: object, when: int, version: int | None) -> Batch[bool]:
-        """Let a key expire at a time, in milliseconds since 1970."""
-        reply = yield from self._run_on_key(b"PEXPIREAT", key, version, when)
-        return bool(reply)
-
-    def persist(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self._run_on_key(b"PERSIST", key, version)
-        return bool(reply)
-
-    def incr(self, key: object, delta: int, version: int | None) -> Batch[int]:
-        made = self._keys.make(key, version)
-        if not MIN_INTEGER <= delta <= MAX_INTEGER:
-            raise ValueError(
-                f"Key {key!r} cannot be incremented: the delta does not fit into 64 bits."
-            )
-        value, failures = yield from run_script(
-            self.cluster, made, _INCR, delta, answer=is_counter
-        )
-        if failures:
-            error = failures[0].error
-            if isinstance(error, ResponseError) and "increment" in str(error):
-                raise NotCountable(
-                    f"Key {key!r} cannot be incremented by {delta}: the result does not fit "
-                    "into 64 bits."
-                ) from error
-            if isinstance(error, ResponseError) and "not an integer" in str(error):
-                raise NotCountable(
-                    f"Key {key!r} cannot be incremented by {delta}: its value is not an "
-                    "integer of 64 bits."
-                ) from error
-            raise first_error(failures)
-        if value is None:
-            raise ValueError(f"Key {key!r} not found")
-        return int(value)
 
     def incr_version(self, key: object, delta: int, version: int) -> Batch[int]:
         """Move a value to another version, as it is stored and with the expiry it has.
@@ -323,14 +269,13 @@ class Operations:
             raise ValueError(f"Key {key!r} not found") from None
         if old != new:
             expiry = _expiry(None if ttl == -1 else max(1, ttl))
-            steps: tuple[tuple[bytes, Args, IsAnswer], ...] = (
-                (new, (b"SET", new, data, *expiry), is_ok),
-                (old, (b"UNLINK", old), is_number),
+            _, failures = yield from call(
+                self.cluster, new, b"SET", new, data, *expiry, answer=is_ok
             )
-            for made, args, answer in steps:
-                _, failures = yield from call(self.cluster, made, *args, answer=answer)
-                if failures:
-                    raise first_error(failures)
+            if not failures:
+                _, failures = yield from self._unlink(old)
+            if failures:
+                raise first_error(failures)
         return version + delta
 
     def clear(self) -> Batch[bool]:
@@ -366,20 +311,35 @@ class Operations:
             {host_id: keys for host_id, (_, keys) in pages.items() if keys},
         )
 
+    def all_keys(self, match: bytes, page_size: int) -> Batch[list[bytes]]:
+        """Return the keys on all nodes, each once."""
+        cursors = self.first_cursors()
+        found: dict[bytes, None] = {}
+        while cursors:
+            cursors, pages = yield from self.scan(cursors, match, page_size)
+            for keys in pages.values():
+                found.update(dict.fromkeys(keys))
+        return list(found)
+
     def delete_pattern(self, match: bytes, page_size: int) -> Batch[int]:
         cursors = self.first_cursors()
         deleted = 0
         while cursors:
             cursors, pages = yield from self.scan(cursors, match, page_size)
-            if pages:
-                counts, failures = yield from call_nodes(
-                    self.cluster,
-                    {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()},
-                    is_number,
-                )
-                if failures:
-                    self._raise_or_log(failures)
-                deleted += sum(counts.values())
+            # Leases go first, and are not counted: who computes a value must not store it then.
+            for are_leases in (True, False):
+                chosen = {
+                    host_id: [key for key in keys if is_lease(key) is are_leases]
+                    for host_id, keys in pages.items()
+                }
+                commands: dict[int, Args] = {
+                    host_id: (b"UNLINK", *keys) for host_id, keys in chosen.items() if keys
+                }
+                if commands:
+                    counts, failures = yield from call_nodes(self.cluster, commands, is_number)
+                    if failures:
+                        self._raise_or_log(failures)
+                    deleted += 0 if are_leases else sum(counts.values())
         return deleted
 
     def _log_bad_signatures(self, keys: Sequence[bytes]) -> None:

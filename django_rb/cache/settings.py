@@ -16,8 +16,8 @@ from ..paths import import_path
 from ..registry import clusters
 from .codec import Codec
 from .compressors import get_compressor
+from .computed import Computed
 from .keys import Keys
-from .operations import Operations
 from .options import OF_OTHERS, OPTIONS, deadline_of, seconds_of
 from .serializers import get_serializer
 from .signing import SignedCodec, get_signer
@@ -64,14 +64,14 @@ class CacheSettings:
         """Raise ImproperlyConfigured unless LOCATION names a cluster."""
         conf.check_alias(self._alias, "the LOCATION of a cache")
 
-    def make_operations(self) -> Operations:
+    def make_operations(self) -> Computed:
         """Return the cache's operations on the cluster that its alias has now.
 
         Raises:
             ImproperlyConfigured: there is none, or its settings have a mistake.
         """
         self.check_location()
-        return Operations(
+        return Computed(
             clusters[self._alias],
             self.keys,
             self.codec,

@@ -13,7 +13,8 @@ covers the key under which the value is stored, so that it counts under no other
 K is no setting itself but HKDF-SHA256 of it (RFC 5869), with a name of its own: a site may
 sign with a secret that has other uses, such as SECRET_KEY, and neither use tells of the
 other. Integers are their digits, unsigned: the server counts with them, and no digits do
-harm to whoever reads them.
+harm to whoever reads them. So is the tail of a computed value (see `django_rb.cache.tails`),
+which says how long it may be served: the server changes that, too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from .codec import MAC_SIZE, SIGNED, Codec, Encoding
+from .tails import SIZE as TAIL_SIZE
+from .tails import read_tail
 
 KEY, FALLBACKS = SIGNING_OPTIONS = ("SIGNING_KEY", "SIGNING_KEY_FALLBACKS")
 MIN_SECRET_BYTES = 16
@@ -95,6 +98,10 @@ class SignedCodec:
         """Return what is stored for a value under a key."""
         return self._sealed(self._codec.encode(value), key)
 
+    def encode_computed(self, value: Any, key: bytes) -> bytes:
+        """Return what is stored for a value behind which a tail is to follow."""
+        return self._sealed(self._codec.encode_computed(value), key)
+
     def encoding(self, values: Iterable[Any], keys: Sequence[bytes]) -> Encoding:
         """Return values with their keys, and what makes of each such pair what is stored."""
         return zip(values, keys, strict=True), self._encode_pair
@@ -135,7 +142,8 @@ class SignedCodec:
 
         Raises BadSignature.
         """
-        return self._sealed(self._opened(data, key), new_key)
+        tail = data[-TAIL_SIZE:] if read_tail(data) else b""
+        return self._sealed(self._opened(data, key), new_key) + tail
 
     def _encode_pair(self, pair: tuple[Any, bytes]) -> bytes:
         return self.encode(*pair)
@@ -149,6 +157,8 @@ class SignedCodec:
     def _opened(self, stored: bytes, key: bytes) -> bytes:
         if stored[: len(SIGNED)] == SIGNED:
             mac, data = stored[len(SIGNED) : _HEADER_SIZE], stored[_HEADER_SIZE:]
+            if read_tail(data) and self._signer.is_signed(data[:-TAIL_SIZE], key, mac):
+                return data[:-TAIL_SIZE]
             if self._signer.is_signed(data, key, mac):
                 return data
         elif _INTEGER.fullmatch(stored):

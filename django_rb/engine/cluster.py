@@ -37,7 +37,7 @@ from .protocol.scripts import remember_script
 from .rounds.batch import call_nodes
 from .rounds.observing import Observer, observed
 from .routing.routers import BaseRouter, PartitionRouter
-from .secrecy import hides_locals
+from .secrecy import hidden, hides_locals
 from .topology.static import StaticTopology
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Cluster(ClientSource):
     ) -> None:
         self.alias = alias
         self._pool_cls = pool_cls or redis.ConnectionPool
-        self._pool_options = dict(check_pool_options(pool_options))
+        self._pool_options = dict(hidden(check_pool_options(pool_options)))
         self._router_cls = router_cls or PartitionRouter
         self._router_options = dict(router_options or {})
         self._health_options = check_health(health)
@@ -98,7 +98,7 @@ class Cluster(ClientSource):
         self.recently_logged = RecentlyLogged()
         self.is_retired = False
         self.observers: Sequence[Observer] = ()
-        self._host_defaults = dict(host_defaults or {})
+        self._host_defaults = dict(hidden(host_defaults or {}))
         make_node = partial(
             Node,
             options=self._pool_options,

@@ -38,6 +38,10 @@ class RefusedEarly(ProtocolError):
     """A node answered with an error before it had the whole command, and will not read it."""
 
 
+class CannotOpen(redis_errors.ConnectionError):
+    """This process lacks what it takes to open a connection; the node is not to blame."""
+
+
 class NodeDown(redis_errors.ConnectionError):
     """A node that failed several times in a row is left alone for a while; nothing was sent."""
 

@@ -1,4 +1,4 @@
-"""What keeps passwords out of the local variables that error reports show.
+"""What keeps passwords out of the local variables that error reports show, and out of repr().
 
 Debug pages, error trackers and `traceback` with `capture_locals` print the variables of
 every frame that an error came through. Where settings and passwords are among them, the
@@ -8,7 +8,7 @@ frames stay, so that one sees the way, and forget their variables.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -21,6 +21,38 @@ T = TypeVar("T")
 # Only our own frames and those of redis-py: a credential provider or a router of the
 # site's keeps its variables.
 _PACKAGES = frozenset({__name__.partition(".")[0], "redis"})
+
+# Options of redis-py's connections, and rb's names for those of TLS, that are secret.
+_SECRET_OPTIONS = frozenset({"password", "ssl_password"})
+
+
+class HiddenText(str):
+    """A text whose repr() does not show it, nor that of a dictionary or list it is in."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def hidden(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return options of connections as they are, but printing them shows no password."""
+    concealed: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping) and (inner := hidden(value)) is not value:
+            concealed[name] = inner
+        elif name in _SECRET_OPTIONS and isinstance(value, str):
+            concealed[name] = HiddenText(value)
+    return {**options, **concealed} if concealed else options
+
+
+def revealed(value: Any) -> Any:
+    """Return what was hidden, or options with something hidden, as it was given."""
+    if isinstance(value, HiddenText):
+        return str(value)
+    if type(value) is dict:
+        return {name: revealed(each) for name, each in value.items()}
+    return value
 
 
 def hides_locals(function: Callable[P, T]) -> Callable[P, T]:

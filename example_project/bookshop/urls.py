@@ -8,6 +8,7 @@ from .reading_room import reading_room, turn_page
 urlpatterns = [
     path("", views.front, name="front"),
     path("bestsellers/", views.bestsellers, name="bestsellers"),
+    path("almanac/", views.almanac, name="almanac"),
     path("reading-room/", reading_room, name="reading_room"),
     path("reading-room/<slug:slug>/<uuid:reader>/", turn_page, name="turn_page"),
     path("books/<slug:slug>/", views.book, name="book"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from datetime import UTC, datetime
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -13,6 +14,9 @@ from django.views.decorators.http import require_POST
 from django_rb.cache import get_cache
 from django_rb.ratelimit import UNSAFE, ratelimit
 
+from .almanac import READERS, rush
+from .almanac import SECONDS as COMPUTING_SECONDS
+from .almanac import almanac as compute_almanac
 from .catalogue import BOOKS, Book
 from .facts import FACTS, read, time_one_by_one
 from .limits import RATE, ask
@@ -79,6 +83,19 @@ def bestsellers(request: HttpRequest) -> HttpResponse:
     ranked = sorted(numbers.items(), key=lambda pair: -pair[1])[:20]
     context = {"ranked": ranked, "made": timezone.now(), "seconds": BESTSELLERS_SECONDS}
     return render(request, "bookshop/bestsellers.html", context)
+
+
+def almanac(request: HttpRequest) -> HttpResponse:
+    """Show what is dear to compute; on POST let crowds ask for it."""
+    report = compute_almanac()
+    context = {
+        **report,
+        "made": datetime.fromtimestamp(report["made"], UTC),
+        "rushes": rush() if request.method == "POST" else [],
+        "readers": READERS,
+        "seconds": COMPUTING_SECONDS,
+    }
+    return render(request, "bookshop/almanac.html", context)
 
 
 @require_POST

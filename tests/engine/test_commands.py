@@ -120,6 +120,7 @@ HGET k.a field
 HGETALL k.a
 HGETDEL k.a FIELDS 1 field
 HGETEX k.a EX 10 FIELDS 1 field
+HIMPORT SET k.a fieldset value
 HINCRBY k.a field 1
 HINCRBYFLOAT k.a field 1
 HKEYS k.a

@@ -245,5 +245,8 @@ def test_a_local_client_that_outlives_its_cluster(nodes: LocalNodes) -> None:
 
 def test_passwords_are_left_out(cluster: Cluster) -> None:
     log = watch(cluster)
-    cluster.call_nodes("AUTH", "hunter2", hosts=[0])
+    client: Any = cluster.get_local_client(0)
+    with pytest.raises(redis.AuthenticationError):
+        client.execute_command("AUTH", "hunter2")
+    client.connection_pool.disconnect()
     assert log.exchanges[0].commands() == [("AUTH",)]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import pytest
 
 from django_rb.engine import Cluster, ProtocolError, RoutingClient
+from django_rb.engine.protocol.answers import is_number, is_value
+from django_rb.engine.rounds.batch import call
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
+from tests.transports import awaited
 
 Ask = Callable[[RoutingClient], Any]
 
@@ -77,6 +81,32 @@ CALLS: dict[str, tuple[Ask, list[bytes]]] = {
 )
 def test_what_cannot_be_the_answer_fails_its_node(name: str, said: bytes) -> None:
     check(said, lambda cluster: CALLS[name][0](cluster.get_routing_client()))
+
+
+@pytest.mark.parametrize("transport", [nullcontext, awaited], ids=["threads", "asyncio"])
+def test_replies_that_are_one_behind_are_so_until_one_cannot_be_the_answer(
+    transport: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """RESP has no way to tell sooner: a copied reply came when the next question was asked."""
+    behind: dict[socket.socket, bytes] = {}
+
+    def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
+        right = b":7\r\n" if command[0] == b"INCRBY" else b"$1\r\n%b\r\n" % command[1]
+        is_first = len(peer.connections) == 1
+        connection.sendall(behind.get(connection, right) if is_first else right)
+        behind[connection] = right
+
+    def get(key: bytes) -> Any:
+        return cluster.run(call(cluster, key, b"GET", key, answer=is_value))
+
+    with Peer(answer) as peer, transport():
+        cluster = Cluster([peer.host])
+        assert [get(key)[0] for key in (b"a", b"b", b"c")] == [b"a", b"a", b"b"]
+        _, failures = cluster.run(call(cluster, b"n", b"INCRBY", b"n", 1, answer=is_number))
+        assert isinstance(failures[0].error, ProtocolError)
+        assert [get(key) for key in (b"a", b"b")] == [(b"a", []), (b"b", [])]
+        assert len(peer.connections) == 2
+        cluster.disconnect_pools()
 
 
 @pytest.mark.parametrize("protocol", [2, 3])

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_rb.engine.errors import BadHostSetup, UnroutableCommand
-from django_rb.engine.nodes.hosts import HostInfo
+from django_rb.engine.nodes.hosts import HostInfo, parse_host
 from django_rb.engine.routing.hashing import Key, encode_key
 from django_rb.engine.routing.routers import (
     SLOTS,
@@ -27,6 +27,7 @@ from django_rb.engine.routing.routers import (
     ConsistentHashingRouter,
     PartitionRouter,
     SlotRouter,
+    _rb_name,
 )
 
 
@@ -287,6 +288,18 @@ def test_a_changed_password_or_address_moves_no_keys_on_the_ring_of_host_ids() -
         Nodes({n: HostInfo(n, f"10.1.0.{n}", password="new", ssl=True) for n in range(3)})
     )
     assert before.get_hosts_for_keys(KEYS) == after.get_hosts_for_keys(KEYS)
+
+
+def test_options_whose_passwords_are_hidden_have_the_ring_of_rb() -> None:
+    options = {"password": "it's", "keyfile": "key.pem"}
+    info = parse_host(
+        0, {"host": "10.0.0.1", "password": "a", "ssl": True, "ssl_options": options}
+    )
+    assert "it's" not in repr(info.ssl_options)
+    assert _rb_name(info) == (
+        "<HostInfo db=0 host='10.0.0.1' host_id=0 password='a' port=6379 ssl=True "
+        f"ssl_options={options!r} unix_socket_path=None>"
+    )
 
 
 def test_a_changed_password_moves_keys_on_the_ring_of_rb() -> None:

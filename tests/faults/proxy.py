@@ -199,12 +199,14 @@ class _Plan:
 
 
 class Proxy:
-    """Stands in front of one node, on a port of 127.0.0.1 that it keeps to its end.
+    """Stands in front of one node, on a port of this machine that it keeps to its end.
 
     Everything runs on one event loop in a thread of its own; the methods are for others.
 
     Args:
         upstream: host and port of the node.
+        address: where to listen; on Linux any of 127.0.0.0/8.
+        port: the port there, 0 for any.
 
     Attributes:
         port: where the proxy listens.
@@ -214,9 +216,12 @@ class Proxy:
         replied: how many bytes the node said.
     """
 
-    def __init__(self, upstream: tuple[str, int]) -> None:
+    def __init__(
+        self, upstream: tuple[str, int], address: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self._upstream = upstream
-        self._place = _bound(("127.0.0.1", 0))  # nobody else gets the port
+        self.address = address
+        self._place = _bound((address, port))  # nobody else gets the port
         self.port: int = self._place.getsockname()[1]
         self.accepted = 0
         self.most_open = 0
@@ -231,7 +236,7 @@ class Proxy:
     @property
     def host(self) -> dict[str, Any]:
         """The proxy as a node in HOSTS."""
-        return {"host": "127.0.0.1", "port": self.port}
+        return {"host": self.address, "port": self.port}
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -297,9 +302,9 @@ class Proxy:
         self.refuse()
         with contextlib.ExitStack() as stack:
             stack.callback(self.listen)
-            hole = stack.enter_context(_bound(("127.0.0.1", self.port)))
+            hole = stack.enter_context(_bound((self.address, self.port)))
             hole.listen(0)
-            while not _hangs(filler := stack.enter_context(socket.socket()), self.port):
+            while not _hangs(filler := stack.enter_context(socket.socket()), self._place):
                 assert filler.fileno() < hole.fileno() + MOST_FILLERS, "The hole has no end"
             yield
 
@@ -313,7 +318,7 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_SECONDS)
 
     async def _listen(self) -> None:
-        self._listener = listener = _bound(("127.0.0.1", self.port))
+        self._listener = listener = _bound((self.address, self.port))
         listener.listen(128)
         listener.setblocking(False)
         self._loop.add_reader(listener, self._accept, listener)
@@ -403,10 +408,10 @@ def _bound(address: tuple[str, int]) -> socket.socket:
     return sock
 
 
-def _hangs(sock: socket.socket, port: int) -> bool:
+def _hangs(sock: socket.socket, place: socket.socket) -> bool:
     """Begin to connect; return whether that hangs."""
     sock.setblocking(False)
-    sock.connect_ex(("127.0.0.1", port))
+    sock.connect_ex(place.getsockname())
     poller = make_poller()
     poller.register(sock.fileno(), 4)
     return not poller.poll(HANDSHAKE_SECONDS * 1000)

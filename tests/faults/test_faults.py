@@ -124,8 +124,10 @@ def meet(
 
 
 def warm_up(caller: Caller, rig: Rig) -> None:
-    """Let the nodes have connections, and the script of incr()."""
+    """Let the nodes have connections, and the scripts of incr() and touch()."""
     assert caller.cache("get_many", rig.data.all).error is None
+    for name in rig.data.all:
+        assert caller.cache("touch", name).error is None
     for names in rig.data.counters.values():
         assert caller.cache("incr", names[0]).error is None
         assert caller.cache("decr", names[0]).error is None

@@ -84,18 +84,6 @@ CALLS: dict[str, Call] = {
 
 @pytest.fixture
 def settled_cluster(nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    yield from settled(nodes, monkeypatch)
-
-
-@pytest.fixture
-def signalled_cluster(nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    # A signal inside of Python's own socketpair() loses a descriptor. It is a rare one.
-    yield from settled(nodes, monkeypatch, may_lose=2)
-
-
-def settled(
-    nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch, may_lose: int = 0
-) -> Iterator[Cluster]:
     """A cluster of which nothing is left at the end: no descriptor, no thread.
 
     It may have no more connections than it needs: one that got lost would be missed.
@@ -113,7 +101,7 @@ def settled(
         cluster.close()
         gc.collect()
         left = {fd: what for fd, what in open_descriptors().items() if fd not in before}
-        assert len(left) <= may_lose, left
+        assert not left
 
 
 def leads_to(error: BaseException | None, wanted: type[BaseException]) -> bool:
@@ -244,9 +232,9 @@ def test_a_handler_may_use_the_cluster_at_every_moment(
 
 
 def test_real_signals_at_any_time_leave_nothing_in_doubt(
-    signalled_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    settled_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster = signalled_cluster
+    cluster = settled_cluster
     # Python loses what is raised in a destructor, such as that of redis-py's client.
     monkeypatch.setattr(sys, "unraisablehook", lambda lost: None)
     keys = fill(cluster)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from copy import copy
+from dataclasses import asdict, astuple, replace
 from functools import partial
 from typing import Any
 
@@ -166,6 +167,9 @@ def test_no_repr_shows_it(way: str, app: Guards) -> None:
             is_hidden(f"{thing} {thing!r}")
         for node in cluster.nodes.values():
             is_hidden(repr(vars(node)))
+        is_hidden(repr(vars(cluster)))
+        for info in cluster.hosts.values():
+            is_hidden(f"{vars(info)} {asdict(info)} {astuple(info)} {replace(info, db=1)}")
 
 
 def test_no_repr_shows_the_password_of_a_key() -> None:
@@ -174,7 +178,14 @@ def test_no_repr_shows_the_password_of_a_key() -> None:
         cluster = Cluster([{"ssl": True}], **options)
         del options
         is_hidden(f"{cluster.get_local_client(0)!r} {cluster.get_pool_for_host(0)!r}")
-        is_hidden(repr(vars(cluster.nodes[0])))
+        is_hidden(f"{vars(cluster.nodes[0])} {vars(cluster)} {asdict(cluster.hosts[0])}")
+
+
+def test_no_repr_shows_the_password_of_a_key_by_the_name_of_rb() -> None:
+    host = {"ssl": True, "ssl_options": {"password": SECRET, "keyfile": "key.pem"}}
+    cluster = Cluster([host])
+    is_hidden(f"{vars(cluster.nodes[0])} {vars(cluster)} {asdict(cluster.hosts[0])}")
+    assert cluster.hosts[0].ssl_options == host["ssl_options"]
 
 
 @pytest.mark.parametrize("way", WAYS)

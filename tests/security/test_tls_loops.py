@@ -17,6 +17,8 @@ import uvloop
 
 from django_rb.engine import BadHostSetup, Cluster
 from django_rb.engine.loops import handshake as aio_handshake
+from django_rb.engine.rounds.batch import call_nodes
+from tests.faults.names import Names
 from tests.helpers import wait_until
 from tests.transports import awaited
 
@@ -133,3 +135,33 @@ def test_an_option_that_asyncio_does_not_know_is_named() -> None:
     for _ in range(2):
         with awaited(), pytest.raises(BadHostSetup, match=said):
             cluster.call_nodes("PING")
+
+
+@LOOPS
+def test_a_certificate_is_for_the_name_and_not_for_the_address(
+    new_loop: Callable[[], Any],
+    tls: Any,
+    trust: str,
+    open_cluster: Open,
+    authority: trustme.CA,
+) -> None:
+    """redis-py is given the address that the engine looked up."""
+    with Names() as names, awaited(new_loop):
+        names["node.test"] = ["127.0.0.1"]
+        shown = {"node.test": "", "127.0.0.1": "Hostname mismatch", "other.test": "Hostname"}
+        for name, refusal in shown.items():
+            with tls(authority.issue_cert(name)) as hosts:
+                named = {i: {**host, "host": "node.test"} for i, host in hosts.items()}
+                cluster = open_cluster(named, host_defaults={"ssl_ca_certs": trust})
+                replies, failures = cluster.run(call_nodes(cluster, {0: ("PING",)}))
+                if refusal:
+                    assert refusal in str(failures[0].error)
+                    assert "node.test" in str(failures[0].error)
+                else:
+                    assert (replies, failures) == ({0: b"PONG"}, [])
+                    cluster.nodes[0].epoch += 1
+                    names["node.test"] = None  # the last address counts
+                    assert cluster.run(call_nodes(cluster, {0: ("PING",)}))[0] == replies
+                    names.end_hanging()
+                    names["node.test"] = ["127.0.0.1"]
+                cluster.close()

@@ -245,15 +245,23 @@ def test_no_right_in_the_docs_is_one_too_many(guards: Guards) -> None:
             raise AssertionError(f"{left_out} is not needed")
 
 
+OF_TAILS = {"time", "strlen", "setrange"}
+
+
 @pytest.mark.parametrize(
     ("methods", "rights"),
     [
         ({"clear"}, {"flushdb"}),
         ({"keys"}, {"scan"}),
-        ({"incr"}, {"eval", "incrby"}),
-        ({"lock"}, {"script|load", "del"}),
-        ({"incr", "lock"}, {"eval", "incrby", "script|load", "del", "evalsha"}),
-        ({"ttl"}, {"ttl", "pexpireat"}),
+        ({"incr"}, {"incrby"}),
+        ({"compute"}, OF_TAILS),
+        ({"compute", "lock"}, {*OF_TAILS, "del"}),
+        ({"expire"}, {"pexpireat", "persist"}),
+        (
+            {"compute", "expire", "incr", "lock"},
+            {*OF_TAILS, "del", "incrby", "pexpireat", "persist", "pexpire"}
+            | {"eval", "evalsha", "getrange"},
+        ),
         (set(), {"select"}),
     ],
 )
@@ -282,21 +290,28 @@ def use_everything(cache: RBCache, without: Collection[str] = ()) -> None:
     assert cache.set_many(data) == []
     assert cache.get_many(data) == data
     assert cache.has_key("one")
-    assert cache.touch("one", 50)
-    assert cache.touch("one", None)
     assert cache.get_or_set("three", 3) == 3
     assert cache.incr_version("two") == 2
     assert cache.decr_version("two", version=2) == 1
-    assert cache.expire("one", 50)
-    assert cache.pexpire("one", 50_000)
-    assert 0 < (cache.pttl("one") or 0) <= 50_000
     if "incr" not in without:
         assert cache.incr("two") == 3
         assert cache.decr("two") == 2
-    if "ttl" not in without:
+    if "expire" not in without:
+        assert cache.touch("one", 50)
+        assert cache.touch("one", None)
+        assert cache.expire("one", 50)
+        assert cache.pexpire("one", 50_000)
+        assert 0 < (cache.pttl("one") or 0) <= 50_000
         assert 0 < (cache.ttl("one") or 0) <= 50
         assert cache.expire_at("one", 4_000_000_000)
-    assert cache.persist("one")
+        assert cache.persist("one")
+    if "compute" not in without:
+        assert cache.get_or_set("four", lambda: 4, 50, stale=50) == 4
+        assert cache.refresh("four", lambda: 5, 50, stale=50) == 5
+        assert cache.get_or_set_many(["four"], dict.fromkeys, 50) == {"four": 5}
+    if not {"compute", "expire"} & set(without):
+        assert cache.touch("four", 60)
+        assert cache.ttl("four") == 60
     if "keys" not in without:
         assert len(cache.keys("key:*")) == 50
         assert len(list(cache.iter_keys("key:*"))) >= 50

@@ -6,6 +6,7 @@
 - `workload`: the operations, each checked against the ledger.
 - `worker`: a process with threads or event loops that do them.
 - `chaos`: what happens to the nodes.
+- `names`: what happens to the nodes' names.
 - `report`: what is counted, put together and printed.
 """
 

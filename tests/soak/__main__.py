@@ -17,9 +17,11 @@ import platform
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import django
@@ -28,6 +30,7 @@ import redis
 
 from django_rb.testing import LocalNodes
 from tests.soak.chaos import Chaos
+from tests.soak.names import Names
 from tests.soak.report import Ending, Report, Tally
 
 MODES = ("threads", "asyncio")
@@ -100,8 +103,8 @@ class Worker:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Soak; return the exit status."""
     options = parse(arguments)
-    with LocalNodes(options.nodes) as nodes:
-        report = soak(nodes, options)
+    with LocalNodes(options.nodes) as nodes, tempfile.TemporaryDirectory() as folder:
+        report = soak(nodes, Path(folder), options)
     if options.format == "json":
         print(json.dumps(report.as_json(), indent=2))
     else:
@@ -147,7 +150,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def soak(nodes: LocalNodes, options: argparse.Namespace) -> Report:
+def soak(nodes: LocalNodes, folder: Path, options: argparse.Namespace) -> Report:
     """Run workers and chaos for as long as was asked for, or until Ctrl-C."""
     about = {
         "python": platform.python_version(),
@@ -160,13 +163,15 @@ def soak(nodes: LocalNodes, options: argparse.Namespace) -> Report:
         "threads": options.threads,
         "seed": options.seed,
     }
-    chaos = Chaos(nodes, options.seed)
+    names = Names(folder / "names.json")
+    chaos = Chaos(nodes, names, options.seed)
     workers: list[Worker] = []
     began = time.monotonic()
     try:
         try:
             workers += [
-                start_worker(nodes, options, number) for number in range(options.processes)
+                start_worker(nodes, names, options, number)
+                for number in range(options.processes)
             ]
             pids = " ".join(str(worker.pid) for worker in workers)
             say(f"Soaking with seed {options.seed}, in the processes {pids}.")
@@ -192,12 +197,18 @@ def soak(nodes: LocalNodes, options: argparse.Namespace) -> Report:
     return Report(about, seconds, total, endings, chaos.done, options.slack)
 
 
-def start_worker(nodes: LocalNodes, options: argparse.Namespace, number: int) -> Worker:
+def start_worker(
+    nodes: LocalNodes, names: Names, options: argparse.Namespace, number: int
+) -> Worker:
     modes = MODES if options.mode == "mixed" else (options.mode,)
     return Worker(
         {
             "number": number,
-            "hosts": nodes.hosts,
+            "hosts": {
+                host_id: {**host, "host": names.name(host_id)}
+                for host_id, host in nodes.hosts.items()
+            },
+            "names": str(names.path),
             "threads": options.threads,
             "seed": options.seed,
             "mode": modes[number % len(modes)],
@@ -221,7 +232,7 @@ def watch(workers: Sequence[Worker], chaos: Chaos, began: float, end: float) -> 
             f"{time.monotonic() - began:6.0f} s  {total.operations.total():>9,} operations  "
             f"{total.failures.total():>7,} failures  {total.wrong} wrong  "
             f"longest {longest:.2f} s ({kind})  "
-            f"nodes {' '.join(chaos.states.values())}"
+            f"nodes {', '.join(chaos.states.values())}"
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
+import sys
 import threading
 from collections import Counter
 from typing import Any
@@ -11,25 +13,38 @@ from typing import Any
 import redis
 
 from django_rb.testing import LocalNodes
+from tests.soak.names import AWAY, HOME, Names
 
 CALM_SECONDS = (0.1, 0.8)  # between two events
 SLOW_SECONDS = (0.05, 0.7)  # below and above what a worker waits for
+SLOW_NAME_SECONDS = (0.2, 3.0)
+LOST_NAME_ERRORS = (socket.EAI_AGAIN, socket.EAI_NONAME)
 
 
 class Chaos(threading.Thread):
-    """Kills, stops, restarts and slows nodes, and mends them; one is always left alone.
+    """Kills, stops, restarts and slows nodes and their names, and mends them.
+
+    One node is always left alone.
 
     Attributes:
         done: how often it did what.
         states: what is wrong with each node now.
     """
 
-    def __init__(self, nodes: LocalNodes, seed: int) -> None:
+    def __init__(self, nodes: LocalNodes, names: Names, seed: int) -> None:
         super().__init__(name="chaos")
         self.done: Counter[str] = Counter()
         self.states: dict[int, str] = dict.fromkeys(nodes.hosts, "up")
         self.error: BaseException | None = None
         self._nodes = nodes
+        self._names = names
+        self._addresses: dict[int, str] = {}
+        for host_id in nodes.hosts:
+            self._live_at(host_id, HOME)
+        self._disturbances = [self._kill, self._pause, self._restart, self._slow]
+        self._disturbances.append(self._slow_name)
+        if sys.platform == "linux":
+            self._disturbances.append(self._move)
         self._rng = random.Random(seed)
         self._over = threading.Event()
 
@@ -56,15 +71,18 @@ class Chaos(threading.Thread):
         if self.states[host_id] != "up":
             self._mend(host_id)
         elif sum(state == "up" for state in self.states.values()) > 1:
-            disturb = self._rng.choice([self._kill, self._pause, self._restart, self._slow])
+            disturb = self._rng.choice(self._disturbances)
             self.done[disturb.__name__.strip("_")] += 1
             disturb(host_id)
 
     def _mend(self, host_id: int) -> None:
-        if self.states[host_id] == "paused" and self._rng.random() < 0.8:
+        state = self.states[host_id]
+        if state == "paused" and self._rng.random() < 0.8:
             self._nodes.resume(host_id)
             self.done["resume"] += 1
-        elif self.states[host_id] != "up":
+        elif state in {"slow name", "moving"}:
+            self._live_at(host_id, self._addresses[host_id])
+        elif state != "up":
             self._restart(host_id)
             self.done["restart"] += 1
         self.states[host_id] = "up"
@@ -79,13 +97,44 @@ class Chaos(threading.Thread):
 
     def _restart(self, host_id: int) -> None:
         self._nodes.restart(host_id)
+        self._live_at(host_id, HOME)
 
     def _slow(self, host_id: int) -> None:
         """Let a node take its time for whatever it is asked."""
         milliseconds = round(self._rng.uniform(*SLOW_SECONDS) * 1000)
-        host: dict[str, Any] = self._nodes.hosts[host_id]
+        self._tell(host_id, ("CLIENT PAUSE", milliseconds))
+
+    def _slow_name(self, host_id: int) -> None:
+        """Have a node connected to anew while its name resolves slowly."""
+        self.states[host_id] = "slow name"
+        seconds = self._rng.uniform(*SLOW_NAME_SECONDS)
+        self._names.say(host_id, self._addresses[host_id], seconds)
+        self._tell(host_id, ("CLIENT KILL", "TYPE", "normal", "SKIPME", "yes"))
+
+    def _move(self, host_id: int) -> None:
+        """Let a node's name stop resolving while the node moves to another address."""
+        self.states[host_id] = "moving"
+        before = self._addresses[host_id]
+        after = self._addresses[host_id] = AWAY if before == HOME else HOME
+        self._names.say(host_id, before, error=self._rng.choice(LOST_NAME_ERRORS))
+        self._tell(
+            host_id,
+            ("CONFIG SET", "bind", after),
+            ("CLIENT KILL", "TYPE", "normal", "SKIPME", "yes"),
+            address=before,
+        )
+
+    def _live_at(self, host_id: int, address: str) -> None:
+        self._addresses[host_id] = address
+        self._names.say(host_id, address)
+
+    def _tell(
+        self, host_id: int, *commands: tuple[Any, ...], address: str | None = None
+    ) -> None:
+        host = {**self._nodes.hosts[host_id], "host": address or self._addresses[host_id]}
         with (
             redis.Redis(**host, socket_timeout=2) as client,
             contextlib.suppress(redis.RedisError),
         ):
-            client.execute_command("CLIENT PAUSE", milliseconds)
+            for command in commands:
+                client.execute_command(*command)

@@ -40,6 +40,7 @@ class Job(NamedTuple):
     Attributes:
         number: which of the processes it is.
         hosts: the nodes.
+        names: the file that says what their names resolve to.
         threads: how many; with event loops, how many tasks for each of them.
         seed: of all random choices.
         mode: how operations run side by side; see MODES.
@@ -48,6 +49,7 @@ class Job(NamedTuple):
 
     number: int
     hosts: dict[int, dict[str, Any]]
+    names: str
     threads: int
     seed: int
     mode: str = "threads"
@@ -55,7 +57,10 @@ class Job(NamedTuple):
 
 
 def main() -> None:
+    from tests.soak.names import look_up_in
+
     job = Job(**json.loads(sys.stdin.readline()))
+    look_up_in(job.names)
     hosts = {int(host_id): host for host_id, host in job.hosts.items()}
     configure(hosts)
     from tests.faults.sharing.checks import check_connections

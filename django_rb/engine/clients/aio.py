@@ -58,7 +58,7 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
         """
         if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
             return options[EMPTY_RESPONSE]
-        return await self._cluster.arun(self._call(args, options))
+        return await self._cluster.arun(self._call(args, options), self._command_timeout)
 
     async def scan_iter(  # type: ignore[override]
         self,
@@ -74,7 +74,9 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
         options = self._scan_options(match, count, _type)
         cursors: dict[int, bytes] = dict.fromkeys(self._cluster.nodes, b"0")
         while cursors:
-            cursors, keys, failures = await self._cluster.arun(self._scan(cursors, options))
+            cursors, keys, failures = await self._cluster.arun(
+                self._scan(cursors, options), self._command_timeout
+            )
             for key in keys:
                 yield key
             if failures:

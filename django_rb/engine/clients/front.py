@@ -54,7 +54,9 @@ class ClientSource(ClientPort):
             self._aio = AioRoutingClient(self)
         return self._aio
 
-    def get_routing_client(self, auto_batch: bool = True) -> RoutingClient:
+    def get_routing_client(
+        self, auto_batch: bool = True, timeout: float | None = None
+    ) -> RoutingClient:
         """Return a client that sends each command where its keys live.
 
         client = cluster.get_routing_client()
@@ -62,8 +64,10 @@ class ClientSource(ClientPort):
 
         Args:
             auto_batch: whether its `map()` may merge adjacent GETs and SETs.
+            timeout: seconds for each of its commands, and for each page of `scan_iter()`;
+                None without limit.
         """
-        return RoutingClient(self, auto_batch=auto_batch)
+        return RoutingClient(self, auto_batch=auto_batch, timeout=timeout)
 
     def map(
         self,

@@ -17,10 +17,26 @@ from .base import ManyNodes, ManyNodesClient, decoded, node_failures
 from .fanout import FanoutClient
 from .managers import Fanned, Hosts, MapManager, Mapped
 from .mapping import MappingClient
+from .port import ClientPort
 
 
 class Routing(ManyNodes):
-    """A command's way from a routing client and back, as a batch."""
+    """A command's way from a routing client and back, as a batch.
+
+    Args:
+        timeout: seconds for each command; None without limit.
+    """
+
+    def __init__(
+        self,
+        cluster: ClientPort,
+        *,
+        timeout: float | None = None,
+        auto_batch: bool = True,
+        like: object | None = None,
+    ) -> None:
+        super().__init__(cluster, auto_batch=auto_batch, like=like)
+        self._command_timeout = timeout
 
     def _call(self, args: tuple[Any, ...], options: dict[str, Any]) -> Batch[Any]:
         owners, commands, combine = self._route(args)
@@ -76,7 +92,7 @@ class RoutingClient(Routing, ManyNodesClient):
         """
         if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
             return options[EMPTY_RESPONSE]
-        return self._cluster.run(self._call(args, options))
+        return self._cluster.run(self._call(args, options), self._command_timeout)
 
     def scan_iter(
         self,
@@ -97,7 +113,9 @@ class RoutingClient(Routing, ManyNodesClient):
         options = self._scan_options(match, count, _type)
         cursors: dict[int, bytes] = dict.fromkeys(self._cluster.nodes, b"0")
         while cursors:
-            cursors, keys, failures = self._cluster.run(self._scan(cursors, options))
+            cursors, keys, failures = self._cluster.run(
+                self._scan(cursors, options), self._command_timeout
+            )
             yield from keys
             if failures:
                 raise first_error(failures)

@@ -61,6 +61,7 @@ class AioConnection(asyncio.Protocol):
         epoch: that of its node when it was opened.
         is_closed: it is of no more use.
         is_heard: the node said something to the job.
+        since: the last time that the node did something, or was given something to do.
     """
 
     def __init__(self, writer: asyncio.StreamWriter, pool: Home, epoch: int) -> None:
@@ -82,8 +83,8 @@ class AioConnection(asyncio.Protocol):
         self._is_reused = False
         self._is_paused = False
         self._unsent = 0  # bytes that the transport kept when it was last looked at
-        # The last time that the node did something, and what it is given for the next.
-        self._since = 0.0
+        self.since = 0.0
+        # Seconds that the node is given for the next.
         self._patience = self._node.socket_timeout or FOREVER
         self._timer: asyncio.TimerHandle | None = None
         self._is_forgiven = False  # it had more time, as the loop had not listened
@@ -147,7 +148,7 @@ class AioConnection(asyncio.Protocol):
             return
         self.is_heard = True
         self._is_forgiven = False
-        self._since = self._loop.time()
+        self.since = self._loop.time()
         try:
             if job.exchange.feed(data):
                 if self._transport.get_write_buffer_size():
@@ -202,7 +203,7 @@ class AioConnection(asyncio.Protocol):
                     raise
                 return
             self._unsent = self._transport.get_write_buffer_size()
-        self._since = self._loop.time()  # to encode may have taken long
+        self.since = self._loop.time()  # to encode may have taken long
 
     def _crash(self, error: BaseException) -> None:
         """Close, and let those who await the job have an error that is not the node's."""
@@ -240,7 +241,7 @@ class AioConnection(asyncio.Protocol):
 
     def _expires(self) -> float:
         """Return when the node will have been silent for too long."""
-        expires = self._since + self._patience
+        expires = self.since + self._patience
         if self.is_heard or self._job is None:
             return expires
         return min(expires, self._job.limit)
@@ -253,7 +254,7 @@ class AioConnection(asyncio.Protocol):
         now = self._loop.time()
         unsent = self._transport.get_write_buffer_size()
         if unsent < self._unsent:
-            self._since = now  # it takes what it is sent
+            self.since = now  # it takes what it is sent
         self._unsent = unsent
         if now >= self._expires():
             if self._poll(0):
@@ -262,10 +263,10 @@ class AioConnection(asyncio.Protocol):
                 return
             if now - planned >= LATE_SECONDS and not self._is_forgiven:
                 self._is_forgiven = True
-                self._since = now  # nobody listened before
+                self.since = now  # nobody listened before
                 for one in job.jobs:
                     one.limit = max(one.limit, now + self._patience)
-        if now >= self._since + self._patience:
+        if now >= self.since + self._patience:
             self._fail(TimeoutError())
             return
         if not self.is_heard and now >= job.limit:

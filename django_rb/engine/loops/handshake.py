@@ -3,7 +3,8 @@
 They differ from redis-py's own as those of `handshake` do. Besides, a credential provider
 is asked once for each connection, and awaited if it can be, whatever the version of
 redis-py; the files of TLS are read in the loop's executor, and again only when they
-change; and what is closed is closed at once. `take_writer` is the one private access.
+change; what is closed is closed at once; and names are looked up by `lookups`, so that
+redis-py is given addresses. `take_writer` is the one private access.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import weakref
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import redis
 import redis.asyncio
 
 from .. import guarding
 from ..errors import BadHostSetup
+from ..lookups import await_addresses
 from ..nodes.hosts import HostInfo
 from ..nodes.options import check_host_name
 from ..secrecy import hides_locals
@@ -58,7 +60,7 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
         try:
             if self._provider is not None:
                 self.credential_provider = _Credentials(await _credentials_from(self._provider))
-            await super().connect()  # type: ignore[no-untyped-call]
+            await self._reach()
         except redis.RedisError as error:
             if type(error) is redis.ConnectionError:
                 _complete(error)
@@ -69,6 +71,9 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
             raise redis.ConnectionError(
                 f"Connecting failed: {type(error).__name__}: {error}"
             ) from error
+
+    async def _reach(self) -> None:
+        await super().connect()  # type: ignore[no-untyped-call]
 
     async def disconnect(self, *args: Any, **kwargs: Any) -> None:
         """Close at once: a farewell over TLS would wait for its answer."""
@@ -81,12 +86,38 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
 class TCPConnection(_Discreet, redis.asyncio.Connection):
     """A connection over TCP."""
 
+    async def _reach(self) -> None:
+        """Connect to one of the addresses of the node's name."""
+        name = self.host
+        addresses = await await_addresses(name, self.port, self.socket_connect_timeout)
+        for left in range(len(addresses) - 1, -1, -1):
+            self.host = addresses[-1 - left]
+            try:
+                await super()._reach()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                # Another type tells of a node that was reached.
+                if not left or type(error) not in {redis.ConnectionError, redis.TimeoutError}:
+                    raise
+            else:
+                return
+            finally:
+                self.host = name
+
 
 class UnixDomainSocketConnection(_Discreet, redis.asyncio.UnixDomainSocketConnection):
     """A connection through a unix socket."""
 
 
-class SSLConnection(_Discreet, redis.asyncio.SSLConnection):
+class _NamedContext(ssl.SSLContext):
+    """Holds a node to its name, whichever of its addresses was connected to."""
+
+    node_name = ""
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        return super().wrap_bio(*args, **{**kwargs, "server_hostname": self.node_name})
+
+
+class SSLConnection(TCPConnection, redis.asyncio.SSLConnection):
     """A connection over TCP with TLS."""
 
     @hides_locals
@@ -109,6 +140,8 @@ class SSLConnection(_Discreet, redis.asyncio.SSLConnection):
         certfile, keyfile = told.certfile, told.keyfile
         told.certfile = told.keyfile = None
         context: ssl.SSLContext = told.get()
+        context.__class__ = _NamedContext  # it is made by ssl.create_default_context()
+        cast(_NamedContext, context).node_name = self.host
         if certfile or keyfile:
             context.load_cert_chain(certfile, keyfile, self._key_password)
         if self._ca_path:

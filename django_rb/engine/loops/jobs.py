@@ -13,6 +13,7 @@ class Carrier(Protocol):
     """A connection that works for a job."""
 
     is_heard: bool
+    since: float
 
     def abandon(self) -> None:
         """Close the connection if nobody awaits any more what it works for."""

@@ -360,9 +360,14 @@ class Pool:
         ):
             # A connection keeps the context that it was opened in, and timers theirs: not
             # that of a request.
-            task = self.loop.create_task(
-                self._open(job), name=f"rb-open-{self.node.host_id}", context=Context()
-            )
+            opening = self._open(job)
+            try:
+                task = self.loop.create_task(
+                    opening, name=f"rb-open-{self.node.host_id}", context=Context()
+                )
+            except BaseException:  # near the recursion limit
+                opening.close()
+                raise
             self._openings[task] = job
             self._all_openings.add(task)
             task.add_done_callback(self._opening_ended)
@@ -460,7 +465,12 @@ class Pool:
                 try:
                     async with asyncio.timeout(self.node.open_timeout):
                         epoch = self.node.epoch
-                        return AioConnection(await connect(self.node), self, epoch)
+                        writer = await connect(self.node)
+                        try:
+                            return AioConnection(writer, self, epoch)
+                        except BaseException:
+                            writer.transport.abort()
+                            raise
                 except (redis.TimeoutError, TimeoutError):
                     # The node may have answered in time, while the loop did not run.
                     if not stalls.seconds or tries == _TRIES:

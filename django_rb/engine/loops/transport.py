@@ -78,17 +78,17 @@ class Transport:
         # Those of a host that is removed meanwhile are known to the end of the batch.
         latest = nodes = self._nodes
         try:
-            is_first = True
+            given = timeout
             while True:
                 exchanges = next(batch)
                 if self._nodes is not latest:  # and of a new one it may be told
                     latest = self._nodes
                     nodes = {**nodes, **latest}
-                await _AwaitedRound(nodes, pools, deadline, is_first=is_first).run(exchanges)
-                is_first = False
+                await _AwaitedRound(nodes, pools, deadline, given).run(exchanges)
+                given = None
                 if port is not None and asks_for_more(exchanges):
                     for following in look_again(port, exchanges):
-                        round_ = _AwaitedRound(nodes, pools, deadline, is_first=False)
+                        round_ = _AwaitedRound(nodes, pools, deadline)
                         await round_.run(following)
         except StopIteration as end:
             result: T = end.value
@@ -116,14 +116,18 @@ class _AwaitedRound:
     """The exchanges that run side by side, until the last of them has ended."""
 
     def __init__(
-        self, nodes: Mapping[int, Node], pools: LoopPools, deadline: float, *, is_first: bool
+        self,
+        nodes: Mapping[int, Node],
+        pools: LoopPools,
+        deadline: float,
+        timeout: float | None = None,
     ) -> None:
         self._nodes = nodes
         self._pools = pools
         self._deadline = deadline
-        self._is_first = is_first  # of the call's rounds
+        self._timeout = timeout  # of the whole call, if this is its first round
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
+        self._began = self._submitted = self._loop.time()
         self._jobs: list[tuple[Job, Pool]] = []
         self._left = 0
         self._done: asyncio.Future[None] | None = None
@@ -167,9 +171,9 @@ class _AwaitedRound:
             if self._error is not None:
                 return
         if len(exchanges) > 1:
-            took = self._loop.time() - began
+            self._submitted = self._loop.time()
             for job, _ in self._jobs:
-                job.limit += took  # to encode may have taken long
+                job.limit += self._submitted - began  # to encode may have taken long
 
     def ended(self) -> None:
         """Count an exchange that has ended."""
@@ -194,8 +198,12 @@ class _AwaitedRound:
         is_late = now - self._deadline > min(LATE_SECONDS, LATE_PART * (now - self._began))
         for job, pool in self._jobs:
             if not job.is_over:
+                since = self._submitted
+                if job.connection is not None:
+                    since = max(since, job.connection.since)
                 is_nodes_fault = is_blamed_for_deadline(
-                    is_first=self._is_first and not is_late,
+                    timeout=self._timeout,
+                    silent=0.0 if is_late else now - since,
                     is_heard=not pool.is_silent(job),
                 )
                 give_up(job.exchange, pool.node, DeadlineError(), is_nodes_fault=is_nodes_fault)

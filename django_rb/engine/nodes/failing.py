@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import redis
 
-from ..errors import ProtocolError, RefusedEarly
+from ..errors import CannotOpen, ProtocolError, RefusedEarly
 from ..protocol.exchange import Exchange
 from .node import Node
 
@@ -27,9 +27,8 @@ LATE_PART = 1 / 3
 # What the system says to a process that has used up what it may have.
 _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-
-class CannotOpen(redis.exceptions.ConnectionError):
-    """This process lacks what it takes to open a connection; the node is not to blame."""
+# What is raised where it lacks something.
+_LACKS = (CannotOpen, MemoryError, RecursionError)
 
 
 def is_own_lack(error: BaseException) -> bool:
@@ -37,7 +36,7 @@ def is_own_lack(error: BaseException) -> bool:
     seen: list[BaseException] = []  # errors that were raised again may form a circle
     reason: BaseException | None = error
     while reason is not None and reason not in seen:
-        if isinstance(reason, CannotOpen) or getattr(reason, "errno", None) in _USED_UP:
+        if isinstance(reason, _LACKS) or getattr(reason, "errno", None) in _USED_UP:
             return True
         seen.append(reason)
         reason = reason.__cause__ or reason.__context__
@@ -100,16 +99,18 @@ def _excess(exchanges: Sequence[Exchange], error: Exception, *, is_new: bool) ->
     return ""
 
 
-def is_blamed_for_deadline(*, is_first: bool, is_heard: bool) -> bool:
+def is_blamed_for_deadline(*, timeout: float | None, silent: float, is_heard: bool) -> bool:
     """Tell whether a node has failed that did not answer before the deadline of a call.
 
-    One that was speaking has not, nor one that others had left little time.
+    One that was speaking has not, nor one that was left little of the time, by other nodes or
+    by the caller: a million keys take longer to be made and packed than a node to answer.
 
     Args:
-        is_first: it was asked in the first of the call's rounds.
+        timeout: seconds for the whole call; None if this was not its first round.
+        silent: for how many of them it was waited for.
         is_heard: it said something.
     """
-    return is_first and not is_heard
+    return timeout is not None and not is_heard and silent >= timeout * (1 - LATE_PART)
 
 
 def to_redis_error(node: Node, error: Exception, excess: str = "") -> redis.RedisError:

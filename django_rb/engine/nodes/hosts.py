@@ -10,7 +10,7 @@ import redis
 from redis.connection import parse_url
 
 from ..errors import BadHostSetup
-from ..secrecy import hides_locals
+from ..secrecy import HiddenText, hidden, hides_locals
 from ..wording import masked, number_of
 from .option_checks import check_options, host_options, with_numbers
 from .options import merge
@@ -43,6 +43,14 @@ class HostInfo:
     ssl: bool = False
     ssl_options: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # The way to set something of a frozen dataclass: asdict() and vars() show it all.
+        if self.password is not None:
+            object.__setattr__(self, "password", HiddenText(self.password))
+        if self.ssl_options is not None:
+            object.__setattr__(self, "ssl_options", hidden(self.ssl_options))
+        object.__setattr__(self, "options", hidden(self.options))
 
     @property
     def address(self) -> str:

@@ -10,6 +10,7 @@ bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from ..errors import UnroutableCommand
@@ -103,6 +104,33 @@ def refusal(args: Sequence[Arg]) -> str | None:
         return REFUSALS.get(_find(args)[0].name)
     except UnroutableCommand:
         return None
+
+
+def check_shareable(args: Sequence[Arg]) -> None:
+    """Raise UnroutableCommand for a command that changes its connection; see `refusal`.
+
+    HARMLESS has the names of most commands that need not be looked at.
+    """
+    name: object = args[0] if args else b""
+    if isinstance(name, bytearray | memoryview):  # as it may be sent
+        name = bytes(name)
+        args = (name, *args[1:])
+    if not name:
+        raise MalformedCommand("An empty command was given")
+    why_not = refusal(args)
+    if why_not is not None:
+        raise UnroutableCommand(why_not)
+
+
+def check_all_shareable(commands: Sequence[Sequence[Arg]]) -> None:
+    """Raise UnroutableCommand if one of many commands changes its connection."""
+    try:
+        if HARMLESS.issuperset(map(itemgetter(0), commands)):
+            return
+    except (IndexError, TypeError):  # one has no name, or has it in a buffer
+        pass
+    for args in commands:
+        check_shareable(args)
 
 
 def patterns_of(args: Sequence[Arg]) -> list[Arg]:
@@ -259,6 +287,11 @@ SIMPLE: set[Arg] = set()
 """Names, as redis-py sends them, of commands that need no further look: of one word, with
 one key, which comes right after the name; neither split nor refused."""
 
+HARMLESS: set[Arg] = set()
+"""First words of names, in upper case as str and as bytes, that begin no refused command."""
+
+_REFUSED = {name.partition(" ")[0] for name in REFUSALS}
+
 
 def _find(args: Sequence[Arg]) -> tuple[_Command, Sequence[Arg]]:
     """Return a command, and args with the words of its name apart."""
@@ -297,6 +330,8 @@ def _add(command: _Command) -> None:
         _COMMANDS.pop(first, None)
         _ONE_KEY.discard(first)
         SIMPLE.discard(first)
+    if first not in _REFUSED:
+        HARMLESS.update((first, first.encode()))
     one_word = first not in _CONTAINERS
     if one_word:
         _COMMANDS[first] = command

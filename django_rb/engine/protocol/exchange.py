@@ -19,7 +19,7 @@ from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification, Reader
 
 from ..errors import ProtocolError, RefusedEarly, reply_error
-from .commands import is_read_only
+from .commands import HARMLESS, check_all_shareable, check_shareable, is_read_only
 from .encoding import (
     Arg,
     Args,
@@ -53,6 +53,14 @@ class ReplyReader(Reader):
         self.errors: list[Exception] = []
         # A method of its own would be a cycle, which a reader cannot tell the collector.
         super().__init__(replyError=partial(_to_error, self.errors), notEnoughData=NO_REPLY)
+
+    def shrink(self) -> None:
+        """Let go of the memory that a large reply took; all that came was read.
+
+        hiredis does so where it is fed again. Until then an idle connection would keep it.
+        """
+        self.feed(b"+OK\r\n")
+        self.gets()
 
 
 def _to_error(errors: list[Exception], text: str) -> Exception:
@@ -240,6 +248,8 @@ class Exchange:
             return False
         if self.out is not None or (reader.has_data() and not self._has_pushes):
             raise self.too_much(is_early=self.out is not None)
+        if self.is_heard and not reader.is_cut:
+            reader.shrink()
         if reader.errors:
             self.has_errors = True
         answers = self.answers
@@ -301,9 +311,18 @@ class Exchange:
 
 
 class CommandExchange(Exchange):
-    """One command."""
+    """One command.
+
+    Raises:
+        UnroutableCommand: it changes the connection, which others use after it.
+    """
 
     def __init__(self, host_id: int, args: Args) -> None:
+        try:
+            if args[0] not in HARMLESS:
+                check_shareable(args)
+        except (IndexError, TypeError):  # no name, or one in a buffer
+            check_shareable(args)
         self._args = args
         out = pack_small(args)
         if out is None:
@@ -329,9 +348,13 @@ class PipelineExchange(Exchange):
     """Several commands, encoded as the socket drains.
 
     The first piece is made at once: what cannot be encoded fails before anything is sent.
+
+    Raises:
+        UnroutableCommand: one of them changes the connection, which others use after it.
     """
 
     def __init__(self, host_id: int, commands: Sequence[Args]) -> None:
+        check_all_shareable(commands)
         pieces = encode(commands)
         super().__init__(host_id, next(pieces), len(commands), pieces)
         self._commands = commands
@@ -352,9 +375,14 @@ class KeysExchange(Exchange):
     """One command whose arguments are keys.
 
     It is encoded as it is sent: by then the nodes before it are at work.
+
+    Raises:
+        UnroutableCommand: it changes the connection, which others use after it.
     """
 
     def __init__(self, host_id: int, name: bytes, keys: Sequence[bytes]) -> None:
+        if name not in HARMLESS:
+            check_shareable((name, *keys))
         super().__init__(host_id, b"")
         self.name = name
         self.keys = keys

@@ -25,6 +25,10 @@ BLMOVEM       write  1,2    newer
 DEBUG|OBJECT  other  2      all
 DELEX         write  1      newer
 DIGEST        read   1      newer
+HIMPORT|DISCARD other  -    newer
+HIMPORT|DISCARDALL other - newer
+HIMPORT|PREPARE other  -    newer
+HIMPORT|SET   write  2      newer
 HOTKEYS|GET   other  -      newer
 HOTKEYS|RESET other  -      newer
 HOTKEYS|START other  -      newer

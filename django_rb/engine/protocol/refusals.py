@@ -16,6 +16,9 @@ _LOGIN = (
     "changes the one connection it is sent on, which the next call need not get; set "
     "{} in the cluster's HOSTS, or use cluster.get_local_client(host_id).client()"
 )
+_PREPARED = (
+    "needs what was prepared on its one connection; use cluster.get_local_client_for_key(key)"
+)
 _REPLICATION = (
     "turns its connection into a replication link; no client of the cluster reads one"
 )
@@ -36,6 +39,10 @@ _REASONS = {
     "DISCARD": _TRANSACTION,
     "EXEC": _TRANSACTION,
     "HELLO": _LOGIN.format('"protocol", "username" and "password"'),
+    "HIMPORT DISCARD": _PREPARED,
+    "HIMPORT DISCARDALL": _PREPARED,
+    "HIMPORT PREPARE": _PREPARED,
+    "HIMPORT SET": _PREPARED,
     "MONITOR": "streams on one connection; use cluster.get_local_client(host_id).monitor()",
     "MULTI": _TRANSACTION,
     "PSUBSCRIBE": _PUBSUB,

@@ -253,15 +253,28 @@ def _encode_sets(
         yield b"".join((*parts, tail))
 
 
-def count(port: Port, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome[int]]:
+def count(
+    port: Port,
+    name: bytes,
+    keys: Sequence[bytes],
+    companion_of: Callable[[bytes], bytes] | None = None,
+) -> Batch[Outcome[int]]:
     """Run a command that takes any number of keys and counts, such as UNLINK or EXISTS.
+
+    Args:
+        companion_of: returns a key that is kept beside each, on its node; these go first.
 
     Returns the sum over the nodes.
     """
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(port.router.get_hosts_for_keys(keys), keys, strict=True):
         shares[owner].append(key)
-    exchanges = [KeysExchange(owner, name, share) for owner, share in shares.items()]
+    exchanges = [
+        KeysExchange(
+            owner, name, [*map(companion_of, share), *share] if companion_of else share
+        )
+        for owner, share in shares.items()
+    ]
     for exchange in exchanges:
         exchange.answers = (is_number,)
     yield exchanges

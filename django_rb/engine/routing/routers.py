@@ -18,6 +18,7 @@ from zlib import crc32
 
 from ..errors import BadHostSetup, UnroutableCommand
 from ..protocol.commands import keys_of
+from ..secrecy import revealed
 from ..wording import number_of
 from .hashing import KetamaRing, Key, crc32_signed, encode_key, hash_tag, ketama_point
 
@@ -341,8 +342,9 @@ def _rb_name(host: HostInfo) -> str:
     """Return what rb 1.11 makes a host's points of. It holds the password: never show it."""
     return (
         f"<HostInfo db={host.db!r} host={host.host!r} host_id={host.host_id!r} "
-        f"password={host.password!r} port={host.port!r} ssl={host.ssl!r} "
-        f"ssl_options={host.ssl_options!r} unix_socket_path={host.unix_socket_path!r}>"
+        f"password={revealed(host.password)!r} port={host.port!r} ssl={host.ssl!r} "
+        f"ssl_options={revealed(host.ssl_options)!r} "
+        f"unix_socket_path={host.unix_socket_path!r}>"
     )
 
 

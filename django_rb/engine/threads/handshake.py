@@ -5,6 +5,9 @@ credentials in the variables of its frames. A credential provider that fails is 
 cannot be connected to, whatever it raises. And the host name in a node's certificate is
 checked unless the settings say otherwise: redis-py does so by itself only since 6.0.
 What a local client sends is told to the cluster's observers, but for the handshake.
+
+The engine looks names up by `lookups`, but for those of nodes with TLS: redis-py has to be
+given the name to which it holds their certificates.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 import redis
 
 from .. import guarding
+from ..lookups import wait_for_addresses
 from ..nodes.hosts import HostInfo
 from ..nodes.options import check_host_name
 from ..rounds.observing import LocalWatch, Observer
@@ -106,3 +110,29 @@ def kind_of(info: HostInfo) -> type[_Discreet]:
     if info.unix_socket_path is not None:
         return UnixDomainSocketConnection
     return SSLConnection if info.ssl else TCPConnection
+
+
+def connect(connection: _Discreet) -> None:
+    """Connect for the engine: over TCP without TLS to one of the addresses of the node's name.
+
+    Raises:
+        redis.RedisError: it cannot be connected.
+    """
+    if not isinstance(connection, TCPConnection):
+        connection.connect()
+        return
+    guarding.check(connection)  # before its name is looked up
+    name = connection.host
+    addresses = wait_for_addresses(name, connection.port, connection.socket_connect_timeout)
+    for left in range(len(addresses) - 1, -1, -1):
+        connection.host = addresses[-1 - left]
+        try:
+            connection.connect()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            # Another type tells of a node that was reached.
+            if not left or type(error) not in {redis.ConnectionError, redis.TimeoutError}:
+                raise
+        else:
+            return
+        finally:
+            connection.host = name

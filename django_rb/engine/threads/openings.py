@@ -7,6 +7,7 @@ MOST_OPENINGS. Callers that want more share those that are under way.
 
 from __future__ import annotations
 
+import _socket
 import _thread
 import contextlib
 import copy
@@ -14,12 +15,22 @@ import socket
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 
+import redis
+
+from ..errors import CannotOpen
 from ..forks import register_at_fork
-from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE, CannotOpen
+from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE
 from .connections import READ_SIZE, Connection
 from .pool import Pool
+
+# Python's own socketpair() loses the descriptors if it is interrupted, or meets the recursion
+# limit, before it has made sockets of them. The function that it calls makes them at once.
+_make_pair: Callable[[], tuple[_socket.socket, _socket.socket]] = getattr(
+    _socket, "socketpair", socket.socketpair
+)
 
 
 class Bell:
@@ -35,7 +46,7 @@ class Bell:
 
     def __init__(self) -> None:
         self.outcomes: deque[Ticket] = deque()
-        self._bell, self._button = socket.socketpair()
+        self._bell, self._button = _make_pair()
         self._button.setblocking(False)
         self._lock = threading.Lock()
         self._is_closed = False
@@ -156,6 +167,24 @@ class _Opening:
             error.__cause__ = cause
 
 
+def open_in_time(ticket: Ticket, seconds: float) -> None:
+    """Open a connection for a ticket in the thread that calls, in about so many seconds.
+
+    What takes longer is not the node's fault, unless it had all the time that it may have.
+    """
+    pool = ticket.pool
+    node = pool.node
+    is_short = seconds < (node.open_timeout or float("inf"))
+    try:
+        ticket.give(pool.open(seconds if is_short else None))
+    except redis.TimeoutError as late:
+        text = f"No thread can be started, and there were {seconds:.2g} s to connect in turn"
+        lack = CannotOpen(node.named(text))
+        ticket.give(lack if is_short else late)
+    except Exception as error:  # noqa: BLE001 (it is raised where it is awaited)
+        ticket.give(error)
+
+
 class Openings:
     """What is being opened for one cluster.
 
@@ -168,8 +197,11 @@ class Openings:
         self._under_way: list[_Opening] = []
         _all.add(self)
 
-    def want(self, ticket: Ticket) -> None:
-        """Have a connection opened for a ticket, or let it share in one that is under way."""
+    def want(self, ticket: Ticket) -> bool:
+        """Have a connection opened for a ticket, or let it share in one that is under way.
+
+        Returns False if no thread can be started for it: see `open_in_time`.
+        """
         opening = _Opening(ticket)
         try:
             if not self._shares(ticket):
@@ -181,11 +213,8 @@ class Openings:
             # another RuntimeError, or whatever else, is a signal handler's
             if not isinstance(error, RuntimeError) or "thread" not in str(error):
                 raise
-            if "shutdown" in str(error):
-                self._run(opening)
-                return
-            text = ticket.pool.node.named(f"No connection can be opened: {error}")
-            opening.fail(CannotOpen(text))
+            return False
+        return True
 
     def _shares(self, ticket: Ticket) -> bool:
         """Let a ticket share in an opening, if there are many."""

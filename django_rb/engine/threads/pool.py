@@ -20,7 +20,7 @@ from ..forks import register_at_fork
 from ..nodes.node import Node
 from ..rounds.observing import LocalWatch, Observed
 from .connections import Connection
-from .handshake import kind_of
+from .handshake import connect, kind_of
 
 # Connections that were not needed for so many seconds are closed.
 _IDLE_SECONDS = 60.0
@@ -108,8 +108,11 @@ class Pool:
             with suppress(IndexError):
                 self.idle.pop(0).close()
 
-    def open(self) -> Connection:
+    def open(self, seconds: float | None = None) -> Connection:
         """Return a new connection, set up by redis-py. Blocks up to `Node.open_timeout`.
+
+        Args:
+            seconds: for connecting and for what is said then together, if they are less.
 
         Raises:
             PoolIsFull: there are `max_connections`.
@@ -123,9 +126,10 @@ class Pool:
             self._being_opened += 1
         connection = None
         epoch = node.epoch
-        redis_connection: Any = kind_of(node.info)(**node.kwargs)
+        kwargs = node.kwargs if seconds is None else _limited(node.kwargs, seconds)
+        redis_connection: Any = kind_of(node.info)(**kwargs)
         try:
-            redis_connection.connect()
+            connect(redis_connection)
             connection = Connection(redis_connection, node, epoch)
         except redis.RedisError as error:
             node.name_in(error)
@@ -157,6 +161,16 @@ class Pool:
         self.node.health.start_over()
         for connection in connections:
             connection.close()  # only the descriptor: redis-py knows that it was forked
+
+
+def _limited(kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return arguments of a connection with half of a time for either timeout, at most."""
+    half = max(seconds / 2, 0.001)  # 0 would be no wait at all
+    shorter = {
+        name: min(half, kwargs[name] or half)
+        for name in ("socket_connect_timeout", "socket_timeout")
+    }
+    return {**kwargs, **shorter}
 
 
 def make_redis_pool(

@@ -11,10 +11,9 @@ from time import monotonic
 
 import redis
 
-from ..errors import ProtocolError
+from ..errors import CannotOpen, ProtocolError
 from ..nodes.failing import (
     LATE_PART,
-    CannotOpen,
     DeadlineError,
     give_up,
     is_blamed_for_deadline,
@@ -26,7 +25,7 @@ from ..polling import POLLIN, POLLOUT, Poller, make_poller
 from ..protocol.exchange import Exchange
 from ..rounds.again import may_go_again
 from .connections import NOTHING_YET, WOULD_BLOCK, Connection, with_input
-from .openings import Bell, Openings, Ticket
+from .openings import Bell, Openings, Ticket, open_in_time
 from .pool import Pool
 
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
@@ -41,7 +40,7 @@ class Line:
 
     __slots__ = (
         "allowance", "connection", "events", "exchange", "expires", "is_reused", "patience",
-        "pool",
+        "pool", "since",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +54,7 @@ class Line:
         self.patience = FOREVER if timeout is None else timeout
         self.allowance = self.patience  # seconds for the first answer
         self.expires = FOREVER
+        self.since = 0.0  # when poll() began to wait for it, or the last that was sent went out
         self.events = POLLIN  # what is watched for
 
 
@@ -65,7 +65,7 @@ class Round:
         pools: by host id.
         openings: what is being opened.
         deadline: when whatever is unfinished has failed, as monotonic().
-        is_first: it is the first of its call.
+        timeout: seconds for the whole call, if this is its first round and it has a deadline.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class Round:
         pools: Mapping[int, Pool],
         openings: Openings,
         deadline: float = FOREVER,
-        *,
-        is_first: bool = True,
+        timeout: float | None = None,
     ) -> None:
         self._pools = pools
         self._openings = openings
         self._deadline = deadline
-        self._is_first = is_first
+        self._timeout = timeout
         self._lines: dict[int, Line] = {}  # by descriptor
         self._tickets: dict[Ticket, Exchange] = {}  # for connections that are being opened
+        self._without_thread: list[Ticket] = []  # those of them that no thread opens
         self._bell: Bell | None = None
         self._poller: Poller = make_poller()
         self._began = monotonic()
@@ -98,6 +98,8 @@ class Round:
             self._connect(exchanges)
             for line in list(self._lines.values()):
                 self._start(line)
+            if self._without_thread:
+                self._open_in_turn()
             self._loop()
         finally:
             self._close()
@@ -121,10 +123,10 @@ class Round:
         self._fail(Line(exchange, connection, pool, is_reused=True), error)
 
     def _close(self) -> None:
-        for ticket in self._tickets:
-            ticket.let_go()
         if self._bell is not None:
             self._bell.close()
+        for ticket in self._tickets:
+            ticket.let_go()
         for line in self._lines.values():  # none are left unless something was raised
             line.connection.close()
 
@@ -177,7 +179,17 @@ class Round:
             return
         ticket = Ticket(pool, self._bell, exchange.waited)
         self._tickets[ticket] = exchange
-        self._openings.want(ticket)
+        if not self._openings.want(ticket):
+            self._without_thread.append(ticket)
+
+    def _open_in_turn(self) -> None:
+        """Open connections here, one after the other: each gets its share of the time."""
+        waiting = self._without_thread
+        while waiting:
+            ticket = waiting[-1]
+            left = min(self._deadline, _expires(ticket)) - monotonic()
+            open_in_time(ticket, max(0.0, left / len(waiting)))
+            waiting.pop()
 
     def _not_opened(self, exchange: Exchange, pool: Pool, error: Exception) -> None:
         if isinstance(error, PoolIsFull) or is_own_lack(error):
@@ -207,7 +219,8 @@ class Round:
             open_timeout = pool.node.open_timeout or FOREVER
             line.allowance = min(line.patience, open_timeout - ticket.seconds)
             self._start(line)
-            line.expires = monotonic() + line.allowance
+            line.since = monotonic()
+            line.expires = line.since + line.allowance
             self._wake_at = 0.0  # it may be the first to expire
 
     # Bytes.
@@ -223,12 +236,14 @@ class Round:
         poll = self._poller.poll
         now = monotonic()
         for waiting in lines.values():
-            waiting.expires = now + waiting.allowance
+            waiting.since, waiting.expires = now, now + waiting.allowance
         self._wake_at = self._next_expiry()
         while lines or self._tickets:
             wake_at = self._wake_at
             ready = poll(None if wake_at == FOREVER else max(0.0, wake_at - now) * 1000)
             began, now = now, monotonic()
+            if not ready and wake_at != FOREVER:  # whatever the clock says: tests may stop it
+                now = max(now, wake_at)
             for fd, events in ready:
                 line = lines.get(fd)
                 if line is not None:
@@ -252,7 +267,8 @@ class Round:
         if exchange.out is not None:
             if not self._send(line):
                 return
-            line.expires = monotonic() + line.patience  # to encode may have taken long
+            line.since = monotonic()  # to encode may have taken long
+            line.expires = line.since + line.patience
         if events == POLLOUT and not connection.is_tls:
             return
         try:
@@ -312,7 +328,7 @@ class Round:
         if exchange.on_done is not None and not exchange.has_errors:
             exchange.on_done(exchange)
 
-    def _fail(self, line: Line, error: Exception, *, is_late: bool = False) -> None:
+    def _fail(self, line: Line, error: Exception, *, silent: float = 0.0) -> None:
         exchange, node = line.exchange, line.pool.node
         self._drop(line)
         line.connection.close()
@@ -321,7 +337,8 @@ class Round:
             exchange.waited = monotonic() - self._began
             return
         is_nodes_fault = not isinstance(error, DeadlineError) or is_blamed_for_deadline(
-            is_first=self._is_first and not is_late,
+            timeout=self._timeout,
+            silent=silent,
             is_heard=exchange.is_heard or exchange.untouched,
         )
         is_new = not line.is_reused
@@ -351,13 +368,17 @@ class Round:
                 if self._lines.get(line.connection.fd) is not line:
                     continue
             error = DeadlineError() if is_over else TimeoutError()
-            self._fail(line, error, is_late=is_late)
+            self._fail(line, error, silent=0.0 if is_late else now - line.since)
         for ticket, exchange in list(self._tickets.items()):
             if is_over or now >= _expires(ticket):
                 del self._tickets[ticket]
                 ticket.let_go()
                 error = DeadlineError() if is_over else TimeoutError("Timeout connecting")
-                is_nodes_fault = not is_over or (self._is_first and not is_late)
+                is_nodes_fault = not is_over or is_blamed_for_deadline(
+                    timeout=self._timeout,
+                    silent=0.0 if is_late else now - ticket.began,
+                    is_heard=False,
+                )
                 give_up(exchange, ticket.pool.node, error, is_nodes_fault=is_nodes_fault)
 
 

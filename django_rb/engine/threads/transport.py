@@ -69,7 +69,7 @@ class Transport:
         deadline = FOREVER if timeout is None else monotonic() + timeout
         # Those of a host that is removed meanwhile are known to the end of the batch.
         latest = pools = self.pools
-        is_first = True
+        given = timeout
         try:
             while True:
                 exchanges = next(batch)
@@ -77,13 +77,13 @@ class Transport:
                     latest = self.pools
                     pools = {**pools, **latest}
                 if len(exchanges) != 1 or not self._run_small(
-                    exchanges[0], pools, deadline, is_first=is_first
+                    exchanges[0], pools, deadline, given
                 ):
-                    Round(pools, self._openings, deadline, is_first=is_first).run(exchanges)
-                is_first = False
+                    Round(pools, self._openings, deadline, given).run(exchanges)
+                given = None
                 if port is not None and asks_for_more(exchanges):
                     for following in look_again(port, exchanges):
-                        Round(pools, self._openings, deadline, is_first=False).run(following)
+                        Round(pools, self._openings, deadline).run(following)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -100,7 +100,11 @@ class Transport:
             pool.close_idle()
 
     def _run_small(  # noqa: PLR0912 (what a function apart would cost is seen in each get)
-        self, exchange: Exchange, pools: dict[int, Pool], deadline: float, *, is_first: bool
+        self,
+        exchange: Exchange,
+        pools: dict[int, Pool],
+        deadline: float,
+        timeout: float | None,
     ) -> bool:
         """Run one small exchange on an idle connection; return False if nothing was begun.
 
@@ -144,7 +148,7 @@ class Transport:
             if exchange.on_done is not None and not exchange.has_errors:
                 exchange.on_done(exchange)
             return True
-        round_ = Round(pools, self._openings, deadline, is_first=is_first)
+        round_ = Round(pools, self._openings, deadline, timeout)
         if error is None:
             round_.go_on(exchange, connection, pool)
         else:

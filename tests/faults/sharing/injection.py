@@ -13,9 +13,9 @@ from types import FrameType
 from typing import Any
 
 # Where Python itself does not survive an error: it is lost ("Exception ignored in …"), or a
-# descriptor is, which is a number for a moment, or a lock stays locked.
+# lock stays locked.
 _FRAGILE_MODULES = {"_weakrefset", "threading", "weakref"}
-_FRAGILE_FUNCTIONS = {"__del__", "socketpair"}
+_FRAGILE_FUNCTIONS = {"__del__"}
 
 
 class Moment:

@@ -231,7 +231,7 @@ class Faults(RBTestCase):
         self.assertEqual(self.rb_cluster.health()[1].state, "down")
 
     def test_it_ends_by_itself(self) -> None:
-        self.rb_cluster.call_nodes("SHUTDOWN", "NOSAVE", hosts=[1])
+        self.rb_cluster.get_local_client(1).shutdown(nosave=True)
         for _ in range(5):
             self.assertEqual(self._failing(), [1])
 

@@ -1,0 +1,217 @@
+"""Clients whose keys are a cache's, and whose values go through its codec."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Any, cast
+
+from redis.client import NEVER_DECODE
+
+from ..engine import Cluster, Promise
+from ..engine.clients.aio import AioMapManager, AioRoutingClient
+from ..engine.clients.managers import Mapped
+from ..engine.clients.mapping import MappingClient
+from ..engine.clients.routing import RoutingClient
+from ..engine.protocol.commands import key_positions
+from .beyond_django import BeyondDjango
+from .computed import Computed
+from .signing import BadSignature
+from .values import NO_VALUES, PLACES, STRINGS, Places, positions_of
+
+# What values of lists, sets, hashes and sorted sets are signed for: they move from key to key.
+_ANY_KEY = b""
+
+
+_WORDS = (str, bytes, int, float)
+
+
+class Wording:
+    """Makes commands and replies of a cache's keys and values.
+
+    Args:
+        cache: whose.
+        ops: its operations.
+        version: of its keys.
+    """
+
+    def __init__(self, cache: BeyondDjango, ops: Computed, version: int | None) -> None:
+        self.cache = cache
+        self.version = version
+        self._ops = ops
+
+    def make_key(self, key: Any) -> bytes:
+        """Return a key as it is stored."""
+        return self._ops.make_key(key.decode() if isinstance(key, bytes) else key, self.version)
+
+    def encode(self, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Places, list[bytes]]:
+        """Return a command as it is sent, where it has values, and its keys.
+
+        Raises:
+            UnroutableCommand: it is not known where its keys are.
+        """
+        words = list(args)
+        # Values may be anything; who looks for keys knows text and numbers.
+        at = key_positions([word if isinstance(word, _WORDS) else 0 for word in words])
+        keys = [self.make_key(words[position]) for position in at]
+        for position, made in zip(at, keys, strict=True):
+            words[position] = made
+        name = str(args[0]).upper()
+        places = PLACES.get(name, NO_VALUES)
+        of_strings = name in STRINGS
+        for number, position in enumerate(positions_of(places.arguments, words)):
+            key = keys[number] if of_strings else _ANY_KEY
+            words[position] = self._ops.encode_plainly(words[position], key)
+        return tuple(words), places, keys if of_strings else []
+
+    def decode(self, places: Places, keys: list[bytes], reply: Any) -> Any:
+        """Return a reply with the values that the cache has for what is stored."""
+        if places.replies == "-":
+            return reply
+        if places.replies == "fields":
+            return [_as_text(field) for field in reply]
+        if places.replies == "named":
+            if not isinstance(reply, list | tuple):
+                return reply
+            name, *rest = reply
+            reverse = self.cache.key_maker.reverser(self.version)
+            return type(reply)((reverse(name), *(self._decoded(part) for part in rest)))
+        if isinstance(reply, list) and keys:  # MGET
+            return [self._decoded(part, key) for part, key in zip(reply, keys, strict=True)]
+        return self._decoded(reply, *keys)
+
+    def _decoded(self, reply: Any, key: bytes = _ANY_KEY) -> Any:
+        match reply:
+            case bytes():
+                try:
+                    value = self._ops.decode(reply, key)
+                except BadSignature:
+                    value = None
+            case dict():
+                value = {_as_text(field): self._decoded(part) for field, part in reply.items()}
+            case list() | tuple():
+                value = type(reply)(map(self._decoded, reply))
+            case set():
+                value = _set_of(list(map(self._decoded, reply)))
+            case _:
+                value = reply
+        return value
+
+
+class CacheClient(RoutingClient):
+    """A routing client with a cache's keys and values; see `RBCache.client`."""
+
+    def __init__(self, wording: Wording, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._wording = wording
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run one command and return its result."""
+        if len(args) == 1:  # keyless, or the MGET of nothing
+            return super().execute_command(*args, **options)
+        sent, places, keys = self._wording.encode(args)
+        if places.replies != "-":
+            options[NEVER_DECODE] = True  # what comes back is no text
+        reply = super().execute_command(*sent, **options)
+        return self._wording.decode(places, keys, reply)
+
+    def scan_iter(
+        self, match: Any = None, count: int | None = None, _type: str | None = None, **_: Any
+    ) -> Iterator[str]:
+        """Yield the cache's keys that match a pattern; see `RBCache.iter_keys`."""
+        _refuse_type(_type)
+        return self._wording.cache.iter_keys(match or "*", count, self._wording.version)
+
+    def get_mapping_client(
+        self, max_concurrency: int | None = 64, auto_batch: bool | None = None
+    ) -> Mapped:
+        """Return a client whose promises are settled by its `join()`."""
+        client = CacheMappingClient(
+            self._wording, self._wording.cache.cluster, max_concurrency, auto_batch
+        )
+        return cast(Mapped, client)
+
+
+class AioCacheClient(AioRoutingClient):
+    """What `CacheClient` is, for event loops; see `RBCache.aclient`."""
+
+    def __init__(self, wording: Wording, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._wording = wording
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run one command and return its result."""
+        if len(args) == 1:
+            return await super().execute_command(*args, **options)
+        sent, places, keys = self._wording.encode(args)
+        if places.replies != "-":
+            options[NEVER_DECODE] = True  # what comes back is no text
+        reply = await super().execute_command(*sent, **options)
+        return self._wording.decode(places, keys, reply)
+
+    def scan_iter(  # type: ignore[override]
+        self, match: Any = None, count: int | None = None, _type: str | None = None, **_: Any
+    ) -> AsyncIterator[str]:
+        """Yield the cache's keys that match a pattern; see `RBCache.aiter_keys`."""
+        _refuse_type(_type)
+        return self._wording.cache.aiter_keys(match or "*", count, self._wording.version)
+
+    def map(
+        self,
+        timeout: float | None = None,
+        max_concurrency: int | None = 64,
+        auto_batch: bool = True,
+    ) -> AioMapManager[Mapped]:
+        """Return an asynchronous context manager for promises; see `Cluster.amap`."""
+        client = CacheMappingClient(
+            self._wording, self._wording.cache.cluster, max_concurrency, auto_batch
+        )
+        return AioMapManager(cast(Mapped, client), timeout)
+
+
+class CacheMappingClient(MappingClient):
+    """A client of promises with a cache's keys and values."""
+
+    def __init__(
+        self,
+        wording: Wording,
+        cluster: Cluster,
+        max_concurrency: int | None,
+        auto_batch: bool | None,
+    ) -> None:
+        super().__init__(cluster, max_concurrency, auto_batch=auto_batch is not False)
+        self._wording = wording
+
+    def get(self, name: Any) -> Promise[Any]:  # type: ignore[override]
+        """Return a promise for the value of a key; None where there is no such key."""
+        return self.execute_command("GET", name)
+
+    def execute_command(self, *args: Any, **options: Any) -> Promise[Any]:
+        """Return a promise for the result of a command that is yet to be sent."""
+        if len(args) == 1:
+            return super().execute_command(*args, **options)
+        sent, places, keys = self._wording.encode(args)
+        if places.replies != "-":
+            options[NEVER_DECODE] = True  # what comes back is no text
+        promise = super().execute_command(*sent, **options)
+        return promise.then(partial(self._wording.decode, places, keys))
+
+
+def _set_of(values: list[Any]) -> Any:
+    """Return a set, or a list where there are values that no set takes, such as lists."""
+    try:
+        return set(values)
+    except TypeError:
+        return values
+
+
+def _as_text(field: Any) -> Any:
+    return field.decode(errors="surrogateescape") if isinstance(field, bytes) else field
+
+
+def _refuse_type(kind: str | None) -> None:
+    if kind is not None:
+        raise TypeError(
+            f"scan_iter(_type={kind!r}): a cache's client finds keys by pattern alone. Use "
+            "cache.cluster.get_routing_client(), which knows nothing of the cache's keys."
+        )

@@ -1,0 +1,110 @@
+"""When keys expire: asked and changed, as it is for plain values and for computed ones.
+
+The time of a computed value is that in which it is fresh; its key stays while it is stale. A
+new time is written into its tail by the node, in one step with the expiry of the key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..engine.protocol.answers import is_number
+from ..engine.protocol.exchange import Batch
+from ..engine.protocol.scripts import LuaScript
+from ..engine.rounds.batch import pipeline, run_script
+from .operations import Operations
+from .tails import LUA, NUMBERS, SIZE
+
+# KEYS: a key. ARGV: PEXPIRE, PEXPIREAT or PERSIST, and its argument, or 0.
+# Returns what that replies.
+_EXPIRE = LuaScript(f"""
+{LUA}
+local command, time = ARGV[1], tonumber(ARGV[2])
+local _, stale, took, begun = read_tail(read_end(KEYS[1]))
+if command == 'PERSIST' then
+  time = math.huge
+elseif not stale then
+  return redis.call(command, KEYS[1], ARGV[2])
+elseif command == 'PEXPIRE' then
+  time = now() + time
+end
+if stale then
+  if time <= now() then return redis.call('UNLINK', KEYS[1]) end
+  local tail = struct.pack('{NUMBERS}', time, stale, took, begun)
+  redis.call('SETRANGE', KEYS[1], redis.call('STRLEN', KEYS[1]) - {SIZE}, tail)
+end
+if command == 'PERSIST' then return redis.call('PERSIST', KEYS[1]) end
+return redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', time + stale))
+""")
+
+# KEYS: a key. Returns how many milliseconds it has left: -1 for ever, -2 for none.
+_TIME_LEFT = LuaScript(f"""
+{LUA}
+local left = redis.call('PTTL', KEYS[1])
+local fresh_until = read_tail(read_end(KEYS[1]))
+if not fresh_until or fresh_until == math.huge then return left end
+fresh_until = math.ceil(fresh_until - now())
+if fresh_until <= 0 then return -2 end
+return left < 0 and fresh_until or math.min(left, fresh_until)
+""")
+
+
+class Expiring(Operations):
+    """Operations on when keys expire. Timeouts are in milliseconds: None for ever."""
+
+    def touch(self, key: object, timeout: int | None, version: int | None) -> Batch[bool]:
+        """Let a key expire after a timeout; return whether it exists."""
+        if timeout == 0:
+            deleted = yield from self.delete(key, version)
+            return deleted
+        if timeout is not None:
+            found = yield from self._expire(b"PEXPIRE", timeout, key, version)
+            return found
+        # PERSIST alone says 0 for a key that had no expiry to lose.
+        made = self._keys.make(key, version)
+        replies, failures = yield from pipeline(
+            self.cluster,
+            made,
+            (b"EVALSHA", _EXPIRE.sha, 1, made, b"PERSIST", 0),
+            (b"EXISTS", made),
+            answers=(is_number,),
+        )
+        if failures:
+            self._raise_or_log(failures)
+        return bool(replies[-1])
+
+    def expire_at(self, key: object, when: int, version: int | None) -> Batch[bool]:
+        """Let a key expire at a time, in milliseconds since 1970."""
+        return self._expire(b"PEXPIREAT", when, key, version)
+
+    def persist(self, key: object, version: int | None) -> Batch[bool]:
+        """Let a key never expire; return whether it would have."""
+        return self._expire(b"PERSIST", 0, key, version)
+
+    def time_left(self, command: bytes, key: object, version: int | None) -> Batch[int | None]:
+        """Return what TTL and PTTL mean: None for ever, 0 where there is no such key."""
+        left = yield from self._run_script(_TIME_LEFT, key, version)
+        if left is None or left == -2:
+            return 0
+        if left == -1:
+            return None
+        return (left + 500) // 1000 if command == b"TTL" else left  # as servers round it
+
+    def _expire(
+        self, command: bytes, time: int, key: object, version: int | None
+    ) -> Batch[bool]:
+        reply = yield from self._run_script(_EXPIRE, key, version, command, time)
+        return bool(reply)
+
+    def _run_script(
+        self, script: LuaScript, key: object, version: int | None, *args: Any
+    ) -> Batch[int | None]:
+        """Run a script on a key; return the number it replies, None where the node failed."""
+        made = self._keys.make(key, version)
+        reply, failures = yield from run_script(
+            self.cluster, made, script, *args, answer=is_number
+        )
+        if failures:
+            self._raise_or_log(failures)
+        number: int | None = reply
+        return number

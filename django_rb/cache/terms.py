@@ -1,0 +1,132 @@
+"""What a call says of how its values are to be computed, and what was seen of one.
+
+Neither the engine nor redis-py is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from inspect import isawaitable, iscoroutine
+from typing import Any, NamedTuple
+
+from ..times import to_milliseconds, to_seconds
+from .codec import MISSING
+
+DEFAULT_LOCK = DEFAULT_RETRY_AFTER = 5  # seconds
+
+
+class Terms(NamedTuple):
+    """How a value is computed.
+
+    Attributes:
+        stale: for how many milliseconds a value may be served after its time.
+        lock: for how many seconds others wait for whoever computes.
+        beta: how eagerly a value is computed anew before its time; 0 for never.
+        is_aside: whether that is done by another thread or task.
+        rest: for how many milliseconds nobody tries again after a failure.
+    """
+
+    stale: int
+    lock: float
+    beta: float
+    is_aside: bool
+    rest: int
+
+
+def get_terms(*arguments: Any, **named: Any) -> Terms:
+    """Return what the arguments of `get_or_set` say; see `make_terms`."""
+    try:
+        return _get_terms(*arguments, **named)
+    except TypeError:  # one of them is not hashable, and so cannot be
+        return make_terms(*arguments, **named)
+
+
+def make_terms(
+    early: Any = False,
+    stale: Any = None,
+    lock: Any = None,
+    background: bool = False,
+    retry_after: Any = None,
+) -> Terms:
+    """Return what the arguments of `get_or_set` say.
+
+    Raises:
+        TypeError, ValueError: one of them cannot be; the message names it.
+    """
+    seconds = to_seconds(DEFAULT_LOCK if lock is None else lock, "lock")
+    if not 0 < seconds < math.inf:
+        raise ValueError(
+            f"lock={lock!r}: give the seconds for which others wait for whoever computes, "
+            "more than the function takes."
+        )
+    beta = float(to_seconds(early, "early")) if not isinstance(early, bool) else float(early)
+    if not 0 <= beta < math.inf:
+        raise ValueError(
+            f"early={early!r}: give True, or a number: 1 does as True does, more than 1 "
+            "computes earlier."
+        )
+    return Terms(
+        to_milliseconds(0 if stale is None else stale, "stale"),
+        seconds,
+        beta,
+        bool(background),
+        to_milliseconds(
+            DEFAULT_RETRY_AFTER if retry_after is None else retry_after, "retry_after"
+        ),
+    )
+
+
+_get_terms = lru_cache(maxsize=256)(make_terms)  # a site has few
+
+
+class Seen(NamedTuple):
+    """What there is of a value that is to be computed.
+
+    Attributes:
+        value: what may be served in the meantime; MISSING if there is nothing.
+        print: the fingerprint of what is stored.
+        until: when that expires, in Unix milliseconds; 0 where it is not known.
+        is_unknown: the node has failed, and is not asked once more.
+    """
+
+    value: Any = MISSING
+    print: bytes = b""
+    until: float = 0
+    is_unknown: bool = False
+
+
+NOTHING = Seen()
+UNKNOWN = Seen(is_unknown=True)
+
+
+# Of -log() of a random number above 0, as random() tells them apart: more is never needed.
+MOST = 37
+
+
+def is_early(took: float, left: float, beta: float, get_chance: Callable[[], float]) -> bool:
+    """Return whether a fresh value is to be computed anew, so that it does not expire for all.
+
+    Args:
+        took: how long it took to compute.
+        left: for how long it is fresh, in the same unit.
+        beta: 1; more for earlier.
+        get_chance: returns a random number, from 0 to below 1, equally distributed.
+
+    XFetch of Vattani, Chierichetti and Lowenstein, "Optimal probabilistic cache stampede
+    prevention", PVLDB 8(8), 2015.
+    """
+    eagerness = took * beta
+    return left < eagerness * MOST and -eagerness * math.log(1 - get_chance()) >= left
+
+
+def refuse_awaitable(value: Any, function: object) -> None:
+    """Raise a TypeError for what is to be awaited, where nobody can."""
+    if isawaitable(value):
+        if iscoroutine(value):
+            value.close()  # or Python would warn that nobody awaited it
+        raise TypeError(
+            f"The default {function!r} is to be awaited. Use aget_or_set(), or give a "
+            "function that is not asynchronous."
+        )
