@@ -1,136 +1,226 @@
-"""Which races there are: the judged ones, the whole grid, or what was chosen."""
+"""Which races there are, and which lines the judged table gets from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from itertools import product
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from benchmarks.conductor import Lane, Race
-from benchmarks.contestants import CONTESTANTS, DJANGO_RB, HAND_WRITTEN, PROMISES
-from benchmarks.workloads import MANY, OPERATIONS, SMALL, Workload
-
-KEYS = (1, 10, 100, 1000, 10_000, 100_000)
-NODES = (1, 4, 8, 32, 64)
-SIZES = (SMALL, 1024, 100 * 1024)
-THREADS = (1, 16)
-TASKS = (1, 1000)
-MOST_STORED = 256 << 20  # bytes that a lane may store
-ROUNDS, PAIR_ROUNDS, SINGLE_ROUNDS = 20, 40, 120  # single calls differ by little
-
-PAIR = (HAND_WRITTEN, DJANGO_RB)
-WITH_THE_FLOOR = (HAND_WRITTEN, PROMISES, DJANGO_RB)
-COLD = (*PAIR, "thread-pool", "rb", "default-client", "redis-cache", "vcache")
-BY_THREADS = "django-rb-threads"
-BLOCKING = tuple(name for name, one in CONTESTANTS.items() if not one.on_loops)
-ASYNC = (
-    HAND_WRITTEN,
+from benchmarks.contestants import (
+    CONTESTANTS,
+    DEADLINE,
     DJANGO_RB,
-    BY_THREADS,
-    "django-rb-amap",
-    "django-rb-aio",
-    "vcache",
-    "vcache-cluster",
-    "redis-cache",
+    DJANGO_RB_LIMITS,
+    DJANGO_RB_MAP,
+    DJANGO_RB_ONE,
+    HAND_WRITTEN,
+    OURS,
+    RB,
+    RESP3,
+    TLS,
+    before,
 )
-JUDGED_KEYS = (100, 1000, 10_000)
+from benchmarks.contestants.maps import COMMANDS
+from benchmarks.turns import Measure, Race, Side
+from benchmarks.workloads import MAP, Workload
 
-FIRST_BATCH = Workload("get_many", nodes=64)
-PEAK_MEMORY = Workload("get_many", keys=100_000, size=1024)
+SWITCH_INTERVAL = 0.005  # seconds; sys.getswitchinterval()
+COMPUTING = (0, 1, 3)
+ONE_NODE = ("redis-cache", "vcache")
+ALL_PEERS = (
+    *("redis-cache", "shard-client", "vcache", "vcache-cluster"),
+    *(RB, "glide", "redis-cluster"),
+)
+STARTS = 3  # of processes, where django-rb is compared with itself
+BATCHES = (100, 1000, 10_000)
+
+BESIDE = "beside threads that compute"
+QUIET = "nothing else to do"
+LIMITS = "rate limits"
+TURNS: tuple[Measure, ...] = ("cpu", "wall")
+SAMPLES: tuple[Measure, ...] = ("mean", "median", "p99")
+Bars = tuple[float | None, ...]
 
 
-def make_race(contestants: Iterable[str], *workloads: Workload, rounds: int = ROUNDS) -> Race:
-    """Return a race of all of some contestants with all of some workloads."""
-    lanes = [Lane(name, workload) for workload in workloads for name in contestants]
-    return Race(lanes, rounds)
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: our side, its peers, of which the quickest counts, and bars.
+
+    Attributes:
+        race: in which all of them take part.
+        bars: how many times the peer's figure ours may be, for each measure; None: it is
+            only told.
+        allowance: seconds that are added to the peer's figure.
+        headline: whether it is in README.md.
+    """
+
+    table: str
+    what: str
+    race: str
+    ours: Side
+    peers: Sequence[Side]
+    measures: tuple[Measure, ...] = TURNS
+    bars: Bars = (None, None)
+    allowance: float = 0
+    headline: bool = False
 
 
-def judged() -> dict[str, Race]:
-    """Return the races that bars.py judges, by name; those on the same nodes side by side."""
-    races: dict[str, Race] = {}
-    for operation in ("get_many", "set_many"):
-        for keys in JUDGED_KEYS:
-            races[f"{operation} {keys}"] = make_race(
-                WITH_THE_FLOOR, Workload(operation, keys), rounds=PAIR_ROUNDS
+def _beside(operations: Sequence[Workload], rtt: float = 0) -> list[Workload]:
+    return [
+        replace(workload, computing=count, rtt=rtt)
+        for workload in operations
+        for count in COMPUTING
+    ]
+
+
+_CALLS = [Workload("get"), Workload("get_many", 100), Workload("set_many", 100)]
+_BATCHES = [Workload(name, keys) for name in ("get_many", "set_many") for keys in BATCHES]
+_SINGLE = [Workload("get"), Workload("set")]
+_THREADS = [Workload("get_many", 100), Workload("get_many", 100, threads=16)]
+_AGETS = Workload("get", tasks=1000)
+_MAPS = [Workload(MAP + name, 1000) for name in COMMANDS]
+_FIRST = Workload("get_many", 1000, nodes=64, cold=True)
+_PEERS = [Workload("get"), Workload("get_many", 1000)]
+_LIMITED = [Workload(name, nodes=3) for name in ("get", "check", "page", "view")]
+
+# By name: those on the same nodes one after the other.
+RACES: dict[str, Race] = {
+    "beside": Race((DJANGO_RB, DJANGO_RB_ONE, *ONE_NODE), _beside(_CALLS), 20),
+    "beside-loop": Race(
+        (DJANGO_RB, DJANGO_RB_ONE, *ONE_NODE),
+        _beside([replace(call, tasks=1) for call in _CALLS]),
+        20,
+    ),
+    "round-trip": Race((DJANGO_RB, *ONE_NODE), _beside(_CALLS[:1], rtt=1), 20),
+    "single": Race((HAND_WRITTEN, DJANGO_RB, DEADLINE, RESP3, TLS), _SINGLE, 100),
+    "batches": Race((HAND_WRITTEN, DJANGO_RB), _BATCHES, 50),
+    "threads": Race((DJANGO_RB,), _THREADS, 40),
+    "agets": Race((DJANGO_RB, *ONE_NODE), [_AGETS], 40),
+    "map": Race((RB, DJANGO_RB_MAP), _MAPS, 25),
+    "peers": Race((DJANGO_RB, *ALL_PEERS), _PEERS, 20),
+    "first": Race((DJANGO_RB, RB), [_FIRST], 10),
+    "limits": Race((DJANGO_RB_LIMITS,), _LIMITED, 50),
+}
+
+
+def races(only: Collection[str], *, quick: bool, beside: bool) -> dict[str, Race]:
+    """Return races by name.
+
+    Args:
+        only: their names; all, if there are none.
+        quick: with fewer rounds.
+        beside: all of django-rb's contestants of both checkouts, and nobody else.
+    """
+    chosen = {}
+    for name, race in RACES.items():
+        if only and name not in only:
+            continue
+        contestants: Sequence[str] = race.contestants
+        if beside:
+            ours = [one for one in race.contestants if one in OURS]
+            contestants = [one for each in ours for one in (before(each), each)]
+        rounds = max(STARTS, race.rounds // 8) if quick else race.rounds
+        starts = STARTS if beside else 1
+        chosen[name] = Race(contestants, race.workloads, rounds // starts, starts)
+    return chosen
+
+
+def rows() -> Iterator[Row]:
+    """Yield the lines of the judged table."""
+    yield from _beside_threads()
+    yield from _quiet()
+
+
+def rows_beside() -> Iterator[Row]:
+    """Yield lines that compare django-rb with itself before."""
+    for name, race in RACES.items():
+        for contestant in race.contestants:
+            for workload in race.workloads if contestant in OURS else ():
+                what = CONTESTANTS[contestant].title.removeprefix("django-rb").strip(", ")
+                yield Row(
+                    "now and before",
+                    f"{workload.title}{f' ({what})' if what else ''}",
+                    name,
+                    (contestant, workload),
+                    [(before(contestant), workload)],
+                    TURNS if workload.computing is None else SAMPLES,
+                    (None,) * 3,
+                )
+
+
+def _beside_threads() -> Iterator[Row]:
+    for race in ("beside", "beside-loop"):
+        for workload in RACES[race].workloads:
+            # One node's batch is one message: its peers are judged beside eight.
+            if workload.is_single:
+                bars: Bars = (0.5 if workload.computing == 3 else None, None, None)
+            else:
+                bars = (0.5, None, 1.0) if workload.computing else (None, None, None)
+            yield Row(
+                BESIDE,
+                workload.title,
+                race,
+                (DJANGO_RB, workload),
+                [(peer, workload) for peer in ONE_NODE],
+                SAMPLES,
+                bars,
+                headline=workload.computing == 3 and race == "beside",
             )
-        races[f"{operation} peers"] = make_race(BLOCKING, Workload(operation))
-    for operation in ("get", "set"):
-        races[operation] = make_race(
-            WITH_THE_FLOOR, Workload(operation, 1), rounds=SINGLE_ROUNDS
+    quiet, *others = RACES["round-trip"].workloads
+    for workload in others:
+        assert workload.computing
+        allowance = 1.5 * SWITCH_INTERVAL * workload.computing
+        yield Row(
+            BESIDE,
+            f"{workload.title}: against none, plus {allowance * 1000:g} ms",
+            "round-trip",
+            (DJANGO_RB, workload),
+            [(DJANGO_RB, quiet)],
+            SAMPLES,
+            (1.0, None, None),
+            allowance,
         )
-        races[f"{operation} peers"] = make_race(BLOCKING, Workload(operation, 1))
-    races["per key"] = make_race(PAIR, Workload(keys=1000), Workload(keys=100_000))
-    races["threads"] = make_race(PAIR, Workload(keys=100), Workload(keys=100, threads=16))
-    on_loops = (DJANGO_RB, "vcache", "vcache-cluster")
-    races["aget_many"] = make_race(on_loops, Workload(), Workload(tasks=1), rounds=PAIR_ROUNDS)
-    races["agets"] = make_race([*on_loops, BY_THREADS], Workload("get", 1, tasks=1000))
-    races["network"] = make_race(
-        [HAND_WRITTEN, DJANGO_RB, "thread-pool", "rb"], Workload(nodes=64, rtt=1)
-    )
-    return races
 
 
-def full() -> dict[str, Race]:
-    """Return the whole grid: each circumstance varied, and keys by nodes for batches."""
-    cells: list[Workload] = []
-    cells += [Workload(*cell) for cell in product(("get_many", "set_many"), KEYS, NODES)]
-    for operation in OPERATIONS:
-        base = Workload(operation, keys=1000 if operation in MANY else 1)
-        cells += [replace(base, nodes=nodes) for nodes in NODES]
-        cells += [replace(base, size=size) for size in SIZES]
-        if operation != "delete_many":
-            cells += [replace(base, threads=threads) for threads in THREADS]
-        cells += [replace(base, rtt=rtt, nodes=nodes) for rtt in (0, 1) for nodes in (8, 64)]
-    cells += [replace(Workload(keys=100), threads=threads) for threads in THREADS]
-    cells += [Workload("get_many", hits=False), Workload("get", 1, hits=False)]
-    races = _races(BLOCKING, cells)
-    loops = [
-        *(
-            Workload(operation, 1, tasks=tasks)
-            for operation in ("get", "set")
-            for tasks in TASKS
-        ),
-        Workload("get_many", tasks=1),
-        Workload("set_many", tasks=1),
-        Workload("get_many", keys=10, tasks=1000),
-    ]
-    return {**races, **_races(ASYNC, loops)}
+def _quiet() -> Iterator[Row]:
+    def row(
+        race: str, what: str, workload: Workload, peer: str, *bars: float | None,
+        ours: str = DJANGO_RB, peer_workload: Workload | None = None, headline: bool = False,
+        table: str = QUIET,
+    ) -> Row:  # fmt: skip
+        peers = [(peer, peer_workload or workload)]
+        padded = (*bars, None, None)[:2]
+        return Row(table, what, race, (ours, workload), peers, TURNS, padded, 0, headline)
 
-
-def chosen(
-    contestants: Sequence[str], circumstances: Mapping[str, Sequence[Any]], rounds: int
-) -> dict[str, Race]:
-    """Return a race for each combination of what was chosen; no contestants are all."""
-    names = list(circumstances)
-    cells = [
-        Workload(**dict(zip(names, values, strict=True)))
-        for values in product(*circumstances.values())
-    ]
-    blocking = [cell for cell in cells if not cell.tasks]
-    on_loops = [cell for cell in cells if cell.tasks]
-    return {
-        **_races(contestants or BLOCKING, blocking, rounds),
-        **_races(contestants or ASYNC, on_loops, rounds),
-    }
-
-
-def _races(
-    contestants: Iterable[str], cells: Iterable[Workload], rounds: int = ROUNDS
-) -> dict[str, Race]:
-    # Each number of nodes is set up once.
-    workloads = sorted(dict.fromkeys(map(_plain, cells)), key=lambda one: (one.nodes, one.rtt))
-    return {
-        workload.title: make_race(list(contestants), workload, rounds=rounds)
-        for workload in workloads
-    }
-
-
-def _plain(workload: Workload) -> Workload:
-    """Return a workload without what makes no difference to its operation."""
-    return replace(
-        workload,
-        keys=1 if workload.is_single else workload.keys,
-        size=SMALL if workload.operation == "incr" else workload.size,
-        hits=workload.hits or workload.operation not in {"get", "get_many"},
-    )
+    for workload in _SINGLE:
+        yield row("single", workload.title, workload, HAND_WRITTEN, 1.1, headline=True)
+    for workload in _BATCHES:
+        bar = 1.2 if workload.keys == 100 else 1.1
+        judged = bar if workload.operation == "get_many" else None
+        yield row("batches", workload.title, workload, HAND_WRITTEN, judged)
+    settings: dict[str, float | None] = {DEADLINE: 1.05, RESP3: 1.05, TLS: None}
+    for name, limit in settings.items():
+        title = f"get with {CONTESTANTS[name].title.split(', ')[1]}"
+        yield row("single", title, _SINGLE[0], DJANGO_RB, limit, ours=name)
+    one, many = _THREADS
+    title = f"{many.title}, against one thread"
+    yield row("threads", title, many, DJANGO_RB, None, 1 / 0.95, peer_workload=one)
+    yield row("agets", _AGETS.title, _AGETS, "vcache", 1.0, 1.0, headline=True)
+    yield row("first", _FIRST.title, _FIRST, RB, None, 1.5)
+    for workload in _PEERS:
+        for peer in ALL_PEERS:
+            head = peer in {"redis-cache", "shard-client"} and workload.keys == 1000
+            title = f"{workload.title}, beside {CONTESTANTS[peer].title}"
+            yield row("peers", title, workload, peer, 1.0, 1.0, headline=head)
+    for workload in _MAPS:
+        share = COMMANDS[workload.operation.removeprefix(MAP)].share
+        head = workload.operation in {f"{MAP}get", f"{MAP}set, ex"}
+        yield row("map", workload.title, workload, RB, share, ours=DJANGO_RB_MAP, headline=head)
+    get, check, page, view = _LIMITED
+    for title, ours, theirs in (
+        ("check of three limits, against get", check, get),
+        ("view with three limits, against one without", view, page),
+    ):
+        yield row(
+            "limits", title, ours, DJANGO_RB_LIMITS,
+            ours=DJANGO_RB_LIMITS, peer_workload=theirs, table=LIMITS,
+        )  # fmt: skip

@@ -70,22 +70,6 @@ class LocalCluster:
     ) -> None:
         self._keeper.communicate("")
 
-    def announce(self, hosts: Sequence[Host]) -> None:
-        """Let the nodes tell clients these addresses: those of a proxy, or their own."""
-        clients = [redis.Redis(host=host, port=port) for host, port in self.hosts]
-        for client, (_, port) in zip(clients, hosts, strict=True):
-            client.config_set("cluster-node-timeout", HURRIED)
-            client.config_set("cluster-announce-port", port)
-        ports = {port for _, port in hosts}
-        wait_until(lambda: all(_known_ports(client) == ports for client in clients))
-        for client in clients:
-            client.config_set("cluster-node-timeout", CALM)
-            client.close()
-
-
-def _known_ports(client: Any) -> set[int]:
-    return {port for _, _, (_, port, *_) in client.execute_command("CLUSTER SLOTS", keys=[])}
-
 
 def wait_until(come_true: Callable[[], bool]) -> None:
     end = time.monotonic() + SECONDS

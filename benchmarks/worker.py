@@ -10,322 +10,234 @@ import asyncio
 import gc
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.contestants import HAND_WRITTEN, KNOWN
-from benchmarks.workloads import LIMITED, NAMES_IN_TURN, Workload
-
-REHEARSED = 1000  # keys; calls of many times as many are tried with these first
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.workloads import KEYS_IN_TURN, MAP, Workload
 
 PACKAGES = (
-    "django",
-    "redis",
-    "hiredis",
-    "django-redis",
-    "rb",
-    "django-vcache",
+    *("django", "redis", "hiredis", "django-redis", "rb", "django-vcache"),
     "valkey-glide-sync",
 )
-
-Run = Callable[[int], None]
+FRESH_SECONDS = 100.0  # what was stored may expire after 300
 
 
 class CannotDo(Exception):
-    """The contestant has no such operation."""
+    """The contestant has no such operation, or does not do its work."""
 
 
-class Worker:
-    """One contestant with one workload."""
+class Work:
+    """A contestant's calls of one workload.
 
-    def __init__(
-        self, contestant: str, hosts: list[list[Any]], prefix: str, workload: dict[str, Any]
-    ) -> None:
-        self.workload = Workload(**workload)
-        self.contestant = KNOWN[contestant]
-        self.hosts = [(str(host), int(port)) for host, port in hosts]
-        self.prefix = prefix
-        self.data = self.workload.data()
-        names = list(self.data)
-        self.names = names if self.workload.hits else self.workload.misses()
-        self.player = self._make_player()
-        self.local = threading.local()
-        self.local.player = self.player
-        self.runner = asyncio.Runner()
-        self.pool = ThreadPoolExecutor(self.workload.threads)
-        # The hand-written loop knows no event loops: it makes the tasks' calls in turn.
-        self.in_turn = contestant == HAND_WRITTEN
-        self.call = self._operation(self.player)
+    Attributes:
+        operation: by a player; what is called.
+        arguments: of each call, in turn.
+    """
 
-    def _make_player(self) -> Any:
-        return self.contestant.make_player(self.hosts, self.prefix)
+    def __init__(self, worker: Worker, workload: Workload) -> None:
+        self.workload = workload
+        self.data = workload.data()
+        self.names = list(self.data)
+        self.arguments: list[tuple[Any, ...]]
+        if workload.operation.startswith(MAP):
+            self.command = workload.operation.removeprefix(MAP)
+            self.keys = worker.player.map_keys(self.command, self.names)
+            self.arguments = [(self.keys,)]
+        elif not workload.is_single:
+            sets = workload.operation == "set_many"
+            self.arguments = [(self.data if sets else self.names,)]
+        else:
+            few = self.names[: max(workload.tasks, KEYS_IN_TURN)]
+            sets = workload.operation == "set"
+            self.arguments = [(name, self.data[name]) if sets else (name,) for name in few]
+        self._worker = worker
+        self._stored_at = float("-inf")
 
-    def _operation(self, player: Any) -> Callable[..., Any]:
+    def operation(self, player: Any) -> Callable[..., Any]:
         name = self.workload.operation
-        if name == "delete_many" and (self.workload.tasks or self.workload.threads > 1):
-            raise CannotDo("what delete_many deletes is stored again between two calls")
-        if self.contestant.on_loops and not self.workload.tasks:
-            raise CannotDo("it is for event loops: see --tasks")
-        if self.workload.tasks and not self.in_turn:
-            name = f"a{name}"
+        if name.startswith(MAP):
+            return partial(player.map, self.command)
+        name = f"a{name}" if self.workload.tasks else name
         operation = getattr(player, name, None)
         if operation is None:
             raise CannotDo(f"it has no {name}")
         return operation  # type: ignore[no-any-return]
 
-    # What the conductor asks for.
-
-    def about(self) -> dict[str, Any]:
-        """Return the versions of what takes part."""
-        versions = {"python": platform.python_version()}
-        for package in PACKAGES:
-            try:
-                versions[package] = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-        return versions
-
-    def rehearse(self, patience: float) -> None:
-        """Try a call of very many keys with a few of them.
-
-        Raises:
-            CannotDo: by that, all of them would take longer than `patience` in seconds.
-        """
-        workload = self.workload
-        if workload.keys < 10 * REHEARSED or workload.tasks:
+    def store(self) -> None:
+        """Store what the calls find, unless that was done lately."""
+        if time.monotonic() - self._stored_at < FRESH_SECONDS:
             return
-        few = dict(islice(self.data.items(), REHEARSED))
-        self._store(few)
-        argument = few if workload.operation == "set_many" else self.names[:REHEARSED]
-        for _ in range(2):  # the first opens connections
-            wall, _ = _timed(lambda: self.call(argument))
-        seconds = wall * workload.keys / REHEARSED
-        if seconds > patience:
-            raise CannotDo(f"a call would take some {seconds:.0f} s")
-
-    def seed(self) -> None:
-        """Store what the workload reads."""
-        if self.workload.operation not in {"set", "set_many"}:
-            self._store(self.data)
-
-    def _store(self, data: dict[str, Any]) -> None:
-        # Without set_many: the routing client has MGET, and MSET knows no expiry.
-        if self.workload.is_single or not hasattr(self.player, "set_many"):
-            for name, value in data.items():
-                self.player.set(name, value)
+        player = self._worker.player
+        if self.workload.operation.startswith(MAP):
+            player.map_seed(self.command, self.keys)
+        elif self.workload.is_single:
+            for name, value in self.data.items():
+                player.set(name, value)
         else:
-            self.player.set_many(data)
+            player.set_many(self.data)
+        self._stored_at = time.monotonic()
 
     def check(self) -> None:
-        """Make calls and see that they do what they are timed for."""
-        operation, data, names = self.workload.operation, self.data, self.names
-        tasks = self.workload.tasks
-        if operation in {"get", "incr"}:
-            names = names if tasks else names[:1]
-            got = dict(zip(names, self._results(names), strict=True))
-            self._expect(
-                got, {name: 1 if operation == "incr" else data.get(name) for name in names}
-            )
-        elif operation in LIMITED:
-            self._expect(
-                dict(zip(names, self._results(names[:1]), strict=False)), {names[0]: True}
-            )
-        elif operation == "get_many":
-            [found] = self._results([names])
-            self._expect(found, data if self.workload.hits else {})
-        elif operation == "set":
-            names = names if tasks else names[:NAMES_IN_TURN]
-            self.run(math.ceil(len(names) / max(1, tasks)))
-            self._expect(
-                {name: self.player.get(name) for name in names},
-                {name: data[name] for name in names},
-            )
-        else:
-            self.run(1)
-            stored = (
-                self.player.get_many(names)
-                if hasattr(self.player, "get_many")
-                else {name: self.player.get(name) for name in names}
-            )
-            self._expect(stored, {} if operation == "delete_many" else data)
+        """See that calls do what they are timed for.
 
-    def _results(self, arguments: Iterable[Any]) -> list[Any]:
-        """Return what calls return, which have one argument each."""
-        calls = (self.call(argument) for argument in arguments)
-        return self.runner.run(self._all(calls)) if self.workload.tasks else list(calls)
-
-    def _expect(self, got: Any, wanted: dict[str, Any]) -> None:
-        if got == wanted:
-            return
-        wrong: tuple[Any, Any] = (got, wanted)
-        if isinstance(got, dict):
-            name = next(name for name in [*wanted, *got] if got.get(name) != wanted.get(name))
-            wrong = (got.get(name), wanted.get(name))
-        told, right = (repr(value)[:60] for value in wrong)
-        raise AssertionError(f"{self.contestant.title} got {told} instead of {right}")
-
-    def run(self, calls: int) -> dict[str, float]:
-        """Make calls; return the seconds of wall and CPU time that each took.
-
-        CPU time is the whole process's, threads that a contestant keeps included. What had
-        to be done `aside` of a call took further seconds, which do not count.
+        Raises:
+            CannotDo: they do not.
         """
-        aside = 0.0
+        operation, workload = self.operation(self._worker.player), self.workload
+        if workload.tasks:
+            got = self._worker.runner.run(_gather([operation(*a) for a in self.arguments]))
+        else:
+            got = [operation(*arguments) for arguments in self.arguments]
+        player = self._worker.player
+        if workload.operation.startswith(MAP):
+            from benchmarks.contestants.maps import COMMANDS  # noqa: PLC0415
+
+            wanted = COMMANDS[self.command].returns
+            [got] = got
+            right = len(got) == workload.keys and all(
+                one == wanted if wanted is not None else one for one in got
+            )
+        elif workload.operation == "get":
+            right = got == [self.data[name] for (name,) in self.arguments]
+        elif workload.operation == "get_many":
+            right = got == [self.data]
+        elif workload.operation == "set_many":
+            right = player.get_many(self.names) == self.data
+        elif workload.operation == "set":
+            right = all(player.get(name) == value for name, value in self.arguments)
+        else:
+            right = all(got)
+        if not right:
+            raise CannotDo(f"{workload.call} did not do its work: it gave {str(got)[:60]}")
+
+
+class Worker:
+    """One contestant."""
+
+    def __init__(self, contestant: str, hosts: list[list[Any]], prefix: str) -> None:
+        addresses = [(str(host), int(port)) for host, port in hosts]
+        self._make = partial(CONTESTANTS[contestant].make_player, addresses, prefix)
+        self.player = self._make()
+        self.runner = asyncio.Runner()
+        self._work: dict[Workload, Work] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._local = threading.local()
+
+    def prepare(self, workload: dict[str, Any]) -> None:
+        """Store what a workload's calls find, and check them."""
+        new = Workload(**workload)
+        work = self._work[new] = Work(self, new)
+        work.store()
+        work.check()
+
+    def turn(self, workload: dict[str, Any], calls: int) -> dict[str, Any]:
+        """Make calls; return what each took in seconds. A few more go before, not timed.
+
+        Returns:
+            "wall" and "cpu", which is the whole process's, all its threads included; or
+            "samples", one for each call, where threads compute.
+        """
+        work = self._work[Workload(**workload)]
+        work.store()
         gc.collect()
         gc.disable()
         try:
-            if self.workload.tasks:
-                wall, cpu = self.runner.run(self._timed_tasks(calls))
-            elif self.workload.threads > 1:
-                wall, cpu = self._timed_threads(calls)
-                calls *= self.workload.threads
-            elif self.workload.operation == "delete_many":
-                wall, cpu, aside = self._timed_with_a_break(calls)
+            if work.workload.computing is not None:
+                with _computing(work.workload.computing):
+                    return {"samples": self._sample(work, calls)}
+            if work.workload.tasks:
+                wall, cpu = self.runner.run(self._time_tasks(work, calls))
+            elif work.workload.threads > 1:
+                wall, cpu = self._time_threads(work, calls)
+                calls *= work.workload.threads
             else:
-                wall, cpu = _timed(lambda: self._make_calls(self.player, calls))
+                self._make_calls(work, self.player, calls // 10)
+                wall, cpu = _time(lambda: self._make_calls(work, self.player, calls))
         finally:
             gc.enable()
-        return {"wall": wall / calls, "cpu": cpu / calls, "aside": aside / calls}
+        return {"wall": wall / calls, "cpu": cpu / calls}
 
-    def sample(self, calls: int, computing: int) -> list[float]:
-        """Make calls beside threads that compute; return the seconds that each took.
-
-        One more call goes before: it finds everything cold and does not count.
-        """
-        if self.workload.is_single:
-            arguments = (
-                self._task_arguments() if self.workload.tasks else self._single_arguments()
-            )
-        else:
-            arguments = cycle([self._arguments()])
-        gc.collect()
-        gc.disable()
-        try:
-            with _computing(computing):
-                if self.workload.tasks:
-                    return self.runner.run(self._sample_awaited(arguments, calls))
-                return [
-                    _timed(lambda: self.call(*each))[0]  # noqa: B023 (called at once)
-                    for each in islice(arguments, calls + 1)
-                ][1:]
-        finally:
-            gc.enable()
-
-    async def _sample_awaited(
-        self, arguments: Iterator[tuple[Any, ...]], calls: int
-    ) -> list[float]:
-        seconds = []
-        for each in islice(arguments, calls + 1):
-            began = time.perf_counter()
-            await self.call(*each)
-            seconds.append(time.perf_counter() - began)
-        return seconds[1:]
-
-    def cold(self) -> dict[str, float]:
-        """Make the first call of this process, connections included; return its seconds."""
-
-        def begin() -> None:
-            self._make_calls(self._make_player(), 1)
-
-        wall, cpu = _timed(begin)
+    def cold(self, workload: dict[str, Any]) -> dict[str, float]:
+        """Make the first call of this process, connections included and imports not."""
+        work = Work(self, Workload(**workload))
+        if hasattr(self.player, "import_all"):
+            self.player.import_all()
+        wall, cpu = _time(lambda: self._make_calls(work, self._make(), 1))
         return {"wall": wall, "cpu": cpu}
 
-    def memory(self) -> dict[str, int]:
-        """Make one call; return the bytes by which the process grew at its peak."""
-        self.call(self.names[:NAMES_IN_TURN])
-        before = _memory("VmRSS")
-        result = self.call(*self._arguments())
-        grown = _memory("VmHWM") - before
-        del result
-        return {"grown": grown, "payload": self.workload.keys * self.workload.size}
+    def _make_calls(self, work: Work, player: Any, calls: int) -> None:
+        call = work.operation(player)
+        for arguments in islice(cycle(work.arguments), calls):
+            call(*arguments)
 
-    # How calls are made.
-
-    def _arguments(self) -> tuple[Any, ...]:
-        return (self.data,) if self.workload.operation == "set_many" else (self.names,)
-
-    def _single_arguments(self) -> Iterator[tuple[Any, ...]]:
-        names = self.names[:NAMES_IN_TURN]
-        if self.workload.operation == "set":
-            return cycle([(name, self.data[name]) for name in names])
-        return cycle([(name,) for name in names])
-
-    def _make_calls(self, player: Any, calls: int) -> None:
-        call = self._operation(player)
-        if self.workload.is_single:
-            for arguments in islice(self._single_arguments(), calls):
-                call(*arguments)
-        else:
-            arguments = self._arguments()
-            for _ in range(calls):
-                call(*arguments)
-
-    def _timed_with_a_break(self, calls: int) -> tuple[float, float, float]:
-        """Time calls one by one, between which what they delete is stored again."""
-        walls = cpus = aside = 0.0
-        for _ in range(calls):
-            aside += _timed(self.seed)[0]
-            wall, cpu = _timed(lambda: self._make_calls(self.player, 1))
-            walls += wall
-            cpus += cpu
-        return walls, cpus, aside
-
-    def _timed_threads(self, calls: int) -> tuple[float, float]:
+    def _time_threads(self, work: Work, calls: int) -> tuple[float, float]:
         """Time threads that make so many calls each, from the moment all are there."""
+        threads = work.workload.threads
         began: list[tuple[float, float]] = []
         barrier = threading.Barrier(
-            self.workload.threads,
-            lambda: began.append((time.perf_counter(), time.process_time())),
+            threads, lambda: began.append((time.perf_counter(), time.process_time()))
         )
 
         def take_part() -> None:
-            if not hasattr(self.local, "player"):  # as Django makes a cache for each thread
-                self.local.player = self._make_player()
-                self._make_calls(self.local.player, 1)
+            if not hasattr(self._local, "player"):  # as Django makes a cache for each thread
+                self._local.player = self._make()
+                self._make_calls(work, self._local.player, 1)
             barrier.wait()
-            self._make_calls(self.local.player, calls)
+            self._make_calls(work, self._local.player, calls)
 
-        for future in [self.pool.submit(take_part) for _ in range(self.workload.threads)]:
+        self._pool = self._pool or ThreadPoolExecutor(threads)
+        for future in [self._pool.submit(take_part) for _ in range(threads)]:
             future.result()
         [(wall, cpu)] = began
         return time.perf_counter() - wall, time.process_time() - cpu
 
-    async def _timed_tasks(self, calls: int) -> tuple[float, float]:
-        tasks = self.workload.tasks
-        arguments = self._task_arguments()
+    async def _time_tasks(self, work: Work, calls: int) -> tuple[float, float]:
+        operation, tasks = work.operation(self.player), work.workload.tasks
+        arguments = cycle(work.arguments)
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(calls):
-            await self._all(self.call(*each) for each in islice(arguments, tasks))
+            if tasks == 1:
+                await operation(*next(arguments))
+            else:
+                await _gather([operation(*each) for each in islice(arguments, tasks)])
         return time.perf_counter() - wall, time.process_time() - cpu
 
-    async def _all(self, calls: Iterable[Any]) -> list[Any]:
-        """Return what calls return: all at once, if there are several tasks."""
-        if self.in_turn:
-            return list(calls)
-        if self.workload.tasks == 1:
-            return [await call for call in calls]
-        return await asyncio.gather(*calls)
-
-    def _task_arguments(self) -> Iterator[tuple[Any, ...]]:
-        if not self.workload.is_single:
-            return cycle([self._arguments()])
-        if self.workload.operation == "set":
-            return cycle(self.data.items())
-        return cycle([(name,) for name in self.names])
+    def _sample(self, work: Work, calls: int) -> list[float]:
+        """Time calls one by one, but for a first one, which finds everything cold."""
+        operation = work.operation(self.player)
+        arguments = islice(cycle(work.arguments), calls + 1)
+        if work.workload.tasks:
+            return self.runner.run(_sample_awaited(operation, arguments))
+        return [_time(lambda: operation(*each))[0] for each in arguments][1:]  # noqa: B023
 
 
-def _timed(work: Callable[[], None]) -> tuple[float, float]:
+async def _sample_awaited(
+    operation: Callable[..., Any], arguments: Iterator[tuple[Any, ...]]
+) -> list[float]:
+    seconds = []
+    for each in arguments:
+        began = time.perf_counter()
+        await operation(*each)
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:]
+
+
+async def _gather(calls: list[Any]) -> list[Any]:
+    return await asyncio.gather(*calls)
+
+
+def _time(work: Callable[[], object]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
@@ -353,11 +265,13 @@ def _computing(count: int) -> Iterator[None]:
             thread.join()
 
 
-def _memory(field: str) -> int:
-    """Return what Linux says of this process's memory, in bytes."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    [line] = [line for line in status.splitlines() if line.startswith(f"{field}:")]
-    return int(line.split()[1]) * 1024
+def find_versions() -> dict[str, str]:
+    """Return the versions of what takes part here."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
@@ -370,13 +284,13 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         try:
             if do == "open":
                 worker = Worker(**request)
-                answer = {"ok": worker.about()}
+                answer = {"ok": find_versions()}
             else:
                 answer = {"ok": getattr(worker, do)(**request)}
         except (CannotDo, ImportError) as error:
-            answer = {"cannot": str(error)}
+            answer = {"error": str(error)}
         except Exception as error:  # noqa: BLE001 (it is told)
-            answer = {"error": f"{error!r}\n{traceback.format_exc()}"}
+            answer = {"error": f"{do} failed: {error!r}", "trace": traceback.format_exc()}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -1,105 +1,90 @@
-"""What is measured: one operation, and everything that its cost may depend on."""
+"""What is measured: one call, and everything that its cost may depend on."""
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MANY = ("get_many", "set_many", "delete_many")
-SINGLE = ("get", "set", "incr")
-OPERATIONS = (*MANY, *SINGLE)
-LIMITED = ("check", "view")  # what contestants/limits.py can do: three limits,
-LIMITED_NODES = 3  # each on a node of its own
-# Names that calls with one key take in turn, so that no node is asked all the time.
-NAMES_IN_TURN = 64
-SMALL = 60  # bytes
+# Keys that calls with one key use in turn, so that all nodes are asked.
+KEYS_IN_TURN = 64
+MAP = "map "
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One operation of Django's cache API under given circumstances.
+    """One call under given circumstances.
 
     Attributes:
+        operation: a method of Django's cache API ("get", "set_many"), "map " and a command
+            for a `map()` of so many commands, or what contestants/limits.py can do.
         keys: of one call.
-        size: of a value once pickled, in bytes.
-        hits: whether the keys that are read exist.
-        threads: that make calls at the same time, each as many.
-        tasks: 0 for blocking calls. Otherwise those of an event loop that make one call
-            each, all at once; together they count as one call.
+        threads: that make calls at the same time.
+        tasks: 0 for blocking calls. Otherwise the tasks of an event loop that make one call
+            each at the same time; together they count as one call.
+        computing: how many threads compute meanwhile; each call is then timed by itself.
+            None: many calls are timed together, wall and CPU time.
         rtt: round-trip time to each node in ms, by a proxy; 0 without one.
+        cold: whether it is the first call of a process that is timed.
     """
 
-    operation: str = "get_many"
-    keys: int = 1000
+    operation: str
+    keys: int = 1
     nodes: int = 8
-    size: int = SMALL
-    hits: bool = True
     threads: int = 1
     tasks: int = 0
+    computing: int | None = None
     rtt: float = 0
-
-    def __post_init__(self) -> None:
-        if self.operation not in (*OPERATIONS, *LIMITED):
-            raise ValueError(
-                f"There is no operation {self.operation!r}, only {', '.join(OPERATIONS)}."
-            )
+    cold: bool = False
 
     @property
     def is_single(self) -> bool:
         """Whether a call has one key."""
-        return self.operation not in MANY
+        return not self.operation.endswith("_many") and not self.operation.startswith(MAP)
 
     @property
-    def stored(self) -> int:
-        """How many keys are stored."""
-        return max(self.keys, self.tasks, NAMES_IN_TURN) if self.is_single else self.keys
+    def on_one_core(self) -> bool:
+        """Whether client and servers share one core, for this to be measured.
+
+        Such a call is a question and a short wait. Whether its server is woken on the core
+        that asks or on an idle one makes a factor of five, and would be measured instead.
+        """
+        return (
+            self.is_single
+            and self.tasks <= 1
+            and self.threads == 1
+            and self.computing is None
+            and not self.rtt
+        )
 
     @property
     def call(self) -> str:
         """What is called: "get_many of 1,000"."""
+        if self.operation.startswith(MAP):
+            return f"map() of {self.keys:,} {self.operation.removeprefix(MAP)}"
         name = f"a{self.operation}" if self.tasks else self.operation
         return name if self.is_single else f"{name} of {self.keys:,}"
 
     @property
     def title(self) -> str:
-        """What is measured, on one line: "get_many of 1,000, 8 nodes, 60 B"."""
-        words = [self.call, f"{self.nodes} node{'s'[: self.nodes > 1]}"]
-        if self.operation != "incr":
-            words.append(_bytes(self.size))
-        if not self.hits:
-            words.append("misses")
+        """What is measured, in a few words: "get_many of 100, 3 computing threads"."""
+        words = [f"{self.tasks:,} {self.call}s" if self.tasks > 1 else self.call]
         if self.threads > 1:
             words.append(f"{self.threads} threads")
-        if self.tasks:
-            words.append(f"{self.tasks:,} task{'s'[: self.tasks > 1]}")
+        if self.computing is not None:
+            words.append(f"{self.computing} computing thread{'s'[: self.computing != 1]}")
         if self.rtt:
             words.append(f"{self.rtt:g} ms round trip")
+        if self.cold:
+            words.append(f"first call, {self.nodes} nodes")
         return ", ".join(words)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def names(self) -> list[str]:
-        """Return the keys that are stored, without a prefix."""
-        return [f"page:{number}:fragment" for number in range(self.stored)]
-
-    def misses(self) -> list[str]:
-        """Return as many keys that are not stored."""
-        return [f"none:{number}:fragment" for number in range(self.stored)]
-
     def data(self) -> dict[str, Any]:
-        """Return what is stored: small dictionaries, larger texts, 0 where it is counted."""
-        if self.operation == "incr":
-            return dict.fromkeys(self.names(), 0)
-        if self.size <= SMALL:
-            return {
-                name: {"id": number, "name": "something", "price": 3.5}
-                for number, name in enumerate(self.names())
-            }
-        rest = "x" * (2 * self.size - len(pickle.dumps("x" * self.size, 5)) - 8)
-        return {name: f"{number:08}{rest}" for number, name in enumerate(self.names())}
-
-
-def _bytes(size: int) -> str:
-    return f"{size} B" if size < 1024 else f"{size / 1024:g} KiB"
+        """Return what is stored: small dictionaries, 60 bytes each once pickled."""
+        stored = max(self.keys, self.tasks, KEYS_IN_TURN) if self.is_single else self.keys
+        return {
+            f"page:{number}:fragment": {"id": number, "name": "something", "price": 3.5}
+            for number in range(stored)
+        }

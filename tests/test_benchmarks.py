@@ -1,11 +1,11 @@
-"""The benchmark does what it says, with few contestants and tiny numbers."""
+"""The benchmarks do what they say, with few contestants and tiny numbers."""
 
 from __future__ import annotations
 
 import json
-import pickle
-import re
+import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,409 +16,290 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import conductor as conducting
-from benchmarks import plan, report
-from benchmarks.bars import BARS, Bar, NotMeasured, Run, judge
-from benchmarks.conductor import (
-    Arena,
-    Conductor,
-    Lane,
-    Race,
-    Result,
-    Timing,
-    TooSlow,
-    WorkerFailed,
-)  # fmt: skip
-from benchmarks.contestants import CONTESTANTS, DJANGO_RB, HAND_WRITTEN
+from benchmarks import checkouts, plan, table
+from benchmarks.checkouts import lay_out
+from benchmarks.contestants import BEFORE, CONTESTANTS, DJANGO_RB, HAND_WRITTEN, RB
+from benchmarks.contestants.maps import COMMANDS
 from benchmarks.environments import REQUIREMENTS, ROOT
 from benchmarks.proxy import ProxyProcess
-from benchmarks.worker import CannotDo, Worker
-from benchmarks.workloads import OPERATIONS, Workload
+from benchmarks.table import judge
+from benchmarks.turns import Conductor, Race, Result, Timing, WorkerFailed
+from benchmarks.turns import Worker as WorkerProcess
+from benchmarks.worker import CannotDo, Work, Worker
+from benchmarks.workloads import MAP, Workload
 from django_rb.testing import LocalNodes
 
-PAGE = ROOT / "docs" / "performance.md"
+GET, BATCH = Workload("get", nodes=2), Workload("get_many", 10, nodes=2)
+BESIDE = Workload("get_many", 10, nodes=2, computing=1)
+AGETS = Workload("get", nodes=2, tasks=20)
+COLD = Workload("get_many", 10, nodes=2, cold=True)
+
+
+def row(workload: Workload, *peers: str, **options: Any) -> plan.Row:
+    sides = [(peer, workload) for peer in peers or (HAND_WRITTEN,)]
+    return plan.Row("table", workload.title, "tiny", (DJANGO_RB, workload), sides, **options)
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run of three contestants saved, one of which cannot take part here."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run of a tiny race saved. One of its contestants cannot take part here."""
     path = tmp_path_factory.mktemp("benchmarks") / "run.json"
-    chosen = "--only get --nodes 2 --rounds 2"
-    who = f"--contestants {HAND_WRITTEN},{DJANGO_RB},rb"
-    assert command.main([*f"{chosen} {who} --here --save".split(), str(path)]) == 0
-    return path
+    tiny = Race((HAND_WRITTEN, DJANGO_RB, RB), [GET, BATCH, BESIDE], 2)
+    alone = Race((DJANGO_RB,), [AGETS, COLD], 1)
+    rows = [
+        row(GET, bars=(1e6, None), headline=True),
+        row(BATCH, bars=(0.0, None)),
+        row(BESIDE, measures=plan.SAMPLES, bars=(None, None, 1e6)),
+        row(GET, RB, bars=(1.0, 1.0)),
+        plan.Row("table", "agets", "alone", (DJANGO_RB, AGETS), [(DJANGO_RB, COLD)]),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "RACES", {"tiny": tiny, "alone": alone})
+        patch.setattr(plan, "rows", lambda: rows)
+        assert command.main(["--here", "--save", str(path)]) == 0
+    return {"path": str(path), **json.loads(path.read_text())}
 
 
-def test_a_run_tells_what_each_call_costs(saved: Path) -> None:
-    run = json.loads(saved.read_text())
-    [race] = run["races"]
-    assert race["name"] == "get, 2 nodes, 60 B"
-    assert race["on_one_core"]
-    assert [lane["contestant"] for lane in race["lanes"]] == [HAND_WRITTEN, DJANGO_RB]
-    for lane in race["lanes"]:
-        assert lane["rounds"] == 2
-        for clock in ("cpu", "wall"):
-            seconds = lane["seconds"][clock]
-            assert 0 < seconds["low"] <= seconds["median"] <= seconds["high"] < 1
-    floor, ours = race["lanes"]
-    assert floor["ratio"]["cpu"]["median"] == floor["ratio"]["wall"]["median"] == 1
-    assert ours["ratio"]["cpu"]["low"] <= ours["ratio"]["cpu"]["high"]
+def test_a_run_judges_what_each_call_costs(run: dict[str, Any]) -> None:
+    get, batch, beside, missing, alone = run["rows"]
+    assert [told["met"] for told in run["rows"]] == [True, False, True, None, None]
+    for told in (get, batch, beside, alone):
+        assert all(0 < seconds < 5 for seconds in (*told["ours"], *told["theirs"]))
+        assert all(ratio > 0 for ratio in told["ratio"])
+    assert get["peers"] == ["hand-written"] * 2
+    assert beside["measures"] == ["mean", "median", "p99"]
+    assert alone["peers"] == ["django-rb"] * 2
+    assert missing["why"] == "rb: No module named 'rb'"
     assert run["about"]["versions"]["redis"]
 
 
-def test_who_cannot_take_part_is_named_with_the_reason(saved: Path) -> None:
-    run = json.loads(saved.read_text())
-    assert run["races"][0]["left_out"] == {"rb": "No module named 'rb'"}
-    assert "rb 1.11, redis-py 4.6 is not among them" in report.for_terminal(run)
-
-
-def test_tables_fit_a_terminal(
-    saved: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_a_saved_run_is_shown_again(
+    run: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = tmp_path / "again.json"
-    command.main(["--from", str(saved), "--save", str(again)])
+    assert command.main(["--from", run["path"]]) == 0
     shown = capsys.readouterr().out
-    assert max(map(len, shown.splitlines())) <= report.WIDTH
-    assert re.search(r"^hand-written loop +[\d.,]+ +\d+% +1\.00", shown, re.MULTILINE)
-    assert json.loads(again.read_text()) == json.loads(saved.read_text())
+    assert "2 of 3 bars are met." in shown
+    assert "not measured: rb: No module named 'rb'" in shown
 
 
-def timing(contestant: str, workload: Workload, *cpus: float) -> Timing:
+def timing(*cpus: float, samples: tuple[float, ...] = ()) -> Timing:
     turns = {n: {"cpu": cpu, "wall": 2 * cpu} for n, cpu in enumerate(cpus) if cpu}
-    return Timing(Lane(contestant, workload), 1, turns)  # type: ignore[arg-type]
+    return Timing(turns, list(samples))
 
 
 def test_a_ratio_is_the_median_of_the_rounds_in_which_both_had_a_turn() -> None:
-    floor = timing(HAND_WRITTEN, Workload(), 1, 10, 100, 7)
-    ours = timing(DJANGO_RB, Workload(), 2, 30, 400, 0)
-    assert ours.over(floor, "cpu").median == 3
-    assert floor.over(ours, "wall").median == pytest.approx(1 / 3)
+    peer, ours = timing(1, 10, 100, 7), timing(2, 30, 400, 0)
+    assert ours.over(peer, "cpu") == (3, 2.5, 3.5)
+    assert peer.over(ours, "wall")[0] == pytest.approx(1 / 3)
 
 
-def run_of(race: str, *timings: Timing, **left_out: str) -> Run:
-    lanes = {one.lane: one for one in timings}
-    return Run({race: Result(Race(list(lanes)), lanes, left_out)})
+def test_calls_that_are_timed_one_by_one_are_compared_by_all_of_them() -> None:
+    peer = timing(samples=tuple(range(1, 101)))
+    ours = timing(samples=(2.0,) * 99 + (4,))
+    figures = [peer.figure(measure) for measure in plan.SAMPLES]
+    assert figures == [50.5, 50.5, 99]
+    assert ours.over(peer, "mean")[0] == 2.02 / 50.5
 
 
-def bar_about(words: str) -> Bar:
-    [bar] = [bar for bar in BARS if words in bar.what]
-    return bar
+def judge_one(one: plan.Row, **timings: Timing) -> dict[str, Any]:
+    sides = {(name.replace("_", "-"), GET): timing for name, timing in timings.items()}
+    [told] = judge([one], {"tiny": Result(sides, {"vcache": "no such Python"})})
+    return told
 
 
-def test_a_bar_is_judged_by_its_worst_figure() -> None:
-    workload = Workload()
-    ours, peer = timing(DJANGO_RB, workload, 1), timing("rb", workload, 2)
-    assert bar_about("against rb").judge(run_of("get_many peers", ours, peer))["met"]
-    peer.turns[0]["wall"] = 3
-    told = bar_about("against rb").judge(run_of("get_many peers", ours, peer))
-    assert (told["met"], told["figure"], told["why"]) == (False, "0.667", "wall")
+def test_the_quickest_peer_counts() -> None:
+    both = row(GET, HAND_WRITTEN, RB, bars=(1.0, 1.0))
+    told = judge_one(both, django_rb=timing(2), handwritten=timing(4), rb=timing(1))
+    assert (told["peers"], told["ratio"], told["met"]) == (["rb"] * 2, [2, 2], False)
 
 
-def test_a_bar_may_be_the_least_that_is_asked_for() -> None:
-    one = timing(DJANGO_RB, Workload(keys=100), 1)
-    for seconds, met in ((1.0, True), (1.1, False)):
-        many = timing(DJANGO_RB, Workload(keys=100, threads=16), seconds)
-        assert bar_about("16 threads").judge(run_of("threads", one, many))["met"] is met
+def test_a_bar_may_allow_seconds_more() -> None:
+    for allowance, met in ((1.0, True), (0.5, False)):
+        one = row(GET, bars=(1.0, None), allowance=allowance)
+        assert judge_one(one, django_rb=timing(2), handwritten=timing(1))["met"] is met
 
 
-def test_cost_per_key_is_compared_per_key() -> None:
-    few, many = Workload(keys=1000), Workload(keys=100_000)
-    run = run_of("per key", timing(DJANGO_RB, few, 1), timing(DJANGO_RB, many, 110))
-    assert bar_about("cost per key").judge(run)["figure"] == "1.1"
+def test_who_did_not_take_part_is_named_with_the_reason() -> None:
+    told = judge_one(row(GET, "vcache", bars=(1.0, None)), django_rb=timing(2))
+    assert (told["met"], told["why"]) == (None, "django-vcache: no such Python")
 
 
-def test_what_was_not_measured_is_not_met_and_says_why() -> None:
-    ours = timing(DJANGO_RB, Workload(), 1)
-    told = bar_about("against rb").judge(run_of("get_many peers", ours, rb="no such Python"))
-    assert (told["met"], told["why"]) == (None, "rb 1.11, redis-py 4.6: no such Python")
-    assert all(bar["met"] is None for bar in judge(Run({})))
+def test_the_races_are_those_that_the_table_needs() -> None:
+    lines = [*plan.rows(), *plan.rows_beside()]
+    for one in lines:
+        race = plan.RACES[one.race]
+        for contestant, workload in (one.ours, *one.peers):
+            assert workload in race.workloads, one.what
+            assert contestant.removesuffix(f"-{BEFORE}") in race.contestants, one.what
+        assert len(one.bars) >= len(one.measures)
+    for race in plan.RACES.values():
+        assert len({(one.nodes, one.rtt) for one in race.workloads}) == 1
+    assert len(COMMANDS) == 19
+    assert {one.race for one in lines} == set(plan.RACES)
 
 
-def test_the_races_are_those_that_the_bars_need() -> None:
-    results = {}
-    for name, race in plan.judged().items():
-        timings = {lane: timing(lane.contestant, lane.workload, 1.0) for lane in race.lanes}
-        results[name] = Result(race, timings, {})
-    measured_once = {"first_batch", "peak_memory", "import"}
-    for bar in BARS:
-        try:
-            assert list(bar.parts(Run(results)))
-        except NotMeasured:
-            measured_once.pop()
-    assert not measured_once
-
-
-def test_the_page_takes_a_runs_figures(saved: Path, tmp_path: Path) -> None:
-    run = json.loads(saved.read_text())
-    run["bars"] = judge(Run({}))
-    page = tmp_path / "page.md"
-    page.write_text(PAGE.read_text())
-    report.rewrite(page, run)
-    once = page.read_text()
-    assert "| … against rb | at most 1/2 |" in once
-    assert "## How it is measured" in once
-    report.rewrite(page, run)
-    assert page.read_text() == once
-    page.write_text("no markers")
-    with pytest.raises(ValueError, match="figures: about"):
-        report.rewrite(page, run)
-
-
-def test_only_the_judged_run_goes_to_the_page(saved: Path) -> None:
-    before = PAGE.read_text()
-    with pytest.raises(SystemExit, match="the judged run, and this is none"):
-        command.main(["--from", str(saved), "--docs"])
-    assert PAGE.read_text() == before
+def test_the_pages_show_the_saved_run(tmp_path: Path) -> None:
+    saved = json.loads(command.SAVED.read_text(encoding="utf-8"))
+    assert [one["what"] for one in saved["rows"]] == [one.what for one in plan.rows()]
+    for page in command.PAGES:
+        copy = tmp_path / page.name
+        shutil.copy(page, copy)
+        table.rewrite(copy, saved)
+        text = page.read_text(encoding="utf-8")
+        assert copy.read_text(encoding="utf-8") == text
+        assert "| ratio |" in text
+    assert len(command.PAGES[0].read_text(encoding="utf-8").splitlines()) <= 150
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--only get_all", "--only: there is no 'get_all', only get_many,"),
-        ("--contestants rbb", "--contestants: there is no 'rbb', only handwritten,"),
-        ("--contestants django-rb-amap", "django-rb-amap has no part in this run; see --only"),
-        ("--keys 10", "--keys: it goes with --only, as in --only get_many"),
-        ("--only get_many --keys 1,x", "--keys: 'x' is no whole number, 1 or more"),
-        ("--only get_many --nodes 257", "--nodes: '257' is no whole number, from 1 to 256"),
-        ("--only get_many --size 59", "--size: '59' is no whole number, 60 or more"),
-        ("--only get --rtt nan", "--rtt: 'nan' is no number of milliseconds, 0 or more"),
-        ("--only set,incr --misses", "--misses: set, incr reads nothing; get and get_many do"),
-        ("--only get --tasks 1 --threads 2", "--tasks: an event loop has one thread"),
-        ("--only get_many --keys 3000 --size 102400", "292 MiB, at most 256 are stored"),
-        ("--full --only get", "--only: not allowed with argument --full"),
-        ("--full --docs", "it goes without --only and --full"),
-        ("--rounds 0", "--rounds: '0' is no whole number, 1 or more"),
-        ("--patience 0", "--patience: '0' is no number of seconds, more than 0"),
-        ("--from no.json", "--from: 'no.json' cannot be read: No such file"),
+        ("--only gets", "--only: there is no race 'gets', only beside, beside-loop,"),
+        ("--docs --only map", "--docs shows a whole run: it goes without --only and --before"),
+        ("--from no.json", "--from: 'no.json' is not what --save has written ([Errno 2]"),
         ("--from setup.cfg", "--from: 'setup.cfg' is not what --save has written"),
-        ("--save setup.cfg/run.json", "--save: setup.cfg/run.json cannot be written: "),
+        ("--before yesterday", "--before: 'yesterday' is no commit of this repository"),
     ],
 )
 def test_a_mistake_is_told_with_the_way_out(
     words: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit) as ended:
-        command.main([*words.split(), "--here"])
-    assert told in f"{capsys.readouterr().err}{ended.value}"
+    with pytest.raises(SystemExit):
+        command.main(words.split())
+    assert told in capsys.readouterr().err
 
 
-ONLY = "--only get_many --keys 1,10,100 --rounds 3 --here --contestants handwritten,django-rb"
+def test_an_interrupted_run_keeps_the_races_before(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    races = {name: Race((DJANGO_RB,), [GET], 1) for name in ("tiny", "next")}
+
+    def play(_: Conductor, race: Race) -> Result:
+        if race.contestants is races["next"].contestants:
+            raise KeyboardInterrupt
+        return Result({(DJANGO_RB, GET): timing(2)})
+
+    races["next"] = Race((DJANGO_RB, RB), [GET], 1)
+    monkeypatch.setattr(plan, "RACES", races)
+    monkeypatch.setattr(plan, "rows", lambda: [row(GET, DJANGO_RB)])
+    monkeypatch.setattr(Conductor, "run", play)
+    assert command.main(["--here", "--format", "json"]) == 130
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["rows"][0]["ours"] == [2, 4]
+    assert "interrupted; missing: next" in shown.err
 
 
-def played(race: Race, *_: object) -> Result:
-    return Result(
-        race, {lane: timing(lane.contestant, lane.workload, 1) for lane in race.lanes}, {}
-    )
-
-
-def test_what_was_measured_before_an_interruption_is_saved_and_told(
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_an_older_commit_runs_its_own_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "run.json"
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        done = subprocess.run(
+            ["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout
 
-    def run(_: Conductor, race: Race) -> Result:
-        if race.lanes[0].workload.keys == 100:
-            [race, _] = json.loads(path.read_text())["races"]  # saved as it goes along
-            raise KeyboardInterrupt
-        return played(race)
-
-    monkeypatch.setattr(Conductor, "run", run)
-    assert command.main([*ONLY.split(), "--format", "json", "--save", str(path)]) == 130
-    shown = capsys.readouterr()
-    told = json.loads(shown.out)
-    assert [len(race["lanes"]) for race in told["races"]] == [2, 2]
-    assert told["not_run"] == ["get_many of 100, 8 nodes, 60 B"]
-    assert json.loads(path.read_text()) == told
-    assert "NOT MEASURED to its end: get_many of 100" in report.for_terminal(told)
-    assert "2 of 3: get_many of 10, 8 nodes, 60 B, 2 lanes; some " in shown.err
-
-
-class StandIn:
-    """A worker of which only the turns count."""
-
-    def __init__(self, contestant: str) -> None:
-        self.lane = Lane(contestant, Workload())
-
-
-class Turns(Conductor):
-    """Plays turns of 30 ms, one after the other; an event is raised in place of one."""
-
-    def __init__(self, **events: BaseException) -> None:
-        super().__init__(Arena(), {}, {}, print)
-        self.events = events
-        self.count = 0
-
-    def _turn(self, worker: Any, calls: int) -> dict[str, float]:
-        self.count += 1
-        if event := self.events.get(f"{worker.lane.contestant}_{self.count}"):
-            raise event
-        return {"cpu": 0.03, "wall": 0.03, "aside": 0}
-
-
-def turns_of(conductor: Conductor, rounds: int = 3) -> tuple[dict[str, int], dict[str, str]]:
-    left_out: dict[str, str] = {}
-    workers: Any = [StandIn("handwritten"), StandIn("rb")]
-    timings = conductor._take_turns(workers, rounds, left_out)
-    return {one.lane.contestant: len(one.turns) for one in timings}, left_out
-
-
-def test_who_fails_in_the_middle_of_a_race_costs_the_others_nothing() -> None:
-    assert turns_of(Turns()) == ({"handwritten": 3, "rb": 3}, {})
-    for turn in (2, 4, 6, 8):  # the first of them warms up
-        counts, left_out = turns_of(Turns(**{f"rb_{turn}": TooSlow("too slow")}))
-        assert (counts, left_out) == ({"handwritten": 3}, {"rb": "too slow"})
-
-
-def test_the_rounds_before_an_interruption_count() -> None:
-    conductor = Turns(handwritten_7=KeyboardInterrupt())
-    assert turns_of(conductor, 9)[0] == {"handwritten": 2, "rb": 2}
-    assert conductor.interrupted
-
-
-@pytest.fixture
-def silence() -> Iterator[tuple[str, int]]:
-    """A server that takes connections and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[:2]
-
-
-def test_who_does_not_answer_in_time_is_ended(silence: tuple[str, int]) -> None:
-    arena = Arena()
-    conductor = Conductor(arena, {"common": Path(sys.executable)}, {}, print)
-    with conductor.open(Lane(HAND_WRITTEN, Workload("get", 1)), [silence]) as worker:
-        conductor.patience = 0.1
-        with pytest.raises(TooSlow, match=r"more than 0.5 s to store its keys"):
-            conductor.prepare(worker)
-        with pytest.raises(WorkerFailed, match="its process ended with status -9"):
-            worker.ask("about", within=10)
-
-
-def test_a_race_for_which_there_is_no_memory_is_left_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(conducting, "free_memory", lambda: 1 << 30)
-    race = Race([Lane(HAND_WRITTEN, Workload(keys=3000, size=100 << 10))])
-    result = Conductor(Arena(), {}, {}, print).run(race)
-    assert result.left_out == {
-        HAND_WRITTEN: "the race takes some 1.1 GiB of memory, 1.0 are free"
-    }
-
-
-def test_a_race_that_breaks_off_is_not_the_last(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    conductor = Conductor(Arena(), {}, {}, print)
-    monkeypatch.setattr(Conductor, "_run", lambda *_: 1 / 0)
-    result = conductor.run(Race([Lane(HAND_WRITTEN, Workload())]))
-    assert result.left_out == {
-        HAND_WRITTEN: "the race broke off: ZeroDivisionError('division by zero')"
-    }
-    assert "Traceback" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("size", plan.SIZES)
-def test_values_are_as_large_as_they_are_called(size: int) -> None:
-    workload = Workload(keys=1000, size=size)
-    sizes = {len(pickle.dumps(value, 5)) for value in workload.data().values()}
-    assert max(sizes) - min(sizes) <= 1
-    assert abs(max(sizes) - size) <= 2
-
-
-def test_the_grid_has_every_circumstance_and_stays_within_the_memory() -> None:
-    lanes = [lane for race in plan.full().values() for lane in race.lanes]
-    for name, wanted in (
-        ("keys", plan.KEYS),
-        ("nodes", plan.NODES),
-        ("size", plan.SIZES),
-        ("threads", plan.THREADS),
-        ("tasks", (0, *plan.TASKS)),
-        ("rtt", (0, 1)),
-        ("hits", (False, True)),
-    ):
-        assert {getattr(lane.workload, name) for lane in lanes} >= set(wanted), name
-    assert {lane.contestant for lane in lanes} == set(CONTESTANTS)
-    assert max(lane.workload.keys * lane.workload.size for lane in lanes) <= plan.MOST_STORED
+    package = tmp_path / "django_rb" / "__init__.py"
+    package.parent.mkdir()
+    package.write_text('raise ImportError("an older one")\n')
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "An older one")
+    monkeypatch.setattr(checkouts, "ROOT", tmp_path)
+    monkeypatch.setattr(plan, "RACES", {"tiny": Race((HAND_WRITTEN, DJANGO_RB), [GET], 1)})
+    assert command.main(["--before", "HEAD", "--here", "--format", "json"]) == 0
+    run = json.loads(capsys.readouterr().out)
+    assert run["before"].endswith(" An older one")
+    [told] = run["rows"]
+    assert "django-rb, before: " in told["why"]
+    assert "an older one" in told["why"]
+    with lay_out("HEAD", Path(sys.executable)) as place:
+        assert (place / "benchmarks" / "worker.py").exists()
+    assert len(git("worktree", "list").splitlines()) == 1
 
 
 def test_every_contestant_has_pinned_requirements() -> None:
-    for name in {one.environment for one in CONTESTANTS.values()} | {"plots"}:
+    for name in {one.environment for one in CONTESTANTS.values()} - {BEFORE}:
         lines = (REQUIREMENTS / f"{name}.txt").read_text().splitlines()
         assert all("==" in line for line in lines if not line.startswith("#")), name
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_call_that_does_not_do_its_work_is_not_timed(
-    operation: str, open_nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hosts = [[host["host"], host["port"]] for host in open_nodes.hosts.values()]
-    worker = Worker(HAND_WRITTEN, hosts, "00", Workload(operation, keys=10).as_json())
-    try:
-        worker.seed()
-        worker.check()
-        assert worker.run(3)["wall"] > 0
-        open_nodes.flush()
-        monkeypatch.setattr(worker, "call", lambda *_: None)
-        monkeypatch.setattr(worker, "_operation", lambda _: worker.call)
-        worker.seed()
-        with pytest.raises(AssertionError, match="hand-written loop got"):
-            worker.check()
-    finally:
-        for sock in worker.player.sockets:
-            sock.close()
-
-
 @pytest.fixture
-def open_worker(open_nodes: LocalNodes) -> Iterator[Callable[..., Worker]]:
+def make_worker(open_nodes: LocalNodes) -> Iterator[Callable[[str], Worker]]:
     """Return what makes a worker of this process; its connections end with the test."""
     workers: list[Worker] = []
     hosts = [[host["host"], host["port"]] for host in open_nodes.hosts.values()]
 
-    def open_one(contestant: str, workload: Workload) -> Worker:
-        workers.append(Worker(contestant, hosts, f"{len(workers):02}", workload.as_json()))
+    def make(contestant: str) -> Worker:
+        workers.append(Worker(contestant, hosts, f"{len(workers):02}"))
         return workers[-1]
 
-    yield open_one
+    yield make
     for worker in workers:
         worker.runner.close()
-        if worker.in_turn:
+        if hasattr(worker.player, "sockets"):
             for sock in worker.player.sockets:
                 sock.close()
         else:
             worker.player.cluster.close()
 
 
-@pytest.mark.parametrize("contestant", ["django-rb-amap", "django-rb-aio", HAND_WRITTEN])
-@pytest.mark.parametrize("tasks", [1, 20])
-def test_event_loops_do_the_work_that_is_timed(
-    contestant: str, tasks: int, open_worker: Callable[..., Worker]
+@pytest.mark.parametrize("operation", ["get", "set", "get_many", "set_many"])
+def test_a_call_that_does_not_do_its_work_is_not_timed(
+    operation: str, make_worker: Callable[[str], Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for operation in ("get", "set", "incr", "get_many", "set_many"):
-        if (contestant, operation) == ("django-rb-aio", "set_many"):
-            continue
-        worker = open_worker(contestant, Workload(operation, keys=3, tasks=tasks))
-        worker.seed()
-        worker.check()
-        assert worker.run(2)["cpu"] > 0
+    worker = make_worker(HAND_WRITTEN)
+    workload = Workload(operation, 1 if operation in {"get", "set"} else 10)
+    worker.prepare(workload.as_json())
+    assert worker.turn(workload.as_json(), 3)["wall"] > 0
+    for name in workload.data():
+        worker.player.set(name, None)
+    monkeypatch.setattr(Work, "operation", lambda *_: lambda *_: None)
+    with pytest.raises(CannotDo, match=f"{operation}.* did not do its work: it gave"):
+        Work(worker, workload).check()
 
 
-def test_what_is_for_event_loops_takes_no_part_elsewhere(
-    open_worker: Callable[..., Worker],
+def test_every_command_of_a_map_does_its_work(
+    make_worker: Callable[[str], Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(CannotDo, match="for event loops: see --tasks"):
-        open_worker("django-rb-amap", Workload())
-    for cell, names in ((Workload(), plan.BLOCKING), (Workload(tasks=1), plan.ASYNC)):
-        chosen = plan.chosen([], {"tasks": [cell.tasks]}, 1)
-        assert tuple(lane.contestant for lane in chosen[cell.title].lanes) == names
+    worker = make_worker("django-rb-map")
+    for name in COMMANDS:
+        worker.prepare(Workload(MAP + name, 3).as_json())
+    monkeypatch.setattr(worker.player, "map_seed", lambda *_: None)
+    with pytest.raises(CannotDo, match=r"map\(\) of 4 hgetall did not do its work"):
+        worker.prepare(Workload(f"{MAP}hgetall", 4).as_json())
 
 
-def test_a_call_of_very_many_keys_is_tried_with_few(open_worker: Callable[..., Worker]) -> None:
-    for operation in ("get_many", "set_many"):
-        worker = open_worker(HAND_WRITTEN, Workload(operation, keys=10_000))
-        worker.rehearse(60)
-        with pytest.raises(CannotDo, match=r"a call would take some \d+ s"):
-            worker.rehearse(1e-6)
-    open_worker(HAND_WRITTEN, Workload(keys=1000)).rehearse(1e-6)  # is simply made
+def test_threads_compute_while_calls_are_made_and_no_longer(
+    make_worker: Callable[[str], Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, counts = make_worker(HAND_WRITTEN), []
+    before = threading.active_count()
+    workload = Workload("get", computing=3)
+    worker.prepare(workload.as_json())
+
+    def count(_: str) -> None:
+        counts.append(threading.active_count() - before)
+
+    monkeypatch.setattr(Work, "operation", lambda *_: count)
+    assert len(worker.turn(workload.as_json(), 4)["samples"]) == 4
+    assert counts == [3] * 5  # the first of them does not count
+    assert threading.active_count() == before
+
+
+def test_who_does_not_answer_in_time_is_ended() -> None:
+    worker = WorkerProcess(Path(sys.executable), ROOT)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        worker.ask(
+            "open", contestant=HAND_WRITTEN, hosts=[silent.getsockname()[:2]], prefix="00"
+        )
+        with pytest.raises(WorkerFailed, match=r"it took more than 0.1 s for 'prepare'"):
+            worker.ask("prepare", within=0.1, workload=GET.as_json())
+        with pytest.raises(WorkerFailed, match="its process ended with status -9"):
+            worker.ask("prepare", workload=GET.as_json())
+    worker.close()
 
 
 @pytest.fixture
@@ -438,25 +319,18 @@ def echo() -> Iterator[tuple[str, int]]:
         thread.join()
 
 
-def test_the_proxy_keeps_bytes_for_the_round_trip(echo: Any) -> None:
+def test_the_proxy_keeps_bytes_for_the_round_trip(echo: tuple[str, int]) -> None:
     with (
-        ProxyProcess([echo], rtt=100) as proxy,
+        ProxyProcess([echo], rtt=50) as proxy,
         socket.create_connection(proxy.hosts[0]) as peer,
     ):
-
-        def seconds_for(data: bytes) -> float:
+        for said in (b"hello", bytes(range(256)) * 1000):
             before = perf_counter()
-            sender = threading.Thread(target=peer.sendall, args=(data,))
+            sender = threading.Thread(target=peer.sendall, args=(said,))
             sender.start()
             got = bytearray()
-            while len(got) < len(data):
+            while len(got) < len(said):
                 got += peer.recv(1 << 16)
             sender.join()
-            assert got == data
-            return perf_counter() - before
-
-        assert seconds_for(b"hello") >= 0.15  # with the rest of the handshake's
-        assert seconds_for(b"again") >= 0.1
-        assert seconds_for(bytes(range(256)) * 20_000) >= 0.1
-        proxy.set_rtt(0)
-        assert min(seconds_for(b"quick") for _ in range(20)) < 0.1
+            assert got == said
+            assert perf_counter() - before >= 0.05

@@ -6,14 +6,14 @@ servers and back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import django
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.cache import caches
-from django.core.cache.backends.base import BaseCache
 
 Hosts = Sequence[tuple[str, int]]
 NEVER = 1 << 40  # bytes
@@ -54,6 +54,10 @@ class RBCache(DjangoCache):
             "RB_CLUSTERS": {"default": {"HOSTS": nodes, "HOST_DEFAULTS": self.defaults}},
         }
 
+    def import_all(self) -> None:
+        """Import what the first use of a cache imports."""
+        import_module("django_rb.cache.settings")
+
 
 class RBCacheDeadline(RBCache):
     def options(self, hosts: Hosts) -> dict[str, Any]:
@@ -68,25 +72,6 @@ class RBCacheTLS(RBCache):
     defaults = {"ssl": True, "ssl_cert_reqs": "none"}
 
 
-class RBCacheByThreads(RBCache):
-    """The a… methods that Django gives a cache that has none of its own."""
-
-    async def aget(self, name: str) -> Any:
-        return await BaseCache.aget(self.cache, name)
-
-    async def aset(self, name: str, value: Any) -> None:
-        await BaseCache.aset(self.cache, name, value)
-
-    # Django's own of these two are loops over aget() and aset(): these are quicker.
-
-    async def aget_many(self, names: Iterable[str]) -> dict[str, Any]:
-        found: dict[str, Any] = await sync_to_async(self.cache.get_many)(names)
-        return found
-
-    async def aset_many(self, data: Mapping[str, Any]) -> None:
-        await sync_to_async(self.cache.set_many)(data)
-
-
 class RedisCache(DjangoCache):
     def options(self, hosts: Hosts) -> dict[str, Any]:
         return {
@@ -94,14 +79,13 @@ class RedisCache(DjangoCache):
             "LOCATION": _url(hosts[0]),
         }
 
+    # Django's own of these two are loops over aget() and aset(): these are quicker.
 
-class DefaultClient(DjangoCache):
-    def options(self, hosts: Hosts) -> dict[str, Any]:
-        return {
-            "BACKEND": "django_redis.cache.RedisCache",
-            "LOCATION": _url(hosts[0]),
-            "OPTIONS": {"CLIENT_CLASS": "django_redis.client.DefaultClient"},
-        }
+    async def aget_many(self, names: Sequence[str]) -> Any:
+        return await sync_to_async(self.cache.get_many)(names)
+
+    async def aset_many(self, data: Mapping[str, Any]) -> None:
+        await sync_to_async(self.cache.set_many)(data)
 
 
 class ShardClient(DjangoCache):

@@ -15,7 +15,7 @@ from glide_sync import (
     NodeAddress,
 )
 
-REQUEST_TIMEOUT = 30_000  # milliseconds; a batch of 100,000 keys is one request
+REQUEST_TIMEOUT = 30_000  # milliseconds
 
 
 class Glide:
@@ -34,11 +34,8 @@ class Glide:
         return None if data is None else pickle.loads(data)
 
     def set(self, name: str, value: Any) -> None:
-        data = str(value) if type(value) is int else pickle.dumps(value, 5)
+        data = pickle.dumps(value, 5)
         self.client.set(f"{self.prefix}{name}", data, expiry=self.expiry)
-
-    def incr(self, name: str) -> Any:
-        return self.client.incr(f"{self.prefix}{name}")
 
     def get_many(self, names: Sequence[str]) -> dict[str, Any]:
         prefix, loads = self.prefix, pickle.loads
@@ -58,10 +55,4 @@ class Glide:
         batch = ClusterBatch(is_atomic=False)
         for name, value in data.items():
             batch.set(f"{prefix}{name}", dumps(value, 5), expiry=self.expiry)
-        self.client.exec(batch, raise_on_error=True)
-
-    def delete_many(self, names: Sequence[str]) -> None:
-        batch = ClusterBatch(is_atomic=False)
-        for name in names:
-            batch.unlink([f"{self.prefix}{name}"])
         self.client.exec(batch, raise_on_error=True)

@@ -43,23 +43,12 @@ class HandWritten:
         key = f"{self.prefix}{name}".encode()
         node = crc32(key) % len(self.sockets)
         sock, reader = self.sockets[node], self.readers[node]
-        data = value if type(value) is int else pickle.dumps(value, 5)
+        data = pickle.dumps(value, 5)
         sock.sendall(pack((b"SET", key, data, b"EX", timeout)))
         while True:
             reader.feed(sock.recv(RECEIVE))
             if reader.gets() is not False:
                 return
-
-    def incr(self, name: str, delta: int = 1) -> int:
-        key = f"{self.prefix}{name}".encode()
-        node = crc32(key) % len(self.sockets)
-        sock, reader = self.sockets[node], self.readers[node]
-        sock.sendall(pack((b"INCRBY", key, delta)))
-        while True:
-            reader.feed(sock.recv(RECEIVE))
-            reply = reader.gets()
-            if reply is not False:
-                return int(reply)
 
     def get_many(self, names: Sequence[str]) -> dict[str, Any]:
         count = len(self.sockets)
@@ -106,19 +95,3 @@ class HandWritten:
                 reader.feed(sock.recv(RECEIVE))
                 while reader.gets() is not False:
                     missing -= 1
-
-    def delete_many(self, names: Sequence[str]) -> None:
-        count = len(self.sockets)
-        prefix = self.prefix
-        shares: list[list[bytes]] = [[b"UNLINK"] for _ in range(count)]
-        for name in names:
-            key = f"{prefix}{name}".encode()
-            shares[crc32(key) % count].append(key)
-        for sock, command in zip(self.sockets, shares, strict=True):
-            if len(command) > 1:
-                sock.sendall(pack(tuple(command)))
-        for sock, reader, command in zip(self.sockets, self.readers, shares, strict=True):
-            while len(command) > 1:
-                reader.feed(sock.recv(RECEIVE))
-                if reader.gets() is not False:
-                    break

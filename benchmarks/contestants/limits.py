@@ -12,10 +12,10 @@ import redis
 from django.http import HttpRequest, HttpResponse
 
 from benchmarks.contestants.django_caches import Hosts, RBCache
-from benchmarks.workloads import LIMITED_NODES
 from django_rb.ratelimit import Limit, Rate, limiter, ratelimit
 
 RATE = Rate(1_000_000_000, 3600)
+LIMITED_NODES = 3
 
 
 class Limits(RBCache):
@@ -24,7 +24,7 @@ class Limits(RBCache):
     def __init__(self, hosts: Hosts, prefix: str) -> None:
         super().__init__(hosts, prefix)
         limit = ratelimit(limits=[(key, RATE) for key in ("ip", "user", "header:x-api-key")])
-        self._limited, self._alimited = limit(_page), limit(_apage)
+        self._limited = limit(_page)
         self._limits: list[Limit] = []
         self._meta: dict[str, str] = {}
         self._user = SimpleNamespace(is_authenticated=True)
@@ -37,27 +37,15 @@ class Limits(RBCache):
     def check(self, _: str = "") -> bool:
         return all(usage.allowed for usage in limiter.check(self._limits))
 
-    async def acheck(self, _: str = "") -> bool:
-        return all(usage.allowed for usage in await limiter.acheck(self._limits))
-
     def view(self, _: str = "") -> bool:
         return bool(self._limited(self._request()).status_code == 200)
 
-    async def aview(self, _: str = "") -> bool:
-        return bool((await self._alimited(self._request())).status_code == 200)
-
-    def page(self) -> object:
-        return _page(self._request())
-
-    async def apage(self) -> object:
-        return await _apage(self._request())
+    def page(self, _: str = "") -> bool:
+        return bool(_page(self._request()).status_code == 200)
 
     def _request(self) -> Any:
-        async def auser() -> Any:
-            return self._user
-
         new: Any = HttpRequest()
-        new.method, new.META, new.user, new.auser = "GET", dict(self._meta), self._user, auser
+        new.method, new.META, new.user = "GET", dict(self._meta), self._user
         return new
 
     def _limit_others(self, name: str) -> None:
@@ -90,8 +78,4 @@ class Limits(RBCache):
 
 
 def _page(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(b"ok")
-
-
-async def _apage(request: HttpRequest) -> HttpResponse:
     return HttpResponse(b"ok")

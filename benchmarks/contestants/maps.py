@@ -1,43 +1,104 @@
-"""map() and the routing clients: django-rb's engine, and rb, whose API it keeps."""
+"""map(), by command and for batches: django-rb's engine, and rb, whose API it keeps."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 Hosts = Sequence[tuple[str, int]]
+VALUE = b"value"
 
 
-class Clients:
-    """Django's cache operations by a cluster's clients; values are pickled here."""
+@dataclass(frozen=True)
+class Command:
+    """A command with one key.
+
+    Attributes:
+        arguments: after the key.
+        returns: what it returns; None where that changes from call to call.
+        seed: the command that stores what it finds.
+        share: of rb's CPU time that a map() of it may take.
+        method: if it is not called as the command.
+    """
+
+    arguments: tuple[Any, ...] = ()
+    returns: Any = None
+    seed: tuple[Any, ...] = ()
+    share: float = 1 / 2
+    options: dict[str, Any] = field(default_factory=dict)
+    method: str = ""
+
+
+_REST = 3 / 4
+_STRING, _LIST = ("SET", VALUE), ("LPUSH", VALUE)
+_HASH, _ZSET, _SET = ("HSET", "field", VALUE), ("ZADD", "1.5", VALUE), ("SADD", VALUE)
+COMMANDS = {
+    "get": Command((), VALUE, _STRING),
+    "set": Command((VALUE,), True, share=_REST),
+    "set, ex": Command((VALUE,), True, share=_REST, options={"ex": 300}, method="set"),
+    "incr": Command(),
+    "incrby": Command((5,)),
+    "expire": Command((300,), True, _STRING, _REST),
+    "delete": Command((), 0, share=_REST),
+    "exists": Command((), 1, _STRING),
+    "hget": Command(("field",), VALUE, _HASH),
+    "hset": Command(("field", VALUE), 0, _HASH, _REST),
+    "hgetall": Command((), {b"field": VALUE}, _HASH),
+    "hincrby": Command(("count", 1)),
+    "zadd": Command(({VALUE: 1.5},), 0, _ZSET, _REST),
+    "zincrby": Command((1.0, VALUE)),
+    "zrange": Command((0, -1), [VALUE], _ZSET),
+    "sadd": Command((VALUE,), 0, _SET, _REST),
+    "smembers": Command((), {VALUE}, _SET),
+    "lpush": Command((VALUE,), share=_REST),
+    "lrange": Command((0, -1), [VALUE], _LIST),
+}
+
+
+class Map:
+    """One command for each key, all in one block."""
 
     def __init__(self, hosts: Hosts, prefix: str) -> None:
         self.prefix = f"{prefix}:1:"
         self.cluster = self.make_cluster(
             {number: {"host": host, "port": port} for number, (host, port) in enumerate(hosts)}
         )
-        self.client = self.cluster.get_routing_client()
 
     def make_cluster(self, hosts: Mapping[int, Mapping[str, Any]]) -> Any:
         from django_rb.engine import Cluster, SlotRouter  # noqa: PLC0415 (rb's has none)
 
         return Cluster(hosts, router_cls=SlotRouter)
 
+    def map_keys(self, name: str, names: Sequence[str]) -> list[str]:
+        """Return the keys of a command, which no other command uses."""
+        return [f"{self.prefix}{name}:{key}" for key in names]
+
+    def map_seed(self, name: str, keys: Sequence[str]) -> None:
+        """Store what a command finds."""
+        if seed := COMMANDS[name].seed:
+            client = self.cluster.get_routing_client()
+            for key in keys:
+                client.execute_command(seed[0], key, *seed[1:])
+
+    def map(self, name: str, keys: Sequence[str]) -> list[Any]:
+        """Return what a command gives, for each key."""
+        command = COMMANDS[name]
+        arguments, options = command.arguments, command.options
+        with self.cluster.map() as client:
+            call = getattr(client, command.method or name)
+            promises = [call(key, *arguments, **options) for key in keys]
+        return [promise.value for promise in promises]
+
     def get(self, name: str) -> Any:
-        data = self.client.get(f"{self.prefix}{name}")
-        return None if data is None else pickle.loads(data)
+        with self.cluster.map() as client:
+            promise = client.get(f"{self.prefix}{name}")
+        return None if promise.value is None else pickle.loads(promise.value)
 
     def set(self, name: str, value: Any) -> None:
-        data = value if type(value) is int else pickle.dumps(value, 5)
-        self.client.set(f"{self.prefix}{name}", data, ex=300)
-
-    def incr(self, name: str) -> Any:
-        return self.client.incr(f"{self.prefix}{name}")
-
-
-class Map(Clients):
-    """One command for each key, all in one block."""
+        with self.cluster.map() as client:
+            client.setex(f"{self.prefix}{name}", 300, pickle.dumps(value, 5))
 
     def get_many(self, names: Sequence[str]) -> dict[str, Any]:
         prefix, loads = self.prefix, pickle.loads
@@ -54,12 +115,7 @@ class Map(Clients):
         prefix, dumps = self.prefix, pickle.dumps
         with self.cluster.map() as client:
             for name, value in data.items():
-                client.set(f"{prefix}{name}", dumps(value, 5), ex=300)
-
-    def delete_many(self, names: Iterable[str]) -> None:
-        with self.cluster.map() as client:
-            for name in names:
-                client.delete(f"{self.prefix}{name}")
+                client.setex(f"{prefix}{name}", 300, dumps(value, 5))
 
 
 class Rb(Map):
@@ -70,83 +126,10 @@ class Rb(Map):
 
         return rb.Cluster(hosts)
 
-    def set_many(self, data: Mapping[str, Any]) -> None:
+    def map(self, name: str, keys: Sequence[str]) -> list[Any]:
+        if name != "set, ex":
+            return super().map(name, keys)
         # It merges SET into MSET, with what says the expiry as further keys; SETEX it leaves.
-        prefix, dumps = self.prefix, pickle.dumps
         with self.cluster.map() as client:
-            for name, value in data.items():
-                client.setex(f"{prefix}{name}", 300, dumps(value, 5))
-
-
-class Routing(Clients):
-    """One command for all keys, which the routing client splits by node."""
-
-    def get_many(self, names: Sequence[str]) -> dict[str, Any]:
-        prefix, loads = self.prefix, pickle.loads
-        values = self.client.mget([f"{prefix}{name}" for name in names])
-        return {
-            name: loads(data)
-            for name, data in zip(names, values, strict=True)
-            if data is not None
-        }
-
-    def delete_many(self, names: Iterable[str]) -> None:
-        self.client.unlink(*(f"{self.prefix}{name}" for name in names))
-
-
-class Aio(Routing):
-    """The routing client of event loops."""
-
-    async def aget(self, name: str) -> Any:
-        data = await self.cluster.aio.get(f"{self.prefix}{name}")
-        return None if data is None else pickle.loads(data)
-
-    async def aset(self, name: str, value: Any) -> None:
-        await self.cluster.aio.set(f"{self.prefix}{name}", pickle.dumps(value, 5), ex=300)
-
-    async def aincr(self, name: str) -> Any:
-        return await self.cluster.aio.incr(f"{self.prefix}{name}")
-
-    async def aget_many(self, names: Sequence[str]) -> dict[str, Any]:
-        prefix, loads = self.prefix, pickle.loads
-        values = await self.cluster.aio.mget([f"{prefix}{name}" for name in names])
-        return {
-            name: loads(data)
-            for name, data in zip(names, values, strict=True)
-            if data is not None
-        }
-
-
-class Amap(Map):
-    """One command for each key, all of a call in one block."""
-
-    async def aget(self, name: str) -> Any:
-        async with self.cluster.amap() as client:
-            promise = client.get(f"{self.prefix}{name}")
-        return None if promise.value is None else pickle.loads(promise.value)
-
-    async def aset(self, name: str, value: Any) -> None:
-        async with self.cluster.amap() as client:
-            client.set(f"{self.prefix}{name}", pickle.dumps(value, 5), ex=300)
-
-    async def aincr(self, name: str) -> Any:
-        async with self.cluster.amap() as client:
-            promise = client.incr(f"{self.prefix}{name}")
-        return promise.value
-
-    async def aget_many(self, names: Sequence[str]) -> dict[str, Any]:
-        prefix, loads = self.prefix, pickle.loads
-        async with self.cluster.amap() as client:
-            get = client.get
-            promises = [get(f"{prefix}{name}") for name in names]
-        return {
-            name: loads(data)
-            for name, promise in zip(names, promises, strict=True)
-            if (data := promise.value) is not None
-        }
-
-    async def aset_many(self, data: Mapping[str, Any]) -> None:
-        prefix, dumps = self.prefix, pickle.dumps
-        async with self.cluster.amap() as client:
-            for name, value in data.items():
-                client.set(f"{prefix}{name}", dumps(value, 5), ex=300)
+            promises = [client.setex(key, 300, VALUE) for key in keys]
+        return [promise.value for promise in promises]

@@ -1,0 +1,112 @@
+"""The servers that contestants use: started when first asked for, kept for the next race."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import redis
+
+from benchmarks.contestants import Place
+from benchmarks.proxy import ProxyProcess
+from benchmarks.redis_cluster import LocalCluster
+from django_rb.testing import LocalNodes
+
+Host = tuple[str, int]
+
+
+class Servers:
+    """Nodes, and a Redis Cluster of as many. Another number of nodes ends those that run."""
+
+    def __init__(self) -> None:
+        self.version = ""
+        self._count = 0
+        self._stack = ExitStack()
+        self._nodes: LocalNodes | None = None
+        self._cluster: LocalCluster | None = None
+        self._hosts: dict[Any, list[Host]] = {}
+
+    def hosts(self, place: Place, count: int, rtt: float) -> list[Host]:
+        """Return the addresses of a contestant's nodes, `rtt` milliseconds away."""
+        if count != self._count:
+            self.close()
+            self._count = count
+        if (place, rtt) not in self._hosts:
+            if rtt:
+                proxy = ProxyProcess(self.hosts(place, count, 0), rtt)
+                self._hosts[place, rtt] = self._stack.enter_context(proxy).hosts
+            else:
+                self._hosts[place, rtt] = self._start(place)
+        return self._hosts[place, rtt]
+
+    def flush(self) -> None:
+        """Remove all keys."""
+        if self._nodes is not None:
+            self._nodes.flush()
+        if self._cluster is not None:
+            for host, port in self._cluster.hosts:
+                with redis.Redis(host=host, port=port) as client:
+                    client.flushall()
+
+    def pids(self) -> list[int]:
+        """Return the process ids of all servers."""
+        nodes, cluster = self._nodes, self._cluster
+        pids = [nodes.pid(host_id) for host_id in nodes.hosts] if nodes is not None else []
+        return [*pids, *(cluster.pids if cluster is not None else [])]
+
+    def close(self) -> None:
+        """End the servers."""
+        self._nodes, self._cluster, self._hosts = None, None, {}
+        self._stack.close()
+
+    def _start(self, place: Place) -> list[Host]:
+        if place == "cluster":
+            self._cluster = self._stack.enter_context(LocalCluster(self._count))
+            return self._cluster.hosts
+        if self._nodes is None:
+            # Contestants get a host and a port, and no password.
+            nodes = LocalNodes(self._count, options={"requirepass": ""})
+            self._nodes = self._stack.enter_context(nodes)
+            self.version = self._nodes.server
+        if place == "tls":
+            return self._start_tls(self._nodes)
+        hosts = [(host["host"], host["port"]) for host in self._nodes.hosts.values()]
+        return hosts[:1] if place == "one" else hosts
+
+    def _start_tls(self, nodes: LocalNodes) -> list[Host]:
+        import trustme  # noqa: PLC0415 (only django-rb's own environment has it)
+
+        from tests.security.tls import serve_tls  # noqa: PLC0415
+
+        authority = trustme.CA()
+        folder = Path(self._stack.enter_context(TemporaryDirectory()))
+        certificate = authority.issue_cert("127.0.0.1")
+        served = serve_tls(nodes, certificate, authority, folder)
+        hosts = self._stack.enter_context(served)
+        return [(host["host"], host["port"]) for host in hosts.values()]
+
+
+@contextmanager
+def on_one_core(pids: Sequence[int]) -> Iterator[None]:
+    """Keep processes, all their threads, on one core, where the system lets us."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    for thread in _threads(pids):
+        os.sched_setaffinity(thread, {min(before)})
+    try:
+        yield
+    finally:
+        for thread in _threads(pids):
+            os.sched_setaffinity(thread, before)
+
+
+def _threads(pids: Sequence[int]) -> list[int]:
+    return [
+        int(thread.name) for pid in pids for thread in Path(f"/proc/{pid}/task").glob("[0-9]*")
+    ]
