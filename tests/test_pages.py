@@ -1,7 +1,8 @@
 """Every example of README.md and docs/ runs as a reader pastes it.
 
 That is with the blocks above it in its section (a "##" of the page), and with nothing else.
-What docs/testing.md shows is run by tests/testing/test_hooks_docs.py.
+What docs/testing.md shows is run by tests/testing/test_hooks_docs.py. What changes a process
+for good, as in docs/telemetry.md, has a process of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,8 +88,30 @@ def test_a_section_defines_what_it_uses(page: str, section: str) -> None:
     assert list(unknown_names(sections(page)[section])) == []
 
 
+_CHILD = """
+import sys
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["django_rb"], RB_CLUSTERS={"default": {"HOSTS": []}})
+django.setup()
+from tests.test_pages import sections
+names = {"__name__": "shown"}
+for block in sections(sys.argv[1])[sys.argv[2]]:
+    exec(block, names)
+"""
+
+
 @pytest.mark.parametrize(
-    ("page", "section"), [param for param in ALL if "testing.md" not in str(param.id)]
+    ("page", "section"), [param for param in ALL if "telemetry.md" in str(param.id)]
+)
+def test_a_section_runs_in_a_process_of_its_own(page: str, section: str) -> None:
+    command = [sys.executable, "-c", _CHILD, page, section]
+    subprocess.run(command, check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("page", "section"),
+    [param for param in ALL if not re.search(r"testing\.md|telemetry\.md", str(param.id))],
 )
 def test_a_section_runs(site: LocalNodes, page: str, section: str) -> None:
     names = run_section(page, section, site)
