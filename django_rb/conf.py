@@ -19,6 +19,7 @@ from .engine.nodes.health import DEFAULT_HEALTH, check_health
 from .engine.nodes.hosts import number_hosts, parse_hosts, with_database
 from .engine.nodes.option_checks import check_pool_options
 from .engine.secrecy import hides_locals
+from .engine.topology.settings import REDIS_CLUSTER, STATIC, check_topology
 from .engine.wording import clause, did_you_mean, masked, number_of
 from .paths import import_path
 
@@ -32,7 +33,17 @@ NODES_VARIABLE = "DJANGO_RB_NODES"
 # What is meant for a cluster's own nodes: to log in, and what no unix socket takes.
 OWN_OPTIONS = ("username", "password", "credential_provider", "socket_type")
 
-KEYS = ("HOSTS", "HOST_DEFAULTS", "ROUTER", "ROUTER_OPTIONS", "POOL_OPTIONS", "HEALTH", "TEST")
+KEYS = (
+    "TOPOLOGY",
+    "HOSTS",
+    "HOST_DEFAULTS",
+    "ROUTER",
+    "ROUTER_OPTIONS",
+    "ADDRESS_MAP",
+    "POOL_OPTIONS",
+    "HEALTH",
+    "TEST",
+)
 TEST_KEYS = ("NODES", "HOSTS", "DB")
 
 
@@ -138,6 +149,11 @@ def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
         )
         return
     sound = True
+    try:
+        _check_topology(alias, config)
+    except ImproperlyConfigured as error:
+        yield error
+        return
     try:
         parse_hosts(config["HOSTS"], config.get("HOST_DEFAULTS"))
     except BadHostSetup as error:
@@ -359,7 +375,8 @@ def _read_local_nodes(local: str) -> dict[str, list[str]]:
     return nodes
 
 
-def _build(config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:
+def _build(config: Mapping[str, Any], router: type[BaseRouter] | None) -> Cluster:
+    address_map = config.get("ADDRESS_MAP")
     return Cluster(
         config["HOSTS"],
         host_defaults=config.get("HOST_DEFAULTS"),
@@ -367,10 +384,38 @@ def _build(config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:
         router_cls=router,
         router_options=config.get("ROUTER_OPTIONS"),
         health=config.get("HEALTH", DEFAULT_HEALTH),
+        topology=get_topology(config),
+        address_map=import_path(address_map) if isinstance(address_map, str) else address_map,
     )
 
 
-def _import_router(alias: str, config: Mapping[str, Any]) -> type[BaseRouter]:
+def get_topology(config: Mapping[str, Any]) -> str:
+    """Return who says which nodes a cluster has: "static" or "redis-cluster"."""
+    return str(config.get("TOPOLOGY", STATIC))
+
+
+def _check_topology(alias: str, config: Mapping[str, Any]) -> None:
+    """Raise ImproperlyConfigured for a topology that is unknown, or goes not with the rest."""
+    address_map = config.get("ADDRESS_MAP")
+    try:
+        if isinstance(address_map, str):
+            address_map = import_path(address_map)
+        check_topology(
+            config.get("TOPOLOGY", STATIC),
+            config.get("ROUTER"),
+            config.get("ROUTER_OPTIONS"),
+            address_map,
+        )
+    except ImportError as error:
+        text = f"{address_map!r} does not import: {clause(error)}."
+        raise _mistake(alias, ("ADDRESS_MAP",), text) from error
+    except BadHostSetup as error:
+        raise _mistake(alias, error.path, str(error)) from error
+
+
+def _import_router(alias: str, config: Mapping[str, Any]) -> type[BaseRouter] | None:
+    if get_topology(config) == REDIS_CLUSTER:
+        return None
     router = config.get("ROUTER", DEFAULT_ROUTER)
     path = ("ROUTER",)
     if isinstance(router, str):

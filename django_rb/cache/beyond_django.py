@@ -13,6 +13,7 @@ from ..times import to_milliseconds, to_seconds, to_unix_milliseconds
 from .base import ClusterBackend
 
 if TYPE_CHECKING:
+    from ..engine.rounds.batch import Cursors
     from .locks import AioLock, Lock
 
 PAGE_SIZE = 1000
@@ -64,8 +65,9 @@ class BeyondDjango(ClusterBackend):
         ops = self._ops
         reverse = self._settings.keys.reverser(version)
         match = self._settings.keys.pattern(_text(search, "search"), version)
-        cursors, page_size = ops.first_cursors(), _page_size(itersize)
-        while cursors:
+        cursors: Cursors | None = None
+        page_size = _page_size(itersize)
+        while cursors or cursors is None:
             cursors, pages = ops.run(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
@@ -97,7 +99,7 @@ class BeyondDjango(ClusterBackend):
         blocking_timeout: float | timedelta | None = None,
         thread_local: bool = True,
     ) -> Lock:
-        """Return a redis-py lock on the node that owns the name.
+        """Return a redis-py lock on the node that owns the name, and follows it.
 
         with cache.lock("report", timeout=30):
             …
@@ -111,7 +113,7 @@ class BeyondDjango(ClusterBackend):
         from .locks import Lock  # noqa: PLC0415 (and with it redis-py)
 
         cluster, made = self.cluster, self._settings.keys.make(key, version)
-        lock: Lock = cluster.get_local_client_for_key(made).lock(
+        lock: Lock = cluster.get_routing_client().lock(
             made.decode(),
             timeout=_seconds(timeout, "timeout"),
             sleep=to_seconds(sleep, "sleep"),
@@ -164,8 +166,9 @@ class BeyondDjango(ClusterBackend):
         ops = self._ops
         reverse = self._settings.keys.reverser(version)
         match = self._settings.keys.pattern(_text(search, "search"), version)
-        cursors, page_size = ops.first_cursors(), _page_size(itersize)
-        while cursors:
+        cursors: Cursors | None = None
+        page_size = _page_size(itersize)
+        while cursors or cursors is None:
             cursors, pages = await ops.arun(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
@@ -208,7 +211,7 @@ class BeyondDjango(ClusterBackend):
             blocking_timeout=_seconds(blocking_timeout, "blocking_timeout"),
             thread_local=thread_local,
             lock_class=AioLock,
-        )  # type: ignore[assignment]  # it is of that class
+        )
         return lock
 
     def _match(self, pattern: str, version: int | None, prefix: str | None) -> bytes:

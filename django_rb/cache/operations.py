@@ -19,19 +19,22 @@ from ..engine.protocol.answers import (
     is_number,
     is_ok,
     is_ok_or_nil,
-    is_page,
     is_value,
 )
 from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch, IsAnswer
 from ..engine.protocol.scripts import LuaScript
 from ..engine.rounds.batch import (
+    Cursors,
     call,
     call_nodes,
     count,
+    delete_pages,
     find,
+    first_cursors,
     pipeline,
     run_script,
+    scan,
     store,
 )
 from ..engine.wording import get_logger
@@ -52,9 +55,6 @@ _INCR = LuaScript(
 )
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
-
-Cursors = dict[int, bytes]
-
 
 class NotCountable(ResponseError, ValueError):
     """What incr() says of a value that is no integer of 64 bits, or would not stay one.
@@ -340,46 +340,31 @@ class Operations:
             self._raise_or_log(failures)
         return not failures
 
-    def first_cursors(self) -> Cursors:
-        """Return where a scan of all nodes begins."""
-        return dict.fromkeys(self.cluster.nodes, b"0")
-
     def scan(
-        self, cursors: Cursors, match: bytes, page_size: int
-    ) -> Batch[tuple[Cursors, dict[int, list[bytes]]]]:
-        """Read one page of keys on each node that has more.
+        self, cursors: Cursors | None, match: bytes, page_size: int
+    ) -> Batch[tuple[Cursors, Mapping[int, list[bytes]]]]:
+        """Read one page of keys on each node that has more; the first of all nodes for None.
 
         Returns the cursors of the nodes that have more still, and keys by host id.
         """
-        pages, failures = yield from call_nodes(
-            self.cluster,
-            {
-                host_id: (b"SCAN", cursor, b"MATCH", match, b"COUNT", page_size)
-                for host_id, cursor in cursors.items()
-            },
-            is_page,
-        )
+        if cursors is None:
+            cursors = first_cursors(self.cluster)
+        options: Args = (b"MATCH", match, b"COUNT", page_size)
+        cursors, pages, failures = yield from scan(self.cluster, cursors, options)
         if failures:
             self._raise_or_log(failures)
-        return (
-            {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"},
-            {host_id: keys for host_id, (_, keys) in pages.items() if keys},
-        )
+        return cursors, pages
 
     def delete_pattern(self, match: bytes, page_size: int) -> Batch[int]:
-        cursors = self.first_cursors()
+        cursors: Cursors | None = None
         deleted = 0
-        while cursors:
+        while cursors or cursors is None:
             cursors, pages = yield from self.scan(cursors, match, page_size)
             if pages:
-                counts, failures = yield from call_nodes(
-                    self.cluster,
-                    {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()},
-                    is_number,
-                )
+                found, failures = yield from delete_pages(self.cluster, pages)
                 if failures:
                     self._raise_or_log(failures)
-                deleted += sum(counts.values())
+                deleted += found
         return deleted
 
     def _log_bad_signatures(self, keys: Sequence[bytes]) -> None:

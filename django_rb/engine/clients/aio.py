@@ -13,7 +13,9 @@ from redis.client import EMPTY_RESPONSE
 from redis.commands.core import AsyncScript
 
 from ..errors import first_error
+from ..rounds.batch import Cursors
 from .fanout import FanoutClient
+from .locks import AioLock
 from .managers import Fanned, Hosts, Mapped
 from .mapping import MappingClient
 from .port import ClientPort
@@ -42,7 +44,28 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
     Any number of tasks, loops and threads may share one.
     """
 
-    lock = redis.asyncio.Redis.lock
+    def lock(  # noqa: PLR0913
+        self,
+        name: str,
+        timeout: float | None = None,
+        sleep: float = 0.1,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        lock_class: type[Any] | None = None,
+        thread_local: bool = True,
+        **options: Any,
+    ) -> Any:
+        """Return an asynchronous lock; see `RoutingClient.lock`."""
+        return (lock_class or AioLock)(
+            self,
+            name,
+            timeout=timeout,
+            sleep=sleep,
+            blocking=blocking,
+            blocking_timeout=blocking_timeout,
+            thread_local=thread_local,
+            **options,
+        )
 
     _or_instead = ", which blocks, in a thread; or redis.asyncio.Redis for the node"
 
@@ -72,8 +95,8 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
         See `RoutingClient.scan_iter`.
         """
         options = self._scan_options(match, count, _type)
-        cursors: dict[int, bytes] = dict.fromkeys(self._cluster.nodes, b"0")
-        while cursors:
+        cursors: Cursors | None = None
+        while cursors or cursors is None:
             cursors, keys, failures = await self._cluster.arun(self._scan(cursors, options))
             for key in keys:
                 yield key
@@ -108,7 +131,7 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
     ) -> AioMapManager[Fanned]:
         """Return an asynchronous context manager for chosen hosts; see `Cluster.afanout`."""
         client = FanoutClient(self._cluster, hosts, max_concurrency, auto_batch=auto_batch)
-        return AioMapManager(cast(Fanned, client), timeout)
+        return AioMapManager(cast(Fanned, client), timeout, needs_nodes=True)
 
 
 class AioMapManager(Generic[C]):
@@ -117,11 +140,14 @@ class AioMapManager(Generic[C]):
     A promise that is awaited inside the block has everything sent that waits by then.
     """
 
-    def __init__(self, client: C, timeout: float | None) -> None:
+    def __init__(self, client: C, timeout: float | None, *, needs_nodes: bool = False) -> None:
         self._client = client
         self._timeout = timeout
+        self._needs_nodes = needs_nodes
 
     async def __aenter__(self) -> C:
+        if self._needs_nodes:
+            await self._client.alearn()
         self._client.run_when_awaited(self._timeout)
         return self._client
 

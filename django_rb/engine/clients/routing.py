@@ -8,13 +8,13 @@ from typing import Any, cast
 from redis.client import EMPTY_RESPONSE
 
 from ..errors import NodeFailure, first_error
-from ..protocol.answers import is_page
 from ..protocol.encoding import Args
 from ..protocol.exchange import Batch
-from ..rounds.batch import call_nodes
+from ..rounds.batch import Cursors, first_cursors, scan
 from ..rounds.commands import run_commands
 from .base import ManyNodes, ManyNodesClient, decoded, node_failures
 from .fanout import FanoutClient
+from .locks import Lock
 from .managers import Fanned, Hosts, MapManager, Mapped
 from .mapping import MappingClient
 
@@ -40,21 +40,18 @@ class Routing(ManyNodes):
         return self._sendable(tuple(options))
 
     def _scan(
-        self, cursors: dict[int, bytes], options: Args
-    ) -> Batch[tuple[dict[int, bytes], list[Any], list[NodeFailure]]]:
-        """Read a page of each node that has more.
+        self, cursors: Cursors | None, options: Args
+    ) -> Batch[tuple[Cursors, list[Any], list[NodeFailure]]]:
+        """Read a page of each node that has more, the first one of all nodes at first.
 
         Returns the cursors of those that still have, the keys, and what failed.
         """
-        pages, failures = yield from call_nodes(
-            self._cluster,
-            {host: (b"SCAN", cursor, *options) for host, cursor in cursors.items()},
-            is_page,
-        )
-        found = [key for _, keys in pages.values() for key in keys]
+        if cursors is None:
+            cursors = first_cursors(self._cluster)
+        rest, pages, failures = yield from scan(self._cluster, cursors, options)
+        found = [key for keys in pages.values() for key in keys]
         if self._decode is not None:
             found = decoded(found, self._decode)
-        rest = {host: cursor for host, (cursor, _) in pages.items() if cursor != b"0"}
         return rest, found, failures
 
 
@@ -78,6 +75,35 @@ class RoutingClient(Routing, ManyNodesClient):
             return options[EMPTY_RESPONSE]
         return self._cluster.run(self._call(args, options))
 
+    def lock(  # noqa: PLR0913, D417 (redis-py's arguments)
+        self,
+        name: str,
+        timeout: float | None = None,
+        sleep: float = 0.1,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        lock_class: type[Any] | None = None,
+        thread_local: bool = True,
+        **options: Any,
+    ) -> Any:
+        """Return a lock of redis-py's on the node that owns its name, and follows it.
+
+        with client.lock("report", timeout=30):
+            …
+
+        Args are those of redis-py's `Redis.lock`.
+        """
+        return (lock_class or Lock)(
+            self,
+            name,
+            timeout=timeout,
+            sleep=sleep,
+            blocking=blocking,
+            blocking_timeout=blocking_timeout,
+            thread_local=thread_local,
+            **options,
+        )
+
     def scan_iter(
         self,
         match: Any = None,
@@ -95,8 +121,8 @@ class RoutingClient(Routing, ManyNodesClient):
             _type: only keys of this type: "string", "hash" …
         """
         options = self._scan_options(match, count, _type)
-        cursors: dict[int, bytes] = dict.fromkeys(self._cluster.nodes, b"0")
-        while cursors:
+        cursors: Cursors | None = None
+        while cursors or cursors is None:
             cursors, keys, failures = self._cluster.run(self._scan(cursors, options))
             yield from keys
             if failures:

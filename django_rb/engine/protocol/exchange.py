@@ -10,7 +10,7 @@ Any of its commands can be had again (`commands`), for a round that sends them o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -96,7 +96,7 @@ class Exchange:
         replies: what came back so far; error replies are exceptions in their place.
         error: why the exchange failed; None while it has not.
         is_whole: `out` was all there is to send when the exchange was made.
-        has_errors: there are error replies among the replies.
+        has_errors: it failed, or there are error replies among the replies.
         is_stale: its connection turned out to be closed, and it may be sent again.
         waited: seconds that it had waited by then, which count with those that follow.
         needs_new_connection: an idle connection will not do.
@@ -106,6 +106,9 @@ class Exchange:
             sent along with others'.
         answers: whether a reply can be the answer: one for each command, or one for all of
             them; none where any reply may be.
+        bound: positions of commands that are for this node and no other, whatever keys they
+            have.
+        is_question: it asks who owns which slots, for the sake of others.
         on_done: called when all replies are in and none of them is an error, while other
             nodes are still awaited.
         watcher: who is told what happens; None for nobody.
@@ -113,6 +116,8 @@ class Exchange:
 
     on_done: Callable[[Exchange], None] | None = None
     answers: Sequence[IsAnswer] = ()
+    bound: Container[int] = ()
+    is_question = False
     watcher: Watcher | None = None
     error: Exception | None = None
     has_errors = False
@@ -296,6 +301,7 @@ class Exchange:
     def fail(self, error: Exception) -> None:
         """End without the replies that are still missing."""
         self.error = error
+        self.has_errors = True
         if self.watcher is not None:
             self.watcher.ended()
 
@@ -382,6 +388,19 @@ def _described(reply: object) -> str:
     if isinstance(reply, bytes):
         return f"a string of {len(reply)} bytes"
     return "nil" if reply is None else f"the number {reply}"
+
+
+class Pause(list[Exchange]):
+    """A round in which nothing is sent, and so many seconds pass, or what is left of the call's.
+
+    Attributes:
+        is_over: the call has no time left.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.is_over = False
 
 
 # What a transport drives: it yields the exchanges of a round, each of which then has its

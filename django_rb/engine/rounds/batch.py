@@ -16,7 +16,7 @@ from itertools import chain, repeat
 from typing import Any, Final, TypeVar, cast
 
 from ..errors import NodeFailure
-from ..protocol.answers import answer_to, are_values, is_number, is_ok
+from ..protocol.answers import answer_to, are_values, is_number, is_ok, is_page
 from ..protocol.encoding import (
     PIECE_SIZE,
     Arg,
@@ -35,6 +35,7 @@ from ..protocol.exchange import (
     PipelineExchange,
 )
 from ..protocol.scripts import KeyScript, LuaScript
+from .by_slot import CountsExchange, ValuesExchange, owned
 from .port import Port
 
 T = TypeVar("T")
@@ -88,6 +89,8 @@ def find(
 ) -> Batch[Outcome[dict[Any, Any]]]:
     """Look keys up: one MGET per node that owns some of them.
 
+    Where nodes place keys by slots it is one pipeline per node.
+
     Args:
         names: what the caller knows the keys by; themselves if not given.
         decode: does what `keep_found` does, for one node's keys; called while other nodes
@@ -109,18 +112,28 @@ def find(
         share = shares[owner]
         share[0].append(name)
         share[1].append(key)
-    exchanges = []
+    exchanges: list[Exchange] = []
     misses: list[int] = []
+    router = port.router
     for owner, share in shares.items():
-        exchange = _ValuesExchange(owner, b"MGET", share[1])
-        exchange.on_done = partial(_decode_reply, decode, misses, found, *share)
+        exchange: Exchange
+        if router.has_slots:
+            exchange = ValuesExchange(owner, share[1], router)
+            exchange.on_done = partial(_decode_replies, decode, misses, found, *share)
+        else:
+            exchange = _ValuesExchange(owner, b"MGET", share[1])
+            exchange.on_done = partial(_decode_reply, decode, misses, found, *share)
         exchanges.append(exchange)
     yield exchanges
     failures = []
     for exchange in exchanges:
         error = _error_in(exchange)
         if error is not None:
-            lost = shares[exchange.host_id][1]
+            names, lost = shares[exchange.host_id]
+            if isinstance(exchange, ValuesExchange):
+                error, lost = _decode_some(exchange, decode, misses, found, names, lost)
+                if error is None:
+                    continue
             misses.append(len(lost))
             failures.append(_failure(port, exchange.host_id, error, lost))
     if any(misses):
@@ -149,6 +162,42 @@ def _decode_reply(
 ) -> None:
     misses.append(decode(found, names, keys, exchange.replies[0]))
     exchange.replies.clear()
+
+
+def _decode_replies(
+    decode: Decode,
+    misses: list[int],
+    found: dict[Any, Any],
+    names: list[Any],
+    keys: list[bytes],
+    exchange: Exchange,
+) -> None:
+    assert isinstance(exchange, ValuesExchange)
+    misses.append(decode(found, names, keys, exchange.values()))
+    exchange.replies.clear()
+
+
+def _decode_some(
+    exchange: ValuesExchange,
+    decode: Decode,
+    misses: list[int],
+    found: dict[Any, Any],
+    names: list[Any],
+    keys: list[bytes],
+) -> tuple[Exception | None, list[bytes]]:
+    """Decode what there is beside errors; return the first error, and the keys without answer."""
+    exchange.settle()
+    values = exchange.values()
+    answered = [n for n, value in enumerate(values) if not isinstance(value, Exception)]
+    misses.append(
+        decode(
+            found,
+            [names[n] for n in answered],
+            [keys[n] for n in answered],
+            [values[n] for n in answered],
+        )
+    )
+    return _error_in(exchange), exchange.lost
 
 
 def store(
@@ -258,9 +307,19 @@ def count(port: Port, name: bytes, keys: Sequence[bytes]) -> Batch[Outcome[int]]
 
     Returns the sum over the nodes.
     """
+    router = port.router
     shares: dict[int, list[bytes]] = defaultdict(list)
-    for owner, key in zip(port.router.get_hosts_for_keys(keys), keys, strict=True):
+    for owner, key in zip(router.get_hosts_for_keys(keys), keys, strict=True):
         shares[owner].append(key)
+    if router.has_slots:
+        counts = [CountsExchange(owner, name, share, router) for owner, share in shares.items()]
+        yield counts
+        failures = [
+            _failure(port, exchange.host_id, error, exchange.lost)
+            for exchange in counts
+            if (error := _error_in(exchange)) is not None
+        ]
+        return sum(exchange.total for exchange in counts), failures
     exchanges = [KeysExchange(owner, name, share) for owner, share in shares.items()]
     for exchange in exchanges:
         exchange.answers = (is_number,)
@@ -354,7 +413,7 @@ def _replies_of(exchange: Exchange) -> Iterator[Any]:
 def call_nodes(
     port: Port, commands: Mapping[int, Args], answer: IsAnswer | None = None
 ) -> Batch[Outcome[dict[int, Any]]]:
-    """Run one command per node, given as ``{host id: command}``.
+    """Run one command per node, given as ``{host id: command}``. It goes nowhere else.
 
     Args:
         answer: whether a reply can be the answer; by default what `answer_to` knows of it.
@@ -364,8 +423,66 @@ def call_nodes(
     exchanges = [CommandExchange(host_id, args) for host_id, args in commands.items()]
     for exchange, args in zip(exchanges, commands.values(), strict=True):
         exchange.answers = (answer or answer_to(args),)
+        exchange.bound = (0,)
     yield exchanges
     return _collect(port, exchanges, {})
+
+
+def call_all_nodes(
+    port: Port, command: Args, hosts: Iterable[int] | None = None
+) -> Batch[Outcome[dict[int, Any]]]:
+    """Run one command on hosts, by default on all that there are by then; see `call_nodes`."""
+    targets = port.nodes if hosts is None else hosts
+    return (yield from call_nodes(port, dict.fromkeys(targets, command)))
+
+
+# Where the scans of some nodes go on, by host id.
+Cursors = dict[int, bytes]
+
+
+def first_cursors(port: Port) -> Cursors:
+    """Return where a scan of all nodes begins."""
+    return dict.fromkeys(port.nodes, b"0")
+
+
+def scan(
+    port: Port, cursors: Cursors, options: Args
+) -> Batch[tuple[Cursors, Mapping[int, list[bytes]], list[NodeFailure]]]:
+    """Read a page of keys on each node that has more.
+
+    Args:
+        cursors: those of the page before, or `first_cursors`.
+        options: of SCAN.
+
+    Returns the cursors of the nodes that have more still, keys by host id, and what failed.
+    """
+    nodes = port.nodes
+    pages, failures = yield from call_nodes(
+        port,
+        {
+            host_id: (b"SCAN", cursor, *options)
+            for host_id, cursor in cursors.items()
+            if host_id in nodes  # one may have left the cluster meanwhile
+        },
+        is_page,
+    )
+    rest = {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"}
+    keys = {host_id: found for host_id, (_, found) in pages.items() if found}
+    if port.layout is not None:
+        keys = yield from owned(port, port.layout, keys)
+    return rest, keys, failures
+
+
+def delete_pages(port: Port, pages: Mapping[int, list[bytes]]) -> Batch[Outcome[int]]:
+    """Delete keys that a scan has found; return how many there were.
+
+    They are deleted where they were found. In a Redis Cluster they may be elsewhere by now.
+    """
+    if port.layout is not None:
+        return (yield from count(port, b"UNLINK", list(chain.from_iterable(pages.values()))))
+    commands: dict[int, Args] = {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()}
+    counts, failures = yield from call_nodes(port, commands, is_number)
+    return sum(counts.values()), failures
 
 
 def _collect(
