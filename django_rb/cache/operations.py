@@ -56,6 +56,7 @@ _INCR = LuaScript(
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
+
 class NotCountable(ResponseError, ValueError):
     """What incr() says of a value that is no integer of 64 bits, or would not stay one.
 

@@ -378,7 +378,7 @@ def introduce(servers: Sequence[Server], primaries: int, *, has_shard_ids: bool)
 
 def knows_shard_ids(name: str, version: str) -> bool:
     """Return whether a server's list of nodes has shard ids: Redis since 7.2."""
-    major, minor = (int(part) for part in (version.split(".") + ["0"])[:2])
+    major, minor = (int(part) for part in [*version.split("."), "0"][:2])
     return name == "valkey" or (major, minor) >= (7, 2)
 
 

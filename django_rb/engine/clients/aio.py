@@ -15,7 +15,7 @@ from redis.commands.core import AsyncScript
 from ..errors import first_error
 from ..rounds.batch import Cursors
 from .fanout import FanoutClient
-from .locks import AioLock
+from .locks import ARGUMENTS_BEFORE_CLASS, AioLock
 from .managers import Fanned, Hosts, Mapped
 from .mapping import MappingClient
 from .port import ClientPort
@@ -44,30 +44,11 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
     Any number of tasks, loops and threads may share one.
     """
 
-    def lock(  # noqa: PLR0913
-        self,
-        name: str,
-        timeout: float | None = None,
-        sleep: float = 0.1,
-        blocking: bool = True,
-        blocking_timeout: float | None = None,
-        lock_class: type[Any] | None = None,
-        thread_local: bool = True,
-        **options: Any,
-    ) -> Any:
+    def lock(self, *args: Any, **options: Any) -> Any:
         """Return an asynchronous lock; see `RoutingClient.lock`."""
-        return (lock_class or AioLock)(
-            self,
-            name,
-            timeout=timeout,
-            sleep=sleep,
-            blocking=blocking,
-            blocking_timeout=blocking_timeout,
-            thread_local=thread_local,
-            **options,
-        )
-
-    _or_instead = ", which blocks, in a thread; or redis.asyncio.Redis for the node"
+        if len(args) <= ARGUMENTS_BEFORE_CLASS:
+            options.setdefault("lock_class", AioLock)
+        return super().lock(*args, **options)
 
     @staticmethod
     def _get_prototype(cluster: ClientPort) -> object:

@@ -36,9 +36,9 @@ class FanoutClient(MappingClient):
     ) -> None:
         super().__init__(cluster, max_concurrency, auto_batch=auto_batch, like=like)
         # All that there are is what there are by the time that they are asked.
-        self._hosts: Hosts | None = hosts
-        if hosts is not None and hosts != "all":
-            self._hosts = checked_hosts(cluster, hosts)
+        self._hosts: str | list[int] | None = None
+        if hosts is not None:
+            self._hosts = "all" if hosts == "all" else checked_hosts(cluster, hosts)
         self._is_single = False
         self._is_retargeted = False
         self._gets_plainly = False  # that would be to the key's owner
@@ -83,9 +83,8 @@ class FanoutClient(MappingClient):
         sent = words_apart(self._sendable(args))
         self._check(sent)
         hosts = self._hosts
-        if hosts == "all":
-            hosts = checked_hosts(self._cluster, hosts)
-        promises = {host_id: Promise[Any](self._unhandled) for host_id in hosts}
+        chosen = checked_hosts(self._cluster, hosts) if isinstance(hosts, str) else hosts
+        promises = {host_id: Promise[Any](self._unhandled) for host_id in chosen}
         is_bound = not self._is_single  # what goes to a key's owner follows the key
         for host_id, promise in promises.items():
             route = ((host_id,), (sent,), None)

@@ -9,6 +9,9 @@ from redis.commands.core import Script as RedisScript
 
 from ..protocol.encoding import encode_key
 
+# Of redis-py's `Redis.lock`, in whose place the class of the lock may come.
+ARGUMENTS_BEFORE_CLASS = 5
+
 
 class Lock(redis.lock.Lock):
     """A lock in a thread."""

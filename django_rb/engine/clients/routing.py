@@ -14,7 +14,7 @@ from ..rounds.batch import Cursors, first_cursors, scan
 from ..rounds.commands import run_commands
 from .base import ManyNodes, ManyNodesClient, decoded, node_failures
 from .fanout import FanoutClient
-from .locks import Lock
+from .locks import ARGUMENTS_BEFORE_CLASS, Lock
 from .managers import Fanned, Hosts, MapManager, Mapped
 from .mapping import MappingClient
 
@@ -75,34 +75,17 @@ class RoutingClient(Routing, ManyNodesClient):
             return options[EMPTY_RESPONSE]
         return self._cluster.run(self._call(args, options))
 
-    def lock(  # noqa: PLR0913, D417 (redis-py's arguments)
-        self,
-        name: str,
-        timeout: float | None = None,
-        sleep: float = 0.1,
-        blocking: bool = True,
-        blocking_timeout: float | None = None,
-        lock_class: type[Any] | None = None,
-        thread_local: bool = True,
-        **options: Any,
-    ) -> Any:
-        """Return a lock of redis-py's on the node that owns its name, and follows it.
+    def lock(self, *args: Any, **options: Any) -> Any:
+        """Return a lock of redis-py's on the node that owns its name; it follows its name.
 
         with client.lock("report", timeout=30):
             …
 
-        Args are those of redis-py's `Redis.lock`.
+        The arguments are those of redis-py's `Redis.lock`.
         """
-        return (lock_class or Lock)(
-            self,
-            name,
-            timeout=timeout,
-            sleep=sleep,
-            blocking=blocking,
-            blocking_timeout=blocking_timeout,
-            thread_local=thread_local,
-            **options,
-        )
+        if len(args) <= ARGUMENTS_BEFORE_CLASS:
+            options.setdefault("lock_class", Lock)
+        return super().lock(*args, **options)
 
     def scan_iter(
         self,

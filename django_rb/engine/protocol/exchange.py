@@ -391,7 +391,7 @@ def _described(reply: object) -> str:
 
 
 class Pause(list[Exchange]):
-    """A round in which nothing is sent, and so many seconds pass, or what is left of the call's.
+    """A round in which nothing is sent and so many seconds pass, if the call has as many left.
 
     Attributes:
         is_over: the call has no time left.

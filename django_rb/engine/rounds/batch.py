@@ -185,7 +185,7 @@ def _decode_some(
     names: list[Any],
     keys: list[bytes],
 ) -> tuple[Exception | None, list[bytes]]:
-    """Decode what there is beside errors; return the first error, and the keys without answer."""
+    """Decode what there is beside errors; return the first error, and keys without answer."""
     exchange.settle()
     values = exchange.values()
     answered = [n for n, value in enumerate(values) if not isinstance(value, Exception)]

@@ -97,10 +97,7 @@ def _merged(
         mergeable, merged_name = _MERGED.get(name, (0, ""))
         for size, group in groupby(named, len):
             if size == mergeable:
-                parts: Iterable[Iterable[Args]] = (group,)
-                if slot_of is not None:
-                    parts = _together(group, slot_of)
-                for part in parts:
+                for part in (group,) if slot_of is None else _together(group, slot_of):
                     args = tuple(chain.from_iterable(map(_get_arguments, part)))
                     count = len(args) // (size - 1)
                     sent.append((name if count == 1 else merged_name, *args))

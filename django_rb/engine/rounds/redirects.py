@@ -178,9 +178,7 @@ def slot_of(layout: Layout, command: Args) -> int | None:
     return None
 
 
-def settle(
-    layout: Layout, errands: Sequence[Errand]
-) -> tuple[list[Errand], list[Errand]]:
+def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], list[Errand]]:
     """Decide which errands go at once, and where, and which after a pause.
 
     What is in neither does not go.

@@ -5,9 +5,9 @@ caller at a time; the others go on with what is known. Whoever meets something t
 fit (MOVED, a connection that failed, a slot without owner) has it asked for again, but not more
 often than once in a second, and less often the longer nothing changes.
 
-A shard keeps its host id while the process lives, whichever of its nodes is its primary. Servers
-that own no slots have ids below 0: seeds of HOSTS, replicas that were asked, nodes that MOVED
-and ASK name. Connections belong to a server, and stay when its part changes.
+A shard keeps its host id while the process lives, whichever of its nodes is its primary.
+Servers that own no slots have ids below 0: seeds of HOSTS, replicas that were asked, nodes that
+MOVED and ASK name. Connections belong to a server, and stay when its part changes.
 """
 
 from __future__ import annotations
@@ -361,9 +361,9 @@ class RedisClusterTopology:
                 self._check_kinship(answer.shards, asked)
                 ids, _ = self._members()
                 told = {m.node_id for shard in answer.shards for m in shard.members}
-                if answer.epoch is not None and answer.epoch < self._epoch:
-                    if not told.isdisjoint(ids):
-                        return None
+                is_older = answer.epoch is not None and answer.epoch < self._epoch
+                if is_older and not told.isdisjoint(ids):
+                    return None
             return self._apply(answer, began)
 
     def _mapped(self, shard: Shard) -> Shard:
@@ -445,9 +445,7 @@ class RedisClusterTopology:
         for slot, (_, place) in self._moved.items():
             owners[slot] = self._servers[place].host_id
         nodes = dict(sorted(primaries.items()))
-        has_changed = (
-            not self.is_known or nodes != self.nodes or owners != self.router.owners
-        )
+        has_changed = not self.is_known or nodes != self.nodes or owners != self.router.owners
         self.shards, self._servers, self._all = by_id, servers, everybody
         if has_changed:
             self.nodes = nodes
@@ -586,10 +584,8 @@ def _each_once(nodes: Iterable[Node], seen: set[Node]) -> Iterator[Node]:
 
 def _failure_of(reasons: list[Exception]) -> Exception:
     """Return why nobody told of the cluster."""
-    kinds = set(map(type, reasons))
-    kind = redis.ConnectionError
-    if len(kinds) == 1 and issubclass(*kinds, redis.TimeoutError):
-        kind = redis.TimeoutError
+    are_late = all(isinstance(reason, redis.TimeoutError) for reason in reasons)
+    kind: type[Exception] = redis.TimeoutError if are_late else redis.ConnectionError
     said = "; ".join(dict.fromkeys(map(clause, reasons)))
     return kind(f"No node tells of the Redis Cluster. {said}")
 

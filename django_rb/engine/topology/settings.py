@@ -16,7 +16,10 @@ TOPOLOGIES = (STATIC, REDIS_CLUSTER)
 
 
 def check_topology(
-    topology: object, router: object = None, router_options: object = None, map: object = None
+    topology: object,
+    router: object = None,
+    router_options: object = None,
+    address_map: object = None,
 ) -> None:
     """Raise BadHostSetup for a topology that is unknown, or does not go with the rest."""
     if topology not in TOPOLOGIES:
@@ -30,8 +33,8 @@ def check_topology(
                 raise BadHostSetup(
                     "The nodes of a Redis Cluster place keys themselves. Leave it out.", (key,)
                 )
-        read_address_map(map)
-    elif map is not None:
+        read_address_map(address_map)
+    elif address_map is not None:
         raise BadHostSetup(
             f"It is for nodes that tell their addresses: 'TOPOLOGY': {REDIS_CLUSTER!r}. "
             "Leave it out, or name that.",

@@ -137,7 +137,9 @@ def read_epoch(reply: Any) -> int | None:
 
 def _as_dict(entry: Any) -> Mapping[str, Any]:
     """Return a map, which RESP2 has as a flat list."""
-    pairs = entry.items()if isinstance(entry, dict) else zip(entry[::2], entry[1::2], strict=True)
+    pairs = (
+        entry.items() if isinstance(entry, dict) else zip(entry[::2], entry[1::2], strict=True)
+    )
     return {_text(name): value for name, value in pairs}
 
 
