@@ -48,7 +48,7 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
         """Return an asynchronous lock; see `RoutingClient.lock`."""
         if len(args) <= ARGUMENTS_BEFORE_CLASS:
             options.setdefault("lock_class", AioLock)
-        return super().lock(*args, **options)
+        return redis.asyncio.Redis.lock(self, *args, **options)
 
     @staticmethod
     def _get_prototype(cluster: ClientPort) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
+import redis
 from redis.client import EMPTY_RESPONSE
 
 from ..errors import NodeFailure, first_error
@@ -85,7 +86,7 @@ class RoutingClient(Routing, ManyNodesClient):
         """
         if len(args) <= ARGUMENTS_BEFORE_CLASS:
             options.setdefault("lock_class", Lock)
-        return super().lock(*args, **options)
+        return redis.Redis.lock(self, *args, **options)
 
     def scan_iter(
         self,

@@ -212,6 +212,11 @@ class RedisClusterTopology:
 
         If nothing is known and nobody tells, all of its exchanges have failed.
         """
+        looked = self._looking_first(batch)
+        looked.__name__ = batch.__name__  # observers are told what was called
+        return looked
+
+    def _looking_first(self, batch: Batch[T]) -> Batch[T]:
         try:
             failure = yield from self.learn()
             if failure is None:
