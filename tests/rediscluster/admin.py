@@ -87,6 +87,11 @@ class Admin:
         state = said["cluster_state"] if isinstance(said, dict) else _text(said)
         return "ok" in state
 
+    def is_replica(self, node: int) -> bool:
+        """Return whether a node is a replica that has its copy."""
+        role, *rest = self.ask(node, "ROLE")
+        return _text(role) == "slave" and _text(rest[2]) == "connected"
+
 
 class Questions(Observer):
     """Counts what was asked for the sake of the layout, and what was redirected."""

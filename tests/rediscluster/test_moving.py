@@ -97,7 +97,11 @@ def test_what_is_under_way_is_asked_for_where_it_is(
         with cluster.map(auto_batch=False) as block:
             got = [block.get(key) for key in keys]
             steps = [block.append(keys[0], "1"), block.append(keys[0], "2")]
-            new = block.set(f"{TAG}:new", "x"), block.incrby(f"{TAG}:n", 5), block.incr(f"{TAG}:n")
+            new = (
+                block.set(f"{TAG}:new", "x"),
+                block.incrby(f"{TAG}:n", 5),
+                block.incr(f"{TAG}:n"),
+            )
         assert [promise.value for promise in got] == [key.encode() for key in keys]
         assert [step.value for step in steps] == [len(keys[0]) + 1, len(keys[0]) + 2]
         assert [promise.value for promise in new] == [True, 5, 6]
@@ -149,9 +153,7 @@ def test_what_is_not_to_be_had_in_time_is_said(
                 block.mget(f"{TAG}:1", f"{TAG}:2")
 
 
-def test_a_lock_survives_a_move(
-    admin: Admin, new_cluster: Callable[[], Cluster]
-) -> None:
+def test_a_lock_survives_a_move(admin: Admin, new_cluster: Callable[[], Cluster]) -> None:
     client = new_cluster().get_routing_client()
     with client.lock(TAG, timeout=30) as lock, moving(admin, SLOT) as (source, target):
         admin.end_move(SLOT, source, target)
@@ -207,7 +209,9 @@ def test_slots_move_under_load(admin: Admin, new_cluster: Callable[[], Cluster])
         for slot in slots:
             admin.move(slot, 0, 1)
         seen = rounds[:]
-        wait_until(lambda: all(now > before + 1 for now, before in zip(rounds, seen, strict=True)))
+        wait_until(
+            lambda: all(now > before + 1 for now, before in zip(rounds, seen, strict=True))
+        )
         for slot in slots:
             admin.move(slot, 1, 0)
     finally:

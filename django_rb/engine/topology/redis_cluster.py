@@ -101,7 +101,7 @@ class RedisClusterTopology:
         self._make_node = make_node
         self._use = use
         self._map = address_map
-        self._likeness = next(iter(seeds.values()))  # how to speak to those it tells of
+        self._likeness = next(iter(seeds.values()))  # how to speak to those that are told of
         self._seeds = {_address_of(info): info for info in seeds.values()}
         self.nodes = {host_id: make_node(info) for host_id, info in seeds.items()}
         self.hosts = {host_id: node.info for host_id, node in self.nodes.items()}
@@ -369,6 +369,7 @@ class RedisClusterTopology:
                 is_older = answer.epoch is not None and answer.epoch < self._epoch
                 if is_older and not told.isdisjoint(ids):
                     return None
+            self._likeness = asked.info  # its password is the right one
             return self._apply(answer, began)
 
     def _mapped(self, shard: Shard) -> Shard:

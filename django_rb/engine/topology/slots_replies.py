@@ -56,7 +56,7 @@ def read_shards(reply: Any, asked: Address, *, is_tls: bool) -> list[Shard]:
     """
     try:
         return list(_read_shards(reply, asked, is_tls=is_tls))
-    except (IndexError, KeyError, TypeError, AttributeError) as error:
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"This is no reply to CLUSTER SHARDS: {reply!r:.200}") from error
 
 
