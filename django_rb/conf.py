@@ -27,10 +27,13 @@ SETTING = "RB_CLUSTERS"
 DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
 
 # Where `manage.py rb_nodes` says which local nodes stand in for the configured ones:
-# a JSON object {alias: [URL, …]}. Read here so that any program it starts finds them.
+# a JSON object {alias: [URL, …]}, or for a Redis Cluster {alias: {"TOPOLOGY": "redis-cluster",
+# "HOSTS": [URL, …]}}. Read here so that any program it starts finds them.
 NODES_VARIABLE = "DJANGO_RB_NODES"
 
 # What is meant for a cluster's own nodes: to log in, and what no unix socket takes.
+ROUTER_KEYS = ("ROUTER", "ROUTER_OPTIONS")
+
 OWN_OPTIONS = ("username", "password", "credential_provider", "socket_type")
 
 KEYS = (
@@ -300,7 +303,7 @@ def get_test_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return a cluster's settings with the servers that TEST declares, None for local nodes."""
     test = config.get("TEST") or {}
     if "HOSTS" in test:
-        config = with_nodes(config, test["HOSTS"])
+        config = with_nodes(config, test["HOSTS"], get_topology(config))
     elif "DB" not in test:
         return None
     if "DB" in test:
@@ -309,9 +312,11 @@ def get_test_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def with_nodes(
-    config: Mapping[str, Any], hosts: Mapping[int, object] | Sequence[object]
+    config: Mapping[str, Any],
+    hosts: Mapping[int, object] | Sequence[object],
+    topology: str = STATIC,
 ) -> Mapping[str, Any]:
-    """Return a cluster's settings with other nodes in place of its own.
+    """Return a cluster's settings with other nodes in place of its own, of a topology.
 
     What is meant for its own nodes alone is left out: passwords, the type of sockets, and the
     weights of nodes that are not there.
@@ -324,7 +329,9 @@ def with_nodes(
             gone = [host_id for host_id in weights if host_id not in number_hosts(hosts)]
             router_options = {**router_options, "weights": _without(weights, gone)}
         options["ROUTER_OPTIONS"] = router_options
-    return {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}}
+    placed = {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}, "TOPOLOGY": topology}
+    others = ("ADDRESS_MAP",) if topology == STATIC else ("ADDRESS_MAP", *ROUTER_KEYS)
+    return {key: value for key, value in placed.items() if key not in others}
 
 
 def _without(options: object, names: Collection[object]) -> object:
@@ -353,19 +360,25 @@ def _configured() -> Mapping[str, Any]:
 def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, Any]:
     """Return the settings with the nodes of `rb_nodes` in place of their own."""
     merged = dict(clusters)
-    for alias, urls in _read_local_nodes(local).items():
+    for alias, (topology, urls) in _read_local_nodes(local).items():
         config = clusters.get(alias, {})
         if isinstance(config, Mapping):  # else find_mistakes() says so
-            merged[alias] = with_nodes(config, urls)
+            merged[alias] = with_nodes(config, urls, topology)
     return merged
 
 
 @lru_cache(maxsize=1)  # under ASGI, every request makes its caches anew
-def _read_local_nodes(local: str) -> dict[str, list[str]]:
+def _read_local_nodes(local: str) -> dict[str, tuple[str, list[str]]]:
+    """Return the topology and the URLs of local nodes by alias."""
+    nodes: dict[str, tuple[str, list[str]]] = {}
     try:
-        nodes: dict[str, list[str]] = json.loads(local)
-        for urls in nodes.values():
+        for alias, told in json.loads(local).items():
+            topology, urls = STATIC, told
+            if isinstance(told, Mapping) and "HOSTS" in told:
+                topology, urls = told.get("TOPOLOGY", STATIC), told["HOSTS"]
+            check_topology(topology)
             parse_hosts(urls)
+            nodes[alias] = topology, urls
     except (AttributeError, ValueError) as error:
         raise ImproperlyConfigured(
             f"The environment variable {NODES_VARIABLE} is not a JSON object "

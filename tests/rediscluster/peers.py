@@ -41,8 +41,10 @@ class Liars:
     """
 
     def __init__(self, count: int) -> None:
-        even = [(n * 16384 // count, (n + 1) * 16384 // count - 1, n) for n in range(count)]
-        self.slots: dict[int, list[tuple[int, int, int]]] = dict.fromkeys(range(count), even)
+        self._count = count
+        self.agree_on(
+            [(n * 16384 // count, (n + 1) * 16384 // count - 1, n) for n in range(count)]
+        )
         self.ids = [f"{n:040d}" for n in range(count)]
         self.epochs = [1] * count
         self.answer: Callable[[int, Sequence[bytes]], Reply] = lambda _peer, _command: None
@@ -50,7 +52,6 @@ class Liars:
         self.knows_shards = True
         self._stack = contextlib.ExitStack()
         self.peers: list[Peer] = []
-        self._count = count
 
     def __enter__(self) -> Self:
         for number in range(self._count):
@@ -64,6 +65,10 @@ class Liars:
         traceback: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    def agree_on(self, slots: list[tuple[int, int, int]]) -> None:
+        """Let all say the same."""
+        self.slots = dict.fromkeys(range(self._count), slots)
 
     def host(self, number: int) -> dict[str, Any]:
         return self.peers[number].host

@@ -46,6 +46,11 @@ def cluster(replicated: LocalNodes) -> Iterator[Cluster]:
     cluster.close()
 
 
+def owner_of_first_slot(cluster: Cluster) -> int:
+    assert cluster.layout is not None
+    return cluster.layout.get_owner(0)
+
+
 def replica_of(admin: Admin, primary: int) -> int:
     """Return the number of a primary's replica."""
     return (primary + 3) % 6
@@ -80,7 +85,7 @@ def reading_and_writing(cluster: Cluster) -> Iterator[list[Exception]]:
 def test_parts_are_swapped_and_nobody_notices(admin: Admin, cluster: Cluster) -> None:
     first = admin.owner(0)
     replica = replica_of(admin, first)
-    shard = cluster.router.owners[0]
+    shard = owner_of_first_slot(cluster)
     others = {c for c in idle_connections(cluster) if c.node.host_id != shard}
     wait_until(lambda: admin.is_replica(replica))
     with reading_and_writing(cluster) as failed:
@@ -88,14 +93,14 @@ def test_parts_are_swapped_and_nobody_notices(admin: Admin, cluster: Cluster) ->
         wait_until(lambda: admin.owner(0, 1) == replica, 10)
         wait_until(lambda: cluster.get_address(shard) == f"{admin.address(replica)}/0", 5)
     assert failed == []
-    assert cluster.router.owners[0] == shard
+    assert owner_of_first_slot(cluster) == shard
     assert others <= set(idle_connections(cluster))
 
 
 def test_a_primary_that_is_killed_has_a_successor(admin: Admin, cluster: Cluster) -> None:
     primary = admin.owner(0)
     successor = replica_of(admin, primary)
-    shard = cluster.router.owners[0]
+    shard = owner_of_first_slot(cluster)
     witness = next(n for n in range(6) if n not in {primary, successor})
     mine = [key for key in KEYS if cluster.router.get_host_for_key(key) == shard]
     theirs = [key for key in KEYS if key not in mine]
@@ -130,7 +135,7 @@ def test_a_primary_that_is_killed_has_a_successor(admin: Admin, cluster: Cluster
 def test_slots_without_owner_take_nothing_else_along(admin: Admin, cluster: Cluster) -> None:
     primary = admin.owner(0)
     replica = replica_of(admin, primary)
-    shard = cluster.router.owners[0]
+    shard = owner_of_first_slot(cluster)
     theirs = [key for key in KEYS if cluster.router.get_host_for_key(key) != shard]
     for node in (replica, primary):
         admin.nodes.kill(node)

@@ -148,9 +148,11 @@ def test_what_is_not_to_be_had_in_time_is_said(
     cluster.get_routing_client().mset({f"{TAG}:1": 1, f"{TAG}:2": 2})
     with moving(admin, SLOT) as (source, target):
         admin.move_keys([f"{TAG}:1"], source, target)
-        with pytest.raises(redis.exceptions.TryAgainError, match=r"TRYAGAIN .*\[node"):
-            with cluster.map(timeout=0.2) as block:
-                block.mget(f"{TAG}:1", f"{TAG}:2")
+        with (
+            pytest.raises(redis.exceptions.TryAgainError, match=r"TRYAGAIN .*\[node"),
+            cluster.map(timeout=0.2) as block,
+        ):
+            block.mget(f"{TAG}:1", f"{TAG}:2")
 
 
 def test_a_lock_survives_a_move(admin: Admin, new_cluster: Callable[[], Cluster]) -> None:

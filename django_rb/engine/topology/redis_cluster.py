@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import redis
 from redis.exceptions import NoPermissionError, ResponseError
@@ -213,7 +213,8 @@ class RedisClusterTopology:
         If nothing is known and nobody tells, all of its exchanges have failed.
         """
         looked = self._looking_first(batch)
-        looked.__name__ = batch.__name__  # observers are told what was called
+        name: str = cast(Any, batch).__name__
+        cast(Any, looked).__name__ = name  # observers are told what was called
         return looked
 
     def _looking_first(self, batch: Batch[T]) -> Batch[T]:

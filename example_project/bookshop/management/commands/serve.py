@@ -21,13 +21,17 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("port", nargs="?", type=int, default=8000, help="8000 by default.")
         parser.add_argument("--count", default="4", metavar="N", help="Nodes; 4 by default.")
+        parser.add_argument(
+            "--topology", default="static", help='"redis-cluster" for a Redis Cluster.'
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         port = find_port(options["port"])
         if options["port"] not in {0, port}:
             self.stdout.write(f"Port {options['port']} is taken; the next free one is {port}.")
         self.stdout.write(f"Marginalia opens at http://{HOST}:{port}/\n\n")
-        call_command("rb_nodes", "--count", options["count"], "--", *uvicorn(port))
+        nodes = ["--count", options["count"], "--topology", options["topology"]]
+        call_command("rb_nodes", *nodes, "--", *uvicorn(port))
 
 
 def uvicorn(port: int) -> list[str]:
