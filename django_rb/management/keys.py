@@ -150,6 +150,7 @@ class KeysCommand(NodesCommand):
                 f"The cache {cache_alias!r} is on the cluster {home!r}. "
                 "Leave --cluster out, or name that one."
             )
+        self.learn(cache.cluster)
         return Keyspace({home: cache.cluster}, cache)
 
 

@@ -46,6 +46,12 @@ class Command(KeysCommand):
         keyspace = self.get_keyspace(options["cluster"], options["cache"])
         if bool(options["keys"]) == options["stdin"]:
             raise CommandError("Name keys, or read them with --stdin: one of the two.")
+        for alias, cluster in keyspace.clusters.items():
+            if cluster.layout is not None and not cluster.layout.is_known:
+                raise CommandError(
+                    f"No node of the Redis Cluster {alias!r} answers, and only they know who "
+                    "owns a key."
+                )
         nodes = all_nodes(keyspace.clusters)
         errors: Errors = {}
         if not options["offline"]:
