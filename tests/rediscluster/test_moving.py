@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import pytest
 import redis
 
 from django_rb.engine import Cluster
 from django_rb.engine.rounds.batch import count, find, store
+from django_rb.testing import LocalNodes
 from tests.helpers import wait_until
 from tests.rediscluster.admin import Admin, Questions, slot_of
 
 KEYS = [f"key:{n}" for n in range(60)]
 TAG = "{t}"
 SLOT = slot_of(TAG)
+
+SAID = r"(TRYAGAIN |Deadline exceeded).*\[node"
 
 
 @contextmanager
@@ -149,7 +154,7 @@ def test_what_is_not_to_be_had_in_time_is_said(
     with moving(admin, SLOT) as (source, target):
         admin.move_keys([f"{TAG}:1"], source, target)
         with (
-            pytest.raises(redis.exceptions.TryAgainError, match=r"TRYAGAIN .*\[node"),
+            pytest.raises((redis.exceptions.TryAgainError, redis.TimeoutError), match=SAID),
             cluster.map(timeout=0.2) as block,
         ):
             block.mget(f"{TAG}:1", f"{TAG}:2")
@@ -165,60 +170,138 @@ def test_a_lock_survives_a_move(admin: Admin, new_cluster: Callable[[], Cluster]
     assert client.exists(TAG) == 0
 
 
-def test_slots_move_under_load(admin: Admin, new_cluster: Callable[[], Cluster]) -> None:
-    slots = sorted({slot_of(key) for key in KEYS if admin.owner(slot_of(key)) == 0})
-    keys = [key.encode() for key in KEYS]
-    cluster = new_cluster()
-    cluster.get_routing_client().mset({key: key for key in keys})
-    failed: list[object] = []
-    is_over = threading.Event()
-    rounds = [0] * 3
+# All that the tests have time for; so many as an operator moves with SLOTS=1000.
+MANY_SLOTS = int(os.environ.get("SLOTS", "16"))
 
-    def work(number: int) -> None:
-        mine = [b"%d:%b" % (number, key) for key in keys]
-        try:
-            while not is_over.is_set():
-                rounds[number] += 1
-                values = [b"%d" % rounds[number]] * len(mine)
-                _, failures = cluster.run(store(cluster, mine, values, bytes))
-                failed.extend(failures)
-                found, failures = cluster.run(find(cluster, mine))
-                failed.extend(failures)
-                if found != dict(zip(mine, values, strict=True)):
-                    failed.append(found)
-                deleted, failures = cluster.run(count(cluster, b"UNLINK", mine))
-                failed.extend(failures)
-                if deleted != len(mine):
-                    failed.append(deleted)
-        except Exception as error:  # noqa: BLE001 (the test tells)
-            failed.append(error)
 
-    def work_on_loop() -> None:
-        async def main() -> None:
-            while not is_over.is_set():
-                rounds[2] += 1
-                got = await cluster.aio.mget(keys)
-                if got != keys:
-                    failed.append(got)
+class Load:
+    """Threads and a loop that write, read and delete keys, and note what is wrong."""
 
-        asyncio.run(main())
+    def __init__(self, cluster: Cluster) -> None:
+        self.failed: list[object] = []
+        self.rounds = [0] * 3
+        self._cluster = cluster
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._work, args=(n,)) for n in range(2)]
+        self._threads.append(threading.Thread(target=self._work_on_loop))
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
-    threads.append(threading.Thread(target=work_on_loop))
-    for thread in threads:
-        thread.start()
-    try:
-        for slot in slots:
-            admin.move(slot, 0, 1)
-        seen = rounds[:]
-        wait_until(
-            lambda: all(now > before + 1 for now, before in zip(rounds, seen, strict=True))
-        )
-        for slot in slots:
-            admin.move(slot, 1, 0)
-    finally:
-        is_over.set()
-        for thread in threads:
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        self.wait()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
             thread.join()
-        admin.agree(slots[-1], 0)
-    assert failed == []
+
+    def wait(self) -> None:
+        """Wait until everybody has used everything since now, or something is wrong."""
+        before = self.rounds[:]
+        wait_until(
+            lambda: (
+                self.failed
+                or all(now > then + 1 for now, then in zip(self.rounds, before, strict=True))
+            ),
+            30,
+        )
+
+    def _work(self, number: int) -> None:
+        cluster, keys = self._cluster, [b"%d:%b" % (number, key.encode()) for key in KEYS]
+        try:
+            while not self._is_over.is_set():
+                self.rounds[number] += 1
+                values = [b"%d" % self.rounds[number]] * len(keys)
+                _, failures = cluster.run(store(cluster, keys, values, bytes))
+                self.failed.extend(failures)
+                found, failures = cluster.run(find(cluster, keys))
+                self.failed.extend(failures)
+                if found != dict(zip(keys, values, strict=True)):
+                    self.failed.append(found)
+                deleted, failures = cluster.run(count(cluster, b"UNLINK", keys))
+                self.failed.extend(failures)
+                if deleted != len(keys):
+                    self.failed.append(deleted)
+        except Exception as error:  # noqa: BLE001 (the test tells)
+            self.failed.append(error)
+
+    def _work_on_loop(self) -> None:
+        async def main() -> None:
+            client = self._cluster.aio
+            while not self._is_over.is_set():
+                self.rounds[2] += 1
+                value = b"%d" % self.rounds[2]
+                await asyncio.gather(*(client.set(f"aio:{key}", value) for key in KEYS))
+                got = await client.mget([f"aio:{key}" for key in KEYS])
+                if got != [value] * len(KEYS):
+                    self.failed.append(got)
+
+        try:
+            asyncio.run(main())
+        except Exception as error:  # noqa: BLE001 (the test tells)
+            self.failed.append(error)
+
+
+@pytest.fixture
+def shared_load(admin: Admin, new_cluster: Callable[[], Cluster]) -> Iterator[Load]:
+    """What threads and tasks do with keys while slots move."""
+    load = Load(new_cluster())
+    with load:
+        yield load
+    assert load.failed == []
+
+
+def used_slots(admin: Admin, node: int) -> list[int]:
+    """Return slots of a node, those with keys of the load first."""
+    names = [f"{kind}:{key}" for kind in ("0", "1", "aio") for key in KEYS]
+    first, last = admin.range_of(node)
+    used = {slot for slot in map(slot_of, names) if first <= slot <= last}
+    rest = [slot for slot in range(first, last + 1) if slot not in used]
+    return [*used, *rest][:MANY_SLOTS]
+
+
+def test_slots_move_under_load(admin: Admin, shared_load: Load) -> None:
+    slots = used_slots(admin, 0)
+    for source, target in ((0, 1), (1, 0)):
+        for slot in slots:
+            admin.move(slot, source, target)
+        shared_load.wait()
+    admin.agree(slots[-1], 0)
+
+
+def test_slots_move_at_once_under_load(admin: Admin, shared_load: Load) -> None:
+    """Valkey 9 moves slots as a whole; nobody is sent anywhere by ASK."""
+    if not admin.nodes.server.startswith("valkey 9"):
+        pytest.skip("is about Valkey 9")
+    last = MANY_SLOTS * 25 - 1
+    for source, target in ((0, 1), (1, 0)):
+        to_target = ("SLOTSRANGE", 0, last, "NODE", admin.ids[target])
+        admin.ask(source, "CLUSTER", "MIGRATESLOTS", *to_target)
+        wait_until(lambda owner=target: admin.owner(last, owner) == owner, 20)  # type: ignore[misc]
+        shared_load.wait()
+    admin.agree(last, 0)
+
+
+def test_databases_other_than_0_are_those_of_valkey_9(
+    admin: Admin, redis_cluster: LocalNodes, transport: str
+) -> None:
+    if redis_cluster.server.startswith("valkey 9"):
+        options = {"cluster-databases": "4"}
+        with (
+            LocalNodes(2, topology="redis-cluster", options=options) as nodes,
+            Admin(nodes) as two,
+        ):
+            check_database(nodes)
+            assert [two.ask(n, "DBSIZE") for n in range(2)] == [0, 0]
+        return
+    with pytest.raises(redis.RedisError, match=r"SELECT is not allowed in cluster mode"):
+        check_database(redis_cluster)
+
+
+def check_database(nodes: LocalNodes) -> None:
+    cluster = Cluster([{**nodes.hosts[0], "db": 3}], topology="redis-cluster")
+    client = cluster.get_routing_client()
+    client.mset({key: key for key in KEYS})
+    assert client.mget(KEYS) == [key.encode() for key in KEYS]
+    cluster.close()
