@@ -48,8 +48,12 @@ soak: $(VENV)/installed ## threads and processes on nodes that die, hang and are
 django-tests: $(VENV)/installed ## Django's own cache tests against RBCache
 	$(BIN)/python -m tests.django_suite $(ARGS)
 
+SESSIONS ?= oldest newest redis-8 redis-7
 matrix: $(VENV)/installed ## both suites on the oldest and newest versions, and on Redis 7 and 8
-	$(BIN)/python scripts/matrix.py $(ARGS)
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync $(SESSIONS:%=matrix-%)
+
+matrix-%: $(VENV)/installed
+	$(BIN)/python -m nox --session $* $(ARGS)
 
 clean: ## remove the virtual environments and what tools left
 	rm -rf $(VENV) .venvs .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

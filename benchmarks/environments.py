@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scripts.matrix import NotAvailable, find_python
+from scripts.pythons import find_python
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / ".venvs"
@@ -23,10 +23,7 @@ PYTHONS = ("3.13", "3.14", "3.12")
 
 def choose_python() -> Path:
     """Return the Python of all contestants: the one that runs, if there is none better."""
-    try:
-        return find_python(PYTHONS).path
-    except NotAvailable:
-        return Path(sys.executable)
+    return find_python(*PYTHONS) or Path(sys.executable)
 
 
 def make_environments(

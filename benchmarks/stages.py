@@ -88,7 +88,7 @@ def watch_batches() -> Stages:
     stages.watch(batch, "_SetsExchange", "values pickled, commands encoded")
     stages.watch(Round, "_connect", "connections taken and looked at")
     stages.watch(Round, "_start", "sent")
-    stages.watch(Round, "_hear_in_order", "waited, received and parsed")
+    stages.watch(Round, "_loop", "waited, received and parsed")
     stages.watch(operations._codec, "decode_found", "values unpickled, and put by name")
     return stages
 

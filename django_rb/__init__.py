@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .registry import clusters
 
 __all__ = ["__version__", "clusters"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

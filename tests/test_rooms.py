@@ -20,6 +20,7 @@ registry
 signals conf
 paths times
 engine
+version
 """
 ENGINE_ROOMS = """
 cluster

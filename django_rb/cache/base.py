@@ -17,6 +17,8 @@ from ..times import to_milliseconds
 from .options import seconds_of, without_secrets
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from ..engine import Cluster
     from ..engine.protocol.exchange import Batch
     from .keys import Keys
@@ -74,8 +76,8 @@ class ClusterBackend(BaseCache):
     def _run(self, operation: Batch[T]) -> T:
         return self._ops.run(operation)
 
-    async def _arun(self, operation: Batch[T]) -> T:
-        return await self._ops.arun(operation)
+    def _arun(self, operation: Batch[T]) -> Coroutine[Any, Any, T]:
+        return self._ops.arun(operation)
 
     def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> int | None:
         """Return a timeout in milliseconds: None for ever, 0 for already expired."""

@@ -6,7 +6,7 @@ does no I/O, so one text serves whichever transport drives it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -99,9 +99,9 @@ class Operations:
         """Run one of the operations below in the calling thread."""
         return self.cluster.run(operation, self.deadline)
 
-    async def arun(self, operation: Batch[T]) -> T:
-        """Run one of the operations below on the event loop that runs."""
-        return await self.cluster.arun(operation, self.deadline)
+    def arun(self, operation: Batch[T]) -> Coroutine[Any, Any, T]:
+        """Run one of the operations below on the event loop that runs, once awaited."""
+        return self.cluster.arun(operation, self.deadline)
 
     # Timeouts are in milliseconds here: None for ever, 0 for already expired.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -286,13 +286,13 @@ class Cluster(ClientSource):
             return self._threads.run(observed(self, batch), timeout)
         return self._threads.run(batch, timeout, self)
 
-    async def arun(self, batch: Batch[T], timeout: float | None = None) -> T:
-        """Run a batch on the event loop that runs; see `run`."""
+    def arun(self, batch: Batch[T], timeout: float | None = None) -> Coroutine[Any, Any, T]:
+        """Run a batch on the event loop that runs, once awaited; see `run`."""
         if self._layout is not None and self._layout.is_look_due:
             batch = self._layout.looking(batch)
         if self.observers:
-            return await self._loops.run(observed(self, batch), timeout)
-        return await self._loops.run(batch, timeout, self)
+            return self._loops.run(observed(self, batch), timeout)
+        return self._loops.run(batch, timeout, self)
 
     def call_nodes(
         self, *args: Any, hosts: Iterable[int] | None = None, timeout: float | None = None

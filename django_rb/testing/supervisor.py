@@ -50,8 +50,15 @@ def reserve_port() -> socket.socket:
     return held
 
 
-def die_with_parent(parent: int | None = None) -> Callable[[], None] | None:
-    """Return what a child calls so as not to outlive its parent, by default this process."""
+def die_with_parent(
+    parent: int | None = None, number: int = signal.SIGKILL
+) -> Callable[[], None] | None:
+    """Return what a child calls to get a signal when its parent ends; None if it cannot.
+
+    Args:
+        parent: the parent's process id, by default that of this process.
+        number: the signal.
+    """
     if sys.platform != "linux":
         return None
     try:
@@ -62,7 +69,7 @@ def die_with_parent(parent: int | None = None) -> Callable[[], None] | None:
     expected = parent or os.getpid()
 
     def end_with_parent() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != expected:  # it died before we asked
             os._exit(1)
 

@@ -15,6 +15,8 @@ from django_rb.cache.compressors import get_compressor
 from django_rb.cache.serializers import get_serializer
 from django_rb.cache.signing import Secret, SignedCodec, Signer
 
+pytestmark = pytest.mark.only_sync
+
 quickly = settings(
     max_examples=40,
     deadline=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import IntEnum
@@ -51,17 +51,36 @@ def get_or_set(cache: RBCache, **timeout: Any) -> None:
     cache.get_or_set("key", "value", **timeout)
 
 
-every_store = pytest.mark.parametrize("store", [set_one, set_many, add, touch, get_or_set])
+STORES: list[Store] = [set_one, set_many, add, touch, get_or_set]
+every_store = pytest.mark.parametrize("store", STORES)
+
+
+def each_once(stores: Sequence[Any], values: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Pair the first store with every value, and the others with the first value.
+
+    RBCache.get_backend_timeout() reads the timeouts of all of them.
+    """
+    return [
+        *((stores[0], value) for value in values),
+        *((store, values[0]) for store in stores[1:]),
+    ]
 
 
 @every_store
 @pytest.mark.parametrize(
+    ("timeout", "milliseconds"), [(7, 7000), (7.001, 7001)], ids=["seconds", "milliseconds"]
+)
+def test_every_store_sends_seconds_and_milliseconds(
+    cache: RBCache, servers: Servers, store: Store, timeout: float, milliseconds: int
+) -> None:
+    with servers.expiring(KEY, milliseconds):
+        store(cache, timeout=timeout)
+
+
+@pytest.mark.parametrize(
     ("timeout", "milliseconds"),
     [
-        (100, 100_000),
-        (7, 7000),
         (7.5, 7500),
-        (7.001, 7001),
         (100.123, 100_123),
         (Decimal("7.5"), 7500),
         (Fraction(15, 2), 7500),
@@ -74,10 +93,10 @@ every_store = pytest.mark.parametrize("store", [set_one, set_many, add, touch, g
     ],
 )
 def test_a_timeout_holds_to_the_millisecond(
-    cache: RBCache, servers: Servers, store: Store, timeout: float, milliseconds: int
+    cache: RBCache, servers: Servers, timeout: float, milliseconds: int
 ) -> None:
     with servers.expiring(KEY, milliseconds):
-        store(cache, timeout=timeout)
+        set_one(cache, timeout=timeout)
 
 
 @every_store
@@ -98,8 +117,12 @@ def test_touch_with_none_makes_a_key_stay(
     assert cache.touch("nothing", None) is False
 
 
-@pytest.mark.parametrize("store", [set_one, set_many, touch])
-@pytest.mark.parametrize("timeout", [0, 0.0, -1, -0.001, -math.inf, Int8(-1), timedelta(-1)])
+@pytest.mark.parametrize(
+    ("store", "timeout"),
+    each_once(
+        [set_one, set_many, touch], [0, 0.0, -1, -0.001, -math.inf, Int8(-1), timedelta(-1)]
+    ),
+)
 def test_a_timeout_that_is_over_deletes(
     cache: RBCache, store: Callable[..., object], timeout: Any
 ) -> None:
@@ -128,8 +151,9 @@ def test_touch_with_a_timeout_that_is_over_says_whether_the_key_was_there(
     assert cache.touch("key", 0) is False
 
 
-@every_store
-@pytest.mark.parametrize("timeout", [math.nan, math.inf, 1e16, 10**400])
+@pytest.mark.parametrize(
+    ("store", "timeout"), each_once(STORES, [math.nan, math.inf, 1e16, 10**400])
+)
 def test_what_is_no_time_is_an_error_that_names_none(
     cache: RBCache, servers: Servers, store: Store, timeout: float
 ) -> None:
@@ -137,8 +161,10 @@ def test_what_is_no_time_is_an_error_that_names_none(
         store(cache, timeout=timeout)
 
 
-@every_store
-@pytest.mark.parametrize("timeout", ["60", b"60", [60], object(), 1j, date(2030, 1, 1)])
+@pytest.mark.parametrize(
+    ("store", "timeout"),
+    each_once(STORES, ["60", b"60", [60], object(), 1j, date(2030, 1, 1)]),
+)
 def test_what_is_no_number_is_an_error_that_names_the_argument(
     cache: RBCache, servers: Servers, store: Store, timeout: object
 ) -> None:
@@ -146,27 +172,26 @@ def test_what_is_no_number_is_an_error_that_names_the_argument(
         store(cache, timeout=timeout)
 
 
-@every_store
 @pytest.mark.parametrize(
-    ("setting", "milliseconds"),
-    [
-        ({}, 300_000),
-        ({"TIMEOUT": 60}, 60_000),
-        ({"TIMEOUT": "60"}, 60_000),
-        ({"TIMEOUT": 7.75}, 7750),
-        ({"timeout": 7}, 7000),
-        ({"TIMEOUT": timedelta(minutes=1)}, 60_000),
-        ({"TIMEOUT": Int8(60)}, 60_000),
-        ({"TIMEOUT": Decimal("7.5")}, 7500),
-    ],
+    ("store", "told"),
+    each_once(
+        STORES,
+        [
+            ({"TIMEOUT": 7.75}, 7750),
+            ({}, 300_000),
+            ({"TIMEOUT": 60}, 60_000),
+            ({"TIMEOUT": "60"}, 60_000),
+            ({"timeout": 7}, 7000),
+            ({"TIMEOUT": timedelta(minutes=1)}, 60_000),
+            ({"TIMEOUT": Int8(60)}, 60_000),
+            ({"TIMEOUT": Decimal("7.5")}, 7500),
+        ],
+    ),
 )
 def test_the_default_timeout_is_the_setting(
-    nodes: LocalNodes,
-    servers: Servers,
-    store: Store,
-    setting: dict[str, Any],
-    milliseconds: int,
+    nodes: LocalNodes, servers: Servers, store: Store, told: tuple[dict[str, Any], int]
 ) -> None:
+    setting, milliseconds = told
     with servers.expiring(KEY, milliseconds):
         store(make_cache(**setting))
 
@@ -180,15 +205,23 @@ def test_the_default_timeout_may_be_none(
     assert servers.ask_owner("PTTL", KEY) == FOREVER
 
 
-@pytest.mark.parametrize("name", ["TIMEOUT", "timeout"])
-@pytest.mark.parametrize("timeout", [math.inf, math.nan, 10**400, "soon", "7.5", [60], ()])
 @pytest.mark.parametrize(
-    "use", [RBCache.check_settings, lambda cache: cache.set("key", 1), set_many, add, touch]
+    ("use", "setting"),
+    each_once(
+        [RBCache.check_settings, set_one, set_many, add, touch],
+        [
+            {"timeout": math.inf},
+            *(
+                {"TIMEOUT": timeout}
+                for timeout in (math.inf, math.nan, 10**400, "soon", "7.5", [60], ())
+            ),
+        ],
+    ),
 )
 def test_a_setting_that_is_no_time_is_an_error_of_the_first_use(
-    nodes: LocalNodes, name: str, timeout: object, use: Callable[[RBCache], object]
+    nodes: LocalNodes, use: Callable[[RBCache], object], setting: dict[str, Any]
 ) -> None:
-    cache = make_cache(**{name: timeout})
+    cache = make_cache(**setting)
     with pytest.raises(ImproperlyConfigured, match=r"TIMEOUT of a cache is .* Give a number"):
         use(cache)
 

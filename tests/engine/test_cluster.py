@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from django_rb import __version__
 from django_rb.engine import (
     BadHostSetup,
     BaseRouter,
@@ -396,4 +398,33 @@ def test_options_of_connections_reach_every_client(nodes: LocalNodes) -> None:
     assert names.value == dict.fromkeys(range(4), "web")
     assert {info["db"] for info in infos.value.values()} == {1}
     assert cluster.get_local_client(0).client_getname() == "web"
+    cluster.close()
+
+
+def test_nodes_are_told_who_connects(nodes: LocalNodes) -> None:
+    cluster = Cluster(nodes.hosts)
+
+    async def on_a_loop() -> Any:
+        async with cluster.aall() as client:
+            infos = client.client_info()
+        await cluster.aclose()
+        return infos.value[0]
+
+    with cluster.all() as client:
+        in_threads = client.client_info()
+    infos = [
+        in_threads.value[0],
+        cluster.get_local_client(0).client_info(),
+        asyncio.run(on_a_loop()),
+    ]
+    for info in infos:
+        assert info["lib-name"] == f"redis-py(django-rb_v{__version__})"
+        assert info["lib-ver"] == redis.__version__
+    cluster.close()
+
+
+@pytest.mark.filterwarnings("ignore:Call to '__init__':DeprecationWarning")  # redis-py 7.2
+def test_the_settings_may_say_who_connects(nodes: LocalNodes) -> None:
+    cluster = Cluster(nodes.hosts, pool_options={"lib_name": "shop"})
+    assert cluster.get_local_client(0).client_info()["lib-name"] == "shop"
     cluster.close()

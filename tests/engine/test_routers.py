@@ -330,7 +330,7 @@ def test_a_node_added_takes_its_share_of_the_keys_and_moves_no_others(count: int
     assert len(moved) <= len(KEYS) / (count + 1) * 1.1
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 8, 32, 64])
+@pytest.mark.parametrize("count", [1, 2, 7, 32])
 def test_a_node_added_takes_its_share_of_the_slots(count: int) -> None:
     pairs = zip(equal_table(count), equal_table(count + 1), strict=True)
     moved = [new for old, new in pairs if old != new]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
@@ -51,6 +52,15 @@ KEYED: dict[str, Call] = {
     "set get": Call(lambda c: c.set(S, 1, get=True)),
     "set get nothing": Call(lambda c: c.set(MISSING, 1, get=True)),
     "set ex": Call(lambda c: c.set(S, "v", ex=10)),
+    "set px by position": Call(lambda c: c.set(S, "v", None, 10_000)),
+    "set with a time of day": Call(lambda c: c.set(S, "v", exat=datetime(2100, 1, 1))),
+    "set ex as timedelta": Call(lambda c: c.set(S, "v", ex=timedelta(hours=1))),
+    "set with an option that is not hashable": Call(lambda c: c.set(S, "v", ex=[])),
+    "set with an option that there is not": Call(lambda c: c.set(S, "v", expire=1)),
+    "set with options that do not go together": Call(lambda c: c.set(S, "v", nx=True, xx=True)),
+    "zrange to 1": Call(lambda c: c.zrange(Z, 0, 1)),
+    "zrange to True": Call(lambda c: c.zrange(Z, 0, True)),
+    "zrange desc": Call(lambda c: c.zrange(Z, 0, 1, desc=True)),
     "getex": Call(lambda c: c.getex(S, ex=10)),
     "getdel": Call(lambda c: c.getdel(S)),
     "getrange": Call(lambda c: c.getrange(S, 0, 1)),

@@ -161,11 +161,13 @@ class Rig:
         options = TIMEOUTS if times_out else PATIENT
         settings = {"HOSTS": self.hosts(*proxied), "POOL_OPTIONS": options, **config}
         with override_settings(RB_CLUSTERS={"default": settings}):
-            with loop_of_callers(self.transport):
-                yield clusters["default"]
-            # What is still being opened, for a call that did not wait, goes to the pool.
-            wait_until(lambda: set(threading.enumerate()) <= threads)
-            clusters.reset()
+            try:
+                with loop_of_callers(self.transport):
+                    yield clusters["default"]
+                # What is still being opened, for a call that did not wait, goes to the pool.
+                wait_until(lambda: set(threading.enumerate()) <= threads)
+            finally:  # or a test that fails would make the next ones fail
+                clusters.reset()
         wait_until(lambda: self.connections() == 0)
         wait_until(lambda: open_descriptors() <= descriptors)
 

@@ -104,13 +104,12 @@ WAYS = {"refused": refused, "black-holed": black_holed, "never answering": never
 
 def check(tasks: int = 20, in_a_row: int = 1) -> None:
     gc.collect()
-    gc.freeze()  # to look through what pytest holds would take longer than all this
+    gc.freeze()  # for good: to look through what pytest holds takes longer than all this
     longest: list[float] = []
     while not longest or min(longest) > LONGEST:
         assert len(longest) < 3, f"Blocked for {longest} s"
         assert Caller.loop is not None
         longest.append(Caller.loop.run(longest_block(tasks, in_a_row)))
-    gc.unfreeze()
 
 
 @pytest.mark.parametrize("health", [None, {"FAILURES": 3, "PAUSE": 0.05, "MAX_PAUSE": 0.05}])

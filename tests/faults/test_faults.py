@@ -37,28 +37,30 @@ TRIES = 5
 SLACK = 0.05
 LONGEST = CONNECT_TIMEOUT + SOCKET_TIMEOUT + SLACK
 
-# To a client, some faults are all the same silence: every operation waits for one of them,
-# and some for the others.
 SILENT = [name for name, fault in FAULTS.items() if fault.is_silence]
-SOME = {
-    "raise": ("get", "set_many", "incr", "map of reads", "map of writes"),
-    "miss": ("get_many", "set_many"),
-}
-# The event loops' transport sees an exchange, and not the operation behind it: one command
-# that reads or writes, which may be joined with others; one per node; many per node.
-AWAITED = {
+# A transport sees an exchange, and not the operation behind it: one command that reads or
+# writes, which may be joined with others; one per node; many per node.
+EXCHANGES = {
     "raise": ("get", "get_many", "incr", "set_many", "map of reads", "fanout"),
     "miss": ("get_many", "set_many"),
 }
+
+
+def kind_of(fault: Fault) -> object:
+    """Return what an operation sees of a fault: it makes the same of all of one kind."""
+    return fault.is_silence, fault.is_answer, tuple(fault.fates.items())
+
+
+# One fault of each kind meets every operation, the others every form of an exchange.
+FIRST_OF_KIND = {kind_of(FAULTS[name]): name for name in reversed(FAULTS)}.values()
 CASES = [
     (name, operation, mode, transport)
     for transport in ("poll", "asyncio")
-    for mode in SOME
+    for mode in EXCHANGES
     for name in FAULTS
     for operation in (OPERATIONS if mode == "raise" else CACHE_OPERATIONS)
-    if name not in SILENT[1:] or operation in SOME[mode]
     if mode == "raise" or "fails" in FAULTS[name].fates.values()
-    if transport == "poll" or operation in AWAITED[mode]
+    if operation in EXCHANGES[mode] or (transport == "poll" and name in FIRST_OF_KIND)
 ]
 
 

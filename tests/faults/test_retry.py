@@ -21,13 +21,13 @@ from tests.faults.proxy import (
     reset_after,
 )
 from tests.faults.rig import FAULTY, PATIENT, Rig
-from tests.faults.test_faults import AWAITED, check_held, warm_up
+from tests.faults.test_faults import EXCHANGES, check_held, warm_up
 from tests.helpers import wait_until
 
 # All operations in the calling thread, and on an event loop those that differ there.
 ALL = [
     *((name, "poll") for name in OPERATIONS),
-    *((name, "asyncio") for name in AWAITED["raise"]),
+    *((name, "asyncio") for name in EXCHANGES["raise"]),
 ]
 READS = [case for case in ALL if OPERATIONS[case[0]].effect == "reads"]
 WRITES = [case for case in ALL if case not in READS]

@@ -347,4 +347,4 @@ def test_a_moment_is_found_in_what_is_called(settled_cluster: Cluster) -> None:
         with moment:
             look_up(settled_cluster, keys)
             look_up_in_time(settled_cluster, keys)
-    assert {"Pool.give_back", "Round._hear_in_order", "Round._send", "Exchange.feed"} <= where
+    assert {"Pool.give_back", "Round._loop", "Round._send", "Exchange.feed"} <= where

@@ -396,15 +396,18 @@ MISTAKES: list[Callable[[], Any]] = [
 NUMBERS = range(len(MISTAKES))
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+def flush() -> None:
+    call_command("rb_flushall", cluster=["default"], interactive=False)
+
+
 @pytest.mark.parametrize(
-    "act",
+    ("act", "number"),
     [
-        lambda: make_cache().get("key"),  # by way of clusters["default"]
-        lambda: call_command("check"),
-        lambda: call_command("rb_flushall", cluster=["default"], interactive=False),
+        # By way of clusters["default"], which raises the first mistake …
+        *((lambda: make_cache().get("key"), number) for number in NUMBERS),
+        *((flush, number) for number in NUMBERS[::7]),  # … as that does
+        *((lambda: call_command("check"), number) for number in NUMBERS),
     ],
-    ids=["cache", "check", "flushall"],
 )
 def test_no_mistake_in_the_settings_shows_it(act: Callable[[], Any], number: int) -> None:
     output = io.StringIO()
@@ -484,8 +487,9 @@ def test_no_mistake_in_a_host_that_is_added_shows_it() -> None:
     is_hidden(report(error))
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("is_right", [True, False])
+@pytest.mark.parametrize(
+    ("way", "is_right"), [*((way, False) for way in WAYS), ("urls", True), ("provider", True)]
+)
 def test_no_command_shows_it(way: str, is_right: bool, app: Guards) -> None:
     output = io.StringIO()
     local_nodes = ("rb_nodes", "--count", "1", "--format", "json" if is_right else "table")

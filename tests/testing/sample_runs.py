@@ -13,7 +13,8 @@ PROJECT = Path(__file__).with_name("sample_project")
 SECONDS = 120
 
 DJANGO = ("manage.py", "test")
-PYTEST = ("-m", "pytest", "-p", "no:cacheprovider")
+# Hypothesis has a plugin that takes longer to import than most of these runs last.
+PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
 
 class Runs:

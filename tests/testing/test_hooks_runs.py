@@ -76,10 +76,9 @@ class TestTheSuitePasses:
         ("command", "workers", "method"),
         [
             ((*DJANGO, BOOK[DJANGO], "--shuffle", "--parallel", "2"), 2, "fork"),
-            ((*DJANGO, BOOK[DJANGO], "--parallel", "2"), 2, "spawn"),
             ((*PYTEST, "--deselect", WORKERS[PYTEST], "-n", "2", "--dist", "loadscope"), 2, ""),
         ],
-        ids=["django-fork", "django-spawn", "pytest-xdist"],
+        ids=["django-fork", "pytest-xdist"],
     )
     def test_and_leaves_nothing(
         self,

@@ -24,6 +24,7 @@ from django_rb.testing.runner import RBTestSuite
 from django_rb.testing.stand_ins import StandIn, StandIns, get_stand_ins
 
 from ..helpers import Servers
+from .sample_runs import PYTEST
 
 CLUSTERS: dict[str, dict[str, Any]] = {
     "default": {"HOSTS": ["redis://127.0.0.1:1", "redis://127.0.0.1:2"]},
@@ -352,7 +353,7 @@ class TestThePluginIsInert:
         )
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("DJANGO")}
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider", *options],
+            [sys.executable, "-W", "error", *PYTEST, *options],
             capture_output=True, text=True, check=False, timeout=60, cwd=folder,
             env={**inherited, **variables},
         )  # fmt: skip

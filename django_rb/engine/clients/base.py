@@ -11,6 +11,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import redis
@@ -40,6 +41,11 @@ Route: TypeAlias = tuple[Sequence[int], Sequence[Args], Combine | None]
 
 # What is left of redis-py's options once a reply is there, and means nothing to callbacks.
 _SPENT = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
+
+# Commands that are split where they have several keys, and take nothing but keys.
+_SPLIT_BY_KEYS: frozenset[Arg] = frozenset(
+    name for name, split in SPLITTABLE.items() if split.step == 1
+)
 
 _setting_callbacks = threading.Lock()
 
@@ -115,7 +121,9 @@ class ManyNodes:
         self._owns_callbacks = False
         self._gets_plainly = False
         # Where a router has a say of its own in commands, each of them is put to it.
-        self._simple = SIMPLE if leaves_commands_alone(cluster.router) else frozenset[Arg]()
+        is_free = leaves_commands_alone(cluster.router)
+        self._simple = SIMPLE if is_free else frozenset[Arg]()
+        self._simple_with_one_key = _SPLIT_BY_KEYS if is_free else frozenset[Arg]()
         self.auto_batch = auto_batch
 
     @staticmethod
@@ -136,7 +144,9 @@ class ManyNodes:
         """
         sent = self._sendable(args)
         router = self._cluster.router
-        if len(sent) > 1 and sent[0] in self._simple:
+        if (len(sent) > 1 and sent[0] in self._simple) or (
+            len(sent) == 2 and sent[0] in self._simple_with_one_key
+        ):
             return (router.get_host_for_key(encode_key(sent[1])),), (sent,), None
         sent = words_apart(sent)
         self._check(sent)
@@ -213,9 +223,10 @@ class ManyNodes:
         callback = callbacks.get(name)
         if callback is None:
             return reply
-        if options:
+        if options and not _SPENT.issuperset(options):
             options = {name: v for name, v in options.items() if name not in _SPENT}
-        return callback(reply, **options)
+            return callback(reply, **options)
+        return callback(reply)
 
     def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
         """Convert the replies of a command in another way, on this client only."""
@@ -267,8 +278,60 @@ class ManyNodes:
     from_pool = from_url
 
 
+class _Recorder(redis.Redis):
+    """Executes nothing: its methods return what they would have."""
+
+    def __init__(self) -> None:
+        pass
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        return args, options
+
+
+@lru_cache(maxsize=1024, typed=True)  # a site has few timeouts, and few ranges
+def _what_follows(
+    method: str, count: int, *args: Any, **options: Any
+) -> tuple[str, Args, dict[str, Any]]:
+    """Return the name of the command that a method of redis-py's sends, what follows its first
+    arguments, and the options by which the reply is read.
+
+    Args:
+        count: how many first arguments are sent as they are, the key among them.
+        args, options: the others.
+    """
+    first = ("",) * count
+    sent, meaning = getattr(_recorder, method)(*first, *args, **options)
+    meaning.pop("keys", None)  # those of redis-py's own cache
+    return sent[0], sent[1 + count :], meaning
+
+
+_recorder = _Recorder()
+
+
 class ManyNodesClient(ManyNodes, redis.Redis):
     """What the clients over many nodes share that wait for no event loop."""
+
+    # In redis-py 8, to put together what follows the key takes these two longer than all else.
+
+    def set(self, name: Any, value: Any, *args: Any, **options: Any) -> Any:
+        """Set the value of a key; see redis-py's own."""
+        try:
+            command, rest, meaning = _what_follows("set", 2, *args, **options)
+        except TypeError:  # an option that is not hashable, or that there is not
+            return super().set(name, value, *args, **options)
+        return self.execute_command(  # type: ignore[no-untyped-call]
+            command, name, value, *rest, **meaning
+        )
+
+    def zrange(self, name: Any, *args: Any, **options: Any) -> Any:
+        """Return a range of a sorted set; see redis-py's own."""
+        try:
+            command, rest, meaning = _what_follows("zrange", 1, *args, **options)
+        except TypeError:
+            return super().zrange(name, *args, **options)
+        return self.execute_command(  # type: ignore[no-untyped-call]
+            command, name, *rest, **meaning
+        )
 
     def register_script(self, script: Any) -> RedisScript:
         """Return a script to be called; nodes that do not know it get it by themselves."""

@@ -185,8 +185,8 @@ class MappingClient(ManyNodesClient):
         is_failing = False
         for position, promise in enumerate(promises):
             reply = next(following)
-            if position in details:
-                name, options, count, combine, _ = details[position]
+            if (detail := details.get(position)) is not None:
+                name, options, count, combine, _ = detail
                 if combine is not None:
                     reply = _combined([reply, *islice(following, count - 1)], combine)
                 if isinstance(reply, redis.ResponseError) and EMPTY_RESPONSE in options:

@@ -225,8 +225,11 @@ class Pool:
 
     def _wait(self, job: Job) -> None:
         self._queue_of(job).append(job)
-        self._check_at(job.limit)
-        self.open_more()
+        timer = self._queue_timer
+        if timer is None or job.limit < timer.when():
+            self._check_at(job.limit)
+        if not job.exchange.may_join or len(self._joining) < _JOINING:
+            self.open_more()
 
     def _queue_of(self, job: Job) -> deque[Job]:
         return self._to_join if job.exchange.may_join else self._waiting

@@ -129,6 +129,7 @@ class _AwaitedRound:
         self._jobs: list[tuple[Job, Pool]] = []
         self._left = 0
         self._done: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
 
     async def run(self, exchanges: Sequence[Exchange]) -> None:
@@ -141,11 +142,18 @@ class _AwaitedRound:
         try:
             self._submit(exchanges)
             if self._error is None:
-                # What has failed at once lets others have their turn all the same.
-                await (self._wait() if self._left else asyncio.sleep(0))
+                if self._left:
+                    self._done = self._loop.create_future()
+                    if self._deadline != FOREVER:
+                        self._timer = self._loop.call_at(self._deadline, self._expire)
+                    await self._done
+                else:  # what has failed at once lets others have their turn all the same
+                    await asyncio.sleep(0)
             if self._error is not None:
                 raise self._error
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
             for job, _ in self._jobs:
                 if not job.is_over:
                     job.abandon()
@@ -169,17 +177,6 @@ class _AwaitedRound:
             took = self._loop.time() - began
             for job, _ in self._jobs:
                 job.limit += took  # to encode may have taken long
-
-    async def _wait(self) -> None:
-        self._done = self._loop.create_future()
-        timer = None
-        if self._deadline != FOREVER:
-            timer = self._loop.call_at(self._deadline, self._expire)
-        try:
-            await self._done
-        finally:
-            if timer is not None:
-                timer.cancel()
 
     def ended(self) -> None:
         """Count an exchange that has ended."""

