@@ -120,10 +120,3 @@ def test_slots_without_owner_are_found(admin: Admin) -> None:
     admin.agree(0, owner)
     # Whether the one that was asked knows of the slot depends on who it was.
     assert {"django_rb.E207", "django_rb.W208"} <= found
-
-
-def test_a_static_cluster_is_told_of_the_topology(redis_cluster: LocalNodes) -> None:
-    with override_settings(RB_CLUSTERS={"default": {"HOSTS": redis_cluster.hosts}}):
-        messages = [m for m in check_live_nodes() if m.id == "django_rb.E203"]
-    assert len(messages) == 3
-    assert "'TOPOLOGY': 'redis-cluster'" in str(messages[0].hint)

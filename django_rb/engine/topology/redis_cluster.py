@@ -53,6 +53,9 @@ TROUBLE_PART = 1 / 30
 # Waiting for nodes that say that they cannot answer yet is of no use after so many seconds.
 _HOPE_SECONDS = 10.0
 
+# Seconds after which nobody believes any more that somebody is looking.
+_LONGEST_LOOK = 15.0
+
 # So many nodes are asked in one look, if the first ones do not answer.
 _MOST_ASKED = 3
 
@@ -130,7 +133,7 @@ class RedisClusterTopology:
     def start_over(self) -> None:
         """In a forked child: another thread of the parent may hold a lock."""
         self._changing = threading.RLock()  # a signal handler may use the cluster
-        self._looking = threading.Lock()
+        self._looking_since = float("-inf")
 
     def get_address(self, host_id: int) -> str:
         """Return where a host is, or was."""
@@ -198,12 +201,12 @@ class RedisClusterTopology:
 
     def look_if_due(self) -> Rounds:
         """Yield the rounds that ask for the layout, if it is time and nobody else does."""
-        if self.is_look_due and self._looking.acquire(blocking=False):
+        if self.is_look_due and self._begin_look():
             try:
                 if self.is_look_due:
                     yield from self._look()
             finally:
-                self._looking.release()
+                self._end_look()
 
     # Before a batch.
 
@@ -244,12 +247,12 @@ class RedisClusterTopology:
             ):
                 return failure
             is_over = False
-            if self._looking.acquire(blocking=False):
+            if self._begin_look():
                 try:
                     if not self.is_known:
                         is_over = yield from self._look()
                 finally:
-                    self._looking.release()
+                    self._end_look()
             else:  # another caller is about to know
                 pause = Pause(_WAIT_SECONDS)
                 yield pause
@@ -260,6 +263,21 @@ class RedisClusterTopology:
         return None
 
     # Looking.
+
+    def _begin_look(self) -> bool:
+        """Return whether to look now: nobody else does.
+
+        Who looks and was interrupted before it could say so has looked in vain after a while.
+        """
+        with self._changing:
+            now = monotonic()
+            if now - self._looking_since < _LONGEST_LOOK:
+                return False
+            self._looking_since = now
+            return True
+
+    def _end_look(self) -> None:
+        self._looking_since = float("-inf")
 
     def _look(self) -> Batch[bool]:
         """Ask one node after the other until one answers; take note of what it says.
