@@ -13,7 +13,7 @@ from ..times import to_milliseconds, to_seconds, to_unix_milliseconds
 from .base import ClusterBackend
 
 if TYPE_CHECKING:
-    from ..engine.rounds.batch import Cursors
+    from ..engine.rounds.scans import Cursors
     from .locks import AioLock, Lock
 
 PAGE_SIZE = 1000

@@ -25,18 +25,15 @@ from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch, IsAnswer
 from ..engine.protocol.scripts import LuaScript
 from ..engine.rounds.batch import (
-    Cursors,
     call,
     call_nodes,
     count,
-    delete_pages,
     find,
-    first_cursors,
     pipeline,
     run_script,
-    scan,
     store,
 )
+from ..engine.rounds.scans import Cursors, delete_pages, first_cursors, scan
 from ..engine.wording import get_logger
 from .codec import Codec
 from .keys import Keys, loggable

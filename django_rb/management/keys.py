@@ -138,6 +138,15 @@ class KeysCommand(NodesCommand):
             "version, on its cluster.",
         )
 
+    def check_owners_known(self, keyspace: Keyspace) -> None:
+        """Raise CommandError if nobody can tell who owns a key."""
+        for alias, cluster in keyspace.clusters.items():
+            if cluster.layout is not None and not cluster.layout.is_known:
+                raise CommandError(
+                    f"No node of the Redis Cluster {alias!r} answers, and only they know who "
+                    "owns a key."
+                )
+
     def get_keyspace(self, aliases: Any, cache_alias: str | None) -> Keyspace:
         """Return the keys that --cluster and --cache name."""
         if cache_alias is None:

@@ -74,7 +74,14 @@ class Admin:
         there = self.nodes.address(target)
         auth = ["AUTH", there["password"]] if "password" in there else []
         host, port = there["host"], there["port"]
-        self.ask(source, "MIGRATE", host, port, "", 0, 5000, *auth, "KEYS", *keys)
+        for is_last in (False, True):
+            try:
+                self.ask(source, "MIGRATE", host, port, "", 0, 5000, *auth, "KEYS", *keys)
+            except redis.ResponseError as error:
+                if is_last or "IOERR" not in str(error):  # its connection lay idle for too long
+                    raise
+            else:
+                return
 
     def end_move(self, slot: int, source: int, target: int) -> None:
         while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from django_rb.engine import Cluster, UnroutableCommand
-from django_rb.engine.topology import redis_cluster
+from django_rb.engine.topology import look_times
 from django_rb.engine.topology.slots_replies import (
     Member,
     Shard,
@@ -128,7 +128,7 @@ def test_epochs() -> None:
 @pytest.fixture
 def liars(monkeypatch: pytest.MonkeyPatch) -> Iterator[Liars]:
     """Four peers, that may be asked anew at once."""
-    monkeypatch.setattr(redis_cluster, "LEAST_SECONDS", 0.01)
+    monkeypatch.setattr(look_times, "LEAST_SECONDS", 0.01)
     with Liars(4) as liars:
         yield liars
 

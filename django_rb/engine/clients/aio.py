@@ -13,7 +13,7 @@ from redis.client import EMPTY_RESPONSE
 from redis.commands.core import AsyncScript
 
 from ..errors import first_error
-from ..rounds.batch import Cursors
+from ..rounds.scans import Cursors
 from .fanout import FanoutClient
 from .locks import ARGUMENTS_BEFORE_CLASS, AioLock
 from .managers import Fanned, Hosts, Mapped

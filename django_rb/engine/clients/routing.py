@@ -11,8 +11,8 @@ from redis.client import EMPTY_RESPONSE
 from ..errors import NodeFailure, first_error
 from ..protocol.encoding import Args
 from ..protocol.exchange import Batch
-from ..rounds.batch import Cursors, first_cursors, scan
 from ..rounds.commands import run_commands
+from ..rounds.scans import Cursors, first_cursors, scan
 from .base import ManyNodes, ManyNodesClient, decoded, node_failures
 from .fanout import FanoutClient
 from .locks import ARGUMENTS_BEFORE_CLASS, Lock

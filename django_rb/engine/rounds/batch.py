@@ -16,7 +16,7 @@ from itertools import chain, repeat
 from typing import Any, Final, TypeVar, cast
 
 from ..errors import NodeFailure
-from ..protocol.answers import answer_to, are_values, is_number, is_ok, is_page
+from ..protocol.answers import answer_to, are_values, is_number, is_ok
 from ..protocol.encoding import (
     PIECE_SIZE,
     Arg,
@@ -35,7 +35,7 @@ from ..protocol.exchange import (
     PipelineExchange,
 )
 from ..protocol.scripts import KeyScript, LuaScript
-from .by_slot import CountsExchange, ValuesExchange, owned
+from .by_slot import CountsExchange, Decode, ValuesExchange, decode_replies, decode_some
 from .port import Port
 
 T = TypeVar("T")
@@ -59,11 +59,6 @@ def _error_in(exchange: Exchange) -> Exception | None:
                 return reply
     return None
 
-
-# Puts what a node replied for some keys into a dictionary of values by name, and returns how
-# many of the keys have none. Its arguments: that dictionary, the keys' names, the keys, and for
-# each of them what is stored, or None.
-Decode = Callable[[dict[Any, Any], list[Any], list[bytes], list[bytes | None]], int]
 
 _ABSENT: Final = object()  # what a name has in that dictionary until a value is put there
 
@@ -119,7 +114,7 @@ def find(
         exchange: Exchange
         if router.has_slots:
             exchange = ValuesExchange(owner, share[1], router)
-            exchange.on_done = partial(_decode_replies, decode, misses, found, *share)
+            exchange.on_done = partial(decode_replies, decode, misses, found, *share)
         else:
             exchange = _ValuesExchange(owner, b"MGET", share[1])
             exchange.on_done = partial(_decode_reply, decode, misses, found, *share)
@@ -131,7 +126,7 @@ def find(
         if error is not None:
             names, lost = shares[exchange.host_id]
             if isinstance(exchange, ValuesExchange):
-                error, lost = _decode_some(exchange, decode, misses, found, names, lost)
+                error, lost = decode_some(exchange, decode, misses, found, names, lost)
                 if error is None:
                     continue
             misses.append(len(lost))
@@ -162,42 +157,6 @@ def _decode_reply(
 ) -> None:
     misses.append(decode(found, names, keys, exchange.replies[0]))
     exchange.replies.clear()
-
-
-def _decode_replies(
-    decode: Decode,
-    misses: list[int],
-    found: dict[Any, Any],
-    names: list[Any],
-    keys: list[bytes],
-    exchange: Exchange,
-) -> None:
-    assert isinstance(exchange, ValuesExchange)
-    misses.append(decode(found, names, keys, exchange.values()))
-    exchange.replies.clear()
-
-
-def _decode_some(
-    exchange: ValuesExchange,
-    decode: Decode,
-    misses: list[int],
-    found: dict[Any, Any],
-    names: list[Any],
-    keys: list[bytes],
-) -> tuple[Exception | None, list[bytes]]:
-    """Decode what there is beside errors; return the first error, and keys without answer."""
-    exchange.settle()
-    values = exchange.values()
-    answered = [n for n, value in enumerate(values) if not isinstance(value, Exception)]
-    misses.append(
-        decode(
-            found,
-            [names[n] for n in answered],
-            [keys[n] for n in answered],
-            [values[n] for n in answered],
-        )
-    )
-    return _error_in(exchange), exchange.lost
 
 
 def store(
@@ -434,55 +393,6 @@ def call_all_nodes(
     """Run one command on hosts, by default on all that there are by then; see `call_nodes`."""
     targets = port.nodes if hosts is None else hosts
     return (yield from call_nodes(port, dict.fromkeys(targets, command)))
-
-
-# Where the scans of some nodes go on, by host id.
-Cursors = dict[int, bytes]
-
-
-def first_cursors(port: Port) -> Cursors:
-    """Return where a scan of all nodes begins."""
-    return dict.fromkeys(port.nodes, b"0")
-
-
-def scan(
-    port: Port, cursors: Cursors, options: Args
-) -> Batch[tuple[Cursors, Mapping[int, list[bytes]], list[NodeFailure]]]:
-    """Read a page of keys on each node that has more.
-
-    Args:
-        cursors: those of the page before, or `first_cursors`.
-        options: of SCAN.
-
-    Returns the cursors of the nodes that have more still, keys by host id, and what failed.
-    """
-    nodes = port.nodes
-    pages, failures = yield from call_nodes(
-        port,
-        {
-            host_id: (b"SCAN", cursor, *options)
-            for host_id, cursor in cursors.items()
-            if host_id in nodes  # one may have left the cluster meanwhile
-        },
-        is_page,
-    )
-    rest = {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"}
-    keys = {host_id: found for host_id, (_, found) in pages.items() if found}
-    if port.layout is not None:
-        keys = yield from owned(port, port.layout, keys)
-    return rest, keys, failures
-
-
-def delete_pages(port: Port, pages: Mapping[int, list[bytes]]) -> Batch[Outcome[int]]:
-    """Delete keys that a scan has found; return how many there were.
-
-    They are deleted where they were found. In a Redis Cluster they may be elsewhere by now.
-    """
-    if port.layout is not None:
-        return (yield from count(port, b"UNLINK", list(chain.from_iterable(pages.values()))))
-    commands: dict[int, Args] = {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()}
-    counts, failures = yield from call_nodes(port, commands, is_number)
-    return sum(counts.values()), failures
 
 
 def _collect(

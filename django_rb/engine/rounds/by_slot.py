@@ -6,7 +6,7 @@ command for each key, or for each slot where keys share a hash tag.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -151,6 +151,54 @@ def _by_slot(slots: Sequence[int]) -> list[list[int]]:
     for position, slot in enumerate(slots):
         shares.setdefault(slot, []).append(position)
     return list(shares.values())
+
+
+# Puts what a node replied for some keys into a dictionary of values by name, and returns how
+# many of the keys have none. Its arguments: that dictionary, the keys' names, the keys, and for
+# each of them what is stored, or None.
+Decode = Callable[[dict[Any, Any], list[Any], list[bytes], list[bytes | None]], int]
+
+
+def decode_replies(
+    decode: Decode,
+    misses: list[int],
+    found: dict[Any, Any],
+    names: list[Any],
+    keys: list[bytes],
+    exchange: Exchange,
+) -> None:
+    """Decode the replies of a `ValuesExchange`, none of which is an error."""
+    assert isinstance(exchange, ValuesExchange)
+    misses.append(decode(found, names, keys, exchange.values()))
+    exchange.replies.clear()
+
+
+def decode_some(
+    exchange: ValuesExchange,
+    decode: Decode,
+    misses: list[int],
+    found: dict[Any, Any],
+    names: list[Any],
+    keys: list[bytes],
+) -> tuple[Exception | None, list[bytes]]:
+    """Decode what there is beside errors; return the first error, and keys without answer."""
+    exchange.settle()
+    values = exchange.values()
+    answered = [n for n, value in enumerate(values) if not isinstance(value, Exception)]
+    misses.append(
+        decode(
+            found,
+            [names[n] for n in answered],
+            [keys[n] for n in answered],
+            [values[n] for n in answered],
+        )
+    )
+    error = exchange.error or next(filter(_is_error, exchange.replies), None)
+    return error, exchange.lost
+
+
+def _is_error(reply: Any) -> bool:
+    return isinstance(reply, Exception)
 
 
 def owned(

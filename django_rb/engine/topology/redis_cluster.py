@@ -20,51 +20,28 @@ from time import monotonic
 from typing import Any, TypeVar, cast
 
 import redis
-from redis.exceptions import NoPermissionError, ResponseError
 
 from ..errors import BadHostSetup, at_node
 from ..nodes.failing import DeadlineError
 from ..nodes.hosts import HostInfo
 from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
-from ..protocol.encoding import Args, Key
-from ..protocol.exchange import Batch, Exchange, Pause, PipelineExchange
+from ..protocol.encoding import Key
+from ..protocol.exchange import Batch, Pause
 from ..rounds.port import Rounds
 from ..routing.slots import CLUSTER_SLOTS, ClusterRouter
-from ..wording import clause
-from .slots_replies import (
-    Address,
-    Shard,
-    read_address,
-    read_epoch,
-    read_shards,
-    read_slots,
-)
+from .look_times import LookTimes
+from .questions import Answer, Unusable, address_of, ask, failure_of
+from .shards import are_kin, ids_of, number_shards
+from .slots_replies import Address, Shard, read_address
 
 T = TypeVar("T")
 
 AddressMap = Callable[[str, int], tuple[str, int]]
 
-# Seconds between two looks: at least, where something does not fit; and where all is well.
-LEAST_SECONDS, PERIOD = 1.0, 60.0
-
-# While nothing changes, a look comes after this part of the time that the trouble has lasted.
-TROUBLE_PART = 1 / 30
-
-# Waiting for nodes that say that they cannot answer yet is of no use after so many seconds.
-_HOPE_SECONDS = 10.0
-
-# Seconds after which nobody believes any more that somebody is looking.
-_LONGEST_LOOK = 15.0
-
 # So many nodes are asked in one look, if the first ones do not answer.
 _MOST_ASKED = 3
 
 _WAIT_SECONDS = 0.005  # between two looks at whether another caller has learned something
-_TRIES_OF_QUESTION = 2  # the second on a new connection
-
-_SHARDS: Args = (b"CLUSTER", b"SHARDS")
-_SLOTS: Args = (b"CLUSTER", b"SLOTS")
-_INFO: Args = (b"CLUSTER", b"INFO")
 
 
 class RedisClusterTopology:
@@ -105,10 +82,10 @@ class RedisClusterTopology:
         self._use = use
         self._map = address_map
         self._likeness = next(iter(seeds.values()))  # how to speak to those that are told of
-        self._seeds = {_address_of(info): info for info in seeds.values()}
+        self._seeds = {address_of(info): info for info in seeds.values()}
         self.nodes = {host_id: make_node(info) for host_id, info in seeds.items()}
         self.hosts = {host_id: node.info for host_id, node in self.nodes.items()}
-        self._servers = {_address_of(node.info): node for node in self.nodes.values()}
+        self._servers = {address_of(node.info): node for node in self.nodes.values()}
         self._all = dict(self.nodes)
         self._addresses = {host_id: node.address for host_id, node in self.nodes.items()}
         self.router = ClusterRouter(self, [next(iter(self.nodes))] * CLUSTER_SLOTS)
@@ -121,11 +98,8 @@ class RedisClusterTopology:
         self._next_id = 0
         self._next_extra = -1
         self._moved: dict[int, tuple[float, Address]] = {}  # by slot: since when, and whose
+        self._times = LookTimes()
         self.start_over()
-        # When somebody looks next, and not before when; as monotonic().
-        self._look_at = self._not_before = float("-inf")
-        self._trouble_since: float | None = None
-        self._refused_since = self._refused_at = float("-inf")
         self._failed_looks = 0
         self._failure: Exception | None = None
         use(self._all)
@@ -133,7 +107,7 @@ class RedisClusterTopology:
     def start_over(self) -> None:
         """In a forked child: another thread of the parent may hold a lock."""
         self._changing = threading.RLock()  # a signal handler may use the cluster
-        self._looking_since = float("-inf")
+        self._times.start_over()
 
     def get_address(self, host_id: int) -> str:
         """Return where a host is, or was."""
@@ -177,36 +151,25 @@ class RedisClusterTopology:
             return self._server_at(place).host_id
 
     def may_wait(self) -> bool:
-        """Return whether waiting for nodes that cannot answer yet has been of any use.
-
-        It has not where they have been saying so for long.
-        """
-        now = monotonic()
-        if now - self._refused_at > _HOPE_SECONDS:
-            self._refused_since = now
-        self._refused_at = now
-        return now - self._refused_since < _HOPE_SECONDS
+        """Return whether waiting for nodes that cannot answer yet has been of any use."""
+        return self._times.may_wait()
 
     def want_look(self) -> None:
         """Have the layout looked at soon."""
-        now = monotonic()
-        if self._trouble_since is None:
-            self._trouble_since = now
-        self._look_at = min(self._look_at, max(now, self._not_before))
+        self._times.want()
 
     @property
     def is_look_due(self) -> bool:
         """Whether it is time to look, for whoever comes first."""
-        return monotonic() >= self._look_at
+        return self._times.is_due
 
     def look_if_due(self) -> Rounds:
         """Yield the rounds that ask for the layout, if it is time and nobody else does."""
-        if self.is_look_due and self._begin_look():
+        if self.is_look_due and self._times.begin():
             try:
-                if self.is_look_due:
-                    yield from self._look()
+                yield from self._look()
             finally:
-                self._end_look()
+                self._times.end()
 
     # Before a batch.
 
@@ -243,16 +206,16 @@ class RedisClusterTopology:
         while not self.is_known:
             failure = self._failure
             if failure is not None and (
-                self._failed_looks != failed_before or monotonic() < self._not_before
+                self._failed_looks != failed_before or self._times.is_too_early
             ):
                 return failure
             is_over = False
-            if self._begin_look():
+            if self._times.begin():
                 try:
                     if not self.is_known:
                         is_over = yield from self._look()
                 finally:
-                    self._end_look()
+                    self._times.end()
             else:  # another caller is about to know
                 pause = Pause(_WAIT_SECONDS)
                 yield pause
@@ -264,37 +227,21 @@ class RedisClusterTopology:
 
     # Looking.
 
-    def _begin_look(self) -> bool:
-        """Return whether to look now: nobody else does.
-
-        Who looks and was interrupted before it could say so has looked in vain after a while.
-        """
-        with self._changing:
-            now = monotonic()
-            if now - self._looking_since < _LONGEST_LOOK:
-                return False
-            self._looking_since = now
-            return True
-
-    def _end_look(self) -> None:
-        self._looking_since = float("-inf")
-
     def _look(self) -> Batch[bool]:
         """Ask one node after the other until one answers; take note of what it says.
 
         Returns whether the time of the call was over before.
         """
         began = monotonic()
-        self._look_at = began + PERIOD  # whoever wants a look from now on wants another one
         reasons: list[Exception] = []
-        outdated: list[_Answer] = []
+        outdated: list[Answer] = []
         has_changed: bool | None = None
         is_over = False
         try:
             for asked, node in enumerate(self._whom_to_ask()):
                 if asked >= _MOST_ASKED and self.is_known:
                     break
-                answer = yield from _ask(node)
+                answer = yield from ask(node)
                 if isinstance(answer, Exception):
                     if isinstance(answer.__cause__, DeadlineError):
                         is_over = True
@@ -303,7 +250,7 @@ class RedisClusterTopology:
                     continue
                 try:
                     has_changed = self._take(answer, node, began)
-                except _Unusable as error:
+                except Unusable as error:
                     reasons.append(error)
                 if has_changed is not None:
                     break
@@ -317,36 +264,16 @@ class RedisClusterTopology:
                 self._failure = None
             elif reasons and not is_over:
                 self._failed_looks += 1
-                self._failure = _failure_of(reasons)
-            self._plan(has_changed, is_cut_short=not reasons and has_changed is None)
+                self._failure = failure_of(reasons)
+            self._times.plan(
+                has_changed,
+                is_cut_short=not reasons and has_changed is None,
+                is_calm=not (self._moved or self.uncovered)
+                and all(node.health.is_well for node in self.nodes.values()),
+            )
+            if self.uncovered:
+                self.want_look()
         return is_over
-
-    def _plan(self, has_changed: bool | None, *, is_cut_short: bool) -> None:
-        """Plan the next look.
-
-        Args:
-            has_changed: whether what was said was new; None if nobody said anything.
-        """
-        now = monotonic()
-        if is_cut_short:  # by an interrupt or a deadline: the next caller tries
-            self._look_at = now
-            return
-        wanted_again = self._look_at < now  # while this one was under way
-        pause = LEAST_SECONDS
-        if has_changed or self._trouble_since is None:
-            self._trouble_since = None
-        else:
-            lasted = now - self._trouble_since
-            pause = min(PERIOD, max(LEAST_SECONDS, lasted * TROUBLE_PART))
-        self._not_before = now + pause * random.uniform(1, 1.2)
-        self._look_at = now + PERIOD * random.uniform(0.9, 1)
-        if wanted_again or has_changed is None or self.uncovered:
-            self.want_look()
-        elif not has_changed and self._is_calm():
-            self._trouble_since = None
-
-    def _is_calm(self) -> bool:
-        return not self._moved and all(node.health.is_well for node in self.nodes.values())
 
     def _whom_to_ask(self) -> Iterator[Node]:
         """Yield nodes in the order in which they are to be asked, each once."""
@@ -368,25 +295,24 @@ class RedisClusterTopology:
                 yield from _each_once([node], seen)
         yield from _each_once(primaries, seen)
 
-    def _take(self, answer: _Answer, asked: Node, began: float) -> bool | None:
+    def _take(self, answer: Answer, asked: Node, began: float) -> bool | None:
         """Take note of an answer; return whether something has changed.
 
         Returns None if it is older than what is known: the node was left behind.
 
         Raises:
-            _Unusable: it is none of this cluster's.
+            Unusable: it is none of this cluster's.
         """
         if not answer.shards:
             text = "It belongs to no cluster whose nodes own slots"
-            raise _Unusable(at_node(text, -1, asked.address))
+            raise Unusable(at_node(text, -1, asked.address))
         answer.shards = [self._mapped(shard) for shard in answer.shards]
         with self._changing:
             if self.is_known:
                 self._check_kinship(answer.shards, asked)
-                ids, _ = self._members()
-                told = {m.node_id for shard in answer.shards for m in shard.members}
                 is_older = answer.epoch is not None and answer.epoch < self._epoch
-                if is_older and not told.isdisjoint(ids):
+                known = ids_of(self.shards.values())
+                if is_older and not known.isdisjoint(ids_of(answer.shards)):
                     return None
             self._likeness = asked.info  # its password is the right one
             return self._apply(answer, began)
@@ -408,45 +334,26 @@ class RedisClusterTopology:
 
     def _read(self, said: str, said_by: int) -> Address | None:
         node = self._all.get(said_by)
-        asked = ("", 0) if node is None else _address_of(node.info)
+        asked = ("", 0) if node is None else address_of(node.info)
         address = read_address(said, asked)
         if address is None or not address[0]:
             return None
         return address if said.startswith(":") else self._to_ours(address)
 
-    def _members(self) -> tuple[dict[str, Address], set[Address]]:
-        members = [m for shard in self.shards.values() for m in shard.members]
-        return {m.node_id: m.address for m in members}, {m.address for m in members}
-
-    def _is_kin(self, shards: Iterable[Shard], place: Address) -> bool:
-        """Return whether an answer knows nodes that are known here, beside the one asked.
-
-        By id, or by address: a cluster may have been made anew where it was.
-        """
-        ids, addresses = self._members()
-        told = [m for shard in shards for m in shard.members]
-        if len(told) == 1 or len(ids) == 1:
-            return any(m.node_id in ids or m.address in addresses for m in told)
-        return any(
-            (m.node_id in ids and ids[m.node_id] != place)
-            or (m.address in addresses and m.address != place)
-            for m in told
-            if m.address != place
-        )
-
     def _check_kinship(self, shards: Iterable[Shard], asked: Node) -> None:
-        if not self._is_kin(shards, _address_of(asked.info)):
+        if not are_kin(self.shards.values(), shards, address_of(asked.info)):
             text = (
                 "It belongs to another cluster by now: none of its nodes is one of those known "
                 "here. Correct HOSTS; if the cluster was replaced as a whole, restart this "
                 "process"
             )
-            raise _Unusable(at_node(text, -1, asked.address))
+            raise Unusable(at_node(text, -1, asked.address))
 
-    def _apply(self, answer: _Answer, began: float) -> bool:
+    def _apply(self, answer: Answer, began: float) -> bool:
         """Be as an answer says; return whether something has changed."""
         shards = sorted(answer.shards, key=lambda shard: min(shard.slots))
-        by_id = self._numbered(shards)
+        by_id = number_shards(self.shards, shards, self._next_id)
+        self._next_id = max(self._next_id, *(host_id + 1 for host_id in by_id))
         primaries = {
             host_id: self._server_at(shard.primary.address) for host_id, shard in by_id.items()
         }
@@ -458,7 +365,7 @@ class RedisClusterTopology:
             node = self._server_at(place)
             if node not in names:
                 names[node] = node.host_id if node.host_id < 0 else self._new_extra()
-        servers = {_address_of(node.info): node for node in names}
+        servers = {address_of(node.info): node for node in names}
         everybody = {host_id: node for node, host_id in names.items()}
         # In this order: whoever learns of a host id from a router finds its node.
         self._use({**self._all, **everybody})
@@ -496,26 +403,6 @@ class RedisClusterTopology:
             ]
         return owners
 
-    def _numbered(self, shards: list[Shard]) -> dict[int, Shard]:
-        """Give shards their host ids: those that they had, or new ones."""
-        numbered: dict[int, Shard] = {}
-        left = dict(self.shards)
-        rest = shards
-        for is_same in (_has_same_primary, _has_same_address, _shares_members):
-            unknown: list[Shard] = []
-            for shard in rest:
-                host_id = next((i for i, old in left.items() if is_same(old, shard)), None)
-                if host_id is None:
-                    unknown.append(shard)
-                else:
-                    del left[host_id]
-                    numbered[host_id] = shard
-            rest = unknown
-        for shard in rest:
-            numbered[self._next_id] = shard
-            self._next_id += 1
-        return dict(sorted(numbered.items()))
-
     # Servers.
 
     def _server_at(self, place: Address) -> Node:
@@ -539,91 +426,8 @@ class RedisClusterTopology:
 _NOBODY = -(2**31)
 
 
-class _Unusable(Exception):
-    """An answer that tells nothing of this cluster."""
-
-
-class _Answer:
-    """What a node said.
-
-    Attributes:
-        shards: those that own slots.
-        epoch: how much it knows of changes; None if it does not say.
-    """
-
-    def __init__(self, shards: list[Shard], epoch: int | None) -> None:
-        self.shards = shards
-        self.epoch = epoch
-
-
-def _ask(node: Node) -> Batch[_Answer | Exception]:
-    """Ask a node for the layout."""
-    asked = _address_of(node.info)
-    for question in (_SHARDS, _SLOTS):
-        exchange = PipelineExchange(node.host_id, (question, _INFO))
-        exchange.is_question = True
-        exchange.bound = range(2)
-        yield from _run(exchange)
-        if exchange.error is not None:
-            return exchange.error
-        reply, info = exchange.replies
-        if isinstance(reply, ResponseError):
-            if "cluster support disabled" in str(reply):
-                text = "It is no node of a cluster (cluster-enabled no)"
-                return _Unusable(at_node(text, -1, node.address))
-            if question is _SHARDS:
-                continue
-            if isinstance(reply, NoPermissionError):
-                reply.args = (f"{reply} Allow the user +cluster|shards and +cluster|info.",)
-            reply.args = (at_node(reply, -1, node.address),)
-            return reply
-        try:
-            if question is _SHARDS:
-                shards = read_shards(reply, asked, is_tls=node.info.ssl)
-            else:
-                shards = read_slots(reply, asked)
-        except ValueError as error:
-            return _Unusable(at_node(error, -1, node.address))
-        return _Answer(shards, read_epoch(info))
-    raise AssertionError  # the second question has an answer
-
-
-def _run(exchange: Exchange) -> Rounds:
-    for _ in range(_TRIES_OF_QUESTION):
-        yield (exchange,)
-        if not exchange.is_stale:
-            return
-        exchange.start_over()
-
-
-def _address_of(info: HostInfo) -> Address:
-    return info.host.lower(), info.port
-
-
 def _each_once(nodes: Iterable[Node], seen: set[Node]) -> Iterator[Node]:
     for node in nodes:
         if node not in seen:
             seen.add(node)
             yield node
-
-
-def _failure_of(reasons: list[Exception]) -> Exception:
-    """Return why nobody told of the cluster."""
-    are_late = all(isinstance(reason, redis.TimeoutError) for reason in reasons)
-    kind: type[Exception] = redis.TimeoutError if are_late else redis.ConnectionError
-    said = "; ".join(dict.fromkeys(map(clause, reasons)))
-    return kind(f"No node tells of the Redis Cluster. {said}")
-
-
-def _has_same_primary(old: Shard, new: Shard) -> bool:
-    return old.primary.node_id == new.primary.node_id
-
-
-def _has_same_address(old: Shard, new: Shard) -> bool:
-    return old.primary.address == new.primary.address
-
-
-def _shares_members(old: Shard, new: Shard) -> bool:
-    ids = {member.node_id for member in old.members}
-    addresses = {member.address for member in old.members}
-    return any(m.node_id in ids or m.address in addresses for m in new.members)

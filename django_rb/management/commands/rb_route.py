@@ -46,12 +46,7 @@ class Command(KeysCommand):
         keyspace = self.get_keyspace(options["cluster"], options["cache"])
         if bool(options["keys"]) == options["stdin"]:
             raise CommandError("Name keys, or read them with --stdin: one of the two.")
-        for alias, cluster in keyspace.clusters.items():
-            if cluster.layout is not None and not cluster.layout.is_known:
-                raise CommandError(
-                    f"No node of the Redis Cluster {alias!r} answers, and only they know who "
-                    "owns a key."
-                )
+        self.check_owners_known(keyspace)
         nodes = all_nodes(keyspace.clusters)
         errors: Errors = {}
         if not options["offline"]:
