@@ -11,14 +11,22 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(VENV)/installed: setup.cfg pyproject.toml
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "django-rb needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.13"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+
+# What `make run` needs, and no more. pip says how far it is.
+$(VENV)/serves: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[example]'
 	@touch $@
 
-run: $(VENV)/installed ## serve the example project on four local nodes
+$(VENV)/installed: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing what developers need; this may take a minute."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/serves
+
+run: $(VENV)/serves ## serve the example project on four local nodes
 	$(BIN)/python example_project/manage.py serve $(ARGS)
 
 # Tests mostly wait, so there is room for more of them than there are cores.

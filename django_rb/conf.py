@@ -118,7 +118,7 @@ def get_config(alias: str) -> Mapping[str, Any]:
 @hides_locals
 def build_cluster(alias: str, config: Mapping[str, Any]) -> Cluster:
     """Return a new cluster with settings that have no mistake. Nothing is connected."""
-    return _build(config, _import_router(alias, config))
+    return _build(alias, config, _import_router(alias, config))
 
 
 @hides_locals
@@ -185,7 +185,7 @@ def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
         return
     if sound:
         try:
-            _build(config, router)
+            _build(alias, config, router)
         except BadHostSetup as error:
             yield _mistake(alias, error.path, str(error))
     yield from _find_test_mistakes(alias, config)
@@ -388,7 +388,7 @@ def _read_local_nodes(local: str) -> dict[str, tuple[str, list[str]]]:
     return nodes
 
 
-def _build(config: Mapping[str, Any], router: type[BaseRouter] | None) -> Cluster:
+def _build(alias: str, config: Mapping[str, Any], router: type[BaseRouter] | None) -> Cluster:
     address_map = config.get("ADDRESS_MAP")
     return Cluster(
         config["HOSTS"],
@@ -399,6 +399,7 @@ def _build(config: Mapping[str, Any], router: type[BaseRouter] | None) -> Cluste
         health=config.get("HEALTH", DEFAULT_HEALTH),
         topology=get_topology(config),
         address_map=import_path(address_map) if isinstance(address_map, str) else address_map,
+        alias=alias,
     )
 
 

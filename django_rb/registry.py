@@ -70,7 +70,7 @@ class Clusters:
 
 def _send_health_change(alias: str, change: HealthChange) -> None:
     details = {field.name: getattr(change, field.name) for field in fields(change)}
-    node_health_changed.send_robust(sender=Cluster, alias=alias, **details)
+    node_health_changed.send_robust(sender=Cluster, **{**details, "alias": alias})
 
 
 clusters = Clusters()

@@ -80,10 +80,10 @@ def run(node: Any, *command: Any) -> Any:
 
 
 class Listener(Peer):
-    """A node that hangs up on whoever says something."""
+    """A node that answers everything with an error."""
 
     def __init__(self) -> None:
-        super().__init__(lambda peer, connection, command: connection.close())
+        super().__init__(lambda peer, connection, command: connection.sendall(b"-ERR no\r\n"))
 
     @property
     def env(self) -> dict[str, str]:
@@ -225,7 +225,7 @@ def test_nodes_that_cannot_be_reached_are_named(servers: LocalNodes) -> None:
 
     assert [m.id for m in messages] == ["django_rb.E201"] * 2
     assert messages[0].msg.startswith("settings.RB_CLUSTERS['default']['HOSTS'][1]: ")
-    assert "[node 1, localhost:1/0]" in messages[0].msg
+    assert "[node 1, localhost:1/0, cluster default]" in messages[0].msg
 
 
 def test_a_wrong_password_is_not_shown(servers: LocalNodes) -> None:

@@ -452,3 +452,19 @@ def test_a_warning_can_be_silenced() -> None:
 
     with override_settings(SILENCED_SYSTEM_CHECKS=["django_rb.W007"]):
         assert message.is_silenced()
+
+
+# W014: files of TLS.
+
+
+def test_files_that_are_not_there() -> None:
+    options = {"ssl_ca_certs": "/no/ca.pem", "ssl_certfile": __file__, "ssl_keyfile": __file__}
+    tls = {"host": "10.0.0.1", "ssl": True, **options}
+    message = the_only("W014", RB_CLUSTERS=clusters(default=[tls]))
+    assert message == (
+        "settings.RB_CLUSTERS['default']['HOSTS'][0]: 'ssl_ca_certs' names '/no/ca.pem', which "
+        "does not exist. No connection to the node can be opened."
+    )
+    both = [tls, {**tls, "host": "10.0.0.2", "ssl_ca_certs": __file__}]
+    assert [m.id for m in found(RB_CLUSTERS=clusters(default=both))] == ["django_rb.W014"]
+    assert found(RB_CLUSTERS=clusters(default=[{**tls, "ssl_ca_certs": __file__}])) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
 import signal
 import socket
@@ -12,6 +14,8 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from http.cookiejar import CookieJar
+from itertools import count
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -28,6 +32,11 @@ from tests.management.processes import (
 
 MANAGE = str(ROOT / "example_project" / "manage.py")
 SECONDS = 30.0
+
+# Each shop has a database of its own.
+DATABASES = TemporaryDirectory()
+atexit.register(DATABASES.cleanup)
+numbers = count(1)
 
 Shop = tuple[subprocess.Popen[str], str, list[int]]
 
@@ -47,7 +56,11 @@ def serve(*args: str) -> tuple[subprocess.Popen[str], str, str]:
         MANAGE,
         "serve",
         *args,
-        env=environment("bookshop.settings", PYTHONWARNINGS="default"),
+        env=environment(
+            "bookshop.settings",
+            PYTHONWARNINGS="default",
+            BOOKSHOP_DATABASE=f"{DATABASES.name}/{next(numbers)}.sqlite3",
+        ),
     )
     try:
         said = read_until(process, "Uvicorn running on")
@@ -131,8 +144,10 @@ class TestPages:
         page = visitor.post("forget/", some="")
         assert sum(misses for _, _, misses in visitor.shares(page)) >= 96
         assert " miss on node" in page
-        assert re.search(r"\d+ values were not there", page)
+        assert re.search(r"(\d+) values were not there; \1 of them have been stored", page)
+        assert re.search(r"<h1>\d+ of 288 values came from the cache, in", page)
         page = visitor.post("forget/", everything="")
+        assert "<h1>0 of 288 values came from the cache, in" in page
         assert sum(misses for _, _, misses in visitor.shares(page)) == 288
         # What was missing was stored.
         assert sum(hits for _, hits, _ in visitor.shares(visitor.get())) > 200
@@ -191,8 +206,13 @@ class TestPages:
             assert answer.code == 429
         page = visitor.post("login/", name="Jürgen", password="schlüssel")
         assert "That is not the password of Jürgen." in page
-        visitor.post("login/", name="ann", password="marginalia")
+        page = visitor.post("login/", name="ann", password="marginalia")
+        assert "Log out ann" in page
+        assert "Log in" not in page
         assert "You are logged in as ann." in visitor.get("login/")
+        page = visitor.post("logout/")
+        assert "Log in" in page
+        assert "Log out" not in page
 
     @pytest.mark.parametrize("path", ["books/nothing/", "forget/"])
     def test_what_is_not_there(self, visitor: Visitor, path: str) -> None:
@@ -204,6 +224,41 @@ class TestPages:
     def test_the_style(self, visitor: Visitor) -> None:
         path = re.findall(r'rel="stylesheet" href="/(.*)"', visitor.get())[0]
         assert "prefers-color-scheme: dark" in visitor.get(path)
+
+
+class TestWithoutANode:
+    def test_every_page_is_served_and_says_which_node_is_gone(self) -> None:
+        process, address, pids = open_shop("0")
+        try:
+            visitors = [Visitor(address) for _ in range(3)]
+            for visitor in visitors:
+                visitor.get("books/emma/")
+                assert "does not answer" not in visitor.post("basket/", slug="emma")
+            os.kill(pids[1], signal.SIGKILL)
+            pages = [visitor.get() for visitor in visitors]
+            for visitor in visitors:
+                visitor.get("books/kim/")
+                page = visitor.post("basket/", slug="kim")
+                assert "Emma</a></td><td>1</td>" in page
+                assert "Kim</a></td><td>1</td>" in page
+                pages += [page, visitor.get("limits/"), visitor.post("limits/", times="one")]
+                visitor.get("bestsellers/")
+                visitor.get("login/")
+            for page in pages:
+                assert re.search(r"Node 1 at 127\.0\.0\.1:\d+/\d does not answer\.", page)
+                assert len(re.findall(r"does not answer\.</b>", page)) == 1
+            front = pages[len(visitors) - 1]
+            missing, lost = re.findall(
+                r"(\d+) values were not there[^.]*, and (\d+) could not be, as", front
+            )[0]
+            assert lost == missing
+            assert f"{288 - int(lost)} of 288 values came from the cache" in front
+            uncounted = "not counted: its node does not answer"  # of a quarter of the limits
+            assert any(uncounted in Visitor(address).get("limits/") for _ in range(60))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(SECONDS)
+            kill(process)
 
 
 class TestServe:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.cache import caches
+from django.core.cache import cache, caches
 from django.core.management import get_commands
-from django.test import override_settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.test import Client, override_settings
+from django.urls import path
 
 from django_rb import conf
 from django_rb.engine import Cluster
@@ -31,6 +33,50 @@ def names_in(block: str, **given: Any) -> dict[str, Any]:
     return names
 
 
+def visit(request: HttpRequest) -> HttpResponse:
+    """Store a hundred values, and count in the session."""
+    lost = cache.set_many({f"page:{n}": n for n in range(100)})
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    return JsonResponse({"lost": len(lost), "visits": request.session["visits"]})
+
+
+urlpatterns = [path("visit/", visit)]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", ["README.md", "docs/cache.md"])
+def test_a_site_with_the_settings_shown_serves_without_a_node(page: str) -> None:
+    shown = next(
+        names
+        for block in code_blocks(page, "python")
+        if "SESSION_ENGINE" in (names := names_in(block) if "CACHES" in block else {})
+    )
+    with (
+        LocalNodes(3) as nodes,
+        override_settings(
+            ROOT_URLCONF=__name__,
+            ALLOWED_HOSTS=["*"],
+            MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
+            RB_CLUSTERS={"default": {"HOSTS": nodes.hosts}},
+            CACHES={"default": shown["CACHES"]["default"]},
+            SESSION_ENGINE=shown["SESSION_ENGINE"],
+        ),
+    ):
+        visitors = [Client() for _ in range(10)]
+        before = [visitor.get("/visit/").json() for visitor in visitors]
+        nodes.kill(1)
+        after = [visitor.get("/visit/").json() for visitor in visitors]
+    assert before == [{"lost": 0, "visits": 1}] * 10
+    assert {answer["visits"] for answer in after} == {2}
+    assert all(0 < answer["lost"] < 100 for answer in after)
+
+
+def test_nobody_is_told_to_install_a_release_that_does_not_exist() -> None:
+    if "(unreleased)" in (ROOT / "CHANGELOG.md").read_text().splitlines()[2]:
+        (first, *_) = code_blocks("README.md", "console")[1:]
+        assert first.startswith("$ pip install ./django-rb\n")
+
+
 @pytest.mark.parametrize(
     ("page", "number"), [("README.md", 0), ("docs/settings.md", 0), ("docs/settings.md", 1)]
 )
@@ -49,29 +95,6 @@ def test_the_engine_in_the_readme_runs(nodes: LocalNodes) -> None:
     assert shown["total"] == 100
     assert sum(shown["sizes"].value.values()) == 100
     assert sorted(shown["sizes"].value) == [0, 1, 2, 3]
-
-
-def test_the_cache_page_runs(nodes: LocalNodes) -> None:
-    blocks = code_blocks("docs/cache.md", "python")
-    given = {"cache": caches["default"], "pages": {"a": 1}}
-    for block in blocks:
-        names_in("import redis\n" + block, **given)
-
-
-@pytest.mark.parametrize("page", ["docs/engine.md", "docs/moving-from-rb.md"])
-def test_the_engines_pages_run(page: str, open_nodes: LocalNodes) -> None:
-    names: dict[str, Any] = {}
-    for block in code_blocks(page, "python"):
-        for shown, host_id in (("6379", 0), ("6380", 1)):
-            block = block.replace(shown, str(open_nodes.hosts[host_id]["port"]))  # noqa: PLW2901
-        if "cluster" in names:
-            names["client"] = names["cluster"].get_routing_client()
-        exec(block, names)
-    if "total" in names:
-        assert names["total"].value == 10
-        assert names["page"].value == b"text"
-        assert names["values"][:2] == [None, b"text"]
-    names["cluster"].close()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -58,6 +58,7 @@ def get_compressor(name: object) -> Compressor:
         raise ImproperlyConfigured(
             f"OPTIONS['COMPRESSOR']: {name!r} is unknown. Choose one of "
             f"{', '.join(map(repr, COMPRESSORS))}, or None to store values as they are."
+            f"{' It is a name, and no dotted path.' if '.' in str(name) else ''}"
         )
     return COMPRESSORS[name]()
 

@@ -106,7 +106,7 @@ class Keys:
                 f"This cache makes of the key {_STAND_IN!r} the stored key {made!r}: its keys "
                 "cannot be found by a pattern."
             )
-        if after and not _CLOSED_GLOB.fullmatch(pattern):
+        if after and not is_closed(pattern):
             raise ValueError(
                 f"The pattern {pattern!r} ends in a backslash or has a '[' that no ']' closes: "
                 f"in this cache, whose KEY_FUNCTION puts {after!r} behind each key, it could "
@@ -137,6 +137,11 @@ class Keys:
         if self._has_own_make or cache.key_func is not default_key_func:
             return None
         return f"{cache.key_prefix}:{cache.version if version is None else version}:"
+
+
+def is_closed(pattern: str) -> bool:
+    """Return whether a glob pattern takes nothing along of what is put behind it."""
+    return _CLOSED_GLOB.fullmatch(pattern) is not None
 
 
 def loggable(key: bytes) -> str:

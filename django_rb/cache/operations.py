@@ -368,8 +368,10 @@ class Operations:
     def _log_bad_signatures(self, keys: Sequence[bytes]) -> None:
         hosts = sorted(set(self.cluster.router.get_hosts_for_keys(keys)))
         logger.warning(
-            "Cache miss on node %s for %d keys: no valid signature. The first is %s.",
+            "Cache miss on node %s, cluster %s, for %d keys: no valid signature. "
+            "The first is %s.",
             ", ".join(map(str, hosts)),
+            self.cluster.alias,
             len(keys),
             repr(loggable(keys[0])),
         )

@@ -23,6 +23,35 @@ OPTIONS = (
     *SIGNING_OPTIONS,
 )
 
+_OWN_CONNECTIONS = "Leave it out: the engine opens and pools its connections itself."
+_OF_NODES = "It is {!r} of a node in RB_CLUSTERS[alias]['HOSTS'], or of all in 'HOST_DEFAULTS'."
+_OF_CONNECTIONS = "It is RB_CLUSTERS[alias]['POOL_OPTIONS'][{!r}]."
+
+# Options of django-redis's and of Django's RedisCache, in capitals, and what there is instead.
+OF_OTHERS = {
+    "CLIENT_CLASS": "Leave it out: the cluster that LOCATION names spreads the keys.",
+    "CLOSE_CONNECTION": "Leave it out: connections stay open from request to request.",
+    "CONNECTION_FACTORY": _OWN_CONNECTIONS,
+    "CONNECTION_POOL_CLASS": _OWN_CONNECTIONS,
+    "CONNECTION_POOL_CLASS_KWARGS": "Its options are RB_CLUSTERS[alias]['POOL_OPTIONS'].",
+    "CONNECTION_POOL_KWARGS": "Its options are RB_CLUSTERS[alias]['POOL_OPTIONS'].",
+    "DB": _OF_NODES.format("db"),
+    "IGNORE_EXCEPTIONS": "It is OPTIONS['ON_NODE_ERROR'] = 'miss'.",
+    "LOG_IGNORED_EXCEPTIONS": "Leave it out: the logger django_rb.health tells of nodes.",
+    "MAX_CONNECTIONS": _OF_CONNECTIONS.format("max_connections"),
+    "PARSER_CLASS": "Leave it out: replies are read by hiredis.",
+    "PASSWORD": _OF_NODES.format("password"),
+    "PICKLE_VERSION": "It is the protocol of a serializer: OPTIONS['SERIALIZER'] = "
+    "django_rb.cache.PickleSerializer(protocol=4).",
+    "POOL_CLASS": _OWN_CONNECTIONS,
+    "REDIS_CLIENT_CLASS": _OWN_CONNECTIONS,
+    "REDIS_CLIENT_KWARGS": "Its options are RB_CLUSTERS[alias]['POOL_OPTIONS'].",
+    "SOCKET_CONNECT_TIMEOUT": _OF_CONNECTIONS.format("socket_connect_timeout"),
+    "SOCKET_TIMEOUT": _OF_CONNECTIONS.format("socket_timeout"),
+    "SSL": _OF_NODES.format("ssl"),
+    "USERNAME": _OF_NODES.format("username"),
+}
+
 
 def without_secrets(options: Any) -> Any:
     """Return OPTIONS, secret values and those of misspelt options as Secret objects."""
@@ -48,7 +77,10 @@ def seconds_of(timeout: Any) -> int | float | None:
         return None
     try:
         # Django reads text as well, for settings that come from the environment.
-        number = int(timeout) if isinstance(timeout, str) else to_seconds(timeout, "TIMEOUT")
+        if isinstance(timeout, str):
+            number: int | float = float(timeout) if "." in timeout else int(timeout)
+        else:
+            number = to_seconds(timeout, "TIMEOUT")
         to_milliseconds(number, "TIMEOUT")
     except (TypeError, ValueError):
         raise ImproperlyConfigured(

@@ -18,7 +18,7 @@ from .codec import Codec
 from .compressors import get_compressor
 from .keys import Keys
 from .operations import Operations
-from .options import OPTIONS, deadline_of, seconds_of
+from .options import OF_OTHERS, OPTIONS, deadline_of, seconds_of
 from .serializers import get_serializer
 from .signing import SignedCodec, get_signer
 
@@ -50,7 +50,7 @@ class CacheSettings:
         if unknown := [name for name in options if name not in OPTIONS]:
             raise ImproperlyConfigured(
                 " ".join(
-                    f"OPTIONS[{name!r}] of a cache is unknown. {did_you_mean(name, OPTIONS)}"
+                    f"OPTIONS[{name!r}] of a cache is unknown. {_way_out(name)}"
                     for name in unknown
                 )
             )
@@ -78,6 +78,11 @@ class CacheSettings:
             raises=self._raises,
             deadline=self._deadline,
         )
+
+
+def _way_out(name: object) -> str:
+    """Return what there is in place of an option that is unknown."""
+    return OF_OTHERS.get(str(name).upper()) or did_you_mean(name, OPTIONS)
 
 
 def _codec(options: Mapping[str, Any]) -> Codec | SignedCodec:

@@ -23,6 +23,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .. import conf
 from ..engine import Cluster
 from ..engine.errors import NodeFailure
+from .causes import find_causes
 from .redis_cluster import check_layout
 from .site import in_cluster, listed, nodes_listed, session_cache, shown, sound_caches
 
@@ -30,6 +31,9 @@ RB_CONNECT = "rb_connect"
 
 # Whatever POOL_OPTIONS allows: a check ends.
 SECONDS = 10.0
+
+# For one more question to a node that has hung up or said nothing.
+PROBE_SECONDS = 1.0
 
 # Two nodes that are both within this of our own clock are within a second of each other.
 MAX_SKEW = 0.5
@@ -60,7 +64,7 @@ def check_live_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
     """Ask every node of every cluster, all at once, and report what an operator should know.
 
     Args:
-        timeout: seconds for each of two questions. Nodes that take longer have failed.
+        timeout: seconds for each of three questions. Nodes that take longer have failed.
     """
     try:
         aliases = conf.get_aliases()
@@ -126,6 +130,7 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
         replies, failures = cluster.call_nodes("INFO", timeout=timeout)
         # On connections that are open now, so that the round trip is a short one.
         ahead = _clocks_ahead(cluster, replies, timeout)
+        causes = find_causes(cluster, failures, min(timeout, PROBE_SECONDS))
     finally:
         cluster.close()
     nodes = [
@@ -140,7 +145,8 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
         )
         for host_id, reply in replies.items()
     ]
-    return told + [_failed(alias, failure) for failure in failures], nodes
+    messages = [_failed(alias, *found) for found in zip(failures, causes, strict=True)]
+    return told + messages, nodes
 
 
 def _clocks_ahead(
@@ -169,7 +175,7 @@ def _unusable(text: str) -> CheckMessage:
     return checks.Error(text, hint="`manage.py check` says more.", id="django_rb.E201")
 
 
-def _failed(alias: str, failure: NodeFailure) -> CheckMessage:
+def _failed(alias: str, failure: NodeFailure, why: tuple[str, str]) -> CheckMessage:
     where = f"{in_cluster(alias, 'HOSTS', failure.host_id)}"
     if isinstance(failure.error, redis.exceptions.NoPermissionError):
         return checks.Info(
@@ -177,12 +183,9 @@ def _failed(alias: str, failure: NodeFailure) -> CheckMessage:
             hint="Allow the user INFO: ACL SETUSER … +info.",
             id="django_rb.I201",
         )
-    return checks.Error(
-        f"{where}: {failure.error}",
-        hint="Is the server up, and are its address, password and TLS as the settings say? "
-        "Does a firewall let this machine through?",
-        id="django_rb.E201",
-    )
+    cause, cure = why
+    said = f"{cause} ({failure.error})" if cause else str(failure.error)
+    return checks.Error(f"{where}: {said}", hint=cure, id="django_rb.E201")
 
 
 # What a node says of itself.

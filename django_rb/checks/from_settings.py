@@ -23,6 +23,7 @@ from ..engine import BadHostSetup, Cluster, PartitionRouter, SlotRouter
 from ..engine.nodes.hosts import parse_host
 from ..engine.nodes.node import Node
 from ..engine.wording import number_of
+from .causes import unreadable_files
 from .site import (
     SiteCache,
     caches_of_kind,
@@ -273,6 +274,22 @@ def check_routers() -> list[CheckMessage]:
     ]
 
 
+def check_files() -> list[CheckMessage]:
+    """Report files of TLS that are not there: no connection to such a node can be opened."""
+    return [
+        checks.Warning(
+            f"{in_cluster(alias, 'HOSTS', host_id)}: {option!r} names {path!r}, {problem}. No "
+            "connection to the node can be opened.",
+            hint="Correct the path, or the permissions. Silence it where the check runs on a "
+            "machine that is not to have the file.",
+            id="django_rb.W014",
+        )
+        for alias, cluster in sound_clusters().items()
+        for host_id, node in cluster.nodes.items()
+        for option, path, problem in unreadable_files(node)
+    ]
+
+
 # How long a call may take.
 
 
@@ -339,5 +356,6 @@ CHECKS = (
     check_unused_options,
     check_sessions,
     check_routers,
+    check_files,
     check_times,
 )

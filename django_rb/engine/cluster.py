@@ -71,6 +71,7 @@ class Cluster(ClientSource):
         health: when a node counts as down: after how many FAILURES in a row it is left
             alone, for how many seconds at first (PAUSE) and at most (MAX_PAUSE). None:
             no node ever counts as down.
+        alias: what errors and logs call it; that of the settings, None for no name.
 
     Attributes:
         is_retired: another cluster took its place; for those who keep a reference.
@@ -93,10 +94,12 @@ class Cluster(ClientSource):
         router_cls: type[BaseRouter] | None = None,
         router_options: Mapping[str, Any] | None = None,
         health: Mapping[str, Any] | None = DEFAULT_HEALTH,
+        alias: str | None = None,
         topology: str = "static",
         address_map: object = None,
     ) -> None:
         check_topology(topology, router_cls, router_options, address_map)
+        self.alias = alias
         self._pool_cls = pool_cls or redis.ConnectionPool
         self._pool_options = dict(check_pool_options(pool_options))
         self._router_cls = router_cls or PartitionRouter
@@ -112,6 +115,7 @@ class Cluster(ClientSource):
             options=self._pool_options,
             health_options=self._health_options,
             changes=self._health_changes,
+            alias=alias,
         )
         self._threads = threads.Transport(self._health_changes)
         self._loops = loops.Transport(self._health_changes)

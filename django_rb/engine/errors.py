@@ -81,19 +81,21 @@ def attach(errors: Sequence[Exception], failures: Sequence[NodeFailure]) -> Exce
     return first
 
 
-def at_node(text: object, host_id: int, address: str) -> str:
-    """Return an error's text with the node it comes from, at the end.
+def at_node(text: object, host_id: int, address: str, alias: str | None = None) -> str:
+    """Return an error's text with the node it comes from, and its cluster, at the end.
 
     Args:
         host_id: below 0 for a server that owns no keys, as far as is known.
     """
     node = f"node {host_id}, " if host_id >= 0 else ""
-    return f"{text} [{node}{address}]"
+    cluster = "" if alias is None else f", cluster {alias}"
+    return f"{text} [{node}{address}{cluster}]"
 
 
 def is_from(error: BaseException, address: str) -> bool:
     """Return whether an error that `at_node` has named comes from an address."""
-    return str(error).endswith((f" {address}]", f"[{address}]"))
+    ends = ("]", ", cluster ")
+    return any(f"{start}{address}{end}" in str(error) for start in " [" for end in ends)
 
 
 # The first word of an error reply, and the class redis-py's users know for it.

@@ -9,6 +9,7 @@ table or as one JSON document; and `fail_for` names the dead ones and ends with 
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -38,6 +39,10 @@ from .output import Paint, Progress, Screen, Shown, as_json, format_table, width
 T = TypeVar("T")
 
 NodeName = tuple[str, int]  # a cluster's alias and a host id
+
+
+# What is said where a file that output goes to cannot grow.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Hashable(Protocol):
@@ -80,6 +85,12 @@ class NodesCommand(BaseCommand):
             os.dup2(nowhere, sys.stdout.fileno())
             os.dup2(nowhere, sys.stderr.fileno())
             sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.stderr.write(f"Standard output cannot be written: {error.strerror}.")
+            sys.exit(1)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         self._is_quiet = options.get("verbosity") == 0

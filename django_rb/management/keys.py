@@ -11,15 +11,18 @@ from functools import cached_property
 from typing import Any
 
 from django.conf import settings
-from django.core.cache import caches
 from django.core.cache.backends.base import CacheKeyWarning, InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
 
-from ..cache import RBCache
+from ..cache import RBCache, get_cache
+from ..cache.keys import is_closed
 from ..engine import Cluster
-from ..engine.wording import did_you_mean, escaped
-from .base import NodesCommand
+from ..engine.wording import escaped
+from .base import NodesCommand, as_aliases
+
+# The setting that names the cache whose keys are meant where no --cache says so.
+IMPLIED_CACHE = "RB_COMMANDS_CACHE"
 
 
 def readable(data: bytes) -> str:
@@ -62,10 +65,12 @@ class Keyspace:
     Attributes:
         clusters: by alias.
         cache: None where keys are meant as the servers have them.
+        cache_alias: that of the cache.
     """
 
     clusters: Mapping[str, Cluster]
     cache: RBCache | None = None
+    cache_alias: str | None = None
 
     def stored(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return keys as the servers have them."""
@@ -81,8 +86,19 @@ class Keyspace:
             raise CommandError(str(error)) from error
 
     def pattern(self, pattern: str) -> bytes:
-        """Return a glob pattern as the servers match it."""
+        """Return a glob pattern as the servers match it.
+
+        Raises:
+            CommandError: it matches nothing, or something else than it seems to.
+        """
         typed = from_argument(pattern)
+        if not pattern:
+            raise CommandError("An empty pattern matches no key. '*' is for all keys.")
+        if not is_closed(pattern):
+            raise CommandError(
+                f"The pattern '{readable(typed)}' ends in a backslash or has a '[' that no ']' "
+                "closes. Write a backslash before a character that is meant: \\["
+            )
         if self.cache is None:
             return typed
         try:
@@ -135,7 +151,8 @@ class KeysCommand(NodesCommand):
             "--cache",
             metavar="ALIAS",
             help="Keys are those of this cache of settings.CACHES: with its prefix and "
-            "version, on its cluster.",
+            f"version, on its cluster. Default: settings.{IMPLIED_CACHE}, if it is there. '' "
+            "is for keys as the servers have them.",
         )
 
     def check_owners_known(self, keyspace: Keyspace) -> None:
@@ -148,36 +165,25 @@ class KeysCommand(NodesCommand):
                 )
 
     def get_keyspace(self, aliases: Any, cache_alias: str | None) -> Keyspace:
-        """Return the keys that --cluster and --cache name."""
+        """Return the keys that --cluster and --cache name, or else RB_COMMANDS_CACHE."""
         if cache_alias is None:
+            cache_alias = getattr(settings, IMPLIED_CACHE, None)
+            if cache_alias and aliases and home_of(cache_alias) not in as_aliases(aliases):
+                cache_alias = None
+        if not cache_alias:
             return Keyspace(self.get_clusters(aliases))
         cache = get_cache(cache_alias)
         cache.check_settings()
-        home = settings.CACHES[cache_alias].get("LOCATION") or "default"
+        home = home_of(cache_alias)
         if aliases and home not in self.get_clusters(aliases):
             raise CommandError(
                 f"The cache {cache_alias!r} is on the cluster {home!r}. "
                 "Leave --cluster out, or name that one."
             )
         self.learn(cache.cluster)
-        return Keyspace({home: cache.cluster}, cache)
+        return Keyspace({home: cache.cluster}, cache, cache_alias)
 
 
-def get_cache(alias: str) -> RBCache:
-    """Return a cache of settings.CACHES.
-
-    Raises:
-        CommandError: there is none, or it is not one of django-rb's.
-    """
-    if alias not in settings.CACHES:
-        raise CommandError(
-            f"There is no cache {alias!r} in settings.CACHES. "
-            f"{did_you_mean(alias, list(settings.CACHES))}"
-        )
-    cache = caches[alias]
-    if not isinstance(cache, RBCache):
-        raise CommandError(
-            f"settings.CACHES[{alias!r}] is a {type(cache).__name__}: its keys are not on the "
-            "nodes of a cluster. Name a cache whose BACKEND is django_rb.cache.RBCache."
-        )
-    return cache
+def home_of(cache_alias: str) -> str:
+    """Return the alias of the cluster that a cache of settings.CACHES is on."""
+    return settings.CACHES.get(cache_alias, {}).get("LOCATION") or "default"

@@ -22,6 +22,7 @@ from django.core.management.base import OutputWrapper
 from ..engine.wording import escaped
 
 WIDTH = 80
+HEIGHT = 24
 NARROWEST = 4  # columns of a table get no narrower, whatever the terminal
 
 BAR_CELLS = 20
@@ -72,7 +73,17 @@ def as_json(document: object, indent: int | None = None) -> str:
 
 def width_of(screen: OutputWrapper) -> int:
     """Return how many columns a table may have there: those of the terminal, else 80."""
-    return shutil.get_terminal_size((WIDTH, 24)).columns if screen.isatty() else WIDTH
+    return shutil.get_terminal_size((WIDTH, HEIGHT)).columns if screen.isatty() else WIDTH
+
+
+def height_of(screen: OutputWrapper) -> int:
+    """Return how many lines a terminal has."""
+    return shutil.get_terminal_size((WIDTH, HEIGHT)).lines
+
+
+def sliced(text: str, width: int) -> list[str]:
+    """Return a text in lines of a width."""
+    return [text[at : at + width] for at in range(0, len(text), width)] or [""]
 
 
 def table_width(header: Sequence[str], rows: Sequence[Sequence[str | int]]) -> int:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .discovery import NodesError, check_program, find_server
+from .supervisor import CONTROL
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 DIRECTORY_PREFIX = "django-rb-"
@@ -49,7 +50,8 @@ class LocalNodes:
     words is a sequence: ``{"rename-command": ["KEYS", ""]}``. An option that comes more
     than once is given as pairs: ``[("user", ["ann", "on"]), ("user", ["bob", "on"])]``.
     With `unix_sockets` each node has a unix socket and no port. Nodes that do not come up
-    within `start_seconds` have failed.
+    within `start_seconds` have failed. The ports are free ones, or `first_port` and those that
+    follow. What nodes store is gone with them, unless it is kept in the directory `keep`.
 
     ::
 
@@ -87,6 +89,8 @@ class LocalNodes:
         options: Options = (),
         unix_sockets: bool = False,
         start_seconds: float = START_SECONDS,
+        first_port: int | None = None,
+        keep: str | os.PathLike[str] | None = None,
     ) -> None:
         if count < 1:
             raise ValueError(f"LocalNodes needs a count of at least 1, not {count}.")
@@ -98,8 +102,14 @@ class LocalNodes:
             raise ValueError(
                 f"replicas={replicas!r}: give 0 or more, and with topology='redis-cluster'."
             )
-        if topology != "static" and unix_sockets:
-            raise ValueError(f"Nodes of topology={topology!r} have ports, no unix sockets.")
+        if topology != "static" and (unix_sockets or keep is not None):
+            raise ValueError(
+                f"Nodes of topology={topology!r} have ports, no unix sockets, and keep nothing."
+            )
+        self._place = {
+            "first_port": first_port or 0,
+            "keep": None if keep is None else os.path.abspath(keep),  # noqa: PTH100
+        }
         self.count = count
         self.topology = topology
         self.replicas = replicas
@@ -167,6 +177,7 @@ class LocalNodes:
                 start_seconds=self._start_seconds,
                 unix_sockets=self._unix_sockets,
                 replicas=None if self.topology == "static" else self.replicas,
+                **self._place,
             )
         except BaseException:
             supervisor.stop()
@@ -223,6 +234,11 @@ class LocalNodes:
         self._running()
         return self._server
 
+    @property
+    def control(self) -> str:
+        """The socket where other processes of this user ask; see `testing.control`."""
+        return os.path.join(self._running().directory, CONTROL)  # noqa: PTH118
+
     def pid(self, host_id: int) -> int:
         """Return the process id of a node; after kill() that of the killed process."""
         self._running()
@@ -248,7 +264,7 @@ class LocalNodes:
         self._running().request("resume", node=self._known(host_id))
 
     def restart(self, host_id: int) -> None:
-        """Replace a node, dead or not, by an empty one at the same address.
+        """Replace a node, dead or not, by one at the same address, empty unless data is kept.
 
         Returns when it takes connections. Raises NodesError if it does not come up. In a
         Redis Cluster it may take no commands yet, and if it is a replica then, it is not

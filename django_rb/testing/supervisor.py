@@ -2,7 +2,8 @@
 
 It runs as ``python -I -S supervisor.py PARENT_PID DIRECTORY``, knows only the standard
 library, and answers one line of JSON with one line of JSON: ``{"do": …}`` on its
-standard input with ``{"ok": …}`` or ``{"error": …}`` on its standard output.
+standard input with ``{"ok": …}`` or ``{"error": …}`` on its standard output. Other processes
+of the same user ask at the unix socket CONTROL in the directory, one line for a connection.
 
 It ends, with all servers and the directory, when its input does or when its parent is
 no longer its parent. The second is for parents that die while another process holds a
@@ -37,16 +38,25 @@ ACCEPTS = b"eady to accept connections"
 IN_CLUSTER = b"Cluster state changed: ok"
 HAS_COPY = b"sync: Finished with success"
 
+# In the directory of the nodes; no longer than the name of a node's own socket.
+CONTROL = "ask.sock"
+CONTROL_SECONDS = 1.0
+FOR_OTHERS = ("kill", "restart")
+
 
 class Failure(Exception):
     """A request that could not be fulfilled; its text goes to the parent."""
 
 
-def reserve_port() -> socket.socket:
-    """Bind a socket to a free port of 127.0.0.1, without listening."""
+def reserve_port(port: int = 0) -> socket.socket:
+    """Bind a socket to a port of 127.0.0.1, without listening; 0 is any that is free."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
+    try:
+        held.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        held.close()
+        raise Failure(f"Port {port} cannot be used: {error}.") from error
     return held
 
 
@@ -87,12 +97,15 @@ class Server:
         directory: Path,
         *,
         unix_socket: bool,
+        port: int,
+        kept: Path | None,
         bus_port: socket.socket | None = None,
     ) -> None:
         self.name = name
         self.program = program
         self.config = config
         self.directory = directory
+        self.kept = kept
         self.log = directory.with_suffix(".log")
         self.address: dict[str, Any] = {}
         self.process: subprocess.Popen[bytes] | None = None
@@ -103,16 +116,16 @@ class Server:
         self.bus_number = 0 if bus_port is None else bus_port.getsockname()[1]
         self.cluster_config = ""  # whom it knows there
         self.awaited = [ACCEPTS]  # lines of its log
-        self.may_move = not unix_socket and bus_port is None
+        self.may_move = not unix_socket and not port and bus_port is None
         if unix_socket:
             self.address = {"unix_socket_path": str(directory.with_suffix(".sock"))}
         else:
-            self.move()
+            self.move(port)
 
-    def move(self) -> None:
-        """Take another free port."""
+    def move(self, port: int = 0) -> None:
+        """Take a port, by default another one that is free."""
         self.release_port()
-        self.held = reserve_port()
+        self.held = reserve_port(port)
         self.address = {"host": "127.0.0.1", "port": self.held.getsockname()[1]}
 
     def release_port(self) -> None:
@@ -129,12 +142,16 @@ class Server:
         return f"127.0.0.1:{self.address['port']}@{self.bus_number}"
 
     def spawn(self) -> None:
-        """Start a server with no data; ready() tells when it takes connections."""
+        """Start a server, without data but what is kept; ready() tells when it is there."""
         if sys.platform != "linux":
             # Elsewhere the bound socket would keep the server from its port. On Linux it
             # does not, and keeps everybody else from it, also while the server is dead.
             self.release_port()
-        self.empty_directory()
+        data = self.kept or self.directory
+        if self.kept is None:
+            self.empty_directory()
+        else:
+            data.mkdir(parents=True, exist_ok=True)
         if path := self.address.get("unix_socket_path"):
             place = ["--port", "0", "--unixsocket", path]
         else:
@@ -143,7 +160,7 @@ class Server:
             place += ["--cluster-port", str(self.bus_number)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 (the program the user chose)
-                [self.program, "-", "--dir", str(self.directory), *place],
+                [self.program, "-", "--dir", str(data), *place],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -235,18 +252,38 @@ class Supervisor:
         self.directory = directory
         self.servers: list[Server] = []
         self.start_seconds = 0.0  # how long a server may take; the request to start says it
+        self.control = listen_at(directory / CONTROL)
+        self.kept: Any = None  # a lock on the directory in which data is kept
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """Yield what the parent asks, until nobody is left to ask."""
         pending = b""
         while not self.orphaned():
-            if not select.select([0], [], [], PARENT_POLL_SECONDS)[0]:
+            lines: list[Any] = [0, self.control] if self.control else [0]
+            asking = select.select(lines, [], [], PARENT_POLL_SECONDS)[0]
+            if self.control in asking:
+                self.answer_another()
+            if 0 not in asking:
                 continue
             received = os.read(0, 65536)
             if not received:
                 return
             *lines, pending = (pending + received).split(b"\n")
             yield from map(json.loads, lines)
+
+    def answer_another(self) -> None:
+        """Do what another process asks for, one line of JSON; whoever is slow is left."""
+        assert self.control
+        with contextlib.suppress(OSError, ValueError):
+            asking, _ = self.control.accept()
+            with asking, asking.makefile("rb") as lines:
+                asking.settimeout(CONTROL_SECONDS)
+                request = json.loads(lines.readline(1000))
+                if request["do"] in FOR_OTHERS and 0 <= request["node"] < len(self.servers):
+                    answer = self.answer(request)
+                else:
+                    answer = {"error": f"There is no node {request['node']}."}
+                asking.sendall(json.dumps(answer).encode())
 
     def orphaned(self) -> bool:
         """Whether the parent is gone."""
@@ -284,6 +321,8 @@ class Supervisor:
         start_seconds: float,
         *,
         unix_sockets: bool,
+        first_port: int,
+        keep: str | None,
         replicas: int | None = None,
     ) -> dict[str, Any]:
         """Start all servers side by side and wait until each takes connections.
@@ -295,7 +334,9 @@ class Supervisor:
         self.start_seconds = start_seconds
         name, version = identify(program, start_seconds)
         # What comes later wins.
-        own = [["save", ""], ["appendonly", "no"], ["loglevel", "notice"]]
+        own = [["save", ""], ["appendonly", "yes" if keep else "no"], ["loglevel", "notice"]]
+        if keep:
+            self.kept = lock_directory(Path(keep))
         if replicas is not None:
             own += CLUSTER_OPTIONS
         config = b"".join(map(config_line, [*own, *options]))
@@ -306,6 +347,8 @@ class Supervisor:
                 config,
                 self.directory / str(node),
                 unix_socket=unix_sockets,
+                port=first_port + node if first_port else 0,
+                kept=Path(keep, str(node)) if keep else None,
                 bus_port=None if replicas is None else reserve_port(),
             )
             self.servers.append(server)
@@ -387,6 +430,38 @@ def knows_shard_ids(name: str, version: str) -> bool:
     """Return whether a server's list of nodes has shard ids: Redis since 7.2."""
     major, minor = (int(part) for part in [*version.split("."), "0"][:2])
     return name == "valkey" or (major, minor) >= (7, 2)
+
+
+def listen_at(path: Path) -> socket.socket | None:
+    """Listen at a unix socket; None where that cannot be, as where its path is too long."""
+    listener = None
+    with contextlib.suppress(AttributeError, OSError):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+        return listener
+    if listener is not None:
+        listener.close()
+    return None
+
+
+def lock_directory(path: Path) -> Any:
+    """Make a directory, if need be, and keep other nodes away from it.
+
+    Returns what holds the lock as long as it is there.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = (path / "lock").open("w")
+    try:
+        import fcntl  # noqa: PLC0415 (not on Windows)
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise Failure(f"Other nodes that run keep their data in {path}.") from None
+    except ImportError:
+        pass
+    return lock
 
 
 def config_line(words: Sequence[str]) -> bytes:

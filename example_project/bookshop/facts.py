@@ -12,11 +12,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from django.core.cache import caches
-
-from django_rb.cache import RBCache
+from django_rb.cache import RBCache, get_cache
 
 from .catalogue import Book
 
@@ -73,12 +70,17 @@ class Share:
 
 @dataclass(frozen=True)
 class Reading:
-    """All facts about some books, and how long it took to read and to fill in, in ms."""
+    """All facts about some books, and how long it took to read and to fill in, in ms.
+
+    Attributes:
+        lost: how many values could not be stored, as their node is away.
+    """
 
     shelf: dict[Book, list[Value]]
     shares: list[Share]
     batch: float
     fill: float
+    lost: int
 
     @property
     def count(self) -> int:
@@ -91,9 +93,19 @@ class Reading:
         return sum(share.misses for share in self.shares)
 
     @property
+    def hits(self) -> int:
+        """How many the cache had."""
+        return self.count - self.misses
+
+    @property
+    def stored(self) -> int:
+        """How many it did not have, and has now."""
+        return self.misses - self.lost
+
+    @property
     def nodes(self) -> int:
         """How many nodes they came from."""
-        return len([share for share in self.shares if share.values])
+        return len([share for share in self.shares if share.hits])
 
 
 def _guess(low: float, high: float, digits: int | None) -> Callable[[Book], float]:
@@ -115,11 +127,6 @@ FACTS = (
 )
 
 
-def get_cache() -> RBCache:
-    """Return the cache of the facts."""
-    return cast(RBCache, caches["default"])
-
-
 def read(books: Iterable[Book]) -> Reading:
     """Return all facts about some books, asking for those that the cache does not have."""
     cache = get_cache()
@@ -132,6 +139,7 @@ def read(books: Iterable[Book]) -> Reading:
     batch = time.perf_counter() - started
 
     hits = set(values)
+    lost = 0
     started = time.perf_counter()
     for fact in FACTS:  # each has its own timeout
         missing = {
@@ -139,7 +147,7 @@ def read(books: Iterable[Book]) -> Reading:
             for key, (kind, book) in wanted.items()
             if kind is fact and key not in hits
         }
-        cache.set_many(missing, fact.seconds)
+        lost += len(cache.set_many(missing, fact.seconds))
         values.update(missing)
     fill = time.perf_counter() - started
 
@@ -148,7 +156,7 @@ def read(books: Iterable[Book]) -> Reading:
         owner = cache.cluster.get_host_for_key(cache.make_key(key))
         shelf[book].append(Value(fact, values[key], key, owner, key in hits))
     shares = _shares(cache, [value for facts in shelf.values() for value in facts])
-    return Reading(shelf, shares, batch=batch * 1000, fill=fill * 1000)
+    return Reading(shelf, shares, batch=batch * 1000, fill=fill * 1000, lost=lost)
 
 
 def time_one_by_one(reading: Reading) -> float:

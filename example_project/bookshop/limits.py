@@ -10,7 +10,7 @@ from django_rb.ratelimit import Limit, Usage, limiter, parse_rate
 
 RATE = parse_rate("10/20s")
 ALGORITHMS = {
-    "sliding-window": "Drains evenly: what was used in the window before counts less and less.",
+    "sliding-window": "Stays full until its window ends, and drains evenly in the next one.",
     "fixed-window": "Stays full until its window ends, and is empty at once.",
     "token-bucket": "Gives back one after the other, every two seconds.",
 }

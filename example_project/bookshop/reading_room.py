@@ -20,10 +20,9 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_POST
 
-from django_rb.cache import RBCache
+from django_rb.cache import RBCache, get_cache
 
 from .catalogue import BOOKS, Book
-from .facts import get_cache
 
 PRESENT_SECONDS = 5  # who has turned no page for so long has left
 KEPT_SECONDS = 3600

@@ -1,4 +1,7 @@
-"""Settings of the bookshop. It has no database: what it remembers is in the cache."""
+"""Settings of the bookshop, which stays open while one of its nodes is dead."""
+
+import os
+from pathlib import Path
 
 DEBUG = True
 SECRET_KEY = "an example's key is no secret"
@@ -21,20 +24,34 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "APP_DIRS": True,
-        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "bookshop.nodes.nodes_away",
+            ]
+        },
     }
 ]
 STATIC_URL = "static/"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
+# For the sessions. `manage.py serve` makes their table.
+DATABASE = Path(__file__).parents[1] / "db.sqlite3"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("BOOKSHOP_DATABASE", DATABASE),
+    }
+}
+
 # Four nodes. `manage.py rb_nodes` puts local ones in their place, so they need not exist.
 NODES = [{"host": "127.0.0.1", "port": port} for port in (6379, 6380, 6381, 6382)]
 
 RB_CLUSTERS = {
     "default": {"HOSTS": NODES},
-    # A database of their own, so that emptying the cache empties no basket.
-    "sessions": {"HOSTS": NODES, "HOST_DEFAULTS": {"db": 1}},
+    # A database of their own: emptying the cache must not give five more tries to log in.
+    "limits": {"HOSTS": NODES, "HOST_DEFAULTS": {"db": 1}},
 }
 CACHES = {
     "default": {
@@ -43,13 +60,8 @@ CACHES = {
         # Without one of its nodes the shop is slower, and open.
         "OPTIONS": {"ON_NODE_ERROR": "miss"},
     },
-    "sessions": {
-        "BACKEND": "django_rb.cache.RBCache",
-        "LOCATION": "sessions",
-    },
 }
-# Not with the cache, for whoever empties that would have five more tries to log in.
-RATELIMIT_CLUSTER = "sessions"
+# The database has what a dead node or an emptied cache forgets.
+SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
+RATELIMIT_CLUSTER = "limits"
 RATELIMIT_VIEW = "bookshop/too_many.html"
-SESSION_ENGINE = "django.contrib.sessions.backends.cache"
-SESSION_CACHE_ALIAS = "sessions"

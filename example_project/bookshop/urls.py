@@ -14,5 +14,6 @@ urlpatterns = [
     path("basket/", views.basket, name="basket"),
     path("forget/", views.forget, name="forget"),
     path("login/", views.log_in, name="login"),
+    path("logout/", views.log_out, name="logout"),
     path("limits/", views.limits, name="limits"),
 ]

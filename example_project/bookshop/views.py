@@ -10,10 +10,11 @@ from django.utils import timezone
 from django.views.decorators.cache import cache_page
 from django.views.decorators.http import require_POST
 
+from django_rb.cache import get_cache
 from django_rb.ratelimit import UNSAFE, ratelimit
 
 from .catalogue import BOOKS, Book
-from .facts import FACTS, get_cache, read, time_one_by_one
+from .facts import FACTS, read, time_one_by_one
 from .limits import RATE, ask
 
 BESTSELLERS_SECONDS = 30
@@ -30,7 +31,7 @@ def front(request: HttpRequest) -> HttpResponse:
     context = {
         "reading": reading,
         "one_by_one": one_by_one,
-        "gain": one_by_one / reading.batch,
+        "gain": round(one_by_one / reading.batch),
         "batch_percent": min(100, 100 * reading.batch / one_by_one),
         "seen": _seen(request),
     }
@@ -106,6 +107,14 @@ def log_in(request: HttpRequest) -> HttpResponse:
         wrong = True
     context = {"name": name, "wrong": wrong, "known": (NAME, PASSWORD)}
     return render(request, "bookshop/login.html", context)
+
+
+@require_POST
+def log_out(request: HttpRequest) -> HttpResponse:
+    """Log the customer out. The basket stays."""
+    request.session.pop("customer", None)
+    request.session.cycle_key()
+    return redirect("front")
 
 
 def limits(request: HttpRequest) -> HttpResponse:

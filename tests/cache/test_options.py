@@ -8,12 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from django_rb.cache import RBCache
+from django_rb.cache import RBCache, get_cache
+from django_rb.cache.options import OF_OTHERS
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
+from tests.test_readme import ROOT
 
 SECRET = "hunter2"
 
@@ -45,7 +48,7 @@ USES: list[Callable[[RBCache], object]] = [
     [
         ({"COMPRESOR": "zlib"}, ["'COMPRESOR'", "Did you mean 'COMPRESSOR'?"]),
         ({"serializer": "json"}, ["'serializer'", "Did you mean 'SERIALIZER'?"]),
-        ({"db": 3}, ["'db'", "unknown", "Known are: ", "ON_NODE_ERROR"]),
+        ({"shelf": 3}, ["'shelf'", "unknown", "Known are: ", "ON_NODE_ERROR"]),
         ({5: 3}, ["unknown", "Known are: "]),
         ({"ON_NODE_ERROR": "ignore"}, ["'ON_NODE_ERROR'", "'ignore'", "'raise', 'miss'"]),
         ({"ON_NODE_ERROR": None}, ["'ON_NODE_ERROR'", "None", "'raise', 'miss'"]),
@@ -142,6 +145,37 @@ def test_djangos_own_options_and_settings_are_taken() -> None:
     assert (cache.default_timeout, cache.key_prefix, cache.version) == (5, "p", 2)
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("IGNORE_EXCEPTIONS", "OPTIONS['ON_NODE_ERROR'] = 'miss'"),
+        ("CLIENT_CLASS", "Leave it out"),
+        ("SOCKET_TIMEOUT", "RB_CLUSTERS[alias]['POOL_OPTIONS']['socket_timeout']"),
+        ("PASSWORD", "'password' of a node in RB_CLUSTERS[alias]['HOSTS']"),
+        ("CONNECTION_POOL_KWARGS", "RB_CLUSTERS[alias]['POOL_OPTIONS']"),
+        ("PARSER_CLASS", "Leave it out: replies are read by hiredis"),
+        ("pool_class", "Leave it out"),  # of Django's RedisCache
+        ("db", "'db' of a node"),
+    ],
+)
+def test_an_option_of_another_backend_names_what_there_is_instead(
+    option: str, instead: str
+) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        make_cache(OPTIONS={option: "hunter2"}).check_settings()
+    assert f"OPTIONS[{option!r}] of a cache is unknown. " in str(caught.value)
+    assert instead in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_options_of_others_are_documented() -> None:
+    page = (ROOT / "docs/moving-from-django-redis.md").read_text()
+    of_django = {"CONNECTION_POOL_CLASS_KWARGS", "DB", "MAX_CONNECTIONS", "POOL_CLASS", "SSL"}
+    assert [
+        name for name in OF_OTHERS if f"`{name}`" not in page and name not in of_django
+    ] == []
+
+
 def test_numbers_may_be_texts_of_digits(nodes: LocalNodes) -> None:
     options = {"DEADLINE": "2.5", "COMPRESSOR": "zlib", "COMPRESS_MIN_BYTES": "10"}
     cache = make_cache(TIMEOUT="60", OPTIONS=options)
@@ -168,3 +202,18 @@ def test_a_package_that_is_not_installed_is_named(
     assert f"needs the package {package}: pip install 'django-rb[{extra}]'." in str(
         caught.value
     )
+
+
+def test_get_cache_has_the_type_of_the_cache_that_it_is(nodes: LocalNodes) -> None:
+    cache = get_cache()
+    assert cache is caches["default"]
+    cache.set("key", 1, 60)
+    assert cache.ttl("key") in {59, 60}  # which mypy knows
+    with pytest.raises(ImproperlyConfigured, match="Did you mean 'default'"):
+        get_cache("defualt")
+    local = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    with (
+        override_settings(CACHES={"default": local}),
+        pytest.raises(ImproperlyConfigured, match="is a LocMemCache"),
+    ):
+        get_cache()

@@ -304,7 +304,8 @@ def test_what_was_forged_is_a_miss_and_runs_nothing(
     (line,) = set(log.lines())
     host_id = cache.cluster.get_host_for_key(":1:key")
     assert line == (
-        f"Cache miss on node {host_id} for 1 keys: no valid signature. The first is ':1:key'."
+        f"Cache miss on node {host_id}, cluster default, for 1 keys: no valid signature. "
+        "The first is ':1:key'."
     )
 
 
@@ -403,7 +404,7 @@ def test_one_call_is_one_line(cache: RBCache, servers: Servers, log: Log) -> Non
         forge(servers, cache, f":1:{name}", PAYLOAD)
     assert list(cache.get_many(names)) == [name for name in names if name not in bad]
     (line,) = log.lines()
-    assert line.startswith("Cache miss on node 0, 1, 2, 3 for 100 keys: no valid signature.")
+    assert line.startswith("Cache miss on node 0, 1, 2, 3, cluster default, for 100 keys: ")
     assert any(line.endswith(f"The first is ':1:{name}'.") for name in bad)
 
 

@@ -181,6 +181,7 @@ def test_what_is_no_number_is_an_error_that_names_the_argument(
             ({}, 300_000),
             ({"TIMEOUT": 60}, 60_000),
             ({"TIMEOUT": "60"}, 60_000),
+            ({"TIMEOUT": "7.5"}, 7500),
             ({"timeout": 7}, 7000),
             ({"TIMEOUT": timedelta(minutes=1)}, 60_000),
             ({"TIMEOUT": Int8(60)}, 60_000),
@@ -213,7 +214,7 @@ def test_the_default_timeout_may_be_none(
             {"timeout": math.inf},
             *(
                 {"TIMEOUT": timeout}
-                for timeout in (math.inf, math.nan, 10**400, "soon", "7.5", [60], ())
+                for timeout in (math.inf, math.nan, 10**400, "soon", "7.5s", [60], ())
             ),
         ],
     ),

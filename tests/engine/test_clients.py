@@ -719,6 +719,15 @@ def test_join_runs_what_waits_and_the_client_goes_on(cluster: Cluster) -> None:
     client.join()
 
 
+def test_a_value_is_there_after_join_and_not_before(cluster: Cluster) -> None:
+    with cluster.map() as client:
+        promise = client.get("key")
+        with pytest.raises(RuntimeError, match="The promise is pending"):
+            _ = promise.value
+        client.join()
+        assert promise.value is None
+
+
 def test_cancel_forgets_what_was_not_sent(cluster: Cluster, servers: Servers) -> None:
     with cluster.map() as client:
         forgotten = client.set("key", 1)

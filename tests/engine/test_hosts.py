@@ -164,6 +164,18 @@ def test_a_number_may_be_a_text_of_digits_as_in_the_environment() -> None:
     assert parse_host(0, {"password": "123"}).password == "123"
 
 
+def test_host_ids_may_be_texts_as_in_json() -> None:
+    hosts = parse_hosts({"2": {"host": "b"}, 0: {"host": "a"}})
+    assert [(i, info.host) for i, info in hosts.items()] == [(0, "a"), (2, "b")]
+    assert list(parse_hosts([{"host_id": "7"}])) == [7]
+    own = Cluster(
+        {"0": {}, "1": {"port": 6380}},  # type: ignore[dict-item]
+        router_cls=SlotRouter,
+        router_options={"weights": {"1": "2"}},
+    )
+    assert list(own.nodes) == [0, 1]
+
+
 def test_a_number_of_digits_reaches_a_node(nodes: LocalNodes) -> None:
     cluster = Cluster(
         [{**host, "port": str(host["port"]), "db": "3"} for host in nodes.hosts.values()],
@@ -203,7 +215,8 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         ({}, ["HOSTS"], ["There are no hosts. Name at least one node."]),
         ([], ["HOSTS"], ["There are no hosts. Name at least one node."]),
         ({-1: {}}, ["HOSTS", -1], ["-1", "0 or more"]),
-        ({"0": {}}, ["HOSTS", "0"], ["'0'", "not an integer", "or give a list"]),
+        ({"one": {}}, ["HOSTS", "one"], ["'one'", "not an integer", "or give a list"]),
+        ({0: {}, "0": {}}, ["HOSTS", "0"], ["Two hosts share the host id 0"]),
         ({True: {}}, ["HOSTS", True], ["True", "not an integer"]),
         ({"host": "h", "port": 1}, ["HOSTS", "host"], ["'host'", "not an integer"]),
         ([None], ["HOSTS", 0], ["None", "as {'host': '10.0.0.1', 'port': 6379} nor"]),
@@ -289,7 +302,7 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
         ([{"host_id": 0}, {}], ["HOSTS", 1], ["'host_id'", "none"]),
         ([{"host_id": 0}, "redis://h"], ["HOSTS", 1], ["'host_id'", "none"]),
         ([{"host_id": 0}] * 2, ["HOSTS", 1, "host_id"], ["share the host id 0"]),
-        ([{"host_id": "0"}], ["HOSTS", 0, "host_id"], ["'0' is not an integer"]),
+        ([{"host_id": "a"}], ["HOSTS", 0, "host_id"], ["'a' is not an integer"]),
         ([{"ssl_keyfile": "/k"}], ["HOSTS", 0, "ssl_keyfile"], ["'ssl': True", "rediss://"]),
         (["redis://h?ssl_keyfile=/k"], ["HOSTS", 0, "ssl_keyfile"], ["rediss://"]),
         ([{"unix_socket_path": "/s", "ssl": True}], ["HOSTS", 0, "ssl"], ["not go together"]),

@@ -20,7 +20,7 @@ def states(promise: Promise[Any]) -> tuple[bool, bool, bool]:
 def test_a_promise_is_pending_resolved_or_rejected() -> None:
     promise: Promise[Any] = Promise()
     assert states(promise) == (True, False, False)
-    assert (promise.value, promise.reason) == (None, None)
+    assert promise.reason is None
     assert repr(promise) == "<Promise (pending)>"
 
     promise.resolve(1)
@@ -33,6 +33,19 @@ def test_a_promise_is_pending_resolved_or_rejected() -> None:
     assert states(promise) == (False, False, True)
     assert (promise.value, promise.reason) == (None, ERROR)
     assert repr(promise) == "<Promise ValueError('no') (rejected)>"
+
+
+def test_a_pending_promise_has_no_value_and_says_when_it_will() -> None:
+    promise: Promise[Any] = Promise()
+    derived = promise.then(str)
+    for pending in (promise, derived, Promise.all([promise])):
+        with pytest.raises(RuntimeError, match=r"end of the `with` block .* client\.join\(\)"):
+            _ = pending.value
+    with pytest.raises(AttributeError, match="'Promise' object has no attribute 'valu'"):
+        _ = promise.valu  # type: ignore[attr-defined]
+    promise.resolve(None)
+    assert promise.value is None
+    assert derived.value == "None"
 
 
 def test_resolved_and_rejected_make_settled_promises() -> None:

@@ -410,7 +410,7 @@ def test_a_raised_weight_moves_keys_only_to_its_host() -> None:
     ("weights", "message"),
     [
         ({5: 1.0}, r"host id 5.*Host ids are: 0, 1"),
-        ({"0": 1.0}, r"host id '0'"),
+        ({"a": 1.0}, r"host id 'a'"),
         ({0: 0}, r"0 is not a weight.*above 0"),
         ({0: -1.5}, r"-1.5 is not a weight"),
         ({0: math.inf}, r"inf is not a weight"),

@@ -44,7 +44,7 @@ def test_a_node_that_answers_with_an_error_is_up(
             strict = Caller("raise").cache("set", rig.data.one, 1)
         assert isinstance(strict.error, fault.error)
         (failure,) = failures_of(strict.error)
-        assert f"[node {FAULTY}, {failure.address}]" in str(strict.error)
+        assert f"[node {FAULTY}, {failure.address}, cluster default]" in str(strict.error)
         health = cluster.health()[FAULTY]
         assert (health.state, health.failures, health.error) == ("up", 0, None)
     # One line for all calls and keys.
@@ -131,7 +131,7 @@ def test_max_clients_has_a_clear_error(rig: Rig) -> None:
             outcome = Caller().cache("get", rig.data.one)
         address = cluster.get_address(FAULTY)
         assert "max number of clients reached" in str(outcome.error)
-        assert f"[node {FAULTY}, {address}]" in str(outcome.error)
+        assert f"[node {FAULTY}, {address}, cluster default]" in str(outcome.error)
         assert isinstance(outcome.error, redis.ConnectionError)
 
 
@@ -173,7 +173,9 @@ def test_after_noauth_the_next_call_connects_anew(rig: Rig) -> None:
         with rig.proxy.tampering(replies=only_first(instead(noauth))):
             outcome = Caller().cache("set", rig.data.one, 1)
         assert isinstance(outcome.error, redis.AuthenticationError)
-        assert f"[node {FAULTY}, 127.0.0.1:{rig.proxy.port}/0]" in str(outcome.error)
+        assert f"[node {FAULTY}, 127.0.0.1:{rig.proxy.port}/0, cluster default]" in str(
+            outcome.error
+        )
         assert cluster.health()[FAULTY].state == "up"
         check_connects_anew(cluster, rig)
 

@@ -172,7 +172,7 @@ def check_error(
     (address,) = {failure.address for failure in failures}
     port = rig.proxy.port if fault.proxied else rig.nodes.hosts[FAULTY]["port"]
     assert address == f"127.0.0.1:{port}/0"
-    assert f"[node {FAULTY}, {address}]" in str(error)
+    assert f"[node {FAULTY}, {address}, cluster default]" in str(error)
     assert error in [failure.error for failure in failures]
     keys = {text(key) for failure in failures for key in failure.keys}
     allowed = {stored(name) for name in operation.keys(data)}

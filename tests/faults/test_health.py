@@ -310,4 +310,4 @@ def test_one_line_and_one_signal_for_each_change(
         strict=True,
     ):
         assert message.startswith(start)
-        assert message.endswith(f"[node {FAULTY}, {address}]")
+        assert message.endswith(f"[node {FAULTY}, {address}, cluster default]")

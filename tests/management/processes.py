@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from tests.helpers import wait_until
 
@@ -62,13 +62,20 @@ def project(directory: Path, clusters: object, more: str = "") -> dict[str, str]
 
 
 def django(
-    *args: str, answer: str = "", env: Mapping[str, str] | None = None
+    *args: str,
+    answer: str = "",
+    env: Mapping[str, str] | None = None,
+    stdout: IO[str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a management command to its end, with `answer` on its standard input."""
+    """Run a management command to its end, with `answer` on its standard input.
+
+    Args:
+        stdout: a file that gets its output.
+    """
     with TemporaryFile("w+") as stdin, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
         stdin.write(answer)
         stdin.seek(0)
-        streams = [stream.fileno() for stream in (stdin, out, err)]
+        streams = [stream.fileno() for stream in (stdin, stdout or out, err)]
         process = forkserver.start(args, environment() if env is None else env, streams)
         try:
             status = process.wait(SECONDS)

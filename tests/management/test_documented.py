@@ -23,6 +23,7 @@ def shape_of(output: str) -> list[str]:
     for differs, same in (
         (r"valkey|redis(?= \d)", "server"),
         (r"(?<=:)[0-9a-f]{32}(?=@)", "password"),
+        (r"/\S+/ask\.sock", "control"),
         (r"\d(?:[\d.,:-]*\d)?", "#"),
         (r"# (?:[KMGT]i)?B\b", "# bytes"),
         (r"# (?:ms|s|min|h|d)\b(?: # (?:s|min|h)\b)?", "# seconds"),

@@ -85,8 +85,12 @@ class TestOneKilledAndOneStopped:
         assert done.returncode == 1
         summary, dead, silent = done.stderr.splitlines()[-3:]
         assert re.match(r"CommandError: 2 of 4 nodes could not be \w+:$", summary)
-        assert re.match(r"default 1: .*refused.*\[node 1, 127\.0\.0\.1:\d+/0\]$", dead)
-        assert re.match(r"default 2: .*\[node 2, 127\.0\.0\.1:\d+/0\]$", silent)
+        assert re.match(
+            r"default 1: .*refused.*\[node 1, 127\.0\.0\.1:\d+/0, cluster default\]$", dead
+        )
+        assert re.match(
+            r"default 2: .*\[node 2, 127\.0\.0\.1:\d+/0, cluster default\]$", silent
+        )
         assert "Traceback" not in done.stderr
         if output_format == "table":
             assert len(done.stdout.splitlines()) > 2

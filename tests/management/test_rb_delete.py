@@ -122,7 +122,7 @@ class TestDelete:
 
     def test_an_empty_pattern(self, servers: Servers) -> None:
         _, error = run_and_fail("rb_delete", "", "--no-input")
-        assert error == "An empty pattern matches no key. To delete all keys, say '*'."
+        assert error == "An empty pattern matches no key. '*' is for all keys."
 
     def test_dry_run(self, servers: Servers) -> None:
         out = run("rb_delete", "page:*", "--dry-run")

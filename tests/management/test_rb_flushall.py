@@ -232,8 +232,12 @@ class TestNodesThatFail:
         ]
         summary, dead, silent = error.splitlines()
         assert summary == "2 of 4 databases could not be flushed:"
-        assert re.match(r"default 1: .*refused.*\[node 1, 127\.0\.0\.1:\d+/0\]$", dead)
-        assert re.match(r"default 2: .*\[node 2, 127\.0\.0\.1:\d+/0\]$", silent)
+        assert re.match(
+            r"default 1: .*refused.*\[node 1, 127\.0\.0\.1:\d+/0, cluster default\]$", dead
+        )
+        assert re.match(
+            r"default 2: .*\[node 2, 127\.0\.0\.1:\d+/0, cluster default\]$", silent
+        )
 
     def test_as_a_program_sees_it(self, own_nodes: LocalNodes) -> None:
         own_nodes.kill(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,11 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.management import CommandError, call_command
 
+from django_rb.testing import LocalNodes
+
+from .calls import run, run_and_fail
 from .processes import (
     DJANGO,
     ROOT,
@@ -64,6 +69,7 @@ class TestCommand:
         assert (done.returncode, done.stderr) == (0, "")
         document, said = document_of(done.stdout)
         assert json.loads(said) == document["clusters"]
+        assert document["environment"].pop("DJANGO_RB_CONTROL").endswith(".sock")
         assert document["environment"] == {"DJANGO_RB_NODES": said.rstrip("\n")}
         assert re.match(r"(valkey|redis) \d", document["server"])
         assert [node["host_id"] for node in document["nodes"]] == [0, 1, 2]
@@ -88,7 +94,7 @@ class TestCommand:
             r"default  0\n"
             r"\n"
             r"Other programs find them with this in their environment:\n"
-            r"export DJANGO_RB_NODES='\{.*\}'\n"
+            r"export DJANGO_RB_NODES='\{.*\}' DJANGO_RB_CONTROL=/\S+\.sock\n"
             r"\n$",
             done.stdout,
         )
@@ -455,3 +461,37 @@ class TestSignals:
         assert "Traceback" not in said
         assert "\x1b[32;1m2 nodes of" in said
         wait_until_gone(*pids_in(said))
+
+
+class TestPlaces:
+    def test_a_port_and_a_directory_that_are_named(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = str(listener.getsockname()[1])
+        keep = tmp_path / "data"
+        done = django(
+            "rb_nodes", "--count", "1", "--port", port, "--keep", str(keep), "--format", "json",
+            "--", "true",
+        )  # fmt: skip
+        document, _ = document_of(done.stdout)
+        assert [str(node["port"]) for node in document["nodes"]] == [port]
+        assert list(keep.glob("0/*"))
+
+    @pytest.mark.parametrize("port", ["0", "65536", "http"])
+    def test_no_port(self, port: str) -> None:
+        with pytest.raises(CommandError, match=f"'{port}' is not a port from 1 to 65535"):
+            call_command("rb_nodes", "--port", port)
+
+
+class TestFromAnotherShell:
+    def test_a_node_is_stopped_and_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with LocalNodes(2) as nodes, redis.Redis(**nodes.hosts[1]) as client:
+            client.set("key", 1)
+            monkeypatch.setenv("DJANGO_RB_CONTROL", nodes.control)
+            assert run("rb_nodes", "--stop", "1") == "Node 1 was stopped.\n"
+            assert nodes.states() == {0: "running", 1: "dead"}
+            assert run("rb_nodes", "--restart", "1") == "Node 1 was started anew.\n"
+            assert client.dbsize() == 0
+            assert run_and_fail("rb_nodes", "--stop", "2")[1] == "There is no node 2."
+        assert "ask.sock cannot be asked: " in run_and_fail("rb_nodes", "--stop", "1")[1]
+        monkeypatch.delenv("DJANGO_RB_CONTROL")
+        assert "DJANGO_RB_CONTROL is not set" in run_and_fail("rb_nodes", "--restart", "1")[1]

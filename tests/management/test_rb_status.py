@@ -20,11 +20,13 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_rb import clusters
+from django_rb.management.commands.rb_status import fitted
 from django_rb.management.status import PINGS, TURN_SECONDS
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import wait_until
 
+from .calls import plain
 from .processes import (
     DJANGO,
     ROOT,
@@ -334,9 +336,12 @@ class TestNodesThatFail:
         assert summary == "2 of 4 nodes could not be asked:"
         ports = [host["port"] for host in hurt_nodes.hosts.values()]
         assert re.fullmatch(
-            rf"default 1: .* refused\. \[node 1, 127\.0\.0\.1:{ports[1]}/0\]", killed
+            rf"default 1: .* refused\. \[node 1, 127\.0\.0\.1:{ports[1]}/0, cluster default\]",
+            killed,
         )
-        assert re.fullmatch(rf"default 2: .*\[node 2, 127\.0\.0\.1:{ports[2]}/0\]", stopped)
+        assert re.fullmatch(
+            rf"default 2: .*\[node 2, 127\.0\.0\.1:{ports[2]}/0, cluster default\]", stopped
+        )
         for host_id, line in ((1, killed), (2, stopped)):
             node = whole["nodes"][host_id]
             assert line == f"default {host_id}: {node['error']}"
@@ -497,6 +502,34 @@ class TestWatch:
             assert look.endswith("\n")
         # Nothing that the terminal would have to be freed of, whatever ends the command.
         assert set(re.findall(r"\x1b\[[\d;?]*([A-Za-z])", said)) == {"J", "H", "m"}
+
+    def test_it_fits_the_terminal(self, hurt_nodes: LocalNodes) -> None:
+        env = on_nodes(default=hurt_nodes.hosts)
+        options = ("--watch=30", "--timeout=0.3")
+        with Terminal("rb_status", *options, env=env) as terminal:
+            terminal.read_until("Largest share")
+            terminal.type("\x03")
+            _, said = terminal.read_to_end()
+        *screen, last = plain(said.partition("^C")[0])
+        assert last == ""
+        assert len(screen) < 24
+        assert "default: 2 of 4 nodes answered, " in screen[0]
+        assert screen[1].startswith("default 1: ")
+        assert screen[-1].startswith("Largest share")
+        assert "" not in screen
+
+    def test_what_does_not_fit_at_all_is_cut(self) -> None:
+        sections = [["one: 1 of 1", "a\nb"], ["two: 1 of 1", "c\nd"]]
+        whole = ["one: 1 of 1", "", "a", "b", "", "two: 1 of 1", "", "c", "d", "error"]
+        assert fitted(sections, ["error"], 10) == whole
+        assert fitted(sections, ["error"], 9) == [
+            *["one: 1 of 1", "two: 1 of 1", "error"],
+            *["one: 1 of 1", "a", "b", "two: 1 of 1", "c", "d"],
+        ]
+        assert fitted(sections, ["error"], 5) == [
+            *["one: 1 of 1", "two: 1 of 1", "error", "one: 1 of 1"],
+            "… and 5 lines: enlarge the window, or use --cluster",
+        ]
 
     def test_on_a_pipe_one_is_below_the_other(self, nodes: LocalNodes) -> None:
         process = start(

@@ -28,7 +28,7 @@ def test_the_page_shows_what_happens(tmp_path: Path) -> None:
     for text, name in files:
         (site / name).write_text(text)
     shown = re.findall(r"(?sm)^```console\n\$ (.*?)\n(.*?)^```$", page)
-    assert (len(files), len(shown)) == (2, 3)
+    assert (len(files), len(shown)) == (3, 3)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("DJANGO_SETTINGS")}
     for command, output in shown:

@@ -221,7 +221,7 @@ class Taken(socket.socket):
         return "127.0.0.1", {taken}
 
 ports = [Taken()]
-supervisor.reserve_port = lambda: ports.pop() if ports else reserve_port()
+supervisor.reserve_port = lambda port: ports.pop() if ports else reserve_port()
 supervisor.main()
 """)
         monkeypatch.setattr(nodes_module, "SUPERVISOR", wrapper)
@@ -230,6 +230,30 @@ supervisor.main()
             with connect(nodes, 0) as client:
                 assert client.info("server")["process_id"] == nodes.pid(0)
         assert two.states() == {0: "running", 1: "running"}
+
+
+class TestPlaces:
+    def test_ports_one_after_the_other(self, two: LocalNodes) -> None:
+        taken = two.hosts[0]["port"]
+        with pytest.raises(NodesError, match=f"Port {taken} cannot be used: .*in use"):
+            LocalNodes(1, first_port=taken).start()
+        for first in range(20_000, 30_000, 7):  # ports of others are not in the way for long
+            try:
+                with LocalNodes(2, first_port=first) as nodes:
+                    assert [host["port"] for host in nodes.hosts.values()] == [first, first + 1]
+                return
+            except NodesError:
+                continue
+
+    def test_what_is_stored_is_kept(self, tmp_path: Path) -> None:
+        keep = tmp_path / "not" / "yet"
+        for value in (1, 2, 3):
+            with LocalNodes(1, keep=keep) as nodes, connect(nodes, 0) as client:
+                assert client.incr("runs") == value
+                nodes.restart(0)
+                assert client.get("runs") == str(value)
+                with pytest.raises(NodesError, match=f"keep their data in {keep}"):
+                    LocalNodes(1, keep=keep).start()
 
 
 class TestOptions:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -34,7 +34,8 @@ class Promise(Generic[T]):
     promise.value
 
     Attributes:
-        value: what it was resolved with; None before that.
+        value: what it was resolved with, None where it was rejected. As long as it is
+            pending, to ask for it is a RuntimeError.
         reason: the error it was rejected with; None otherwise.
     """
 
@@ -46,13 +47,25 @@ class Promise(Generic[T]):
     _errbacks: list[Callable[[Any], object]] | None
 
     def __init__(self, unhandled: Unhandled | None = None) -> None:
-        self.value = None  # type: ignore[assignment]
         self.reason = None
         self._state = PENDING
         self._callbacks = None
         self._errbacks = None
         # Where a rejection is noted that nobody handles; shared with derived promises.
         self._unhandled = unhandled
+
+    if not TYPE_CHECKING:  # which would take every name for an attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say why there is no value; called for what a promise does not have."""
+            if name == "value":
+                raise RuntimeError(
+                    "The promise is pending: it has no value yet. Read it after the end of "
+                    "the `with` block in which it was made, or after client.join(). (A block "
+                    "that was left by an exception has sent nothing. On event loops, await "
+                    "the promise.)"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @staticmethod
     def resolved(value: T) -> Promise[T]:
@@ -138,6 +151,7 @@ class Promise(Generic[T]):
         if self._state != PENDING:
             raise RuntimeError("The promise is no longer pending.")
         self._state = REJECTED
+        self.value = None  # type: ignore[assignment]
         self.reason = reason
         self._callbacks = None
         errbacks = self._errbacks

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import redis
 
-from ..errors import ProtocolError, RefusedEarly, at_node
+from ..errors import ProtocolError, RefusedEarly
 from ..protocol.exchange import Exchange
 from .node import Node
 
@@ -128,7 +128,7 @@ def to_redis_error(node: Node, error: Exception, excess: str = "") -> redis.Redi
     else:
         failed = ProtocolError(str(error))
     text = f"{failed}; {excess}" if excess else failed
-    failed.args = (at_node(text, node.host_id, node.address),)
+    failed.args = (node.named(text),)
     # Its frames refer to the exchange, and that to the error: a cycle.
     failed.__cause__ = error.with_traceback(None)
     return failed

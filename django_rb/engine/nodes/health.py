@@ -139,6 +139,7 @@ class HealthChange:
         failures: how many calls had failed in a row.
         error: the failure that led to it; None for a node that is up again.
         seconds: how long the previous state lasted; None for the state at the start.
+        alias: that of the node's cluster; None for a cluster that no setting names.
     """
 
     host_id: int
@@ -148,6 +149,7 @@ class HealthChange:
     failures: int
     error: Exception | None
     seconds: float | None
+    alias: str | None = None
 
 
 class RecentlyLogged:
@@ -229,6 +231,7 @@ def log_change(change: HealthChange) -> None:
                 f"{_named(change)} is up again after {change.seconds:.1f} s",
                 host_id,
                 change.address,
+                change.alias,
             ),
         )
 
@@ -249,6 +252,7 @@ class Health:
         probe_seconds: how long a probe may take before another caller may try; None
             where that has no limit.
         changes: where changes of its state are put down.
+        alias: that of its cluster.
 
     Attributes:
         is_well: nothing is wrong. There is nothing to ask before a call to the node and
@@ -262,10 +266,12 @@ class Health:
         options: HealthOptions,
         probe_seconds: float | None,
         changes: HealthChanges,
+        alias: str | None = None,
     ) -> None:
         self.is_well = True
         self._host_id = host_id
         self._address = address
+        self._alias = alias
         self._options = options
         self._probe_seconds = probe_seconds or options.max_pause
         self._changes = changes
@@ -311,7 +317,7 @@ class Health:
             else:
                 further = f"next try in {self._retry_at - now:.1f} s"
             text = f"Node is down, {further}. It failed {self._failures} times: {self._error}"
-            return NodeDown(at_node(text, self._host_id, self._address))
+            return NodeDown(self._named(text))
 
     def failed(self, error: Exception) -> None:
         """Take note of a connection that failed."""
@@ -320,7 +326,7 @@ class Health:
                 return  # of a call that began before
             self.is_well = False
             self._failures += 1
-            self._error = str(error).removesuffix(at_node("", self._host_id, self._address))
+            self._error = str(error).removesuffix(self._named(""))
             limit = self._options.failures
             if limit is None or self._failures < limit:
                 self._go_to(FAILING, error)
@@ -379,6 +385,16 @@ class Health:
         seconds = None if self._began is None else monotonic() - self._began
         self._changes.waiting.append(
             HealthChange(
-                self._host_id, self._address, state, self._state, self._failures, error, seconds
+                self._host_id,
+                self._address,
+                state,
+                self._state,
+                self._failures,
+                error,
+                seconds,
+                self._alias,
             )
         )
+
+    def _named(self, text: str) -> str:
+        return at_node(text, self._host_id, self._address, self._alias)

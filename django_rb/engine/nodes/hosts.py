@@ -11,7 +11,7 @@ from redis.connection import parse_url
 
 from ..errors import BadHostSetup
 from ..secrecy import hides_locals
-from ..wording import masked
+from ..wording import masked, number_of
 from .option_checks import check_options, host_options, with_numbers
 from .options import merge
 
@@ -152,14 +152,19 @@ def with_database(hosts: object, db: int) -> dict[int, dict[str, Any]]:
 def number_hosts(hosts: object) -> Mapping[int, object]:
     """Return the nodes of `parse_hosts` as they are, by host id. The ids may have gaps."""
     if isinstance(hosts, Mapping):
-        for host_id in hosts:
+        numbered: dict[int, object] = {}
+        for given, node in hosts.items():
+            host_id = number_of(given)  # JSON has texts for keys
+            path = ("HOSTS", given if isinstance(given, int) else str(given))
             if type(host_id) is not int or host_id < 0:
                 raise BadHostSetup(
-                    f"Host id {masked(host_id)} is not an integer of 0 or more. "
+                    f"Host id {masked(given)} is not an integer of 0 or more. "
                     "Number the nodes 0, 1, 2 …, or give a list.",
-                    ("HOSTS", host_id if isinstance(host_id, int) else str(host_id)),
+                    path,
                 )
-        numbered: Mapping[int, object] = hosts
+            if host_id in numbered:
+                raise BadHostSetup(f"Two hosts share the host id {host_id}.", path)
+            numbered[host_id] = node
     elif isinstance(hosts, Sequence) and not isinstance(hosts, str | bytes):
         numbered = _numbered_by_themselves(hosts) or dict(enumerate(hosts))
     else:
@@ -186,7 +191,7 @@ def _numbered_by_themselves(hosts: Sequence[object]) -> dict[int, object]:
     numbered: dict[int, object] = {}
     for position, node in enumerate(hosts):
         assert isinstance(node, Mapping)
-        host_id, path = node["host_id"], ("HOSTS", position, "host_id")
+        host_id, path = number_of(node["host_id"]), ("HOSTS", position, "host_id")
         if type(host_id) is not int or host_id < 0:
             raise BadHostSetup(
                 f"Host id {masked(host_id)} is not an integer of 0 or more.", path

@@ -30,6 +30,7 @@ class Node:
             `max_connections`, and every option of redis-py's connections.
         health_options: when it counts as down.
         changes: where changes of its health are put down.
+        alias: that of its cluster, for errors and logs; None where it has none.
 
     Attributes:
         kwargs: the arguments of redis-py's connection classes. They hold its secrets.
@@ -46,8 +47,10 @@ class Node:
         options: Mapping[str, Any] | None = None,
         health_options: HealthOptions | None = None,
         changes: HealthChanges | None = None,
+        alias: str | None = None,
     ) -> None:
         self.info = info
+        self.alias = alias
         self.host_id = info.host_id
         self.address = info.address
         kwargs = {
@@ -72,6 +75,7 @@ class Node:
             health_options or check_health(DEFAULT_HEALTH),
             self.open_timeout,
             changes or HealthChanges(),
+            alias,
         )
 
     def rename(self, host_id: int) -> None:
@@ -112,7 +116,11 @@ class Node:
 
     def name_in(self, error: redis.RedisError) -> None:
         """Add the node to what redis-py says of a connection that failed."""
-        error.args = (at_node(error, self.host_id, self.address),)
+        error.args = (self.named(error),)
+
+    def named(self, text: object) -> str:
+        """Return an error's text with this node at the end."""
+        return at_node(text, self.host_id, self.address, self.alias)
 
     def too_many_connections(self) -> PoolIsFull:
         """Return the error for a pool that has as many connections as it may have."""
@@ -120,4 +128,4 @@ class Node:
             f"All {self.max_connections} connections are in use; raise "
             "POOL_OPTIONS['max_connections']"
         )
-        return PoolIsFull(at_node(text, self.host_id, self.address))
+        return PoolIsFull(self.named(text))

@@ -208,6 +208,6 @@ def _errors_of(port: Port, exchange: Exchange) -> Iterator[tuple[int, Exception,
     commands = exchange.commands()
     for position, reply in enumerate(exchange.replies):
         if isinstance(reply, Exception):
-            reply.args = (at_node(reply, exchange.host_id, address),)
+            reply.args = (at_node(reply, exchange.host_id, address, port.alias),)
             if position < len(commands):
                 yield position, reply, commands[position]

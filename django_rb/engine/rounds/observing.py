@@ -301,7 +301,9 @@ class _Telling:
         if error is not None:
             self._failed.append(exchange)
         elif exchange.is_stale:
-            text = at_node("The node had closed the connection", host_id, address)
+            text = at_node(
+                "The node had closed the connection", host_id, address, self._cluster.alias
+            )
             error = redis.ConnectionError(text)
         elif attempt.until is None:
             error = cut_off

@@ -53,7 +53,13 @@ class Layout(Protocol):
 
 
 class Port(Protocol):
-    """A cluster, as far as batches know it."""
+    """A cluster, as far as batches know it.
+
+    Attributes:
+        alias: what errors call it; None where it has no name.
+    """
+
+    alias: str | None
 
     @property
     def router(self) -> BaseRouter:

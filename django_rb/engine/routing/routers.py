@@ -383,7 +383,7 @@ def _checked_weights(
             f"{weights!r} is not a dictionary of weights, {{host id: weight}}.",
             ("ROUTER_OPTIONS", "weights"),
         )
-    weights = {host_id: number_of(weight) for host_id, weight in weights.items()}
+    weights = {number_of(host): number_of(weight) for host, weight in weights.items()}
     for host_id, weight in weights.items():
         path = ("ROUTER_OPTIONS", "weights", host_id)
         if host_id not in host_ids:

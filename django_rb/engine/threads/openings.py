@@ -16,7 +16,6 @@ import weakref
 from collections import deque
 from time import monotonic
 
-from ..errors import at_node
 from ..forks import register_at_fork
 from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE, CannotOpen
 from .connections import READ_SIZE, Connection
@@ -185,8 +184,7 @@ class Openings:
             if "shutdown" in str(error):
                 self._run(opening)
                 return
-            node = ticket.pool.node
-            text = at_node(f"No connection can be opened: {error}", node.host_id, node.address)
+            text = ticket.pool.node.named(f"No connection can be opened: {error}")
             opening.fail(CannotOpen(text))
 
     def _shares(self, ticket: Ticket) -> bool:

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 
 import redis
 
-from ..errors import ProtocolError, at_node
+from ..errors import ProtocolError
 from ..nodes.failing import (
     LATE_PART,
     CannotOpen,
@@ -177,7 +177,7 @@ class Round:
                 self._poller.register(self._bell.fd, POLLIN)
         except OSError as error:  # no more descriptors, and a connection needs one as well
             node = pool.node
-            text = at_node(f"No connection can be opened: {error}", node.host_id, node.address)
+            text = node.named(f"No connection can be opened: {error}")
             self._not_opened(exchange, pool, CannotOpen(text))
             return
         ticket = Ticket(pool, self._bell, exchange.waited)

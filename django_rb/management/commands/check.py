@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,5 +18,8 @@ class Command(check.Command):
         # the tag is unknown there rather than without effect.
         register(check_nodes, RB_CONNECT)
         is_named = RB_CONNECT in (options["tags"] or ())
+        if is_named:
+            # The findings say it. A log that the site has set up gets it all the same.
+            logging.getLogger("django_rb.health").addHandler(logging.NullHandler())
         with connecting() if is_named else nullcontext():
             super().handle(*app_labels, **options)

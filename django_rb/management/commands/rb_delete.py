@@ -11,6 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from ..base import NodeName, describe_node, failure_of, name_of
 from ..keys import KeysCommand, for_json, from_argument, readable
+from ..readings import pattern_hint
 from ..scanning import Nodes
 
 QUESTION = """You have requested the deletion of {keys} on {nodes}:
@@ -41,16 +42,19 @@ class Command(KeysCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if not options["pattern"]:
-            raise CommandError("An empty pattern matches no key. To delete all keys, say '*'.")
         keyspace = self.get_keyspace(options["cluster"], options["cache"])
         pattern = keyspace.pattern(options["pattern"])
         nodes = Nodes(keyspace.clusters, options["timeout"])
         outcome = Outcome(nodes, pattern)
         if options["dry_run"] or options["interactive"]:
             outcome.found = self.count(nodes, pattern)
+            hint = pattern_hint(keyspace, options["pattern"], options["timeout"])
+            if hint:
+                self.stderr.write(
+                    f"Keys as the servers have them are meant. {hint}", self.style.WARNING
+                )
         if not options["dry_run"] and outcome.may_have_keys:
-            what = describe(options["pattern"], options["cache"])
+            what = describe(options["pattern"], keyspace.cache_alias)
             if options["interactive"] and not self.is_wanted(outcome, what, options["format"]):
                 return
             self.delete(outcome, pattern)

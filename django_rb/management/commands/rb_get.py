@@ -24,7 +24,8 @@ from ..keys import (
     readable,
     ttl_of,
 )
-from ..output import Shown, bytes_of, painted, time_of, width_of
+from ..output import Shown, bytes_of, painted, sliced, time_of, width_of
+from ..readings import key_hint
 from ..scanning import Nodes
 
 LIMIT = 20
@@ -173,7 +174,10 @@ class Command(KeysCommand):
         self.fail_for(nodes.failures, len(owners))
         if not entries:
             where = ", ".join(f"{name_of(node)} ({addresses[node]})" for node in owners)
-            raise CommandError(f"There is no key {readable(key)} where it belongs: {where}.")
+            hint = key_hint(keyspace, options["key"], options["timeout"])
+            raise CommandError(
+                f"There is no key {readable(key)} where it belongs: {where}. {hint}".rstrip()
+            )
 
     def show(self, entry: Entry, key: bytes, limit: int) -> Shown:
         """Return an entry as people read it."""
@@ -333,11 +337,6 @@ def cell(part: Any) -> str:
         return str(part)
     text = readable(part[:LONGEST_CELL])
     return text if len(part) <= LONGEST_CELL else f"{text}…"
-
-
-def sliced(text: str, width: int) -> list[str]:
-    """Return a text in lines of a width."""
-    return [text[at : at + width] for at in range(0, len(text), width)] or [""]
 
 
 def rest(shown: int, total: int, unit: str) -> list[str]:

@@ -25,6 +25,7 @@ from django.core.management.base import CommandError, CommandParser
 from ... import conf
 from ...engine.topology.settings import REDIS_CLUSTER, STATIC, TOPOLOGIES
 from ...testing import LocalNodes, NodesError
+from ...testing.control import ask
 from ...testing.nodes import START_SECONDS
 from ...testing.supervisor import die_with_parent
 from ..base import NodesCommand, as_aliases
@@ -32,6 +33,11 @@ from ..base import NodesCommand, as_aliases
 DEFAULT_COUNT = 4
 DEFAULT_PRIMARIES = 3
 SERVER_DATABASES = 16  # how many a server has unless told otherwise
+
+# Where the nodes of a running rb_nodes are asked to stop or start.
+CONTROL_VARIABLE = "DJANGO_RB_CONTROL"
+
+MAX_PORT = 65535
 
 ENDINGS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 LOOK_SECONDS = 0.5
@@ -66,6 +72,26 @@ class Command(NodesCommand):
             metavar="N",
             help="How many replicas each primary of a Redis Cluster has. Default: 0.",
         )
+        parser.add_argument(
+            "--port",
+            type=port,
+            metavar="PORT",
+            help="The port of node 0; the others have those that follow. Default: free ports.",
+        )
+        parser.add_argument(
+            "--keep",
+            metavar="DIR",
+            help="Keep what is stored in this directory, and begin with what is there.",
+        )
+        for name, text in (
+            (
+                "stop",
+                "Stop a node that another rb_nodes has started, whose `export` line is in "
+                "this environment.",
+            ),
+            ("restart", "Start such a node anew, whether it was stopped or not."),
+        ):
+            parser.add_argument(f"--{name}", type=host_id, metavar="N", help=text)
         self.add_cluster_argument(
             parser,
             "A cluster of settings.RB_CLUSTERS that gets local nodes; the others keep theirs. "
@@ -84,6 +110,10 @@ class Command(NodesCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        for name, do in (("stop", "kill"), ("restart", "restart")):
+            if options[name] is not None:
+                self.ask(do, options[name])
+                return
         if conf.NODES_VARIABLE in os.environ:
             raise CommandError(
                 f"The environment variable {conf.NODES_VARIABLE} is set: local nodes stand "
@@ -95,14 +125,18 @@ class Command(NodesCommand):
         topologies = {alias: options["topology"] or find_topology(alias) for alias in aliases}
         if options["replicas"] and REDIS_CLUSTER not in topologies.values():
             raise CommandError("--replicas is for a Redis Cluster: --topology redis-cluster.")
+        if options["keep"] and REDIS_CLUSTER in topologies.values():
+            raise CommandError("--keep is for independent nodes, not for a Redis Cluster.")
         status = 0
         try:
             with ExitStack() as stack:
                 placed = start_nodes(stack, topologies, options)
-                variable = json.dumps(environment_of(placed))
-                self.report(placed, variable, options["format"])
+                variables = {conf.NODES_VARIABLE: json.dumps(environment_of(placed))}
+                if len(placed) == 1:  # else a host id would not say which node is meant
+                    variables[CONTROL_VARIABLE] = placed[0].nodes.control
+                self.report(placed, variables, options["format"])
                 if command:
-                    status = run(command, self.environment(variable, options["pythonpath"]))
+                    status = run(command, self.environment(variables, options["pythonpath"]))
                 else:
                     wait(
                         self.stderr.write if options["format"] == "json" else self.stdout.write
@@ -113,6 +147,21 @@ class Command(NodesCommand):
             status = 128 + signal.SIGINT
         if status:
             sys.exit(status)
+
+    def ask(self, do: str, host_id: int) -> None:
+        """Have a node of another rb_nodes stopped or started."""
+        control = os.environ.get(CONTROL_VARIABLE)
+        if not control:
+            raise CommandError(
+                f"The environment variable {CONTROL_VARIABLE} is not set: there are no local "
+                "nodes to stop or start. Paste the `export` line of their rb_nodes first."
+            )
+        try:
+            ask(control, do, host_id)
+        except NodesError as error:
+            raise CommandError(str(error)) from error
+        done = "stopped" if do == "kill" else "started anew"
+        self.stdout.write(f"Node {host_id} was {done}.", self.style.SUCCESS)
 
     def resolve(self, command: Sequence[str]) -> list[str]:
         """Return the words that start a management command or a program."""
@@ -141,15 +190,17 @@ class Command(NodesCommand):
             return [str(script)]
         return ["-m", "django"]
 
-    def environment(self, variable: str, pythonpath: str | None) -> dict[str, str]:
+    def environment(
+        self, variables: Mapping[str, str], pythonpath: str | None
+    ) -> dict[str, str]:
         """Return the environment of a command: this one's, and where the nodes are."""
-        environment = {**os.environ, conf.NODES_VARIABLE: variable}
+        environment = {**os.environ, **variables}
         if pythonpath:  # it was for sys.path; the child has its own
             paths = [pythonpath, environment.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         return environment
 
-    def report(self, placed: Sequence[Placed], variable: str, form: str) -> None:
+    def report(self, placed: Sequence[Placed], variables: Mapping[str, str], form: str) -> None:
         """Say where the nodes are."""
         if form == "json":
             self.write_json(
@@ -157,7 +208,7 @@ class Command(NodesCommand):
                     "server": placed[0].nodes.server,
                     "nodes": [place for group in placed for place in group.places()],
                     "clusters": {a: urls for group in placed for a, urls in group.urls.items()},
-                    "environment": {conf.NODES_VARIABLE: variable},
+                    "environment": variables,
                 }
             )
             return
@@ -186,7 +237,8 @@ class Command(NodesCommand):
         for part in (
             self.table(("CLUSTER", "DATABASE"), databases),
             "Other programs find them with this in their environment:\n"
-            f"export {conf.NODES_VARIABLE}={shlex.quote(variable)}",
+            "export "
+            + " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items()),
         ):
             self.stdout.write(f"\n{part}")
         self.stdout.write()
@@ -223,7 +275,8 @@ def start_nodes(
     stack: ExitStack, topologies: Mapping[str, str], options: Mapping[str, Any]
 ) -> list[Placed]:
     """Start nodes for clusters: the same for all independent ones, others for each other."""
-    placed = []
+    placed: list[Placed] = []
+    next_port = options["port"]
     start_seconds = options["timeout"] or START_SECONDS
     static = [alias for alias, topology in topologies.items() if topology == STATIC]
     if static:
@@ -231,16 +284,21 @@ def start_nodes(
             options["count"] or find_count(static),
             options={"databases": str(max(SERVER_DATABASES, len(static)))},
             start_seconds=start_seconds,
+            first_port=next_port,
+            keep=options["keep"],
         )
         placed.append(Placed(stack.enter_context(nodes), assign_databases(nodes, static)))
+        next_port = next_port and next_port + nodes.count
     for alias in [alias for alias in topologies if alias not in static]:
         nodes = LocalNodes(
             options["count"] or DEFAULT_PRIMARIES,
             topology=topologies[alias],
             replicas=options["replicas"],
             start_seconds=start_seconds,
+            first_port=next_port,
         )
         placed.append(Placed(stack.enter_context(nodes), {alias: nodes.urls}))
+        next_port = next_port and next_port + len(nodes.states())
     return placed
 
 
@@ -267,6 +325,20 @@ def replicas(text: str) -> int:
     """Return the value of --replicas."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of replicas, 0 or more.")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Return the value of --port."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to {MAX_PORT}.")
+    return int(text)
+
+
+def host_id(text: str) -> int:
+    """Return the value of --stop or --restart."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the host id of a node.")
     return int(text)
 
 

@@ -16,6 +16,7 @@ from ...engine.wording import did_you_mean
 from ..base import NodeName
 from ..keys import KeysCommand, Keyspace, for_json, number, readable, ttl_of
 from ..output import Progress, as_json, bytes_of, time_of, width_of
+from ..readings import pattern_hint
 from ..scanning import PAGE_SIZE, Nodes, Pages
 
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
@@ -104,6 +105,12 @@ class Command(KeysCommand):
                     break
         if is_table and self.stdout.isatty():
             self.stdout.write(summary(shown, is_all=shown < limit), self.style.SUCCESS)
+        if not shown and (
+            hint := pattern_hint(
+                keyspace, options["pattern"], options["timeout"], options["type"]
+            )
+        ):
+            self.stderr.write(hint, self.style.WARNING)
         self.fail_for(nodes.failures, len(nodes.addresses))
 
     def progress(self, what: str, total: int | None, unit: str) -> Progress:

@@ -19,7 +19,9 @@ from ..output import (
     Shown,
     bytes_of,
     count_of,
+    height_of,
     painted,
+    sliced,
     table_width,
     time_of,
     width_of,
@@ -106,12 +108,18 @@ class Command(NodesCommand):
 
     def redraw(self, look: Look) -> None:
         """Show the nodes in place of what the terminal shows; below it elsewhere."""
-        is_terminal = self.stdout.isatty()
-        self.stdout.write(CLEAR_SCREEN if is_terminal else "", ending="")
-        self.show(look, "table")
-        for name, error in look.errors.items():
-            self.stdout.write(failure_of(name, error), self.style.ERROR)
-        self.stdout.write("" if is_terminal else "\n", ending="")
+        width = width_of(self.stdout)
+        errors: list[str] = [
+            painted(line, self.style.ERROR)
+            for name, error in look.errors.items()
+            for line in sliced(failure_of(name, error), width)
+        ]
+        if self.stdout.isatty():
+            lines = fitted(self.sections(look), errors, height_of(self.stdout) - 1)
+            self.stdout.write(Shown(CLEAR_SCREEN + "\n".join(lines)))
+        else:
+            self.show(look, "table")
+            self.stdout.write(Shown("\n".join([*errors, "\n"])), ending="")
         self.stdout.flush()
 
     def show(self, look: Look, output_format: str) -> None:
@@ -119,15 +127,19 @@ class Command(NodesCommand):
         if output_format == "json":
             self.write_json(document_of(look))
             return
+        parts = [part for section in self.sections(look) for part in section]
+        self.stdout.write(Shown("\n\n".join(parts)))
+
+    def sections(self, look: Look) -> list[list[Shown]]:
+        """Return for each cluster its headline and its tables."""
         clock = f"{datetime.fromtimestamp(look.time):%Y-%m-%d %H:%M:%S}"
-        parts: list[Shown] = []
+        found: list[list[Shown]] = []
         for alias, nodes in look.clusters.items():
             answered = sum(node.status.error is None for node in nodes)
             noun = "node" if len(nodes) == 1 else "nodes"
             title = f"{alias}: {answered} of {len(nodes)} {noun} answered, {clock}"
-            parts.append(painted(title, self.style.MIGRATE_HEADING))
-            parts += self.tables(nodes)
-        self.stdout.write(Shown("\n\n".join(parts)))
+            found.append([painted(title, self.style.MIGRATE_HEADING), *self.tables(nodes)])
+        return found
 
     def tables(self, nodes: Sequence[NodeRow]) -> list[Shown]:
         """Return as few tables as the terminal is wide enough for, and the balance."""
@@ -155,6 +167,27 @@ class Command(NodesCommand):
             f"memory {known(balance.memory, '{:.2f}'.format)}"
         )
         return [*texts, Shown(shares)]
+
+
+def fitted(sections: Sequence[Sequence[str]], errors: Sequence[str], room: int) -> list[str]:
+    """Return the lines of a screen that has so many: as they are, closer together, or cut.
+
+    Where they do not fit, all headlines come first, and then what went wrong.
+    """
+    parts = [part for section in sections for part in section]
+    whole = [*"\n\n".join(parts).split("\n"), *errors]
+    if len(whole) <= room:
+        return whole
+    titles = [title for title, *_ in sections]
+    tables = parts if len(sections) > 1 else parts[1:]
+    lines = [*titles, *errors, *"\n".join(tables).split("\n")]
+    if len(lines) <= room:
+        return lines
+    kept = max(0, room - 1)
+    return [
+        *lines[:kept],
+        f"… and {len(lines) - kept} lines: enlarge the window, or use --cluster",
+    ]
 
 
 def known(value: Any, show: Callable[[Any], str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
 
 PROJECT = Path(__file__).parents[3]
 HOST = "127.0.0.1"
@@ -29,6 +30,8 @@ class Command(BaseCommand):
         port = find_port(options["port"])
         if options["port"] not in {0, port}:
             self.stdout.write(f"Port {options['port']} is taken; the next free one is {port}.")
+        call_command("migrate", verbosity=0)
+        connections.close_all()
         self.stdout.write(f"Marginalia opens at http://{HOST}:{port}/\n\n")
         nodes = ["--count", options["count"], "--topology", options["topology"]]
         call_command("rb_nodes", *nodes, "--", *uvicorn(port))

@@ -1,0 +1,191 @@
+"""Why a node cannot be used, in the words of its settings, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+import redis
+
+from ..engine import Cluster, SlotRouter
+from ..engine.errors import NodeFailure, ProtocolError
+from ..engine.nodes.node import Node
+
+# What names files that TLS reads.
+FILE_OPTIONS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+
+_NOBODY_ANSWERS = (
+    "Is the server up and reachable from here, at this address? Does a firewall let this "
+    "machine through?"
+)
+_WANTS_A_CERTIFICATE = (
+    f"{_NOBODY_ANSWERS} Does it want a certificate of its client ('ssl_certfile', "
+    "'ssl_keyfile')?"
+)
+
+# What an error says, the cause, and the cure.
+_CAUSES = (
+    (
+        r"Authentication required",
+        "the node wants a password, and the settings have none for it",
+        "Set 'password', and 'username' where it is not the default user's.",
+    ),
+    (
+        r"WRONGPASS|invalid (username|password)|user is disabled",
+        "the node knows no such user with this password",
+        "Compare 'username' and 'password' with the node's ACL LIST or requirepass. Without "
+        "'username' it is the password of the default user.",
+    ),
+    (
+        r"without any password configured",
+        "the settings have a password, and the node's default user has none",
+        "Leave 'password' out; or set requirepass on the node; or name its 'username'.",
+    ),
+    (
+        r"(?i)hostname mismatch|IP address mismatch|doesn't match",
+        "the node's certificate is for another name",
+        "Let 'host' be a name in the certificate, or have that made for this name.",
+    ),
+    (
+        r"certificate has expired|certificate is not yet valid",
+        "the node's certificate is not valid now",
+        "Renew it; or is this machine's clock wrong?",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED",
+        "the node's certificate comes from nobody whom this machine trusts",
+        "Name the certificates of the authority that signed it in 'ssl_ca_certs'.",
+    ),
+    (
+        r"CERTIFICATE_REQUIRED|certificate required",
+        "the node wants a certificate of its client",
+        "Name one in 'ssl_certfile', and its key in 'ssl_keyfile'.",
+    ),
+    (
+        r"NO_CERTIFICATE_OR_CRL_FOUND|PEM lib|KEY_VALUES_MISMATCH",
+        "a file of 'ssl_ca_certs', 'ssl_certfile' or 'ssl_keyfile' is not what it should be",
+        "They are PEM files: '-----BEGIN CERTIFICATE-----' or '-----BEGIN PRIVATE KEY-----'. "
+        "The key belongs to the certificate.",
+    ),
+    (
+        r"as reply type byte",
+        "what answers there is no Redis or Valkey server; it may be a web server",
+        "Correct 'host' and 'port'.",
+    ),
+    (
+        r"WRONG_VERSION_NUMBER|UNKNOWN_PROTOCOL|RECORD_LAYER_FAILURE",
+        "what answers there does not speak TLS",
+        "Correct 'port'; or leave TLS out: redis:// instead of rediss://, or 'ssl': False.",
+    ),
+    (
+        r"DB index is out of range",
+        "the server has no database of that number",
+        "Name a lower 'db', or raise 'databases' in the server's configuration.",
+    ),
+    (
+        r"DENIED|protected mode",
+        "the server is in protected mode: it takes no connections from other machines",
+        "Give its users passwords, and name them here; or see its 'protected-mode' and 'bind'.",
+    ),
+    (
+        r"max number of clients",
+        "the server has as many clients as it may have",
+        "Raise its 'maxclients', or let processes open fewer: POOL_OPTIONS['max_connections'].",
+    ),
+    (
+        r"Name or service not known|nodename nor servname|name resolution|No address",
+        "the name of the host is not known here",
+        "Correct 'host', or make the name known to this machine.",
+    ),
+    (
+        r"(?i)connection refused",
+        "no server listens there",
+        "Is the server up, and are 'host' and 'port' its own? Does it listen on that address "
+        "('bind'), and not on 127.0.0.1 alone?",
+    ),
+)
+
+_TLS_IS_THERE = (
+    "the port speaks TLS, and the settings use none",
+    "Use a rediss:// URL, or 'ssl': True.",
+)
+_TLS_IS_NOT_THERE = (
+    "the settings use TLS, and the port speaks Redis without it",
+    "Use the server's tls-port; or leave TLS out: redis:// instead of rediss://, or "
+    "'ssl': False.",
+)
+
+
+def find_causes(
+    cluster: Cluster, failures: Sequence[NodeFailure], timeout: float
+) -> list[tuple[str, str]]:
+    """Return why nodes cannot be used, "" where nobody knows, and what to do about it.
+
+    Nodes that hung up, or said nothing where TLS is used, are asked once more, all at once:
+    with TLS if that was without, and without if that was with it. No password is sent then.
+
+    Args:
+        timeout: seconds for that question.
+    """
+    known = {failure.host_id: _cause_of(cluster, failure) for failure in failures}
+    silent = [host_id for host_id, cause in known.items() if cause is None]
+    otherwise = _answering_otherwise(cluster, silent, timeout) if silent else set()
+    for host_id in silent:
+        has_tls = cluster.hosts[host_id].ssl
+        if host_id in otherwise:
+            known[host_id] = _TLS_IS_NOT_THERE if has_tls else _TLS_IS_THERE
+        else:
+            known[host_id] = ("", _WANTS_A_CERTIFICATE if has_tls else _NOBODY_ANSWERS)
+    return [known[failure.host_id] or ("", _NOBODY_ANSWERS) for failure in failures]
+
+
+def _cause_of(cluster: Cluster, failure: NodeFailure) -> tuple[str, str] | None:
+    """Return what an error says by itself; None where TLS may be the cause."""
+    node, text = cluster.nodes[failure.host_id], str(failure.error)
+    for option, path, problem in unreadable_files(node):
+        return f"{option!r} names {path!r}, {problem}", "Correct the path, or its permissions."
+    socket_path = node.info.unix_socket_path
+    if socket_path and not os.path.exists(socket_path):  # noqa: PTH110 (a text of settings)
+        return "there is no such socket", "Is the server up, and 'unixsocket' its path?"
+    for pattern, cause, cure in _CAUSES:
+        if re.search(pattern, text):
+            return cause, cure
+    # A port that speaks TLS hangs up on who does not; one without waits for more.
+    kinds = (
+        (redis.ConnectionError, redis.TimeoutError) if node.info.ssl else redis.ConnectionError
+    )
+    is_odd = isinstance(failure.error, kinds) and not isinstance(failure.error, ProtocolError)
+    return None if is_odd and not socket_path else ("", _NOBODY_ANSWERS)
+
+
+def unreadable_files(node: Node) -> Iterator[tuple[str, str, str]]:
+    """Yield the options of a node that uses TLS which name files nobody can read, and why."""
+    for option in FILE_OPTIONS if node.info.ssl else ():
+        path = node.kwargs.get(option)
+        if isinstance(path, str | os.PathLike):
+            if not os.path.exists(path):  # noqa: PTH110
+                yield option, os.fspath(path), "which does not exist"
+            elif not os.access(path, os.R_OK):
+                yield option, os.fspath(path), "which this process may not read"
+
+
+def _answering_otherwise(cluster: Cluster, host_ids: Sequence[int], timeout: float) -> set[int]:
+    """Return at which nodes Redis or Valkey is, without TLS where that is set, or with it."""
+    places: dict[int, dict[str, object]] = {}
+    for host_id in host_ids:
+        info = cluster.hosts[host_id]
+        places[host_id] = {"host": info.host, "port": info.port, "ssl": not info.ssl}
+        if not info.ssl:
+            places[host_id]["ssl_cert_reqs"] = "none"
+    # No deadline, which connections that are being opened would outlive.
+    seconds = {"socket_timeout": timeout / 2, "socket_connect_timeout": timeout / 2}
+    asked = Cluster(places, pool_options=seconds, router_cls=SlotRouter)
+    try:
+        replies, failures = asked.call_nodes("PING")
+    finally:
+        asked.close()
+    wants_login = {
+        f.host_id for f in failures if isinstance(f.error, redis.AuthenticationError)
+    }
+    return {*replies, *wants_login}

@@ -1,0 +1,108 @@
+"""Every example of README.md and docs/ runs as a reader pastes it.
+
+That is with the blocks above it in its section (a "##" of the page), and with nothing else.
+What docs/testing.md shows is run by tests/testing/test_hooks_docs.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+from django.test import override_settings
+
+from django_rb import clusters, conf
+from django_rb.engine import Cluster
+from django_rb.testing import LocalNodes
+from tests.test_readme import PAGES, ROOT
+
+# What the pages call the addresses of nodes that are there, and which these are.
+PORTS = {"6379": 0, "6380": 1}
+
+
+def sections(page: str) -> dict[str, list[str]]:
+    """Return the Python blocks of a page by the heading of their section."""
+    found: dict[str, list[str]] = {}
+    for part in re.split(r"(?m)^(?=## )", (ROOT / page).read_text()):
+        if blocks := re.findall(r"(?sm)^```python\n(.*?)^```$", part):
+            found[part.splitlines()[0].strip("# ")] = blocks
+    return found
+
+
+@pytest.fixture
+def site(open_nodes: LocalNodes) -> Iterator[LocalNodes]:
+    """Four nodes that are the cluster "default", and two of them where the pages say."""
+    with override_settings(RB_CLUSTERS={"default": {"HOSTS": open_nodes.hosts}}):
+        yield open_nodes
+    clusters.reset()
+
+
+def run_section(page: str, section: str, nodes: LocalNodes) -> dict[str, Any]:
+    """Run the blocks of a section one after the other; return the names that they define."""
+    names: dict[str, Any] = {"__name__": "shown"}
+    for block in sections(page)[section]:
+        text = block
+        for port, host_id in PORTS.items():
+            text = text.replace(port, str(nodes.hosts[host_id]["port"]))
+        exec(text, names)
+    return names
+
+
+def unknown_names(blocks: list[str]) -> Iterator[str]:
+    """Yield the names that blocks use, also in functions, and never define."""
+    tree = ast.parse("\n".join(blocks))
+    known = set(dir(builtins)) | {"__name__", "__file__"}
+    used = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                used.append(name)
+            case ast.Name(id=name) | ast.arg(arg=name):
+                known.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                known.add(name)
+            case ast.ClassDef(name=name) | ast.ExceptHandler(name=str(name)):
+                known.add(name)
+            case ast.alias(name=name, asname=asname):
+                known.add(asname or name.partition(".")[0])
+    yield from (name for name in used if name not in known)
+
+
+ALL = [
+    pytest.param(page, section, id=f"{page}: {section}")
+    for page in (str(path.relative_to(ROOT)) for path in PAGES)
+    for section in sections(page)
+]
+
+
+@pytest.mark.parametrize(("page", "section"), ALL)
+def test_a_section_defines_what_it_uses(page: str, section: str) -> None:
+    assert list(unknown_names(sections(page)[section])) == []
+
+
+@pytest.mark.parametrize(
+    ("page", "section"), [param for param in ALL if "testing.md" not in str(param.id)]
+)
+def test_a_section_runs(site: LocalNodes, page: str, section: str) -> None:
+    names = run_section(page, section, site)
+    shown = {name: names[name] for name in ("RB_CLUSTERS", "CACHES") if name in names}
+    for alias, config in shown.get("RB_CLUSTERS", {}).items():
+        assert list(conf.find_mistakes(alias, config)) == []
+    with override_settings(**shown):
+        for alias in shown.get("CACHES", ()):
+            caches[alias].check_settings()  # type: ignore[attr-defined]
+    if isinstance(names.get("cluster"), Cluster):
+        names["cluster"].close()
+
+
+def test_the_engines_examples_say_what_the_page_says(site: LocalNodes) -> None:
+    names = run_section("docs/engine.md", "Four clients", site)
+    assert names["values"][:2] == [None, b"text"]
+    assert names["page"].value == b"text"
+    assert sorted(names["sizes"].value) == [0, 1, 2, 3]
+    assert run_section("docs/engine.md", "Promises", site)["total"].value == 10
