@@ -329,9 +329,12 @@ def with_nodes(
             gone = [host_id for host_id in weights if host_id not in number_hosts(hosts)]
             router_options = {**router_options, "weights": _without(weights, gone)}
         options["ROUTER_OPTIONS"] = router_options
-    placed = {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}, "TOPOLOGY": topology}
-    others = ("ADDRESS_MAP",) if topology == STATIC else ("ADDRESS_MAP", *ROUTER_KEYS)
-    return {key: value for key, value in placed.items() if key not in others}
+    placed = {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}}
+    others = {"ADDRESS_MAP", "TOPOLOGY"}
+    if topology != STATIC:
+        others.update(ROUTER_KEYS)
+    placed = {key: value for key, value in placed.items() if key not in others}
+    return placed if topology == STATIC else {**placed, "TOPOLOGY": topology}
 
 
 def _without(options: object, names: Collection[object]) -> object:
