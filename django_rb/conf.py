@@ -19,6 +19,7 @@ from .engine.nodes.health import DEFAULT_HEALTH, check_health
 from .engine.nodes.hosts import number_hosts, parse_hosts, with_database
 from .engine.nodes.option_checks import check_pool_options
 from .engine.secrecy import hides_locals
+from .engine.topology.settings import REDIS_CLUSTER, STATIC, check_topology
 from .engine.wording import clause, did_you_mean, masked, number_of
 from .paths import import_path
 from .slow import SlowCalls, check_slow
@@ -27,17 +28,22 @@ SETTING = "RB_CLUSTERS"
 DEFAULT_ROUTER = "django_rb.engine.SlotRouter"
 
 # Where `manage.py rb_nodes` says which local nodes stand in for the configured ones:
-# a JSON object {alias: [URL, …]}. Read here so that any program it starts finds them.
+# a JSON object {alias: [URL, …]}, or for a Redis Cluster {alias: {"TOPOLOGY": "redis-cluster",
+# "HOSTS": [URL, …]}}. Read here so that any program it starts finds them.
 NODES_VARIABLE = "DJANGO_RB_NODES"
 
 # What is meant for a cluster's own nodes: to log in, and what no unix socket takes.
+ROUTER_KEYS = ("ROUTER", "ROUTER_OPTIONS")
+
 OWN_OPTIONS = ("username", "password", "credential_provider", "socket_type")
 
 KEYS = (
+    "TOPOLOGY",
     "HOSTS",
     "HOST_DEFAULTS",
     "ROUTER",
     "ROUTER_OPTIONS",
+    "ADDRESS_MAP",
     "POOL_OPTIONS",
     "HEALTH",
     "SLOW",
@@ -151,6 +157,11 @@ def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
         )
         return
     sound = True
+    try:
+        _check_topology(alias, config)
+    except ImproperlyConfigured as error:
+        yield error
+        return
     try:
         parse_hosts(config["HOSTS"], config.get("HOST_DEFAULTS"))
     except BadHostSetup as error:
@@ -298,7 +309,7 @@ def get_test_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return a cluster's settings with the servers that TEST declares, None for local nodes."""
     test = config.get("TEST") or {}
     if "HOSTS" in test:
-        config = with_nodes(config, test["HOSTS"])
+        config = with_nodes(config, test["HOSTS"], get_topology(config))
     elif "DB" not in test:
         return None
     if "DB" in test:
@@ -307,9 +318,11 @@ def get_test_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def with_nodes(
-    config: Mapping[str, Any], hosts: Mapping[int, object] | Sequence[object]
+    config: Mapping[str, Any],
+    hosts: Mapping[int, object] | Sequence[object],
+    topology: str = STATIC,
 ) -> Mapping[str, Any]:
-    """Return a cluster's settings with other nodes in place of its own.
+    """Return a cluster's settings with other nodes in place of its own, of a topology.
 
     What is meant for its own nodes alone is left out: passwords, the type of sockets, and the
     weights of nodes that are not there.
@@ -322,7 +335,12 @@ def with_nodes(
             gone = [host_id for host_id in weights if host_id not in number_hosts(hosts)]
             router_options = {**router_options, "weights": _without(weights, gone)}
         options["ROUTER_OPTIONS"] = router_options
-    return {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}}
+    placed = {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}}
+    others = {"ADDRESS_MAP", "TOPOLOGY"}
+    if topology != STATIC:
+        others.update(ROUTER_KEYS)
+    placed = {key: value for key, value in placed.items() if key not in others}
+    return placed if topology == STATIC else {**placed, "TOPOLOGY": topology}
 
 
 def _without(options: object, names: Collection[object]) -> object:
@@ -351,19 +369,25 @@ def _configured() -> Mapping[str, Any]:
 def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, Any]:
     """Return the settings with the nodes of `rb_nodes` in place of their own."""
     merged = dict(clusters)
-    for alias, urls in _read_local_nodes(local).items():
+    for alias, (topology, urls) in _read_local_nodes(local).items():
         config = clusters.get(alias, {})
         if isinstance(config, Mapping):  # else find_mistakes() says so
-            merged[alias] = with_nodes(config, urls)
+            merged[alias] = with_nodes(config, urls, topology)
     return merged
 
 
 @lru_cache(maxsize=1)  # under ASGI, every request makes its caches anew
-def _read_local_nodes(local: str) -> dict[str, list[str]]:
+def _read_local_nodes(local: str) -> dict[str, tuple[str, list[str]]]:
+    """Return the topology and the URLs of local nodes by alias."""
+    nodes: dict[str, tuple[str, list[str]]] = {}
     try:
-        nodes: dict[str, list[str]] = json.loads(local)
-        for urls in nodes.values():
+        for alias, told in json.loads(local).items():
+            topology, urls = STATIC, told
+            if isinstance(told, Mapping) and "HOSTS" in told:
+                topology, urls = told.get("TOPOLOGY", STATIC), told["HOSTS"]
+            check_topology(topology)
             parse_hosts(urls)
+            nodes[alias] = topology, urls
     except (AttributeError, ValueError) as error:
         raise ImproperlyConfigured(
             f"The environment variable {NODES_VARIABLE} is not a JSON object "
@@ -373,7 +397,8 @@ def _read_local_nodes(local: str) -> dict[str, list[str]]:
     return nodes
 
 
-def _build(alias: str, config: Mapping[str, Any], router: type[BaseRouter]) -> Cluster:
+def _build(alias: str, config: Mapping[str, Any], router: type[BaseRouter] | None) -> Cluster:
+    address_map = config.get("ADDRESS_MAP")
     return Cluster(
         config["HOSTS"],
         host_defaults=config.get("HOST_DEFAULTS"),
@@ -381,11 +406,39 @@ def _build(alias: str, config: Mapping[str, Any], router: type[BaseRouter]) -> C
         router_cls=router,
         router_options=config.get("ROUTER_OPTIONS"),
         health=config.get("HEALTH", DEFAULT_HEALTH),
+        topology=get_topology(config),
+        address_map=import_path(address_map) if isinstance(address_map, str) else address_map,
         alias=alias,
     )
 
 
-def _import_router(alias: str, config: Mapping[str, Any]) -> type[BaseRouter]:
+def get_topology(config: Mapping[str, Any]) -> str:
+    """Return who says which nodes a cluster has: "static" or "redis-cluster"."""
+    return str(config.get("TOPOLOGY", STATIC))
+
+
+def _check_topology(alias: str, config: Mapping[str, Any]) -> None:
+    """Raise ImproperlyConfigured for a topology that is unknown, or goes not with the rest."""
+    address_map = config.get("ADDRESS_MAP")
+    try:
+        if isinstance(address_map, str):
+            address_map = import_path(address_map)
+        check_topology(
+            config.get("TOPOLOGY", STATIC),
+            config.get("ROUTER"),
+            config.get("ROUTER_OPTIONS"),
+            address_map,
+        )
+    except ImportError as error:
+        text = f"{address_map!r} does not import: {clause(error)}."
+        raise _mistake(alias, ("ADDRESS_MAP",), text) from error
+    except BadHostSetup as error:
+        raise _mistake(alias, error.path, str(error)) from error
+
+
+def _import_router(alias: str, config: Mapping[str, Any]) -> type[BaseRouter] | None:
+    if get_topology(config) == REDIS_CLUSTER:
+        return None
     router = config.get("ROUTER", DEFAULT_ROUTER)
     path = ("ROUTER",)
     if isinstance(router, str):

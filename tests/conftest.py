@@ -8,6 +8,7 @@ import gc
 import importlib.metadata
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.test import override_settings
@@ -15,6 +16,7 @@ from django.test import override_settings
 from django_rb import clusters
 from django_rb.engine import Cluster, SlotRouter, guarding
 from django_rb.testing import LocalNodes
+from django_rb.testing.nodes import TOPOLOGIES
 
 NODES = 4
 
@@ -36,9 +38,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--eager-tasks", action="store_true", help="event loops begin tasks at once (3.12)"
     )
+    parser.addoption(
+        "--topology",
+        choices=TOPOLOGIES,
+        default="static",
+        help="what `nodes` and `cluster` are; tests marked `static` are left out of others",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "static: is about independent nodes.")
     if config.getoption("--eager-tasks"):
         make_loop = asyncio.events.new_event_loop
 
@@ -58,6 +67,14 @@ def pytest_sessionstart() -> None:
     guarding.guard = None
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--topology") != "static":
+        left_out = pytest.mark.skip(reason="is about independent nodes")
+        for item in items:
+            if item.get_closest_marker("static"):
+                item.add_marker(left_out)
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(5_000, 10, 10)  # seven times as seldom as Python would
@@ -65,9 +82,16 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_nodes() -> Iterator[LocalNodes]:
+def topology(pytestconfig: pytest.Config) -> str:
+    """Who says which nodes there are: that of --topology."""
+    chosen: str = pytestconfig.getoption("--topology")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def shared_nodes(topology: str) -> Iterator[LocalNodes]:
     """Four nodes for the whole run; use `nodes`, which cleans up."""
-    with LocalNodes(NODES) as nodes:
+    with LocalNodes(NODES, topology=topology) as nodes:
         yield nodes
 
 
@@ -75,7 +99,10 @@ def shared_nodes() -> Iterator[LocalNodes]:
 def nodes(shared_nodes: LocalNodes) -> Iterator[LocalNodes]:
     """Four clean nodes, configured as the cluster "default". Leave them alive."""
     shared_nodes.flush()
-    with override_settings(RB_CLUSTERS={"default": {"HOSTS": shared_nodes.hosts}}):
+    settings: dict[str, Any] = {"HOSTS": shared_nodes.hosts}
+    if shared_nodes.topology != "static":
+        settings["TOPOLOGY"] = shared_nodes.topology
+    with override_settings(RB_CLUSTERS={"default": settings}):
         yield shared_nodes
     clusters.reset()
 
@@ -97,6 +124,9 @@ def open_nodes(shared_open_nodes: LocalNodes) -> LocalNodes:
 @pytest.fixture
 def cluster(nodes: LocalNodes) -> Iterator[Cluster]:
     """An engine's cluster over `nodes`, as the settings would make it."""
-    cluster = Cluster(nodes.hosts, router_cls=SlotRouter)
+    if nodes.topology == "static":
+        cluster = Cluster(nodes.hosts, router_cls=SlotRouter)
+    else:
+        cluster = Cluster(nodes.hosts, topology=nodes.topology)
     yield cluster
     cluster.close()

@@ -16,7 +16,7 @@ from django_rb.engine import Cluster
 from django_rb.engine.threads.connections import Connection
 
 # What connections say on their own, and what the counting itself says.
-_HOUSEKEEPING = {"auth", "client", "config", "hello", "info", "select"}
+_HOUSEKEEPING = {"auth", "client", "cluster", "config", "hello", "info", "select"}
 
 cache_class: type[RBCache] = RBCache
 

@@ -299,13 +299,9 @@ def test_a_replica_is_not_a_node() -> None:
     assert said["E202"].startswith("settings.RB_CLUSTERS['default']['HOSTS'][1] (127.0.0.1:")
 
 
-def test_redis_cluster_is_not_supported() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        bus = str(free.getsockname()[1])
+def test_a_redis_cluster_needs_its_topology() -> None:
     with (
-        LocalNodes(
-            1, options={**SOUND, "cluster-enabled": "yes", "cluster-port": bus}
-        ) as nodes,
+        LocalNodes(1, topology="redis-cluster", options=SOUND) as nodes,
         configured(nodes.hosts),
     ):
         said = found()

@@ -114,7 +114,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": HOSTS, "ROUTR": 1}, [f"{SETTING}['ROUTR']: Unknown", "mean 'ROUTER'?"]),
     ({"HOSTS": HOSTS, "router": 1}, [f"{SETTING}['router']: Unknown", "mean 'ROUTER'?"]),
     ({"HOSTS": HOSTS, "OPTIONS": {}}, [f"{SETTING}['OPTIONS']: Unknown", "_OPTIONS'?"]),
-    ({"HOSTS": HOSTS, "zzz": SECRET}, [f"{SETTING}['zzz']: Unknown", "are: HEALTH, HOSTS"]),
+    ({"HOSTS": HOSTS, "zzz": SECRET}, [f"{SETTING}['zzz']: Unknown", "HEALTH, HOSTS"]),
     ({"HOSTS": HOSTS, 5: 1}, [f"{SETTING}[5]: Unknown key 5."]),
     ({"HOSTS": HOSTS, f"redis://:{SECRET}@h": 1}, [f"{SETTING}['redis://***@h']: Unknown"]),
     ({"HOST": HOSTS}, [f"{SETTING}['HOST']: Unknown key 'HOST'.", "mean 'HOSTS'?"]),
@@ -221,6 +221,27 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ),
     ({"HOSTS": HOSTS, "ROUTER": None}, [f"{SETTING}['ROUTER']: None is not a class"]),
     ({"HOSTS": HOSTS, "ROUTER": dict}, [f"{SETTING}['ROUTER']: <class 'dict'> is not"]),
+    ({"HOSTS": HOSTS, "TOPOLOGY": "rediscluster"}, [f"{SETTING}['TOPOLOGY']: 'rediscl"]),
+    (
+        {"HOSTS": HOSTS, "TOPOLOGY": "redis-cluster", "ROUTER": "django_rb.engine.SlotRouter"},
+        [f"{SETTING}['ROUTER']: The nodes of a Redis Cluster place keys themselves."],
+    ),
+    (
+        {"HOSTS": ["unix:///run/valkey.sock"], "TOPOLOGY": "redis-cluster"},
+        [f"{SETTING}['HOSTS'][0]: ", "Give its host and port."],
+    ),
+    (
+        {"HOSTS": HOSTS, "ADDRESS_MAP": {"10.0.0.1:6379": "127.0.0.1:7001"}},
+        [f"{SETTING}['ADDRESS_MAP']: ", "'TOPOLOGY': 'redis-cluster'"],
+    ),
+    (
+        {"HOSTS": HOSTS, "TOPOLOGY": "redis-cluster", "ADDRESS_MAP": {"a:6379": "b"}},
+        [f"{SETTING}['ADDRESS_MAP']['a:6379']: 'b' is not an address such as"],
+    ),
+    (
+        {"HOSTS": HOSTS, "TOPOLOGY": "redis-cluster", "ADDRESS_MAP": "no.such.function"},
+        [f"{SETTING}['ADDRESS_MAP']: 'no.such.function' does not import"],
+    ),
     ({"HOSTS": HOSTS, "ROUTER": 5}, [f"{SETTING}['ROUTER']: 5 is not a class"]),
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from .base import ClusterBackend
 from .keys import is_lease
 
 if TYPE_CHECKING:
+    from ..engine.rounds.scans import Cursors
     from .locks import AioLock, Lock
 
 PAGE_SIZE = 1000
@@ -70,8 +71,9 @@ class BeyondDjango(ClusterBackend):
         """
         ops = self._ops
         reverse, match = self._reverser_and_match(search, version)
-        cursors, page_size = ops.first_cursors(), _page_size(itersize)
-        while cursors:
+        cursors: Cursors | None = None
+        page_size = _page_size(itersize)
+        while cursors or cursors is None:
             cursors, pages = ops.run(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
@@ -104,7 +106,7 @@ class BeyondDjango(ClusterBackend):
         blocking_timeout: float | timedelta | None = None,
         thread_local: bool = True,
     ) -> Lock:
-        """Return a redis-py lock on the node that owns the name.
+        """Return a redis-py lock on the node that owns the name, and follows it.
 
         with cache.lock("report", timeout=30):
             …
@@ -176,8 +178,9 @@ class BeyondDjango(ClusterBackend):
         """See `iter_keys`."""
         ops = self._ops
         reverse, match = self._reverser_and_match(search, version)
-        cursors, page_size = ops.first_cursors(), _page_size(itersize)
-        while cursors:
+        cursors: Cursors | None = None
+        page_size = _page_size(itersize)
+        while cursors or cursors is None:
             cursors, pages = await ops.arun(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:

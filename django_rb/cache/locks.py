@@ -5,9 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-import redis.asyncio.lock
-import redis.lock
-
+from ..engine.clients import locks
 from ..times import to_seconds
 
 
@@ -20,9 +18,9 @@ class _Extends:
         return super().extend(seconds, replace_ttl)  # type: ignore[misc]
 
 
-class Lock(_Extends, redis.lock.Lock):
+class Lock(_Extends, locks.Lock):
     """A lock in a thread."""
 
 
-class AioLock(_Extends, redis.asyncio.lock.Lock):
+class AioLock(_Extends, locks.AioLock):
     """A lock on an event loop."""

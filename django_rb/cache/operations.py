@@ -18,7 +18,6 @@ from ..engine.protocol.answers import (
     is_number,
     is_ok,
     is_ok_or_nil,
-    is_page,
     is_value,
 )
 from ..engine.protocol.encoding import Args
@@ -32,6 +31,7 @@ from ..engine.rounds.batch import (
     store,
 )
 from ..engine.rounds.observing import tell_found
+from ..engine.rounds.scans import Cursors, delete_pages, first_cursors, scan
 from ..engine.wording import get_logger
 from .codec import Codec
 from .keys import Keys, is_lease, loggable
@@ -41,8 +41,6 @@ from .signing import BadSignature, SignedCodec
 T = TypeVar("T")
 
 logger = get_logger("django_rb.cache")
-
-Cursors = dict[int, bytes]
 
 
 class Operations:
@@ -294,46 +292,35 @@ class Operations:
             self._raise_or_log(failures)
         return not failures
 
-    def first_cursors(self) -> Cursors:
-        """Return where a scan of all nodes begins."""
-        return dict.fromkeys(self.cluster.nodes, b"0")
-
     def scan(
-        self, cursors: Cursors, match: bytes, page_size: int
-    ) -> Batch[tuple[Cursors, dict[int, list[bytes]]]]:
-        """Read one page of keys on each node that has more.
+        self, cursors: Cursors | None, match: bytes, page_size: int
+    ) -> Batch[tuple[Cursors, Mapping[int, list[bytes]]]]:
+        """Read one page of keys on each node that has more; the first of all nodes for None.
 
         Returns the cursors of the nodes that have more still, and keys by host id.
         """
-        pages, failures = yield from call_nodes(
-            self.cluster,
-            {
-                host_id: (b"SCAN", cursor, b"MATCH", match, b"COUNT", page_size)
-                for host_id, cursor in cursors.items()
-            },
-            is_page,
-        )
+        if cursors is None:
+            cursors = first_cursors(self.cluster)
+        options: Args = (b"MATCH", match, b"COUNT", page_size)
+        cursors, pages, failures = yield from scan(self.cluster, cursors, options)
         if failures:
             self._raise_or_log(failures)
-        return (
-            {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"},
-            {host_id: keys for host_id, (_, keys) in pages.items() if keys},
-        )
+        return cursors, pages
 
     def all_keys(self, match: bytes, page_size: int) -> Batch[list[bytes]]:
         """Return the keys on all nodes, each once; those of leases are left out."""
-        cursors = self.first_cursors()
+        cursors: Cursors | None = None
         found: dict[bytes, None] = {}
-        while cursors:
+        while cursors or cursors is None:
             cursors, pages = yield from self.scan(cursors, match, page_size)
             for keys in pages.values():
                 found.update(dict.fromkeys(key for key in keys if not is_lease(key)))
         return list(found)
 
     def delete_pattern(self, match: bytes, page_size: int) -> Batch[int]:
-        cursors = self.first_cursors()
+        cursors: Cursors | None = None
         deleted = 0
-        while cursors:
+        while cursors or cursors is None:
             cursors, pages = yield from self.scan(cursors, match, page_size)
             # Leases go first, and are not counted: who computes a value must not store it then.
             for are_leases in (True, False):
@@ -341,14 +328,12 @@ class Operations:
                     host_id: [key for key in keys if is_lease(key) is are_leases]
                     for host_id, keys in pages.items()
                 }
-                commands: dict[int, Args] = {
-                    host_id: (b"UNLINK", *keys) for host_id, keys in chosen.items() if keys
-                }
-                if commands:
-                    counts, failures = yield from call_nodes(self.cluster, commands, is_number)
+                chosen = {host_id: keys for host_id, keys in chosen.items() if keys}
+                if chosen:
+                    found, failures = yield from delete_pages(self.cluster, chosen)
                     if failures:
                         self._raise_or_log(failures)
-                    deleted += 0 if are_leases else sum(counts.values())
+                    deleted += 0 if are_leases else found
         return deleted
 
     def _log_bad_signatures(self, keys: Sequence[bytes]) -> None:

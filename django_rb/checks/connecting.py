@@ -24,6 +24,7 @@ from .. import conf
 from ..engine import Cluster
 from ..engine.errors import NodeFailure
 from .causes import find_causes
+from .redis_cluster import check_layout
 from .site import in_cluster, listed, nodes_listed, session_cache, shown, sound_caches
 
 RB_CONNECT = "rb_connect"
@@ -101,10 +102,13 @@ class NodeReport:
     db: int
     info: Mapping[str, str]
     ahead: float
+    is_in_redis_cluster: bool = False
 
     @property
     def where(self) -> str:
         """Its setting and its address, as messages name it."""
+        if self.is_in_redis_cluster:  # of whose nodes HOSTS names any
+            return f"{in_cluster(self.alias)}: node {self.host_id} ({self.address})"
         return f"{in_cluster(self.alias, 'HOSTS', self.host_id)} ({self.address})"
 
     @property
@@ -120,6 +124,9 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
     except ImproperlyConfigured as error:
         return [_unusable(str(error))], []
     try:
+        told = [] if cluster.layout is None else check_layout(alias, cluster, timeout)
+        if cluster.layout is not None and not cluster.layout.is_known:
+            return told, []
         replies, failures = cluster.call_nodes("INFO", timeout=timeout)
         # On connections that are open now, so that the round trip is a short one.
         ahead = _clocks_ahead(cluster, replies, timeout)
@@ -134,11 +141,12 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
             cluster.hosts[host_id].db,
             _fields(reply),
             ahead.get(host_id, 0.0),
+            is_in_redis_cluster=cluster.layout is not None,
         )
         for host_id, reply in replies.items()
     ]
     messages = [_failed(alias, *found) for found in zip(failures, causes, strict=True)]
-    return messages, nodes
+    return told + messages, nodes
 
 
 def _clocks_ahead(
@@ -187,7 +195,7 @@ def _of_one_node(node: NodeReport) -> list[CheckMessage]:
     messages: list[CheckMessage] = []
     info = node.info
     mode = info.get("redis_mode") or info.get("server_mode") or "standalone"
-    if info.get("role") == "slave":
+    if info.get("role") == "slave" and not node.is_in_redis_cluster:
         messages.append(
             checks.Error(
                 f"{node.where} is a replica of {info.get('master_host')}:"
@@ -196,12 +204,13 @@ def _of_one_node(node: NodeReport) -> list[CheckMessage]:
                 id="django_rb.E202",
             )
         )
-    if mode != "standalone":
+    if mode != "standalone" and not node.is_in_redis_cluster:
         messages.append(
             checks.Error(
-                f"{node.where} runs in {mode} mode, which django-rb does not support.",
-                hint="Name servers that stand alone (cluster-enabled no). django-rb spreads "
-                "the keys over them itself.",
+                f"{node.where} runs in {mode} mode, and the settings say that it stands alone.",
+                hint="Of a node of a Redis Cluster set 'TOPOLOGY': 'redis-cluster'. Else "
+                "name servers that stand alone (cluster-enabled no). django-rb spreads the "
+                "keys over them itself.",
                 id="django_rb.E203",
             )
         )

@@ -34,10 +34,12 @@ from .nodes.option_checks import check_pool_options
 from .protocol.encoding import Args, Key
 from .protocol.exchange import Batch
 from .protocol.scripts import remember_script
-from .rounds.batch import call_nodes
+from .rounds.batch import call_all_nodes
 from .rounds.observing import Observer, observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hidden, hides_locals
+from .topology.redis_cluster import RedisClusterTopology
+from .topology.settings import REDIS_CLUSTER, check_topology, read_address_map
 from .topology.static import StaticTopology
 
 T = TypeVar("T")
@@ -72,6 +74,12 @@ class Cluster(ClientSource):
             process, and every option of redis-py's connections.
         router_cls: decides which node owns a key; rb's `PartitionRouter` by default.
         router_options: keyword arguments for it.
+        topology: who says which nodes there are: "static", these hosts; "redis-cluster", the
+            nodes of a Redis Cluster or Valkey Cluster, of which `hosts` names any. They
+            place keys themselves, so that no router goes with it.
+        address_map: of a Redis Cluster: where a node is that says that it is at another
+            place, as ``{"10.0.0.1:6379": "127.0.0.1:7001"}``, or as a function of host and
+            port that returns both.
         health: when a node counts as down: after how many FAILURES in a row it is left
             alone, for how many seconds at first (PAUSE) and at most (MAX_PAUSE). None:
             no node ever counts as down.
@@ -99,7 +107,10 @@ class Cluster(ClientSource):
         router_options: Mapping[str, Any] | None = None,
         health: Mapping[str, Any] | None = DEFAULT_HEALTH,
         alias: str | None = None,
+        topology: str = "static",
+        address_map: object = None,
     ) -> None:
+        check_topology(topology, router_cls, router_options, address_map)
         self.alias = alias
         self._pool_cls = pool_cls or redis.ConnectionPool
         self._pool_options = dict(hidden(check_pool_options(pool_options)))
@@ -118,8 +129,6 @@ class Cluster(ClientSource):
             changes=self._health_changes,
             alias=alias,
         )
-        self._topology = StaticTopology(parse_hosts(hosts, host_defaults), make_node)
-        self._topology.router = self._make_router()
         self._threads = threads.Transport(self._health_changes)
         self._loops = loops.Transport(self._health_changes)
         self._local_pools = LocalPools(
@@ -129,7 +138,18 @@ class Cluster(ClientSource):
                 observed=self,
             )
         )
-        self._use(self._topology.nodes)
+        infos = parse_hosts(hosts, host_defaults)
+        self._topology: StaticTopology | RedisClusterTopology
+        self._layout: RedisClusterTopology | None = None
+        if topology == REDIS_CLUSTER:
+            use = partial(_use, self._threads, self._loops, self._local_pools)
+            self._topology = self._layout = RedisClusterTopology(
+                infos, make_node, use, read_address_map(address_map)
+            )
+        else:
+            self._topology = StaticTopology(infos, make_node)
+            self._topology.router = self._make_router()
+            self._use(self._topology.nodes)
         _clusters.add(self)
 
     def __repr__(self) -> str:
@@ -158,6 +178,11 @@ class Cluster(ClientSource):
         return self._topology.nodes
 
     @property
+    def layout(self) -> RedisClusterTopology | None:
+        """What the nodes of a Redis Cluster have said; None if these are independent nodes."""
+        return self._layout
+
+    @property
     def router(self) -> BaseRouter:
         """The router; a new one whenever a host comes or goes."""
         return self._topology.router
@@ -183,7 +208,7 @@ class Cluster(ClientSource):
             raise BadHostSetup(f"Host id {host_id!r} is not an integer of 0 or more.")
         described = node_of_arguments(node, options)
         info = parse_host(host_id, described, self._host_defaults)
-        self._topology.add(info, self._make_router, self._use)
+        self._static().add(info, self._make_router, self._use)
 
     def remove_host(self, host_id: int) -> bool:
         """Remove a host while the cluster is in use; return whether it was there.
@@ -191,13 +216,43 @@ class Cluster(ClientSource):
         Raises:
             BadHostSetup: the router cannot do without it; it stays.
         """
-        return self._topology.remove(host_id, self._make_router, self._use)
+        return self._static().remove(host_id, self._make_router, self._use)
 
     def _use(self, nodes: Mapping[int, Node]) -> None:
-        """Have connections to these nodes from now on."""
-        self._threads.use(nodes.values())
-        self._loops.use(nodes)
-        self._local_pools.keep_only(nodes)
+        _use(self._threads, self._loops, self._local_pools, nodes)
+
+    def _static(self) -> StaticTopology:
+        if isinstance(self._topology, RedisClusterTopology):
+            raise TypeError(
+                "The nodes of a Redis Cluster say themselves which nodes there are: add and "
+                "remove them there, as by `valkey-cli --cluster`."
+            )
+        return self._topology
+
+    def learn(self, timeout: float | None = None) -> None:
+        """Find out which nodes there are, if that is not known yet.
+
+        Commands do so themselves. Until then, `hosts` and `nodes` of a Redis Cluster are those
+        that the cluster was made with, and nobody knows who owns a key. Independent nodes are
+        known from the beginning.
+
+        Args:
+            timeout: seconds for it.
+
+        Raises:
+            redis.ConnectionError, redis.TimeoutError: no node tells.
+        """
+        if self._layout is not None and not self._layout.is_known:
+            failure = self._threads.run(self._layout.learn(), timeout)
+            if failure is not None:
+                raise failure
+
+    async def alearn(self, timeout: float | None = None) -> None:
+        """Do what `learn` does on the event loop that runs."""
+        if self._layout is not None and not self._layout.is_known:
+            failure = await self._loops.run(self._layout.learn(), timeout)
+            if failure is not None:
+                raise failure
 
     # Health.
 
@@ -242,7 +297,12 @@ class Cluster(ClientSource):
         return self.router
 
     def get_host_for_key(self, key: Key) -> int:
-        """Return the id of the host that owns a key."""
+        """Return the id of the host that owns a key.
+
+        The nodes of a Redis Cluster are asked first, if that is not known yet; see `learn`.
+        """
+        if self._layout is not None:
+            self.learn()
         return self.router.get_host_for_key(key)
 
     # Batches.
@@ -253,12 +313,16 @@ class Cluster(ClientSource):
         Args:
             timeout: seconds for all of it; what is unfinished then has failed.
         """
+        if self._layout is not None and self._layout.is_look_due:
+            batch = self._layout.looking(batch)
         if self.observers:
             return self._threads.run(observed(self, batch), timeout)
         return self._threads.run(batch, timeout, self)
 
     def arun(self, batch: Batch[T], timeout: float | None = None) -> Coroutine[Any, Any, T]:
         """Run a batch on the event loop that runs, once awaited; see `run`."""
+        if self._layout is not None and self._layout.is_look_due:
+            batch = self._layout.looking(batch)
         if self.observers:
             return self._loops.run(observed(self, batch), timeout)
         return self._loops.run(batch, timeout, self)
@@ -279,8 +343,7 @@ class Cluster(ClientSource):
             ``{host id: reply}`` as the server sent it, and what failed on other nodes.
         """
         command: Args = args
-        targets = self.nodes if hosts is None else hosts
-        return self.run(call_nodes(self, dict.fromkeys(targets, command)), timeout)
+        return self.run(call_all_nodes(self, command, hosts), timeout)
 
     def remember_script(self, source: str | bytes) -> bytes:
         """Keep a script's source for nodes that do not know it; return its SHA1 digest."""
@@ -294,10 +357,17 @@ class Cluster(ClientSource):
         Raises:
             LookupError: the cluster has no such host.
         """
+        if self._layout is not None:
+            self.learn()
         return redis.Redis(connection_pool=self.get_pool_for_host(host_id))
 
     def get_local_client_for_key(self, key: Key) -> redis.Redis:
-        """Return redis-py's own client for the node that owns a key."""
+        """Return redis-py's own client for the node that owns a key.
+
+        In a Redis Cluster it is good for commands and transactions on keys of one slot, as long
+        as that stays where it is: the client does not follow it, and raises what the node
+        says (MOVED). Locks of `get_routing_client()` and of a cache do.
+        """
         return self.get_local_client(self.get_host_for_key(key))
 
     def get_pool_for_host(self, host_id: int) -> redis.ConnectionPool:
@@ -319,6 +389,18 @@ class Cluster(ClientSource):
     async def aclose(self) -> None:
         """Close the idle connections of the event loop that runs."""
         await self._loops.aclose()
+
+
+def _use(
+    transport: threads.Transport,
+    loops_transport: loops.Transport,
+    local_pools: LocalPools,
+    nodes: Mapping[int, Node],
+) -> None:
+    """Have connections to these nodes from now on."""
+    transport.use(nodes)
+    loops_transport.use(nodes)
+    local_pools.keep_only(nodes)
 
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()

@@ -86,15 +86,27 @@ def attach(errors: Sequence[Exception], failures: Sequence[NodeFailure]) -> Exce
 
 
 def at_node(text: object, host_id: int, address: str, alias: str | None = None) -> str:
-    """Return an error's text with the node it comes from, and its cluster, at the end."""
+    """Return an error's text with the node it comes from, and its cluster, at the end.
+
+    Args:
+        host_id: below 0 for a server that owns no keys, as far as is known.
+    """
+    node = f"node {host_id}, " if host_id >= 0 else ""
     cluster = "" if alias is None else f", cluster {alias}"
-    return f"{text} [node {host_id}, {address}{cluster}]"
+    return f"{text} [{node}{address}{cluster}]"
+
+
+def is_from(error: BaseException, address: str) -> bool:
+    """Return whether an error that `at_node` has named comes from an address."""
+    ends = ("]", ", cluster ")
+    return any(f"{start}{address}{end}" in str(error) for start in " [" for end in ends)
 
 
 # The first word of an error reply, and the class redis-py's users know for it.
 # https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
 _REPLY_CLASSES: dict[str, type[redis_errors.RedisError]] = {
     "BUSY": NodeBusy,
+    "CLUSTERDOWN": redis_errors.ClusterDownError,
     "EXECABORT": redis_errors.ExecAbortError,
     "LOADING": redis_errors.BusyLoadingError,
     "MASTERDOWN": redis_errors.MasterDownError,
@@ -103,6 +115,7 @@ _REPLY_CLASSES: dict[str, type[redis_errors.RedisError]] = {
     "NOSCRIPT": redis_errors.NoScriptError,
     "OOM": redis_errors.OutOfMemoryError,
     "READONLY": redis_errors.ReadOnlyError,
+    "TRYAGAIN": redis_errors.TryAgainError,
     "WRONGPASS": redis_errors.AuthenticationError,
 }
 
@@ -126,6 +139,13 @@ def reply_error(text: str) -> redis_errors.RedisError:
 
 # Said by nodes that live and cannot do any work now.
 NOT_READY = (redis_errors.BusyLoadingError, redis_errors.MasterDownError, NodeBusy)
+
+# Said by nodes that no longer are, or not yet, what their host id stands for.
+MOVABLE = (
+    redis_errors.BusyLoadingError,
+    redis_errors.MasterDownError,
+    redis_errors.ReadOnlyError,
+)
 
 # Said where a connection leads to what is no longer the right node, or the right user.
 OUTDATED = (redis_errors.ReadOnlyError, redis_errors.AuthenticationError)

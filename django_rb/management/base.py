@@ -16,11 +16,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any, Protocol, TextIO, TypeVar
 
+import redis
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import (
     BaseCommand,
@@ -58,6 +60,7 @@ class NodesCommand(BaseCommand):
     requires_system_checks = []
 
     _is_quiet = False
+    _timeout: float | None = None
 
     def __init__(
         self, stdout: TextIO | None = None, stderr: TextIO | None = None, **options: Any
@@ -91,6 +94,7 @@ class NodesCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         self._is_quiet = options.get("verbosity") == 0
+        self._timeout = options.get("timeout")
         for name in ("stdout", "stderr"):
             if stream := options.pop(name, None):
                 setattr(self, name, Screen(stream))
@@ -147,14 +151,31 @@ class NodesCommand(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help=dry_run)
 
     def get_clusters(self, aliases: str | Iterable[str] | None) -> dict[str, Cluster]:
-        """Return the clusters that --cluster names, all of them by default."""
+        """Return the clusters that --cluster names, all of them by default.
+
+        The nodes of a Redis Cluster are asked which nodes there are. If none answers, those
+        of HOSTS stand for all.
+        """
         chosen = as_aliases(aliases) or conf.get_aliases()
         if not chosen:
             raise CommandError(
                 f"settings.{conf.SETTING} is missing or empty: there are no nodes. "
                 f"Add {conf.SETTING} = {{'default': {{'HOSTS': [{{'host': '127.0.0.1'}}]}}}}."
             )
-        return {alias: clusters[alias] for alias in chosen}
+        found = {alias: clusters[alias] for alias in chosen}
+        at_once(
+            {
+                alias: partial(self.learn, cluster)
+                for alias, cluster in found.items()
+                if cluster.layout is not None
+            }
+        )
+        return found
+
+    def learn(self, cluster: Cluster) -> None:
+        """Have a cluster know its nodes, if they answer."""
+        with suppress(redis.RedisError):
+            cluster.learn(self._timeout)
 
     # Output.
 

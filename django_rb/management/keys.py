@@ -155,6 +155,15 @@ class KeysCommand(NodesCommand):
             "is for keys as the servers have them.",
         )
 
+    def check_owners_known(self, keyspace: Keyspace) -> None:
+        """Raise CommandError if nobody can tell who owns a key."""
+        for alias, cluster in keyspace.clusters.items():
+            if cluster.layout is not None and not cluster.layout.is_known:
+                raise CommandError(
+                    f"No node of the Redis Cluster {alias!r} answers, and only they know who "
+                    "owns a key."
+                )
+
     def get_keyspace(self, aliases: Any, cache_alias: str | None) -> Keyspace:
         """Return the keys that --cluster and --cache name, or else RB_COMMANDS_CACHE."""
         if cache_alias is None:
@@ -171,6 +180,7 @@ class KeysCommand(NodesCommand):
                 f"The cache {cache_alias!r} is on the cluster {home!r}. "
                 "Leave --cluster out, or name that one."
             )
+        self.learn(cache.cluster)
         return Keyspace({home: cache.cluster}, cache, cache_alias)
 
 

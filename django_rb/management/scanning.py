@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from ..engine import Cluster
 from ..engine.protocol.encoding import Args
+from ..engine.rounds.by_slot import owned
 from ..engine.rounds.commands import run_commands
 from .base import NodeName, at_once
 from .output import Progress
@@ -126,9 +127,30 @@ class Nodes:
                     looked_at = min(looked_at, page_size)
                 left[node] -= looked_at
                 progress.add(looked_at)
+            pages = self._owned(pages)
             if not any(pages.values()):
                 page_size = max(page_size, min(PAGE_SIZE, 2 * page_size))
             yield pages
+
+    def _owned(self, pages: Pages) -> Pages:
+        """Leave out what is under way from one node of a Redis Cluster to another."""
+        kept = dict(pages)
+        for alias, cluster in self._clusters.items():
+            if cluster.layout is not None:
+                found = {host: keys for (name, host), keys in pages.items() if name == alias}
+                for host, keys in cluster.run(owned(cluster, cluster.layout, found)).items():
+                    kept[alias, host] = keys
+        return kept
+
+    def unlinks(self, node: NodeName, keys: Sequence[bytes]) -> list[Args]:
+        """Return the commands that delete keys of a node."""
+        router = self._clusters[node[0]].router
+        if not router.has_slots:
+            return [("UNLINK", *keys)] if keys else []
+        by_slot: dict[int, list[bytes]] = {}
+        for key, slot in zip(keys, router.get_places(keys), strict=True):
+            by_slot.setdefault(slot, []).append(key)
+        return [("UNLINK", *share) for share in by_slot.values()]
 
 
 def run_pipelines(

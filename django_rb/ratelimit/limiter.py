@@ -270,7 +270,7 @@ class Limiter:
 
     def _log(self, cluster: Cluster, key: bytes, error: Exception) -> None:
         """Warn that a node failed; once, until it has not failed for a minute."""
-        host_id = cluster.get_host_for_key(key)
+        host_id = cluster.router.get_host_for_key(key)
         if self._recently_logged.is_new((host_id, type(error))):
             logger.warning("Limits on node %d cannot be checked: %s", host_id, error)
 

@@ -120,7 +120,9 @@ class CaptureCommandsContext(Observer):
         self.rounds += 1
 
     def exchange_ended(self, exchange: ExchangeEvent) -> None:
-        """Keep the commands that were sent."""
+        """Keep the commands that were sent, but for what asks a Redis Cluster for its slots."""
+        if exchange.is_question:
+            return
         for command in _sent(exchange):
             if str(command[0]).upper() not in _NOT_CAPTURED:
                 self._sent.append((exchange.host_id, command))

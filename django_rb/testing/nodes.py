@@ -27,6 +27,8 @@ STOP_SECONDS = 10.0
 # LocalNodes depends on these: the log level among them, as the log tells when a server
 # is ready.
 OWN_OPTIONS = {"bind", "daemonize", "dir", "logfile", "loglevel", "port", "unixsocket"}
+OWN_CLUSTER_OPTIONS = {"cluster-enabled", "cluster-config-file", "cluster-port"}
+TOPOLOGIES = ("static", "redis-cluster")
 LOGIN_OPTIONS = {"requirepass", "aclfile"}
 # The longest path of a unix socket that every platform takes (macOS: 104 bytes with the end).
 MAX_SOCKET_PATH = 103
@@ -51,6 +53,17 @@ class LocalNodes:
     within `start_seconds` have failed. The ports are free ones, or `first_port` and those that
     follow. What nodes store is gone with them, unless it is kept in the directory `keep`.
 
+    ::
+
+        with LocalNodes(3, topology="redis-cluster", replicas=1) as nodes:
+            cluster = Cluster(nodes.hosts, topology="redis-cluster")
+            nodes.kill(0)
+
+    starts a Redis Cluster: `count` primaries that share the slots evenly, each with `replicas`.
+    Primaries are 0 to `count` - 1, and are what `hosts` and `urls` name. The replicas come
+    after them, a first one for each primary, then a second one: that of 0 is 3 here. A node
+    that restarts knows its cluster, and goes on as its primary or its replica.
+
     Other users of the machine cannot use them: the sockets are in a directory of mode 0700,
     and a node with a port wants a password, which is made anew for each LocalNodes, and is
     in `hosts` and `urls`. Where `options` say who may log in (``requirepass``, ``aclfile`` or
@@ -62,13 +75,16 @@ class LocalNodes:
     faults are not for it. Threads may share a LocalNodes.
 
     Raises ServerNotFoundError when there is no such program, and ValueError for a
-    `count` below 1 or an option that LocalNodes sets itself (port, bind, dir, …).
+    `count` below 1, an option that LocalNodes sets itself (port, bind, dir, …), and what
+    does not go together.
     """
 
     def __init__(
         self,
         count: int = 4,
         *,
+        topology: str = "static",
+        replicas: int = 0,
         program: str | None = None,
         options: Options = (),
         unix_sockets: bool = False,
@@ -78,11 +94,25 @@ class LocalNodes:
     ) -> None:
         if count < 1:
             raise ValueError(f"LocalNodes needs a count of at least 1, not {count}.")
+        if topology not in TOPOLOGIES:
+            raise ValueError(
+                f"topology={topology!r} is not one of {', '.join(map(repr, TOPOLOGIES))}."
+            )
+        if replicas and (topology == "static" or replicas < 0):
+            raise ValueError(
+                f"replicas={replicas!r}: give 0 or more, and with topology='redis-cluster'."
+            )
+        if topology != "static" and (unix_sockets or keep is not None):
+            raise ValueError(
+                f"Nodes of topology={topology!r} have ports, no unix sockets, and keep nothing."
+            )
         self._place = {
             "first_port": first_port or 0,
             "keep": None if keep is None else os.path.abspath(keep),  # noqa: PTH100
         }
         self.count = count
+        self.topology = topology
+        self.replicas = replicas
         self.program = check_program(program, "program") if program else find_server()
         self._unix_sockets = unix_sockets
         self._start_seconds = start_seconds
@@ -91,7 +121,7 @@ class LocalNodes:
         self._login: dict[str, str] = {}  # as part of a host
         says_who_may_log_in = unix_sockets
         for name, value in options.items() if isinstance(options, Mapping) else options:
-            if name.lower() in OWN_OPTIONS:
+            if name.lower() in OWN_OPTIONS | OWN_CLUSTER_OPTIONS:
                 raise ValueError(f"LocalNodes sets the server option {name!r} itself.")
             words = [value] if isinstance(value, str) else list(value)
             self._options.append([name, *words])
@@ -106,6 +136,8 @@ class LocalNodes:
             self._password = secrets.token_hex(16)
             self._login = {"password": self._password}
             self._options.append(["requirepass", self._password])
+        if topology != "static" and self._password:  # for replicas, and slots that move
+            self._options.append(["masterauth", self._password])
         self._supervisor: _Supervisor | None = None
         self._server = ""
         self._addresses: list[dict[str, Any]] = []
@@ -113,7 +145,8 @@ class LocalNodes:
 
     def __repr__(self) -> str:
         where = self._make_urls("") if self._supervisor else "not running"
-        return f"<LocalNodes({self.count}): {where}>"
+        cluster = "" if self.topology == "static" else f", {self.topology}"
+        return f"<LocalNodes({self.count}{cluster}): {where}>"
 
     def __enter__(self) -> Self:
         return self.start()
@@ -143,6 +176,7 @@ class LocalNodes:
                 options=self._options,
                 start_seconds=self._start_seconds,
                 unix_sockets=self._unix_sockets,
+                replicas=None if self.topology == "static" else self.replicas,
                 **self._place,
             )
         except BaseException:
@@ -172,7 +206,7 @@ class LocalNodes:
         self._running()
         return {
             host_id: {**address, **self._login}
-            for host_id, address in enumerate(self._addresses)
+            for host_id, address in enumerate(self._addresses[: self.count])
         }
 
     @property
@@ -186,8 +220,13 @@ class LocalNodes:
             f"unix://{address['unix_socket_path']}?db=0"
             if self._unix_sockets
             else f"redis://{login}{address['host']}:{address['port']}/0"
-            for address in self._addresses
+            for address in self._addresses[: self.count]
         ]
+
+    def address(self, host_id: int) -> dict[str, Any]:
+        """Return where a node is, those that are replicas included; see `hosts`."""
+        self._running()
+        return {**self._addresses[self._known(host_id)], **self._login}
 
     @property
     def server(self) -> str:
@@ -206,7 +245,7 @@ class LocalNodes:
         return self._pids[self._known(host_id)]
 
     def states(self) -> dict[int, str]:
-        """Return "running", "paused" or "dead" for each host id."""
+        """Return "running", "paused" or "dead" for each host id, replicas included."""
         return dict(enumerate(self._running().request("states")))
 
     def kill(self, host_id: int) -> None:
@@ -227,12 +266,14 @@ class LocalNodes:
     def restart(self, host_id: int) -> None:
         """Replace a node, dead or not, by one at the same address, empty unless data is kept.
 
-        Returns when it takes connections. Raises NodesError if it does not come up.
+        Returns when it takes connections. Raises NodesError if it does not come up. In a
+        Redis Cluster it may take no commands yet, and if it is a replica then, it is not
+        empty for long.
         """
         self._pids[host_id] = self._running().request("restart", node=self._known(host_id))
 
     def flush(self) -> None:
-        """Empty all nodes that are not dead (FLUSHALL), side by side.
+        """Empty all nodes that are not dead (FLUSHALL), side by side; replicas follow.
 
         Raises NodesError when a node is paused, as it would keep its data, and when one
         refuses; OSError when one does not answer.
@@ -252,7 +293,7 @@ class LocalNodes:
                     replies[host_id] = stack.enter_context(node.makefile("rb"))
             for host_id, reply in replies.items():
                 lines = [reply.readline() for _ in commands]
-                if not lines[-1].startswith(b"+OK"):
+                if not lines[-1].startswith((b"+OK", b"-READONLY")):
                     said = lines[-1].decode(errors="replace").strip()
                     raise NodesError(f"Node {host_id} could not be flushed: {said!r}")
 
@@ -266,8 +307,9 @@ class LocalNodes:
         return self._supervisor
 
     def _known(self, host_id: int) -> int:
-        if host_id not in range(self.count):
-            raise NodesError(f"There is no node {host_id!r}, only 0 to {self.count - 1}.")
+        total = self.count * (1 + self.replicas)
+        if host_id not in range(total):
+            raise NodesError(f"There is no node {host_id!r}, only 0 to {total - 1}.")
         return host_id
 
 

@@ -23,11 +23,15 @@ from django.core.exceptions import ImproperlyConfigured
 from .. import conf
 from ..engine import Cluster, guarding
 from ..engine.rounds.observing import Observer, add_observer, remove_observer
+from ..engine.topology.settings import REDIS_CLUSTER
 from ..engine.wording import number_of
 from ..registry import clusters
 from .discovery import NodesError, ServerNotFoundError, find_server
 from .nodes import LocalNodes, can_have_unix_sockets, is_local_node
 from .places import ConfiguredNode, Place, find_shared, is_comparing, nodes_of, nodes_of_site
+
+# Nodes of a Redis Cluster that stands in, where TEST says nothing of it.
+PRIMARIES = 3
 
 
 class StandIn:
@@ -161,9 +165,7 @@ class StandIn:
                 return
             self._check_declared()
             if not self.is_declared:
-                count = (self.config.get("TEST") or {}).get("NODES")
-                count = number_of(count) or len(self.config["HOSTS"])
-                self._nodes = LocalNodes(count, unix_sockets=_want_unix_sockets()).start()
+                self._nodes = self._make_nodes().start()
             config = {**self._placed(self.config), "HEALTH": None}
             janitor = conf.build_cluster(self.alias, config)
             if self.is_declared:
@@ -174,10 +176,18 @@ class StandIn:
                     raise
             self._janitor = janitor  # not before: a flush that failed is to be repeated
 
+    def _make_nodes(self) -> LocalNodes:
+        count = number_of((self.config.get("TEST") or {}).get("NODES"))
+        topology = conf.get_topology(self.config)
+        if topology == REDIS_CLUSTER:  # HOSTS names any of its nodes
+            return LocalNodes(count or PRIMARIES, topology=topology)
+        count = count or len(self.config["HOSTS"])
+        return LocalNodes(count, unix_sockets=_want_unix_sockets())
+
     def _placed(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return settings with the nodes that stand in."""
         if self._nodes is not None:
-            return conf.with_nodes(config, self._nodes.hosts)
+            return conf.with_nodes(config, self._nodes.hosts, self._nodes.topology)
         placed = conf.get_test_config({**config, "TEST": self.config["TEST"]})
         assert placed is not None
         return placed
@@ -193,10 +203,26 @@ class StandIn:
     def _flush_local(self, nodes: LocalNodes) -> None:
         assert self._janitor is not None
         states = nodes.states()
+        if nodes.topology == REDIS_CLUSTER:
+            is_whole = not self._nodes_were_lent and {*states.values()} == {"running"}
+            if not is_whole or self._janitor.call_nodes("FLUSHALL")[1]:
+                self._renew(nodes)
+            return
         broken = {host_id for host_id, state in states.items() if state != "running"}
         _, failures = self._janitor.call_nodes("FLUSHALL", hosts=states.keys() - broken)
         for host_id in broken.union(failure.host_id for failure in failures):
             nodes.restart(host_id)
+
+    def _renew(self, nodes: LocalNodes) -> None:
+        """Have other nodes: those of a Redis Cluster remember what was done to them."""
+        assert self._janitor is not None
+        self._janitor.close()
+        nodes.stop()
+        nodes.start()
+        self._janitor = conf.build_cluster(
+            self.alias, {**self._placed(self.config), "HEALTH": None}
+        )
+        clusters.reset()
 
     def _seems_well(self) -> bool:
         """Whether no cluster of this process has seen a node fail of late."""

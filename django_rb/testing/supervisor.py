@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import select
 import shutil
 import signal
@@ -29,6 +30,13 @@ POLL_SECONDS = 0.002
 PARENT_POLL_SECONDS = 0.25
 LOG_LINES = 20
 PR_SET_PDEATHSIG = 1
+SLOTS = 16384
+CLUSTER_CONFIG = "nodes.conf"
+
+# What tells in its log that a server is ready for its part.
+ACCEPTS = b"eady to accept connections"
+IN_CLUSTER = b"Cluster state changed: ok"
+HAS_COPY = b"sync: Finished with success"
 
 # In the directory of the nodes; no longer than the name of a node's own socket.
 CONTROL = "ask.sock"
@@ -91,6 +99,7 @@ class Server:
         unix_socket: bool,
         port: int,
         kept: Path | None,
+        bus_port: socket.socket | None = None,
     ) -> None:
         self.name = name
         self.program = program
@@ -103,7 +112,11 @@ class Server:
         self.paused = False
         self.before_exec = die_with_parent()
         self.held: socket.socket | None = None
-        self.may_move = not unix_socket and not port
+        self.bus_port = bus_port  # of a member of a Redis Cluster
+        self.bus_number = 0 if bus_port is None else bus_port.getsockname()[1]
+        self.cluster_config = ""  # whom it knows there
+        self.awaited = [ACCEPTS]  # lines of its log
+        self.may_move = not unix_socket and not port and bus_port is None
         if unix_socket:
             self.address = {"unix_socket_path": str(directory.with_suffix(".sock"))}
         else:
@@ -120,6 +133,13 @@ class Server:
         if self.held is not None:
             self.held.close()
             self.held = None
+            if self.bus_port is not None:
+                self.bus_port.close()
+
+    @property
+    def cluster_address(self) -> str:
+        """Where other members of a Redis Cluster find it."""
+        return f"127.0.0.1:{self.address['port']}@{self.bus_number}"
 
     def spawn(self) -> None:
         """Start a server, without data but what is kept; ready() tells when it is there."""
@@ -127,14 +147,17 @@ class Server:
             # Elsewhere the bound socket would keep the server from its port. On Linux it
             # does not, and keeps everybody else from it, also while the server is dead.
             self.release_port()
-        if self.kept is None:
-            shutil.rmtree(self.directory, ignore_errors=True)
         data = self.kept or self.directory
-        data.mkdir(parents=True, exist_ok=True)
+        if self.kept is None:
+            self.empty_directory()
+        else:
+            data.mkdir(parents=True, exist_ok=True)
         if path := self.address.get("unix_socket_path"):
             place = ["--port", "0", "--unixsocket", path]
         else:
             place = ["--port", str(self.address["port"]), "--bind", "127.0.0.1"]
+        if self.bus_port is not None:
+            place += ["--cluster-port", str(self.bus_number)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 (the program the user chose)
                 [self.program, "-", "--dir", str(data), *place],
@@ -149,6 +172,16 @@ class Server:
         with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
             stdin.write(self.config)
 
+    def empty_directory(self) -> None:
+        """Leave nothing of an earlier process but whom it knew in its cluster."""
+        known = self.directory / CLUSTER_CONFIG
+        with contextlib.suppress(FileNotFoundError):
+            self.cluster_config = known.read_text()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir()
+        if self.cluster_config:
+            known.write_text(self.cluster_config)
+
     def ready(self) -> bool:
         """Whether the server takes connections; moves it when its port is taken.
 
@@ -158,7 +191,7 @@ class Server:
         alive = self.alive()  # before the log is read: nothing is written after the end
         log = self.log.read_bytes()
         if alive:
-            return b"eady to accept connections" in log
+            return all(line in log for line in self.awaited)
         if self.may_move and b"Address already in use" in log:
             self.move()
             self.spawn()
@@ -273,6 +306,7 @@ class Supervisor:
         if do == "restart":
             server.kill()
             server.may_move = False
+            server.awaited = [ACCEPTS]
             server.spawn()
             self.wait_for([server])
         else:
@@ -289,27 +323,38 @@ class Supervisor:
         unix_sockets: bool,
         first_port: int,
         keep: str | None,
+        replicas: int | None = None,
     ) -> dict[str, Any]:
-        """Start all servers side by side and wait until each takes connections."""
+        """Start all servers side by side and wait until each takes connections.
+
+        Args:
+            replicas: how many each of `count` primaries of a Redis Cluster has; None for
+                servers that stand alone.
+        """
         self.start_seconds = start_seconds
         name, version = identify(program, start_seconds)
         # What comes later wins.
         own = [["save", ""], ["appendonly", "yes" if keep else "no"], ["loglevel", "notice"]]
         if keep:
             self.kept = lock_directory(Path(keep))
+        if replicas is not None:
+            own += CLUSTER_OPTIONS
         config = b"".join(map(config_line, [*own, *options]))
-        for node in range(count):
-            folder = self.directory / str(node)
+        for node in range(count * (1 + (replicas or 0))):
             server = Server(
                 f"Node {node}",
                 program,
                 config,
-                folder,
+                self.directory / str(node),
                 unix_socket=unix_sockets,
                 port=first_port + node if first_port else 0,
                 kept=Path(keep, str(node)) if keep else None,
+                bus_port=None if replicas is None else reserve_port(),
             )
             self.servers.append(server)
+        if replicas is not None:
+            introduce(self.servers, count, has_shard_ids=knows_shard_ids(name, version))
+        for server in self.servers:
             server.spawn()
         self.wait_for(self.servers)
         return {
@@ -338,6 +383,53 @@ class Supervisor:
             server.kill()
             server.release_port()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+# Of the members of a Redis Cluster. Replicas get their copy at once, and stay with their
+# primaries.
+CLUSTER_OPTIONS = [
+    ["cluster-enabled", "yes"],
+    ["cluster-config-file", CLUSTER_CONFIG],
+    ["cluster-node-timeout", "5000"],
+    ["cluster-allow-replica-migration", "no"],
+    ["repl-diskless-sync-delay", "0"],
+]
+
+
+def introduce(servers: Sequence[Server], primaries: int, *, has_shard_ids: bool) -> None:
+    """Let servers know each other and their parts when they start.
+
+    The first `primaries` share the slots evenly, the others are replicas of them in turn. So
+    nobody has to be met, nor slots to be handed out.
+    """
+    ids = [secrets.token_hex(20) for _ in servers]
+    shard_ids = [secrets.token_hex(20) for _ in range(primaries)]
+    for me, server in enumerate(servers):
+        lines = []
+        for number, other in enumerate(servers):
+            shard = number % primaries
+            words = [ids[number], other.cluster_address]
+            if has_shard_ids:
+                words[1] += f",,shard-id={shard_ids[shard]}"
+            flags = ["myself"] if number == me else []
+            is_primary = number < primaries
+            words.append(",".join([*flags, "master" if is_primary else "slave"]))
+            words += ["-" if is_primary else ids[shard], "0", "0", str(shard + 1), "connected"]
+            if is_primary:
+                first, end = shard * SLOTS // primaries, (shard + 1) * SLOTS // primaries
+                words.append(f"{first}-{end - 1}")
+            lines.append(" ".join(words))
+        lines.append(f"vars currentEpoch {primaries} lastVoteEpoch 0\n")
+        server.cluster_config = "\n".join(lines)
+        server.awaited = [ACCEPTS, IN_CLUSTER]
+        if me >= primaries:
+            server.awaited.append(HAS_COPY)
+
+
+def knows_shard_ids(name: str, version: str) -> bool:
+    """Return whether a server's list of nodes has shard ids: Redis since 7.2."""
+    major, minor = (int(part) for part in [*version.split("."), "0"][:2])
+    return name == "valkey" or (major, minor) >= (7, 2)
 
 
 def listen_at(path: Path) -> socket.socket | None:

@@ -54,6 +54,7 @@ def test_django_finds_the_cache_by_its_settings(nodes: LocalNodes) -> None:
     assert default_cache.get("greeting") == "hello"
 
 
+@pytest.mark.static
 def test_a_cache_follows_its_cluster_to_other_nodes(nodes: LocalNodes) -> None:
     cache = make_cache()
     cache.set("key", "on four")
@@ -288,6 +289,7 @@ def test_delete_many_deletes_on_every_node(cache: RBCache) -> None:
     assert cache.get_many(MANY) == {"key7": 7}
 
 
+@pytest.mark.static
 def test_clear_empties_the_configured_database_of_every_node(
     nodes: LocalNodes, servers: Servers
 ) -> None:
@@ -337,6 +339,7 @@ def test_incr_version_moves_value_and_expiry(
     assert not cache.has_key(name, version=2)
 
 
+@pytest.mark.static
 def test_incr_version_crosses_nodes(cache: RBCache, servers: Servers) -> None:
     crossed = 0
     for name in MANY:

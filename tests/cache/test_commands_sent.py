@@ -29,12 +29,14 @@ def shares(sent: Counts, servers: Servers) -> dict[int, int]:
     return {host_id: len(keys) for host_id, keys in servers.keys().items()}
 
 
+@pytest.mark.static
 def test_get_many_is_one_mget_per_node(cache: RBCache, sent: Counts) -> None:
     cache.get_many(MANY)
 
     assert set(map(str, sent().values())) == {"Counter({'mget': 1})"}
 
 
+@pytest.mark.static
 def test_multi_key_calls_leave_nodes_alone_that_own_no_key(
     cache: RBCache, servers: Servers, sent: Counts
 ) -> None:
@@ -71,6 +73,7 @@ def test_set_many_sends_one_pipeline_per_node(
     assert [after - then for after, then in zip(reads(), before, strict=True)] == [2] * 4
 
 
+@pytest.mark.static
 @pytest.mark.parametrize("timeout", [0, -1])
 def test_set_many_of_nothing_that_lasts_is_one_unlink_per_node(
     cache: RBCache, sent: Counts, timeout: int
@@ -80,6 +83,7 @@ def test_set_many_of_nothing_that_lasts_is_one_unlink_per_node(
     assert sent() == {host_id: {"unlink": 1} for host_id in range(4)}
 
 
+@pytest.mark.static
 def test_delete_many_is_one_unlink_per_node(cache: RBCache, sent: Counts) -> None:
     cache.delete_many(MANY)
 

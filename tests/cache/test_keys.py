@@ -201,6 +201,7 @@ def with_suffix(key: str, prefix: str, version: int) -> str:
     return f"{prefix}:{key}z"
 
 
+@pytest.mark.static
 def test_no_pattern_takes_a_suffix_along(nodes: LocalNodes, servers: Servers) -> None:
     keys = Keys(LocMemCache("keys", {"KEY_FUNCTION": with_suffix}))
     signs = "a]\\[-^"

@@ -304,6 +304,7 @@ def test_what_aget_or_set_returns_for_a_lost_key_was_awaited(
         cache.get_or_set(lost[0], compute)
 
 
+@pytest.mark.static
 def test_a_refused_command_is_logged_once_for_all_instances_of_a_cache(
     nodes: LocalNodes, servers: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:

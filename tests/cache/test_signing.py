@@ -432,6 +432,7 @@ def test_a_line_shows_no_value_and_no_sessions_key(
     assert "the value" not in line
 
 
+@pytest.mark.static
 def test_a_failing_node_does_not_hide_bad_signatures(
     nodes: LocalNodes, servers: Servers, log: Log
 ) -> None:
@@ -546,6 +547,7 @@ def test_frames_in_frames_are_no_way_to_exhaust_the_stack(
         make_cache().get("key")
 
 
+@pytest.mark.static
 def test_what_djangos_own_cache_wrote_is_a_miss(
     nodes: LocalNodes, servers: Servers, log: Log
 ) -> None:

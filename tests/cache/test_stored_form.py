@@ -92,6 +92,7 @@ def django(nodes: LocalNodes) -> Iterator[RedisCache]:
     cache._cache.get_client(None, write=True).connection_pool.disconnect()
 
 
+@pytest.mark.static
 @each_value
 def test_the_stored_bytes_are_djangos(
     one: RBCache, django: RedisCache, servers: Servers, value: object
@@ -125,6 +126,7 @@ def test_a_model_comes_back(cache: RBCache) -> None:
     assert type(cache.get("safe")) is type(mark_safe(""))
 
 
+@pytest.mark.static
 def test_django_takes_over_where_the_cache_counted(one: RBCache, django: RedisCache) -> None:
     one.set("n", 1)
     assert django.incr("n") == 2

@@ -1,6 +1,7 @@
 """Runs Django's own cache tests against RBCache over four real nodes.
 
     python -m tests.django_suite [NAME …]
+    python -m tests.django_suite --topology redis-cluster [NAME …]
 
 NAME is a part of a test's name. The exit status is 1 unless tests ran and all of them
 passed; a test that skips itself without being listed in LEFT_OUT counts as failed.
@@ -13,6 +14,7 @@ import platform
 import sys
 import unittest
 from collections.abc import Sequence
+from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from django.test.runner import DiscoverRunner
 
 import django_rb
 from django_rb.testing import LocalNodes
+from django_rb.testing.nodes import TOPOLOGIES
 
 from .source import fetch_tests
 
@@ -32,8 +35,12 @@ ROOT = Path(__file__).parents[2]
 SQLITE = {"ENGINE": "django.db.backends.sqlite3"}
 
 
-def configure(nodes: LocalNodes, tests: Path) -> None:
-    """Set Django up as its tests/runtests.py does, with clusters on the nodes."""
+def configure(nodes: LocalNodes, others: LocalNodes, tests: Path) -> None:
+    """Set Django up as its tests/runtests.py does, with clusters on the nodes.
+
+    Args:
+        others: those of the cluster "other". Independent nodes have another database.
+    """
     # First, as in runtests.py: Django's tests import each other by their directories' names.
     sys.path.insert(0, str(tests))
     apps = ["contenttypes", "auth", "sites", "sessions", "messages", "staticfiles"]
@@ -48,8 +55,12 @@ def configure(nodes: LocalNodes, tests: Path) -> None:
         LANGUAGE_CODE="en",
         MIGRATION_MODULES={"auth": None, "contenttypes": None, "sessions": None},
         RB_CLUSTERS={
-            "default": {"HOSTS": nodes.hosts},
-            "other": {"HOSTS": nodes.hosts, "HOST_DEFAULTS": {"db": 1}},
+            "default": {"HOSTS": nodes.hosts, "TOPOLOGY": nodes.topology},
+            "other": {
+                "HOSTS": others.hosts,
+                "HOST_DEFAULTS": {"db": int(others is nodes)},
+                "TOPOLOGY": others.topology,
+            },
         },
         ROOT_URLCONF="urls",
         SECRET_KEY="django_tests_secret_key",
@@ -136,17 +147,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=ROOT / ".venvs",
         help="where Django's tests are kept once fetched (default: .venvs)",
     )
+    parser.add_argument(
+        "--topology", choices=TOPOLOGIES, default="static", help="what the nodes are"
+    )
     parser.add_argument("-v", "--verbosity", type=int, default=1, choices=range(4))
     options = parser.parse_args(argv)
     tests = fetch_tests(options.sources.resolve())
-    with LocalNodes(NODES) as nodes:
+    with ExitStack() as stack:
+        nodes = others = stack.enter_context(LocalNodes(NODES, topology=options.topology))
+        if options.topology != "static":
+            others = stack.enter_context(LocalNodes(NODES, topology=options.topology))
         print(
             f"Django {django.__version__}'s cache tests against django-rb "
-            f"{django_rb.__version__} over {NODES} nodes of {nodes.server}; "
+            f"{django_rb.__version__} over {NODES} nodes of {nodes.server} "
+            f"({nodes.topology}); "
             f"redis-py {redis.__version__}, Python {platform.python_version()}",
             flush=True,
         )
-        configure(nodes, tests)
+        configure(nodes, others, tests)
         runner = Runner(
             verbosity=options.verbosity,
             interactive=False,

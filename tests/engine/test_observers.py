@@ -85,6 +85,7 @@ def test_one_exchange(cluster: Cluster, run: Run) -> None:
     assert 0 < exchange.seconds <= batch.seconds
 
 
+@pytest.mark.static
 def test_several_nodes(cluster: Cluster, run: Run) -> None:
     keys = [b"key:%d" % n for n in range(100)]
     log = watch(cluster)
@@ -101,6 +102,7 @@ def test_several_nodes(cluster: Cluster, run: Run) -> None:
     assert asked == set(keys)
 
 
+@pytest.mark.static
 def test_a_pipeline(cluster: Cluster, run: Run) -> None:
     log = watch(cluster)
     run(
@@ -181,6 +183,7 @@ def test_a_call_that_is_cancelled() -> None:
     assert isinstance(log.exchanges[0].error, asyncio.CancelledError)
 
 
+@pytest.mark.static
 def test_commands_that_would_be_joined(cluster: Cluster) -> None:
     async def use() -> None:
         calls = (call(cluster, b"key", b"GET", b"key") for _ in range(50))
@@ -222,6 +225,7 @@ def test_what_an_observer_asks_itself(cluster: Cluster, run: Run) -> None:
     assert asking.told.count("batch began") == len(asking.exchanges) == 1
 
 
+@pytest.mark.static
 def test_local_clients(cluster: Cluster) -> None:
     log = watch(cluster)
     cluster.get_local_client(1).set("key", 1)
@@ -243,6 +247,7 @@ def test_a_local_client_that_outlives_its_cluster(nodes: LocalNodes) -> None:
     assert [batch.operation for batch in log.batches] == ["local"]
 
 
+@pytest.mark.static
 def test_passwords_are_left_out(cluster: Cluster) -> None:
     log = watch(cluster)
     client: Any = cluster.get_local_client(0)

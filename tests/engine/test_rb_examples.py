@@ -44,6 +44,7 @@ def test_a_cluster_routes_as_rb_does_unless_told_otherwise(rb_cluster: Cluster) 
     assert router.get_key("GET", ["page:1"]) == "page:1"
 
 
+@pytest.mark.static
 def test_numbers_are_summed_up_by_callbacks(rb_cluster: Cluster) -> None:
     client = rb_cluster.get_routing_client()
     for key in range(0, 100, 2):
@@ -56,6 +57,7 @@ def test_numbers_are_summed_up_by_callbacks(rb_cluster: Cluster) -> None:
     assert f"Sum: {sum(results)}" == f"Sum: {sum(range(0, 100, 2))}"
 
 
+@pytest.mark.static
 def test_promises_are_kept_and_their_values_read(rb_cluster: Cluster) -> None:
     keys = [f"key:{n}" for n in range(50)]
     with rb_cluster.map() as client:
@@ -70,6 +72,7 @@ def test_promises_are_kept_and_their_values_read(rb_cluster: Cluster) -> None:
     }
 
 
+@pytest.mark.static
 def test_a_routing_client_works_key_by_key(rb_cluster: Cluster) -> None:
     keys = [f"key:{n}" for n in range(20)]
     client = rb_cluster.get_routing_client()
@@ -82,6 +85,7 @@ def test_a_routing_client_works_key_by_key(rb_cluster: Cluster) -> None:
     assert results == {key: key.encode() for key in keys}
 
 
+@pytest.mark.static
 def test_a_routing_client_has_map_and_fanout(rb_cluster: Cluster) -> None:
     client = rb_cluster.get_routing_client(auto_batch=False)
     assert client.auto_batch is False
@@ -99,6 +103,7 @@ def test_a_routing_client_has_map_and_fanout(rb_cluster: Cluster) -> None:
     assert promise.value == b"1"
 
 
+@pytest.mark.static
 @pytest.mark.parametrize("way", ["all", "fanout", "hosts"])
 def test_every_host_is_flushed(way: str, rb_cluster: Cluster) -> None:
     with rb_cluster.map() as client:
@@ -132,6 +137,7 @@ def test_a_fanout_is_targeted_call_by_call(rb_cluster: Cluster) -> None:
         client.target([1]).target([2])
 
 
+@pytest.mark.static
 def test_local_clients_are_redis_pys_own(rb_cluster: Cluster) -> None:
     client = rb_cluster.get_local_client_for_key("key")
     assert isinstance(client, redis.Redis)
@@ -171,6 +177,7 @@ def test_scripts_are_loaded_where_they_are_executed() -> None:
     )
 
 
+@pytest.mark.static
 def test_a_ring_is_asked_for_by_class(nodes: LocalNodes) -> None:
     cluster = Cluster(
         nodes.hosts, router_cls=ConsistentHashingRouter, router_options={"ring": "rb"}

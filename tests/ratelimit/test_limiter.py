@@ -335,6 +335,7 @@ class TestFailingNodes:
             with override_settings(RB_CLUSTERS={"default": {"HOSTS": hosts}}, **options):
                 yield
 
+    @pytest.mark.static
     @pytest.mark.parametrize("is_open", [True, False])
     def test_the_settings_decide(self, is_open: bool, call: Call, nodes: LocalNodes) -> None:
         with self.down(nodes, RATELIMIT_FAIL_OPEN=is_open):
@@ -349,6 +350,7 @@ class TestFailingNodes:
             assert (usages[1].allowed, usages[1].error) == (True, None)
             assert usages[1].used == (5 if is_open else 0)
 
+    @pytest.mark.static
     def test_nothing_is_given_back_to_a_node_that_failed(
         self, call: Call, nodes: LocalNodes
     ) -> None:
@@ -477,6 +479,7 @@ def test_what_cannot_be_an_answer_is_a_failure_of_its_node(
     assert (usages[1].used, usages[1].error) == (1, None)
 
 
+@pytest.mark.static
 def test_the_rights_that_the_page_names_suffice(nodes: LocalNodes, servers: Servers) -> None:
     page = (ROOT / "docs" / "rate-limits.md").read_text()
     (rights,) = re.findall(r"needs `(\+evalsha [^`]+)` on\s+`(~[^`]+)`", page)
@@ -512,6 +515,7 @@ def test_what_the_page_shows_of_a_limiter_is_true(nodes: LocalNodes) -> None:
     assert limiter.peek("invoices:7", "100/10m").used == 0  # it was reset
 
 
+@pytest.mark.static
 def test_a_limiter_has_a_cluster_and_a_prefix_of_its_own(
     nodes: LocalNodes, servers: Servers
 ) -> None:
@@ -530,6 +534,7 @@ def test_a_limiter_has_a_cluster_and_a_prefix_of_its_own(
     }
 
 
+@pytest.mark.static
 def test_the_only_cluster_is_taken_without_asking(nodes: LocalNodes) -> None:
     config = {"HOSTS": nodes.hosts}
     with override_settings(RB_CLUSTERS={"main": config}):

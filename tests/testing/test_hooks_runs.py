@@ -265,3 +265,10 @@ def test_servers_end_with_a_run_that_is_killed(
         assert len(runs.pids) == 3
         process.kill()
         wait_until_gone(*runs.pids)
+
+
+def test_a_site_on_a_redis_cluster_is_tested_on_one(runs: Runs) -> None:
+    test = "guestbook.tests.test_redis_cluster"
+    check_passed(*runs.run(*DJANGO, test, GUESTBOOK_TOPOLOGY="redis-cluster"))
+    assert len(runs.pids) == 3 * 2  # one of the tests has a node die
+    wait_until_gone(*runs.pids)

@@ -13,7 +13,9 @@ from redis.client import EMPTY_RESPONSE
 from redis.commands.core import AsyncScript
 
 from ..errors import first_error
+from ..rounds.scans import Cursors
 from .fanout import FanoutClient
+from .locks import ARGUMENTS_BEFORE_CLASS, AioLock
 from .managers import Fanned, Hosts, Mapped
 from .mapping import MappingClient
 from .port import ClientPort
@@ -42,9 +44,11 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
     Any number of tasks, loops and threads may share one.
     """
 
-    lock = redis.asyncio.Redis.lock
-
-    _or_instead = ", which blocks, in a thread; or redis.asyncio.Redis for the node"
+    def lock(self, *args: Any, **options: Any) -> Any:
+        """Return an asynchronous lock; see `RoutingClient.lock`."""
+        if len(args) <= ARGUMENTS_BEFORE_CLASS:
+            options.setdefault("lock_class", AioLock)
+        return redis.asyncio.Redis.lock(self, *args, **options)
 
     @staticmethod
     def _get_prototype(cluster: ClientPort) -> object:
@@ -72,8 +76,8 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
         See `RoutingClient.scan_iter`.
         """
         options = self._scan_options(match, count, _type)
-        cursors: dict[int, bytes] = dict.fromkeys(self._cluster.nodes, b"0")
-        while cursors:
+        cursors: Cursors | None = None
+        while cursors or cursors is None:
             cursors, keys, failures = await self._cluster.arun(
                 self._scan(cursors, options), self._command_timeout
             )
@@ -110,7 +114,7 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
     ) -> AioMapManager[Fanned]:
         """Return an asynchronous context manager for chosen hosts; see `Cluster.afanout`."""
         client = FanoutClient(self._cluster, hosts, max_concurrency, auto_batch=auto_batch)
-        return AioMapManager(cast(Fanned, client), timeout)
+        return AioMapManager(cast(Fanned, client), timeout, needs_nodes=True)
 
 
 class AioMapManager(Generic[C]):
@@ -119,11 +123,14 @@ class AioMapManager(Generic[C]):
     A promise that is awaited inside the block has everything sent that waits by then.
     """
 
-    def __init__(self, client: C, timeout: float | None) -> None:
+    def __init__(self, client: C, timeout: float | None, *, needs_nodes: bool = False) -> None:
         self._client = client
         self._timeout = timeout
+        self._needs_nodes = needs_nodes
 
     async def __aenter__(self) -> C:
+        if self._needs_nodes:
+            await self._client.alearn()
         self._client.run_when_awaited(self._timeout)
         return self._client
 

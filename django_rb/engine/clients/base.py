@@ -155,17 +155,18 @@ class ManyNodes:
         if split is not None:
             return self._split(sent, split)
         owner = router.get_host_for_command(name, sent[len(name.split()) :])
-        if len(self._cluster.nodes) > 1:
+        if len(self._cluster.nodes) > 1 or router.has_slots:
             _check_patterns(router, owner, sent)
         return (owner,), (sent,), None
 
     def _split(self, sent: Args, split: Split) -> Route:
-        keys, step = keys_of(sent), split.step
+        keys, step, router = keys_of(sent), split.step, self._cluster.router
         shares: dict[int, list[int]] = {}
-        for position, owner in enumerate(self._cluster.router.get_hosts_for_keys(keys)):
-            shares.setdefault(owner, []).append(position)
+        for position, place in enumerate(router.get_places(keys)):
+            shares.setdefault(place, []).append(position)
+        owners = router.get_hosts_for_keys([keys[share[0]] for share in shares.values()])
         if len(shares) == 1:
-            return tuple(shares), (sent,), None
+            return owners, (sent,), None
         commands = [
             (sent[0], *(sent[1 + p * step + i] for p in share for i in range(step)))
             for share in shares.values()
@@ -183,7 +184,7 @@ class ManyNodes:
             "ok": lambda parts: parts[0],
             "sum": sum,
         }
-        return tuple(shares), commands, combine[split.replies]
+        return owners, commands, combine[split.replies]
 
     def _sendable(self, args: tuple[Any, ...]) -> Args:
         """Return a command whose arguments can all be encoded."""
@@ -260,7 +261,7 @@ class ManyNodes:
     client = _refused(
         "A client of one connection", "cluster.get_local_client(host_id).client()"
     )
-    lock = _refused("A lock", "cluster.get_local_client_for_key(name).lock(name)")
+    lock = _refused("A lock", "cluster.get_routing_client().lock(name)")
     set_retry = _refused("A retry policy", "cluster.get_local_client(host_id).set_retry()")
     himport_prepare = himport_set = himport_discard = himport_discard_all = _refused(
         "HIMPORT", "cluster.get_local_client_for_key(key)"
@@ -364,7 +365,7 @@ def _check_patterns(router: BaseRouter, owner: int, sent: Args) -> None:
         is_tagged = hash_tag(start) != start
         if not (
             is_tagged
-            and isinstance(router, SlotRouter)
+            and (isinstance(router, SlotRouter) or router.has_slots)
             and router.get_host_for_key(start) == owner
         ):
             raise UnroutableCommand(

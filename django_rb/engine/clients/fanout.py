@@ -35,7 +35,10 @@ class FanoutClient(MappingClient):
         like: redis.Redis | None = None,
     ) -> None:
         super().__init__(cluster, max_concurrency, auto_batch=auto_batch, like=like)
-        self._hosts = None if hosts is None else checked_hosts(cluster, hosts)
+        # All that there are is what there are by the time that they are asked.
+        self._hosts: str | list[int] | None = None
+        if hosts is not None:
+            self._hosts = "all" if hosts == "all" else checked_hosts(cluster, hosts)
         self._is_single = False
         self._is_retargeted = False
         self._gets_plainly = False  # that would be to the key's owner
@@ -79,9 +82,13 @@ class FanoutClient(MappingClient):
             )
         sent = words_apart(self._sendable(args))
         self._check(sent)
-        promises = {host_id: Promise[Any](self._unhandled) for host_id in self._hosts}
+        hosts = self._hosts
+        chosen = checked_hosts(self._cluster, hosts) if isinstance(hosts, str) else hosts
+        promises = {host_id: Promise[Any](self._unhandled) for host_id in chosen}
+        is_bound = not self._is_single  # what goes to a key's owner follows the key
         for host_id, promise in promises.items():
-            self._add(promise, ((host_id,), (sent,), None), args[0], options, None)
+            route = ((host_id,), (sent,), None)
+            self._add(promise, route, args[0], options, None, is_bound=is_bound)
         if self._is_single:
             (promise,) = promises.values()
             return promise
@@ -95,6 +102,7 @@ class FanoutClient(MappingClient):
 
 def checked_hosts(cluster: ClientPort, hosts: Hosts) -> list[int]:
     """Return host ids, each once, of hosts that the cluster has."""
+    cluster.learn()
     if isinstance(hosts, str):
         if hosts != "all":
             raise ValueError(f"hosts={hosts!r}: give a list of host ids, or 'all'.")

@@ -32,6 +32,9 @@ class Mapped(Protocol):
     async def ajoin(self, timeout: float | None = None) -> None:
         """Do so on the event loop that runs."""
 
+    async def alearn(self) -> None:
+        """Find out which nodes there are, if that is not known yet."""
+
     def run_when_awaited(self, timeout: float | None = None) -> None:
         """Let a pending promise that is awaited have everything sent that waits."""
 

@@ -58,6 +58,7 @@ class MappingClient(ManyNodesClient):
         # name that redis-py knows the conversion by, its options, how many commands the
         # call became, how their replies become one, and the call, if its keys route it.
         self._details: dict[int, _Detail] = {}
+        self._bound: set[int] = set()  # positions of commands that were sent to hosts by id
         self._router = cluster.router  # that of what waits
         self._unhandled = Unhandled()
         # What nobody was told of: errors of callbacks, and what failed on which node.
@@ -100,8 +101,12 @@ class MappingClient(ManyNodesClient):
         name: str,
         options: dict[str, Any],
         call: tuple[Any, ...] | None,
+        *,
+        is_bound: bool = False,
     ) -> None:
         owners, commands, combine = route
+        if is_bound:
+            self._bound.add(len(self._commands))
         self._owners += owners
         self._commands += commands
         self._details[len(self._promises)] = (name, options, len(owners), combine, call)
@@ -122,6 +127,10 @@ class MappingClient(ManyNodesClient):
     async def ajoin(self, timeout: float | None = None) -> None:
         """Run what was asked for on the event loop that runs; see `join`."""
         await self._cluster.arun(self._map(), timeout)
+
+    async def alearn(self) -> None:
+        """Find out which nodes there are, if that is not known yet."""
+        await self._cluster.alearn()
 
     def run_when_awaited(self, timeout: float | None = None) -> None:
         """Let a pending promise that is awaited have everything sent that waits.
@@ -154,7 +163,7 @@ class MappingClient(ManyNodesClient):
     def _run(self) -> Batch[None]:
         """Send what waits, settle its promises, and keep what failed on which node."""
         cluster = self._cluster
-        owners, commands = self._owners[:], self._commands[:]
+        owners, commands, bound = self._owners[:], self._commands[:], self._bound.copy()
         promises, details = self._promises[:], self._details.copy()
         self.cancel()
         try:
@@ -162,6 +171,8 @@ class MappingClient(ManyNodesClient):
                 owners,
                 commands,
                 merge=self.auto_batch,
+                slot_of=None if cluster.layout is None else cluster.layout.get_slot,
+                bound=bound,
                 max_concurrency=self._max_concurrency,
             )
         except BaseException as error:  # who else awaits one of them must not wait for ever
@@ -200,15 +211,19 @@ class MappingClient(ManyNodesClient):
         """Route what waits by the router of now: hosts came or went since it was told."""
         self._router = self._cluster.router
         known = iter(list(zip(self._owners, self._commands, strict=True)))
+        bound, position_of_command = self._bound.copy(), 0
         promises, details = self._promises[:], self._details.copy()
         self.cancel()
         for position, promise in enumerate(promises):
             name, options, count, combine, call = details.get(position, _PLAIN_GET)
             owners, commands = zip(*islice(known, count), strict=True)
+            is_bound = position_of_command in bound
+            position_of_command += count
             try:
                 if call is None:
                     self._check_host(owners[0])
-                    self._add(promise, (owners, commands, combine), name, options, None)
+                    route = (owners, commands, combine)
+                    self._add(promise, route, name, options, None, is_bound=is_bound)
                     continue
                 call = call or commands[0]
                 self._add(promise, self._route(call), name, options, call)
@@ -237,6 +252,7 @@ class MappingClient(ManyNodesClient):
         self._commands.clear()
         self._promises.clear()
         self._details.clear()
+        self._bound.clear()
 
     def script_load(self, script: Any) -> Promise[str]:  # type: ignore[override]
         """Keep a script for all nodes; a node gets it with its use."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 import redis
 import redis.asyncio
 
-from ..nodes.node import Node
 from ..protocol.encoding import Key
 from ..protocol.exchange import Batch
 from ..rounds.port import Port
@@ -20,10 +18,6 @@ class ClientPort(Port, Protocol):
     """A cluster, as far as its clients know it."""
 
     @property
-    def nodes(self) -> Mapping[int, Node]:
-        """The nodes, by host id."""
-
-    @property
     def prototype(self) -> redis.Redis:
         """A client of redis-py's that never connects: its reply callbacks and its encoder."""
 
@@ -33,6 +27,12 @@ class ClientPort(Port, Protocol):
 
     def get_host_for_key(self, key: Key) -> int:
         """Return the id of the host that owns a key."""
+
+    def learn(self, timeout: float | None = None) -> None:
+        """Find out which nodes there are, if that is not known yet."""
+
+    async def alearn(self, timeout: float | None = None) -> None:
+        """Do so on the event loop that runs."""
 
     def remember_script(self, source: str | bytes) -> bytes:
         """Keep a script's source for nodes that do not know it; return its SHA1 digest."""

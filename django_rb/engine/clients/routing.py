@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
+import redis
 from redis.client import EMPTY_RESPONSE
 
 from ..errors import NodeFailure, first_error
-from ..protocol.answers import is_page
 from ..protocol.encoding import Args
 from ..protocol.exchange import Batch
-from ..rounds.batch import call_nodes
 from ..rounds.commands import run_commands
+from ..rounds.scans import Cursors, first_cursors, scan
 from .base import ManyNodes, ManyNodesClient, decoded, node_failures
 from .fanout import FanoutClient
+from .locks import ARGUMENTS_BEFORE_CLASS, Lock
 from .managers import Fanned, Hosts, MapManager, Mapped
 from .mapping import MappingClient
 from .port import ClientPort
@@ -56,21 +57,18 @@ class Routing(ManyNodes):
         return self._sendable(tuple(options))
 
     def _scan(
-        self, cursors: dict[int, bytes], options: Args
-    ) -> Batch[tuple[dict[int, bytes], list[Any], list[NodeFailure]]]:
-        """Read a page of each node that has more.
+        self, cursors: Cursors | None, options: Args
+    ) -> Batch[tuple[Cursors, list[Any], list[NodeFailure]]]:
+        """Read a page of each node that has more, the first one of all nodes at first.
 
         Returns the cursors of those that still have, the keys, and what failed.
         """
-        pages, failures = yield from call_nodes(
-            self._cluster,
-            {host: (b"SCAN", cursor, *options) for host, cursor in cursors.items()},
-            is_page,
-        )
-        found = [key for _, keys in pages.values() for key in keys]
+        if cursors is None:
+            cursors = first_cursors(self._cluster)
+        rest, pages, failures = yield from scan(self._cluster, cursors, options)
+        found = [key for keys in pages.values() for key in keys]
         if self._decode is not None:
             found = decoded(found, self._decode)
-        rest = {host: cursor for host, (cursor, _) in pages.items() if cursor != b"0"}
         return rest, found, failures
 
 
@@ -94,6 +92,18 @@ class RoutingClient(Routing, ManyNodesClient):
             return options[EMPTY_RESPONSE]
         return self._cluster.run(self._call(args, options), self._command_timeout)
 
+    def lock(self, *args: Any, **options: Any) -> Any:
+        """Return a lock of redis-py's on the node that owns its name; it follows its name.
+
+        with client.lock("report", timeout=30):
+            …
+
+        The arguments are those of redis-py's `Redis.lock`.
+        """
+        if len(args) <= ARGUMENTS_BEFORE_CLASS:
+            options.setdefault("lock_class", Lock)
+        return redis.Redis.lock(self, *args, **options)
+
     def scan_iter(
         self,
         match: Any = None,
@@ -111,8 +121,8 @@ class RoutingClient(Routing, ManyNodesClient):
             _type: only keys of this type: "string", "hash" …
         """
         options = self._scan_options(match, count, _type)
-        cursors: dict[int, bytes] = dict.fromkeys(self._cluster.nodes, b"0")
-        while cursors:
+        cursors: Cursors | None = None
+        while cursors or cursors is None:
             cursors, keys, failures = self._cluster.run(
                 self._scan(cursors, options), self._command_timeout
             )

@@ -23,7 +23,7 @@ from ..nodes.failing import (
 )
 from ..nodes.health import HealthChanges
 from ..nodes.node import Node
-from ..protocol.exchange import Batch, Exchange
+from ..protocol.exchange import Batch, Exchange, Pause
 from ..rounds.again import asks_for_more, look_again
 from ..rounds.port import Port
 from .connections import FOREVER, LATE_SECONDS
@@ -87,9 +87,11 @@ class Transport:
                 await _AwaitedRound(nodes, pools, deadline, given).run(exchanges)
                 given = None
                 if port is not None and asks_for_more(exchanges):
-                    for following in look_again(port, exchanges):
-                        round_ = _AwaitedRound(nodes, pools, deadline)
-                        await round_.run(following)
+                    with contextlib.closing(look_again(port, exchanges)) as rounds:
+                        for following in rounds:
+                            nodes = {**nodes, **self._nodes}  # there may be new ones in each
+                            round_ = _AwaitedRound(nodes, pools, deadline)
+                            await round_.run(following)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -142,6 +144,11 @@ class _AwaitedRound:
 
     async def run(self, exchanges: Sequence[Exchange]) -> None:
         """Run exchanges to their ends."""
+        if isinstance(exchanges, Pause):
+            left = self._deadline - self._loop.time()
+            exchanges.is_over = left <= exchanges.seconds
+            await asyncio.sleep(max(0.0, min(exchanges.seconds, left)))
+            return
         try:
             self._submit(exchanges)
             if self._error is None:

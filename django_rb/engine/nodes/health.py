@@ -215,12 +215,12 @@ def log_change(change: HealthChange) -> None:
     """Write one line about a node's change of state."""
     host_id, error = change.host_id, change.error
     if change.state == change.previous:
-        logger.warning("Node %d complains: %s", host_id, error)
+        logger.warning("%s complains: %s", _named(change), error)
     elif change.state == FAILING:
-        logger.warning("Node %d fails: %s", host_id, error)
+        logger.warning("%s fails: %s", _named(change), error)
     elif change.state == DOWN:
         logger.error(
-            "Node %d is down after %d failures in a row: %s", host_id, change.failures, error
+            "%s is down after %d failures in a row: %s", _named(change), change.failures, error
         )
     else:
         # The address is no part of the format: fe80::1%eth0 is one.
@@ -228,12 +228,16 @@ def log_change(change: HealthChange) -> None:
             logging.WARNING if change.previous == DOWN else logging.INFO,
             "%s",
             at_node(
-                f"Node {host_id} is up again after {change.seconds:.1f} s",
+                f"{_named(change)} is up again after {change.seconds:.1f} s",
                 host_id,
                 change.address,
                 change.alias,
             ),
         )
+
+
+def _named(change: HealthChange) -> str:
+    return f"Node {change.host_id}" if change.host_id >= 0 else "A node"
 
 
 class Health:
@@ -280,6 +284,10 @@ class Health:
         self._retry_at = 0.0
         self._recently_logged = RecentlyLogged()
         self.start_over()
+
+    def rename(self, host_id: int) -> None:
+        """Speak of the node by another host id from now on."""
+        self._host_id = host_id
 
     @property
     def is_down(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -76,6 +77,12 @@ class Node:
             changes or HealthChanges(),
             alias,
         )
+
+    def rename(self, host_id: int) -> None:
+        """Have another host id from now on: what the node stands for has changed."""
+        self.info = replace(self.info, host_id=host_id)
+        self.host_id = host_id
+        self.health.rename(host_id)
 
     def __repr__(self) -> str:
         return f"<Node {self.host_id}: {self.address}>"

@@ -126,6 +126,38 @@ def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
     return b"*%d\r\n$%d\r\n%b%b\r\n" % (len(keys) + 1, len(name), name, arguments)
 
 
+class _EachHeaders(dict[int, bytes]):
+    """What precedes the key of one command and follows that of the one before it.
+
+    By the key's size in bytes; made when first needed.
+    """
+
+    def __init__(self, name: bytes) -> None:
+        super().__init__()
+        self._start = b"\r\n*2\r\n$%d\r\n%b" % (len(name), name)
+
+    def __missing__(self, size: int) -> bytes:
+        header = self._start + headers[size]
+        if size < _LARGEST_HEADER:
+            self[size] = header
+        return header
+
+
+@lru_cache(maxsize=16)
+def _each_header_getter(name: bytes) -> Callable[[int], bytes]:
+    return _EachHeaders(name).__getitem__
+
+
+def encode_each(name: bytes, keys: Sequence[bytes]) -> bytes:
+    """Return the bytes of a command for each of some keys: ``GET key``, ``GET key`` …"""
+    pieces: list[bytes] = [b""] * (2 * len(keys) + 1)
+    pieces[0:-1:2] = map(_each_header_getter(name), map(len, keys))
+    pieces[1::2] = keys
+    pieces[0] = pieces[0][2:]
+    pieces[-1] = b"\r\n"
+    return b"".join(pieces)
+
+
 def encode_words(words: Args) -> bytes:
     """Return the bytes of a part of a command."""
     return b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(encode_key, words))

@@ -10,7 +10,7 @@ Any of its commands can be had again (`commands`), for a round that sends them o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -104,7 +104,7 @@ class Exchange:
         replies: what came back so far; error replies are exceptions in their place.
         error: why the exchange failed; None while it has not.
         is_whole: `out` was all there is to send when the exchange was made.
-        has_errors: there are error replies among the replies.
+        has_errors: it failed, or there are error replies among the replies.
         is_stale: its connection turned out to be closed, and it may be sent again.
         waited: seconds that it had waited by then, which count with those that follow.
         needs_new_connection: an idle connection will not do.
@@ -114,6 +114,9 @@ class Exchange:
             sent along with others'.
         answers: whether a reply can be the answer: one for each command, or one for all of
             them; none where any reply may be.
+        bound: positions of commands that are for this node and no other, whatever keys they
+            have.
+        is_question: it asks who owns which slots, for the sake of others.
         on_done: called when all replies are in and none of them is an error, while other
             nodes are still awaited.
         watcher: who is told what happens; None for nobody.
@@ -121,6 +124,8 @@ class Exchange:
 
     on_done: Callable[[Exchange], None] | None = None
     answers: Sequence[IsAnswer] = ()
+    bound: Container[int] = ()
+    is_question = False
     watcher: Watcher | None = None
     error: Exception | None = None
     has_errors = False
@@ -306,6 +311,7 @@ class Exchange:
     def fail(self, error: Exception) -> None:
         """End without the replies that are still missing."""
         self.error = error
+        self.has_errors = True
         if self.watcher is not None:
             self.watcher.ended()
 
@@ -349,12 +355,18 @@ class PipelineExchange(Exchange):
 
     The first piece is made at once: what cannot be encoded fails before anything is sent.
 
+    Args:
+        is_checked: they were sent before, but for ASKING, which changes the next command only.
+
     Raises:
         UnroutableCommand: one of them changes the connection, which others use after it.
     """
 
-    def __init__(self, host_id: int, commands: Sequence[Args]) -> None:
-        check_all_shareable(commands)
+    def __init__(
+        self, host_id: int, commands: Sequence[Args], *, is_checked: bool = False
+    ) -> None:
+        if not is_checked:
+            check_all_shareable(commands)
         pieces = encode(commands)
         super().__init__(host_id, next(pieces), len(commands), pieces)
         self._commands = commands
@@ -410,6 +422,19 @@ def _described(reply: object) -> str:
     if isinstance(reply, bytes):
         return f"a string of {len(reply)} bytes"
     return "nil" if reply is None else f"the number {reply}"
+
+
+class Pause(list[Exchange]):
+    """A round in which nothing is sent and so many seconds pass, if the call has as many left.
+
+    Attributes:
+        is_over: the call has no time left.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.is_over = False
 
 
 # What a transport drives: it yields the exchanges of a round, each of which then has its

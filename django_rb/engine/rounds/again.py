@@ -5,9 +5,11 @@ something `asks_for_more`, and runs the rounds of `look_again`; their replies ta
 of the first ones before the batch goes on. `with_second_looks` makes that a batch again, for
 who wants to see all rounds. Where all goes well it is one look at each exchange.
 
-`what_next` is the one function that decides about a reply:
+One reply asks for that of every node:
 
     NOSCRIPT    the script itself is sent in place of its digest
+
+Where nodes place keys themselves, `redirects` decides, which knows what else they say.
 
 An exchange whose idle connection turned out to be closed (`is_stale`, see `may_go_again`)
 goes again as a whole, on a new connection.
@@ -16,25 +18,24 @@ goes again as a whole, on a new connection.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from typing import TypeVar
 
 from redis.exceptions import NoScriptError
 
 from ..errors import at_node
-from ..protocol.answers import is_anything
+from ..protocol.answers import is_anything, is_ok
 from ..protocol.encoding import Args, encode_key
-from ..protocol.exchange import Batch, Exchange, IsAnswer, PipelineExchange
+from ..protocol.exchange import Batch, Exchange, IsAnswer, Pause, PipelineExchange
 from ..protocol.scripts import with_source
-from .port import Port
+from .port import Layout, Port, Rounds
+from .redirects import SOURCE, Errand, Journey, address_later, errands_of, settle
 
 T = TypeVar("T")
 
 # Rounds of one batch in which commands may go again after one of its own.
 _MOST_ROUNDS = 16
-
-_Rounds = Generator[Sequence[Exchange], None, None]
 
 
 def may_go_again(exchange: Exchange, error: Exception) -> bool:
@@ -50,13 +51,6 @@ def may_go_again(exchange: Exchange, error: Exception) -> bool:
         and not exchange.needs_new_connection
         and (exchange.untouched or exchange.only_reads)
     )
-
-
-def what_next(reply: Exception, command: Args) -> Args | None:
-    """Return the command that is to be sent because of an error reply; None for nothing."""
-    if isinstance(reply, NoScriptError):
-        return with_source(command)
-    return None
 
 
 def with_second_looks(port: Port, batch: Batch[T]) -> Batch[T]:
@@ -85,32 +79,110 @@ def asks_for_more(exchanges: Sequence[Exchange]) -> bool:
     return False
 
 
-def look_again(port: Port, exchanges: Sequence[Exchange], rounds: int = 1) -> _Rounds:
+def look_again(
+    port: Port, exchanges: Sequence[Exchange], journey: Journey | None = None
+) -> Rounds:
     """Yield the rounds that follow from the replies to some exchanges."""
     stale = [exchange for exchange in exchanges if exchange.is_stale]
     if stale:
         for exchange in stale:
             exchange.start_over()
         yield stale
-    places, commands = _following(port, exchanges, may_follow=rounds < _MOST_ROUNDS)
-    if not places:
+    journey = journey or Journey()
+    layout = port.layout
+    if layout is not None:
+        yield from _look_elsewhere(port, layout, exchanges, journey)
         return
-    again = [PipelineExchange(host_id, commands[host_id]) for host_id in places]
-    for exchange in again:
-        exchange.answers = [_answer_to(*place) for place in places[exchange.host_id]]
+    errands = _with_sources(port, exchanges)
+    if errands and journey.rounds < _MOST_ROUNDS - 1:
+        yield from _send(port, errands, journey)
+
+
+def _look_elsewhere(
+    port: Port, layout: Layout, exchanges: Sequence[Exchange], journey: Journey
+) -> Rounds:
+    """Yield the rounds that follow where nodes send commands elsewhere, or back for later."""
+    errands = [
+        errand
+        for exchange in exchanges
+        if exchange.has_errors and not exchange.is_question
+        for errand in errands_of(layout, exchange, _errors_of(port, exchange))
+    ]
+    if not errands:
+        return
+    yield from layout.look_if_due()
+    if journey.rounds >= _MOST_ROUNDS - 1:
+        return
+    now, later = settle(layout, errands)
+    if now:
+        if journey.pause_in_circle:
+            yield Pause(journey.pause_in_circle)
+        yield from _send(port, now, journey)
+    if later and journey.rounds < _MOST_ROUNDS - 1:
+        seconds = journey.next_pause(layout)
+        if seconds is not None:
+            pause = Pause(seconds)
+            yield pause
+            if not pause.is_over:
+                yield from layout.look_if_due()
+                address_later(layout, later)
+                yield from _send(port, later, journey)
+
+
+def _send(port: Port, errands: Sequence[Errand], journey: Journey) -> Rounds:
+    """Yield the round in which errands are sent, and those that follow from it.
+
+    Their replies take the places of the first ones.
+    """
+    journey.rounds += 1
+    by_host: dict[int, list[Errand]] = defaultdict(list)
+    for errand in errands:
+        assert errand.host_id is not None
+        by_host[errand.host_id].append(errand)
+    again = [_make_exchange(host_id, share) for host_id, share in by_host.items()]
     yield again
     if asks_for_more(again):
-        yield from look_again(port, again, rounds + 1)
-    changed = set()
-    for exchange in again:
+        yield from look_again(port, again, journey)
+    changed = dict.fromkeys(errand.first for errand in errands)
+    for first in changed:
+        if first.error is not None:  # what it did not answer was sent elsewhere, or stays so
+            first.replies += repeat(first.error, first.count - len(first.replies))
+            first.error = None
+    for exchange, share in zip(again, by_host.values(), strict=True):
         answers = chain(exchange.replies, repeat(exchange.error))
-        for (first, position), reply in zip(places[exchange.host_id], answers, strict=False):
-            first.replies[position] = reply
-            changed.add(first)
-    for exchange in changed:
-        exchange.has_errors = any(isinstance(reply, Exception) for reply in exchange.replies)
-        if exchange.on_done is not None and not exchange.has_errors:
-            exchange.on_done(exchange)
+        for errand in share:
+            if errand.with_asking:
+                next(answers)
+            errand.first.replies[errand.position] = next(answers)
+    for first in changed:
+        first.has_errors = any(isinstance(reply, Exception) for reply in first.replies)
+        if first.on_done is not None and not first.has_errors:
+            first.on_done(first)
+
+
+def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
+    """Return what takes errands to a host."""
+    commands: list[Args] = []
+    answers: list[IsAnswer] = []
+    bound: set[int] = set()
+    with_sources: set[bytes] = set()
+    for errand in errands:
+        command = errand.command
+        if errand.with_asking:
+            commands.append((b"ASKING",))
+            answers.append(is_ok)
+        if errand.why == SOURCE:
+            digest = encode_key(command[1])
+            if digest not in with_sources:  # the first brings the source along
+                command = with_source(command) or command
+                with_sources.add(digest)
+        if errand.slot is None:
+            bound.add(len(commands))
+        commands.append(command)
+        answers.append(_answer_to(errand.first, errand.position))
+    exchange = PipelineExchange(host_id, commands, is_checked=True)
+    exchange.answers, exchange.bound = answers, bound
+    return exchange
 
 
 def _answer_to(exchange: Exchange, position: int) -> IsAnswer:
@@ -119,30 +191,15 @@ def _answer_to(exchange: Exchange, position: int) -> IsAnswer:
     return answers[position % len(answers)] if answers else is_anything
 
 
-# By host id: the places of the replies that are to be replaced, and the commands to send.
-_Following = tuple[dict[int, list[tuple[Exchange, int]]], dict[int, list[Args]]]
-
-
-def _following(port: Port, exchanges: Sequence[Exchange], *, may_follow: bool) -> _Following:
-    """Return what is to be sent because of the error replies to some exchanges."""
-    places: dict[int, list[tuple[Exchange, int]]] = defaultdict(list)
-    commands: dict[int, list[Args]] = defaultdict(list)
-    with_sources: set[tuple[int, bytes]] = set()
-    for exchange in exchanges:
-        if not exchange.has_errors:
-            continue
-        host_id = exchange.host_id
-        for position, reply, command in _errors_of(port, exchange):
-            following = what_next(reply, command) if may_follow else None
-            if following is None:
-                continue
-            script = (host_id, encode_key(command[1]))
-            if script in with_sources:  # the first brings the source along
-                following = command
-            with_sources.add(script)
-            places[host_id].append((exchange, position))
-            commands[host_id].append(following)
-    return places, commands
+def _with_sources(port: Port, exchanges: Sequence[Exchange]) -> list[Errand]:
+    """Return the commands whose scripts the nodes did not know."""
+    return [
+        Errand(exchange, position, command, None, reply, SOURCE, exchange.host_id)
+        for exchange in exchanges
+        if exchange.has_errors and exchange.error is None
+        for position, reply, command in _errors_of(port, exchange)
+        if isinstance(reply, NoScriptError) and with_source(command) is not None
+    ]
 
 
 def _errors_of(port: Port, exchange: Exchange) -> Iterator[tuple[int, Exception, Args]]:

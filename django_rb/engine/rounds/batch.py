@@ -35,6 +35,7 @@ from ..protocol.exchange import (
     PipelineExchange,
 )
 from ..protocol.scripts import KeyScript, LuaScript
+from .by_slot import CountsExchange, Decode, ValuesExchange, decode_replies, decode_some
 from .port import Port
 
 T = TypeVar("T")
@@ -58,11 +59,6 @@ def _error_in(exchange: Exchange) -> Exception | None:
                 return reply
     return None
 
-
-# Puts what a node replied for some keys into a dictionary of values by name, and returns how
-# many of the keys have none. Its arguments: that dictionary, the keys' names, the keys, and for
-# each of them what is stored, or None.
-Decode = Callable[[dict[Any, Any], list[Any], list[bytes], list[bytes | None]], int]
 
 _ABSENT: Final = object()  # what a name has in that dictionary until a value is put there
 
@@ -88,6 +84,8 @@ def find(
 ) -> Batch[Outcome[dict[Any, Any]]]:
     """Look keys up: one MGET per node that owns some of them.
 
+    Where nodes place keys by slots it is one pipeline per node.
+
     Args:
         names: what the caller knows the keys by; themselves if not given.
         decode: does what `keep_found` does, for one node's keys; called while other nodes
@@ -109,18 +107,28 @@ def find(
         share = shares[owner]
         share[0].append(name)
         share[1].append(key)
-    exchanges = []
+    exchanges: list[Exchange] = []
     misses: list[int] = []
+    router = port.router
     for owner, share in shares.items():
-        exchange = _ValuesExchange(owner, b"MGET", share[1])
-        exchange.on_done = partial(_decode_reply, decode, misses, found, *share)
+        exchange: Exchange
+        if router.has_slots:
+            exchange = ValuesExchange(owner, share[1], router)
+            exchange.on_done = partial(decode_replies, decode, misses, found, *share)
+        else:
+            exchange = _ValuesExchange(owner, b"MGET", share[1])
+            exchange.on_done = partial(_decode_reply, decode, misses, found, *share)
         exchanges.append(exchange)
     yield exchanges
     failures = []
     for exchange in exchanges:
         error = _error_in(exchange)
         if error is not None:
-            lost = shares[exchange.host_id][1]
+            names, lost = shares[exchange.host_id]
+            if isinstance(exchange, ValuesExchange):
+                error, lost = decode_some(exchange, decode, misses, found, names, lost)
+                if error is None:
+                    continue
             misses.append(len(lost))
             failures.append(_failure(port, exchange.host_id, error, lost))
     if any(misses):
@@ -266,15 +274,22 @@ def count(
 
     Returns the sum over the nodes.
     """
+    router = port.router
     shares: dict[int, list[bytes]] = defaultdict(list)
-    for owner, key in zip(port.router.get_hosts_for_keys(keys), keys, strict=True):
+    for owner, key in zip(router.get_hosts_for_keys(keys), keys, strict=True):
         shares[owner].append(key)
-    exchanges = [
-        KeysExchange(
-            owner, name, [*map(companion_of, share), *share] if companion_of else share
-        )
-        for owner, share in shares.items()
-    ]
+    if companion_of is not None:
+        shares = {owner: [*map(companion_of, share), *share] for owner, share in shares.items()}
+    if router.has_slots:
+        counts = [CountsExchange(owner, name, share, router) for owner, share in shares.items()]
+        yield counts
+        failures = [
+            _failure(port, exchange.host_id, error, exchange.lost)
+            for exchange in counts
+            if (error := _error_in(exchange)) is not None
+        ]
+        return sum(exchange.total for exchange in counts), failures
+    exchanges = [KeysExchange(owner, name, share) for owner, share in shares.items()]
     for exchange in exchanges:
         exchange.answers = (is_number,)
     yield exchanges
@@ -367,7 +382,7 @@ def _replies_of(exchange: Exchange) -> Iterator[Any]:
 def call_nodes(
     port: Port, commands: Mapping[int, Args], answer: IsAnswer | None = None
 ) -> Batch[Outcome[dict[int, Any]]]:
-    """Run one command per node, given as ``{host id: command}``.
+    """Run one command per node, given as ``{host id: command}``. It goes nowhere else.
 
     Args:
         answer: whether a reply can be the answer; by default what `answer_to` knows of it.
@@ -377,8 +392,17 @@ def call_nodes(
     exchanges = [CommandExchange(host_id, args) for host_id, args in commands.items()]
     for exchange, args in zip(exchanges, commands.values(), strict=True):
         exchange.answers = (answer or answer_to(args),)
+        exchange.bound = (0,)
     yield exchanges
     return _collect(port, exchanges, {})
+
+
+def call_all_nodes(
+    port: Port, command: Args, hosts: Iterable[int] | None = None
+) -> Batch[Outcome[dict[int, Any]]]:
+    """Run one command on hosts, by default on all that there are by then; see `call_nodes`."""
+    targets = port.nodes if hosts is None else hosts
+    return (yield from call_nodes(port, dict.fromkeys(targets, command)))
 
 
 def _collect(

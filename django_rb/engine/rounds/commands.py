@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, groupby, repeat
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain, groupby, islice, repeat
 from operator import itemgetter
 from typing import Any
 
 from ..protocol.answers import answer_to
-from ..protocol.encoding import Args
+from ..protocol.encoding import Args, Key
 from ..protocol.exchange import Batch, Exchange, PipelineExchange
 
 # Commands of exactly so many words merge with their neighbours: more would be options.
@@ -21,6 +21,8 @@ def run_commands(
     commands: Sequence[Args],
     *,
     merge: bool = False,
+    slot_of: Callable[[Key], int] | None = None,
+    bound: Container[int] = (),
     max_concurrency: int | None = None,
 ) -> Batch[list[Any]]:
     """Run any commands, each on the node that `owners` has in its place.
@@ -33,6 +35,8 @@ def run_commands(
         owners: host ids.
         commands: what is sent, names in upper case as str.
         merge: send adjacent GETs to a node as MGET, and SETs without options as MSET.
+        slot_of: the slot of a key where nodes take no command on keys of several slots.
+        bound: positions of commands that are for their node, whatever their keys.
         max_concurrency: how many nodes are asked at a time; None for all.
     """
     replies: list[Any] = [None] * len(commands)
@@ -43,7 +47,7 @@ def run_commands(
     step = max_concurrency or len(hosts)
     for first in range(0, len(hosts), step):
         chosen = {host_id: shares[host_id] for host_id in hosts[first : first + step]}
-        yield from _run_shares(chosen, commands, replies, merge=merge)
+        yield from _run_shares(chosen, commands, replies, slot_of, bound, merge=merge)
     return replies
 
 
@@ -51,6 +55,8 @@ def _run_shares(
     shares: Mapping[int, list[int]],
     commands: Sequence[Args],
     replies: list[Any],
+    slot_of: Callable[[Key], int] | None,
+    bound: Container[int],
     *,
     merge: bool,
 ) -> Batch[None]:
@@ -61,9 +67,13 @@ def _run_shares(
         sent = [commands[position] for position in share]
         counts: Sequence[int] = ()
         if merge:
-            sent, counts = _merged(sent)
+            sent, counts = _merged(sent, slot_of)
         exchange: Exchange = PipelineExchange(host_id, sent)
         exchange.answers = list(map(answer_to, sent))
+        if bound:
+            firsts = islice(accumulate(counts or repeat(1), initial=0), len(sent))
+            starts = [share[first] for first in firsts]
+            exchange.bound = {n for n, position in enumerate(starts) if position in bound}
         exchanges.append(exchange)
         merged.append(counts)
     yield exchanges
@@ -77,7 +87,9 @@ def _run_shares(
             replies[position] = reply
 
 
-def _merged(commands: Iterable[Args]) -> tuple[list[Args], list[int]]:
+def _merged(
+    commands: Iterable[Args], slot_of: Callable[[Key], int] | None
+) -> tuple[list[Args], list[int]]:
     """Return what is sent, and how many of the commands each of it stands for."""
     sent: list[Args] = []
     counts: list[int] = []
@@ -89,14 +101,22 @@ def _merged(commands: Iterable[Args]) -> tuple[list[Args], list[int]]:
         mergeable, merged_name = _MERGED[name]
         for size, group in groupby(named, len):
             if size == mergeable:
-                args = tuple(chain.from_iterable(map(_get_arguments, group)))
-                count = len(args) // (size - 1)
-                sent.append((name if count == 1 else merged_name, *args))
-                counts.append(count)
+                for part in (group,) if slot_of is None else _together(group, slot_of):
+                    args = tuple(chain.from_iterable(map(_get_arguments, part)))
+                    count = len(args) // (size - 1)
+                    sent.append((name if count == 1 else merged_name, *args))
+                    counts.append(count)
             else:
                 sent += group
                 counts += repeat(1, len(sent) - len(counts))
     return sent, counts
+
+
+def _together(
+    commands: Iterable[Args], slot_of: Callable[[Key], int]
+) -> Iterator[Iterable[Args]]:
+    """Yield commands in groups of neighbours whose keys share a slot."""
+    return (part for _, part in groupby(commands, lambda args: slot_of(args[1])))
 
 
 _get_name = itemgetter(0)

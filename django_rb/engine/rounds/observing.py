@@ -23,7 +23,7 @@ import redis
 
 from ..errors import at_node
 from ..protocol.encoding import Args, encode_key
-from ..protocol.exchange import Batch, Exchange
+from ..protocol.exchange import Batch, Exchange, Pause
 from ..wording import get_logger
 from .again import with_second_looks
 from .port import Port
@@ -46,7 +46,7 @@ class BatchEvent:
 
     Attributes:
         operation: what was called, as in "get" or "get_many".
-        rounds: how many rounds have begun.
+        rounds: how many rounds have begun, but for those that ask who owns which slots.
         commands: how many commands were to be sent; what goes again counts once.
         began: when, as `time.perf_counter()`.
         hits, misses: how many keys a cache has found, and how many not; what is not read from
@@ -98,6 +98,11 @@ class ExchangeEvent:
     error: BaseException | None
     round: int
     _exchange: Exchange = field(repr=False)
+
+    @property
+    def is_question(self) -> bool:
+        """Whether it asks who owns which slots; `round` is then that of the round before."""
+        return self._exchange.is_question
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -257,8 +262,12 @@ class _Telling:
         try:
             while True:
                 exchanges = next(looked)
-                event.rounds += 1
-                tell(self._observers, "round_began", event)
+                if not any(exchange.is_question for exchange in exchanges):
+                    if isinstance(exchanges, Pause):
+                        yield exchanges
+                        continue
+                    event.rounds += 1
+                    tell(self._observers, "round_began", event)
                 now = perf_counter()
                 attempts = [_Attempt(exchange, now) for exchange in exchanges]
                 cut_off: BaseException | None = None
@@ -293,7 +302,9 @@ class _Telling:
                 finally:
                     _here.batch = outer
                 self._new.update(exchanges)
-                self._event.commands += sum(exchange.count for exchange in exchanges)
+                self._event.commands += sum(
+                    exchange.count for exchange in exchanges if not exchange.is_question
+                )
                 yield exchanges
         except StopIteration as end:
             result: T = end.value

@@ -2,9 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol
 
+from ..nodes.node import Node
+from ..protocol.encoding import Key
+from ..protocol.exchange import Exchange
 from ..routing.routers import BaseRouter
+
+Rounds = Generator[Sequence[Exchange], None, None]
+
+
+class Layout(Protocol):
+    """What nodes that place keys themselves have said of it.
+
+    Attributes:
+        patience: seconds for which one call waits for nodes that say that they cannot answer
+            yet, if it has no deadline.
+    """
+
+    patience: float
+
+    def get_slot(self, key: Key) -> int:
+        """Return the slot of a key."""
+
+    def get_owner(self, slot: int) -> int:
+        """Return the id of the host that owns a slot, as far as is known."""
+
+    def get_node(self, host_id: int) -> Node | None:
+        """Return the node that has a host id now."""
+
+    def note_moved(self, slot: int, address: str, said_by: int) -> None:
+        """Take note of MOVED: a slot belongs to an address. It counts at once.
+
+        Args:
+            said_by: the host id of who says so.
+        """
+
+    def find(self, address: str, said_by: int) -> int | None:
+        """Return the host id of an address that ASK names; None if it is not to be told."""
+
+    def want_look(self) -> None:
+        """Have the layout looked at soon."""
+
+    def look_if_due(self) -> Rounds:
+        """Yield the rounds that ask for the layout, if it is time and nobody else does."""
+
+    def may_wait(self) -> bool:
+        """Return whether waiting for nodes that cannot answer yet has been of any use."""
 
 
 class Port(Protocol):
@@ -19,6 +64,14 @@ class Port(Protocol):
     @property
     def router(self) -> BaseRouter:
         """Who owns a key, as of now."""
+
+    @property
+    def nodes(self) -> Mapping[int, Node]:
+        """The nodes that own keys, by host id, as of now."""
+
+    @property
+    def layout(self) -> Layout | None:
+        """What the nodes say of who owns a key; None if they place no keys themselves."""
 
     def get_address(self, host_id: int) -> str:
         """Return where a node is, for errors."""

@@ -74,9 +74,15 @@ class BaseRouter:
         cluster: the cluster whose keys are placed. Further arguments of a subclass are
             the cluster's router options.
 
+    Attributes:
+        has_slots: the nodes themselves place keys by slots, and take no command on keys of
+            several slots; a `ClusterRouter`.
+
     Raises:
         BadHostSetup: the cluster has no hosts.
     """
+
+    has_slots = False
 
     def __init__(self, cluster: HasHosts) -> None:
         if not cluster.hosts:
@@ -115,6 +121,17 @@ class BaseRouter:
         """
         return [self.get_host_for_key(key) for key in keys]
 
+    def get_places(self, keys: Sequence[Key]) -> list[int]:
+        """Return for each key what has to be the same for keys that share a command.
+
+        It is the host, and in a Redis Cluster the slot.
+        """
+        return self.get_hosts_for_keys(keys)
+
+    def has_tags(self, keys: Sequence[Key]) -> bool:
+        """Return whether some of the keys may share a slot on purpose."""
+        return False
+
     def explain(self, key: Key) -> dict[str, int]:
         """Return by name the number that places `key`: ``{"slot": 4711}``.
 
@@ -147,17 +164,25 @@ class BaseRouter:
         keys = keys_of((command, *args)) or [_without_keys(command)]
         if len(keys) == 1:
             return self.get_host_for_key(keys[0])
-        hosts = self.get_hosts_for_keys(keys)
-        if len(set(hosts)) > 1:
-            pairs = list(zip(keys, hosts, strict=True))
-            where = ", ".join(f"{reprlib.repr(key)} on {host}" for key, host in pairs[:8])
+        places = self.get_places(keys)
+        if len(set(places)) > 1:
+            pairs = list(zip(keys, places, strict=True))
+            preposition = "in" if self.has_slots else "on"
+            where = ", ".join(
+                f"{reprlib.repr(key)} {preposition} {place}" for key, place in pairs[:8]
+            )
             where += ", …" if len(pairs) > 8 else ""
+            tagged = "keys with the same hash tag, such as {user:7}:a and {user:7}:b, are "
+            if self.has_slots:
+                raise UnroutableCommand(
+                    f"The keys of {command} are in several slots: {where}. Run it once per "
+                    f"slot; {tagged}in one."
+                )
             raise UnroutableCommand(
                 f"The keys of {command} are on several hosts: {where}. Run it once per host; "
-                "with SlotRouter, keys with the same hash tag, such as {user:7}:a and "
-                "{user:7}:b, are on one."
+                f"with SlotRouter, {tagged}on one."
             )
-        return hosts[0]
+        return self.get_host_for_key(keys[0])
 
 
 def _without_keys(command: str) -> NoReturn:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from time import monotonic
+from time import monotonic, sleep
 
 import redis
 
@@ -22,7 +22,7 @@ from ..nodes.failing import (
 )
 from ..nodes.node import PoolIsFull
 from ..polling import POLLIN, POLLOUT, Poller, make_poller
-from ..protocol.exchange import Exchange
+from ..protocol.exchange import Exchange, Pause
 from ..rounds.again import may_go_again
 from .connections import NOTHING_YET, WOULD_BLOCK, Connection, with_input
 from .lines import FOREVER, Line
@@ -67,6 +67,11 @@ class Round:
 
     def run(self, exchanges: Sequence[Exchange]) -> None:
         """Run exchanges to their ends."""
+        if isinstance(exchanges, Pause):
+            left = self._deadline - monotonic()
+            exchanges.is_over = left <= exchanges.seconds
+            sleep(max(0.0, min(exchanges.seconds, left)))
+            return
         try:
             if self._deadline != FOREVER and self._deadline <= monotonic():
                 for exchange in exchanges:

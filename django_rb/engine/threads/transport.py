@@ -11,7 +11,8 @@ way out of a round, `KeyboardInterrupt` and a killed greenlet included, closes i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from time import monotonic
 from typing import TypeVar
 
@@ -48,17 +49,14 @@ class Transport:
         self._openings = Openings()
         self._spin = Spin()
 
-    def use(self, nodes: Iterable[Node]) -> None:
+    def use(self, nodes: Mapping[int, Node]) -> None:
         """Have connections to these nodes from now on, and to no others."""
-        before = self.pools
-        pools = {}
-        for node in nodes:
-            pool = before.get(node.host_id)
-            pools[node.host_id] = pool if pool and pool.node is node else Pool(node)
-        self.pools = pools
-        for host_id, pool in before.items():
-            if pools.get(host_id) is not pool:
-                pool.node.epoch += 1  # what is in use now is closed by who uses it
+        before = {pool.node: pool for pool in self.pools.values()}
+        pools = {node: before.get(node) or Pool(node) for node in nodes.values()}
+        self.pools = {host_id: pools[node] for host_id, node in nodes.items()}
+        for node, pool in before.items():
+            if node not in pools:
+                node.epoch += 1  # what is in use now is closed by who uses it
                 pool.close_idle()
 
     def run(self, batch: Batch[T], timeout: float | None = None, port: Port | None = None) -> T:
@@ -85,8 +83,7 @@ class Transport:
                     Round(pools, self._openings, self._spin, deadline, given).run(exchanges)
                 given = None
                 if port is not None and asks_for_more(exchanges):
-                    for following in look_again(port, exchanges):
-                        Round(pools, self._openings, self._spin, deadline).run(following)
+                    pools = self._look_again(port, exchanges, pools, deadline)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -96,6 +93,20 @@ class Transport:
         finally:
             if self._changes.waiting:
                 self._changes.tell()
+
+    def _look_again(
+        self,
+        port: Port,
+        exchanges: Sequence[Exchange],
+        pools: dict[int, Pool],
+        deadline: float,
+    ) -> dict[int, Pool]:
+        """Run the rounds that follow from replies; return all pools that they may use."""
+        with closing(look_again(port, exchanges)) as rounds:
+            for following in rounds:
+                pools = {**pools, **self.pools}  # there may be new ones in each
+                Round(pools, self._openings, self._spin, deadline).run(following)
+        return pools
 
     def close_idle(self) -> None:
         """Close all idle connections."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...engine.protocol.encoding import Args
 from ..base import NodeName, describe_node, failure_of, name_of
 from ..keys import KeysCommand, for_json, from_argument, readable
 from ..readings import pattern_hint
@@ -81,11 +80,9 @@ class Command(KeysCommand):
         try:
             with self.progress("Deleting", sum(sizes.values()), "keys looked at") as progress:
                 for pages in nodes.scan(pattern, sizes, progress):
-                    unlinks: dict[NodeName, list[Args]] = {
-                        node: [("UNLINK", *keys)] for node, keys in pages.items() if keys
-                    }
-                    for node, (count,) in nodes.run(unlinks).items():
-                        deleted[node] += count
+                    unlinks = {n: nodes.unlinks(n, keys) for n, keys in pages.items()}
+                    for node, counts in nodes.run(unlinks).items():
+                        deleted[node] += sum(counts)
         except KeyboardInterrupt:
             raise CommandError(
                 f"Interrupted: at least {count_of(sum(deleted.values()), 'key')} deleted, "

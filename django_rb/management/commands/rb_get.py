@@ -145,6 +145,7 @@ class Command(KeysCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         keyspace = self.get_keyspace(options["cluster"], options["cache"])
+        self.check_owners_known(keyspace)
         typed = from_argument(options["key"])
         (key,) = keyspace.stored([typed])
         owners = {

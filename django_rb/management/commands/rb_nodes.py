@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from django.core.management import get_commands
 from django.core.management.base import CommandError, CommandParser
 
 from ... import conf
+from ...engine.topology.settings import REDIS_CLUSTER, STATIC, TOPOLOGIES
 from ...testing import LocalNodes, NodesError
 from ...testing.control import ask
 from ...testing.nodes import START_SECONDS
@@ -29,6 +31,7 @@ from ...testing.supervisor import die_with_parent
 from ..base import NodesCommand, as_aliases
 
 DEFAULT_COUNT = 4
+DEFAULT_PRIMARIES = 3
 SERVER_DATABASES = 16  # how many a server has unless told otherwise
 
 # Where the nodes of a running rb_nodes are asked to stop or start.
@@ -53,7 +56,21 @@ class Command(NodesCommand):
             type=count,
             metavar="N",
             help="How many nodes. Default: as many as the largest cluster of "
-            f"settings.RB_CLUSTERS has, {DEFAULT_COUNT} where there is none.",
+            f"settings.RB_CLUSTERS has, {DEFAULT_COUNT} where there is none. Of a Redis "
+            f"Cluster, how many primaries; default: {DEFAULT_PRIMARIES}.",
+        )
+        parser.add_argument(
+            "--topology",
+            choices=TOPOLOGIES,
+            help='"static" for independent nodes, "redis-cluster" for a Redis Cluster. '
+            "Default: what settings.RB_CLUSTERS says of each cluster.",
+        )
+        parser.add_argument(
+            "--replicas",
+            type=replicas,
+            default=0,
+            metavar="N",
+            help="How many replicas each primary of a Redis Cluster has. Default: 0.",
         )
         parser.add_argument(
             "--port",
@@ -105,22 +122,19 @@ class Command(NodesCommand):
             )
         command = self.resolve(options["command"])
         aliases = get_aliases(options["cluster"])
+        topologies = {alias: options["topology"] or find_topology(alias) for alias in aliases}
+        if options["replicas"] and REDIS_CLUSTER not in topologies.values():
+            raise CommandError("--replicas is for a Redis Cluster: --topology redis-cluster.")
+        if options["keep"] and REDIS_CLUSTER in topologies.values():
+            raise CommandError("--keep is for independent nodes, not for a Redis Cluster.")
         status = 0
         try:
-            nodes = LocalNodes(
-                options["count"] or find_count(aliases),
-                options={"databases": str(max(SERVER_DATABASES, len(aliases)))},
-                start_seconds=options["timeout"] or START_SECONDS,
-                first_port=options["port"],
-                keep=options["keep"],
-            )
-            with nodes:
-                urls = assign_databases(nodes, aliases)
-                variables = {
-                    conf.NODES_VARIABLE: json.dumps(urls),
-                    CONTROL_VARIABLE: nodes.control,
-                }
-                self.report(nodes, urls, variables, options["format"])
+            with ExitStack() as stack:
+                placed = start_nodes(stack, topologies, options)
+                variables = {conf.NODES_VARIABLE: json.dumps(environment_of(placed))}
+                if len(placed) == 1:  # else a host id would not say which node is meant
+                    variables[CONTROL_VARIABLE] = placed[0].nodes.control
+                self.report(placed, variables, options["format"])
                 if command:
                     status = run(command, self.environment(variables, options["pythonpath"]))
                 else:
@@ -186,42 +200,41 @@ class Command(NodesCommand):
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         return environment
 
-    def report(
-        self,
-        nodes: LocalNodes,
-        urls: Mapping[str, list[str]],
-        variables: Mapping[str, str],
-        form: str,
-    ) -> None:
+    def report(self, placed: Sequence[Placed], variables: Mapping[str, str], form: str) -> None:
         """Say where the nodes are."""
         if form == "json":
-            places = [
-                {
-                    "host_id": host_id,
-                    "host": place["host"],
-                    "port": place["port"],
-                    "pid": nodes.pid(host_id),
-                }
-                for host_id, place in nodes.hosts.items()
-            ]
             self.write_json(
                 {
-                    "server": nodes.server,
-                    "nodes": places,
-                    "clusters": urls,
+                    "server": placed[0].nodes.server,
+                    "nodes": [place for group in placed for place in group.places()],
+                    "clusters": {a: urls for group in placed for a, urls in group.urls.items()},
                     "environment": variables,
                 }
             )
             return
-        rows = [
-            (str(host_id), f"{place['host']}:{place['port']}", nodes.pid(host_id))
-            for host_id, place in nodes.hosts.items()
+        for group in placed:
+            nodes, places = group.nodes, group.places()
+            title = f"{len(places)} {'node' if len(places) == 1 else 'nodes'} of {nodes.server}"
+            header = ["HOST ID", "ADDRESS", "PID"]
+            rows = [
+                [str(place["host_id"]), f"{place['host']}:{place['port']}", place["pid"]]
+                for place in places
+            ]
+            if nodes.topology == REDIS_CLUSTER:
+                title += f", a Redis Cluster for {' and '.join(group.urls)}"
+                header.append("ROLE")
+                for row, place in zip(rows, places, strict=True):
+                    primary = place["replica_of"]
+                    row.append("primary" if primary is None else f"replica of {primary}")
+            self.stdout.write(title, self.style.SUCCESS)
+            end = "\n" if group is placed[-1] else "\n\n"
+            self.stdout.write(f"\n{self.table(header, rows)}", ending=end)
+        databases = [
+            (alias, urls[0].rpartition("/")[2])
+            for group in placed
+            for alias, urls in group.urls.items()
         ]
-        databases = [(alias, str(number)) for number, alias in enumerate(urls)]
-        noun = "node" if nodes.count == 1 else "nodes"
-        self.stdout.write(f"{nodes.count} {noun} of {nodes.server}", self.style.SUCCESS)
         for part in (
-            self.table(("HOST ID", "ADDRESS", "PID"), rows),
             self.table(("CLUSTER", "DATABASE"), databases),
             "Other programs find them with this in their environment:\n"
             "export "
@@ -230,6 +243,89 @@ class Command(NodesCommand):
             self.stdout.write(f"\n{part}")
         self.stdout.write()
         self.stdout.flush()  # before a child writes to the same place
+
+
+@dataclass
+class Placed:
+    """Local nodes, and the clusters that are on them, with their URLs."""
+
+    nodes: LocalNodes
+    urls: Mapping[str, list[str]]
+
+    def places(self) -> list[dict[str, Any]]:
+        """Return each node as programs read it."""
+        nodes = self.nodes
+        places = []
+        for number in nodes.states():
+            address = nodes.address(number)
+            place = {
+                "host_id": number,
+                "host": address["host"],
+                "port": address["port"],
+                "pid": nodes.pid(number),
+            }
+            if nodes.topology == REDIS_CLUSTER:
+                is_primary = number < nodes.count
+                place["replica_of"] = None if is_primary else number % nodes.count
+            places.append(place)
+        return places
+
+
+def start_nodes(
+    stack: ExitStack, topologies: Mapping[str, str], options: Mapping[str, Any]
+) -> list[Placed]:
+    """Start nodes for clusters: the same for all independent ones, others for each other."""
+    placed: list[Placed] = []
+    next_port = options["port"]
+    start_seconds = options["timeout"] or START_SECONDS
+    static = [alias for alias, topology in topologies.items() if topology == STATIC]
+    if static:
+        nodes = LocalNodes(
+            options["count"] or find_count(static),
+            options={"databases": str(max(SERVER_DATABASES, len(static)))},
+            start_seconds=start_seconds,
+            first_port=next_port,
+            keep=options["keep"],
+        )
+        placed.append(Placed(stack.enter_context(nodes), assign_databases(nodes, static)))
+        next_port = next_port and next_port + nodes.count
+    for alias in [alias for alias in topologies if alias not in static]:
+        nodes = LocalNodes(
+            options["count"] or DEFAULT_PRIMARIES,
+            topology=topologies[alias],
+            replicas=options["replicas"],
+            start_seconds=start_seconds,
+            first_port=next_port,
+        )
+        placed.append(Placed(stack.enter_context(nodes), {alias: nodes.urls}))
+        next_port = next_port and next_port + len(nodes.states())
+    return placed
+
+
+def environment_of(placed: Sequence[Placed]) -> dict[str, object]:
+    """Return what NODES_VARIABLE says of nodes."""
+    return {
+        alias: urls
+        if group.nodes.topology == STATIC
+        else {"TOPOLOGY": group.nodes.topology, "HOSTS": urls}
+        for group in placed
+        for alias, urls in group.urls.items()
+    }
+
+
+def find_topology(alias: str) -> str:
+    """Return the topology that the settings give a cluster."""
+    try:
+        return conf.get_topology(conf.get_config(alias))
+    except ImproperlyConfigured:  # as in find_count()
+        return STATIC
+
+
+def replicas(text: str) -> int:
+    """Return the value of --replicas."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of replicas, 0 or more.")
+    return int(text)
 
 
 def port(text: str) -> int:

@@ -46,6 +46,7 @@ class Command(KeysCommand):
         keyspace = self.get_keyspace(options["cluster"], options["cache"])
         if bool(options["keys"]) == options["stdin"]:
             raise CommandError("Name keys, or read them with --stdin: one of the two.")
+        self.check_owners_known(keyspace)
         nodes = all_nodes(keyspace.clusters)
         errors: Errors = {}
         if not options["offline"]:

@@ -26,6 +26,7 @@ from ..output import (
     time_of,
     width_of,
 )
+from ..slots import SlotsStatus, fetch_slots
 from ..status import NodeStatus, Totals, fetch_status, read_status, sum_up
 
 
@@ -38,6 +39,7 @@ class NodeRow:
     database: int
     status: NodeStatus
     health: NodeHealth
+    slots: SlotsStatus | None = None
 
     @property
     def word(self) -> str:
@@ -143,7 +145,8 @@ class Command(NodesCommand):
         """Return as few tables as the terminal is wide enough for, and the balance."""
         totals = sum_up(node.status for node in nodes)
         tables: list[tuple[Column, ...]] = []
-        for group in GROUPS:
+        groups = GROUPS if all(node.slots is None for node in nodes) else (*GROUPS, SLOTS)
+        for group in groups:
             wider = (*tables[-1], *group) if tables else (NODE, *group)
             if table_width(*cells(wider, nodes, totals)) <= width_of(self.stdout):
                 tables[-1:] = [wider]
@@ -155,7 +158,7 @@ class Command(NodesCommand):
             "down": self.style.ERROR,
             "error": self.style.ERROR,
         }
-        right = [column.header for group in GROUPS[1:] for column in group]
+        right = [column.header for group in groups[1:] for column in group]
         texts = [self.table(*cells(columns, nodes, totals), paint, right) for columns in tables]
         balance = totals.balance
         shares = (
@@ -277,6 +280,23 @@ GROUPS = (
 )
 
 
+def slots(header: str, name: str) -> Column:
+    """Return a column for what `SlotsStatus` has under a name."""
+    return Column(
+        header,
+        lambda node: known(node.slots and getattr(node.slots, name), str),
+    )
+
+
+# What only the nodes of a Redis Cluster say.
+SLOTS = (
+    slots("SLOTS", "slots"),
+    slots("LEAVING", "leaving"),
+    slots("ARRIVING", "arriving"),
+    slots("CLUSTER STATE", "state"),
+)
+
+
 def cells(
     columns: Sequence[Column], nodes: Sequence[NodeRow], totals: Totals
 ) -> tuple[list[str], list[list[str]]]:
@@ -298,6 +318,7 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
         (alias, host_id): read_status(chosen[alias], host_id, one)
         for (alias, host_id), one in said.items()
     }
+    slots_of = fetch_slots(chosen, timeout)
     statuses |= {name: NodeStatus(error=str(error)) for name, error in errors.items()}
     clusters = {}
     for alias, cluster in chosen.items():
@@ -309,6 +330,7 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
                 info.db,
                 statuses[alias, host_id],
                 health[host_id],
+                slots_of.get((alias, host_id)),
             )
             for host_id, info in cluster.hosts.items()
         ]
@@ -333,6 +355,7 @@ def document_of(look: Look) -> dict[str, Any]:
                     "retry_in": node.health.retry_in,
                 },
                 **asdict(node.status),
+                **({} if node.slots is None else {"cluster_slots": asdict(node.slots)}),
             }
             for node in look.nodes
         ],

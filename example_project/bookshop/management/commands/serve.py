@@ -22,6 +22,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("port", nargs="?", type=int, default=8000, help="8000 by default.")
         parser.add_argument("--count", default="4", metavar="N", help="Nodes; 4 by default.")
+        parser.add_argument(
+            "--topology", default="static", help='"redis-cluster" for a Redis Cluster.'
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         port = find_port(options["port"])
@@ -30,7 +33,8 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0)
         connections.close_all()
         self.stdout.write(f"Marginalia opens at http://{HOST}:{port}/\n\n")
-        call_command("rb_nodes", "--count", options["count"], "--", *uvicorn(port))
+        nodes = ["--count", options["count"], "--topology", options["topology"]]
+        call_command("rb_nodes", *nodes, "--", *uvicorn(port))
 
 
 def uvicorn(port: int) -> list[str]:

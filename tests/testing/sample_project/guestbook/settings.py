@@ -28,6 +28,10 @@ RB_CLUSTERS = {
         "ROUTER": "django_rb.engine.ConsistentHashingRouter",
     },
 }
+if "GUESTBOOK_TOPOLOGY" in os.environ:
+    RB_CLUSTERS["default"]["TOPOLOGY"] = os.environ["GUESTBOOK_TOPOLOGY"]
+    del RB_CLUSTERS["default"]["ROUTER_OPTIONS"]
+
 CACHES = {
     "default": {"BACKEND": "django_rb.cache.RBCache"},
     "archive": {"BACKEND": "django_rb.cache.RBCache", "LOCATION": "archive"},

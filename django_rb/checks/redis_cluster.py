@@ -1,0 +1,93 @@
+"""What the nodes of a Redis Cluster say of it: `manage.py check --tag rb_connect`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from ..engine import Cluster
+from ..engine.rounds.commands import run_commands
+from ..engine.routing.slots import CLUSTER_SLOTS
+from ..engine.topology.slots_replies import Shard, read_slots
+from .site import in_cluster, nodes_listed
+
+_QUESTIONS = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
+
+
+def check_layout(alias: str, cluster: Cluster, timeout: float) -> list[CheckMessage]:
+    """Ask the primaries of a Redis Cluster whether it is whole, and whether they agree."""
+    try:
+        cluster.learn(timeout)
+    except redis.RedisError as error:
+        return [
+            checks.Error(
+                f"{in_cluster(alias, 'HOSTS')}: {error}",
+                hint="Name some nodes of the cluster (cluster-enabled yes) by host and port. "
+                "Are they up, and are password and TLS as the settings say? Does a firewall "
+                "let this machine through?",
+                id="django_rb.E205",
+            )
+        ]
+    assert cluster.layout is not None
+    host_ids = list(cluster.nodes)
+    owners = [host_id for host_id in host_ids for _ in _QUESTIONS]
+    answers = cluster.run(run_commands(owners, _QUESTIONS * len(host_ids)), timeout)
+    infos = dict(zip(host_ids, answers[0::2], strict=True))
+    slots = dict(zip(host_ids, answers[1::2], strict=True))
+    return list(_messages(alias, cluster, infos, slots))
+
+
+def _messages(
+    alias: str, cluster: Cluster, infos: dict[int, Any], slots: dict[int, Any]
+) -> Iterator[CheckMessage]:
+    layout = cluster.layout
+    assert layout is not None
+    if layout.uncovered:
+        yield checks.Error(
+            f"{in_cluster(alias)}: {layout.uncovered} of {CLUSTER_SLOTS} slots have no owner. "
+            "Commands on their keys fail.",
+            hint="`valkey-cli --cluster fix HOST:PORT` gives them owners. Have a node that is "
+            "down come back, or give each primary a replica that takes its place.",
+            id="django_rb.E206",
+        )
+    bad = [i for i, info in infos.items() if _state(info) not in {None, "ok"}]
+    if bad:
+        yield checks.Error(
+            f"{in_cluster(alias)}: cluster_state is not ok on {nodes_listed(bad)}. Such a node "
+            "answers CLUSTERDOWN.",
+            hint="Ask it: CLUSTER INFO, CLUSTER NODES. It does not reach most primaries, "
+            "or slots have no owner.",
+            id="django_rb.E207",
+        )
+    views: dict[tuple[tuple[int, int, str], ...], list[int]] = {}
+    for host_id, reply in slots.items():
+        if not isinstance(reply, Exception):
+            views.setdefault(_view(read_slots(reply, ("", 0))), []).append(host_id)
+    if len(views) > 1:
+        groups = " and ".join(nodes_listed(host_ids) for host_ids in views.values())
+        yield checks.Warning(
+            f"{in_cluster(alias)}: {groups} do not agree on who owns which slots.",
+            hint="While slots move, that is so for a moment. If it stays so, nodes "
+            "do not reach each other: see CLUSTER LINKS and the ports of the cluster bus.",
+            id="django_rb.W208",
+        )
+
+
+def _state(info: Any) -> str | None:
+    found = re.search(rb"cluster_state:(\w+)", info) if isinstance(info, bytes) else None
+    return found and found[1].decode()
+
+
+def _view(shards: list[Shard]) -> tuple[tuple[int, int, str], ...]:
+    return tuple(
+        sorted(
+            (first, last, shard.primary.node_id)
+            for shard in shards
+            for first, last in shard.slots
+        )
+    )

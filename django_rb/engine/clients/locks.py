@@ -1,0 +1,41 @@
+"""redis-py's locks, on clients of many nodes: each is where its name is, wherever that goes."""
+
+from __future__ import annotations
+
+import redis.asyncio.lock
+import redis.lock
+from redis.commands.core import AsyncScript
+from redis.commands.core import Script as RedisScript
+
+from ..protocol.encoding import encode_key
+
+# Of redis-py's `Redis.lock`, in whose place the class of the lock may come.
+ARGUMENTS_BEFORE_CLASS = 5
+
+
+class Lock(redis.lock.Lock):
+    """A lock in a thread."""
+
+    def register_scripts(self) -> None:
+        """Make the scripts of the class, if it has none yet: without a client to keep alive."""
+        for name, source in _sources(type(self)):
+            if getattr(type(self), name, None) is None:
+                setattr(type(self), name, RedisScript(None, source))  # type: ignore[arg-type]
+
+
+class AioLock(redis.asyncio.lock.Lock):
+    """A lock on an event loop."""
+
+    def register_scripts(self) -> None:
+        """Do what `Lock.register_scripts` does."""
+        for name, source in _sources(type(self)):
+            if getattr(type(self), name, None) is None:
+                setattr(type(self), name, AsyncScript(None, source))  # type: ignore[arg-type]
+
+
+def _sources(lock: type[redis.lock.Lock | redis.asyncio.lock.Lock]) -> list[tuple[str, bytes]]:
+    return [
+        ("lua_release", encode_key(lock.LUA_RELEASE_SCRIPT)),
+        ("lua_extend", encode_key(lock.LUA_EXTEND_SCRIPT)),
+        ("lua_reacquire", encode_key(lock.LUA_REACQUIRE_SCRIPT)),
+    ]

@@ -1,0 +1,224 @@
+"""Redirects: which commands go again because of what nodes of a Redis Cluster said, and where.
+
+    MOVED         to the slot's new owner, which is remembered at once
+    ASK           to the node it names, with ASKING ahead; nothing is remembered
+    TRYAGAIN      to the same node, a little later
+    CLUSTERDOWN   to the owner, as far as it is known by then, a little later
+    LOADING, MASTERDOWN, READONLY
+                  to the owner, if that is another node by now
+
+So does what a node was not sent, or only reads, if its connection failed and another node owns
+the slot by now. Commands on keys of one slot that go again do so together, in their order. What
+a node has carried out is never sent again.
+
+https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+
+from redis import exceptions as redis_errors
+
+from ..errors import MOVABLE, UnroutableCommand, is_from
+from ..nodes.failing import DeadlineError, is_own_lack
+from ..nodes.node import PoolIsFull
+from ..protocol.commands import keys_of
+from ..protocol.encoding import Args, encode_key
+from ..protocol.exchange import Exchange
+from ..protocol.scripts import with_source
+from .port import Layout
+
+MOVED, ASK, LATER, ELSEWHERE, SOURCE = "MOVED", "ASK", "LATER", "ELSEWHERE", "SOURCE"
+
+# Seconds of the first pause; it grows from round to round up to the last.
+_FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.25
+
+# Redirects of one call that are followed at once. Further ones may be a circle.
+_AT_ONCE = 4
+
+
+@dataclass(slots=True)
+class Errand:
+    """A command that may have to go again.
+
+    Attributes:
+        first, position: the exchange that it belongs to, and its place there.
+        command: what is sent.
+        slot: of its keys; None if it is for one host, whatever its keys.
+        error: what became of it.
+        why: what that comes to.
+        host_id: where it goes; None as long as that is not known.
+        with_asking: ASKING goes ahead of it.
+    """
+
+    first: Exchange
+    position: int
+    command: Args
+    slot: int | None
+    error: Exception
+    why: str
+    host_id: int | None = None
+    with_asking: bool = False
+
+
+class Journey:
+    """What a call has been through.
+
+    Attributes:
+        rounds: in which commands went again.
+    """
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self._waits = 0
+        self._until = 0.0
+
+    def next_pause(self, layout: Layout) -> float | None:
+        """Return for how many seconds to wait before a next try; None if it is too late."""
+        now = monotonic()
+        if not self._waits:
+            self._until = now + (layout.patience if layout.may_wait() else 0.0)
+        if now >= self._until:
+            return None
+        pause = min(_LAST_PAUSE, _FIRST_PAUSE * 2.0**self._waits) * random.uniform(0.5, 1)
+        self._waits += 1
+        return min(pause, self._until - now)
+
+    @property
+    def pause_in_circle(self) -> float:
+        """Seconds to wait before redirects are followed; 0 while there were few."""
+        if self.rounds < _AT_ONCE:
+            return 0.0
+        return random.uniform(0.5, 1) * _FIRST_PAUSE * (self.rounds - _AT_ONCE + 1)
+
+
+def why_again(reply: Exception, command: Args) -> str | None:
+    """Return what an error reply to a command comes to; None if it is final."""
+    if isinstance(reply, redis_errors.NoScriptError):
+        return SOURCE
+    if isinstance(reply, redis_errors.ClusterDownError | redis_errors.TryAgainError):
+        return LATER
+    if isinstance(reply, MOVABLE):
+        return ELSEWHERE
+    if isinstance(reply, redis_errors.ResponseError):
+        code, _, rest = str(reply).partition(" ")
+        if code in {MOVED, ASK}:
+            return code
+        if "READONLY" in rest and encode_key(command[0]).upper().startswith(_RUN_SCRIPTS):
+            return ELSEWHERE  # a script's error, in which the server's is wrapped
+    return None
+
+
+_RUN_SCRIPTS = (b"EVAL", b"FCALL")
+
+
+def errands_of(
+    layout: Layout, exchange: Exchange, errors: Iterable[tuple[int, Exception, Args]]
+) -> Iterator[Errand]:
+    """Yield what may go again of an exchange.
+
+    Args:
+        errors: its error replies, with their positions and commands.
+    """
+    host_id, bound = exchange.host_id, exchange.bound
+    for position, reply, command in errors:
+        why = why_again(reply, command)
+        if why is None:
+            continue
+        slot = None if position in bound else slot_of(layout, command)
+        target: int | None = None
+        if why == SOURCE:
+            if with_source(command) is not None:
+                yield Errand(exchange, position, command, slot, reply, why, host_id)
+            continue
+        if slot is None:
+            if why != ELSEWHERE:
+                continue
+        elif why in {MOVED, ASK}:
+            _, number, address, *_ = str(reply).split(" ")
+            if why == MOVED:
+                layout.note_moved(int(number), address, host_id)
+            else:
+                target = layout.find(address, host_id)
+        elif isinstance(reply, redis_errors.ClusterDownError) or why == ELSEWHERE:
+            layout.want_look()
+        yield Errand(exchange, position, command, slot, reply, why, target, why == ASK)
+    error = exchange.error
+    if error is not None and _may_be_elsewhere(exchange, error):
+        layout.want_look()
+        commands = exchange.commands()
+        for position in range(len(exchange.replies), len(commands)):
+            command = commands[position]
+            slot = None if position in bound else slot_of(layout, command)
+            yield Errand(exchange, position, command, slot, error, ELSEWHERE)
+
+
+def _may_be_elsewhere(exchange: Exchange, error: Exception) -> bool:
+    """Return whether what failed may be sent to another node: it is not in doubt."""
+    is_nodes_failure = isinstance(
+        error, redis_errors.ConnectionError | redis_errors.TimeoutError
+    ) and not (
+        isinstance(error, PoolIsFull)
+        or isinstance(error.__cause__, DeadlineError)
+        or is_own_lack(error)
+    )
+    return is_nodes_failure and (exchange.untouched or exchange.only_reads)
+
+
+def slot_of(layout: Layout, command: Args) -> int | None:
+    """Return the slot of a command's keys, None if it has none."""
+    with suppress(UnroutableCommand):
+        for key in keys_of(command)[:1]:
+            return layout.get_slot(key)
+    return None
+
+
+def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], list[Errand]]:
+    """Decide which errands go at once, and where, and which after a pause.
+
+    What is in neither does not go.
+    """
+    by_slot: dict[object, list[Errand]] = {}
+    for errand in errands:
+        place = (id(errand.first), errand.position) if errand.slot is None else errand.slot
+        by_slot.setdefault(place, []).append(errand)
+    now: list[Errand] = []
+    later: list[Errand] = []
+    for group in by_slot.values():
+        if any(errand.why == LATER for errand in group):
+            for errand in group:
+                errand.with_asking, errand.why = False, LATER
+            later += group
+            continue
+        last = group[-1]
+        if last.why in {MOVED, ELSEWHERE} or last.host_id is None:
+            last.host_id = _find_owner(layout, last)
+        if last.host_id is None:
+            continue
+        for errand in group:
+            errand.host_id, errand.with_asking = last.host_id, last.with_asking
+        now += group
+    return now, later
+
+
+def _find_owner(layout: Layout, errand: Errand) -> int | None:
+    """Return who owns what an errand is about; None if it was asked in vain."""
+    slot = errand.slot
+    owner = errand.first.host_id if slot is None else layout.get_owner(slot)
+    if errand.why == ELSEWHERE:
+        node = layout.get_node(owner)
+        if node is None or is_from(errand.error, node.address):
+            return None
+    return owner
+
+
+def address_later(layout: Layout, errands: Iterable[Errand]) -> None:
+    """Let errands that waited go to the owner of their slot, as far as it is known by now."""
+    for errand in errands:
+        if errand.slot is not None:
+            errand.host_id = layout.get_owner(errand.slot)

@@ -1,0 +1,62 @@
+"""Batches that go through the keys of all nodes, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+
+from ..errors import NodeFailure
+from ..protocol.answers import is_number, is_page
+from ..protocol.encoding import Args
+from ..protocol.exchange import Batch
+from .batch import Outcome, call_nodes, count
+from .by_slot import owned
+from .port import Port
+
+# Where the scans of some nodes go on, by host id.
+Cursors = dict[int, bytes]
+
+
+def first_cursors(port: Port) -> Cursors:
+    """Return where a scan of all nodes begins."""
+    return dict.fromkeys(port.nodes, b"0")
+
+
+def scan(
+    port: Port, cursors: Cursors, options: Args
+) -> Batch[tuple[Cursors, Mapping[int, list[bytes]], list[NodeFailure]]]:
+    """Read a page of keys on each node that has more.
+
+    Args:
+        cursors: those of the page before, or `first_cursors`.
+        options: of SCAN.
+
+    Returns the cursors of the nodes that have more still, keys by host id, and what failed.
+    """
+    nodes = port.nodes
+    pages, failures = yield from call_nodes(
+        port,
+        {
+            host_id: (b"SCAN", cursor, *options)
+            for host_id, cursor in cursors.items()
+            if host_id in nodes  # one may have left the cluster meanwhile
+        },
+        is_page,
+    )
+    rest = {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"}
+    keys = {host_id: found for host_id, (_, found) in pages.items() if found}
+    if port.layout is not None:
+        keys = yield from owned(port, port.layout, keys)
+    return rest, keys, failures
+
+
+def delete_pages(port: Port, pages: Mapping[int, list[bytes]]) -> Batch[Outcome[int]]:
+    """Delete keys that a scan has found; return how many there were.
+
+    They are deleted where they were found. In a Redis Cluster they may be elsewhere by now.
+    """
+    if port.layout is not None:
+        return (yield from count(port, b"UNLINK", list(chain.from_iterable(pages.values()))))
+    commands: dict[int, Args] = {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()}
+    counts, failures = yield from call_nodes(port, commands, is_number)
+    return sum(counts.values()), failures

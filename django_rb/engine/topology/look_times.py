@@ -1,0 +1,110 @@
+"""When the nodes of a Redis Cluster are asked for the layout, and by whom."""
+
+from __future__ import annotations
+
+import random
+import threading
+from time import monotonic
+
+# Seconds between two looks: at least, where something does not fit; and where all is well.
+LEAST_SECONDS, PERIOD = 1.0, 60.0
+
+# While nothing changes, a look comes after this part of the time that the trouble has lasted.
+TROUBLE_PART = 1 / 30
+
+# Waiting for nodes that say that they cannot answer yet is of no use after so many seconds.
+_HOPE_SECONDS = 10.0
+
+# Seconds after which nobody believes any more that somebody is looking.
+_LONGEST_LOOK = 15.0
+
+_NEVER = float("-inf")
+
+
+class LookTimes:
+    """Looks are taken by one caller at a time, at a bounded rate.
+
+    Times are those of monotonic().
+    """
+
+    def __init__(self) -> None:
+        self._look_at = self._not_before = _NEVER
+        self._trouble_since: float | None = None
+        self._refused_since = self._refused_at = _NEVER
+        self.start_over()
+
+    def start_over(self) -> None:
+        """In a forked child: whoever is looking does so in the parent."""
+        self._changing = threading.RLock()  # a signal handler may come at any time
+        self._looking_since = _NEVER
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to look, for whoever comes first."""
+        return monotonic() >= self._look_at
+
+    @property
+    def is_too_early(self) -> bool:
+        """Whether the last look was taken so lately that there is not to be another."""
+        return monotonic() < self._not_before
+
+    def want(self) -> None:
+        """Have somebody look soon."""
+        now = monotonic()
+        if self._trouble_since is None:
+            self._trouble_since = now
+        self._look_at = min(self._look_at, max(now, self._not_before))
+
+    def begin(self) -> bool:
+        """Return whether to look now: nobody else does, or did so just before.
+
+        Who looks and was interrupted before it could say so has looked in vain after a while.
+        """
+        with self._changing:
+            now = monotonic()
+            if now - self._looking_since < _LONGEST_LOOK or now < self._not_before:
+                return False
+            self._looking_since = now
+            self._look_at = now + PERIOD  # who wants a look from now on wants another one
+            return True
+
+    def end(self) -> None:
+        """Look no more; it had begun."""
+        self._looking_since = _NEVER
+
+    def plan(self, has_changed: bool | None, *, is_cut_short: bool, is_calm: bool) -> None:
+        """Plan the next look.
+
+        Args:
+            has_changed: whether what was said was new; None if nobody said anything.
+            is_cut_short: by an interrupt or a deadline: the next caller tries.
+            is_calm: there is nothing that does not fit.
+        """
+        now = monotonic()
+        if is_cut_short:
+            self._look_at = now
+            return
+        is_wanted_again = self._look_at < now  # while this one was under way
+        pause = LEAST_SECONDS
+        if has_changed or self._trouble_since is None:
+            self._trouble_since = None
+        else:
+            lasted = now - self._trouble_since
+            pause = min(PERIOD, max(LEAST_SECONDS, lasted * TROUBLE_PART))
+        self._not_before = now + pause * random.uniform(1, 1.2)
+        self._look_at = now + PERIOD * random.uniform(0.9, 1)
+        if is_wanted_again or has_changed is None:
+            self.want()
+        elif is_calm:
+            self._trouble_since = None
+
+    def may_wait(self) -> bool:
+        """Return whether waiting for nodes that cannot answer yet has been of any use.
+
+        It has not where they have been saying so for long.
+        """
+        now = monotonic()
+        if now - self._refused_at > _HOPE_SECONDS:
+            self._refused_since = now
+        self._refused_at = now
+        return now - self._refused_since < _HOPE_SECONDS

@@ -1,0 +1,433 @@
+"""The topology of a Redis Cluster or Valkey Cluster: the nodes say what there is.
+
+What is known is asked for by exchanges of a batch that needs it, one node at a time and by one
+caller at a time; the others go on with what is known. Whoever meets something that does not
+fit (MOVED, a connection that failed, a slot without owner) has it asked for again, but not more
+often than once in a second, and less often the longer nothing changes.
+
+A shard keeps its host id while the process lives, whichever of its nodes is its primary.
+Servers that own no slots have ids below 0: seeds of HOSTS, replicas that were asked, nodes that
+MOVED and ASK name. Connections belong to a server, and stay when its part changes.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from time import monotonic
+from typing import Any, TypeVar, cast
+
+import redis
+
+from ..errors import BadHostSetup, at_node
+from ..nodes.failing import DeadlineError
+from ..nodes.hosts import HostInfo
+from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
+from ..protocol.encoding import Key
+from ..protocol.exchange import Batch, Pause
+from ..rounds.port import Rounds
+from ..routing.slots import CLUSTER_SLOTS, ClusterRouter
+from .look_times import LookTimes
+from .questions import Answer, Unusable, address_of, ask, failure_of
+from .shards import are_kin, ids_of, number_shards
+from .slots_replies import Address, Shard, read_address
+
+T = TypeVar("T")
+
+AddressMap = Callable[[str, int], tuple[str, int]]
+
+# So many nodes are asked in one look, if the first ones do not answer.
+_MOST_ASKED = 3
+
+_WAIT_SECONDS = 0.005  # between two looks at whether another caller has learned something
+
+
+class RedisClusterTopology:
+    """The shards of one cluster, their primaries, and the router over them.
+
+    Args:
+        seeds: some of its nodes, numbered as in HOSTS.
+        make_node: makes a node of what is known of a server.
+        use: is told all servers that there may be connections to, by host id.
+        address_map: where a node is that says that it is at a host and port.
+
+    Attributes:
+        hosts: what is known of each shard's primary, by host id, in the order of the ids; the
+            seeds until something is known.
+        nodes: the nodes, by host id.
+        router: decides who owns a key; a new one whenever that changes, but for single slots.
+        is_known: some node has said what there is.
+        patience: seconds for which a call without deadline waits for nodes.
+        shards: what the nodes said last, by host id.
+        uncovered: how many slots have no owner.
+    """
+
+    def __init__(
+        self,
+        seeds: Mapping[int, HostInfo],
+        make_node: Callable[[HostInfo], Node],
+        use: Callable[[Mapping[int, Node]], None],
+        address_map: AddressMap | None = None,
+    ) -> None:
+        for host_id, info in seeds.items():
+            if info.unix_socket_path is not None:
+                raise BadHostSetup(
+                    "The nodes of a Redis Cluster tell each other's hosts and ports, and this "
+                    "one is a unix socket. Give its host and port.",
+                    ("HOSTS", host_id),
+                )
+        self._make_node = make_node
+        self._use = use
+        self._map = address_map
+        self._likeness = next(iter(seeds.values()))  # how to speak to those that are told of
+        self._seeds = {address_of(info): info for info in seeds.values()}
+        self.nodes = {host_id: make_node(info) for host_id, info in seeds.items()}
+        self.hosts = {host_id: node.info for host_id, node in self.nodes.items()}
+        self._servers = {address_of(node.info): node for node in self.nodes.values()}
+        self._all = dict(self.nodes)
+        self._addresses = {host_id: node.address for host_id, node in self.nodes.items()}
+        self.router = ClusterRouter(self, [next(iter(self.nodes))] * CLUSTER_SLOTS)
+        self.is_known = False
+        self.shards: dict[int, Shard] = {}
+        self.uncovered = 0
+        timeout = next(iter(self.nodes.values())).socket_timeout
+        self.patience = DEFAULT_SOCKET_TIMEOUT if timeout is None else timeout
+        self._epoch = 0
+        self._next_id = 0
+        self._next_extra = -1
+        self._moved: dict[int, tuple[float, Address]] = {}  # by slot: since when, and whose
+        self._times = LookTimes()
+        self.start_over()
+        self._failed_looks = 0
+        self._failure: Exception | None = None
+        use(self._all)
+
+    def start_over(self) -> None:
+        """In a forked child: another thread of the parent may hold a lock."""
+        self._changing = threading.RLock()  # a signal handler may use the cluster
+        self._times.start_over()
+
+    def get_address(self, host_id: int) -> str:
+        """Return where a host is, or was."""
+        return self._addresses[host_id]
+
+    # What redirects need; see `rounds.port.Layout`.
+
+    def get_slot(self, key: Key) -> int:
+        """Return the slot of a key."""
+        return self.router.get_slot(key)
+
+    def get_owner(self, slot: int) -> int:
+        """Return the id of the host that owns a slot, as far as is known."""
+        return self.router.owners[slot]
+
+    def get_node(self, host_id: int) -> Node | None:
+        """Return the node that has a host id now."""
+        return self._all.get(host_id)
+
+    def note_moved(self, slot: int, address: str, said_by: int) -> None:
+        """Take note of MOVED: a slot belongs to an address. It counts at once."""
+        place = self._read(address, said_by)
+        if place is None or not 0 <= slot < CLUSTER_SLOTS:
+            self.want_look()
+            return
+        with self._changing:
+            node = self._server_at(place)
+            if self.router.owners[slot] == node.host_id and self.is_known:
+                return  # old news
+            self._moved[slot] = (monotonic(), place)
+            self.router.owners[slot] = node.host_id
+        self.want_look()
+
+    def find(self, address: str, said_by: int) -> int | None:
+        """Return the host id of an address that ASK names; None if it is not to be told."""
+        place = self._read(address, said_by)
+        if place is None:
+            self.want_look()
+            return None
+        with self._changing:
+            return self._server_at(place).host_id
+
+    def may_wait(self) -> bool:
+        """Return whether waiting for nodes that cannot answer yet has been of any use."""
+        return self._times.may_wait()
+
+    def want_look(self) -> None:
+        """Have the layout looked at soon."""
+        self._times.want()
+
+    @property
+    def is_look_due(self) -> bool:
+        """Whether it is time to look, for whoever comes first."""
+        return self._times.is_due
+
+    def look_if_due(self) -> Rounds:
+        """Yield the rounds that ask for the layout, if it is time and nobody else does."""
+        if self.is_look_due and self._times.begin():
+            try:
+                yield from self._look()
+            finally:
+                self._times.end()
+
+    # Before a batch.
+
+    def looking(self, batch: Batch[T]) -> Batch[T]:
+        """Return a batch that asks for the layout first.
+
+        If nothing is known and nobody tells, all of its exchanges have failed.
+        """
+        looked = self._looking_first(batch)
+        name: str = cast(Any, batch).__name__
+        cast(Any, looked).__name__ = name  # observers are told what was called
+        return looked
+
+    def _looking_first(self, batch: Batch[T]) -> Batch[T]:
+        try:
+            failure = yield from self.learn()
+            if failure is None:
+                return (yield from batch)
+            while True:
+                for exchange in next(batch):
+                    node = self.get_node(exchange.host_id)
+                    address = self._likeness.address if node is None else node.address
+                    text = at_node(failure, exchange.host_id, address)
+                    exchange.fail(type(failure)(text))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            batch.close()
+
+    def learn(self) -> Batch[Exception | None]:
+        """Ask for the layout if it is time; return why nothing is known, if it is so."""
+        failed_before = self._failed_looks
+        while not self.is_known:
+            failure = self._failure
+            if failure is not None and (
+                self._failed_looks != failed_before or self._times.is_too_early
+            ):
+                return failure
+            is_over = False
+            if self._times.begin():
+                try:
+                    if not self.is_known:
+                        is_over = yield from self._look()
+                finally:
+                    self._times.end()
+            else:  # another caller is about to know
+                pause = Pause(_WAIT_SECONDS)
+                yield pause
+                is_over = pause.is_over
+            if is_over and not self.is_known:
+                return redis.TimeoutError("Deadline exceeded")
+        yield from self.look_if_due()
+        return None
+
+    # Looking.
+
+    def _look(self) -> Batch[bool]:
+        """Ask one node after the other until one answers; take note of what it says.
+
+        Returns whether the time of the call was over before.
+        """
+        began = monotonic()
+        reasons: list[Exception] = []
+        outdated: list[Answer] = []
+        has_changed: bool | None = None
+        is_over = False
+        try:
+            for asked, node in enumerate(self._whom_to_ask()):
+                if asked >= _MOST_ASKED and self.is_known:
+                    break
+                answer = yield from ask(node)
+                if isinstance(answer, Exception):
+                    if isinstance(answer.__cause__, DeadlineError):
+                        is_over = True
+                        break
+                    reasons.append(answer)
+                    continue
+                try:
+                    has_changed = self._take(answer, node, began)
+                except Unusable as error:
+                    reasons.append(error)
+                if has_changed is not None:
+                    break
+                outdated.append(answer)
+            if has_changed is None and len(outdated) > 1:  # it is what is known that is wrong
+                newest = max(outdated, key=lambda answer: answer.epoch or 0)
+                with self._changing:
+                    has_changed = self._apply(newest, began)
+        finally:
+            if has_changed is not None:
+                self._failure = None
+            elif reasons and not is_over:
+                self._failed_looks += 1
+                self._failure = failure_of(reasons)
+            self._times.plan(
+                has_changed,
+                is_cut_short=not reasons and has_changed is None,
+                is_calm=not (self._moved or self.uncovered)
+                and all(node.health.is_well for node in self.nodes.values()),
+            )
+            if self.uncovered:
+                self.want_look()
+        return is_over
+
+    def _whom_to_ask(self) -> Iterator[Node]:
+        """Yield nodes in the order in which they are to be asked, each once."""
+        seen: set[Node] = set()
+        with self._changing:
+            primaries = list(self.nodes.values())
+        random.shuffle(primaries)
+        primaries.sort(key=lambda node: not node.health.is_well)
+        healthy = [node for node in primaries if node.health.is_well]
+        replicas = [m.address for shard in self.shards.values() for m in shard.replicas]
+        seeds = list(self._seeds)
+        random.shuffle(replicas)
+        random.shuffle(seeds)
+        yield from _each_once(healthy, seen)
+        for place in (*replicas, *seeds):
+            with self._changing:
+                node = self._server_at(place)
+            if node.health.is_well or not self.is_known:
+                yield from _each_once([node], seen)
+        yield from _each_once(primaries, seen)
+
+    def _take(self, answer: Answer, asked: Node, began: float) -> bool | None:
+        """Take note of an answer; return whether something has changed.
+
+        Returns None if it is older than what is known: the node was left behind.
+
+        Raises:
+            Unusable: it is none of this cluster's.
+        """
+        if not answer.shards:
+            text = "It belongs to no cluster whose nodes own slots"
+            raise Unusable(at_node(text, -1, asked.address))
+        answer.shards = [self._mapped(shard) for shard in answer.shards]
+        with self._changing:
+            if self.is_known:
+                self._check_kinship(answer.shards, asked)
+                is_older = answer.epoch is not None and answer.epoch < self._epoch
+                known = ids_of(self.shards.values())
+                if is_older and not known.isdisjoint(ids_of(answer.shards)):
+                    return None
+            self._likeness = asked.info  # its password is the right one
+            return self._apply(answer, began)
+
+    def _mapped(self, shard: Shard) -> Shard:
+        if self._map is None:
+            return shard
+
+        def at(member: Any) -> Any:
+            return replace(member, address=self._to_ours(member.address))
+
+        return Shard(at(shard.primary), [at(m) for m in shard.replicas], shard.slots)
+
+    def _to_ours(self, address: Address) -> Address:
+        if self._map is None:
+            return address
+        host, port = self._map(*address)
+        return host.lower(), int(port)
+
+    def _read(self, said: str, said_by: int) -> Address | None:
+        node = self._all.get(said_by)
+        asked = ("", 0) if node is None else address_of(node.info)
+        address = read_address(said, asked)
+        if address is None or not address[0]:
+            return None
+        return address if said.startswith(":") else self._to_ours(address)
+
+    def _check_kinship(self, shards: Iterable[Shard], asked: Node) -> None:
+        if not are_kin(self.shards.values(), shards, address_of(asked.info)):
+            text = (
+                "It belongs to another cluster by now: none of its nodes is one of those known "
+                "here. Correct HOSTS; if the cluster was replaced as a whole, restart this "
+                "process"
+            )
+            raise Unusable(at_node(text, -1, asked.address))
+
+    def _apply(self, answer: Answer, began: float) -> bool:
+        """Be as an answer says; return whether something has changed."""
+        shards = sorted(answer.shards, key=lambda shard: min(shard.slots))
+        by_id = number_shards(self.shards, shards, self._next_id)
+        self._next_id = max(self._next_id, *(host_id + 1 for host_id in by_id))
+        primaries = {
+            host_id: self._server_at(shard.primary.address) for host_id, shard in by_id.items()
+        }
+        # A MOVED that came after the question was sent is newer than the answer.
+        self._moved = {s: moved for s, moved in self._moved.items() if moved[0] >= began}
+        kept = {*self._seeds, *(place for _, place in self._moved.values())}
+        names = {node: host_id for host_id, node in primaries.items()}
+        for place in kept:
+            node = self._server_at(place)
+            if node not in names:
+                names[node] = node.host_id if node.host_id < 0 else self._new_extra()
+        servers = {address_of(node.info): node for node in names}
+        everybody = {host_id: node for node, host_id in names.items()}
+        # In this order: whoever learns of a host id from a router finds its node.
+        self._use({**self._all, **everybody})
+        for node, host_id in names.items():
+            self._addresses[host_id] = node.address
+            if node.host_id != host_id:
+                node.rename(host_id)
+        owners = self._owners(by_id)
+        for slot, (_, place) in self._moved.items():
+            owners[slot] = self._servers[place].host_id
+        nodes = dict(sorted(primaries.items()))
+        has_changed = not self.is_known or nodes != self.nodes or owners != self.router.owners
+        self.shards, self._servers, self._all = by_id, servers, everybody
+        if has_changed:
+            self.nodes = nodes
+            self.hosts = {host_id: node.info for host_id, node in nodes.items()}
+            self.router = ClusterRouter(self, owners)
+        self._epoch = answer.epoch or 0
+        self.is_known = True
+        self._use(everybody)
+        return has_changed
+
+    def _owners(self, by_id: Mapping[int, Shard]) -> list[int]:
+        """Return the host id of each slot's owner; of one without, that of whoever says so."""
+        owners = [_NOBODY] * CLUSTER_SLOTS
+        for host_id, shard in by_id.items():
+            for first, last in shard.slots:
+                owners[first : last + 1] = [host_id] * (last + 1 - first)
+        self.uncovered = owners.count(_NOBODY)
+        if self.uncovered:
+            before, anybody = self.router.owners, next(iter(by_id))
+            owners = [
+                owner if owner != _NOBODY else old if old in by_id else anybody
+                for owner, old in zip(owners, before, strict=True)
+            ]
+        return owners
+
+    # Servers.
+
+    def _server_at(self, place: Address) -> Node:
+        """Return the node at an address; a new one has an id below 0 at first."""
+        node = self._servers.get(place)
+        if node is None:
+            info = self._seeds.get(place, self._likeness)
+            host_id = self._new_extra()
+            info = replace(info, host_id=host_id, host=place[0], port=place[1])
+            node = self._servers[place] = self._make_node(info)
+            self._addresses[host_id] = node.address
+            self._all = {**self._all, host_id: node}
+            self._use(self._all)
+        return node
+
+    def _new_extra(self) -> int:
+        self._next_extra -= 1
+        return self._next_extra
+
+
+_NOBODY = -(2**31)
+
+
+def _each_once(nodes: Iterable[Node], seen: set[Node]) -> Iterator[Node]:
+    for node in nodes:
+        if node not in seen:
+            seen.add(node)
+            yield node

@@ -1,0 +1,76 @@
+"""What a cluster is told of its topology, and what goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import BadHostSetup
+from ..wording import did_you_mean, masked
+from .redis_cluster import AddressMap
+from .slots_replies import Address
+
+STATIC, REDIS_CLUSTER = "static", "redis-cluster"
+
+TOPOLOGIES = (STATIC, REDIS_CLUSTER)
+
+
+def check_topology(
+    topology: object,
+    router: object = None,
+    router_options: object = None,
+    address_map: object = None,
+) -> None:
+    """Raise BadHostSetup for a topology that is unknown, or does not go with the rest."""
+    if topology not in TOPOLOGIES:
+        raise BadHostSetup(
+            f"{masked(topology)} is not a topology. {did_you_mean(topology, TOPOLOGIES)}",
+            ("TOPOLOGY",),
+        )
+    if topology == REDIS_CLUSTER:
+        for key, value in (("ROUTER", router), ("ROUTER_OPTIONS", router_options)):
+            if value:
+                raise BadHostSetup(
+                    "The nodes of a Redis Cluster place keys themselves. Leave it out.", (key,)
+                )
+        read_address_map(address_map)
+    elif address_map is not None:
+        raise BadHostSetup(
+            f"It is for nodes that tell their addresses: 'TOPOLOGY': {REDIS_CLUSTER!r}. "
+            "Leave it out, or name that.",
+            ("ADDRESS_MAP",),
+        )
+
+
+def read_address_map(addresses: object) -> AddressMap | None:
+    """Return the function that ADDRESS_MAP is, or stands for.
+
+    Raises:
+        BadHostSetup: it is neither a function nor a dictionary of addresses.
+    """
+    if addresses is None or callable(addresses):
+        return addresses
+    if not isinstance(addresses, Mapping):
+        raise BadHostSetup(
+            f"{masked(addresses)} is neither a dictionary such as "
+            "{'10.0.0.1:6379': '127.0.0.1:7001'} nor a function of host and port.",
+            ("ADDRESS_MAP",),
+        )
+    known = {_read(key, key): _read(value, key) for key, value in addresses.items()}
+    return lambda host, port: known.get((host, port), (host, port))
+
+
+def _read(address: Any, key: object) -> Address:
+    """Return the host and port of ``"10.0.0.1:6379"`` or ``("10.0.0.1", 6379)``."""
+    host, port = None, None
+    if isinstance(address, str):
+        host, _, port = address.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+    elif isinstance(address, tuple | list) and len(address) == 2:
+        host, port = address
+    if not host or not isinstance(host, str) or not str(port).isdecimal():
+        raise BadHostSetup(
+            f"{masked(address)} is not an address such as '10.0.0.1:6379'.",
+            ("ADDRESS_MAP", str(key)),
+        )
+    return host.lower(), int(str(port))

@@ -1,0 +1,129 @@
+"""What an operator does to a Redis Cluster: moves slots, swaps parts, asks nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+
+from django_rb.engine.rounds.observing import ExchangeEvent, Observer
+from django_rb.engine.routing.hashing import crc16, hash_tag
+from django_rb.testing import LocalNodes
+from tests.helpers import wait_until
+
+
+def slot_of(key: str) -> int:
+    return crc16(hash_tag(key.encode())) % 16384
+
+
+class Admin:
+    """Asks the nodes of a cluster directly, by their numbers in a LocalNodes."""
+
+    def __init__(self, nodes: LocalNodes) -> None:
+        self.nodes = nodes
+        total = nodes.count * (1 + nodes.replicas)
+        self.clients: list[Any] = [redis.Redis(**nodes.address(n)) for n in range(total)]
+        self.ids = [self.ask(n, "CLUSTER", "MYID").decode() for n in range(total)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for client in self.clients:
+            client.close()
+
+    def ask(self, node: int, *command: Any) -> Any:
+        return self.clients[node].execute_command(*command)
+
+    def address(self, node: int) -> str:
+        address = self.nodes.address(node)
+        return f"{address['host']}:{address['port']}"
+
+    def owner(self, slot: int, asked: int = 0) -> int:
+        """Return the number of the node that owns a slot, as another one says."""
+        for first, last, primary, *_ in self.ask(asked, "CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return self.ids.index(_text(primary[2]))
+        raise LookupError(slot)
+
+    def range_of(self, node: int) -> tuple[int, int]:
+        """Return the first and the last slot of a node that has one range of them."""
+        ((first, last),) = [
+            (first, last)
+            for first, last, primary, *_ in self.ask(0, "CLUSTER", "SLOTS")
+            if _text(primary[2]) == self.ids[node]
+        ]
+        return first, last
+
+    def begin_move(self, slot: int, source: int, target: int) -> None:
+        """Announce that a slot is about to move: from now on there is ASK and TRYAGAIN."""
+        self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source])
+        self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.ids[target])
+
+    def move_keys(self, keys: Iterable[Any], source: int, target: int) -> None:
+        keys = list(keys)
+        if not keys:
+            return
+        there = self.nodes.address(target)
+        auth = ["AUTH", there["password"]] if "password" in there else []
+        host, port = there["host"], there["port"]
+        for is_last in (False, True):
+            try:
+                self.ask(source, "MIGRATE", host, port, "", 0, 5000, *auth, "KEYS", *keys)
+            except redis.ResponseError as error:
+                if is_last or "IOERR" not in str(error):  # its connection lay idle for too long
+                    raise
+            else:
+                return
+
+    def end_move(self, slot: int, source: int, target: int) -> None:
+        while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
+            self.move_keys(keys, source, target)
+        for node in (target, source):
+            self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", self.ids[target])
+
+    def move(self, slot: int, source: int, target: int) -> None:
+        self.begin_move(slot, source, target)
+        self.end_move(slot, source, target)
+
+    def agree(self, slot: int, owner: int) -> None:
+        """Wait until all nodes say who owns a slot."""
+        everybody = range(len(self.clients))
+        wait_until(lambda: {self.owner(slot, n) for n in everybody} == {owner}, 10)
+
+    def is_ok(self, node: int = 0) -> bool:
+        """Return whether a node takes the cluster for whole."""
+        return "cluster_state:ok" in _text(self.ask(node, "CLUSTER", "INFO"))
+
+    def is_replica(self, node: int) -> bool:
+        """Return whether a node is a replica that has its copy."""
+        role, *rest = self.ask(node, "ROLE")
+        return _text(role) == "slave" and _text(rest[2]) == "connected"
+
+
+class Questions(Observer):
+    """Counts what was asked for the sake of the layout, and what was redirected."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.redirects = 0
+        self.sent: list[tuple[int, tuple[str, ...]]] = []
+
+    def exchange_ended(self, exchange: ExchangeEvent) -> None:
+        if exchange.is_question:
+            self.count += 1
+            return
+        self.redirects += exchange.redirects
+        names = [str(command[0]) for command in exchange.commands()]
+        self.sent.append((exchange.host_id, tuple(names)))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,190 @@
+"""Primaries that change: swapped with a replica, killed, and gone with what they owned."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+
+import pytest
+import redis
+
+from django_rb.engine import Cluster
+from django_rb.engine.rounds.batch import find
+from django_rb.testing import LocalNodes
+from tests.helpers import idle_connections, wait_until
+from tests.rediscluster.admin import Admin
+
+KEYS = [b"key:%d" % n for n in range(60)]
+NODE_SECONDS = 1.0  # cluster-node-timeout
+
+
+@pytest.fixture(scope="module")
+def replicated() -> Iterator[LocalNodes]:
+    """Three primaries, each with a replica; nodes notice quickly that one is gone."""
+    options = {
+        "cluster-node-timeout": str(round(NODE_SECONDS * 1000)),
+        "cluster-require-full-coverage": "no",
+    }
+    with LocalNodes(3, topology="redis-cluster", replicas=1, options=options) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def admin(replicated: LocalNodes) -> Iterator[Admin]:
+    with Admin(replicated) as admin:
+        yield admin
+
+
+@pytest.fixture
+def cluster(replicated: LocalNodes) -> Iterator[Cluster]:
+    """A cluster that knows its nodes, and has values on all of them."""
+    cluster = Cluster(replicated.hosts, topology="redis-cluster")
+    cluster.get_routing_client().mset({key: key for key in KEYS})
+    yield cluster
+    cluster.close()
+
+
+def owner_of_first_slot(cluster: Cluster) -> int:
+    assert cluster.layout is not None
+    return cluster.layout.get_owner(0)
+
+
+def replica_of(admin: Admin, primary: int) -> int:
+    """Return the number of a primary's replica."""
+    return (primary + 3) % 6
+
+
+@contextmanager
+def reading_and_writing(cluster: Cluster) -> Iterator[list[Exception]]:
+    """Read and write in two threads while the block runs; tell what failed."""
+    failed: list[Exception] = []
+    is_over = threading.Event()
+
+    def work(call: Callable[[], object]) -> None:
+        while not is_over.is_set():
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 (the test tells)
+                failed.append(error)
+
+    client = cluster.get_routing_client()
+    calls = [lambda: client.mget(KEYS), lambda: client.mset({key: key for key in KEYS})]
+    threads = [threading.Thread(target=work, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    try:
+        yield failed
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_parts_are_swapped_and_nobody_notices(admin: Admin, cluster: Cluster) -> None:
+    first = admin.owner(0)
+    replica = replica_of(admin, first)
+    shard = owner_of_first_slot(cluster)
+    others = {c for c in idle_connections(cluster) if c.node.host_id != shard}
+    wait_until(lambda: admin.is_replica(replica))
+    with reading_and_writing(cluster) as failed:
+        admin.ask(replica, "CLUSTER", "FAILOVER")
+        wait_until(lambda: admin.owner(0, 1) == replica, 10)
+        wait_until(lambda: cluster.get_address(shard) == f"{admin.address(replica)}/0", 5)
+    assert failed == []
+    assert owner_of_first_slot(cluster) == shard
+    assert others <= set(idle_connections(cluster))
+
+
+def test_a_primary_that_is_killed_has_a_successor(admin: Admin, cluster: Cluster) -> None:
+    primary = admin.owner(0)
+    successor = replica_of(admin, primary)
+    shard = owner_of_first_slot(cluster)
+    witness = next(n for n in range(6) if n not in {primary, successor})
+    mine = [key for key in KEYS if cluster.router.get_host_for_key(key) == shard]
+    theirs = [key for key in KEYS if key not in mine]
+    client = cluster.get_routing_client()
+    admin.ask(primary, "WAIT", 1, 1000)
+    admin.nodes.kill(primary)
+    try:
+        known_at = 0.0
+        slowest = 0.0
+        while True:
+            if not known_at and admin.owner(0, witness) == successor:
+                known_at = monotonic()
+            began = monotonic()
+            found, failures = cluster.run(find(cluster, [*mine, *theirs]))
+            slowest = max(slowest, monotonic() - began)
+            assert set(theirs) <= set(found)
+            assert {failure.host_id for failure in failures} <= {shard}
+            if not failures:
+                break
+            assert not known_at or monotonic() - known_at < 1.5, failures
+            sleep(0.02)
+        assert slowest < 1.5
+        assert found == {key: key for key in KEYS}
+        client.set(mine[0], mine[0])
+        assert cluster.get_address(shard) == f"{admin.address(successor)}/0"
+        assert cluster.health()[shard].state == "up"
+    finally:
+        admin.nodes.restart(primary)
+    wait_until(lambda: admin.is_replica(primary), 10)
+
+
+def test_slots_without_owner_take_nothing_else_along(admin: Admin, cluster: Cluster) -> None:
+    primary = admin.owner(0)
+    replica = replica_of(admin, primary)
+    shard = owner_of_first_slot(cluster)
+    theirs = [key for key in KEYS if cluster.router.get_host_for_key(key) != shard]
+    for node in (replica, primary):
+        admin.nodes.kill(node)
+    try:
+        for _ in range(20):
+            began = monotonic()
+            found, failures = cluster.run(find(cluster, KEYS))
+            assert set(found) == set(theirs)
+            assert {failure.host_id for failure in failures} == {shard}
+            assert monotonic() - began < 3
+    finally:
+        admin.nodes.restart(primary)
+        admin.nodes.restart(replica)
+    client = cluster.get_routing_client()
+    lost = next(key for key in KEYS if key not in theirs)
+    wait_until(lambda: is_set(client, lost), 15)
+
+
+def is_set(client: redis.Redis, key: bytes) -> bool:
+    try:
+        return bool(client.set(key, key))
+    except redis.RedisError:
+        sleep(0.1)
+        return False
+
+
+def test_seeds_that_are_gone_are_not_needed(admin: Admin, replicated: LocalNodes) -> None:
+    wrong = {"host": "127.0.0.1", "port": 1}
+    hosts = [wrong, {**wrong, **replicated.address(1)}, wrong]
+    cluster = Cluster(hosts, topology="redis-cluster")
+    assert cluster.get_routing_client().set("key", "value")
+    cluster.close()
+
+
+def test_no_seed_at_all_is_said_with_all_that_were_asked() -> None:
+    hosts = [f"redis://:hunter2@127.0.0.1:{port}" for port in (1, 2)]
+    cluster = Cluster(hosts, topology="redis-cluster")
+    with pytest.raises(redis.ConnectionError) as caught:
+        cluster.get_routing_client().get("key")
+    said = str(caught.value)
+    assert "No node tells of the Redis Cluster." in said
+    assert "127.0.0.1:1/0" in said
+    assert "127.0.0.1:2/0" in said
+    assert "hunter2" not in said
+    with pytest.raises(redis.ConnectionError), cluster.all() as client:
+        client.ping()
+
+
+def test_nodes_of_no_cluster_are_named(nodes: LocalNodes) -> None:
+    cluster = Cluster(nodes.hosts, topology="redis-cluster")
+    with pytest.raises(redis.ConnectionError, match="It is no node of a cluster"):
+        cluster.get_routing_client().get("key")
