@@ -25,6 +25,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def output(*command: str | Path) -> str:
 @nox.session(python=str(find_python("3.11") or "3.11"))
 def oldest(session: nox.Session) -> None:
     """Test the lowest versions that setup.cfg allows."""
-    constraints = Path(session.create_tmp(), "oldest.txt")
+    constraints = folder_of(session) / "oldest.txt"
     constraints.write_text("".join(f"{line}\n" for line in lower_bounds()))
     checkout = install(session, "--constraint", str(constraints))
     run_suites(session, checkout, *TESTS_OF_VERSIONS)
@@ -154,9 +155,17 @@ def install(session: nox.Session, *pip_options: str) -> Path:
     return checkout
 
 
+def folder_of(session: nox.Session) -> Path:
+    """Return the folder for what a session makes."""
+    folder = Path(session.create_tmp())
+    # Not for temporary files: a pytest that tests start there would find pyproject.toml.
+    session.env["TMPDIR"] = tempfile.gettempdir()
+    return folder
+
+
 def copy_checkout(session: nox.Session) -> Path:
     """Copy the project's files, so that editing them disturbs no run; return where to."""
-    target = Path(session.create_tmp(), "checkout")
+    target = folder_of(session) / "checkout"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*NOT_COPIED))
     return target
@@ -249,7 +258,7 @@ def valkey_8(session: nox.Session) -> None:
 
 def empty_folder(session: nox.Session) -> Path:
     """Return an empty folder for a server."""
-    folder = Path(session.create_tmp(), "server")
+    folder = folder_of(session) / "server"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder

@@ -53,8 +53,7 @@ class GetOrSet(BeyondDjango):
 
         Args:
             stale: how long beyond `timeout` a value may be served while one computes it anew,
-                or
-                while the function fails. After both times the key expires.
+                or while the function fails. After both times the key expires.
             lock: how long others wait for whoever computes before they do it themselves; 5 if
                 it is not given. Give more than the function takes.
             early: compute anew before the time is up, by chance: the likelier, the nearer that

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -323,3 +325,16 @@ def test_iterators_over_one_key_work(kind: str, setting: Setting) -> None:
         return [item async for item in getattr(cluster.aio, kind)(key)]
 
     assert sorted(runner.run(iterate())) == expected
+
+
+def test_nothing_of_the_callers_is_kept(setting: Setting) -> None:
+    class Score(float):
+        pass
+
+    client = setting.cluster.get_routing_client()
+    client.zadd(Z, {"one": 1})
+    client.zrange(Z, 0, 0, withscores=True, score_cast_func=Score)
+    kept = weakref.ref(Score)
+    del Score
+    gc.collect()
+    assert kept() is None

@@ -64,7 +64,7 @@ class Site:
         for pool in pools_of(self.cluster):
             assert len(set(pool._idle)) == len(pool._idle)
             assert not pool._joining
-            assert not any(job.is_waiting for job in (*pool._waiting, *pool._to_join))
+            assert not any(job.is_waiting for job in pool._queues)
             for connection in pool._idle:
                 assert connection._job is None
                 assert not connection._reader.has_data()

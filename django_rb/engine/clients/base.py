@@ -11,7 +11,6 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import redis
@@ -33,6 +32,7 @@ from ..protocol.encoding import Arg, Args, as_number, encode_key
 from ..routing.hashing import hash_tag
 from ..routing.routers import BaseRouter, SlotRouter
 from .port import ClientPort
+from .recorded import Recorded, get_recorded
 
 Combine: TypeAlias = Callable[[list[Any]], Any]
 
@@ -278,60 +278,26 @@ class ManyNodes:
     from_pool = from_url
 
 
-class _Recorder(redis.Redis):
-    """Executes nothing: its methods return what they would have."""
-
-    def __init__(self) -> None:
-        pass
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        return args, options
-
-
-@lru_cache(maxsize=1024, typed=True)  # a site has few timeouts, and few ranges
-def _what_follows(
-    method: str, count: int, *args: Any, **options: Any
-) -> tuple[str, Args, dict[str, Any]]:
-    """Return the name of the command that a method of redis-py's sends, what follows its first
-    arguments, and the options by which the reply is read.
-
-    Args:
-        count: how many first arguments are sent as they are, the key among them.
-        args, options: the others.
-    """
-    first = ("",) * count
-    sent, meaning = getattr(_recorder, method)(*first, *args, **options)
-    meaning.pop("keys", None)  # those of redis-py's own cache
-    return sent[0], sent[1 + count :], meaning
-
-
-_recorder = _Recorder()
-
-
 class ManyNodesClient(ManyNodes, redis.Redis):
     """What the clients over many nodes share that wait for no event loop."""
 
-    # In redis-py 8, to put together what follows the key takes these two longer than all else.
-
     def set(self, name: Any, value: Any, *args: Any, **options: Any) -> Any:
         """Set the value of a key; see redis-py's own."""
-        try:
-            command, rest, meaning = _what_follows("set", 2, *args, **options)
-        except TypeError:  # an option that is not hashable, or that there is not
+        recorded = get_recorded("set", 2, args, options)
+        if recorded is None:
             return super().set(name, value, *args, **options)
-        return self.execute_command(  # type: ignore[no-untyped-call]
-            command, name, value, *rest, **meaning
-        )
+        return self._execute_recorded(recorded, name, value)
 
     def zrange(self, name: Any, *args: Any, **options: Any) -> Any:
         """Return a range of a sorted set; see redis-py's own."""
-        try:
-            command, rest, meaning = _what_follows("zrange", 1, *args, **options)
-        except TypeError:
+        recorded = get_recorded("zrange", 1, args, options)
+        if recorded is None:
             return super().zrange(name, *args, **options)
-        return self.execute_command(  # type: ignore[no-untyped-call]
-            command, name, *rest, **meaning
-        )
+        return self._execute_recorded(recorded, name)
+
+    def _execute_recorded(self, recorded: Recorded, *first: Any) -> Any:
+        name, rest, options = recorded
+        return self.execute_command(name, *first, *rest, **options)  # type: ignore[no-untyped-call]
 
     def register_script(self, script: Any) -> RedisScript:
         """Return a script to be called; nodes that do not know it get it by themselves."""

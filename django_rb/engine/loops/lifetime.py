@@ -17,7 +17,8 @@ from threading import Thread
 
 from ..nodes.node import Node
 from .handshake import check_options
-from .pool import AllOpenings, Pool
+from .openings import AllOpenings
+from .pool import Pool
 
 
 class LoopPools:

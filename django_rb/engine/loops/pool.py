@@ -7,29 +7,23 @@ side by side go out together, as one exchange.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections import deque
 from collections.abc import Sequence
 from contextvars import Context
-from itertools import chain
-from typing import Self, cast
-
-import redis
+from typing import cast
 
 from ..nodes.failing import (
     MOST_OPENINGS,
     MOST_OPENINGS_PER_NODE,
     give_up_all,
     is_own_lack,
-    to_redis_error,
 )
 from ..nodes.node import Node
-from ..protocol.encoding import PIECE_SIZE
 from ..protocol.exchange import ReplyReader
 from ..rounds.again import may_go_again
 from .connections import FOREVER, LATE_SECONDS, AioConnection
-from .handshake import connect
 from .jobs import Job, Joined
+from .openings import AllOpenings, as_failure, open_connection
+from .queues import Queues
 
 # Connections per node and loop where POOL_OPTIONS["max_connections"] says nothing.
 DEFAULT_MAX_CONNECTIONS = 32
@@ -38,27 +32,8 @@ DEFAULT_MAX_CONNECTIONS = 32
 # more goes out together, the fewer are the system calls, here and at the node.
 _JOINING = 2
 
-# So many commands that wait go out together at most, or some that have so many bytes.
-_JOINED = 512
-_JOINED_SIZE = PIECE_SIZE
-
-_TICK = 0.1  # seconds between two looks at whether the loop runs
-_TRIES = 3  # to open a connection, where the loop was kept from it
-
 # Seconds between two looks at what waits for a connection, at least.
 _BETWEEN_LOOKS = 0.01
-
-
-class AllOpenings(set["asyncio.Task[None]"]):
-    """What is being opened on one loop, to whatever node.
-
-    Attributes:
-        held: pools that would open more if there were less.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held: set[Pool] = set()
 
 
 class Pool:
@@ -83,9 +58,7 @@ class Pool:
         self._limit = node.max_connections or DEFAULT_MAX_CONNECTIONS
         self._idle: list[AioConnection] = []
         self._joining: set[AioConnection] = set()
-        # Jobs without a connection: those that may be joined, and the others.
-        self._to_join: deque[Job] = deque()
-        self._waiting: deque[Job] = deque()
+        self._queues = Queues()  # of jobs without a connection
         # Connections that are being opened, and the jobs that they were meant for.
         self._openings: dict[asyncio.Task[None], Job] = {}
         self._all_openings = openings
@@ -228,15 +201,12 @@ class Pool:
     # Jobs without a connection.
 
     def _wait(self, job: Job) -> None:
-        self._queue_of(job).append(job)
+        self._queues.add(job)
         timer = self._queue_timer
         if timer is None or job.limit < timer.when():
             self._check_at(job.limit)
         if not job.exchange.may_join or len(self._joining) < _JOINING:
             self.open_more()
-
-    def _queue_of(self, job: Job) -> deque[Job]:
-        return self._to_join if job.exchange.may_join else self._waiting
 
     def _check_at(self, when: float) -> None:
         """Look at the queues at a time, as loop.time(), if not before."""
@@ -256,8 +226,9 @@ class Pool:
         self.open_more()
 
     def _has_work(self) -> bool:
-        return _first_of(self._waiting) is not None or (
-            len(self._joining) < _JOINING and _first_of(self._to_join) is not None
+        queues = self._queues
+        return queues.first_other() is not None or (
+            len(self._joining) < _JOINING and queues.first_to_join() is not None
         )
 
     def _employ(self, connection: AioConnection, *, is_reused: bool) -> None:
@@ -272,7 +243,7 @@ class Pool:
 
     def _next_for(self, connection: AioConnection, *, is_reused: bool) -> Job | Joined | None:
         """Take from the queues what a connection is to do next."""
-        waiting, to_join = _first_of(self._waiting), _first_of(self._to_join)
+        waiting, to_join = self._queues.first_other(), self._queues.first_to_join()
         if to_join is not None and (
             len(self._joining) >= _JOINING
             or (waiting is not None and waiting.began < to_join.began)
@@ -283,23 +254,12 @@ class Pool:
         if is_reused and not connection.is_usable:
             connection.close()
             return None
-        job = self._take_joined() if to_join is not None else self._waiting.popleft()
+        queues = self._queues
+        job = queues.take_joined() if to_join is not None else queues.take_other()
         if is_reused:
             for one in job.jobs:
                 one.is_late = True
         return job
-
-    def _take_joined(self) -> Job | Joined:
-        taken: list[Job] = []
-        size = 0
-        while (
-            len(taken) < _JOINED
-            and size < _JOINED_SIZE
-            and (job := _first_of(self._to_join)) is not None
-        ):
-            taken.append(self._to_join.popleft())
-            size += len(cast(bytes, job.exchange.out))
-        return taken[0] if len(taken) == 1 else Joined(taken)
 
     def _check_queues(self, planned: float) -> None:
         """Fail what waited too long for a connection."""
@@ -315,12 +275,12 @@ class Pool:
             text = "Timeout connecting"
         over: list[Job] = []
         next_limit = FOREVER
-        for job in self._take_waiting():
+        for job in self._queues.take_all():
             if stalled >= LATE_SECONDS and not job.is_forgiven:
                 job.is_forgiven = True
                 job.limit = now + self.open_timeout  # nobody listened before
             if job.limit > now:
-                self._queue_of(job).append(job)
+                self._queues.add(job)
                 next_limit = min(next_limit, job.limit)
             else:
                 job.is_late = bool(self.connections)
@@ -334,7 +294,7 @@ class Pool:
         """Let nobody wait for a node that is down, but who probes it."""
         if not self.node.health.is_down:
             return
-        jobs = self._take_waiting()
+        jobs = self._queues.take_all()
         self.close_idle()
         for job in jobs:
             refusal = None if job.is_probe else self.node.health.refusal()
@@ -345,12 +305,6 @@ class Pool:
                 job.exchange.fail(refusal)
                 job.end()
 
-    def _take_waiting(self) -> list[Job]:
-        jobs = [job for job in (*self._waiting, *self._to_join) if not job.is_over]
-        self._waiting.clear()
-        self._to_join.clear()
-        return jobs
-
     # Opening.
 
     def open_more(self) -> None:
@@ -360,7 +314,7 @@ class Pool:
             and not self._shares_openings
             and len(self.connections) + len(self._openings) < self._limit
             and sum(not job.is_given_up for job in self._openings.values()) < self._wanted()
-            and (job := self._next_to_open_for())
+            and (job := self._queues.first_but(set(self._openings.values())))
         ):
             # A connection keeps the context that it was opened in, and timers theirs: not
             # that of a request.
@@ -386,17 +340,10 @@ class Pool:
             or len(self._all_openings) >= MOST_OPENINGS
         )
 
-    def _next_to_open_for(self) -> Job | None:
-        """Return the first job that waits and for which no connection is being opened."""
-        have = set(self._openings.values())
-        queues = chain(self._waiting, self._to_join)
-        return next((job for job in queues if job.is_waiting and job not in have), None)
-
     def _wanted(self) -> int:
         """Return how many more connections would have work at once."""
-        waiting = len(self._waiting) if _first_of(self._waiting) is not None else 0
-        to_join = len(self._to_join) if _first_of(self._to_join) is not None else 0
-        return waiting + min(to_join, _JOINING - len(self._joining))
+        others, to_join = self._queues.sizes()
+        return others + min(to_join, _JOINING - len(self._joining))
 
     def _opening_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -408,7 +355,7 @@ class Pool:
     async def _open(self, job: Job) -> None:
         """Open a connection for a job that waits, or for whichever is next by then."""
         try:
-            connection = await self._connected()
+            connection = await open_connection(self)
         except Exception as error:  # noqa: BLE001 (it is told where it belongs)
             self._opened()
             self._not_opened(job, error)
@@ -440,86 +387,16 @@ class Pool:
                 self.loop.call_soon(pool.open_more, context=Context())
 
     def _not_opened(self, job: Job, error: Exception) -> None:
-        node = self.node
-        if isinstance(error, redis.RedisError):
-            _say_why(error)
-            node.name_in(error)
-        elif isinstance(error, TimeoutError):
-            error = to_redis_error(node, TimeoutError("Timeout connecting"))
-        elif isinstance(error, OSError):
-            error = to_redis_error(node, error)
-        else:  # no failure of the node's
+        failure = as_failure(self.node, error)
+        if failure is None:
             if job.is_waiting:
                 job.crash(error)
             return
-        if is_own_lack(error):
-            node.health.complained(error)
+        if is_own_lack(failure):
+            self.node.health.complained(failure)
         elif job.exchange.error is None:  # else the job has told of it
-            node.failed(error)
+            self.node.failed(failure)
         if job.is_waiting:
-            job.exchange.fail(error)
+            job.exchange.fail(failure)
             job.end()
         self._after_failure()
-
-    async def _connected(self) -> AioConnection:
-        tries = 0
-        while True:
-            tries += 1
-            with _Stalls(self.loop) as stalls:
-                try:
-                    async with asyncio.timeout(self.node.open_timeout):
-                        epoch = self.node.epoch
-                        writer = await connect(self.node)
-                        try:
-                            return AioConnection(writer, self, epoch)
-                        except BaseException:
-                            writer.transport.abort()
-                            raise
-                except (redis.TimeoutError, TimeoutError):
-                    # The node may have answered in time, while the loop did not run.
-                    if not stalls.seconds or tries == _TRIES:
-                        raise
-
-
-def _say_why(error: redis.RedisError) -> None:
-    """Let an error of redis-py's say "Connection refused", and not "Connect call failed"."""
-    lost = error.__context__
-    if isinstance(lost, OSError) and lost.errno:
-        said = lost.strerror or ""
-        if said.startswith("Connect call failed"):
-            error.args = (str(error).replace(said, os.strerror(lost.errno)),)
-
-
-class _Stalls:
-    """Counts the seconds in which a loop did not get to run, while the block runs.
-
-    Some code blocks it, the machine is busy, or nobody runs it for a while.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.seconds = 0.0
-        self._loop = loop
-
-    def __enter__(self) -> Self:
-        self._plan()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._timer.cancel()
-
-    def _plan(self) -> None:
-        planned = self._loop.time() + _TICK
-        self._timer = self._loop.call_at(planned, self._tick, planned, context=Context())
-
-    def _tick(self, planned: float) -> None:
-        self.seconds += max(0.0, self._loop.time() - planned - LATE_SECONDS)
-        self._plan()
-
-
-def _first_of(queue: deque[Job]) -> Job | None:
-    """Return what is next in a queue, without those that nobody awaits any more."""
-    while queue:
-        if not queue[0].is_over:
-            return queue[0]
-        queue.popleft()
-    return None

@@ -259,7 +259,8 @@ class Round:
         """Serve all that have answered by now, which spares another wait."""
         waiting = [line for line in self._lines.values() if line.exchange.out is None]
         for connection in with_input([line.connection for line in waiting]):
-            self._serve(self._lines[connection.fd], POLLIN)
+            if (line := self._lines.get(connection.fd)) is not None:  # not in a forked child
+                self._serve(line, POLLIN)
 
     def _serve(self, line: Line, events: int) -> None:
         exchange, connection = line.exchange, line.connection
