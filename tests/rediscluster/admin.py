@@ -64,6 +64,9 @@ class Admin:
 
     def begin_move(self, slot: int, source: int, target: int) -> None:
         """Announce that a slot is about to move: from now on there is ASK and TRYAGAIN."""
+        # Who takes a slot makes its claim newer than any it has heard of. A node that has not
+        # heard of the last move makes one that is no newer, and owners that disagree for good.
+        wait_until(lambda: len({self.epoch(n) for n in range(len(self.clients))}) == 1, 10)
         self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source])
         self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.ids[target])
 
@@ -86,8 +89,19 @@ class Admin:
     def end_move(self, slot: int, source: int, target: int) -> None:
         while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
             self.move_keys(keys, source, target)
-        for node in (target, source):
+        for node in (target, source, *self._other_primaries(source, target)):
             self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", self.ids[target])
+
+    def _other_primaries(self, *but: int) -> list[int]:
+        others = [n for n in range(len(self.clients)) if n not in but]
+        return [n for n in others if _text(self.ask(n, "ROLE")[0]) == "master"]
+
+    def epoch(self, node: int) -> str:
+        """Return how new the newest claim of a slot is that a node has heard of."""
+        _, _, after = _text(self.ask(node, "CLUSTER", "INFO")).partition(
+            "cluster_current_epoch:"
+        )
+        return after.partition("\r")[0]
 
     def move(self, slot: int, source: int, target: int) -> None:
         self.begin_move(slot, source, target)
