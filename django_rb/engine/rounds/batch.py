@@ -278,18 +278,21 @@ def count(
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(router.get_hosts_for_keys(keys), keys, strict=True):
         shares[owner].append(key)
+    sent = shares
     if companion_of is not None:
-        shares = {owner: [*map(companion_of, share), *share] for owner, share in shares.items()}
+        sent = {owner: [*map(companion_of, share), *share] for owner, share in shares.items()}
     if router.has_slots:
-        counts = [CountsExchange(owner, name, share, router) for owner, share in shares.items()]
+        counts = [CountsExchange(owner, name, share, router) for owner, share in sent.items()]
         yield counts
-        failures = [
-            _failure(port, exchange.host_id, error, exchange.lost)
-            for exchange in counts
-            if (error := _error_in(exchange)) is not None
-        ]
+        failures = []
+        for share_sent in counts:
+            error = _error_in(share_sent)
+            if error is not None:
+                lost, owner = set(share_sent.lost), share_sent.host_id
+                lost_keys = [key for key in shares[owner] if key in lost]
+                failures.append(_failure(port, owner, error, lost_keys))
         return sum(exchange.total for exchange in counts), failures
-    exchanges = [KeysExchange(owner, name, share) for owner, share in shares.items()]
+    exchanges = [KeysExchange(owner, name, share) for owner, share in sent.items()]
     for exchange in exchanges:
         exchange.answers = (is_number,)
     yield exchanges
