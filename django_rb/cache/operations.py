@@ -24,7 +24,7 @@ from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch, IsAnswer
 from ..engine.rounds.batch import (
     call,
-    call_nodes,
+    call_each,
     count,
     find,
     pipeline,
@@ -287,7 +287,7 @@ class Operations:
 
     def clear(self) -> Batch[bool]:
         flush = dict.fromkeys(self.cluster.nodes, (b"FLUSHDB", b"ASYNC"))
-        _, failures = yield from call_nodes(self.cluster, flush, is_ok)
+        _, failures = yield from call_each(self.cluster, flush, is_ok)
         if failures:
             self._raise_or_log(failures)
         return not failures

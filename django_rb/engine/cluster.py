@@ -34,7 +34,7 @@ from .nodes.option_checks import check_pool_options
 from .protocol.encoding import Args, Key
 from .protocol.exchange import Batch
 from .protocol.scripts import remember_script
-from .rounds.batch import call_all_nodes
+from .rounds.batch import call_nodes
 from .rounds.observing import Observer, observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hidden, hides_locals
@@ -343,7 +343,7 @@ class Cluster(ClientSource):
             ``{host id: reply}`` as the server sent it, and what failed on other nodes.
         """
         command: Args = args
-        return self.run(call_all_nodes(self, command, hosts), timeout)
+        return self.run(call_nodes(self, command, hosts), timeout)
 
     def remember_script(self, source: str | bytes) -> bytes:
         """Keep a script's source for nodes that do not know it; return its SHA1 digest."""

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from ..engine import BadHostSetup, Cluster
-from ..engine.rounds.batch import call_nodes
+from ..engine.rounds.batch import call_each
 from .base import Deadline, NodeName, all_nodes
 from .timing import timed
 
@@ -143,7 +143,7 @@ async def fetch_status(
 
     async def call(node: NodeName, command: str) -> bytes:
         alias, host_id = node
-        batch = call_nodes(chosen[alias], {host_id: (command,)})
+        batch = call_each(chosen[alias], {host_id: (command,)})
         replies, failures = await chosen[alias].arun(batch, deadline.left())
         for failure in failures:
             raise failure.error

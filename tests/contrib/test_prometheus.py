@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 from django_rb import clusters
 from django_rb.contrib.prometheus import start
 from django_rb.engine.protocol.exchange import Batch
-from django_rb.engine.rounds.batch import call_nodes
+from django_rb.engine.rounds.batch import call_each
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
 
@@ -125,7 +125,7 @@ def test_labels_are_bounded(scraped: Scraped) -> None:
     cluster = clusters["default"]
 
     def make_batch(number: int) -> Batch[Any]:
-        batch: Any = call_nodes(cluster, {0: ("PING",)})
+        batch: Any = call_each(cluster, {0: ("PING",)})
         batch.__name__ = f"batch{number}"  # as a function of that name would give
         return cast(Batch[Any], batch)
 

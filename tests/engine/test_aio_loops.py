@@ -30,7 +30,7 @@ from django_rb.engine import Cluster, SlotRouter
 from django_rb.engine.loops import handshake as aio_handshake
 from django_rb.engine.loops import openings as aio_openings
 from django_rb.engine.nodes.node import Node
-from django_rb.engine.rounds.batch import call_nodes
+from django_rb.engine.rounds.batch import call_each
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import wait_until
@@ -363,7 +363,7 @@ def test_a_host_that_goes_has_its_answer_heard(nodes: LocalNodes, new_loop: NewL
         assert [len(pool.connections) for pool in pools.pools if pool.connections] == [1]
 
     async def ping() -> Any:
-        replies, _ = await cluster.arun(call_nodes(cluster, {0: ("PING",)}))
+        replies, _ = await cluster.arun(call_each(cluster, {0: ("PING",)}))
         return replies[0]
 
     def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
@@ -386,11 +386,11 @@ def test_both_transports_know_a_node_that_is_down() -> None:
     with LocalNodes(1) as nodes, asyncio.Runner() as runner:
         cluster = Cluster([nodes.hosts[0], {"port": 1}], health=health)
         cluster.on_health_change(lambda change: changes.append((change.host_id, change.state)))
-        runner.run(cluster.arun(call_nodes(cluster, {0: ("PING",), 1: ("PING",)})))
+        runner.run(cluster.arun(call_each(cluster, {0: ("PING",), 1: ("PING",)})))
         cluster.call_nodes("PING")
         assert cluster.health()[1].state == "down"
         for outcome in (
-            runner.run(cluster.arun(call_nodes(cluster, {0: ("PING",), 1: ("PING",)}))),
+            runner.run(cluster.arun(call_each(cluster, {0: ("PING",), 1: ("PING",)}))),
             cluster.call_nodes("PING"),
         ):
             [failure] = outcome[1]

@@ -13,7 +13,7 @@ import pytest
 
 from django_rb.engine import Cluster
 from django_rb.engine.errors import NodeFailure
-from django_rb.engine.rounds.batch import call_nodes, find
+from django_rb.engine.rounds.batch import call_each, find
 from django_rb.testing import LocalNodes
 
 usleep = ctypes.PyDLL(None).usleep  # unlike CDLL, it keeps the interpreter's lock
@@ -122,14 +122,14 @@ class TestANodeThatWasNotGivenItsTime:
     def test_a_thread_that_keeps_the_interpreter(self, paused: Cluster) -> None:
         timer = threading.Timer(0.05, usleep, [1_000_000])
         timer.start()
-        _, failures = paused.run(call_nodes(paused, {0: ("PING",)}), 0.5)
+        _, failures = paused.run(call_each(paused, {0: ("PING",)}), 0.5)
         timer.join()
         self.check(paused, failures)
 
     def test_a_loop_that_is_blocked(self, paused: Cluster) -> None:
         async def main() -> None:
             asyncio.get_running_loop().call_later(0.05, time.sleep, 1)
-            _, failures = await paused.arun(call_nodes(paused, {0: ("PING",)}), 0.5)
+            _, failures = await paused.arun(call_each(paused, {0: ("PING",)}), 0.5)
             self.check(paused, failures)
             await paused.aclose()
 

@@ -27,7 +27,7 @@ from django_rb.engine.nodes.health import (
     RecentlyLogged,
 )
 from django_rb.engine.protocol.exchange import Batch
-from django_rb.engine.rounds.batch import call_nodes
+from django_rb.engine.rounds.batch import call_each
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import Servers, wait_until
@@ -439,7 +439,7 @@ def test_a_deadline_blames_nobody_that_answered_in_earlier_rounds() -> None:
 
     def scan(cluster: Cluster) -> Batch[Exception]:
         while True:
-            _, failures = yield from call_nodes(cluster, {0: (b"SCAN", b"0")})
+            _, failures = yield from call_each(cluster, {0: (b"SCAN", b"0")})
             for failure in failures:
                 return failure.error
 

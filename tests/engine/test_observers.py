@@ -15,7 +15,7 @@ import redis
 from django_rb.engine import Cluster
 from django_rb.engine.protocol.exchange import Batch
 from django_rb.engine.protocol.scripts import LuaScript
-from django_rb.engine.rounds.batch import call, call_nodes, find, pipeline, run_script, store
+from django_rb.engine.rounds.batch import call, call_each, find, pipeline, run_script, store
 from django_rb.engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
@@ -150,7 +150,7 @@ def test_a_stale_connection(run: Run) -> None:
 def test_a_dead_node(run: Run) -> None:
     cluster = Cluster([{"port": 1}])
     log = watch(cluster)
-    _, (failure,) = run(cluster, call_nodes(cluster, {0: ("PING",)}))
+    _, (failure,) = run(cluster, call_each(cluster, {0: ("PING",)}))
     (exchange,), (batch,) = log.exchanges, log.batches
     assert exchange.error is batch.error is failure.error
     assert (exchange.names, exchange.bytes_out) == (("PING",), 0)
@@ -160,7 +160,7 @@ def test_a_deadline(run: Run) -> None:
     with Peer(lambda peer, connection, command: None) as peer:
         cluster = Cluster([peer.host])
         log = watch(cluster)
-        _, (failure,) = run(cluster, call_nodes(cluster, {0: ("PING",)}), timeout=0.3)
+        _, (failure,) = run(cluster, call_each(cluster, {0: ("PING",)}), timeout=0.3)
         cluster.close()
     assert [e.error for e in log.exchanges] == [b.error for b in log.batches] == [failure.error]
     assert log.exchanges[0].bytes_out > 0
@@ -168,7 +168,7 @@ def test_a_deadline(run: Run) -> None:
 
 def test_a_call_that_is_cancelled() -> None:
     async def cancel(cluster: Cluster, peer: Peer) -> None:
-        task = asyncio.create_task(cluster.arun(call_nodes(cluster, {0: ("PING",)})))
+        task = asyncio.create_task(cluster.arun(call_each(cluster, {0: ("PING",)})))
         while not peer.commands:
             await asyncio.sleep(0.001)
         task.cancel()

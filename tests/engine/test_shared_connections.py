@@ -11,7 +11,7 @@ import pytest
 from django_rb.engine import Cluster, UnroutableCommand
 from django_rb.engine.protocol.commands import HARMLESS, register_command
 from django_rb.engine.protocol.refusals import REFUSALS
-from django_rb.engine.rounds.batch import call, call_nodes, count, pipeline
+from django_rb.engine.rounds.batch import call, call_each, count, pipeline
 from django_rb.engine.rounds.commands import run_commands
 
 Send = Callable[[Cluster, tuple[Any, ...]], object]
@@ -53,7 +53,7 @@ WAYS: dict[str, Send] = {
     "pipeline": lambda cluster, words: cluster.run(
         pipeline(cluster, b"key", (b"GET", b"key"), words, (b"GET", b"key"))
     ),
-    "batch of call_nodes": lambda cluster, words: cluster.run(call_nodes(cluster, {1: words})),
+    "batch of call_each": lambda cluster, words: cluster.run(call_each(cluster, {1: words})),
     "run_commands": lambda cluster, words: cluster.run(run_commands([0], [words], merge=True)),
     "arun": awaited,
     "routing client": lambda cluster, words: cluster.get_routing_client().execute_command(

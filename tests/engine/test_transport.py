@@ -25,7 +25,7 @@ from django_rb.engine.errors import first_error
 from django_rb.engine.polling import SelectorPoller, make_poller
 from django_rb.engine.protocol.encoding import pack
 from django_rb.engine.protocol.exchange import Batch, Exchange
-from django_rb.engine.rounds.batch import call, call_nodes, find, store
+from django_rb.engine.rounds.batch import call, call_each, find, store
 from django_rb.engine.threads.connections import KERNEL_WAIT_SECONDS
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
@@ -672,7 +672,7 @@ def test_commands_of_several_rounds_share_one_deadline(cluster: Cluster) -> None
         failed = []
         for _ in range(20):
             commands = dict.fromkeys(cluster.nodes, (b"BLPOP", b"nothing", b"0.05"))
-            _, failures = yield from call_nodes(cluster, commands)
+            _, failures = yield from call_each(cluster, commands)
             failed.append([f.host_id for f in failures])
         return failed
 
@@ -745,7 +745,7 @@ def test_after_part_of_a_push_a_connection_is_asked_no_more(transport: str) -> N
             connection.sendall(b"+OK\r\n")
 
     def echo(text: str) -> Any:
-        batch = call_nodes(cluster, {0: ("ECHO", text)})
+        batch = call_each(cluster, {0: ("ECHO", text)})
         return cluster.run(batch) if transport == "poll" else runner.run(cluster.arun(batch))
 
     with Peer(answer) as peer, asyncio.Runner() as runner:

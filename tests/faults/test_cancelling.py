@@ -18,7 +18,7 @@ import redis
 
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster
-from django_rb.engine.rounds.batch import call_nodes
+from django_rb.engine.rounds.batch import call_each
 from django_rb.testing import LocalNodes
 from tests.faults.operations import own
 from tests.faults.rig import open_descriptors, pools_of
@@ -70,7 +70,7 @@ class Site:
                 assert not connection._reader.has_data()
         words = {host: f"{next(_words)} for {host}".encode() for host in self.cluster.nodes}
         asked = {host: ("ECHO", word) for host, word in words.items()}
-        assert await self.cluster.arun(call_nodes(self.cluster, asked)) == (words, [])
+        assert await self.cluster.arun(call_each(self.cluster, asked)) == (words, [])
         assert await self.cache.aget_many(NAMES) == {name: own(name) for name in NAMES}
         assert self.complaints == []
 

@@ -18,7 +18,7 @@ import redis
 
 from django_rb.engine import Cluster, SlotRouter
 from django_rb.engine.protocol.exchange import Batch
-from django_rb.engine.rounds.batch import call_nodes, find, store
+from django_rb.engine.rounds.batch import call_each, find, store
 from django_rb.testing import LocalNodes
 from tests.faults.operations import Caller
 from tests.faults.proxy import delayed
@@ -130,7 +130,7 @@ def pack_slowly(cluster: Cluster) -> Batch[object]:
 
 
 def ask(cluster: Cluster) -> Batch[object]:
-    return call_nodes(cluster, dict.fromkeys(cluster.nodes, ("ECHO", "word")))
+    return call_each(cluster, dict.fromkeys(cluster.nodes, ("ECHO", "word")))
 
 
 @pytest.mark.parametrize(

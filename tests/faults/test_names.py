@@ -18,7 +18,7 @@ import uvloop
 
 from django_rb.engine import Cluster, SlotRouter
 from django_rb.engine.nodes.failing import MOST_OPENINGS
-from django_rb.engine.rounds.batch import call_nodes, pipeline
+from django_rb.engine.rounds.batch import call_each, pipeline
 from django_rb.testing import LocalNodes
 from tests.faults.names import Names
 from tests.faults.proxy import Proxy
@@ -77,7 +77,7 @@ def count_threads() -> int:
 def ping(cluster: Cluster, host_id: int = 0) -> str:
     """Return what a node answers, or its error."""
     command = dict.fromkeys([host_id], ("PING",))
-    replies, failures = cluster.run(call_nodes(cluster, command))
+    replies, failures = cluster.run(call_each(cluster, command))
     return str(failures[0].error) if failures else replies[host_id].decode()
 
 
@@ -140,7 +140,7 @@ def test_two_hundred_names_that_hang_are_two_hundred_threads(
     everywhere = dict.fromkeys(cluster.nodes, ("PING",))
 
     def ask() -> tuple[dict[int, bytes], int]:
-        replies, failures = cluster.run(call_nodes(cluster, everywhere))
+        replies, failures = cluster.run(call_each(cluster, everywhere))
         return replies, len(failures)
 
     before = count_threads()
@@ -235,12 +235,12 @@ def test_where_no_thread_can_be_started_the_node_is_not_to_blame(
     async def main() -> None:
         threading.stack_size(2**46)
         try:
-            _, failures = await cluster.arun(call_nodes(cluster, {0: ("PING",)}))
+            _, failures = await cluster.arun(call_each(cluster, {0: ("PING",)}))
             assert "'node.test' cannot be looked up: can't start" in str(failures[0].error)
             assert cluster.health()[0].state == "up"
             assert cluster.call_nodes("PING") == ({0: b"PONG"}, [])
             # Now it is known.
-            replies, _ = await cluster.arun(call_nodes(cluster, {0: ("PING",)}))
+            replies, _ = await cluster.arun(call_each(cluster, {0: ("PING",)}))
             assert replies == {0: b"PONG"}
         finally:
             threading.stack_size(0)

@@ -17,7 +17,7 @@ import uvloop
 
 from django_rb.engine import BadHostSetup, Cluster
 from django_rb.engine.loops import handshake as aio_handshake
-from django_rb.engine.rounds.batch import call_nodes
+from django_rb.engine.rounds.batch import call_each
 from tests.faults.names import Names
 from tests.helpers import wait_until
 from tests.transports import awaited
@@ -153,7 +153,7 @@ def test_a_certificate_is_for_the_name_and_not_for_the_address(
             with tls(authority.issue_cert(name)) as hosts:
                 named = {i: {**host, "host": "node.test"} for i, host in hosts.items()}
                 cluster = open_cluster(named, host_defaults={"ssl_ca_certs": trust})
-                replies, failures = cluster.run(call_nodes(cluster, {0: ("PING",)}))
+                replies, failures = cluster.run(call_each(cluster, {0: ("PING",)}))
                 if refusal:
                     assert refusal in str(failures[0].error)
                     assert "node.test" in str(failures[0].error)
@@ -161,7 +161,7 @@ def test_a_certificate_is_for_the_name_and_not_for_the_address(
                     assert (replies, failures) == ({0: b"PONG"}, [])
                     cluster.nodes[0].epoch += 1
                     names["node.test"] = None  # the last address counts
-                    assert cluster.run(call_nodes(cluster, {0: ("PING",)}))[0] == replies
+                    assert cluster.run(call_each(cluster, {0: ("PING",)}))[0] == replies
                     names.end_hanging()
                     names["node.test"] = ["127.0.0.1"]
                 cluster.close()

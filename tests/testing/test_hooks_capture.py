@@ -15,7 +15,7 @@ from django.core.cache import cache
 from django_rb import clusters
 from django_rb.engine import Cluster
 from django_rb.engine.protocol.exchange import Batch, PipelineExchange
-from django_rb.engine.rounds.batch import call_nodes
+from django_rb.engine.rounds.batch import call_each
 from django_rb.engine.rounds.observing import Observer, add_observer, remove_observer
 from django_rb.testing import CaptureCommandsContext, LocalNodes, RBTestCaseMixin
 from django_rb.testing.capture import AssertingContext
@@ -43,7 +43,7 @@ def ask(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     with asyncio.Runner() as runner:
 
         def ask(cluster: Cluster, *command: str) -> Any:
-            batch = call_nodes(cluster, {0: command})
+            batch = call_each(cluster, {0: command})
             is_awaited = request.param == "asyncio"
             outcome = runner.run(cluster.arun(batch)) if is_awaited else cluster.run(batch)
             return outcome[0].get(0)

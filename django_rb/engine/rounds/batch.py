@@ -382,7 +382,7 @@ def _replies_of(exchange: Exchange) -> Iterator[Any]:
     yield from repeat(exchange.error)
 
 
-def call_nodes(
+def call_each(
     port: Port, commands: Mapping[int, Args], answer: IsAnswer | None = None
 ) -> Batch[Outcome[dict[int, Any]]]:
     """Run one command per node, given as ``{host id: command}``. It goes nowhere else.
@@ -400,12 +400,12 @@ def call_nodes(
     return _collect(port, exchanges, {})
 
 
-def call_all_nodes(
+def call_nodes(
     port: Port, command: Args, hosts: Iterable[int] | None = None
 ) -> Batch[Outcome[dict[int, Any]]]:
-    """Run one command on hosts, by default on all that there are by then; see `call_nodes`."""
+    """Run one command on hosts, by default on all that there are by then; see `call_each`."""
     targets = port.nodes if hosts is None else hosts
-    return (yield from call_nodes(port, dict.fromkeys(targets, command)))
+    return (yield from call_each(port, dict.fromkeys(targets, command)))
 
 
 def _collect(

@@ -9,7 +9,7 @@ from ..errors import NodeFailure
 from ..protocol.answers import is_number, is_page
 from ..protocol.encoding import Args
 from ..protocol.exchange import Batch
-from .batch import Outcome, call_nodes, count
+from .batch import Outcome, call_each, count
 from .by_slot import owned
 from .port import Port
 
@@ -34,7 +34,7 @@ def scan(
     Returns the cursors of the nodes that have more still, keys by host id, and what failed.
     """
     nodes = port.nodes
-    pages, failures = yield from call_nodes(
+    pages, failures = yield from call_each(
         port,
         {
             host_id: (b"SCAN", cursor, *options)
@@ -58,5 +58,5 @@ def delete_pages(port: Port, pages: Mapping[int, list[bytes]]) -> Batch[Outcome[
     if port.layout is not None:
         return (yield from count(port, b"UNLINK", list(chain.from_iterable(pages.values()))))
     commands: dict[int, Args] = {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()}
-    counts, failures = yield from call_nodes(port, commands, is_number)
+    counts, failures = yield from call_each(port, commands, is_number)
     return sum(counts.values()), failures
