@@ -27,7 +27,7 @@ from ...engine.topology.settings import REDIS_CLUSTER, STATIC, TOPOLOGIES
 from ...testing import LocalNodes, NodesError
 from ...testing.control import ask
 from ...testing.nodes import START_SECONDS
-from ...testing.supervisor import die_with_parent
+from ...testing.supervising.servers import die_with_parent
 from ..base import NodesCommand, as_aliases
 
 DEFAULT_COUNT = 4
