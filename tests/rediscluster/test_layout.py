@@ -111,7 +111,7 @@ def test_what_is_no_layout_is_none(reply: Any) -> None:
         ("10.0.0.1:", None),
         ("10.0.0.1:65536", None),
         ("10.0.0.1:" + "9" * 5000, None),
-        ("10.0.0.1:６３７９", None),
+        ("10.0.0.1:\uff16\uff13", None),
     ],
 )
 def test_where_a_redirect_leads(said: str, address: tuple[str, int] | None) -> None:

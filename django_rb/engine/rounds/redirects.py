@@ -150,14 +150,20 @@ def errands_of(
         elif isinstance(reply, redis_errors.ClusterDownError) or why == ELSEWHERE:
             layout.want_look()
         yield Errand(exchange, position, command, slot, reply, why, target, why == ASK)
-    error = exchange.error
-    if error is not None and _may_be_elsewhere(exchange, error):
-        layout.want_look()
-        commands = exchange.commands()
-        for position in range(len(exchange.replies), len(commands)):
-            command = commands[position]
-            slot = None if position in bound else slot_of(layout, command)
-            yield Errand(exchange, position, command, slot, error, ELSEWHERE)
+    if exchange.error is not None:
+        yield from _unanswered(layout, exchange, exchange.error)
+
+
+def _unanswered(layout: Layout, exchange: Exchange, error: Exception) -> Iterator[Errand]:
+    """Yield what may go to another node of an exchange whose connection failed."""
+    if not _may_be_elsewhere(exchange, error):
+        return
+    layout.want_look()
+    commands = exchange.commands()
+    for position in range(len(exchange.replies), len(commands)):
+        command = commands[position]
+        slot = None if position in exchange.bound else slot_of(layout, command)
+        yield Errand(exchange, position, command, slot, error, ELSEWHERE)
 
 
 def _address_in(reply: Exception, slot: int) -> str | None:
