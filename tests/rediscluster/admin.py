@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,6 +53,12 @@ class Admin:
             if first <= slot <= last:
                 return self.ids.index(_text(primary[2]))
         raise LookupError(slot)
+
+    def covers(self, slot: int, asked: int = 0) -> bool:
+        """Return whether a slot has an owner, as a node says."""
+        with suppress(LookupError):
+            return self.owner(slot, asked) >= 0
+        return False
 
     def range_of(self, node: int) -> tuple[int, int]:
         """Return the first and the last slot of a node that has one range of them."""
