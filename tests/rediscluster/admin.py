@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import redis
 
 from django_rb.engine.rounds.observing import ExchangeEvent, Observer
 from django_rb.engine.routing.hashing import crc16, hash_tag
-from django_rb.testing import LocalNodes
 from tests.helpers import wait_until
 
 
@@ -19,11 +19,21 @@ def slot_of(key: str) -> int:
     return crc16(hash_tag(key.encode())) % 16384
 
 
+class Members(Protocol):
+    """The servers of a cluster: a LocalNodes, or what is like one."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def replicas(self) -> int: ...
+    def address(self, number: int, /) -> Mapping[str, Any]: ...
+
+
 class Admin:
     """Asks the nodes of a cluster directly, by their numbers in a LocalNodes."""
 
-    def __init__(self, nodes: LocalNodes) -> None:
-        self.nodes = nodes
+    def __init__(self, nodes: Members) -> None:
+        self.nodes: Any = nodes
         total = nodes.count * (1 + nodes.replicas)
         self.clients: list[Any] = [redis.Redis(**nodes.address(n)) for n in range(total)]
         self.ids = [self.ask(n, "CLUSTER", "MYID").decode() for n in range(total)]
@@ -113,6 +123,24 @@ class Admin:
     def move(self, slot: int, source: int, target: int) -> None:
         self.begin_move(slot, source, target)
         self.end_move(slot, source, target)
+
+    def meet(self, newcomer: int, member: int) -> None:
+        """Let a server join the cluster, and all know each other."""
+        (line,) = (
+            line
+            for line in _text(self.ask(member, "CLUSTER", "NODES")).splitlines()
+            if "myself" in line
+        )
+        host, port, bus_port = re.split("[:@,]", line.split()[1])[:3]
+        self.ids[newcomer] = _text(self.ask(newcomer, "CLUSTER", "MYID"))
+        self.ask(newcomer, "CLUSTER", "MEET", host, port, bus_port)
+        everybody = range(len(self.clients))
+        wait_until(lambda: all(self._knows_all(n) for n in everybody), 10)
+
+    def _knows_all(self, node: int) -> bool:
+        lines = _text(self.ask(node, "CLUSTER", "NODES")).splitlines()
+        told = {line.split()[0] for line in lines if line.split()[7] == "connected"}
+        return told >= {*self.ids} and self.is_ok(node)
 
     def agree(self, slot: int, owner: int) -> None:
         """Wait until all nodes say who owns a slot."""

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from django_rb.engine.rounds.batch import find
 from django_rb.testing import LocalNodes
 from tests.helpers import idle_connections, wait_until
 from tests.rediscluster.admin import Admin, slot_of
+from tests.rediscluster.load import reading_and_writing
 
 T = TypeVar("T")
 
@@ -62,51 +63,13 @@ def replica_of(admin: Admin, primary: int) -> int:
     return (primary + 3) % 6
 
 
-@contextmanager
-def reading_and_writing(cluster: Cluster) -> Iterator[list[Exception]]:
-    """Read and write in two threads and a loop while the block runs; tell what failed."""
-    failed: list[Exception] = []
-    is_over = threading.Event()
-    values = {key: key for key in KEYS}
-
-    def work(call: Callable[[], object]) -> None:
-        while not is_over.is_set():
-            try:
-                call()
-            except Exception as error:  # noqa: BLE001 (the test tells)
-                failed.append(error)
-
-    async def await_calls() -> None:
-        while not is_over.is_set():
-            try:
-                await cluster.aio.mset(values)
-                await cluster.aio.mget(KEYS)
-            except Exception as error:  # noqa: BLE001 (the test tells)
-                failed.append(error)
-
-    client = cluster.get_routing_client()
-    threads = [
-        threading.Thread(target=work, args=(lambda: client.mget(KEYS),)),
-        threading.Thread(target=work, args=(lambda: client.mset(values),)),
-        threading.Thread(target=lambda: asyncio.run(await_calls())),
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        yield failed
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
-
-
 def test_parts_are_swapped_and_nobody_notices(admin: Admin, cluster: Cluster) -> None:
     first = admin.owner(0)
     replica = replica_of(admin, first)
     shard = owner_of_first_slot(cluster)
     others = {c for c in idle_connections(cluster) if c.node.host_id != shard}
     wait_until(lambda: admin.is_replica(replica))
-    with reading_and_writing(cluster) as failed:
+    with reading_and_writing(cluster, KEYS) as failed:
         admin.ask(replica, "CLUSTER", "FAILOVER")
         wait_until(lambda: admin.owner(0, 1) == replica, 10)
         wait_until(lambda: cluster.get_address(shard) == f"{admin.address(replica)}/0", 5)
