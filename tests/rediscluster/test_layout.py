@@ -135,7 +135,7 @@ def test_an_older_server_is_asked_for_its_slots(
 
 
 def test_a_node_that_nobody_listed_is_followed(
-    liars: Liars, make: Callable[..., Cluster]
+    liars: Liars, make: Callable[..., Cluster], transport: str
 ) -> None:
     three = [(0, 5000, 0), (5001, 16383, 1)]
     liars.agree_on(three)
@@ -146,7 +146,7 @@ def test_a_node_that_nobody_listed_is_followed(
     assert sorted(cluster.hosts) == [0, 1]
 
 
-def test_a_circle_ends(liars: Liars, make: Callable[..., Cluster]) -> None:
+def test_a_circle_ends(liars: Liars, make: Callable[..., Cluster], transport: str) -> None:
     cluster = make()
     liars.answer = lambda peer, _: liars.moved(SLOT, (peer + 1) % 4)
     with pytest.raises(redis.ResponseError, match=f"^MOVED {SLOT} "):
@@ -156,7 +156,9 @@ def test_a_circle_ends(liars: Liars, make: Callable[..., Cluster]) -> None:
         client.get(KEY)
 
 
-def test_a_move_to_nowhere_is_taken_back(liars: Liars, make: Callable[..., Cluster]) -> None:
+def test_a_move_to_nowhere_is_taken_back(
+    liars: Liars, make: Callable[..., Cluster], transport: str
+) -> None:
     cluster = make()
     assert get(cluster)
     lies = [b"-MOVED %d 127.0.0.1:1\r\n" % SLOT]
@@ -175,7 +177,7 @@ def _fails(cluster: Cluster) -> bool:
 
 
 def test_a_node_with_an_old_layout_is_not_believed(
-    liars: Liars, make: Callable[..., Cluster]
+    liars: Liars, make: Callable[..., Cluster], transport: str
 ) -> None:
     liars.epochs = [5, 5, 5, 5]
     cluster = make()
