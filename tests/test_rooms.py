@@ -31,6 +31,7 @@ topology
 rounds
 routing
 nodes
+sockets
 protocol
 guarding lookups polling
 errors
