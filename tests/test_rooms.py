@@ -18,6 +18,8 @@ testing checks
 cache ratelimit
 registry
 signals conf
+conf_for_tests
+configured
 slow
 paths times callers
 engine
