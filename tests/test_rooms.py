@@ -33,6 +33,7 @@ topology
 rounds
 routing
 nodes
+sockets
 protocol
 guarding lookups polling
 errors
