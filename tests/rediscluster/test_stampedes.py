@@ -17,7 +17,7 @@ from django_rb.testing import LocalNodes
 from tests.cache.conftest import face  # noqa: F401 (with a cache's methods, and their twins)
 from tests.cache.test_stampedes import KEY, STORED, Work, fail, make_other_process, make_stale
 from tests.helpers import make_cache, wait_until
-from tests.rediscluster.admin import Admin, slot_of
+from tests.rediscluster.admin import Admin, Questions, slot_of
 
 SLOT = slot_of(STORED.decode())
 LEASE = lease_of(STORED)
@@ -111,3 +111,31 @@ def test_each_computes_once_while_the_slot_moves_to_and_fro(
             assert {call.result(10) for call in calls} == {1}
             assert stale.calls <= 1
             cache.delete(KEY)
+
+
+def test_who_computes_has_no_right_to_store_when_the_key_was_deleted(
+    admin: Admin, cache: RBCache, pool: ThreadPoolExecutor
+) -> None:
+    """Also where the lease has moved and the value has not: the commands part ways."""
+    home = admin.owner(SLOT)
+    away = (home + 1) % 3
+    for delete in (cache.delete, lambda key: cache.delete_many([key])):
+        make_stale(cache)
+        work = Work(waits=True)
+        call = pool.submit(cache.get_or_set, KEY, work, 60, stale=60, lock=10)
+        assert work.began.wait(5)
+        admin.begin_move(SLOT, home, away)
+        admin.move_keys([LEASE], home, away)
+        clusters["default"].observers = (questions := Questions(),)
+        delete(KEY)
+        clusters["default"].observers = ()
+        sent = [names for _, names in questions.sent]
+        # The lease had gone, so that the key is deleted once more after it.
+        gone = ("ASKING", "UNLINK")
+        assert sent == [("UNLINK", "UNLINK"), gone, ("UNLINK",), gone]
+        work.may_end.set()
+        assert call.result(10) == 1
+        assert cache.get(KEY) is None
+        admin.end_move(SLOT, home, away)
+        admin.move(SLOT, away, home)
+    admin.agree(SLOT, home)

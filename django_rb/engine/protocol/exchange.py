@@ -117,6 +117,7 @@ class Exchange:
         bound: positions of commands that are for this node and no other, whatever keys they
             have.
         is_question: it asks who owns which slots, for the sake of others.
+        went_on: some of its commands were sent on to other nodes, in further rounds.
         on_done: called when all replies are in and none of them is an error, while other
             nodes are still awaited.
         watcher: who is told what happens; None for nobody.
@@ -126,6 +127,7 @@ class Exchange:
     answers: Sequence[IsAnswer] = ()
     bound: Container[int] = ()
     is_question = False
+    went_on = False
     watcher: Watcher | None = None
     error: Exception | None = None
     has_errors = False
