@@ -47,6 +47,9 @@ class Admin:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         for client in self.clients:
             client.close()
 
@@ -72,12 +75,16 @@ class Admin:
 
     def range_of(self, node: int) -> tuple[int, int]:
         """Return the first and the last slot of a node that has one range of them."""
-        ((first, last),) = [
+        ((first, last),) = self.ranges_of(node)
+        return first, last
+
+    def ranges_of(self, node: int) -> list[tuple[int, int]]:
+        """Return the first and the last of each range of slots of a node."""
+        return [
             (first, last)
             for first, last, primary, *_ in self.ask(0, "CLUSTER", "SLOTS")
             if _text(primary[2]) == self.ids[node]
         ]
-        return first, last
 
     def begin_move(self, slot: int, source: int, target: int) -> None:
         """Announce that a slot is about to move: from now on there is ASK and TRYAGAIN."""
@@ -150,6 +157,13 @@ class Admin:
     def is_ok(self, node: int = 0) -> bool:
         """Return whether a node takes the cluster for whole."""
         return "cluster_state:ok" in _text(self.ask(node, "CLUSTER", "INFO"))
+
+    def is_in_place(self, node: int) -> bool:
+        """Return whether a node follows its primary, or has all replicas following."""
+        role, *rest = self.ask(node, "ROLE")
+        if _text(role) == "slave":
+            return _text(rest[2]) == "connected"
+        return bool(len(rest[1]) == self.nodes.replicas)
 
     def is_replica(self, node: int) -> bool:
         """Return whether a node is a replica that has its copy."""
