@@ -75,6 +75,8 @@ def test_parts_are_swapped_and_nobody_notices(admin: Admin, cluster: Cluster) ->
         wait_until(lambda: cluster.get_address(shard) == f"{admin.address(replica)}/0", 5)
     assert failed == []
     assert owner_of_first_slot(cluster) == shard
+    assert sorted(cluster.connections()) == [0, 1, 2]
+    assert cluster.connections()[shard].idle > 0
     assert others <= set(idle_connections(cluster))
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import pytest
 import redis
 
-from django_rb.engine import Cluster
+from django_rb.engine import Cluster, UnroutableCommand
+from django_rb.engine.rounds.batch import call, pipeline
 from tests.helpers import wait_until
 from tests.rediscluster.peers import KEY, OWNER, SLOT, Liars, get, resp
 
@@ -146,3 +147,29 @@ def test_a_redirect_that_leads_nowhere_is_the_error(
     liars.answer = lambda _peer, _command: None
     assert get(cluster) == b"peer %d" % OWNER
     assert sorted(cluster.hosts) == [0, 1, 2, 3]
+
+
+DOORS: dict[str, Callable[[Cluster], object]] = {
+    "routing": lambda cluster: cluster.get_routing_client().execute_command("ASKING"),
+    "map": lambda cluster: (
+        cluster.get_routing_client().get_mapping_client().execute_command("asking")
+    ),
+    "all": lambda cluster: (
+        cluster.get_routing_client().get_fanout_client([0]).execute_command("asking")
+    ),
+    "call_nodes": lambda cluster: cluster.call_nodes("Asking"),
+    "pipeline": lambda cluster: cluster.run(pipeline(cluster, KEY.encode(), (b"ASKING",))),
+    "call": lambda cluster: cluster.run(call(cluster, KEY.encode(), b"ASKING")),
+}
+
+
+@pytest.mark.parametrize("use", DOORS.values(), ids=DOORS)
+def test_nobody_else_says_asking(
+    liars: Liars, make: Callable[..., Cluster], use: Callable[[Cluster], object]
+) -> None:
+    """It would be for whatever comes next on its connection."""
+    cluster = make()
+    assert get(cluster)
+    with pytest.raises(UnroutableCommand, match=r"ASKING changes the one connection"):
+        use(cluster)
+    assert [b"ASKING"] not in [c for peer in liars.peers for c in peer.commands]
