@@ -1,7 +1,8 @@
 """Every example of README.md and docs/ runs as a reader pastes it.
 
 That is with the blocks above it in its section (a "##" of the page), and with nothing else.
-What docs/testing.md shows is run by tests/testing/test_hooks_docs.py. What changes a process
+What docs/testing.md shows is run by tests/testing/test_hooks_docs.py, the tutorial by
+tests/test_tutorial.py. What changes a process
 for good, as in docs/telemetry.md, has a process of its own.
 """
 
@@ -78,7 +79,7 @@ def unknown_names(blocks: list[str]) -> Iterator[str]:
 
 ALL = [
     pytest.param(page, section, id=f"{page}: {section}")
-    for page in (str(path.relative_to(ROOT)) for path in PAGES)
+    for page in (str(path.relative_to(ROOT)) for path in PAGES if path.stem != "tutorial")
     for section in sections(page)
 ]
 
