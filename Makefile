@@ -44,6 +44,12 @@ format: $(VENV)/installed ## let ruff arrange the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/installed ## build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html $(ARGS)
+
+links: $(VENV)/installed ## check the links of the documentation; needs the internet
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b linkcheck docs docs/_build/links $(ARGS)
+
 dist: $(VENV)/installed ## build the packages into dist/, check them and try them
 	$(BIN)/python -m nox --session dist $(ARGS)
 
