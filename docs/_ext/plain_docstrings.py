@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 
 def is_code(paragraph: str) -> bool:
     """Return whether a paragraph is an example and no sentence."""
-    text = textwrap.dedent(paragraph)
+    text = textwrap.dedent(paragraph).replace("…", "...")
     try:
         compile(text, "", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except SyntaxError:
@@ -34,7 +34,7 @@ def as_rst(lines: list[str]) -> list[str]:
             done.append(f".. code-block:: python\n\n{block}")
         else:
             done.append(paragraph)
-    return "\n\n".join(done).split("\n") + [""]
+    return [*"\n\n".join(done).split("\n"), ""]
 
 
 def change(

@@ -54,7 +54,8 @@ def parse(text: str) -> tuple[list[str], list[Step]]:
     if first != "sequenceDiagram":
         raise ValueError(f"Not a sequence diagram: {first!r}")
     columns: dict[str, int] = {}
-    labels, steps = [], []
+    labels: list[str] = []
+    steps: list[Step] = []
     for line in lines:
         if found := _PARTICIPANT.fullmatch(line):
             columns[found[1]] = len(labels)
@@ -64,8 +65,8 @@ def parse(text: str) -> tuple[list[str], list[Step]]:
             steps.append(Step(arrow, columns[start], columns[end], said.split("<br>")))
         elif found := _NOTE.fullmatch(line):
             start, last, said = found.groups()
-            ends = sorted((columns[start], columns[last or start]))
-            steps.append(Step("note", *ends, said.split("<br>")))
+            left, right = sorted((columns[start], columns[last or start]))
+            steps.append(Step("note", left, right, said.split("<br>")))
         else:
             raise ValueError(f"Not understood in a sequence diagram: {line!r}")
     return labels, steps
@@ -74,8 +75,8 @@ def parse(text: str) -> tuple[list[str], list[Step]]:
 def place(labels: list[str], steps: list[Step]) -> list[float]:
     """Return the middle of each column, so that all texts fit."""
     widths = [len(label) * _CHARACTER + 2 * _MARGIN for label in labels]
-    gaps = [(left + right) / 2 + _MARGIN for left, right in pairwise(widths)]
-    first = widths[0] / 2
+    gaps: list[float] = [(left + right) / 2 + _MARGIN for left, right in pairwise(widths)]
+    first: float = widths[0] / 2
     for step in sorted(steps, key=lambda step: abs(step.end - step.start)):
         left, right = sorted((step.start, step.end))
         if left == right:
@@ -95,13 +96,13 @@ def draw(text: str, title: str) -> str:
     """Return a diagram as SVG, in the colour of the text around it."""
     labels, steps = parse(text)
     middles = place(labels, steps)
-    y = _MARGIN + _BOX
-    body = []
+    y = float(_MARGIN + _BOX)
+    body: list[str] = []
     for step in steps:
         y += _ROW + _LINE * (len(step.lines) - 1)
         body += _drawn(step, middles, y)
     height = y + _MARGIN * 2
-    last = max((step.width for step in steps if step.end == len(labels) - 1), default=0)
+    last: float = max((step.width for step in steps if step.end == len(labels) - 1), default=0)
     width = middles[-1] + max(len(labels[-1]) * _CHARACTER / 2, last / 2) + 2 * _MARGIN
     heads = [
         f'<line x1="{x:.0f}" y1="{_MARGIN + _BOX}" x2="{x:.0f}" y2="{height:.0f}" '
@@ -138,16 +139,18 @@ def _drawn(step: Step, middles: list[float], y: float) -> Iterator[str]:
     dash = ' stroke-dasharray="5 4"' if step.kind == "-->>" else ""
     way = 1 if right > left else -1
     tip = right if step.kind != "-x" else (left + 3 * right) / 4
-    yield f'<line x1="{left:.0f}" y1="{y}" x2="{tip:.0f}" y2="{y}"{dash}/>'
+    yield f'<line x1="{left:.0f}" y1="{y:.0f}" x2="{tip:.0f}" y2="{y:.0f}"{dash}/>'
     if step.kind == "-x":
         yield f'<path d="M{tip - 5:.0f} {y - 5} l10 10 m0 -10 l-10 10"/>'
     else:
-        yield f'<path d="M{tip - 8 * way:.0f} {y - 4} L{tip:.0f} {y} L{tip - 8 * way:.0f} {y + 4}"/>'
+        back = f"{tip - 8 * way:.0f}"
+        yield f'<path d="M{back} {y - 4} L{tip:.0f} {y} L{back} {y + 4}"/>'
 
 
 def _text(x: float, y: float, text: str) -> str:
     return (
-        f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" stroke="none" '
+        f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" paint-order="stroke" '
+        'stroke="var(--color-background-primary, none)" stroke-width="4" '
         f'fill="currentColor">{html.escape(text)}</text>'
     )
 
@@ -159,11 +162,9 @@ class Diagram(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the picture."""
-        title = next(iter(self.state.document.findall(nodes.title)), None)
-        for section in self.state.document.findall(nodes.title):
-            title = section
+        titles = [""] + [title.astext() for title in self.state.document.findall(nodes.title)]
         try:
-            picture = draw("\n".join(self.content), title.astext() if title else "diagram")
+            picture = draw("\n".join(self.content), titles[-1])
         except (KeyError, ValueError) as error:
             raise self.error(str(error)) from error
         return [nodes.raw("", f'<div class="diagram">{picture}</div>', format="html")]
