@@ -87,8 +87,8 @@ def place(labels: list[str], steps: list[Step]) -> list[float]:
             for gap in range(left, right):
                 gaps[gap] += missing / (right - left)
     middles = [first + _MARGIN]
-    for gap in gaps:
-        middles.append(middles[-1] + gap)
+    for width in gaps:
+        middles.append(middles[-1] + width)
     return middles
 
 
