@@ -30,7 +30,8 @@ def as_rst(lines: list[str]) -> list[str]:
     done = []
     for paragraph in paragraphs:
         if is_code(paragraph):
-            block = textwrap.indent(textwrap.dedent(paragraph), "    ")
+            code = textwrap.dedent(paragraph).replace("…", "...")
+            block = textwrap.indent(code, "    ")
             done.append(f".. code-block:: python\n\n{block}")
         else:
             done.append(paragraph)
