@@ -54,12 +54,18 @@ with LocalNodes(1) as nodes:
     )
 """
 
-# What `make test` and `make soak` have shown and no version changes: benchmarks, and the
-# engine under load, which another session would disturb.
+# What `make test` and `make soak` have shown and no version changes: benchmarks, the engine
+# under load, which another session would disturb, and that pages and examples are true.
 TESTS_OF_VERSIONS = (
     "--ignore=tests/soak",
-    "--ignore-glob=**/test_sharing*",
-    "--ignore-glob=**/test_benchmarks*",
+    *(
+        f"--ignore-glob=**/{name}"
+        for name in (
+            *("test_benchmarks*", "test_docs*", "test_documented*", "test_example_project*"),
+            *("test_hooks_docs*", "test_page*", "test_reading_room*", "test_readme*"),
+            *("test_rooms*", "test_sharing*", "test_tutorial*"),
+        )
+    ),
 )
 # What is about event loops, where tasks begin at once (Python 3.12).
 TESTS_WITH_EAGER_TASKS = (
