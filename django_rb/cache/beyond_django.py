@@ -265,7 +265,7 @@ def _page_size(itersize: Any) -> int:
         size = 0 if itersize is None else index(itersize)
     except TypeError:
         raise TypeError(
-            f"The itersize {itersize!r} is not a number of keys. Give 1 or more, or None for 1,000."
+            f"The itersize {itersize!r} is not a number of keys. Give 1 or more; None is 1,000."
         ) from None
     if size < 0:
         raise ValueError(f"The itersize {itersize!r} is below 0.")
