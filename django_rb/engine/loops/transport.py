@@ -1,4 +1,4 @@
-"""Moves the bytes of a batch's exchanges on event loops: the twin of `threads.transport`.
+"""Moves the bytes of a batch's exchanges on event loops, as `threads.transport` in threads.
 
 The same batches, exchanges, health and second looks; what differs is who waits. Connections
 belong to the loop that made them and end with it.
