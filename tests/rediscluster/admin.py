@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -17,6 +17,9 @@ from tests.helpers import wait_until
 
 def slot_of(key: str) -> int:
     return crc16(hash_tag(key.encode())) % 16384
+
+
+AT_ONCE = 50  # slots that are under way when many move
 
 
 class Members(Protocol):
@@ -88,9 +91,7 @@ class Admin:
 
     def begin_move(self, slot: int, source: int, target: int) -> None:
         """Announce that a slot is about to move: from now on there is ASK and TRYAGAIN."""
-        # Who takes a slot makes its claim newer than any it has heard of. A node that has not
-        # heard of the last move makes one that is no newer, and owners that disagree for good.
-        wait_until(lambda: len({self.epoch(n) for n in range(len(self.clients))}) == 1, 10)
+        self._wait_for_epochs()
         self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source])
         self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.ids[target])
 
@@ -148,6 +149,33 @@ class Admin:
         lines = _text(self.ask(node, "CLUSTER", "NODES")).splitlines()
         told = {line.split()[0] for line in lines if line.split()[7] == "connected"}
         return told >= {*self.ids} and self.is_ok(node)
+
+    def move_many(self, slots: Sequence[int], source: int, target: int) -> None:
+        """Move slots, so many of them at the same time."""
+        for start in range(0, len(slots), AT_ONCE):
+            share = slots[start : start + AT_ONCE]
+            self._wait_for_epochs()
+            self._set_slots(target, share, "IMPORTING", self.ids[source])
+            self._set_slots(source, share, "MIGRATING", self.ids[target])
+            with self.clients[source].pipeline(transaction=False) as pipe:
+                for slot in share:
+                    pipe.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+                found = pipe.execute()
+            for keys in found:
+                self.move_keys(keys, source, target)
+            for node in (target, source, *self._other_primaries(source, target)):
+                self._set_slots(node, share, "NODE", self.ids[target])
+
+    def _set_slots(self, node: int, slots: Sequence[int], *what: str) -> None:
+        with self.clients[node].pipeline(transaction=False) as pipe:
+            for slot in slots:
+                pipe.execute_command("CLUSTER", "SETSLOT", slot, *what)
+            pipe.execute()
+
+    def _wait_for_epochs(self) -> None:
+        # Who takes a slot makes its claim newer than any it has heard of. A node that has not
+        # heard of the last move makes one that is no newer, and owners that disagree for good.
+        wait_until(lambda: len({self.epoch(n) for n in range(len(self.clients))}) == 1, 10)
 
     def agree(self, slot: int, owner: int) -> None:
         """Wait until all nodes say who owns a slot."""
