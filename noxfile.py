@@ -110,7 +110,6 @@ TESTS_ON_REDIS_CLUSTER = (
 FEW_ON_REDIS_CLUSTER = (
     *(*REDIS_CLUSTER, "tests/cache/test_backend.py", "tests/cache/test_counters.py"),
     *("tests/ratelimit/test_algorithms.py", "tests/engine/test_scripts.py"),
-    *("tests/engine/test_same_as_redis_py.py", "-k", "not RESP2"),
 )
 
 nox.options.envdir = PLACE
