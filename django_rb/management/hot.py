@@ -7,8 +7,8 @@ Servers know different things, and so a key's score has the unit of its source:
     frequency   a maxmemory-policy of LFU, OBJECT FREQ: requests, estimated, old ones decayed
     recency     any other, OBJECT IDLETIME: in how many of these seconds it was asked for
 
-What is asked for and not there is seen by the first two only. `counting` sees all that this
-process asks for, and nothing of others.
+What is asked for and not there is seen by the first two only. `key_counts` has what this
+process asks for, of whatever server.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from threading import Lock
 from time import monotonic, sleep
 from typing import Any
 
 from django.core.management.base import CommandError
 
-from ..engine import Cluster, UnroutableCommand
-from ..engine.protocol.commands import keys_of
-from ..engine.protocol.encoding import Args, encode_key
-from ..engine.rounds.observing import ExchangeEvent, Observer, add_observer, remove_observer
+from ..engine.protocol.encoding import Args
 from .base import NodeName
 from .big import own_bytes
 from .key_patterns import PatternSums
@@ -42,14 +38,10 @@ UNITS = {
     "rate": "requests per second",
     "frequency": "requests, estimated",
     "recency": "seconds in which it was asked for",
-    "process": "requests of this process",
 }
 LOOK_SECONDS = 0.5
 _MOST_KEYS = 20_000  # of a node, that are looked at again and again
-_MOST_COUNTED = 10_000
 _MOST_HOTKEYS = 64  # that Redis tells
-# Questions about keys that use none of them.
-_LOOKS = {"OBJECT", "MEMORY", "TYPE"}
 _NEW_COUNTER = 5  # LFU_INIT_VAL
 _LOG_FACTOR = 10  # lfu-log-factor, unless it was changed
 
@@ -361,47 +353,3 @@ def _read_valkey(reply: Any, database: int) -> Iterator[tuple[bytes, int]]:
         )
         if int(told.get(b"db", database)) == database:
             yield told[b"key"], int(told[b"qps"])
-
-
-class Counted(Observer):
-    """How often this process has asked for keys; see `counting`."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[bytes] = Counter()
-        self._lock = Lock()
-
-    def exchange_ended(self, exchange: ExchangeEvent) -> None:
-        """Count the keys that a node was asked for."""
-        if exchange.is_question or exchange.redirects:
-            return
-        keys: list[bytes] = []
-        for command in exchange.commands() if _LOOKS.isdisjoint(exchange.names) else ():
-            with suppress(UnroutableCommand):
-                keys += map(encode_key, keys_of(command))
-        with self._lock:
-            self._counts.update(keys)
-            if len(self._counts) > _MOST_COUNTED:
-                self._counts = Counter(dict(self._counts.most_common(_MOST_COUNTED // 2)))
-
-    def top(self, count: int) -> list[tuple[bytes, int]]:
-        """Return the keys that were asked for most, and how often."""
-        with self._lock:
-            return self._counts.most_common(count)
-
-
-@contextmanager
-def counting(cluster: Cluster) -> Iterator[Counted]:
-    """Count what this process asks a cluster for, by whichever thread or task.
-
-    with counting(clusters["default"]) as counted:
-        time.sleep(5)
-    counted.top(10)      # [(b":1:page:1", 412), …]
-
-    Of 10,000 keys the less frequent half is forgotten, so that little is kept.
-    """
-    counted = Counted()
-    add_observer(cluster, counted)
-    try:
-        yield counted
-    finally:
-        remove_observer(cluster, counted)

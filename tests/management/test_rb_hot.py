@@ -13,7 +13,8 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.engine import Cluster
-from django_rb.management.hot import counting, fetch_hot
+from django_rb.management.hot import fetch_hot
+from django_rb.management.key_counts import counting
 from django_rb.management.keys import Keyspace
 from django_rb.management.scanning import Nodes
 from django_rb.testing import LocalNodes
