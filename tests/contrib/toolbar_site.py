@@ -19,8 +19,6 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from django_rb.contrib.debug_toolbar import recording
-
 PAGE = "<html><body>page</body></html>"
 KEYS = [f"book:{n}" for n in range(40)]
 SESSION = "k3" * 16
@@ -154,6 +152,8 @@ def main(hosts: str) -> None:
         LANGUAGE_CODE="de",
     )
     django.setup()
+    from django_rb.contrib.debug_toolbar import recording
+
     recording._MOST_CALLS = 50
     from django.test import AsyncClient, Client
 
