@@ -59,7 +59,7 @@ def test_calls_in_order(told: dict[str, Any]) -> None:
     assert re.search(r"<h3>django-rb: 45 calls in \d+\.\d\d ms</h3>", panel)
     names = re.findall(r"<strong>(\w+)</strong> on default", panel)
     assert names == ["set_many", "get_many", *["get"] * 40, "get", "set", "get"]
-    first, second, *_ = re.split(r"<td>\d+</td><td>", panel)[1:]
+    first, second, *_ = re.split(r"<tbody>", panel)[1:]
     assert "40 keys" in first
     assert "found" not in text_of(first)
     assert "41 keys" in second
@@ -69,8 +69,8 @@ def test_calls_in_order(told: dict[str, Any]) -> None:
         assert len(set(re.findall(r'fill="(#\w+)"', call))) == 4
     assert re.search(r"MGET", second)
     assert re.search(r"SET \u00d7 \d+", first)
-    assert re.search(r"\d+ B out, \d+ B in", first)
-    assert f"toolbar_site.py:{line_of('cache.set_many(dict')} in in_order" in first
+    assert re.search(r"<td>\d+\sB, \d+\sB</td>", first)
+    assert f">contrib/toolbar_site.py:{line_of('cache.set_many(dict')} in in_order" in first
 
 
 def test_bars_are_on_one_time_line(told: dict[str, Any]) -> None:
@@ -90,7 +90,7 @@ def test_what_could_be_fewer_calls(told: dict[str, Any]) -> None:
     line = line_of("        cache.get(key)")
     assert re.search(
         r"This loop of 40 get\(\) on 'default' could be one get_many\(\): \d+\.\d ms, "
-        rf"one round trip after the other, at \S+toolbar_site\.py:{line} in in_order",
+        rf"one round trip after the other, at contrib/toolbar_site\.py:{line} in in_order",
         panel,
     )
     # What was stored in between is asked for anew.
@@ -117,7 +117,7 @@ def test_errors(told: dict[str, Any]) -> None:
     panel = text_of(panel_of(told["errors"]))
     assert "ResponseError: WRONGTYPE" in panel
     assert "Connection refused. [node 0, 127.0.0.1:1/0, cluster broken]" in panel
-    assert ": sent again, round 2" in panel
+    assert "sent again, round 2" in panel
     assert "NoScriptError: NOSCRIPT" in panel
     assert re.search(r"calls in \d+\.\d\d ms, 3 failed", panel)
     assert panel_of(told["errors"]).count('fill="#ef4444"') == 5

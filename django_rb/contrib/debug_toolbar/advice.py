@@ -42,7 +42,7 @@ def _loops(calls: Sequence[Told]) -> Iterator[str]:
         yield (
             f"This loop of {len(loop)} {operation}() on {cluster!r} could be one "
             f"{TOGETHER[operation]}: {milliseconds:.1f} ms, one round trip after the other, "
-            f"at {caller}"
+            f"at {short(caller)}"
         )
 
 
@@ -63,3 +63,10 @@ def _repetitions(calls: Sequence[Told]) -> Iterator[str]:
 
 def _keys(count: int) -> str:
     return "key" if count == 1 else f"{count} keys"
+
+
+def short(caller: str | None) -> str:
+    """Return where a call was made, without the folders above the last one."""
+    if caller is None:
+        return "a task that began with this call"
+    return "/".join(caller.replace("\\", "/").rsplit("/", 2)[-2:])

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template import Context, Engine
 
 from ...management.output import bytes_of
-from .advice import advise
+from .advice import advise, short
 from .recording import Recording, Told
 
 # Of middle brightness, so that they are seen on white and on black.
@@ -107,34 +107,40 @@ def view_of(stats: Told) -> dict[str, Any]:
         at = min((told["at"] - began) / length * _LINE, _LINE - width)
         return {"x": f"{max(0.0, at):.1f}", "width": f"{width:.1f}"}
 
+    def node_of(told: Told) -> Told:
+        is_failure = told["error"] and not told["is_question"]
+        colour = COLOURS[told["host_id"] % len(COLOURS)]
+        count = f" \N{MULTIPLICATION SIGN} {told['count']}" if told["count"] > 1 else ""
+        return {
+            **told,
+            "at": _ms(told["at"] - began),
+            "took": _ms(told["seconds"]),
+            "out": _bytes(told["bytes_out"]),
+            "in": _bytes(told["bytes_in"]),
+            "commands": ", ".join(told["names"]) + count,
+            "colour": FAILED if is_failure else colour,
+            "bar": bar_of(told),
+        }
+
+    def call_of(number: int, told: Told) -> Told:
+        nodes = [node_of(node) for node in told["nodes"][:_MOST_NODES]]
+        more_nodes = len(told["nodes"]) - len(nodes)
+        return {
+            **told,
+            "number": number,
+            "at": _ms(told["at"] - began),
+            "took": _ms(told["seconds"]),
+            "place": short(told["caller"]),
+            "more_keys": told["key_count"] - len(told["keys"]),
+            "is_looked_up": bool(told["hits"] or told["misses"]),
+            "bar": bar_of(told),
+            "nodes": nodes or [{}],
+            "more_nodes": more_nodes,
+            "rows": max(1, len(nodes)) + bool(more_nodes),
+        }
+
     return {
-        "calls": [
-            {
-                **call,
-                "number": number,
-                "at": _ms(call["at"] - began),
-                "took": _ms(call["seconds"]),
-                "more_keys": call["key_count"] - len(call["keys"]),
-                "is_looked_up": bool(call["hits"] or call["misses"]),
-                "bar": bar_of(call),
-                "nodes": [
-                    {
-                        **node,
-                        "at": _ms(node["at"] - began),
-                        "took": _ms(node["seconds"]),
-                        "out": bytes_of(node["bytes_out"]),
-                        "in": bytes_of(node["bytes_in"]),
-                        "colour": FAILED
-                        if node["error"] and not node["is_question"]
-                        else COLOURS[node["host_id"] % len(COLOURS)],
-                        "bar": bar_of(node),
-                    }
-                    for node in call["nodes"][:_MOST_NODES]
-                ],
-                "more_nodes": len(call["nodes"][_MOST_NODES:]),
-            }
-            for number, call in enumerate(calls, start=1)
-        ],
+        "calls": [call_of(number, told) for number, told in enumerate(calls, start=1)],
         "advice": stats.get("advice", ()),
         "left_out": stats.get("left_out", 0),
         "length": _ms(length),
@@ -143,4 +149,8 @@ def view_of(stats: Told) -> dict[str, Any]:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.2f} ms"
+    return f"{seconds * 1000:.2f}\N{NO-BREAK SPACE}ms"
+
+
+def _bytes(number: int) -> str:
+    return bytes_of(number).replace(" ", "\N{NO-BREAK SPACE}")
