@@ -42,14 +42,22 @@ class Nowhere(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-def least(call: Callable[[], object], count: int, repeats: int) -> float:
-    times = []
+def least(
+    calls: dict[str, tuple[Sequence[Any], Callable[[], object]]], count: int, repeats: int
+) -> dict[str, float]:
+    """Return the least time of each call, with these observers; in turns."""
+    cluster = clusters["default"]
+    times = dict.fromkeys(calls, float("inf"))
     for _ in range(repeats):
-        began = thread_time()
-        for _ in range(count):
+        for name, (observers, call) in calls.items():
+            cluster.observers = observers
             call()
-        times.append(thread_time() - began)
-    return min(times) / count * 1e6
+            began = thread_time()
+            for _ in range(count):
+                call()
+            times[name] = min(times[name], (thread_time() - began) / count * 1e6)
+    cluster.observers = ()
+    return times
 
 
 def measure(repeats: int) -> None:
@@ -86,23 +94,47 @@ def measure(repeats: int) -> None:
         two_spans()
 
     told: Any = telemetry[0]
-    cluster.observers = ()
-    print(f"two spans, apart:                {least(two_spans, 40, repeats):7.1f}")
-    for operation in ("get", "get_many"):
-        seen = kept[operation]
-        taken = least(lambda seen=seen: told.call_ended(*seen), 40, repeats)  # type: ignore[misc]
-        print(f"telemetry of a {operation + ', apart:':18}{taken:7.1f}")
-    off, many_off = least(get, 40, repeats), least(get_many, 3, repeats)
-    print(f"get:                             {off:7.1f}")
-    spans = least(get_and_two_spans, 40, repeats)
-    print(f"two spans, in place:             {spans - off:7.1f}")
-    cluster.observers = (CallObserver(),)
-    print(f"an observer, in place:           {least(get, 40, repeats) - off:7.1f}")
-    cluster.observers = telemetry
-    print(f"telemetry of a get, in place:    {least(get, 40, repeats) - off:7.1f}")
-    many = least(get_many, 3, repeats)
-    print(f"get_many of 1,000:               {many_off:7.0f}")
-    print(f"with telemetry:                  {many:7.0f}, {many / many_off:.3f} times as much")
+    apart = least(
+        {
+            "two spans": ((), two_spans),
+            "get": ((), lambda: told.call_ended(*kept["get"])),
+            "get_many": ((), lambda: told.call_ended(*kept["get_many"])),
+        },
+        40,
+        repeats,
+    )
+    single = least(
+        {
+            "off": ((), get),
+            "two spans": ((), get_and_two_spans),
+            "an observer": ((CallObserver(),), get),
+            "on": (telemetry, get),
+        },
+        40,
+        repeats,
+    )
+    many = least(
+        {
+            "off": ((), get_many),
+            "an observer": ((CallObserver(),), get_many),
+            "on": (telemetry, get_many),
+        },
+        2,
+        repeats,
+    )
+    print("apart:")
+    print(f"  two spans                 {apart['two spans']:8.1f}")
+    print(f"  span and metrics of a get {apart['get']:8.1f}")
+    print(f"  those of a get_many       {apart['get_many']:8.1f}")
+    print("in place:")
+    print(f"  get                       {single['off']:8.1f}")
+    print(f"  two spans                 {single['two spans'] - single['off']:+8.1f}")
+    print(f"  an observer               {single['an observer'] - single['off']:+8.1f}")
+    print(f"  telemetry                 {single['on'] - single['off']:+8.1f}")
+    print(f"  get_many of 1,000         {many['off']:8.1f}")
+    for name, key in (("an observer", "an observer"), ("telemetry", "on")):
+        added, ratio = many[key] - many["off"], many[key] / many["off"]
+        print(f"  {name:25} {added:+8.1f}  {ratio:.3f} times as much")
 
 
 def main() -> None:
