@@ -63,7 +63,7 @@ class SlotsExchange(Exchange):
             for share in self._shares
         ]
 
-    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+    def names(self) -> Sequence[Arg]:  # noqa: D102 (as in Exchange)
         return [command[0] for command in self.commands()]
 
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Exchange)
