@@ -23,7 +23,7 @@ from ..engine import Cluster
 from ..engine.protocol.encoding import Args
 from ..engine.protocol.scripts import LuaScript
 from .by_type import NoSuchTypeError, are_same, make_command, read_command
-from .output import RateProgress
+from .output import Progress, RateProgress
 from .scanning import Nodes, Pages
 
 # So many bytes, as the old nodes count them, are on their way at once; or one larger value.
@@ -39,6 +39,9 @@ EQUAL_CLOCKS = 1000
 # A dump ends in the version of its format and a checksum, which differ between servers.
 # https://github.com/sripathikrishnan/redis-rdb-tools/wiki/Redis-RDB-Dump-File-Format
 DUMP_TAIL = 10
+
+# What nodes say to RESTORE that take no dumps of others, or none at all.
+REFUSALS = ("DUMP payload version", "unknown command", "NOPERM", "no permissions")
 
 NEVER, GONE = -1, -2  # as PEXPIRETIME says it
 
@@ -206,15 +209,19 @@ class Migration:
             pattern: as SCAN MATCH has it.
             sizes: the old nodes, and how many keys they have.
         """
-        for pages in self.old.nodes.scan(pattern, sizes, self._progress):
-            for chunk in self._in_chunks(self._measured(self._leaving(pages))):
+        scanned = Progress(None, "", None, "")
+        for pages in self.old.nodes.scan(pattern, sizes, scanned):
+            leaving = self._leaving(pages)
+            self._progress.add(scanned.done - self._progress.done - len(leaving))
+            for chunk in self._in_chunks(self._measured(leaving)):
                 if self.wishes.dry_run:
                     self._count(self._without_existing(chunk))
                 else:
                     self._wait_for_turn(len(chunk))
                     self._take(chunk)
+                self._progress.size += sum(copy.size for copy in chunk)
+                self._progress.add(len(chunk))
                 for copy in chunk:
-                    self._progress.size += copy.size
                     copy.dump = b""  # the page is kept until its last chunk has gone
 
     # What goes.
@@ -284,12 +291,13 @@ class Migration:
     def _take(self, chunk: list[Copy]) -> None:
         wishes = self.wishes
         looks_closer = wishes.delete or wishes.verify
+        missing = chunk
         if self._are_mostly_there and not looks_closer and not wishes.replace:
-            chunk = self._without_existing(chunk)
+            missing = self._without_existing(chunk)
         stored: list[Copy] = []
         there: list[Copy] = []
-        self._store(self._read(chunk), stored, there)
-        self._are_mostly_there = len(there) > len(stored)
+        self._store(self._read(missing), stored, there)
+        self._are_mostly_there = len(stored) < len(chunk) / 2
         self._take_back_deleted(stored)
         self._count(stored)
         for copy in there:
@@ -353,10 +361,11 @@ class Migration:
                 self._note(copy, f"RESTORE was answered with {reply!r}")
             elif (text := str(reply)).startswith("BUSYKEY"):
                 there.append(copy)
-            elif "DUMP payload" in text or "Bad data format" in text:
+            elif any(refusal in text for refusal in REFUSALS):
                 refused.append(copy)
-                if "DUMP payload" in text:
-                    self._refusing.add((copy.source, copy.owner))
+                self._refusing.add((copy.source, copy.owner))
+            elif "Bad data format" in text:  # of this one key
+                refused.append(copy)
             else:
                 self._note(copy, str(reply))
         if refused:
@@ -391,10 +400,12 @@ class Migration:
                 asked.append(copy)
         made = self._ask(self.new, asked, lambda copy: values[copy.key], keep_errors=True)
         for copy, reply in made:
-            if isinstance(reply, Exception):
-                self._note(copy, str(reply))
-            else:
+            if not isinstance(reply, Exception):
                 (stored if reply else there).append(copy)
+            elif "command called from script" in str(reply):
+                self._note(copy, f"{LACKING}: {reply}")
+            else:
+                self._note(copy, str(reply))
 
     def _take_back_deleted(self, stored: list[Copy]) -> None:
         """Delete what was stored of keys that were deleted from their old nodes meanwhile.
@@ -548,6 +559,7 @@ class Migration:
         self.problems[DIFFERENT].add(copy.key)
 
 
+LACKING = "their values need a command that the new node lacks, as for fields that expire"
 DIFFERENT = "they are in both layouts, with other values or times"
 
 
