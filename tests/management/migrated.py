@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from time import time
 from typing import Any
 
-import redis
-
 from django_rb.engine import Cluster
 
 SOON = round((time() + 3600) * 1000)  # Unix time in milliseconds
@@ -19,7 +17,7 @@ def fill(cluster: Cluster, *, fields_expire: bool = False) -> set[bytes]:
     Args:
         fields_expire: whether the servers let fields of a hash expire.
     """
-    client = cluster.get_routing_client()
+    client: Any = cluster.get_routing_client()
     client.set("text", "x" * 200)
     client.set("number", 17, pxat=SOON)
     client.set(b"\x00\xff{a}\r\n", bytes(range(256)) * 10, pxat=SOON + 1)
@@ -63,12 +61,10 @@ def all_keys(cluster: Cluster) -> set[bytes]:
 
 def told(cluster: Cluster) -> dict[bytes, Any]:
     """Return what each key's owner says of it."""
-    return {
-        key: tell(cluster.get_local_client_for_key(key), key) for key in all_keys(cluster)
-    }
+    return {key: tell(cluster.get_local_client_for_key(key), key) for key in all_keys(cluster)}
 
 
-def tell(client: redis.Redis, key: bytes) -> Any:
+def tell(client: Any, key: bytes) -> Any:
     """Return all that a node says of a key."""
     kind = client.type(key)
     value: Any

@@ -7,8 +7,11 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
@@ -20,15 +23,17 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.engine.rounds.observing import ExchangeEvent, Observer, add_observer
-from django_rb.management.migrating import CHUNK_BYTES, Migration, Side, Wishes
+from django_rb.management.migration.migrating import CHUNK_BYTES, Migration, Wishes
+from django_rb.management.migration.sides import Side, Sides
 from django_rb.management.output import RateProgress
 from django_rb.testing import LocalNodes
 from django_rb.testing.discovery import find_server
 from tests.helpers import wait_until
 
+from . import forkserver
 from .calls import plain, rows, run, run_and_fail, run_json
 from .migrated import SOON, all_keys, fill, told
-from .processes import Terminal, django, forkserver, on_nodes
+from .processes import Terminal, django, on_nodes
 
 pytestmark = pytest.mark.static
 
@@ -86,7 +91,7 @@ def store(alias: str, values: dict[str, Any], **options: Any) -> None:
 
 
 def found(alias: str) -> dict[bytes, bytes]:
-    client = clusters[alias].get_routing_client()
+    client: Any = clusters[alias].get_routing_client()
     keys = list(all_keys(clusters[alias]))
     return dict(zip(keys, client.mget(keys), strict=True)) if keys else {}
 
@@ -162,7 +167,9 @@ class TestCopying:
             pytest.skip("there are not two servers here")
         with LocalNodes(2) as these, LocalNodes(2, program=embedded) as those:
             old, new = (these, those) if is_newer else (those, these)
-            can_expire = "HPEXPIREAT" if is_newer and not these.server.startswith("redis 7") else ""
+            can_expire = (
+                "HPEXPIREAT" if is_newer and not these.server.startswith("redis 7") else ""
+            )
             with layouts(old.hosts, new.hosts):
                 fill(clusters["old"], fields_expire=bool(can_expire))
                 before = told(clusters["old"])
@@ -235,14 +242,14 @@ class TestCopying:
 
     def test_a_new_node_whose_clock_is_ahead(self, apart: None) -> None:
         store("old", {"page": 1}, pxat=SOON)
-        sides = [Side(alias, clusters[alias], None) for alias in ("old", "new")]
-        for host_id, facts in sides[1].facts.items():
+        old, new = (Side(alias, clusters[alias], None) for alias in ("old", "new"))
+        for host_id, facts in new.facts.items():
             assert abs(facts.ahead) < 1000
-            sides[1].facts[host_id] = type(facts)(facts.identity, 60_000, facts.knows_times)
+            new.facts[host_id] = replace(facts, ahead=60_000)
+        sides = Sides(old, new)
         progress = RateProgress(None, "", None, "keys")
-        migration = Migration(sides[0], sides[1], Wishes(verify=True), progress)
-        migration.run(b"*", sides[0].nodes.sizes())
-        assert not migration.problems
+        Migration(sides, Wishes(verify=True), progress).run(b"*", old.nodes.sizes())
+        assert not sides.tally.problems
         ((_, _, time),) = told(clusters["new"]).values()
         assert 59_000 < time - SOON <= 60_100
 
@@ -269,7 +276,10 @@ class TestChoice:
 
     def test_the_keys_of_a_cache(self, nodes: LocalNodes, others: LocalNodes) -> None:
         cache = {"BACKEND": "django_rb.cache.RBCache", "LOCATION": "old"}
-        config = {"default": {**cache, "KEY_PREFIX": "a"}, "other": {**cache, "KEY_PREFIX": "b"}}
+        config = {
+            "default": {**cache, "KEY_PREFIX": "a"},
+            "other": {**cache, "KEY_PREFIX": "b"},
+        }
         with layouts(nodes.hosts, others.hosts, CACHES=config):
             caches["default"].set_many({"page:1": 1, "page:2": 2, "basket:1": 3})
             caches["other"].set("page:1", 4)
@@ -308,7 +318,8 @@ class TestChoice:
         done = run_json("rb_migrate", "old", "new")
         assert (planned["dry_run"], done["dry_run"]) == (True, False)
         assert planned["transfers"] == done["transfers"]
-        assert totals(planned)["keys"] and totals(planned)["there"]
+        assert totals(planned)["keys"] > 0
+        assert totals(planned)["there"] > 0
         size = totals(planned)["bytes"] / totals(planned)["keys"]
         assert 30 < size < 200
         assert "WOULD GO" in run("rb_migrate", "old", "new", "--dry-run")
@@ -325,12 +336,14 @@ class TestVerifying:
             ("long zset", ("ZINCRBY", "long zset", 0.5, "member 7")),
             ("long hash", ("HSET", "long hash", "field 7", "x")),
             ("stream", ("XACK", "stream", "readers", "3-1")),
+            (r"\x00\xff{a}\r\n", ("APPEND", b"\x00\xff{a}\r\n", "x")),
         ],
     )
     def test_what_differs_is_named(self, apart: None, key: str, change: Sequence[Any]) -> None:
         fill(clusters["old"])
         run("rb_migrate", "old", "new", "--verify")
-        clusters["new"].get_local_client_for_key(key).execute_command(*change)
+        client: Any = clusters["new"].get_local_client_for_key(change[1])
+        client.execute_command(*change)
         out, error = run_and_fail("rb_migrate", "old", "new", "--verify")
         assert f"1 key, such as {key}: they are in both layouts" in error
         assert "--replace" in error
@@ -444,7 +457,10 @@ class TestFailing:
             assert len(found("new")) == 600 - owners.count(1)
 
     def test_a_node_without_room(self, nodes: LocalNodes) -> None:
-        with LocalNodes(1, options={"maxmemory": "1"}) as full, layouts(nodes.hosts, full.hosts):
+        with (
+            LocalNodes(1, options={"maxmemory": "1"}) as full,
+            layouts(nodes.hosts, full.hosts),
+        ):
             store("old", PAGES)
             _, error = run_and_fail("rb_migrate", "old", "new")
             assert error.startswith("600 keys, such as page:")
@@ -469,7 +485,9 @@ class TestStopping:
                 status, said = terminal.read_to_end()
             assert status == 128 + signal.SIGINT
             bar = next(line for line in said.split("\r\x1b[K") if " left" in line)
-            assert re.match(r"Copying \[#+\.*\] \d+%, \d+ keys, [\d.]+ \w+, \d+/s, \d+ s left", bar)
+            assert re.match(
+                r"Copying \[#+\.*\] \d+%, \d+ keys, [\d.]+ \w+, \d+/s, \d+ s left", bar
+            )
             lines = plain(said)
             assert lines[-2].startswith("CommandError: Interrupted. Start it again")
             assert int(rows("\n".join(lines[:-2]))[-1][1].replace(",", "")) > 50
@@ -483,21 +501,16 @@ class TestStopping:
         values = {f"page:{n}": n for n in range(12_000)}
         env = on_nodes(old=nodes.hosts, new=others.hosts)
         dice = random.Random(18)
-        with layouts(nodes.hosts, others.hosts), open(os.devnull, "w+") as nowhere:
+        with layouts(nodes.hosts, others.hosts), Path(os.devnull).open("w+") as nowhere:
             store("old", values, pxat=SOON)
             before = told_times(found("old"), "old")
 
-            def count() -> int:
-                with clusters["new"].all() as client:
-                    sizes = client.dbsize()
-                return sum(sizes.value.values())
-
             killed = 0
             for _ in range(10):
-                wanted = count() + dice.randrange(1, 1000)
+                wanted = count_of("new") + dice.randrange(1, 1000)
                 command = ("rb_migrate", "old", "new", *options)
                 process = forkserver.start(command, env, [nowhere.fileno()] * 3)
-                wait_until(lambda: count() >= wanted or _has_ended(process), 20)
+                wait_until(partial(has_come_so_far, process, wanted), 20)
                 process.kill()
                 killed += process.wait() == -signal.SIGKILL
             assert killed >= 3
@@ -506,14 +519,18 @@ class TestStopping:
             assert found("old") == ({} if options else texts(values))
 
 
-def _has_ended(process: forkserver.Process) -> bool:
-    import subprocess
+def count_of(alias: str) -> int:
+    with clusters[alias].all() as client:
+        sizes = client.dbsize()
+    return sum(sizes.value.values())
 
-    try:
+
+def has_come_so_far(process: forkserver.Process, wanted: int) -> bool:
+    """Whether so many keys are there, or the process has ended."""
+    with suppress(subprocess.TimeoutExpired):
         process.wait(0)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+        return True
+    return count_of("new") >= wanted
 
 
 def told_times(values: dict[bytes, bytes], alias: str) -> dict[bytes, tuple[bytes, int]]:

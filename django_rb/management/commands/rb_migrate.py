@@ -11,7 +11,9 @@ from django.core.management.base import CommandError, CommandParser
 from ...cache import get_cache
 from ..base import describe_node, failure_of
 from ..keys import KeysCommand, Keyspace, for_json, number, readable
-from ..migrating import DIFFERENT, Migration, Side, Transfer, Wishes
+from ..migration.copies import DIFFERENT, Transfer
+from ..migration.migrating import Migration, Wishes
+from ..migration.sides import Side, Sides
 from ..output import RateProgress, bytes_of
 
 QUESTION = """You have requested that keys are copied from {old} to {new}:
@@ -96,24 +98,23 @@ class Command(KeysCommand):
         wishes = Wishes(**{name: options[name] for name in Wishes.__dataclass_fields__})
         if not wishes.dry_run and not self.is_wanted(wishes, options):
             return
-        sides = [Side(alias, chosen[alias], options["timeout"]) for alias in (old, new)]
-        sizes = sides[0].nodes.sizes()
+        sides = Sides(*(Side(alias, chosen[alias], options["timeout"]) for alias in (old, new)))
+        sizes = sides.old.nodes.sizes()
         what = "Counting" if wishes.dry_run else "Copying"
         screen = None if self._is_quiet else self.stderr
         with RateProgress(screen, what, sum(sizes.values()), "keys") as progress:
-            migration = Migration(*sides, wishes, progress)
             try:
-                migration.run(pattern, sizes)
+                Migration(sides, wishes, progress).run(pattern, sizes)
                 is_interrupted = False
             except KeyboardInterrupt:
                 is_interrupted = True
-        self.report(migration, pattern, options)
+        self.report(sides, pattern, options)
         if is_interrupted:
             raise CommandError(
                 "Interrupted. Start it again to go on: what has been copied is left alone.",
                 returncode=128 + signal.SIGINT,
             )
-        self.fail(migration)
+        self.fail(sides, options)
 
     def is_wanted(self, wishes: Wishes, options: Mapping[str, Any]) -> bool:
         """Ask whether keys are to be lost, unless none can be, or nobody is to be asked."""
@@ -122,7 +123,7 @@ class Command(KeysCommand):
         if wishes.replace:
             losses.append(f"This will OVERWRITE keys that {new} has.")
         if wishes.delete:
-            losses.append(f"This will DELETE from {old} what {new} has then.")
+            losses.append(f"This will DELETE what {new} has then from {old}.")
         if not losses or not options["interactive"]:
             return True
         of = f" of the cache {options['cache']!r}" if options["cache"] else ""
@@ -136,52 +137,51 @@ class Command(KeysCommand):
 
     # What became of it.
 
-    def report(self, migration: Migration, pattern: bytes, options: Mapping[str, Any]) -> None:
+    def report(self, sides: Sides, pattern: bytes, options: Mapping[str, Any]) -> None:
         """Say what went from which node to which."""
         if options["format"] == "json":
-            self.write_json(describe(migration, pattern))
+            self.write_json(describe(sides, pattern, is_dry_run=options["dry_run"]))
             return
-        self.stdout.write(self.show(migration))
+        self.stdout.write(self.show(sides, options))
         for count, text in (
-            (migration.stayed, "have the same node in both"),
-            (migration.strays, "were left out, on nodes that do not own them"),
-            (migration.taken_back, "were deleted meanwhile, and so was their copy"),
+            (sides.tally.stayed, "have the same node in both"),
+            (sides.tally.strays, "were left out, on nodes that do not own them"),
+            (sides.tally.taken_back, "were deleted meanwhile, and so was their copy"),
         ):
             if count:
                 self.stdout.write(f"{keys_of(count)} {text}.")
 
-    def show(self, migration: Migration) -> str:
+    def show(self, sides: Sides, options: Mapping[str, Any]) -> str:
         """Return the transfers as a table, with the columns that have something to tell."""
-        old, new, wishes = migration.old.alias, migration.new.alias, migration.wishes
+        old, new, transfers = sides.old.alias, sides.new.alias, sides.tally.transfers
         total = Transfer()
-        for transfer in migration.transfers.values():
+        for transfer in transfers.values():
             for name, value in vars(transfer).items():
                 setattr(total, name, getattr(total, name) + value)
         columns = ["keys", "size", "there"]
-        columns += ["deleted"] if wishes.delete else []
+        columns += ["deleted"] if options["delete"] else []
         columns += [name for name in ("different", "failed") if getattr(total, name)]
-        first = "WOULD GO" if wishes.dry_run else "COPIED"
+        first = "WOULD GO" if options["dry_run"] else "COPIED"
         names = {"keys": first, "size": "BYTES", "there": "THERE"}
         rows: list[list[str | int]] = [
             [f"{old} {source}", f"{new} {owner}", *cells(transfer, columns)]
-            for (source, owner), transfer in sorted(migration.transfers.items())
+            for (source, owner), transfer in sorted(transfers.items())
         ]
         rows.append(["total", "", *cells(total, columns)])
         header = ["FROM", "TO", *(names.get(name, name.upper()) for name in columns)]
         return self.table(header, rows, right=("BYTES",))
 
-    def fail(self, migration: Migration) -> None:
+    def fail(self, sides: Sides, options: Mapping[str, Any]) -> None:
         """End with exit status 1 if a node failed, or keys are not where they should be."""
-        sides = (migration.old, migration.new)
-        errors = {node: why for side in sides for node, why in side.nodes.failures.items()}
+        errors = {**sides.old.nodes.failures, **sides.new.nodes.failures}
         problems = [
             f"{keys_of(problem.count)}, such as {', '.join(map(readable, problem.keys))}: {why}"
-            for why, problem in migration.problems.items()
+            for why, problem in sides.tally.problems.items()
         ]
-        if problems and DIFFERENT in migration.problems and not migration.wishes.replace:
+        if DIFFERENT in sides.tally.problems and not options["replace"]:
             problems.append("--replace takes those of the old cluster.")
         try:
-            total = sum(len(side.nodes.addresses) for side in sides)
+            total = len(sides.old.nodes.addresses) + len(sides.new.nodes.addresses)
             self.fail_for(errors, total, done="asked to the end")
         except CommandError as error:
             raise CommandError("\n".join([str(error), *problems])) from None
@@ -202,9 +202,9 @@ def keys_of(count: int) -> str:
     return f"{count:,} key{'' if count == 1 else 's'}"
 
 
-def describe(migration: Migration, pattern: bytes) -> dict[str, Any]:
+def describe(sides: Sides, pattern: bytes, *, is_dry_run: bool) -> dict[str, Any]:
     """Return what became of it as programs read it."""
-    sides = {"old": migration.old, "new": migration.new}
+    tally = sides.tally
 
     def node(side: Side, host_id: int) -> dict[str, Any]:
         name = (side.alias, host_id)
@@ -212,11 +212,11 @@ def describe(migration: Migration, pattern: bytes) -> dict[str, Any]:
 
     return {
         "pattern": for_json(pattern),
-        "dry_run": migration.wishes.dry_run,
+        "dry_run": is_dry_run,
         "transfers": [
             {
-                "from": node(migration.old, source),
-                "to": node(migration.new, owner),
+                "from": node(sides.old, source),
+                "to": node(sides.new, owner),
                 "keys": transfer.keys,
                 "bytes": transfer.size,
                 "there": transfer.there,
@@ -224,18 +224,18 @@ def describe(migration: Migration, pattern: bytes) -> dict[str, Any]:
                 "deleted": transfer.deleted,
                 "failed": transfer.failed,
             }
-            for (source, owner), transfer in sorted(migration.transfers.items())
+            for (source, owner), transfer in sorted(tally.transfers.items())
         ],
-        "stayed": migration.stayed,
-        "strays": migration.strays,
-        "taken_back": migration.taken_back,
+        "stayed": tally.stayed,
+        "strays": tally.strays,
+        "taken_back": tally.taken_back,
         "problems": [
             {"problem": why, "count": one.count, "keys": list(map(for_json, one.keys))}
-            for why, one in migration.problems.items()
+            for why, one in tally.problems.items()
         ],
         "errors": [
             {**node(side, name[1]), "error": failure_of(name, why).partition(": ")[2]}
-            for side in sides.values()
+            for side in (sides.old, sides.new)
             for name, why in side.nodes.failures.items()
         ],
     }

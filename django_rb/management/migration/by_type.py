@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..engine.protocol.encoding import Arg, Args
-from ..engine.protocol.scripts import LuaScript
+from ...engine.protocol.encoding import Arg, Args
+from ...engine.protocol.scripts import LuaScript
+from .copies import Copy
 
 # Lua hands a command no more than some 8,000 words.
 _WORDS = 1000
@@ -81,9 +82,9 @@ class NoSuchTypeError(Exception):
     """Values of this type cannot be read and made command by command."""
 
 
-def read_command(key: bytes) -> Args:
+def read_command(copy: Copy) -> Args:
     """Return the command that reads a value; its reply is for the other functions here."""
-    return ("EVALSHA", _READ.sha, 1, key)
+    return ("EVALSHA", _READ.sha, 1, copy.key)
 
 
 def make_command(
