@@ -32,6 +32,7 @@ from tests.helpers import wait_until
 
 from . import forkserver
 from .calls import plain, rows, run, run_and_fail, run_json
+from .documented import PAGE as COMMANDS
 from .migrated import SOON, all_keys, fill, told
 from .processes import Terminal, django, on_nodes
 
@@ -412,13 +413,14 @@ def test_what_is_deleted_meanwhile_does_not_come_back(apart: None) -> None:
 
 
 class TestSize:
-    def test_a_large_value(self, apart: None) -> None:
+    def test_a_large_value(self, nodes: LocalNodes, others: LocalNodes) -> None:
         value = os.urandom(50 * 2**20)
-        store("old", {"large": value}, pxat=SOON)
-        run("rb_migrate", "old", "new")
-        assert clusters["new"].get_routing_client().get("large") == value
-        clusters["old"].get_routing_client().delete("large")
-        clusters["new"].get_routing_client().delete("large")
+        patient = {"POOL_OPTIONS": {"socket_timeout": 30}}
+        config = [{"HOSTS": each.hosts, **patient} for each in (nodes, others)]
+        with layouts(*config):
+            store("old", {"large": value}, pxat=SOON)
+            run("rb_migrate", "old", "new")
+            assert clusters["new"].get_routing_client().get("large") == value
 
     def test_little_is_on_its_way_at_a_time(self, apart: None) -> None:
         store("old", {f"page:{n}": os.urandom(2**20) for n in range(60)})
@@ -430,6 +432,23 @@ class TestSize:
         assert len(restored.counts) > 4
         for alias in ("old", "new"):
             clusters[alias].get_routing_client().delete(*all_keys(clusters[alias]))
+
+
+def test_the_rights_that_the_page_names() -> None:
+    (line,) = re.findall(r"(?ms)^- Users need (.*?)(?=^- |^$)", COMMANDS.read_text())
+    rights = [f"+{name}" for name in re.findall(r"`([a-z|]+)`", line)]
+    user = ["mover", "on", ">secret", "~*", *rights, "+select"]
+    with LocalNodes(2, options=[("user", user)]) as nodes:
+        hosts = {
+            n: {**host, "username": "mover", "password": "secret"}
+            for n, host in nodes.hosts.items()
+        }
+        with layouts(nodes.hosts, {0: nodes.hosts[1]}):
+            store("old", PAGES)
+        with layouts(hosts, {0: hosts[1]}):
+            run("rb_migrate", "old", "new", "--delete", "--verify", "--no-input")
+        with layouts(nodes.hosts, {0: nodes.hosts[1]}):
+            assert found("new") == texts(PAGES)
 
 
 class TestFailing:
@@ -494,29 +513,28 @@ class TestStopping:
             run("rb_migrate", "old", "new", "--verify")
             assert found("new") == texts(PAGES)
 
-    @pytest.mark.parametrize("options", [[], ["--delete", "--no-input"]])
     def test_killed_at_ten_moments_and_started_again(
-        self, nodes: LocalNodes, others: LocalNodes, options: Sequence[str]
+        self, nodes: LocalNodes, others: LocalNodes
     ) -> None:
-        values = {f"page:{n}": n for n in range(12_000)}
+        values = {f"page:{n}": n for n in range(10_000)}
         env = on_nodes(old=nodes.hosts, new=others.hosts)
         dice = random.Random(18)
         with layouts(nodes.hosts, others.hosts), Path(os.devnull).open("w+") as nowhere:
             store("old", values, pxat=SOON)
             before = told_times(found("old"), "old")
-
             killed = 0
-            for _ in range(10):
-                wanted = count_of("new") + dice.randrange(1, 1000)
-                command = ("rb_migrate", "old", "new", *options)
+            for number in range(10):
+                wanted = count_of("new") + dice.randrange(1, 900)
+                command = ["rb_migrate", "old", "new"]
+                command += ["--delete", "--no-input"] if number % 2 else []
                 process = forkserver.start(command, env, [nowhere.fileno()] * 3)
                 wait_until(partial(has_come_so_far, process, wanted), 20)
                 process.kill()
                 killed += process.wait() == -signal.SIGKILL
             assert killed >= 3
-            run("rb_migrate", "old", "new", *options)
+            run("rb_migrate", "old", "new", "--delete", "--no-input")
             assert told_times(found("new"), "new") == before
-            assert found("old") == ({} if options else texts(values))
+            assert found("old") == {}
 
 
 def count_of(alias: str) -> int:

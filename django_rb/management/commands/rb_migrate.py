@@ -169,7 +169,7 @@ class Command(KeysCommand):
         ]
         rows.append(["total", "", *cells(total, columns)])
         header = ["FROM", "TO", *(names.get(name, name.upper()) for name in columns)]
-        return self.table(header, rows, right=("BYTES",))
+        return self.table(header, rows, right=header[2:])
 
     def fail(self, sides: Sides, options: Mapping[str, Any]) -> None:
         """End with exit status 1 if a node failed, or keys are not where they should be."""
@@ -192,7 +192,7 @@ class Command(KeysCommand):
 def cells(transfer: Transfer, columns: Sequence[str]) -> list[str | int]:
     """Return what a table says of a transfer."""
     return [
-        bytes_of(transfer.size) if name == "size" else int(getattr(transfer, name))
+        bytes_of(transfer.size) if name == "size" else f"{getattr(transfer, name):,}"
         for name in columns
     ]
 
