@@ -273,7 +273,8 @@ class RateProgress(Progress):
 
     def _text(self, now: float) -> str:
         rate = self.done / max(now - self._began, 0.001)
-        text = f"{count_of(self.done)} {self._unit}, {bytes_of(self.size)}, {rate:,.0f}/s"
+        speed = f"{rate:,.{0 if rate >= 10 else 1}f}/s"
+        text = f"{count_of(self.done)} {self._unit}, {bytes_of(self.size)}, {speed}"
         share = self._share()
         if share is None or not rate or self._total is None:
             return text
