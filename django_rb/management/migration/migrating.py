@@ -105,9 +105,11 @@ class Migration:
         for copy, size in sides.ask(
             sides.old, copies, lambda copy: (b"MEMORY", b"USAGE", copy.key)
         ):
-            if size is not None:
+            if isinstance(size, int):
                 copy.size = size
                 yield copy
+            elif size is not None:  # nil says that it has gone
+                sides.tally.note(copy, "no number answers MEMORY USAGE")
 
     def _in_chunks(self, copies: Iterable[Copy]) -> Iterator[list[Copy]]:
         """Yield some at a time: a few megabytes, and with --rate a few keys."""

@@ -26,12 +26,12 @@ class Facts:
     """What a node says of itself.
 
     Attributes:
-        identity: of the server process and the database.
+        identity: of the server process, if it tells, and the database.
         ahead: milliseconds by which its clock is ahead of ours.
         knows_times: it knows PEXPIRETIME, which came with Redis 7.
     """
 
-    identity: tuple[str, int]
+    identity: tuple[object, int]
     ahead: int
     knows_times: bool
 
@@ -69,7 +69,7 @@ class Side:
             (command,) = versed.get(name, [None])
             _, host_id = name
             self.facts[host_id] = Facts(
-                (str(said["run_id"]), self.cluster.hosts[host_id].db),
+                (said.get("run_id", name), self.cluster.hosts[host_id].db),
                 round((int(clock[0]) + int(clock[1]) / 1e6 - now) * 1000),
                 isinstance(command, list | dict) and any(command),
             )
