@@ -22,6 +22,7 @@ from django.core.cache import caches
 from django.test import override_settings
 
 from django_rb import clusters
+from django_rb.cache.keys import LEASE
 from django_rb.engine.rounds.observing import ExchangeEvent, Observer, add_observer
 from django_rb.management.migration.migrating import CHUNK_BYTES, Migration, Wishes
 from django_rb.management.migration.sides import Side, Sides
@@ -299,6 +300,13 @@ class TestChoice:
         clusters["new"].get_routing_client().delete("page")
         run("rb_migrate", "old", "new", "--from-any-node")
         assert found("new") == {b"page": b"stale"}
+
+    def test_leases_stay_where_they_are(self, apart: None) -> None:
+        store("old", {"page": 1})
+        clusters["old"].get_local_client_for_key("page").set(b"page" + LEASE, 1)
+        document = run_json("rb_migrate", "old", "new", "--from-any-node")
+        assert (totals(document)["keys"], document["strays"]) == (1, 0)
+        assert set(found("new")) == {b"page"}
 
     def test_a_rate(self, apart: None) -> None:
         store("old", dict(list(PAGES.items())[:60]))

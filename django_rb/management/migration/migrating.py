@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic, sleep
 
+from ...cache.keys import is_lease
 from ..output import Progress, RateProgress
 from ..scanning import Pages
 from .comparing import delete, same
@@ -84,11 +85,13 @@ class Migration:
         sides, tally = self._sides, self._sides.tally
         old, new = sides.old.cluster, sides.new.cluster
         for (_, source), found in pages.items():
-            keys = found
+            # Whoever computes a value has a right to that on its node, and nowhere else.
+            keys = [key for key in found if not is_lease(key)]
             if not self._wishes.from_any_node and old.layout is None:
-                owners = old.router.get_hosts_for_keys(found)
-                keys = [key for key, o in zip(found, owners, strict=True) if o == source]
-                tally.strays += len(found) - len(keys)
+                owners = old.router.get_hosts_for_keys(keys)
+                own = [key for key, o in zip(keys, owners, strict=True) if o == source]
+                tally.strays += len(keys) - len(own)
+                keys = own
             owners = new.router.get_hosts_for_keys(keys)
             stays = {owner: sides.are_one(source, owner) for owner in set(owners)}
             leaving += [
