@@ -25,8 +25,8 @@ Are you sure you want to do this?"""
 class Command(KeysCommand):
     help = (
         "Copies the keys of all nodes of one cluster to the nodes that own them in another, "
-        "with their types and the time they have left. A key that the new cluster has is left "
-        "alone. May be stopped and started again at any moment. --dry-run tells how many keys "
+        "with their types and expiry. Keys that the new cluster has already are left alone. The "
+        "command may be stopped and started again at any time. --dry-run tells how many keys "
         "and bytes would go from which node to which."
     )
 
@@ -37,7 +37,7 @@ class Command(KeysCommand):
         parser.add_argument(
             "new",
             metavar="NEW",
-            help="The one that is to have them. A key that has the same node in both stays.",
+            help="The cluster to copy them to. Keys that have the same node in both stay.",
         )
         parser.add_argument(
             "pattern",
@@ -61,20 +61,20 @@ class Command(KeysCommand):
         parser.add_argument(
             "--delete",
             action="store_true",
-            help="Delete from the old cluster what the new one has by then: the same value, "
-            "and the same time. What is changed meanwhile stays.",
+            help="Delete keys from the old cluster that the new one has, with the same value "
+            "and expiry. Keys that are changed meanwhile stay.",
         )
         parser.add_argument(
             "--verify",
             action="store_true",
-            help="Compare what both clusters have by then, and name keys that differ.",
+            help="Compare the keys that both clusters have, and name those that differ.",
         )
         parser.add_argument(
             "--from-any-node",
             action="store_true",
-            help="Copy keys from whichever node has them. Default: only from the one that owns "
-            "them in the old cluster, as others are copies that somebody left behind. For "
-            "nodes among which another program has placed the keys.",
+            help="Copy keys from the node where they are found. Default: only from the node "
+            "that owns them in the old cluster; others may have outdated copies. For nodes "
+            "whose keys another program has placed.",
         )
         parser.add_argument(
             "--rate", type=number, metavar="N", help="Copy at most N keys per second."
