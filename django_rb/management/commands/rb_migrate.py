@@ -25,7 +25,7 @@ Are you sure you want to do this?"""
 class Command(KeysCommand):
     help = (
         "Copies the keys of all nodes of one cluster to the nodes that own them in another, "
-        "with their types and expiry. Keys that the new cluster has already are left alone. The "
+        "with their types and expiry. Keys that the new cluster has are left alone. The "
         "command may be stopped and started again at any time. --dry-run tells how many keys "
         "and bytes would go from which node to which."
     )
