@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from time import time
@@ -13,7 +14,9 @@ from .copies import GONE, NEVER, Copy
 from .sides import Sides
 
 # What nodes say to RESTORE that take no dumps of others, or none at all.
-REFUSALS = ("DUMP payload version", "unknown command", "NOPERM", "no permissions")
+REFUSALS = re.compile(
+    "DUMP payload version|unknown (redis )?command|NOPERM|no permissions|can't run this", re.I
+)
 
 LACKING = "their values need a command that the new node lacks, as for fields that expire"
 
@@ -57,12 +60,13 @@ class Store:
             copies = [c for c in copies if (c.source, c.owner) not in self._refusing]
         sides = self._sides
         for copy, reply in sides.ask(sides.new, copies, self._restore, keep_errors=True):
-            text = str(reply)
             if reply == b"OK":
                 stored.append(copy)
-            elif text.startswith("BUSYKEY"):
+                continue
+            text = str(reply)
+            if text.startswith("BUSYKEY"):
                 there.append(copy)
-            elif any(refusal in text for refusal in REFUSALS):
+            elif REFUSALS.search(text):
                 refused.append(copy)
                 self._refusing.add((copy.source, copy.owner))
             elif "Bad data format" in text:  # of this key alone
