@@ -15,7 +15,8 @@ from .sides import Sides
 
 # What nodes say to RESTORE that take no dumps of others, or none at all.
 REFUSALS = re.compile(
-    "DUMP payload version|unknown (redis )?command|NOPERM|no permissions|can't run this", re.I
+    "DUMP payload version|unknown (redis )?command|NOPERM|no permissions|can't run this",
+    re.IGNORECASE,
 )
 
 LACKING = "their values need a command that the new node lacks, as for fields that expire"
