@@ -79,7 +79,8 @@ TESTS_OF_SERVERS = (
     *("tests/cache", "tests/engine", "tests/faults"),
     *("tests/ratelimit/test_algorithms.py", "tests/ratelimit/test_limiter.py"),
     *("tests/security/test_tls.py", "tests/security/test_users.py"),
-    *("tests/management/test_rb_status.py", "tests/testing/test_nodes.py"),
+    *("tests/management/test_rb_status.py", "tests/management/test_rb_migrate.py"),
+    "tests/testing/test_nodes.py",
     "tests/test_checks_connect.py",
     # These ask no server, or one that is played by the test.
     *(
