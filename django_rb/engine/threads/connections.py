@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, cast
 
 from ..nodes.node import Node
-from ..polling import POLLIN, make_poller
+from ..polling import POLL_FD, POLLIN, c_function, c_poll, make_poller
 from ..protocol.encoding import Buffer
 from ..protocol.exchange import ReplyReader
 
@@ -47,26 +47,7 @@ NOTHING_YET = -1
 _NOT_NOW = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR})
 
 
-_POLL_FD = struct.Struct("ihh")  # struct pollfd of poll(2): descriptor, events, what is there
-
-
-def _c_function(name: str) -> Any:
-    """Return a function of the C library that keeps the interpreter's lock; None without.
-
-    Its arguments are of C's types already, or integers for an int: to have ctypes convert
-    them takes as long as the rest of the call.
-    """
-    if not _DONT_WAIT:
-        return None
-    try:
-        function = getattr(ctypes.PyDLL(None, use_errno=name == "recv"), name)
-    except (AttributeError, OSError):  # a platform without it
-        return None
-    function.restype = ctypes.c_ssize_t if name != "poll" else ctypes.c_int
-    return function
-
-
-_poll, _send, _recv = map(_c_function, ("poll", "send", "recv"))
+_send, _recv = map(c_function, ("send", "recv"))
 _c_size = ctypes.c_size_t
 _ONE = ctypes.c_ulong(1)
 
@@ -83,7 +64,7 @@ def _is_plain(sock: socket.socket) -> bool:
     return (
         type(sock).__module__ == "socket"
         and sys.maxsize > 2**32
-        and None not in (_poll, _send, _recv)
+        and None not in (c_poll, _send, _recv)
     )
 
 
@@ -125,7 +106,7 @@ class Connection:
         self.fd = sock.fileno()
         self.is_tls = isinstance(sock, ssl.SSLSocket)
         self.is_plain = _is_plain(sock)
-        self.poll_fd = _POLL_FD.pack(self.fd, POLLIN, 0)
+        self.poll_fd = POLL_FD.pack(self.fd, POLLIN, 0)
         self.recv_into = sock.recv_into
         # TLS takes a whole record from the socket, where poll() no more sees the rest of it.
         self._use_buffer(READ_SIZE if self.is_tls else FIRST_READ_SIZE)
@@ -133,8 +114,8 @@ class Connection:
         # No methods of its own: a connection that its owner drops is closed at once.
         if self.is_plain:
             _let_wait(sock, node.socket_timeout)
-            place = ctypes.create_string_buffer(self.poll_fd, _POLL_FD.size)
-            self.has_input = partial(_poll, place, _ONE, 0)
+            place = ctypes.create_string_buffer(self.poll_fd, POLL_FD.size)
+            self.has_input = partial(c_poll, place, _ONE, 0)
             self.send = _make_send(sock)
         else:
             sock.settimeout(0)
@@ -184,10 +165,10 @@ def with_input(connections: Sequence[Connection]) -> list[Connection]:
     ready = [each for each in connections if not each.is_plain and each.has_input()]
     plain = [each for each in connections if each.is_plain]
     if plain:
-        size = len(plain) * _POLL_FD.size
+        size = len(plain) * POLL_FD.size
         places = ctypes.create_string_buffer(b"".join([each.poll_fd for each in plain]), size)
-        if _poll(places, ctypes.c_ulong(len(plain)), 0):
-            found = _POLL_FD.iter_unpack(places.raw)
+        if c_poll(places, ctypes.c_ulong(len(plain)), 0):
+            found = POLL_FD.iter_unpack(places.raw)
             ready += [each for each, (*_, here) in zip(plain, found, strict=True) if here]
     return ready
 

@@ -28,6 +28,7 @@ from .openings import Openings
 from .pool import Pool
 from .round import TLS_RECORD, Round
 from .spinning import Spin
+from .tracked import pool_for_tracked
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ class Transport:
     def count(self, host_id: int) -> tuple[int, int]:
         """Return how many connections to a node are open, and how many of them are idle."""
         pool = self.pools.get(host_id)
-        return (0, 0) if pool is None else (pool.count(), len(pool.idle))
+        return (0, 0) if pool is None else pool.count()
 
     def _run_small(  # noqa: PLR0912 (what a function apart would cost is seen in each get)
         self,
@@ -131,6 +132,8 @@ class Transport:
         something is out of the ordinary.
         """
         pool = pools[exchange.host_id]
+        if exchange.is_tracked:
+            pool = pool_for_tracked(pool)
         if (
             exchange.needs_new_connection
             or not pool.node.health.is_well

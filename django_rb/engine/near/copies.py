@@ -1,0 +1,228 @@
+"""The near copies of one cache: bytes as nodes have them, by key. No I/O.
+
+The order in which things happen decides:
+
+    reserve     before a read is sent, an empty copy takes the place of the key
+    fill        with the reply the place is filled, if it is still the same
+    drop        whoever learns of a change, or writes, empties the place
+
+So a reply that was overtaken by a change fills a place that nobody looks into any more. And
+who reads a key past its copy (`learned`) drops a copy that differs: nobody is served an older
+value after somebody had a newer one.
+
+Hits take no lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from .tracking import Term
+
+
+class _Absent(bytes):
+    """Equals nothing else."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+# What is kept of a key that does not exist.
+ABSENT: Final = _Absent()
+
+# Bytes of memory that a copy takes beside those of its key and its data, on CPython of 64 bits:
+# two bytes objects, the copy, a float, and an entry of the table with its place in the order.
+OVERHEAD = 330
+
+
+class Copy:
+    """A place for what a node has of a key.
+
+    Attributes:
+        data: what is stored, ABSENT for nothing; None while it is awaited.
+        term: it counts as long as this does.
+        expires: and until then, as monotonic().
+    """
+
+    __slots__ = ("data", "expires", "term")
+
+    def __init__(self, term: Term) -> None:
+        self.data: bytes | None = None
+        self.term = term
+        self.expires = 0.0
+
+
+class NearInfo(NamedTuple):
+    """What near copies have done in this process.
+
+    Attributes:
+        hits: reads of keys that were answered by a copy.
+        misses: reads of keys that a node was asked for, although they may have copies.
+        copies: how many there are.
+        bytes: what they take, about.
+        max_bytes: what they may take.
+        invalidations: changes of keys that nodes told of.
+        evictions: copies that had to make room.
+    """
+
+    hits: int
+    misses: int
+    copies: int
+    bytes: int
+    max_bytes: int
+    invalidations: int
+    evictions: int
+
+
+class Copies:
+    """Near copies, bounded by bytes; those that were not used for longest make room.
+
+    Args:
+        max_bytes: bytes of memory for all of them.
+        max_age: seconds for which a copy counts at most.
+        keeps_misses: whether it is kept, too, that a key does not exist.
+
+    Counts are of this process; where threads count at the same moment, some get lost.
+    """
+
+    def __init__(self, max_bytes: int, max_age: float, *, keeps_misses: bool = False) -> None:
+        self.max_bytes = max_bytes
+        self.max_age = max_age
+        self.keeps_misses = keeps_misses
+        self.hits = self.misses = self.invalidations = self.evictions = 0
+        self._bytes = 0
+        self.start_over()
+
+    def start_over(self) -> None:
+        """In a forked child: drop all copies; another thread may have held the lock."""
+        self._lock = threading.RLock()  # a signal handler may use the cache
+        self._copies: OrderedDict[bytes, Copy] = OrderedDict()
+        self._use = self._copies.move_to_end
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._copies)
+
+    def info(self) -> NearInfo:
+        """Return what there is, and what was done."""
+        return NearInfo(
+            self.hits,
+            self.misses,
+            len(self._copies),
+            self._bytes,
+            self.max_bytes,
+            self.invalidations,
+            self.evictions,
+        )
+
+    def get(self, key: bytes, now: float) -> bytes | None:
+        """Return the copy of a key that counts, None if there is none.
+
+        Args:
+            now: as monotonic(); the changes that nodes told of were looked at by then.
+        """
+        copy = self._copies.get(key)
+        if copy is None or now >= copy.expires or now >= copy.term.until:
+            return None
+        try:
+            self._use(key)
+        except KeyError:  # dropped at this moment
+            return None
+        self.hits += 1
+        return copy.data
+
+    def reserve(self, keys: Sequence[bytes], term: Term) -> list[Copy]:
+        """Return empty copies in the places of keys that are about to be read."""
+        reserved = []
+        copies = self._copies
+        self.misses += len(keys)
+        with self._lock:
+            for key in keys:
+                old = copies.get(key)
+                if old is not None and old.data is not None:
+                    self._bytes -= OVERHEAD + len(key) + len(old.data)
+                copies[key] = copy = Copy(term)
+                reserved.append(copy)
+        return reserved
+
+    def fill(
+        self,
+        keys: Sequence[bytes],
+        reserved: Sequence[Copy],
+        values: Sequence[Any],
+        ends: Sequence[float],
+    ) -> None:
+        """Take what nodes replied into the places that were reserved.
+
+        Args:
+            values: bytes, or None where there is no such key.
+            ends: until when each counts, as monotonic(); 0 for not at all.
+        """
+        copies, max_bytes = self._copies, self.max_bytes
+        with self._lock:
+            for key, copy, data, end in zip(keys, reserved, values, ends, strict=True):
+                if data is None and self.keeps_misses:
+                    data = ABSENT  # noqa: PLW2901
+                if copies.get(key) is not copy:  # it may be old, or what is there may be
+                    self._learned(key, data)
+                    continue
+                size = 0 if data is None else OVERHEAD + len(key) + len(data)
+                if not end or not 0 < size <= max_bytes:
+                    del copies[key]
+                    continue
+                copy.data = data
+                copy.expires = end
+                self._bytes += size
+            while self._bytes > max_bytes:
+                key, copy = copies.popitem(last=False)
+                if copy.data is not None:
+                    self._bytes -= OVERHEAD + len(key) + len(copy.data)
+                    self.evictions += 1
+
+    def learned(self, keys: Iterable[bytes], values: Iterable[Any]) -> None:
+        """Drop copies that differ from what nodes replied past them.
+
+        Args:
+            values: bytes, None where there is no such key, or an exception for not known.
+        """
+        with self._lock:
+            for key, data in zip(keys, values, strict=True):
+                self._learned(key, ABSENT if data is None else data)
+
+    def _learned(self, key: bytes, data: object) -> None:
+        copy = self._copies.get(key)
+        if copy is not None and (copy.data is None or copy.data != data):
+            self._drop(key)
+
+    def drop(self, keys: Iterable[bytes]) -> None:
+        """Drop the copies of keys, and those that are awaited."""
+        with self._lock:
+            for key in keys:
+                self._drop(key)
+
+    def _drop(self, key: bytes) -> None:
+        copy = self._copies.pop(key, None)
+        if copy is not None and copy.data is not None:
+            self._bytes -= OVERHEAD + len(key) + len(copy.data)
+
+    def invalidate(self, keys: Iterable[bytes], spared: Collection[object]) -> None:
+        """Drop the copies of keys that were changed.
+
+        Args:
+            spared: the empty copies of what will be read after the change.
+        """
+        copies = self._copies
+        with self._lock:
+            for key in keys:
+                self.invalidations += 1
+                if not spared or copies.get(key) not in spared:
+                    self._drop(key)
+
+    def clear(self) -> None:
+        """Drop all copies, and those that are awaited."""
+        with self._lock:
+            self._copies.clear()
+            self._bytes = 0

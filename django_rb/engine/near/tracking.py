@@ -1,0 +1,207 @@
+"""Whether near copies count: what nodes tell of keys that were read on a connection.
+
+A node tracks the keys that are read on a connection with CLIENT TRACKING, and tells of their
+changes on the same connection (RESP3). So replies and changes come in one order: a change that
+comes behind a reply is newer than it, and one that came before is in it. When the connection is
+lost, the node tells of these keys no more.
+
+Copies hold on to a `Term`: it is over when the connection is lost, when the node says that
+everything may have changed (FLUSHDB), and when keys may have moved. A term counts only while the
+node was heard of lately.
+
+`Trackings.look` reads what nodes have told: one system call for all connections of a cluster,
+and no more often than every LOOK_SECONDS.
+
+https://valkey.io/topics/client-side-caching/
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Iterable
+from time import monotonic
+from typing import Any, Protocol
+
+from ..forks import register_at_fork
+from ..polling import readable
+
+# Changes are looked for when a copy is asked for, if the last look is longer ago.
+LOOK_SECONDS = 0.001
+
+# A copy counts for so long after its connection was last heard. Then one read asks the node: a
+# connection that is broken without a sign is found out.
+HEARD_SECONDS = 5.0
+
+
+class Term:
+    """A time in which copies count.
+
+    Attributes:
+        until: when it ends if nothing is heard by then, as monotonic(); 0 once it is over.
+    """
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+
+class Keeper(Protocol):
+    """Who keeps copies."""
+
+    def invalidate(self, keys: Iterable[bytes], spared: Collection[object]) -> None:
+        """Drop the copies of keys that were changed, but for the empty ones that are spared."""
+
+    def start_over(self) -> None:
+        """In a forked child: drop all copies, whoever held a lock."""
+
+
+class Server(Protocol):
+    """A node, as far as it matters here; see `Node`."""
+
+    epoch: int
+
+
+class Layout(Protocol):
+    """A topology, as far as it matters here: its version changes when keys may have moved."""
+
+    version: int
+
+
+class Tracking:
+    """What a node tells on one connection.
+
+    Args:
+        trackings: those of the cluster.
+        node: tells.
+        epoch: of the node when the connection was opened.
+        fd: the connection's descriptor.
+        hear: reads what was told, unless somebody else is reading; None if only its event
+            loop can.
+
+    Attributes:
+        term: that of copies of what is read now.
+    """
+
+    __slots__ = ("_trackings", "epoch", "fd", "hear", "is_open", "node", "term")
+
+    def __init__(
+        self,
+        trackings: Trackings,
+        node: Server,
+        epoch: int,
+        fd: int,
+        hear: Callable[[Tracking], None] | None = None,
+    ) -> None:
+        self._trackings = trackings
+        self.node, self.epoch, self.fd, self.hear = node, epoch, fd, hear
+        self.is_open = True
+        self.term = Term(monotonic() + HEARD_SECONDS)
+        trackings.add(self)
+
+    def heard(self) -> None:
+        """Take note that all that came was read, and told."""
+        term = self.term
+        term.until = monotonic() + HEARD_SECONDS
+        if term is not self.term:  # it was ended meanwhile
+            term.until = 0.0
+
+    def fell_behind(self) -> None:
+        """Take note that something came that was not read: copies do not count until it is."""
+        self.term.until = 0.0
+
+    def told(self, push: Any, spared: Collection[object] = ()) -> None:
+        """Take note of what the node said unasked.
+
+        Args:
+            spared: the empty copies of what was read after that.
+        """
+        if push[:1] == [b"invalidate"]:
+            if push[1] is None:  # of FLUSHDB, FLUSHALL
+                self.end_term()
+            else:
+                for keeper in self._trackings.keepers:
+                    keeper.invalidate(push[1], spared)
+
+    def end_term(self) -> None:
+        """Let the copies of all that was read so far count no more."""
+        over, self.term = self.term, Term(monotonic() + HEARD_SECONDS if self.is_open else 0.0)
+        over.until = 0.0
+
+    def end(self) -> None:
+        """Take note that the connection is closed. Does nothing the second time."""
+        if self.is_open:
+            self.is_open = False
+            self._trackings.remove(self)
+            self.end_term()
+
+
+class Trackings:
+    """The connections of one cluster on which nodes tell of changes.
+
+    Attributes:
+        keepers: who keeps copies.
+        look_at: when to look next, as monotonic().
+        layout: the topology of the cluster.
+    """
+
+    layout: Layout
+
+    def __init__(self) -> None:
+        self.keepers: tuple[Keeper, ...] = ()
+        self.look_at = 0.0
+        self._version = 0
+        self._open: dict[Tracking, None] = {}
+        _all.add(self)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, tracking: Tracking) -> None:
+        """Look at a connection from now on."""
+        self._open[tracking] = None
+
+    def remove(self, tracking: Tracking) -> None:
+        """Look at a connection no more."""
+        self._open.pop(tracking, None)
+
+    def look(self, now: float) -> None:
+        """Take note of all that nodes have told by now."""
+        self.look_at = now + LOOK_SECONDS
+        version = self.layout.version
+        if version != self._version:
+            self._version = version
+            self.end_terms()
+        trackings = {tracking.fd: tracking for tracking in tuple(self._open)}
+        for tracking in trackings.values():
+            if tracking.epoch != tracking.node.epoch:
+                tracking.end_term()
+        for fd in readable(tuple(trackings)):
+            tracking = trackings[fd]
+            if tracking.hear is None:
+                tracking.fell_behind()
+            else:
+                tracking.hear(tracking)
+
+    def end_terms(self) -> None:
+        """Let no copies count that were made until now."""
+        for tracking in tuple(self._open):
+            tracking.end_term()
+
+    def start_over(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        for tracking in tuple(self._open):
+            tracking.end()
+        for keeper in self.keepers:
+            keeper.start_over()
+
+
+_all: weakref.WeakSet[Trackings] = weakref.WeakSet()
+
+
+def _start_over_after_fork() -> None:
+    for trackings in list(_all):
+        trackings.start_over()
+
+
+register_at_fork(_start_over_after_fork)
