@@ -31,6 +31,7 @@ topology
 rounds
 routing
 nodes
+near
 protocol
 guarding lookups polling
 errors

@@ -346,8 +346,7 @@ class Pool:
     def _shares_openings(self) -> bool:
         """Whether those that are under way have to do."""
         return bool(self._openings) and (
-            len(self._openings) >= MOST_OPENINGS_PER_NODE
-            or len(self.openings) >= MOST_OPENINGS
+            len(self._openings) >= MOST_OPENINGS_PER_NODE or len(self.openings) >= MOST_OPENINGS
         )
 
     def _wanted(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 import redis
 from hiredis import ProtocolError as HiredisProtocolError
@@ -24,9 +25,7 @@ class TrackedConnection(AioConnection):
         super().__init__(writer, pool, epoch)
         trackings = pool.node.trackings
         assert trackings is not None
-        self._tracking = self._reader.tracking = Tracking(
-            trackings, pool.node, epoch, self.fd
-        )
+        self._tracking = self._reader.tracking = Tracking(trackings, pool.node, epoch, self.fd)
 
     @property
     def is_usable(self) -> bool:
@@ -51,7 +50,7 @@ class TrackedConnection(AioConnection):
         except HiredisProtocolError:
             self.close()
             return
-        tracking.heard()
+        tracking.heard(monotonic())
 
     def close(self) -> None:
         """Close the connection; copies of what was read on it count no more."""

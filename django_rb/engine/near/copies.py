@@ -16,8 +16,10 @@ Hits take no lock.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from itertools import compress
 from typing import Any, Final, NamedTuple
 
 from .tracking import Term
@@ -126,27 +128,69 @@ class Copies:
         """
         copy = self._copies.get(key)
         if copy is None or now >= copy.expires or now >= copy.term.until:
+            self.misses += 1
             return None
         try:
             self._use(key)
         except KeyError:  # dropped at this moment
+            self.misses += 1
             return None
         self.hits += 1
         return copy.data
 
+    def get_many(self, keys: Sequence[bytes], now: float) -> tuple[list[bytes | None], int]:
+        """Return for each key what `get` returns, and how many are not near. A hot loop."""
+        get = self._copies.get
+        found = [
+            None
+            if (copy := get(key)) is None or now >= copy.expires or now >= copy.term.until
+            else copy.data
+            for key in keys
+        ]
+        misses = found.count(None)
+        self.misses += misses
+        self.hits += len(found) - misses
+        used = keys if not misses else compress(keys, [data is not None for data in found])
+        with suppress(KeyError):  # dropped at this moment; the order of the rest may wait
+            deque(map(self._use, used), maxlen=0)
+        return found, misses
+
     def reserve(self, keys: Sequence[bytes], term: Term) -> list[Copy]:
         """Return empty copies in the places of keys that are about to be read."""
-        reserved = []
-        copies = self._copies
-        self.misses += len(keys)
+        copies, reserved = self._copies, []
         with self._lock:
             for key in keys:
-                old = copies.get(key)
-                if old is not None and old.data is not None:
-                    self._bytes -= OVERHEAD + len(key) + len(old.data)
+                if key in copies:
+                    self._drop(key)
                 copies[key] = copy = Copy(term)
                 reserved.append(copy)
         return reserved
+
+    def reserve_one(self, key: bytes, term: Term) -> Copy:
+        """Do what `reserve` does for one key."""
+        copy, copies = Copy(term), self._copies
+        with self._lock:
+            if key in copies:
+                self._drop(key)
+            copies[key] = copy
+        return copy
+
+    def fill_one(self, key: bytes, copy: Copy, data: bytes | None, end: float) -> None:
+        """Do what `fill` does for one key."""
+        if data is None and self.keeps_misses:
+            data = ABSENT
+        copies = self._copies
+        with self._lock:
+            if copies.get(key) is not copy:  # it may be old, or what is there may be
+                self._learned(key, data)
+            elif data is None or not end:
+                del copies[key]
+            else:
+                copy.data = data
+                copy.expires = end
+                self._bytes += OVERHEAD + len(key) + len(data)
+                if self._bytes > self.max_bytes:
+                    self._make_room()
 
     def fill(
         self,
@@ -161,26 +205,26 @@ class Copies:
             values: bytes, or None where there is no such key.
             ends: until when each counts, as monotonic(); 0 for not at all.
         """
-        copies, max_bytes = self._copies, self.max_bytes
+        get, size = self._copies.get, 0
         with self._lock:
             for key, copy, data, end in zip(keys, reserved, values, ends, strict=True):
-                if data is None and self.keeps_misses:
-                    data = ABSENT  # noqa: PLW2901
-                if copies.get(key) is not copy:  # it may be old, or what is there may be
-                    self._learned(key, data)
-                    continue
-                size = 0 if data is None else OVERHEAD + len(key) + len(data)
-                if not end or not 0 < size <= max_bytes:
-                    del copies[key]
-                    continue
-                copy.data = data
-                copy.expires = end
-                self._bytes += size
-            while self._bytes > max_bytes:
-                key, copy = copies.popitem(last=False)
-                if copy.data is not None:
-                    self._bytes -= OVERHEAD + len(key) + len(copy.data)
-                    self.evictions += 1
+                if data is None or not end or get(key) is not copy:
+                    self.fill_one(key, copy, data, end)
+                else:
+                    copy.data = data
+                    copy.expires = end
+                    size += OVERHEAD + len(key) + len(data)
+            self._bytes += size
+            if self._bytes > self.max_bytes:
+                self._make_room()
+
+    def _make_room(self) -> None:
+        copies = self._copies
+        while self._bytes > self.max_bytes:
+            key, copy = copies.popitem(last=False)
+            if copy.data is not None:
+                self._bytes -= OVERHEAD + len(key) + len(copy.data)
+                self.evictions += 1
 
     def learned(self, keys: Iterable[bytes], values: Iterable[Any]) -> None:
         """Drop copies that differ from what nodes replied past them.

@@ -6,8 +6,8 @@ comes behind a reply is newer than it, and one that came before is in it. When t
 lost, the node tells of these keys no more.
 
 Copies hold on to a `Term`: it is over when the connection is lost, when the node says that
-everything may have changed (FLUSHDB), and when keys may have moved. A term counts only while the
-node was heard of lately.
+everything may have changed (FLUSHDB), and when keys may have moved. A term counts only while
+the node was heard of lately.
 
 `Trackings.look` reads what nodes have told: one system call for all connections of a cluster,
 and no more often than every LOOK_SECONDS.
@@ -55,6 +55,9 @@ class Keeper(Protocol):
     def start_over(self) -> None:
         """In a forked child: drop all copies, whoever held a lock."""
 
+    def clear(self) -> None:
+        """Drop all copies."""
+
 
 class Server(Protocol):
     """A node, as far as it matters here; see `Node`."""
@@ -99,10 +102,14 @@ class Tracking:
         self.term = Term(monotonic() + HEARD_SECONDS)
         trackings.add(self)
 
-    def heard(self) -> None:
-        """Take note that all that came was read, and told."""
+    def heard(self, now: float) -> None:
+        """Take note that all that came was read, and told.
+
+        Args:
+            now: as monotonic(), or a little earlier.
+        """
         term = self.term
-        term.until = monotonic() + HEARD_SECONDS
+        term.until = now + HEARD_SECONDS
         if term is not self.term:  # it was ended meanwhile
             term.until = 0.0
 
@@ -194,6 +201,13 @@ class Trackings:
             tracking.end()
         for keeper in self.keepers:
             keeper.start_over()
+
+
+def forget_all() -> None:
+    """Drop all copies of this process, as after the nodes were emptied."""
+    for trackings in list(_all):
+        for keeper in trackings.keepers:
+            keeper.clear()
 
 
 _all: weakref.WeakSet[Trackings] = weakref.WeakSet()

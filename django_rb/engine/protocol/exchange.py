@@ -10,7 +10,15 @@ Any of its commands can be had again (`commands`), for a round that sends them o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -46,7 +54,7 @@ class Tracking(Protocol):
     def told(self, push: Any, spared: Collection[object] = ()) -> None:
         """Take note of what the node said unasked."""
 
-    def heard(self) -> None:
+    def heard(self, now: float) -> None:
         """Take note that all that came was read, and told."""
 
 

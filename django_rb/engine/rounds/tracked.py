@@ -17,7 +17,7 @@ from hiredis import PushNotification
 from ..errors import ProtocolError
 from ..near.copies import Copies, Copy
 from ..protocol.answers import are_values, is_number, is_value
-from ..protocol.encoding import Arg, Args, Buffer, encode_each, encode_keys
+from ..protocol.encoding import Arg, Args, Buffer, encode_each
 from ..protocol.exchange import NO_REPLY, Exchange, KeysExchange, ReplyReader, Tracking
 from .by_slot import ValuesExchange
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..routing.routers import BaseRouter
 
 _FOR_EVER, _GONE = -1, -2  # what PTTL says
+
+_GET_AND_TIME = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n"
 
 
 class Tracked(Exchange):
@@ -70,13 +72,12 @@ class Tracked(Exchange):
             reader.feed(data, 0, size)  # type: ignore[arg-type]
             while (reply := reader.gets()) is not NO_REPLY:
                 if type(reply) is PushNotification:
-                    # What comes before the first reply was changed before it was read.
-                    tracking.told(reply, () if replies else set(self._reserved))
+                    self._take_note(tracking, reply)
                 else:
                     replies.append(reply)
         except HiredisProtocolError as error:
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
-        tracking.heard()
+        tracking.heard(self._began)
         if self.watcher is not None:
             self.watcher.received(len(data) if size < 0 else size)
         left = self._count - len(replies)
@@ -89,6 +90,18 @@ class Tracked(Exchange):
         if self.watcher is not None:
             self.watcher.ended()
         return True
+
+    def _take_note(self, tracking: Tracking, push: Any) -> None:
+        """Take note of a change. What comes before the first reply was there to be read."""
+        if self.replies:
+            tracking.told(push)
+            return
+        before = tracking.term
+        tracking.told(push, set(self._reserved))
+        if tracking.term is not before:
+            for copy in self._reserved:
+                if copy.term is before:
+                    copy.term = tracking.term
 
     def _take_times(self) -> None:
         """Keep what was read, and be as if nobody had asked for times."""
@@ -106,12 +119,8 @@ class Tracked(Exchange):
         copies, began = self.copies, self._began
         longest = began + copies.max_age
         ends = [
-            longest
-            if left == _FOR_EVER or (data is None and left == _GONE)
-            else 0.0
-            if isinstance(left, Exception) or isinstance(data, Exception) or left < 0
-            else min(longest, began + left / 1000)
-            for left, data in zip(times, values, strict=True)
+            longest if left == _FOR_EVER else _end(data, left, began, copies.max_age)
+            for data, left in zip(values, times, strict=True)
         ]
         copies.fill(self.keys, self._reserved, values, ends)
         self.is_kept = not self.has_errors
@@ -127,31 +136,79 @@ class Tracked(Exchange):
             self.copies.learned(self.keys, values)
 
 
+def _end(data: Any, left: Any, began: float, max_age: float) -> float:
+    """Return until when a copy counts, as monotonic(); 0 if it does not.
+
+    Args:
+        data: what was read, None for nothing, or an exception.
+        left: what PTTL said, or an exception.
+        began: when they were asked for.
+        max_age: seconds.
+    """
+    if left == _FOR_EVER or (data is None and left == _GONE):
+        return began + max_age
+    if isinstance(left, Exception) or isinstance(data, Exception) or left < 0:
+        return 0.0
+    return began + min(max_age, int(left) / 1000)
+
+
 class TrackedGet(Tracked):
-    """GET of one key."""
+    """GET of one key. It is what most reads are, and takes fewer steps than `Tracked`."""
 
     answers = (is_value,)
     may_join = True
+    _copy: Copy
 
     def __init__(self, host_id: int, key: bytes, copies: Copies) -> None:
-        self._plain = encode_each(b"GET", (key,))
-        Exchange.__init__(self, host_id, self._plain)
-        self.keys = (key,)
+        self.host_id = host_id
+        self.out = self._first = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
+        self.replies = []
+        self.key = key
         self.copies = copies
 
+    @property
+    def keys(self) -> Sequence[bytes]:  # type: ignore[override]
+        """The key."""
+        return (self.key,)
+
+    @property
+    def _reserved(self) -> Sequence[Copy]:  # type: ignore[override]
+        return (self._copy,)
+
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Tracked)
-        self.out = self._first = self._plain
-        super().begin(reader, has_pushes)
+        self._reader, self._has_pushes = reader, has_pushes
+        self._tracking = tracking = reader.tracking
+        key = self.key
+        if tracking is None:
+            self._count, self._times = 1, 0
+            self.out = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
+        else:
+            self._count, self._times = 2, 1
+            size = len(key)
+            self.out = _GET_AND_TIME % (size, key, size, key)
+            self._began = monotonic()
+            self._copy = self.copies.reserve_one(key, tracking.term)
+        self._first = self.out
+        if self.watcher is not None:
+            self.watcher.began()
+
+    def _take_times(self) -> None:
+        value, left = self.replies
+        if type(left) is not int or not (type(value) is bytes or value is None):
+            super()._take_times()
+            return
+        del self.replies[1]
+        self._count, self._times = 1, 0
+        copies = self.copies
+        end = _end(value, left, self._began, copies.max_age)
+        copies.fill_one(self.key, self._copy, value, end)
+        self.is_kept = True
 
     def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
-        return ((b"GET", self.keys[0]),)
+        return ((b"GET", self.key),)
 
     def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
         return (b"GET",)
-
-    def start_over(self) -> None:  # noqa: D102 (as in Exchange)
-        super().start_over()
-        self.out = self._first = self._plain
 
     def _values(self) -> Sequence[Any]:
         return self.replies

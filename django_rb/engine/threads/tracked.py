@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, cast
@@ -23,6 +22,8 @@ class TrackedConnection(Connection):
     """A connection on which the node tracks keys, and tells of their changes."""
 
     __slots__ = ("tracking",)
+
+    tracking: Tracking
 
     def close(self) -> None:
         """Close the connection; copies of what was read on it count no more."""
@@ -63,25 +64,31 @@ class TrackedPool(Pool):
 
     def take(self, *, is_checked: bool = True) -> Connection | None:
         """Return the connection, or None. What can be read from it is no sign of a fault."""
-        with suppress(IndexError):
+        try:
             while (connection := self.idle.pop()).epoch != self.node.epoch:
                 connection.close()
-            return connection
-        return None
+        except IndexError:
+            return None
+        return connection
 
     def give_back(self, connection: Connection) -> None:
         """Make a connection idle."""
-        if isinstance(connection, TrackedConnection):
-            super().give_back(connection)
-        else:
+        node, reader = self.node, connection.reader
+        if reader.tracking is None:
             self._others.give_back(connection)
+            return
+        if reader.errors or not node.health.is_well:
+            node.answered(reader.errors)
+        self.keep(connection)
 
     def keep(self, connection: Connection) -> None:
         """Make a connection idle that owes no reply."""
-        if isinstance(connection, TrackedConnection):
-            super().keep(connection)
-        else:
+        if connection.reader.tracking is None:
             self._others.keep(connection)
+        elif connection.epoch == self.node.epoch:
+            self.idle.append(connection)
+        else:
+            connection.close()
 
     def open(self, seconds: float | None = None) -> Connection:
         """Return a new connection; see `Pool.open`."""
@@ -109,9 +116,10 @@ class TrackedPool(Pool):
         connection = TrackedConnection(redis_connection, self.node, epoch)
         trackings = self.node.trackings
         assert trackings is not None
-        connection.tracking = connection.reader.tracking = Tracking(
+        tracking = Tracking(
             trackings, self.node, epoch, connection.fd, partial(_hear, weakref.ref(self))
         )
+        connection.tracking = connection.reader.tracking = tracking
         return connection
 
     def hear(self, tracking: Tracking) -> None:
@@ -137,7 +145,7 @@ class TrackedPool(Pool):
 
 
 def pool_for_tracked(pool: Pool) -> Pool:
-    """Return where a read of keys that may be tracked finds its connection: there, if it is free.
+    """Return where a read of keys that may be tracked finds its connection.
 
     Args:
         pool: the connections to its node.
@@ -168,12 +176,12 @@ def _read(connection: Connection, tracking: Tracking) -> bool:
         except OSError:
             return False
         if size == NOTHING_YET:
-            tracking.heard()
+            tracking.heard(monotonic())
             return True
         if not size:
             return False
         try:
-            reader.feed(connection.buffer, 0, size)
+            reader.feed(connection.buffer, 0, size)  # type: ignore[arg-type]
             while (reply := reader.gets()) is not NO_REPLY:
                 if type(reply) is not PushNotification:  # a reply that nobody asked for
                     return False

@@ -133,7 +133,8 @@ class Transport:
         """
         pool = pools[exchange.host_id]
         if exchange.is_tracked:
-            pool = pool_for_tracked(pool)
+            tracked = pool.tracked
+            pool = tracked if tracked is not None and tracked.idle else pool_for_tracked(pool)
         if (
             exchange.needs_new_connection
             or not pool.node.health.is_well
