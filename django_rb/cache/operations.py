@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from redis.exceptions import ResponseError
 
 from ..engine import Cluster, NodeFailure
 from ..engine.errors import COMPLAINTS, first_error
+from ..engine.near.copies import Copies
 from ..engine.protocol.answers import (
     is_number,
     is_ok,
@@ -41,14 +42,22 @@ from .keys import Keys, is_lease, loggable
 from .leases import lease_of
 from .signing import BadSignature, SignedCodec
 
-if TYPE_CHECKING:
-    from .near import NearOperations
-
 T = TypeVar("T")
 
 logger = get_logger("django_rb.cache")
 
 Reading = Batch[Outcome[bytes | None]]
+
+
+class Near(Protocol):
+    """What a cache keeps near; see `django_rb.cache.near`."""
+
+    copies: Copies
+
+    def get_or_begin(
+        self, key: object, default: Any, version: int | None
+    ) -> tuple[Any, Batch[Any] | None]:
+        """Return the value of a key, or `default`, if it is near; if not, the batch for it."""
 
 
 class Operations:
@@ -63,10 +72,10 @@ class Operations:
         deadline: seconds for one operation, None without limit.
 
     Attributes:
-        near: themselves, if copies of values are kept near; None if not.
+        near: what is kept near; None for nothing.
     """
 
-    near: NearOperations | None = None
+    near: Near | None = None
 
     def __init__(
         self,

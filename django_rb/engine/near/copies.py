@@ -28,7 +28,7 @@ from .tracking import Term
 class _Absent(bytes):
     """Equals nothing else."""
 
-    __eq__ = object.__eq__
+    __eq__, __ne__ = object.__eq__, object.__ne__
     __hash__ = object.__hash__
 
 
@@ -36,8 +36,10 @@ class _Absent(bytes):
 ABSENT: Final = _Absent()
 
 # Bytes of memory that a copy takes beside those of its key and its data, on CPython of 64 bits:
-# two bytes objects, the copy, a float, and an entry of the table with its place in the order.
-OVERHEAD = 330
+# two bytes objects, the copy, a float, and its part of the table. The latter is from 30 to 340:
+# it depends on how far the table is from the size at which it grows, and now and then a table is
+# made anew beside the old one. This is near the most, so that MAX_BYTES holds within 10 %.
+OVERHEAD = 460
 
 
 class Copy:
