@@ -442,6 +442,7 @@ def untracked(nodes: LocalNodes, servers: Servers) -> Iterator[RBCache]:
         servers.ask(host_id, "ACL", "DELUSER", "plain")
 
 
+@pytest.mark.static
 def test_where_keys_are_not_tracked_nothing_is_near(
     untracked: RBCache, sent: Sent, caplog: pytest.LogCaptureFixture
 ) -> None:

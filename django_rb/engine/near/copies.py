@@ -28,16 +28,21 @@ from .tracking import Term
 class _Absent(bytes):
     """Equals nothing else."""
 
-    __eq__, __ne__ = object.__eq__, object.__ne__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    __hash__ = bytes.__hash__
 
 
 # What is kept of a key that does not exist.
 ABSENT: Final = _Absent()
 
 # Bytes of memory that a copy takes beside those of its key and its data, on CPython of 64 bits:
-# two bytes objects, the copy, a float, and its part of the table. The latter is from 30 to 340:
-# it depends on how far the table is from the size at which it grows, and now and then a table is
+# two bytes objects, the copy, a float, and its part of the table. That is from 30 to 340: it
+# depends on how far the table is from the size at which it grows, and now and then a table is
 # made anew beside the old one. This is near the most, so that MAX_BYTES holds within 10 %.
 OVERHEAD = 460
 
