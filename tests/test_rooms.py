@@ -18,6 +18,8 @@ testing checks
 cache ratelimit
 registry
 signals conf
+conf_for_tests
+configured
 slow
 paths times callers
 engine
@@ -32,6 +34,8 @@ rounds
 routing
 nodes
 near
+spinning
+sockets
 protocol
 guarding lookups polling
 errors

@@ -18,6 +18,7 @@ from threading import Thread
 from ..nodes.node import Node
 from .handshake import check_options
 from .openings import AllOpenings
+from .plain import Inbox
 from .pool import Pool
 from .tracked import TrackedPool
 
@@ -28,6 +29,9 @@ class LoopPools:
     Args:
         loop: the loop that the pools belong to.
         user: without whom they are of no use.
+
+    Attributes:
+        inbox: what all connections of the loop read into.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, user: KnownLoops) -> None:
@@ -36,6 +40,7 @@ class LoopPools:
         self._by_node: dict[Node, Pool] = {}
         self._tracked: dict[Node, TrackedPool] = {}
         self._openings = AllOpenings()
+        self.inbox = Inbox()
         self._retired: list[Pool] = []  # of nodes that were removed
         _Ending.of(loop).members.append(self)
 
@@ -48,7 +53,7 @@ class LoopPools:
         pool = self._by_node.get(node)
         if pool is None:
             check_options(node)
-            pool = self._by_node[node] = Pool(node, self._loop, self._openings)
+            pool = self._by_node[node] = Pool(node, self._loop, self._openings, self.inbox)
         return pool
 
     def for_tracked(self, node: Node) -> Pool:

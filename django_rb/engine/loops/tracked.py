@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
+from functools import partial
 from time import monotonic
 
 import redis
@@ -11,10 +13,13 @@ from hiredis import PushNotification
 
 from ..near.tracking import Tracking
 from ..nodes.tracking import REFUSED_SECONDS, is_refusal
+from ..protocol.encoding import Buffer
 from ..protocol.exchange import NO_REPLY
+from ..sockets import poll_fd_of
 from .connections import AioConnection
 from .handshake import connect
 from .jobs import Job
+from .plain import PlainTransport
 from .pool import Pool
 
 
@@ -25,7 +30,14 @@ class TrackedConnection(AioConnection):
         super().__init__(writer, pool, epoch)
         trackings = pool.node.trackings
         assert trackings is not None
-        self._tracking = self._reader.tracking = Tracking(trackings, pool.node, epoch, self.fd)
+        transport = self._transport
+        if isinstance(transport, PlainTransport):
+            poll_fd = transport.poll_fd
+        else:
+            poll_fd = poll_fd_of(transport.get_extra_info("socket").fileno())
+        self._tracking = self._reader.tracking = Tracking(
+            trackings, pool.node, epoch, poll_fd, partial(_hear, weakref.ref(self))
+        )
 
     @property
     def is_usable(self) -> bool:
@@ -34,14 +46,22 @@ class TrackedConnection(AioConnection):
             self.is_closed or self.epoch != self._node.epoch or self._transport.is_closing()
         )
 
-    def data_received(self, data: bytes) -> None:
+    def hear(self) -> None:
+        """Read what the node has told, if this is where the loop runs."""
+        transport = self._transport
+        if isinstance(transport, PlainTransport) and _running_loop() is self._loop:
+            transport.read()
+        else:
+            self._tracking.fell_behind()
+
+    def data_received(self, data: Buffer, size: int = -1) -> None:
         """Take note of what the node tells; give the job what it sent."""
         if self._job is not None:
-            super().data_received(data)
+            super().data_received(data, size)
             return
         reader, tracking = self._reader, self._tracking
         try:
-            reader.feed(data)
+            reader.feed(data, 0, size)  # type: ignore[arg-type]
             while (reply := reader.gets()) is not NO_REPLY:
                 if type(reply) is not PushNotification:  # an answer that nobody asked for
                     self.close()
@@ -63,6 +83,22 @@ class TrackedConnection(AioConnection):
         super().leave_to_parent()
 
 
+def _hear(connection: weakref.ref[TrackedConnection], tracking: Tracking) -> None:
+    """Read what was told, if there is still a connection."""
+    known = connection()
+    if known is None:
+        tracking.fell_behind()
+    else:
+        known.hear()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class TrackedPool(Pool):
     """That connection, and the read that waits for it to be opened.
 
@@ -74,7 +110,7 @@ class TrackedPool(Pool):
     """
 
     def __init__(self, pool: Pool) -> None:
-        super().__init__(pool.node, pool.loop, pool.openings)
+        super().__init__(pool.node, pool.loop, pool.openings, pool.inbox)
         self._limit = 1
         self._others = pool
         self._refused_until = 0.0

@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ..forks import register_at_fork
-from ..polling import readable
+from ..sockets import find_readable
 
 # Changes are looked for when a copy is asked for, if the last look is longer ago.
 LOOK_SECONDS = 0.001
@@ -78,26 +78,25 @@ class Tracking:
         trackings: those of the cluster.
         node: tells.
         epoch: of the node when the connection was opened.
-        fd: the connection's descriptor.
-        hear: reads what was told, unless somebody else is reading; None if only its event
-            loop can.
+        poll_fd: the connection's; see `sockets.poll_fd_of`.
+        hear: reads what was told; if it cannot, it calls `fell_behind`.
 
     Attributes:
         term: that of copies of what is read now.
     """
 
-    __slots__ = ("_trackings", "epoch", "fd", "hear", "is_open", "node", "term")
+    __slots__ = ("_trackings", "epoch", "hear", "is_open", "node", "poll_fd", "term")
 
     def __init__(
         self,
         trackings: Trackings,
         node: Server,
         epoch: int,
-        fd: int,
-        hear: Callable[[Tracking], None] | None = None,
+        poll_fd: bytes,
+        hear: Callable[[Tracking], None],
     ) -> None:
         self._trackings = trackings
-        self.node, self.epoch, self.fd, self.hear = node, epoch, fd, hear
+        self.node, self.epoch, self.poll_fd, self.hear = node, epoch, poll_fd, hear
         self.is_open = True
         self.term = Term(monotonic() + HEARD_SECONDS)
         trackings.add(self)
@@ -179,16 +178,13 @@ class Trackings:
         if version != self._version:
             self._version = version
             self.end_terms()
-        trackings = {tracking.fd: tracking for tracking in tuple(self._open)}
-        for tracking in trackings.values():
+        trackings = tuple(self._open)
+        for tracking in trackings:
             if tracking.epoch != tracking.node.epoch:
                 tracking.end_term()
-        for fd in readable(tuple(trackings)):
-            tracking = trackings[fd]
-            if tracking.hear is None:
-                tracking.fell_behind()
-            else:
-                tracking.hear(tracking)
+        for place in find_readable([tracking.poll_fd for tracking in trackings]):
+            tracking = trackings[place]
+            tracking.hear(tracking)
 
     def end_terms(self) -> None:
         """Let no copies count that were made until now."""

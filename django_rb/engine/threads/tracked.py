@@ -14,7 +14,8 @@ from hiredis import PushNotification
 from ..near.tracking import Tracking
 from ..nodes.tracking import REFUSED_SECONDS, TRACK_KEYS, is_refusal, tracking_kwargs
 from ..protocol.exchange import NO_REPLY
-from .connections import NOTHING_YET, Connection
+from ..sockets import NOTHING_YET
+from .connections import Connection
 from .pool import Pool
 
 
@@ -117,7 +118,7 @@ class TrackedPool(Pool):
         trackings = self.node.trackings
         assert trackings is not None
         tracking = Tracking(
-            trackings, self.node, epoch, connection.fd, partial(_hear, weakref.ref(self))
+            trackings, self.node, epoch, connection.poll_fd, partial(_hear, weakref.ref(self))
         )
         connection.tracking = connection.reader.tracking = tracking
         return connection
