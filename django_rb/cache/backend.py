@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .redis_names import RedisNames
 
 if TYPE_CHECKING:
-    from ..engine.near.copies import NearInfo
+    from ..engine.near.tracking import NearInfo
 
 
 class RBCache(RedisNames):

@@ -15,7 +15,7 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.cache import RBCache
-from django_rb.engine.near.copies import NearInfo
+from django_rb.engine.near.tracking import NearInfo
 from django_rb.engine.rounds.observing import BatchEvent, Observer, add_observer
 from django_rb.testing import LocalNodes
 from tests.cache.awaited import Awaited

@@ -33,6 +33,7 @@ _SUMS = (
     ("django_rb.node.io", "By", "Bytes sent to a node and received from it."),
     ("django_rb.node.health_changes", "{change}", "Nodes that went from state to state."),
     ("django_rb.cache.lookups", "{key}", "Keys that caches looked up: hits and misses."),
+    ("django_rb.near.hits", "{key}", "Keys that near copies answered."),
 )
 
 
@@ -83,6 +84,8 @@ class Metrics:
                 sums["django_rb.cache.lookups", alias, True] += batch.hits
             if batch.misses:
                 sums["django_rb.cache.lookups", alias, False] += batch.misses
+            if batch.near:
+                sums["django_rb.near.hits", alias] += batch.near
             for exchange in exchanges:
                 node = alias, exchange.host_id, exchange.address
                 sums["django_rb.node.exchanges", *node, batch.operation] += 1
@@ -150,6 +153,8 @@ def _attributes(name: str, alias: str, *words: Any) -> Attributes:
     attributes: dict[str, str | int | bool] = {"django_rb.cluster": alias}
     if name == "django_rb.cache.lookups":
         return {**attributes, "django_rb.cache.hit": words[0]}
+    if not words:
+        return attributes
     host_id, address, *last = words
     attributes["django_rb.node"] = host_id
     attributes.update(describe_server(address))

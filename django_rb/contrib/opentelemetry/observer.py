@@ -56,6 +56,8 @@ class Telemetry(CallObserver):
         if not is_instrumentation_enabled():
             return
         if not exchanges and batch.error is None:  # nothing was asked of any node
+            if batch.near:
+                self._metrics.add(self._alias, batch, exchanges)
             return
         name, is_pipeline = _name(batch, exchanges)
         addresses = tuple(dict.fromkeys([exchange.address for exchange in exchanges]))
@@ -72,6 +74,8 @@ class Telemetry(CallObserver):
         if batch.hits or batch.misses:
             recorded["django_rb.hits"] = batch.hits
             recorded["django_rb.misses"] = batch.misses
+        if batch.near:
+            recorded["django_rb.near"] = batch.near
         if is_pipeline:
             recorded["db.operation.batch.size"] = batch.commands
         if len(addresses) > 1:

@@ -20,9 +20,9 @@ from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import compress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from .tracking import Term
+from .tracking import NearInfo, Term
 
 
 class _Absent(bytes):
@@ -62,28 +62,6 @@ class Copy:
         self.data: bytes | None = None
         self.term = term
         self.expires = 0.0
-
-
-class NearInfo(NamedTuple):
-    """What near copies have done in this process.
-
-    Attributes:
-        hits: reads of keys that were answered by a copy.
-        misses: reads of keys that a node was asked for, although they may have copies.
-        copies: how many there are.
-        bytes: what they take, about.
-        max_bytes: what they may take.
-        invalidations: changes of keys that nodes told of.
-        evictions: copies that had to make room.
-    """
-
-    hits: int
-    misses: int
-    copies: int
-    bytes: int
-    max_bytes: int
-    invalidations: int
-    evictions: int
 
 
 class Copies:

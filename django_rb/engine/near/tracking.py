@@ -20,7 +20,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..forks import register_at_fork
 from ..sockets import find_readable
@@ -57,6 +57,31 @@ class Keeper(Protocol):
 
     def clear(self) -> None:
         """Drop all copies."""
+
+    def info(self) -> NearInfo:
+        """Return what there is, and what was done."""
+
+
+class NearInfo(NamedTuple):
+    """What near copies have done in this process.
+
+    Attributes:
+        hits: reads of keys that were answered by a copy.
+        misses: reads of keys that had none, and might have.
+        copies: how many there are.
+        bytes: what they take, about.
+        max_bytes: what they may take.
+        invalidations: changes of keys that nodes told of.
+        evictions: copies that had to make room.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    copies: int = 0
+    bytes: int = 0
+    max_bytes: int = 0
+    invalidations: int = 0
+    evictions: int = 0
 
 
 class Server(Protocol):
@@ -162,6 +187,11 @@ class Trackings:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def info(self) -> NearInfo:
+        """Return what all near copies of the cluster's keys have done in this process."""
+        infos = [keeper.info() for keeper in self.keepers]
+        return NearInfo(*map(sum, zip(*infos, strict=True))) if infos else NearInfo()
 
     def add(self, tracking: Tracking) -> None:
         """Look at a connection from now on."""
