@@ -85,7 +85,7 @@ class Model:
         self.counts: Counter[str] = Counter()
 
     def goes_on(self) -> bool:
-        """Return whether it is too early to end, or nothing much was done: machines are busy."""
+        """Return whether it is too early to end: not much was done where machines are busy."""
         now = monotonic()
         if now < self.until or now > self.until + 30:
             return now < self.until

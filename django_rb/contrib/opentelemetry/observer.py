@@ -56,8 +56,7 @@ class Telemetry(CallObserver):
         if not is_instrumentation_enabled():
             return
         if not exchanges and batch.error is None:  # nothing was asked of any node
-            if batch.near:
-                self._metrics.add(self._alias, batch, exchanges)
+            self._metrics.add(self._alias, batch, exchanges)  # what was near
             return
         name, is_pipeline = _name(batch, exchanges)
         addresses = tuple(dict.fromkeys([exchange.address for exchange in exchanges]))
@@ -71,11 +70,7 @@ class Telemetry(CallObserver):
         recorded = dict(attributes)
         if len({address.rpartition("/")[2] for address in addresses}) == 1:
             recorded["db.namespace"] = addresses[0].rpartition("/")[2]
-        if batch.hits or batch.misses:
-            recorded["django_rb.hits"] = batch.hits
-            recorded["django_rb.misses"] = batch.misses
-        if batch.near:
-            recorded["django_rb.near"] = batch.near
+        recorded.update(_found(batch))
         if is_pipeline:
             recorded["db.operation.batch.size"] = batch.commands
         if len(addresses) > 1:
@@ -126,6 +121,14 @@ class Telemetry(CallObserver):
         if exchange.error is not None:
             span.set_status(_failed(exchange.error))
         span.end(began + int(exchange.seconds * 1e9))
+
+
+def _found(batch: BatchEvent) -> dict[str, int]:
+    """Return the attributes of what a cache has found."""
+    found = {}
+    if batch.hits or batch.misses:
+        found = {"django_rb.hits": batch.hits, "django_rb.misses": batch.misses}
+    return {**found, "django_rb.near": batch.near} if batch.near else found
 
 
 def _name(batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> tuple[str, bool]:
