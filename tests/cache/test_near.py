@@ -28,6 +28,12 @@ def make_near(**near: Any) -> RBCache:
     return make_cache(OPTIONS={"NEAR": {**NEAR, **near}})
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be right only because its time is over."""
+    monkeypatch.setattr("django_rb.engine.near.tracking.HEARD_SECONDS", 1000.0)
+
+
 @pytest.fixture
 def near(nodes: LocalNodes) -> RBCache:
     """A cache with near copies of everything."""
@@ -283,6 +289,8 @@ def test_what_was_said_before_a_read_does_not_keep_it_from_being_near(
     near: RBCache, other: RBCache, sent: Sent
 ) -> None:
     near.set("key", 0)
+    near.get("key")
+    clusters["default"].trackings.look_at = float("inf")  # it is told with the reply
     for n in range(1, 4):
         other.set("key", n)
         near.near_clear()
@@ -296,6 +304,19 @@ def test_a_flush_is_heard(near: RBCache, other: RBCache) -> None:
     other.clear()
     wait_for(near, "a", None)
     wait_for(near, "b", None)
+
+
+def test_a_flush_that_is_told_with_a_reply_is_heard(
+    near: RBCache, other: RBCache, sent: Sent
+) -> None:
+    near.set("key", 1)
+    near.get("key")
+    other.clear()
+    other.set("key", 2)
+    near.near_clear()
+    clusters["default"].trackings.look_at = float("inf")
+    assert near.get("key") == 2
+    assert sent(lambda: near.get("key")) == {}
 
 
 def test_what_a_killed_connection_would_have_told_is_asked_for(
@@ -313,6 +334,35 @@ def test_what_a_killed_connection_would_have_told_is_asked_for(
     assert near.get("key") == 2  # and is near again
     other.set("key", 3)
     wait_for(near, "key", 3)
+
+
+@pytest.mark.static
+@pytest.mark.only_sync
+def test_copies_count_no_more_when_hosts_come_and_go(near: RBCache, nodes: LocalNodes) -> None:
+    data = {f"key{n}": n for n in range(20)}
+    near.set_many(data)
+    near.get_many(data)
+    host = nodes.hosts[3]
+    near.cluster.remove_host(3)
+    sleep(0.002)  # between two looks
+    hits = info(near).hits
+    near.get_many(data)
+    assert info(near).hits == hits
+    near.cluster.add_host(3, host)
+
+
+@pytest.mark.only_sync
+def test_copies_of_a_node_that_was_given_up_count_no_more(near: RBCache) -> None:
+    near.set("key", 1)
+    near.get("key")
+    for node in near.cluster.nodes.values():
+        node.epoch += 1  # as after READONLY, and when it is down
+    sleep(0.002)
+    hits = info(near).hits
+    assert near.get("key") == 1
+    assert info(near).hits == hits
+    assert near.get("key") == 1
+    assert info(near).hits == hits + 1
 
 
 def test_max_age_bounds_and_so_does_the_expiry_of_the_key(
