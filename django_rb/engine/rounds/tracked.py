@@ -7,7 +7,7 @@ that have expired only when they remove them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -207,7 +207,7 @@ class TrackedGet(Tracked):
     def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
         return ((b"GET", self.key),)
 
-    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+    def names(self) -> Sequence[Arg]:  # noqa: D102 (as in Exchange)
         return (b"GET",)
 
     def _values(self) -> Sequence[Any]:
