@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from ..engine.protocol.encoding import Args
 from .base import NodeName
-from .keys import ttl_of
+from .keys import readable, ttl_of
 from .scanning import Nodes
 
 LINE = 80  # bytes of a string that count as a line
+LONGEST_CELL = 239  # bytes; with the sign for more, three lines
 
 MISSING = object()
 
@@ -144,3 +145,15 @@ def reading(kind: str, key: bytes, limit: int, *, whole: bool) -> list[Args]:
     if kind in KINDS:
         return [(KINDS[kind].length, key), KINDS[kind].read(key, limit)]
     return []
+
+
+def cell(part: Any) -> str:
+    """Return a part of an element as people read it, shortened."""
+    if isinstance(part, list):
+        return cell(b" ".join(part))
+    if isinstance(part, float):
+        return str(part).removesuffix(".0")
+    if not isinstance(part, bytes):
+        return str(part)
+    text = readable(part[:LONGEST_CELL])
+    return text if len(part) <= LONGEST_CELL else f"{text}…"

@@ -1,11 +1,13 @@
 """The pages of the bookshop."""
 
+from django.contrib import admin
 from django.urls import path
 
 from . import views
 from .reading_room import reading_room, turn_page
 
 urlpatterns = [
+    path("admin/", admin.site.urls),
     path("", views.front, name="front"),
     path("bestsellers/", views.bestsellers, name="bestsellers"),
     path("almanac/", views.almanac, name="almanac"),

@@ -1,4 +1,4 @@
-"""Who changed what: in the admin's log where there is one, and in the logger `django_rb.admin`."""
+"""Who changed what: told to the logger `django_rb.admin`, and to the admin's log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from django.apps import apps
 from django.http import HttpRequest
 
-from ...engine.wording import get_logger
+from ...engine.wording import escaped, get_logger
 
 logger = get_logger("django_rb.admin")
 
@@ -37,7 +37,7 @@ def note(request: HttpRequest, flag: int, where: str, name: str, message: str) -
         user_id=user.pk,
         content_type=ContentType.objects.get_for_model(Node),
         object_id=where,
-        object_repr=name[:_LONGEST_NAME],
+        object_repr=escaped(name)[:_LONGEST_NAME],
         action_flag=flag,
-        change_message=message,
+        change_message=escaped(message),
     )

@@ -8,7 +8,7 @@ from django.db import models
 class Node(models.Model):
     """A node of a cluster, for the sake of its permissions and of the admin's log."""
 
-    class Meta:
+    class Meta:  # noqa: D106 (Django's)
         managed = False
         default_permissions = ()
         permissions = [

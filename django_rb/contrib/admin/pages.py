@@ -1,4 +1,4 @@
-"""Where the pages are, in an admin site or by themselves: their addresses, and who may see them."""
+"""Where the pages are, in an admin site or by themselves, and who may see them."""
 
 from __future__ import annotations
 
@@ -47,6 +47,16 @@ class Pages:
         found = reverse(f"{match.namespace}:{self.route(name)}", args=args)
         return f"{found}?{urlencode(query)}" if query else found
 
+    def _tab(self, request: HttpRequest) -> str:
+        """Return which of the main pages is meant, or is the one above."""
+        match = request.resolver_match
+        name = "" if match is None else match.url_name or ""
+        by_route = {
+            self.route(page): page for page in ("overview", "node", "slow_log", "flush")
+        }
+        page = by_route.get(name, "keys")
+        return "overview" if page in {"node", "flush"} else page
+
     def guarded(self, view: View, permission: str) -> View:
         """Return a view that is for staff who have a permission.
 
@@ -90,6 +100,7 @@ class Pages:
                 "base": base,
                 "title": title,
                 "links": links,
+                "tab": self._tab(request),
                 "may": {name: may(request, name) for name in PERMISSIONS},
                 **context,
             },

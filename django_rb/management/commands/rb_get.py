@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, CommandParser
 from ...cache import RBCache
 from ...engine.wording import escaped
 from ..base import describe_node, name_of
-from ..entries import KINDS, MISSING, Entry, find, read
+from ..entries import KINDS, MISSING, Entry, cell, find, read
 from ..keys import (
     KeysCommand,
     Keyspace,
@@ -26,7 +26,6 @@ from ..readings import key_hint
 from ..scanning import Nodes
 
 LIMIT = 20
-LONGEST_CELL = 239  # bytes; with the sign for more, three lines
 
 
 class Command(KeysCommand):
@@ -189,18 +188,6 @@ def plain(part: Any) -> Any:
     if isinstance(part, float) and not isfinite(part):
         return str(part)
     return list(map(plain, part)) if isinstance(part, list) else part
-
-
-def cell(part: Any) -> str:
-    """Return a part of an element as people read it, shortened."""
-    if isinstance(part, list):
-        return cell(b" ".join(part))
-    if isinstance(part, float):
-        return str(part).removesuffix(".0")
-    if not isinstance(part, bytes):
-        return str(part)
-    text = readable(part[:LONGEST_CELL])
-    return text if len(part) <= LONGEST_CELL else f"{text}…"
 
 
 def rest(shown: int, total: int, unit: str) -> list[str]:

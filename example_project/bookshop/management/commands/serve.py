@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
@@ -14,6 +15,9 @@ from django.db import connections
 PROJECT = Path(__file__).parents[3]
 HOST = "127.0.0.1"
 TRIES = 50
+
+# Who may see the pages about the nodes.
+OPERATOR, OPERATOR_PASSWORD = "operator", "marginalia"
 
 
 class Command(BaseCommand):
@@ -31,10 +35,22 @@ class Command(BaseCommand):
         if options["port"] not in {0, port}:
             self.stdout.write(f"Port {options['port']} is taken; the next free one is {port}.")
         call_command("migrate", verbosity=0)
+        make_operator()
         connections.close_all()
-        self.stdout.write(f"Marginalia opens at http://{HOST}:{port}/\n\n")
+        self.stdout.write(
+            f"Marginalia opens at http://{HOST}:{port}/\n"
+            f"Its nodes are at http://{HOST}:{port}/admin/rb_admin/node/ "
+            f"(log in as {OPERATOR} with the password {OPERATOR_PASSWORD})\n\n"
+        )
         nodes = ["--count", options["count"], "--topology", options["topology"]]
         call_command("rb_nodes", *nodes, "--", *uvicorn(port))
+
+
+def make_operator() -> None:
+    """Make the user for the admin. Nobody but this machine reaches the shop."""
+    users = get_user_model().objects
+    if not users.filter(username=OPERATOR).exists():
+        users.create_superuser(OPERATOR, password=OPERATOR_PASSWORD)
 
 
 def uvicorn(port: int) -> list[str]:
