@@ -5,7 +5,10 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
     "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.admin",
     "django_rb",
+    "django_rb.contrib.admin",
 ]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 RB_CLUSTERS = {"default": {"HOSTS": [{"host": "127.0.0.1", "port": 4}]}}  # no test uses it

@@ -176,6 +176,7 @@ def flush(pages: Pages, request: HttpRequest) -> HttpResponse:
         what=what,
         targets=[(names(target), target) for target in targets],
         total=sum(target.keys or 0 for target in targets),
+        has_errors=any(target.error for target in targets),
         others=sorted(_sharing(alias, targets)),
         mistake=mistake,
         overview_url=pages.url(request, "overview"),

@@ -71,8 +71,9 @@ def _show_string(
     if tail := read_tail(data):
         left = tail.fresh_until / 1000 - time()
         fresh = f"fresh for {time_of(left)} more" if left > 0 else "stale"
-        took = tail.took / 1000
-        value.notes.append(f"A computed value: {fresh}; it took {took:.3g} s to compute.")
+        value.notes.append(
+            f"A computed value: {fresh}; it took {tail.took:,.2f} ms to compute."
+        )
     if len(data) < (entry.length or 0):
         shown, size = bytes_of(len(data)), bytes_of(entry.length or 0)
         value.notes.append(f"The first {shown} of {size}, as stored.")

@@ -57,9 +57,7 @@
       const values = seen.map((sample) => sample[name]).filter((value) => value !== null);
       line.setAttribute("viewBox", "0 0 100 20");
       line.setAttribute("preserveAspectRatio", "none");
-      const low = name === "memory" || name === "keys" ? Math.min(...values) : 0;
       const high = name === "rate" ? 1 : Math.max(...values);
-      const span = high - low;
       const floor = document.createElementNS(SVG, "line");
       floor.setAttribute("x2", "100");
       floor.setAttribute("y1", "20");
@@ -73,14 +71,14 @@
           continue;
         }
         const x = 100 - (100 * (at - sample.at)) / KEPT;
-        const y = span ? 19 - (18 * (sample[name] - low)) / span : low ? 10 : 19;
+        const y = high ? 19 - (18 * sample[name]) / high : 19;
         const isNext = sample.at - lastAt < 4 * SECONDS * 1000;
         words += `${isNext ? "L" : "M"}${x.toFixed(2)} ${y.toFixed(2)}`;
         if (!isNext) words += "h0";
         lastAt = sample.at;
       }
       path.setAttribute("d", words);
-      line.replaceChildren(floor, path);
+      line.replaceChildren(...(words ? [floor, path] : []));
     }
   }
 
