@@ -19,6 +19,8 @@ testing checks
 cache ratelimit
 registry
 signals conf
+conf_for_tests
+configured
 slow
 paths times callers
 engine
@@ -32,6 +34,7 @@ topology
 rounds
 routing
 nodes
+sockets
 protocol
 guarding lookups polling
 errors
