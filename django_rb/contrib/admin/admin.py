@@ -10,7 +10,6 @@ from django.urls import URLPattern
 
 from .models import Node
 from .pages import Pages, may
-from .routes import make_urls
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Node]
@@ -24,6 +23,8 @@ class NodeAdmin(ModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         """Return the routes of the pages."""
+        from .routes import make_urls  # noqa: PLC0415 (and with it redis-py)
+
         return make_urls(Pages(self.admin_site))
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:

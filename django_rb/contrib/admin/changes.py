@@ -13,7 +13,7 @@ from ... import conf
 from ...cache.expiry import EXPIRE
 from ...cache.keys import loggable
 from ...engine.protocol.answers import is_number
-from ...engine.rounds.batch import run_script
+from ...engine.rounds.scripts import run_script
 from ...management.base import NodeName, name_of
 from ...management.flushing import Target, call, count_keys, find_targets, names
 from ...management.output import Progress, count_of
