@@ -109,17 +109,37 @@
   }
 
   function show(html) {
-    // Whoever marks text to copy it keeps it.
-    const marked = getSelection();
-    const isMarking = !marked.isCollapsed && now.contains(marked.anchorNode);
-    if (!isMarking) {
-      const focused = now.contains(document.activeElement) ? document.activeElement.id : "";
-      now.innerHTML = html; // escaped by the site's templates
-      if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
-      remember();
-      draw();
+    const fresh = document.createElement("template");
+    fresh.innerHTML = html; // escaped by the site's templates
+    alikeChildren(now, fresh.content);
+    remember();
+    draw();
+    say("");
+  }
+
+  // What stays the same stays: focus, marked text, and what is being clicked.
+  function alike(old, fresh) {
+    if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) {
+      old.replaceWith(fresh);
+    } else if (old.nodeType !== Node.ELEMENT_NODE) {
+      if (old.data !== fresh.data) old.data = fresh.data;
+    } else {
+      for (const { name, value } of fresh.attributes) {
+        if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+      }
+      if (old.dataset.line) return; // its content is drawn here
+      for (const { name } of [...old.attributes]) {
+        if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+      }
+      alikeChildren(old, fresh);
     }
-    say(isMarking ? "Waits while text is marked." : "");
+  }
+
+  function alikeChildren(old, fresh) {
+    const before = [...old.childNodes];
+    const after = [...fresh.childNodes];
+    after.forEach((node, at) => (at < before.length ? alike(before[at], node) : old.append(node)));
+    before.slice(after.length).forEach((node) => node.remove());
   }
 
   function say(text) {
