@@ -34,6 +34,7 @@ topology
 rounds
 routing
 nodes
+spinning
 sockets
 protocol
 guarding lookups polling
