@@ -81,8 +81,8 @@ class TestPermissions:
         texts = [text_of(client.get(IN_ADMIN + page)) for page in pages]
         assert "Flush…" in texts[0]
         assert "Flush…" in texts[1]
-        assert "Delete those that match…" in texts[2]
-        assert "Change when it expires… Delete…" in texts[3]
+        assert "Delete matching keys…" in texts[2]
+        assert "Change expiry… Delete…" in texts[3]
 
     def test_the_index_of_the_admin_leads_there(self, site: LocalNodes) -> None:
         page = log_in("view").get("/admin/").content.decode()
@@ -152,7 +152,9 @@ class TestNodes:
     def test_no_clusters(self, site: LocalNodes) -> None:
         with override_settings(RB_CLUSTERS={}):
             assert "There are no nodes" in text_of(log_in("view").get(IN_ADMIN))
-            assert "Nothing was slow" in text_of(log_in("view").get(f"{IN_ADMIN}slow-log/"))
+            assert "The slow log is empty" in text_of(
+                log_in("view").get(f"{IN_ADMIN}slow-log/")
+            )
             assert log_in("view").get(f"{IN_ADMIN}keys/").status_code == 404
 
     def test_an_alias_of_any_letters(self, site: LocalNodes) -> None:
@@ -302,7 +304,7 @@ class TestDeadNodes:
             url = key_url("key/", "cache:default", f":1:{key}".encode())
             assert f"Its node default {owner} failed: " in text_of(client.get(url))
         asked = client.get(f"{IN_ADMIN}keys/delete/?where=cache:default&pattern=*")
-        assert f"{len(found)} keys of cache default match *" in text_of(asked)
+        assert f"{len(found)} keys in cache default match *" in text_of(asked)
         done = client.post(
             f"{IN_ADMIN}keys/delete/", {"where": "cache:default", "pattern": "*"}
         )

@@ -67,7 +67,7 @@ class TestKeys:
         page = listed("cluster:default")
         assert f"{shown} string for ever" in page
         text = look("cluster:default", key)
-        assert f"Key {shown} Of cluster default" in " ".join(text.split()) or not shown
+        assert f"Key {shown} In cluster default" in " ".join(text.split()) or not shown
         assert f"Value {NASTY}" in text
         assert "never expires" in text
 
@@ -78,7 +78,7 @@ class TestKeys:
         text = listed("cache:json", "page:*")
         assert re.search(r"page:1 string 1 min 3\d s \d+ B default \d 1 key", text)
         assert "other" not in text
-        assert "default 2 local" not in text
+        assert "local" not in text
 
     def test_a_key_that_is_typed(self, site: LocalNodes) -> None:
         caches["default"].set("page:1", 1)
@@ -87,7 +87,7 @@ class TestKeys:
         answer = client.get(f"{IN_ADMIN}keys/", typed)
         assert answer.headers["Location"] == key_url("key/", "cache%3Adefault", b":1:page:1")
         text = text_of(client.get(f"{IN_ADMIN}keys/", {**typed, "pattern": "page"}))
-        assert "No key of cache default is page . Search for *page*" in text
+        assert "There is no key page in cache default. Search for *page*" in text
         text = text_of(client.get(f"{IN_ADMIN}keys/", {**typed, "pattern": "[a"}))
         assert "has a '[' that no ']' closes" in text
 
@@ -97,7 +97,7 @@ class TestKeys:
         while url:
             answer = client.get(url)
             found |= set(re.findall(r">(key:\d+)<", answer.content.decode()))
-            more = re.findall(r'href="([^"]+)">Look further', answer.content.decode())
+            more = re.findall(r'href="([^"]+)">Next keys', answer.content.decode())
             url = more[0].replace("&amp;", "&") if more else ""
             pages += 1
         assert found == {f"key:{n}" for n in range(500)}
@@ -128,7 +128,7 @@ class TestValues:
             store(key, pickle.dumps(Bomb()))
             text = look(where, key)
             assert "unpickled" in text  # as the bytes that are stored
-        assert "To decode it would run code" in look("cache:default", b":1:bomb")
+        assert "decoding it could run code" in look("cache:default", b":1:bomb")
         assert ran == []
 
     def test_a_pickle_is_shown_if_the_setting_says_so(self, site: LocalNodes) -> None:
@@ -149,9 +149,7 @@ class TestValues:
         store(b"signed:1:moved", client.get(b"signed:1:key"))
         store(b"signed:1:bomb", b"\xc1h" + bytes(32) + pickle.dumps(Bomb()))
         for key in (b"signed:1:moved", b"signed:1:bomb"):
-            assert "it is not signed with the site's key for this key" in look(
-                "cache:signed", key
-            )
+            assert "it was not signed for this key with" in look("cache:signed", key)
         assert ran == []
 
     def test_json_and_numbers(self, site: LocalNodes) -> None:

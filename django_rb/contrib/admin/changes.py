@@ -38,8 +38,9 @@ def expiry(pages: Pages, request: HttpRequest) -> HttpResponse:
     entry, problem = _find(where, stored)
     typed, mistake = asked(request, "seconds").strip(), ""
     if entry is not None and request.method == "POST":
-        seconds = None if asked(request, "never") else _seconds(typed)
-        if seconds != 0:
+        never = bool(asked(request, "never"))
+        seconds = None if never else _seconds(typed)
+        if seconds != 0 and not (never and typed):
             result, is_changed = _expire(where, stored, seconds)
             if is_changed:
                 note(request, CHANGED, node_name(entry.node), loggable(stored), result)
@@ -51,16 +52,16 @@ def expiry(pages: Pages, request: HttpRequest) -> HttpResponse:
                 failed=not is_changed,
                 back=pages.url(request, "key", where=where.text, key=to_text(stored)),
             )
-        mistake = "Give whole seconds, 1 or more, or let it never expire."
+        mistake = "Enter whole seconds, 1 or more, or choose that it never expires; not both."
     return pages.render(
         request,
         "expiry.html",
-        "Change when a key expires",
+        "Change expiry",
         **_key_context(pages, request, where, stored),
         entry=entry,
         problem=problem,
         mistake=mistake,
-        seconds=typed or ("" if entry is None or entry.ttl is None else str(int(entry.ttl))),
+        seconds=typed,
     )
 
 
@@ -74,7 +75,7 @@ def delete_key(pages: Pages, request: HttpRequest) -> HttpResponse:
         if error := nodes.failures.get(entry.node):
             result = f"It may still be there: {error}"
         else:
-            result = "Deleted." if deleted.get(entry.node) else "It had gone already."
+            result = "Deleted." if deleted.get(entry.node) else "It was already gone."
             note(request, DELETED, node_name(entry.node), loggable(stored), result)
         return _done(
             pages,
@@ -106,7 +107,7 @@ def delete_keys(pages: Pages, request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         counts, is_all = _delete(nodes, pattern)
         total = sum(counts.values())
-        rest = "" if is_all else " More are left: time was up."
+        rest = "" if is_all else " The time limit was reached; more keys may be left."
         note(request, DELETED, where.alias, f"{where}: {typed}", f"{total} keys deleted.{rest}")
         results = {name_of(n): f"{count_of(number)} deleted" for n, number in counts.items()}
         results |= {name_of(n): f"failed: {error}" for n, error in nodes.failures.items()}
@@ -165,7 +166,7 @@ def flush(pages: Pages, request: HttpRequest) -> HttpResponse:
                 failed=any(target.error for target in targets),
                 back=pages.url(request, "overview"),
             )
-        mistake = f"Type {what!r} to go on."
+        mistake = f"Type {what!r} to confirm."
     count_keys(chosen, targets, timeout, all_databases=False)
     return pages.render(
         request,
@@ -205,7 +206,7 @@ def _expire(where: Where, stored: bytes, seconds: int | None) -> tuple[str, bool
     if seconds is None:
         return "It never expires.", True
     if not reply:
-        return "Nothing has changed: the key has just gone.", False
+        return "Nothing has changed: the key no longer exists.", False
     return f"It expires in {seconds:,} second{'' if seconds == 1 else 's'}.", True
 
 

@@ -100,8 +100,8 @@ def _decoded(
     is_integer = data[:20].lstrip(b"-").isdigit() and len(data) <= 20
     if not (codec.is_safe or show_pickles or is_integer):
         value.notes.append(
-            "This is what is stored. To decode it would run code that whoever wrote it has "
-            "chosen, unless it is signed: see SIGNING_KEY, or RB_ADMIN['SHOW_PICKLES']."
+            "Shown as stored. It is not signed, and decoding it could run code that was put "
+            "into it: see SIGNING_KEY, and RB_ADMIN['SHOW_PICKLES']."
         )
         return None
     try:
@@ -109,14 +109,12 @@ def _decoded(
         text = pprint.pformat(decoded, width=WIDTH)
     except BadSignature:
         value.notes.append(
-            "This is what is stored. The cache takes it for a miss: it is not signed with the "
-            "site's key for this key."
+            "Shown as stored. It is a miss for the cache: it was not signed for this key with "
+            "the cache's SIGNING_KEY."
         )
         return None
     except Exception as error:  # noqa: BLE001 (serializers raise what they like)
         name, said = type(error).__name__, escaped(error)
-        value.notes.append(
-            f"This is what is stored. The cache cannot decode it: {name}: {said}"
-        )
+        value.notes.append(f"Shown as stored. The cache cannot decode it: {name}: {said}")
         return None
     return escaped(text, keep="\n")

@@ -53,8 +53,8 @@ def choices() -> list[tuple[str, list[tuple[str, str]]]]:
     """Return what there is to choose from, by kind: texts, and how they are shown."""
     clusters = conf.get_aliases()
     return [
-        ("Keys of a cache", [(f"cache:{alias}", alias) for alias in _caches(clusters)]),
-        ("All keys of a cluster", [(f"cluster:{alias}", alias) for alias in clusters]),
+        ("Cache", [(f"cache:{alias}", alias) for alias in _caches(clusters)]),
+        ("Cluster", [(f"cluster:{alias}", alias) for alias in clusters]),
     ]
 
 

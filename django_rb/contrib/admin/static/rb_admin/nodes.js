@@ -94,14 +94,14 @@
       const answer = await fetch("?now", { signal: AbortSignal.timeout(PATIENCE), redirect: "manual" });
       if (answer.type === "opaqueredirect" || answer.status === 403) {
         setPaused(true);
-        say("You are logged out, or may no longer see this page. Reload it.");
+        say("You are logged out, or no longer allowed to see this page. Reload it.");
         return;
       }
       if (!answer.ok) throw new Error(`the site answers with status ${answer.status}`);
       show(await answer.text());
     } catch (error) {
       const why = error.name === "TimeoutError" ? "the site does not answer" : error.message;
-      say(`These numbers are old: ${why}.`);
+      say(`These numbers are out of date: ${why}.`);
     } finally {
       isAsking = false;
     }
@@ -150,7 +150,7 @@
   function setPaused(wanted) {
     isPaused = wanted;
     pause.setAttribute("aria-pressed", String(wanted));
-    pause.textContent = wanted ? "Go on" : "Pause";
+    pause.textContent = wanted ? "Resume" : "Pause";
     say("");
     if (wanted) clearTimeout(timer);
     else look();
