@@ -227,6 +227,14 @@ class TestPages:
         caught.value.close()
         assert caught.value.code == (404 if path.startswith("books") else 405)
 
+    def test_an_operator_sees_the_nodes(self, visitor: Visitor) -> None:
+        page = "admin/rb_admin/node/"
+        assert f'href="/{page}"' in visitor.get()
+        assert "nodes answered" not in visitor.get(page)
+        login = f"admin/login/?next=/{page}"
+        page = visitor.post(login, username="operator", password="marginalia")
+        assert "8 of 8 nodes answered." in page
+
     def test_the_style(self, visitor: Visitor) -> None:
         path = re.findall(r'rel="stylesheet" href="/(.*)"', visitor.get())[0]
         assert "prefers-color-scheme: dark" in visitor.get(path)
