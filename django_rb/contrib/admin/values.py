@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pprint
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import time
@@ -21,6 +22,7 @@ MOST_BYTES = 2**20  # of a string; a longer one is shown as it begins, and not d
 MOST_ELEMENTS = 100
 MOST_SHOWN = 20_000  # characters of a value
 WIDTH = 88
+_INTEGER = re.compile(rb"-?[0-9]{1,20}")
 
 
 @dataclass
@@ -97,8 +99,7 @@ def _decoded(
     value: Value, codec: Codec | SignedCodec, data: bytes, key: bytes, *, show_pickles: bool
 ) -> str | None:
     """Return what the cache reads, None where it reads nothing or must not."""
-    is_integer = data[:20].lstrip(b"-").isdigit() and len(data) <= 20
-    if not (codec.is_safe or show_pickles or is_integer):
+    if not (codec.is_safe or show_pickles or _INTEGER.fullmatch(data)):
         value.notes.append(
             "Shown as stored. It is not signed, and decoding it could run code that was put "
             "into it: see SIGNING_KEY, and RB_ADMIN['SHOW_PICKLES']."
@@ -106,7 +107,9 @@ def _decoded(
         return None
     try:
         decoded = codec.decode(data, key)
-        text = pprint.pformat(decoded, width=WIDTH)
+        text = repr(decoded)
+        if len(text) <= MOST_SHOWN:  # of a megabyte it takes seconds
+            text = pprint.pformat(decoded, width=WIDTH)
     except BadSignature:
         value.notes.append(
             "Shown as stored. It is a miss for the cache: it was not signed for this key with "
