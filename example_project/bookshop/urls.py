@@ -1,12 +1,13 @@
 """The pages of the bookshop."""
 
+from django.apps import apps
 from django.contrib import admin
-from django.urls import path
+from django.urls import URLPattern, URLResolver, include, path
 
 from . import views
 from .reading_room import reading_room, turn_page
 
-urlpatterns = [
+urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("", views.front, name="front"),
     path("bestsellers/", views.bestsellers, name="bestsellers"),
@@ -20,3 +21,5 @@ urlpatterns = [
     path("logout/", views.log_out, name="logout"),
     path("limits/", views.limits, name="limits"),
 ]
+if apps.is_installed("debug_toolbar"):
+    urlpatterns.append(path("__debug__/", include("debug_toolbar.urls")))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -40,8 +41,14 @@ class Command(BaseCommand):
         self.stdout.write(
             f"Marginalia opens at http://{HOST}:{port}/\n"
             f"Its nodes are at http://{HOST}:{port}/admin/rb_admin/node/ "
-            f"(log in as {OPERATOR} with the password {OPERATOR_PASSWORD})\n\n"
+            f"(log in as {OPERATOR} with the password {OPERATOR_PASSWORD})"
         )
+        if apps.is_installed("debug_toolbar"):
+            self.stdout.write(
+                "Each page has the debug toolbar (DJDT, on the right). Its panel django-rb "
+                "shows what the page asked the nodes for."
+            )
+        self.stdout.write("\n")
         nodes = ["--count", options["count"], "--topology", options["topology"]]
         call_command("rb_nodes", *nodes, "--", *uvicorn(port))
 
