@@ -24,6 +24,8 @@ PAGES = {
     "slow-log": "slow-log/",
     "keys": "keys/?where=cluster:default&pattern=*",
     "no-keys": "keys/?where=cluster:default&pattern=none:*",
+    "hot-keys": "hot-keys/?look=1",
+    "large-keys": "large-keys/?look=1",
     "flush": "flush/?cluster=default",
     "delete-those": "keys/delete/?where=cluster:default&pattern=*",
     "key": f"keys/key/?where=cache:json&key={to_text(b'json:1:letters')}",
@@ -49,7 +51,7 @@ def test_every_page_wide_and_narrow_light_and_dark(
     for name, path in PAGES.items():
         browser.look(1280)
         browser.open(f"{shop.address}{base}{path}")
-        assert "Nodes Slow log Keys" in browser.text
+        assert "Nodes Slow log Keys Hot keys Large keys" in browser.text
         for width in (1280, 390):
             for dark in (False, True):
                 browser.look(width, dark=dark)

@@ -22,6 +22,7 @@ from django_rb.testing import LocalNodes
 from .admin_site import ALONE, IN_ADMIN, key_url, log_in, text_of
 
 READ = ["", "node/default.0/", "slow-log/", "keys/", "keys/key/?key=a2V5"]
+READ += ["hot-keys/", "large-keys/", "large-keys/?look=1"]
 CHANGES = {
     "keys/key/expiry/?key=a2V5": "change",
     "keys/key/delete/?key=a2V5": "delete",

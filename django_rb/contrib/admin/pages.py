@@ -51,11 +51,10 @@ class Pages:
         """Return which of the main pages is meant, or is the one above."""
         match = request.resolver_match
         name = "" if match is None else match.url_name or ""
-        by_route = {
-            self.route(page): page for page in ("overview", "node", "slow_log", "flush")
-        }
-        page = by_route.get(name, "keys")
-        return "overview" if page in {"node", "flush"} else page
+        if name in map(self.route, ("overview", "node", "flush")):
+            return "overview"
+        own = ("slow_log", "hot_keys", "large_keys")
+        return next((page for page in own if name == self.route(page)), "keys")
 
     def guarded(self, view: View, permission: str) -> View:
         """Return a view that is for staff who have a permission.
@@ -90,6 +89,8 @@ class Pages:
                 ("Nodes", "overview"),
                 ("Slow log", "slow_log"),
                 ("Keys", "keys"),
+                ("Hot keys", "hot_keys"),
+                ("Large keys", "large_keys"),
             )
         ]
         return render(

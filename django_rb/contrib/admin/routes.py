@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
-from . import browser, changes, overview
+from . import browser, changes, overview, rankings
 from .pages import Pages, View
 
 _ROUTES: tuple[tuple[str, str, View, str], ...] = (
     ("", "overview", overview.overview, "view"),
     ("node/<str:name>/", "node", overview.node, "view"),
     ("slow-log/", "slow_log", overview.slow_log, "view"),
+    ("hot-keys/", "hot_keys", rankings.hot_keys, "view"),
+    ("large-keys/", "large_keys", rankings.large_keys, "view"),
     ("keys/", "keys", browser.keys, "view"),
     ("keys/key/", "key", browser.key, "view"),
     ("keys/key/expiry/", "expiry", changes.expiry, "change"),
