@@ -53,6 +53,7 @@ class Shop:
         self._env = environment(
             "tests.browser.shop_settings",
             PYTHONPATH=path,
+            BOOKSHOP_TOOLBAR="off",  # it has no place for this policy, and covers buttons
             BOOKSHOP_DATABASE=str(place / "db.sqlite3"),
         )
         self._process = start(sys.executable, MANAGE, "serve", "0", env=self._env)
