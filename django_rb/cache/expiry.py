@@ -18,7 +18,7 @@ from .tails import LUA, NUMBERS, SIZE
 
 # KEYS: a key. ARGV: PEXPIRE, PEXPIREAT or PERSIST, and its argument, or 0.
 # Returns what that replies.
-_EXPIRE = LuaScript(f"""
+EXPIRE = LuaScript(f"""
 {LUA}
 local command, time = ARGV[1], tonumber(ARGV[2])
 local _, stale, took, begun = read_tail(read_end(KEYS[1]))
@@ -66,7 +66,7 @@ class Expiring(Operations):
         replies, failures = yield from pipeline(
             self.cluster,
             made,
-            (b"EVALSHA", _EXPIRE.sha, 1, made, b"PERSIST", 0),
+            (b"EVALSHA", EXPIRE.sha, 1, made, b"PERSIST", 0),
             (b"EXISTS", made),
             answers=(is_number,),
         )
@@ -94,7 +94,7 @@ class Expiring(Operations):
     def _expire(
         self, command: bytes, time: int, key: object, version: int | None
     ) -> Batch[bool]:
-        reply = yield from self._run_script(_EXPIRE, key, version, command, time)
+        reply = yield from self._run_script(EXPIRE, key, version, command, time)
         return bool(reply)
 
     def _run_script(
