@@ -11,7 +11,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from ..times import to_milliseconds, to_seconds, to_unix_milliseconds
 from .base import ClusterBackend
-from .keys import is_lease
+from .keys import is_companion
 
 if TYPE_CHECKING:
     from ..engine.rounds.scans import Cursors
@@ -77,7 +77,7 @@ class BeyondDjango(ClusterBackend):
             cursors, pages = ops.run(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
-                    if not is_lease(key):
+                    if not is_companion(key):
                         yield reverse(key)
 
     def delete_pattern(
@@ -184,7 +184,7 @@ class BeyondDjango(ClusterBackend):
             cursors, pages = await ops.arun(ops.scan(cursors, match, page_size))
             for page in pages.values():
                 for key in page:
-                    if not is_lease(key):
+                    if not is_companion(key):
                         yield reverse(key)
 
     async def adelete_pattern(

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from time import time
 from typing import Any
 
-from ..engine.protocol.answers import is_value
 from ..engine.protocol.exchange import Batch
-from ..engine.rounds.batch import call, find
+from ..engine.rounds.batch import Outcome, find
 from . import leases
 from .codec import MISSING
 from .counting import Counting
 from .expiry import Expiring
 from .flights import Flights, flights_of
+from .patterns import Patterns
 from .signing import BadSignature
 from .tails import MARK, SIZE, NoTail, fingerprint, read_fresh_until, read_numbers
 from .terms import MOST, NOTHING, UNKNOWN, Seen, Terms, get_terms, is_early
@@ -23,7 +23,7 @@ from .terms import MOST, NOTHING, UNKNOWN, Seen, Terms, get_terms, is_early
 _NEVER = 1e18  # Unix milliseconds
 
 
-class Computed(Expiring, Counting):
+class Computed(Expiring, Counting, Patterns):
     """The operations of one cache on one cluster, those on computed values included."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -42,7 +42,7 @@ class Computed(Expiring, Counting):
         Args:
             arguments: those of `get_terms`; `early` comes first.
         """
-        data, failures = yield from call(self.cluster, made, b"GET", made, answer=is_value)
+        data, failures = yield from self._fetch(made)
         if failures:
             self._raise_or_log(failures)
             return UNKNOWN
@@ -62,7 +62,7 @@ class Computed(Expiring, Counting):
 
     def look_many(self, made: list[bytes], terms: Terms) -> Batch[dict[bytes, Any]]:
         """Return for each key what `look` returns: one MGET per node."""
-        found, failures = yield from find(self.cluster, made)
+        found, failures = yield from self._find_stored(made)
         if failures:
             self._raise_or_log(failures)
         lost = {key for failure in failures for key in failure.keys}
@@ -70,6 +70,10 @@ class Computed(Expiring, Counting):
             key: UNKNOWN if key in lost else self.judge(key, found.get(key), terms)
             for key in made
         }
+
+    def _find_stored(self, made: list[bytes]) -> Batch[Outcome[dict[bytes, bytes]]]:
+        """Return ``{key: what is stored}`` for the keys that exist."""
+        return find(self.cluster, made)
 
     def judge(self, made: bytes, data: bytes | None, terms: Terms) -> Any:
         """Return the value that is stored, or what is `Seen` of one that is to be computed."""

@@ -59,10 +59,13 @@ class CacheSettings:
         self.keys = Keys(cache, _function(options, "REVERSE_KEY_FUNCTION"))
         self._raises = _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise"
         self._deadline = _deadline(options)
+        self._warm_from = options.get("WARM_FROM")
 
     def check_location(self) -> None:
-        """Raise ImproperlyConfigured unless LOCATION names a cluster."""
+        """Raise ImproperlyConfigured unless LOCATION and WARM_FROM name two clusters."""
         conf.check_alias(self._alias, "the LOCATION of a cache")
+        if self._warm_from is not None:
+            _check_warm_from(self._warm_from, self._alias)
 
     def make_operations(self) -> Computed:
         """Return the cache's operations on the cluster that its alias has now.
@@ -71,12 +74,33 @@ class CacheSettings:
             ImproperlyConfigured: there is none, or its settings have a mistake.
         """
         self.check_location()
-        return Computed(
-            clusters[self._alias],
-            self.keys,
-            self.codec,
+        cluster = clusters[self._alias]
+        arguments = (cluster, self.keys, self.codec)
+        if self._warm_from is None:
+            return Computed(*arguments, raises=self._raises, deadline=self._deadline)
+        from .warming.old_layout import OldLayout  # noqa: PLC0415 (few caches need it)
+        from .warming.operations import WarmingOperations  # noqa: PLC0415
+
+        return WarmingOperations(
+            *arguments,
             raises=self._raises,
             deadline=self._deadline,
+            old=OldLayout(cluster, clusters[self._warm_from], self._deadline),
+        )
+
+
+def _check_warm_from(alias: object, location: str) -> None:
+    option = "OPTIONS['WARM_FROM'] of a cache"
+    if not isinstance(alias, str):
+        raise ImproperlyConfigured(
+            f"{option} is of type {type(alias).__name__}. Give one alias of "
+            f"settings.{conf.SETTING}: a cache has one old layout at a time."
+        )
+    conf.check_alias(alias, option)
+    if alias == location:
+        raise ImproperlyConfigured(
+            f"{option} is {alias!r}, which is its LOCATION as well. Give the layout as it was "
+            "an alias of its own in settings.RB_CLUSTERS."
         )
 
 

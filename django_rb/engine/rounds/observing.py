@@ -14,7 +14,7 @@ part of has ended. A cluster without observers makes none of what is here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol, TypeVar, cast
@@ -23,7 +23,8 @@ import redis
 
 from ..errors import at_node
 from ..protocol.encoding import Args, encode_key
-from ..protocol.exchange import Batch, Exchange, Pause
+from ..protocol.exchange import Batch, Exchange
+from ..protocol.interludes import Interlude
 from ..wording import get_logger
 from .again import with_second_looks
 from .port import Port
@@ -51,6 +52,7 @@ class BatchEvent:
         began: when, as `time.perf_counter()`.
         hits, misses: how many keys a cache has found, and how many not; what is not read from
             a cache counts as neither.
+        warmed: how many of the hits came from the layout that a cache is warmed from.
         seconds: what it took; 0 until it has ended.
         error: what it raised, or else the first error of a node's that was not mended by a
             second look; None until it has ended.
@@ -62,6 +64,7 @@ class BatchEvent:
     began: float = field(default_factory=perf_counter)
     hits: int = 0
     misses: int = 0
+    warmed: int = 0
     seconds: float = 0.0
     error: BaseException | None = None
 
@@ -207,6 +210,13 @@ def tell_found(hits: int, misses: int) -> None:
         batch.misses += misses
 
 
+def tell_warmed(count: int) -> None:
+    """From within a batch: say how many of its hits came from the layout before."""
+    batch: BatchEvent | None = getattr(_here, "batch", None)
+    if batch is not None:
+        batch.warmed += count
+
+
 def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
     """Return a batch with second looks, of which the cluster's observers are told."""
     observers = begin_use(cluster)
@@ -263,7 +273,7 @@ class _Telling:
             while True:
                 exchanges = next(looked)
                 if not any(exchange.is_question for exchange in exchanges):
-                    if isinstance(exchanges, Pause):
+                    if isinstance(exchanges, Interlude):
                         yield exchanges
                         continue
                     event.rounds += 1
@@ -345,54 +355,6 @@ class _Telling:
             _exchange=exchange,
         )
         tell(self._observers, "exchange_ended", event)
-
-
-class LocalWatch:
-    """Tells a cluster's observers what redis-py's own clients send to a node."""
-
-    def __init__(self, cluster: Observed, host_id: int, address: str) -> None:
-        self._cluster = cluster
-        self._host_id = host_id
-        self._address = address
-
-    def begin_use(self) -> Sequence[Observer]:
-        """Return who is to be told; raise what `before_use` raises."""
-        return begin_use(self._cluster)
-
-    def send(
-        self, observers: Sequence[Observer], pieces: Sequence[bytes], send: Callable[[], Any]
-    ) -> None:
-        """Call `send`, which sends the pieces of some commands, and tell of it."""
-        exchange = Exchange(self._host_id, b"".join(pieces))
-        count = len(exchange.commands())
-        batch = BatchEvent(operation="local", commands=count)
-        tell(observers, "batch_began", batch)
-        batch.rounds = 1
-        tell(observers, "round_began", batch)
-        began = perf_counter()
-        try:
-            send()
-        except BaseException as error:
-            batch.error = error
-            raise
-        finally:
-            batch.seconds = perf_counter() - began
-            event = ExchangeEvent(
-                batch=batch,
-                host_id=self._host_id,
-                address=self._address,
-                count=count,
-                bytes_out=0 if batch.error else sum(map(len, pieces)),
-                bytes_in=0,
-                began=began,
-                seconds=batch.seconds,
-                redirects=0,
-                error=batch.error,
-                round=1,
-                _exchange=exchange,
-            )
-            tell(observers, "exchange_ended", event)
-            tell(observers, "batch_ended", batch)
 
 
 def _error_of(exchange: Exchange) -> Exception | None:

@@ -23,7 +23,8 @@ from .. import guarding
 from ..lookups import wait_for_addresses
 from ..nodes.hosts import HostInfo
 from ..nodes.options import check_host_name
-from ..rounds.observing import LocalWatch, Observer
+from ..rounds.local_watch import LocalWatch
+from ..rounds.observing import Observer
 from ..secrecy import hides_locals
 
 

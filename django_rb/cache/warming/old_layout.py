@@ -1,0 +1,225 @@
+"""The layout that keys had before, and what is asked of its nodes.
+
+All of it are visits: rounds of a call on the new layout in which the old one is asked, for a
+bounded time. What fails there is no failure of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import cast
+
+from redis.exceptions import ResponseError
+
+from ...engine import Cluster, NodeFailure
+from ...engine.protocol.answers import is_number
+from ...engine.protocol.encoding import Args
+from ...engine.protocol.exchange import Batch
+from ...engine.protocol.interludes import Visit
+from ...engine.protocol.scripts import LuaScript
+from ...engine.rounds.batch import call_nodes, count, pipeline
+from ...engine.rounds.scans import Cursors, first_cursors, scan
+from ..companions import lease_of
+from .groups import ask_in_groups
+
+MOST_SECONDS = 1.0
+
+_AGAIN_SECONDS = 5.0  # between two questions who a node is
+
+# Data, and how many milliseconds it has left; -1 for ever.
+Found = tuple[bytes, int]
+
+# Keys that are on other nodes now, and the ids of the hosts that they were on.
+Moved = dict[bytes, int | None]
+
+# KEYS: keys. Returns for each its string, if it has one, and its time left as PTTL says it.
+_READ = LuaScript("""
+local out = {}
+for i = 1, #KEYS do
+  local data = redis.pcall('GET', KEYS[i])
+  out[2 * i - 1] = type(data) == 'string' and data
+  out[2 * i] = redis.call('PTTL', KEYS[i])
+end
+return out
+""")
+
+
+@dataclass
+class Voided:
+    """What became of old copies that were to be deleted.
+
+    Attributes:
+        deleted: how many there were.
+        left: the keys of which there may be one still.
+    """
+
+    deleted: int = 0
+    left: list[bytes] = field(default_factory=list)
+
+
+class OldLayout:
+    """The cluster whose nodes had the keys of another one before.
+
+    Args:
+        new: the cluster that has them now.
+        old: the one before.
+        deadline: seconds for a call; None without limit.
+
+    Attributes:
+        seconds: for how long it is waited for at most in one round of a call.
+        fill_seconds: for how long after a read began what was read may be stored.
+    """
+
+    def __init__(self, new: Cluster, old: Cluster, deadline: float | None) -> None:
+        self.cluster = old
+        self._new = new
+        self.seconds = MOST_SECONDS if deadline is None else min(MOST_SECONDS, deadline / 4)
+        self.fill_seconds = 2 * self.seconds
+        self._same: set[tuple[str, str]] = set()  # addresses of one database
+        self._known: tuple[object, object] | None = None  # the routers by then
+        self._ask_at = 0.0
+
+    def moved(self, keys: Sequence[bytes]) -> Moved:
+        """Return the keys that are on other nodes now, as far as is known, and their old hosts.
+
+        The hosts are None where the nodes of a Redis Cluster have not told yet.
+        """
+        new, old = self._new, self.cluster
+        if old.layout is not None and not old.layout.is_known:
+            return dict.fromkeys(keys)
+        hosts = old.router.get_hosts_for_keys(keys)
+        pairs = list(zip(new.router.get_hosts_for_keys(keys), hosts, strict=True))
+        unmoved = {pair for pair in set(pairs) if self._is_one_place(*pair)}
+        if not unmoved:
+            return dict(zip(keys, hosts, strict=True))
+        return {
+            key: pair[1] for key, pair in zip(keys, pairs, strict=True) if pair not in unmoved
+        }
+
+    def _is_one_place(self, new_id: int, old_id: int) -> bool:
+        pair = self._new.get_address(new_id), self.cluster.get_address(old_id)
+        return pair[0] == pair[1] or pair in self._same
+
+    # Who is who. The same node may have one address here and another one there; then deleting
+    # its old copy of a key would delete the new one.
+
+    @property
+    def knows_nodes(self) -> bool:
+        """Whether it is known which addresses of the two layouts are of one database.
+
+        The nodes of a Redis Cluster tell the addresses that they have; independent nodes are
+        asked once. Those that do not answer are asked again after a while.
+        """
+        new, old = self._new, self.cluster
+        if new.layout is not None or old.layout is not None:
+            return True
+        return (new.router, old.router) == self._known or monotonic() < self._ask_at
+
+    def get_to_know_nodes(self) -> Batch[None]:
+        """Ask independent nodes who they are."""
+        self._ask_at = monotonic() + _AGAIN_SECONDS
+        known = self._new.router, self.cluster.router
+        question: Args = (b"INFO", b"server")
+        visit = Visit(self.cluster, call_nodes(self.cluster, question), self.seconds)
+        yield visit
+        ours, failures = yield from call_nodes(self._new, question)
+        theirs, failed = visit.result or ({}, [])
+        self._same = {
+            (self._new.get_address(new_id), self.cluster.get_address(old_id))
+            for new_id, info in ours.items()
+            for old_id, other in theirs.items()
+            if _run_id(info) == _run_id(other)
+            and self._new.hosts[new_id].db == self.cluster.hosts[old_id].db
+        }
+        if visit.result is not None and all(map(_is_refusal, (*failures, *failed))):
+            self._known = known
+
+    # Visits.
+
+    def read(self, moved: Moved) -> Visit[dict[bytes, Found | None]]:
+        """Read keys; the result has those that their old nodes have answered for."""
+        return Visit(self.cluster, self._read(moved), self.seconds)
+
+    def _read(self, moved: Moved) -> Batch[dict[bytes, Found | None]]:
+        if None in moved.values():  # by now it is known
+            moved = self.moved(list(moved))
+        sha = _READ.sha
+        answers = yield from ask_in_groups(
+            self.cluster,
+            cast(dict[bytes, int], moved),
+            b"EVALSHA_RO",
+            lambda group: [sha, b"%d" % len(group), *group],
+        )
+        read: dict[bytes, Found | None] = {}
+        for group, replies in answers:
+            if not isinstance(replies, Exception):
+                values, times = replies[::2], replies[1::2]
+                read.update(zip(group, zip(values, times, strict=False), strict=False))
+                if None in values:
+                    pairs = zip(group, values, strict=False)
+                    read.update((key, None) for key, value in pairs if value is None)
+        return read
+
+    def void(self, moved: Moved) -> Visit[Voided]:
+        """Delete the old copies of keys."""
+        return Visit(self.cluster, self._void(list(moved)), self.seconds)
+
+    def _void(self, moved: list[bytes]) -> Batch[Voided]:
+        if self.cluster.layout is not None:  # by now it is known
+            moved = list(self.moved(moved))
+        if not moved:
+            return Voided()
+        old = self.cluster
+        if len(moved) == 1:
+            (key,) = moved
+            replies, failures = yield from pipeline(
+                old,
+                key,
+                (b"UNLINK", lease_of(key)),
+                (b"UNLINK", key),
+                answers=(is_number,),
+            )
+            deleted = replies[-1] or 0
+        else:
+            deleted, failures = yield from count(old, b"UNLINK", moved, lease_of)
+        left = {key for failure in failures for key in failure.keys}
+        return Voided(deleted, [key for key in moved if key in left])
+
+    def empty(self) -> Visit[list[NodeFailure]]:
+        """Empty the databases of all nodes; the result is what has failed."""
+        return Visit(self.cluster, self._empty(), self.seconds)
+
+    def _empty(self) -> Batch[list[NodeFailure]]:
+        _, failures = yield from call_nodes(self.cluster, (b"FLUSHDB", b"ASYNC"))
+        return failures
+
+    def scan(
+        self, cursors: Cursors | None, options: Args
+    ) -> Visit[tuple[Cursors, Mapping[int, list[bytes]], list[NodeFailure]]]:
+        """Read a page of keys on each node that the new layout does not have."""
+        return Visit(self.cluster, self._scan(cursors, options), self.seconds)
+
+    def _scan(
+        self, cursors: Cursors | None, options: Args
+    ) -> Batch[tuple[Cursors, Mapping[int, list[bytes]], list[NodeFailure]]]:
+        if cursors is None:
+            cursors = {
+                host_id: cursor
+                for host_id, cursor in first_cursors(self.cluster).items()
+                if not any(self._is_one_place(new, host_id) for new in self._new.nodes)
+            }
+        if not cursors:
+            return {}, {}, []
+        return (yield from scan(self.cluster, cursors, options))
+
+
+def _run_id(info: bytes) -> bytes:
+    """Return what a server calls itself, in its reply to INFO."""
+    return info.partition(b"run_id:")[2].partition(b"\r\n")[0]
+
+
+def _is_refusal(failure: NodeFailure) -> bool:
+    """Return whether a node will not tell, as a user may not have the permission."""
+    return isinstance(failure.error, ResponseError)
