@@ -19,53 +19,100 @@ from time import monotonic
 
 from ...engine import NodeFailure
 from ...engine.protocol.answers import is_ok
-from ...engine.protocol.encoding import Args
+from ...engine.protocol.encoding import Args, encode_words
 from ...engine.protocol.exchange import Batch, PipelineExchange
 from ...engine.protocol.scripts import LuaScript
 from ...engine.rounds.port import Port
 from ..companions import seal_of
 from ..keys import SEAL
-from .groups import ask_in_groups
-from .old_layout import Found
+from .groups import Script, ask_in_groups
+from .old_layout import Found, Moved
 
 SHORT, LONG = 10_000, 24 * 3_600_000  # milliseconds that a seal lasts
 
 FOREVER, NOTHING = b"-1", b"-2"  # in place of milliseconds, as PTTL says it
 
-# KEYS: keys. ARGV: for each key its data, and for how many milliseconds; in a Redis Cluster,
-# where there is one key, its seal as well. It is not among the KEYS: while slots move, servers
-# refuse what is on two keys of which one is not there.
-# Returns for each key what is stored already, 1 if the data was stored, or nil.
-_FILL = LuaScript(f"""
+
+class _Fill(Script):
+    """Stores what was read, with the time that it has left.
+
+    Its ARGV has for each key its data, and for how many milliseconds; in a Redis Cluster, where
+    there is one key, its seal as well. It is not among the KEYS: while slots move, servers
+    refuse what is on two keys of which one is not there.
+
+    It replies two elements for each key for which nothing was stored: its number, from 0, and
+    what is stored already, or nil.
+
+    Args:
+        read: by key what is there, and how many milliseconds it had left; None for nothing.
+        took: how many milliseconds have passed since.
+        has_slots: whether the nodes are those of a Redis Cluster.
+    """
+
+    name = b"EVALSHA"
+    sha = LuaScript(f"""
 local out = {{}}
 for i, key in ipairs(KEYS) do
   local data, left = ARGV[2 * i - 1], ARGV[2 * i]
   local there = redis.pcall('GET', key)
-  if type(there) == 'string' then
-    out[i] = there
-  elseif there or left == '{NOTHING.decode()}'
+  if there or left == '{NOTHING.decode()}'
     or redis.call('EXISTS', ARGV[2 * #KEYS + 1] or key .. '\\31{SEAL[1:].decode()}') == 1
   then
-    out[i] = false
+    out[#out + 1] = i - 1
+    out[#out + 1] = type(there) == 'string' and there
+  elseif left == '{FOREVER.decode()}' then
+    redis.call('SET', key, data)
   else
-    if left == '{FOREVER.decode()}' then
-      redis.call('SET', key, data)
-    else
-      redis.call('SET', key, data, 'PX', left)
-    end
-    out[i] = 1
+    redis.call('SET', key, data, 'PX', left)
   end
 end
 return out
-""")
+""").sha
+    _start = encode_words((name, sha, 1))
+
+    def __init__(
+        self, read: Mapping[bytes, Found | None], took: int, *, has_slots: bool
+    ) -> None:
+        self._read = read
+        self._took = took
+        self._has_slots = has_slots
+
+    def arguments(self, keys: list[bytes]) -> list[bytes]:
+        values: list[bytes] = [b""] * (2 * len(keys))
+        values[0::2], values[1::2] = zip(*map(self._data_and_time, keys), strict=True)
+        seals = map(seal_of, keys) if self._has_slots else ()
+        return [self.sha, b"%d" % len(keys), *keys, *values, *seals]
+
+    def encode(self, keys: list[bytes]) -> bytes:
+        if not self._has_slots:
+            return super().encode(keys)
+        (key,) = keys
+        data, time = self._data_and_time(key)
+        words = (self._start, len(key), key, len(data), data, len(time), time)
+        name = seal_of(key)
+        return _FILL_ONE % (*words, len(name), name)
+
+    def _data_and_time(self, key: bytes) -> tuple[bytes, bytes]:
+        found = self._read[key]
+        if found is None:
+            return b"", NOTHING
+        data, left = found
+        if left < 0:
+            return data, FOREVER
+        left -= self._took
+        return (data, b"%d" % left) if left > 0 else (b"", NOTHING)
+
+
+_FILL_ONE = b"*7\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
 
 
 def fill(
-    port: Port, read: Mapping[bytes, Found | None], began: float
+    port: Port, moved: Moved, read: Mapping[bytes, Found | None], began: float
 ) -> Batch[tuple[dict[bytes, bytes], int, list[NodeFailure]]]:
     """Store what the old layout has, with the time that it has left.
 
     Args:
+        moved: has at least the keys that were read.
         read: by key what is there; None for nothing. Such a key is looked at once more: another
             may have moved it meanwhile.
         began: when it was read, or a little earlier, as monotonic().
@@ -74,42 +121,29 @@ def fill(
     what failed.
     """
     took = ceil((monotonic() - began) * 1000)
-    sha, has_slots = _FILL.sha, port.router.has_slots
-
-    def make_arguments(keys: list[bytes]) -> list[bytes]:
-        arguments = [sha, b"%d" % len(keys), *keys]
-        for key in keys:
-            found = read[key]
-            if found is None:
-                arguments += (b"", NOTHING)
-            elif found[1] < 0:
-                arguments += (found[0], FOREVER)
-            elif found[1] > took:
-                arguments += (found[0], b"%d" % (found[1] - took))
-            else:
-                arguments += (b"", NOTHING)
-        if has_slots:
-            arguments += map(seal_of, keys)
-        return arguments
-
-    keys = list(read)
-    owners = dict(zip(keys, port.router.get_hosts_for_keys(keys), strict=True))
-    answers = yield from ask_in_groups(port, owners, b"EVALSHA", make_arguments)
+    script = _Fill(read, took, has_slots=port.router.has_slots)
+    owners = [moved[key][0] for key in read]
+    answers = yield from ask_in_groups(port, script, read, owners)
     stored: dict[bytes, bytes] = {}
     warmed = 0
     failures: list[NodeFailure] = []
     for group, replies in answers:
         if isinstance(replies, Exception):
-            owner = owners[group[0]]
+            owner = moved[group[0]][0]
             failure = NodeFailure(owner, port.get_address(owner), replies, tuple(group))
             failures.append(failure)
             continue
-        for key, reply in zip(group, replies, strict=False):
-            if reply == 1:
+        if not replies:
+            warmed += len(group)
+            for key in group:
                 stored[key] = read[key][0]  # type: ignore[index]  # it was sent
-                warmed += 1
-            elif reply is not None:
-                stored[key] = reply
+            continue
+        there = dict(zip(replies[::2], replies[1::2], strict=False))
+        warmed += len(group) - len(there)
+        for number, key in enumerate(group):
+            data = there[number] if number in there else read[key][0]  # type: ignore[index]
+            if data is not None:
+                stored[key] = data
     return stored, warmed, failures
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -18,30 +18,38 @@ MOST_KEYS = 200
 Answer = tuple[list[bytes], list[Any] | Exception]
 
 
+class Script:
+    """A script on any number of keys, which replies an array."""
+
+    name: bytes  # EVALSHA or EVALSHA_RO
+
+    def arguments(self, keys: list[bytes]) -> list[bytes]:
+        """Return what follows the name of the command, for some keys."""
+        raise NotImplementedError
+
+    def encode(self, keys: list[bytes]) -> bytes:
+        """Return the bytes of the command for some keys."""
+        return encode_keys(self.name, self.arguments(keys))
+
+
 def ask_in_groups(
-    port: Port,
-    owners: Mapping[bytes, int],
-    name: bytes,
-    make_arguments: Callable[[list[bytes]], list[bytes]],
+    port: Port, script: Script, keys: Iterable[bytes], owners: Iterable[int]
 ) -> Batch[list[Answer]]:
     """Run a script on keys, all nodes at once: on many together, or on each in a Redis Cluster.
 
     Args:
-        owners: the keys, and the hosts that own them.
-        name: EVALSHA or EVALSHA_RO.
-        make_arguments: is given some keys. The script replies an array, with an element for
-            each of them, or several.
+        owners: the hosts that own the keys.
     """
     size = 1 if port.router.has_slots else MOST_KEYS
     shares: dict[int, list[bytes]] = defaultdict(list)
-    for key, owner in owners.items():
+    for key, owner in zip(keys, owners, strict=True):
         shares[owner].append(key)
     exchanges = []
     groups: list[list[list[bytes]]] = []
     for owner, share in shares.items():
         of_node = [share[at : at + size] for at in range(0, len(share), size)]
         groups.append(of_node)
-        exchanges.append(_GroupsExchange(owner, name, list(map(make_arguments, of_node))))
+        exchanges.append(_GroupsExchange(owner, script, of_node))
     yield exchanges
     answers: list[Answer] = []
     for exchange, of_node in zip(exchanges, groups, strict=True):
@@ -53,32 +61,39 @@ def ask_in_groups(
 
 
 class _GroupsExchange(Exchange):
-    """Commands whose arguments are bytes, encoded as the socket drains."""
+    """A script on groups of keys, encoded as the socket drains."""
 
-    def __init__(self, host_id: int, name: bytes, arguments: Sequence[Sequence[bytes]]) -> None:
-        self._name = name
-        self._arguments = arguments
+    def __init__(self, host_id: int, script: Script, groups: Sequence[list[bytes]]) -> None:
+        self._script = script
+        self._groups = groups
         pieces = self._encoded()
-        super().__init__(host_id, next(pieces), len(arguments), pieces)
+        super().__init__(host_id, next(pieces), len(groups), pieces)
         self.answers = (_is_list,)
 
     def commands(self) -> Sequence[Args]:
-        return [(self._name, *arguments) for arguments in self._arguments]
+        script = self._script
+        return [(script.name, *script.arguments(group)) for group in self._groups]
 
     def names(self) -> Iterable[Arg]:
-        return (self._name,)
+        return (self._script.name,)
 
     def start_over(self) -> None:
         super().start_over()
         self._pieces = self._encoded()
         self.out = next(self._pieces)
 
+    def _check_answers(self, kind: int) -> None:
+        if set(map(type, self.replies)) != {list}:
+            super()._check_answers(kind)
+
     def _encoded(self) -> Iterator[Buffer]:
+        encode = self._script.encode
         pieces: list[bytes] = []
         size = 0
-        for arguments in self._arguments:
-            pieces.append(encode_keys(self._name, arguments))
-            size += len(pieces[-1])
+        for group in self._groups:
+            piece = encode(group)
+            pieces.append(piece)
+            size += len(piece)
             if size >= PIECE_SIZE:
                 yield b"".join(pieces)
                 pieces, size = [], 0

@@ -15,14 +15,14 @@ from redis.exceptions import ResponseError
 
 from ...engine import Cluster, NodeFailure
 from ...engine.protocol.answers import is_number
-from ...engine.protocol.encoding import Args
+from ...engine.protocol.encoding import Args, encode_words
 from ...engine.protocol.exchange import Batch
 from ...engine.protocol.interludes import Visit
 from ...engine.protocol.scripts import LuaScript
 from ...engine.rounds.batch import call_nodes, count, pipeline
 from ...engine.rounds.scans import Cursors, first_cursors, scan
 from ..companions import lease_of
-from .groups import ask_in_groups
+from .groups import Script, ask_in_groups
 
 MOST_SECONDS = 1.0
 
@@ -31,19 +31,39 @@ _AGAIN_SECONDS = 5.0  # between two questions who a node is
 # Data, and how many milliseconds it has left; -1 for ever.
 Found = tuple[bytes, int]
 
-# Keys that are on other nodes now, and the ids of the hosts that they were on.
-Moved = dict[bytes, int | None]
+# Keys that are on other nodes now, with the ids of their hosts now, and of those before.
+Moved = Mapping[bytes, tuple[int, int | None]]
 
-# KEYS: keys. Returns for each its string, if it has one, and its time left as PTTL says it.
-_READ = LuaScript("""
+
+class _Read(Script):
+    """Reads strings, and how long they last.
+
+    Replies two elements for each key: its string, or nil, and what PTTL says.
+    """
+
+    name = b"EVALSHA_RO"
+    sha = LuaScript("""
 local out = {}
-for i = 1, #KEYS do
-  local data = redis.pcall('GET', KEYS[i])
+for i, key in ipairs(KEYS) do
+  local data = redis.pcall('GET', key)
   out[2 * i - 1] = type(data) == 'string' and data
-  out[2 * i] = redis.call('PTTL', KEYS[i])
+  out[2 * i] = redis.call('PTTL', key)
 end
 return out
-""")
+""").sha
+    _start = encode_words((name, sha, 1))
+
+    def arguments(self, keys: list[bytes]) -> list[bytes]:
+        return [self.sha, b"%d" % len(keys), *keys]
+
+    def encode(self, keys: list[bytes]) -> bytes:
+        if len(keys) > 1:
+            return super().encode(keys)
+        (key,) = keys
+        return b"*4\r\n%b$%d\r\n%b\r\n" % (self._start, len(key), key)
+
+
+_READ = _Read()
 
 
 @dataclass
@@ -77,30 +97,29 @@ class OldLayout:
         self._new = new
         self.seconds = MOST_SECONDS if deadline is None else min(MOST_SECONDS, deadline / 4)
         self.fill_seconds = 2 * self.seconds
-        self._same: set[tuple[str, str]] = set()  # addresses of one database
+        self._same: dict[str, str] = {}  # what the new layout calls an address of the old one
         self._known: tuple[object, object] | None = None  # the routers by then
         self._ask_at = 0.0
 
     def moved(self, keys: Sequence[bytes]) -> Moved:
-        """Return the keys that are on other nodes now, as far as is known, and their old hosts.
+        """Return the keys that are on other nodes now, as far as is known, and their hosts.
 
-        The hosts are None where the nodes of a Redis Cluster have not told yet.
+        The old hosts are None where the nodes of a Redis Cluster have not told yet.
         """
         new, old = self._new, self.cluster
+        now = new.router.get_hosts_for_keys(keys)
         if old.layout is not None and not old.layout.is_known:
-            return dict.fromkeys(keys)
-        hosts = old.router.get_hosts_for_keys(keys)
-        pairs = list(zip(new.router.get_hosts_for_keys(keys), hosts, strict=True))
-        unmoved = {pair for pair in set(pairs) if self._is_one_place(*pair)}
-        if not unmoved:
-            return dict(zip(keys, hosts, strict=True))
+            return {key: (host_id, None) for key, host_id in zip(keys, now, strict=True)}
+        pairs = zip(now, old.router.get_hosts_for_keys(keys), strict=True)
+        place_now, place_then = _Places(new, {}), _Places(old, self._same)
+        is_static = new.layout is None or old.layout is None
+        if is_static and set(place_now.values()).isdisjoint(place_then.values()):
+            return dict(zip(keys, pairs, strict=True))
         return {
-            key: pair[1] for key, pair in zip(keys, pairs, strict=True) if pair not in unmoved
+            key: pair
+            for key, pair in zip(keys, pairs, strict=True)
+            if place_now[pair[0]] != place_then[pair[1]]
         }
-
-    def _is_one_place(self, new_id: int, old_id: int) -> bool:
-        pair = self._new.get_address(new_id), self.cluster.get_address(old_id)
-        return pair[0] == pair[1] or pair in self._same
 
     # Who is who. The same node may have one address here and another one there; then deleting
     # its old copy of a key would delete the new one.
@@ -127,10 +146,10 @@ class OldLayout:
         ours, failures = yield from call_nodes(self._new, question)
         theirs, failed = visit.result or ({}, [])
         self._same = {
-            (self._new.get_address(new_id), self.cluster.get_address(old_id))
+            self.cluster.get_address(old_id): self._new.get_address(new_id)
             for new_id, info in ours.items()
             for old_id, other in theirs.items()
-            if _run_id(info) == _run_id(other)
+            if _run_id(info) == _run_id(other) != b""
             and self._new.hosts[new_id].db == self.cluster.hosts[old_id].db
         }
         if visit.result is not None and all(map(_is_refusal, (*failures, *failed))):
@@ -143,15 +162,10 @@ class OldLayout:
         return Visit(self.cluster, self._read(moved), self.seconds)
 
     def _read(self, moved: Moved) -> Batch[dict[bytes, Found | None]]:
-        if None in moved.values():  # by now it is known
+        if any(pair[1] is None for pair in moved.values()):  # by now it is known
             moved = self.moved(list(moved))
-        sha = _READ.sha
-        answers = yield from ask_in_groups(
-            self.cluster,
-            cast(dict[bytes, int], moved),
-            b"EVALSHA_RO",
-            lambda group: [sha, b"%d" % len(group), *group],
-        )
+        owners = [cast(int, pair[1]) for pair in moved.values()]
+        answers = yield from ask_in_groups(self.cluster, _READ, moved, owners)
         read: dict[bytes, Found | None] = {}
         for group, replies in answers:
             if not isinstance(replies, Exception):
@@ -205,14 +219,37 @@ class OldLayout:
         self, cursors: Cursors | None, options: Args
     ) -> Batch[tuple[Cursors, Mapping[int, list[bytes]], list[NodeFailure]]]:
         if cursors is None:
+            places = _Places(self._new, {}).values()
             cursors = {
                 host_id: cursor
                 for host_id, cursor in first_cursors(self.cluster).items()
-                if not any(self._is_one_place(new, host_id) for new in self._new.nodes)
+                if _Places(self.cluster, self._same)[host_id] not in places
             }
         if not cursors:
             return {}, {}, []
         return (yield from scan(self.cluster, cursors, options))
+
+
+class _Places(dict[int, str]):
+    """Where hosts are, by host id.
+
+    Args:
+        cluster: whose hosts.
+        names: what an address is called instead.
+    """
+
+    def __init__(self, cluster: Cluster, names: Mapping[str, str]) -> None:
+        super().__init__(
+            (host_id, names.get(node.address, node.address))
+            for host_id, node in cluster.nodes.items()
+        )
+        self._cluster = cluster
+        self._names = names
+
+    def __missing__(self, host_id: int) -> str:
+        address = self._cluster.get_address(host_id)
+        self[host_id] = self._names.get(address, address)
+        return self[host_id]
 
 
 def _run_id(info: bytes) -> bytes:

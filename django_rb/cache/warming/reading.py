@@ -75,11 +75,13 @@ class Reading(Computed):
             bad: keys that were found, with bad signatures.
         """
         known = {*bad, *chain.from_iterable(failure.keys for failure in failures)}
-        missing = {
-            key: name
-            for key, name in zip(made, names, strict=True)
-            if name not in found and key not in known
-        }
+        missing = dict(zip(made, names, strict=True))
+        if found or known:
+            missing = {
+                key: name
+                for key, name in zip(made, names, strict=True)
+                if name not in found and key not in known
+            }
         warmed = 0
         if missing:
             stored, warmed, failed = yield from self._take_along(list(missing))
@@ -129,7 +131,9 @@ class Reading(Computed):
         yield visit
         if not visit.result or monotonic() - visit.began > self._old.fill_seconds:
             return {}, 0, []
-        stored, warmed, failures = yield from fill(self.cluster, visit.result, visit.began)
+        stored, warmed, failures = yield from fill(
+            self.cluster, moved, visit.result, visit.began
+        )
         if warmed and self.cluster.observers:
             tell_warmed(warmed)
         return stored, warmed, failures
