@@ -61,6 +61,11 @@ class CacheSettings:
         self._deadline = _deadline(options)
         self._warm_from = options.get("WARM_FROM")
 
+    @property
+    def is_warming(self) -> bool:
+        """Whether the cache has another layout to take its keys from."""
+        return self._warm_from is not None
+
     def check_location(self) -> None:
         """Raise ImproperlyConfigured unless LOCATION and WARM_FROM name two clusters."""
         conf.check_alias(self._alias, "the LOCATION of a cache")
