@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from time import monotonic
 from typing import cast
 
@@ -108,7 +109,7 @@ class OldLayout:
         """
         new, old = self._new, self.cluster
         now = new.router.get_hosts_for_keys(keys)
-        if old.layout is not None and not old.layout.is_known:
+        if not self._knows_owners:
             return {key: (host_id, None) for key, host_id in zip(keys, now, strict=True)}
         pairs = zip(now, old.router.get_hosts_for_keys(keys), strict=True)
         place_now, place_then = _Places(new, {}), _Places(old, self._same)
@@ -120,6 +121,11 @@ class OldLayout:
             for key, pair in zip(keys, pairs, strict=True)
             if place_now[pair[0]] != place_then[pair[1]]
         }
+
+    @property
+    def _knows_owners(self) -> bool:
+        layout = self.cluster.layout
+        return layout is None or layout.is_known
 
     # Who is who. The same node may have one address here and another one there; then deleting
     # its old copy of a key would delete the new one.
@@ -162,7 +168,9 @@ class OldLayout:
         return Visit(self.cluster, self._read(moved), self.seconds)
 
     def _read(self, moved: Moved) -> Batch[dict[bytes, Found | None]]:
-        if any(pair[1] is None for pair in moved.values()):  # by now it is known
+        if not self._knows_owners:
+            return {}
+        if None in chain.from_iterable(moved.values()):  # by now it is known
             moved = self.moved(list(moved))
         owners = [cast(int, pair[1]) for pair in moved.values()]
         answers = yield from ask_in_groups(self.cluster, _READ, moved, owners)
@@ -181,7 +189,9 @@ class OldLayout:
         return Visit(self.cluster, self._void(list(moved)), self.seconds)
 
     def _void(self, moved: list[bytes]) -> Batch[Voided]:
-        if self.cluster.layout is not None:  # by now it is known
+        if not self._knows_owners:
+            return Voided(left=moved)
+        if self.cluster.layout is not None:  # it may have been asked by now
             moved = list(self.moved(moved))
         if not moved:
             return Voided()
