@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from math import ceil
-from time import monotonic
+from time import time
 
 from ...engine import NodeFailure
 from ...engine.protocol.answers import is_ok
@@ -26,102 +25,98 @@ from ...engine.rounds.port import Port
 from ..companions import seal_of
 from ..keys import SEAL
 from .groups import Script, ask_in_groups
-from .old_layout import Found, Moved
+from .old_layout import SAME_TIME, Found, Moved
 
 SHORT, LONG = 10_000, 24 * 3_600_000  # milliseconds that a seal lasts
 
-FOREVER, NOTHING = b"-1", b"-2"  # in place of milliseconds, as PTTL says it
+FOREVER, NOTHING = b"-1", b"-2"  # in place of a time, as PEXPIRETIME says it
 
 
 class _Fill(Script):
-    """Stores what was read, with the time that it has left.
+    """Stores what was read, until it expires.
 
-    Its ARGV has for each key its data, and for how many milliseconds; in a Redis Cluster, where
-    there is one key, its seal as well. It is not among the KEYS: while slots move, servers
-    refuse what is on two keys of which one is not there.
+    Its ARGV has for each key its data, and when it expires; then what time it is here; and in a
+    Redis Cluster, where there is one key, its seal. That is not among the KEYS: while slots
+    move, servers refuse what is on two keys of which one is not there.
 
     It replies two elements for each key for which nothing was stored: its number, from 0, and
     what is stored already, or nil.
 
     Args:
-        read: by key what is there, and how many milliseconds it had left; None for nothing.
-        took: how many milliseconds have passed since.
+        read: by key what is there; None for nothing.
         has_slots: whether the nodes are those of a Redis Cluster.
     """
 
     name = b"EVALSHA"
     sha = LuaScript(f"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+local skew = now - ARGV[2 * #KEYS + 1]
+if math.abs(skew) <= {SAME_TIME} then skew = 0 end
 local out = {{}}
 for i, key in ipairs(KEYS) do
-  local data, left = ARGV[2 * i - 1], ARGV[2 * i]
+  local data, expires = ARGV[2 * i - 1], tonumber(ARGV[2 * i])
   local there = redis.pcall('GET', key)
-  if there or left == '{NOTHING.decode()}'
-    or redis.call('EXISTS', ARGV[2 * #KEYS + 1] or key .. '\\31{SEAL[1:].decode()}') == 1
+  if there or expires >= 0 and expires + skew <= now or expires == {NOTHING.decode()}
+    or redis.call('EXISTS', ARGV[2 * #KEYS + 2] or key .. '\\31{SEAL[1:].decode()}') == 1
   then
     out[#out + 1] = i - 1
     out[#out + 1] = type(there) == 'string' and there
-  elseif left == '{FOREVER.decode()}' then
+  elseif expires == {FOREVER.decode()} then
     redis.call('SET', key, data)
   else
-    redis.call('SET', key, data, 'PX', left)
+    redis.call('SET', key, data, 'PXAT', string.format('%.0f', expires + skew))
   end
 end
 return out
 """).sha
     _start = encode_words((name, sha, 1))
 
-    def __init__(
-        self, read: Mapping[bytes, Found | None], took: int, *, has_slots: bool
-    ) -> None:
+    def __init__(self, read: Mapping[bytes, Found | None], *, has_slots: bool) -> None:
         self._read = read
-        self._took = took
         self._has_slots = has_slots
+        self._now = b"%d" % (time() * 1000)
 
     def arguments(self, keys: list[bytes]) -> list[bytes]:
         values: list[bytes] = [b""] * (2 * len(keys))
         values[0::2], values[1::2] = zip(*map(self._data_and_time, keys), strict=True)
         seals = map(seal_of, keys) if self._has_slots else ()
-        return [self.sha, b"%d" % len(keys), *keys, *values, *seals]
+        return [self.sha, b"%d" % len(keys), *keys, *values, self._now, *seals]
 
     def encode(self, keys: list[bytes]) -> bytes:
         if not self._has_slots:
             return super().encode(keys)
         (key,) = keys
-        data, time = self._data_and_time(key)
-        words = (self._start, len(key), key, len(data), data, len(time), time)
+        data, expires = self._data_and_time(key)
+        words = (self._start, len(key), key, len(data), data, len(expires), expires)
         name = seal_of(key)
-        return _FILL_ONE % (*words, len(name), name)
+        return _FILL_ONE % (*words, len(self._now), self._now, len(name), name)
 
     def _data_and_time(self, key: bytes) -> tuple[bytes, bytes]:
         found = self._read[key]
         if found is None:
             return b"", NOTHING
-        data, left = found
-        if left < 0:
-            return data, FOREVER
-        left -= self._took
-        return (data, b"%d" % left) if left > 0 else (b"", NOTHING)
+        data, expires = found
+        return data, FOREVER if expires < 0 else b"%d" % expires
 
 
-_FILL_ONE = b"*7\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+_FILL_ONE = b"*8\r\n%b" + b"$%d\r\n%b\r\n" * 5
 
 
 def fill(
-    port: Port, moved: Moved, read: Mapping[bytes, Found | None], began: float
+    port: Port, moved: Moved, read: Mapping[bytes, Found | None]
 ) -> Batch[tuple[dict[bytes, bytes], int, list[NodeFailure]]]:
-    """Store what the old layout has, with the time that it has left.
+    """Store what the old layout has, until it expires.
 
     Args:
         moved: has at least the keys that were read.
         read: by key what is there; None for nothing. Such a key is looked at once more: another
             may have moved it meanwhile.
-        began: when it was read, or a little earlier, as monotonic().
 
     Returns what is stored then by key, how many of these values came from the old layout, and
     what failed.
     """
-    took = ceil((monotonic() - began) * 1000)
-    script = _Fill(read, took, has_slots=port.router.has_slots)
+    script = _Fill(read, has_slots=port.router.has_slots)
     owners = [moved[key][0] for key in read]
     answers = yield from ask_in_groups(port, script, read, owners)
     stored: dict[bytes, bytes] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from time import monotonic
+from time import monotonic, time
 from typing import cast
 
 from redis.exceptions import ResponseError
@@ -27,9 +27,12 @@ from .groups import Script, ask_in_groups
 
 MOST_SECONDS = 1.0
 
+# Clocks that differ by fewer milliseconds count as one: that may be the time on the way.
+SAME_TIME = 1000
+
 _AGAIN_SECONDS = 5.0  # between two questions who a node is
 
-# Data, and how many milliseconds it has left; -1 for ever.
+# Data, and when it expires, in milliseconds since 1970 by the clock here; -1 for never.
 Found = tuple[bytes, int]
 
 # Keys that are on other nodes now, with the ids of their hosts now, and of those before.
@@ -37,9 +40,10 @@ Moved = Mapping[bytes, tuple[int, int | None]]
 
 
 class _Read(Script):
-    """Reads strings, and how long they last.
+    """Reads strings, and when they expire.
 
-    Replies two elements for each key: its string, or nil, and what PTTL says.
+    Replies two elements for each key: its string, or nil, and what PEXPIRETIME says; and then
+    the node's own time.
     """
 
     name = b"EVALSHA_RO"
@@ -48,8 +52,10 @@ local out = {}
 for i, key in ipairs(KEYS) do
   local data = redis.pcall('GET', key)
   out[2 * i - 1] = type(data) == 'string' and data
-  out[2 * i] = redis.call('PTTL', key)
+  out[2 * i] = redis.call('PEXPIRETIME', key)
 end
+local time = redis.call('TIME')
+out[#out + 1] = time[1] * 1000 + math.floor(time[2] / 1000)
 return out
 """).sha
     _start = encode_words((name, sha, 1))
@@ -177,7 +183,10 @@ class OldLayout:
         read: dict[bytes, Found | None] = {}
         for group, replies in answers:
             if not isinstance(replies, Exception):
+                skew = replies.pop() - time() * 1000
                 values, times = replies[::2], replies[1::2]
+                if abs(skew) > SAME_TIME:
+                    times = [at if at < 0 else at - int(skew) for at in times]
                 read.update(zip(group, zip(values, times, strict=False), strict=False))
                 if None in values:
                     pairs = zip(group, values, strict=False)

@@ -76,7 +76,7 @@ class WarmingOperations(Reading):
         if read.get(made) is not None:
             if monotonic() - visit.began > self._old.fill_seconds:
                 return None, []
-            stored, _, failures = yield from fill(self.cluster, moved, read, visit.began)
+            stored, _, failures = yield from fill(self.cluster, moved, read)
             if stored or failures:
                 return None, failures
         failures = yield from self._seal_if_short([made], timeout)

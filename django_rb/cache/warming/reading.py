@@ -131,9 +131,7 @@ class Reading(Computed):
         yield visit
         if not visit.result or monotonic() - visit.began > self._old.fill_seconds:
             return {}, 0, []
-        stored, warmed, failures = yield from fill(
-            self.cluster, moved, visit.result, visit.began
-        )
+        stored, warmed, failures = yield from fill(self.cluster, moved, visit.result)
         if warmed and self.cluster.observers:
             tell_warmed(warmed)
         return stored, warmed, failures
