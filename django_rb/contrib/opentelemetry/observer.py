@@ -69,9 +69,7 @@ class Telemetry(CallObserver):
         recorded = dict(attributes)
         if len({address.rpartition("/")[2] for address in addresses}) == 1:
             recorded["db.namespace"] = addresses[0].rpartition("/")[2]
-        if batch.hits or batch.misses:
-            recorded["django_rb.hits"] = batch.hits
-            recorded["django_rb.misses"] = batch.misses
+        recorded |= _found(batch)
         if is_pipeline:
             recorded["db.operation.batch.size"] = batch.commands
         if len(addresses) > 1:
@@ -122,6 +120,14 @@ class Telemetry(CallObserver):
         if exchange.error is not None:
             span.set_status(_failed(exchange.error))
         span.end(began + int(exchange.seconds * 1e9))
+
+
+def _found(batch: BatchEvent) -> dict[str, int]:
+    """Return what a cache has found, and not."""
+    if not batch.hits and not batch.misses:
+        return {}
+    found = {"django_rb.hits": batch.hits, "django_rb.misses": batch.misses}
+    return {**found, "django_rb.warmed": batch.warmed} if batch.warmed else found
 
 
 def _name(batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> tuple[str, bool]:

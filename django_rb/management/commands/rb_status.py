@@ -28,6 +28,7 @@ from ..output import (
 )
 from ..slots import SlotsStatus, fetch_slots
 from ..status import NodeStatus, Totals, fetch_status, read_status, sum_up
+from ..warming import Warming, fetch_warmings
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Look:
 
     time: float
     clusters: Mapping[str, Sequence[NodeRow]]
+    warmings: Sequence[Warming] = ()
 
     @property
     def nodes(self) -> list[NodeRow]:
@@ -138,7 +140,9 @@ class Command(NodesCommand):
             answered = sum(node.status.error is None for node in nodes)
             noun = "node" if len(nodes) == 1 else "nodes"
             title = f"{alias}: {answered} of {len(nodes)} {noun} answered, {clock}"
-            found.append([painted(title, self.style.MIGRATE_HEADING), *self.tables(nodes)])
+            warmings = [Shown(one.words) for one in look.warmings if one.cluster == alias]
+            heading = painted(title, self.style.MIGRATE_HEADING)
+            found.append([heading, *self.tables(nodes), *warmings])
         return found
 
     def tables(self, nodes: Sequence[NodeRow]) -> list[Shown]:
@@ -334,7 +338,7 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
             )
             for host_id, info in cluster.hosts.items()
         ]
-    return Look(time.time(), clusters)
+    return Look(time.time(), clusters, fetch_warmings(chosen))
 
 
 def document_of(look: Look) -> dict[str, Any]:
@@ -367,4 +371,5 @@ def document_of(look: Look) -> dict[str, Any]:
             }
             for alias, nodes in look.clusters.items()
         },
+        "warming": [asdict(one) for one in look.warmings],
     }
