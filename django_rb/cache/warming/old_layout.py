@@ -15,6 +15,7 @@ from typing import cast
 from redis.exceptions import ResponseError
 
 from ...engine import Cluster, NodeFailure
+from ...engine.errors import COMPLAINTS
 from ...engine.protocol.answers import is_number
 from ...engine.protocol.encoding import Args, encode_words
 from ...engine.protocol.exchange import Batch
@@ -22,8 +23,11 @@ from ...engine.protocol.interludes import Visit
 from ...engine.protocol.scripts import LuaScript
 from ...engine.rounds.batch import call_nodes, count, pipeline
 from ...engine.rounds.scans import Cursors, first_cursors, scan
+from ...engine.wording import get_logger
 from ..companions import lease_of
 from .groups import Script, ask_in_groups
+
+logger = get_logger("django_rb.cache")
 
 MOST_SECONDS = 1.0
 
@@ -182,7 +186,9 @@ class OldLayout:
         answers = yield from ask_in_groups(self.cluster, _READ, moved, owners)
         read: dict[bytes, Found | None] = {}
         for group, replies in answers:
-            if not isinstance(replies, Exception):
+            if isinstance(replies, ResponseError):
+                self._log_refusal(group[0], replies)
+            elif not isinstance(replies, Exception):
                 skew = replies.pop() - time() * 1000
                 values, times = replies[::2], replies[1::2]
                 if abs(skew) > SAME_TIME:
@@ -192,6 +198,15 @@ class OldLayout:
                     pairs = zip(group, values, strict=False)
                     read.update((key, None) for key, value in pairs if value is None)
         return read
+
+    def _log_refusal(self, key: bytes, error: ResponseError) -> None:
+        """Say once that a node refuses what it is asked, as its user may not do that."""
+        if isinstance(error, COMPLAINTS):
+            return
+        old = self.cluster
+        host_id = old.router.get_host_for_key(key)
+        if old.recently_logged.is_new((host_id, str(error).partition(" ")[0])):
+            logger.warning("Nothing is read from node %d of the old layout: %s", host_id, error)
 
     def void(self, moved: Moved) -> Visit[Voided]:
         """Delete the old copies of keys."""
