@@ -29,7 +29,7 @@ from .old_layout import SAME_TIME, Found, Moved
 
 SHORT, LONG = 10_000, 24 * 3_600_000  # milliseconds that a seal lasts
 
-FOREVER, NOTHING = b"-1", b"-2"  # in place of a time, as PEXPIRETIME says it
+FOREVER, NOTHING = -1, -2  # in place of a time, as PEXPIRETIME says it
 
 
 class _Fill(Script):
@@ -43,7 +43,7 @@ class _Fill(Script):
     what is stored already, or nil.
 
     Args:
-        read: by key what is there; None for nothing.
+        read: by key what is there.
         has_slots: whether the nodes are those of a Redis Cluster.
     """
 
@@ -57,12 +57,12 @@ local out = {{}}
 for i, key in ipairs(KEYS) do
   local data, expires = ARGV[2 * i - 1], tonumber(ARGV[2 * i])
   local there = redis.pcall('GET', key)
-  if there or expires >= 0 and expires + skew <= now or expires == {NOTHING.decode()}
+  if there or expires >= 0 and expires + skew <= now or expires == {NOTHING}
     or redis.call('EXISTS', ARGV[2 * #KEYS + 2] or key .. '\\31{SEAL[1:].decode()}') == 1
   then
     out[#out + 1] = i - 1
     out[#out + 1] = type(there) == 'string' and there
-  elseif expires == {FOREVER.decode()} then
+  elseif expires == {FOREVER} then
     redis.call('SET', key, data)
   else
     redis.call('SET', key, data, 'PXAT', string.format('%.0f', expires + skew))
@@ -72,73 +72,71 @@ return out
 """).sha
     _start = encode_words((name, sha, 1))
 
-    def __init__(self, read: Mapping[bytes, Found | None], *, has_slots: bool) -> None:
+    def __init__(self, read: Mapping[bytes, Found], *, has_slots: bool) -> None:
         self._read = read
         self._has_slots = has_slots
-        self._now = b"%d" % (time() * 1000)
 
     def arguments(self, keys: list[bytes]) -> list[bytes]:
         values: list[bytes] = [b""] * (2 * len(keys))
-        values[0::2], values[1::2] = zip(*map(self._data_and_time, keys), strict=True)
+        values[0::2], ends = zip(*[self._read[key] for key in keys], strict=True)
+        values[1::2] = [b"%d" % end for end in ends]
         seals = map(seal_of, keys) if self._has_slots else ()
-        return [self.sha, b"%d" % len(keys), *keys, *values, self._now, *seals]
+        return [self.sha, b"%d" % len(keys), *keys, *values, _now(), *seals]
 
     def encode(self, keys: list[bytes]) -> bytes:
         if not self._has_slots:
             return super().encode(keys)
         (key,) = keys
-        data, expires = self._data_and_time(key)
+        data, end = self._read[key]
+        expires, now, name = b"%d" % end, _now(), seal_of(key)
         words = (self._start, len(key), key, len(data), data, len(expires), expires)
-        name = seal_of(key)
-        return _FILL_ONE % (*words, len(self._now), self._now, len(name), name)
-
-    def _data_and_time(self, key: bytes) -> tuple[bytes, bytes]:
-        found = self._read[key]
-        if found is None:
-            return b"", NOTHING
-        data, expires = found
-        return data, FOREVER if expires < 0 else b"%d" % expires
+        return _FILL_ONE % (*words, len(now), now, len(name), name)
 
 
 _FILL_ONE = b"*8\r\n%b" + b"$%d\r\n%b\r\n" * 5
 
 
+def _now() -> bytes:
+    return b"%d" % (time() * 1000)
+
+
 def fill(
-    port: Port, moved: Moved, read: Mapping[bytes, Found | None]
+    port: Port, moved: Moved, read: Mapping[bytes, Found]
 ) -> Batch[tuple[dict[bytes, bytes], int, list[NodeFailure]]]:
     """Store what the old layout has, until it expires.
 
     Args:
         moved: has at least the keys that were read.
-        read: by key what is there; None for nothing. Such a key is looked at once more: another
-            may have moved it meanwhile.
+        read: by key what is there. A key with nothing is looked at once more: another may have
+            moved it meanwhile.
 
     Returns what is stored then by key, how many of these values came from the old layout, and
     what failed.
     """
+    keys, owners = moved.keys, moved.now
+    if len(read) < len(keys):
+        chosen = [n for n, key in enumerate(keys) if key in read]
+        keys, owners = [keys[n] for n in chosen], [owners[n] for n in chosen]
     script = _Fill(read, has_slots=port.router.has_slots)
-    owners = [moved[key][0] for key in read]
-    answers = yield from ask_in_groups(port, script, read, owners)
+    answers = yield from ask_in_groups(port, script, keys, owners)
     stored: dict[bytes, bytes] = {}
     warmed = 0
     failures: list[NodeFailure] = []
     for group, replies in answers:
         if isinstance(replies, Exception):
-            owner = moved[group[0]][0]
+            owner = owners[keys.index(group[0])]
             failure = NodeFailure(owner, port.get_address(owner), replies, tuple(group))
             failures.append(failure)
-            continue
-        if not replies:
+        elif not replies:
             warmed += len(group)
-            for key in group:
-                stored[key] = read[key][0]  # type: ignore[index]  # it was sent
-            continue
-        there = dict(zip(replies[::2], replies[1::2], strict=False))
-        warmed += len(group) - len(there)
-        for number, key in enumerate(group):
-            data = there[number] if number in there else read[key][0]  # type: ignore[index]
-            if data is not None:
-                stored[key] = data
+            stored.update(zip(group, [read[key][0] for key in group], strict=True))
+        else:
+            there = dict(zip(replies[::2], replies[1::2], strict=False))
+            warmed += len(group) - len(there)
+            for number, key in enumerate(group):
+                data = there[number] if number in there else read[key][0]
+                if data is not None:
+                    stored[key] = data
     return stored, warmed, failures
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from time import monotonic, time
-from typing import cast
+from typing import NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
@@ -32,15 +31,32 @@ logger = get_logger("django_rb.cache")
 MOST_SECONDS = 1.0
 
 # Clocks that differ by fewer milliseconds count as one: that may be the time on the way.
-SAME_TIME = 1000
+SAME_TIME = 2000
 
 _AGAIN_SECONDS = 5.0  # between two questions who a node is
 
 # Data, and when it expires, in milliseconds since 1970 by the clock here; -1 for never.
 Found = tuple[bytes, int]
 
-# Keys that are on other nodes now, with the ids of their hosts now, and of those before.
-Moved = Mapping[bytes, tuple[int, int | None]]
+# In place of both where there is nothing.
+ABSENT: Found = (b"", -2)
+
+
+class Moved(NamedTuple):
+    """Keys that are on other nodes now.
+
+    Attributes:
+        keys: the keys.
+        now: the ids of their hosts in the new layout.
+        then: those in the old one; None where the nodes of a Redis Cluster have not told yet.
+    """
+
+    keys: list[bytes]
+    now: list[int]
+    then: list[int] | None
+
+    def __bool__(self) -> bool:
+        return bool(self.keys)
 
 
 class _Read(Script):
@@ -113,24 +129,24 @@ class OldLayout:
         self._ask_at = 0.0
 
     def moved(self, keys: Sequence[bytes]) -> Moved:
-        """Return the keys that are on other nodes now, as far as is known, and their hosts.
-
-        The old hosts are None where the nodes of a Redis Cluster have not told yet.
-        """
+        """Return those of some keys that are on other nodes now, as far as is known."""
         new, old = self._new, self.cluster
         now = new.router.get_hosts_for_keys(keys)
         if not self._knows_owners:
-            return {key: (host_id, None) for key, host_id in zip(keys, now, strict=True)}
-        pairs = zip(now, old.router.get_hosts_for_keys(keys), strict=True)
+            return Moved(list(keys), now, None)
+        then = old.router.get_hosts_for_keys(keys)
         place_now, place_then = _Places(new, {}), _Places(old, self._same)
         is_static = new.layout is None or old.layout is None
         if is_static and set(place_now.values()).isdisjoint(place_then.values()):
-            return dict(zip(keys, pairs, strict=True))
-        return {
-            key: pair
-            for key, pair in zip(keys, pairs, strict=True)
-            if place_now[pair[0]] != place_then[pair[1]]
-        }
+            return Moved(list(keys), now, then)
+        chosen = [
+            n
+            for n, (one, other) in enumerate(zip(now, then, strict=True))
+            if place_now[one] != place_then[other]
+        ]
+        return Moved(
+            [keys[n] for n in chosen], [now[n] for n in chosen], [then[n] for n in chosen]
+        )
 
     @property
     def _knows_owners(self) -> bool:
@@ -173,30 +189,30 @@ class OldLayout:
 
     # Visits.
 
-    def read(self, moved: Moved) -> Visit[dict[bytes, Found | None]]:
+    def read(self, moved: Moved) -> Visit[dict[bytes, Found]]:
         """Read keys; the result has those that their old nodes have answered for."""
         return Visit(self.cluster, self._read(moved), self.seconds)
 
-    def _read(self, moved: Moved) -> Batch[dict[bytes, Found | None]]:
+    def _read(self, moved: Moved) -> Batch[dict[bytes, Found]]:
         if not self._knows_owners:
             return {}
-        if None in chain.from_iterable(moved.values()):  # by now it is known
-            moved = self.moved(list(moved))
-        owners = [cast(int, pair[1]) for pair in moved.values()]
-        answers = yield from ask_in_groups(self.cluster, _READ, moved, owners)
-        read: dict[bytes, Found | None] = {}
+        if moved.then is None:  # by now it is known
+            moved = self.moved(moved.keys)
+        owners = cast(list[int], moved.then)
+        answers = yield from ask_in_groups(self.cluster, _READ, moved.keys, owners)
+        read: dict[bytes, Found] = {}
         for group, replies in answers:
             if isinstance(replies, ResponseError):
                 self._log_refusal(group[0], replies)
             elif not isinstance(replies, Exception):
                 skew = replies.pop() - time() * 1000
-                values, times = replies[::2], replies[1::2]
+                values, ends = replies[::2], replies[1::2]
                 if abs(skew) > SAME_TIME:
-                    times = [at if at < 0 else at - int(skew) for at in times]
-                read.update(zip(group, zip(values, times, strict=False), strict=False))
+                    ends = [end if end < 0 else end - int(skew) for end in ends]
+                read.update(zip(group, zip(values, ends, strict=True), strict=True))
                 if None in values:
-                    pairs = zip(group, values, strict=False)
-                    read.update((key, None) for key, value in pairs if value is None)
+                    pairs = zip(group, values, strict=True)
+                    read.update((key, ABSENT) for key, value in pairs if value is None)
         return read
 
     def _log_refusal(self, key: bytes, error: ResponseError) -> None:
@@ -210,13 +226,13 @@ class OldLayout:
 
     def void(self, moved: Moved) -> Visit[Voided]:
         """Delete the old copies of keys."""
-        return Visit(self.cluster, self._void(list(moved)), self.seconds)
+        return Visit(self.cluster, self._void(moved.keys), self.seconds)
 
     def _void(self, moved: list[bytes]) -> Batch[Voided]:
         if not self._knows_owners:
             return Voided(left=moved)
         if self.cluster.layout is not None:  # it may have been asked by now
-            moved = list(self.moved(moved))
+            moved = self.moved(moved).keys
         if not moved:
             return Voided()
         old = self.cluster

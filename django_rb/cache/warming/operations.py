@@ -34,6 +34,7 @@ from ..companions import lease_of
 from ..keys import is_companion
 from ..patterns import Pages
 from .fills import LONG, SHORT, fill, make_seal, seal
+from .old_layout import ABSENT
 from .reading import Reading
 
 logger = get_logger("django_rb.cache")
@@ -73,7 +74,7 @@ class WarmingOperations(Reading):
         visit = self._old.read(moved)
         yield visit
         read = visit.result or {}
-        if read.get(made) is not None:
+        if read.get(made, ABSENT) is not ABSENT:
             if monotonic() - visit.began > self._old.fill_seconds:
                 return None, []
             stored, _, failures = yield from fill(self.cluster, moved, read)
@@ -83,7 +84,7 @@ class WarmingOperations(Reading):
         if failures:
             return None, failures
         reply, failures = yield from put()
-        has_no_copy = made in read and read[made] is None
+        has_no_copy = read.get(made) is ABSENT
         if reply is not None and not has_no_copy:
             failures = yield from self._void([made])
         return reply, failures
@@ -116,7 +117,7 @@ class WarmingOperations(Reading):
         if lasting is None or lasting >= SHORT:
             return []
         moved = yield from self._moved(made)
-        return (yield from seal(self.cluster, list(moved), SHORT))
+        return (yield from seal(self.cluster, moved.keys, SHORT))
 
     def _void(self, made: list[bytes]) -> Batch[list[NodeFailure]]:
         """Delete the old copies of keys that the new layout has; seal what cannot be."""
@@ -125,7 +126,7 @@ class WarmingOperations(Reading):
             return []
         visit = self._old.void(moved)
         yield visit
-        left = list(moved) if visit.result is None else visit.result.left
+        left = moved.keys if visit.result is None else visit.result.left
         return (yield from seal(self.cluster, left, LONG))
 
     # What is changed.
@@ -207,10 +208,10 @@ class WarmingOperations(Reading):
         if moved:
             visit = self._old.void(moved)
             yield visit
-            left = set(moved if visit.result is None else visit.result.left)
+            left = set(moved.keys if visit.result is None else visit.result.left)
             for keys, life in (
                 (list(left), LONG),
-                ([key for key in moved if key not in left], SHORT),
+                ([key for key in moved.keys if key not in left], SHORT),
             ):
                 failures += yield from seal(self.cluster, keys, life)
         failures += yield from super()._unlink_many(made)
@@ -220,7 +221,7 @@ class WarmingOperations(Reading):
         keys = dict.fromkeys(
             key for page in pages.values() for key in page if not is_companion(key)
         )
-        moved = set((yield from self._moved(list(keys))))
+        moved = set((yield from self._moved(list(keys))).keys)
         found: dict[bool, dict[int, list[bytes]]] = {True: {}, False: {}}
         for host_id, page in pages.items():
             if host_id >= 0:

@@ -86,9 +86,11 @@ class Reading(Computed):
         if missing:
             stored, warmed, failed = yield from self._take_along(list(missing))
             failures += failed
-            taken = [missing[key] for key in stored]
-            decode(found, taken, list(stored), list(stored.values()))
-            found = {name: found[name] for name in names if name in found}
+            is_sorted = not found
+            keys = list(missing)
+            decode(found, list(missing.values()), keys, list(map(stored.get, keys)))
+            if not is_sorted:
+                found = {name: found[name] for name in names if name in found}
         if self._tally.count(len(made), warmed):
             yield from self._tally.store()
         return found, failures
@@ -141,7 +143,7 @@ class Reading(Computed):
         moved = self._old.moved(keys)
         if moved and not self._old.knows_nodes:
             yield from self._old.get_to_know_nodes()
-            moved = self._old.moved(list(moved))
+            moved = self._old.moved(moved.keys)
         return moved
 
     def warm_share(self, minutes: int) -> Batch[WarmShare]:

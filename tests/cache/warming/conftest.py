@@ -46,8 +46,9 @@ class Caches(NamedTuple):
 
 
 def make_caches(**options: Any) -> Caches:
-    """Return caches of the layouts that the settings have."""
+    """Return caches of the layouts that the settings have; only `after` has a DEADLINE."""
     warming = {"DEADLINE": 4.0, **options, "WARM_FROM": "old"}
+    options.pop("DEADLINE", None)
     return Caches(
         make_cache("old", OPTIONS=options),
         make_cache(OPTIONS=warming),

@@ -44,20 +44,21 @@ DELETIONS: dict[str, Callable[[Caches, str], Any]] = {
 
 
 @pytest.mark.parametrize("way", DELETIONS)
-@pytest.mark.parametrize("is_read_before", [False, True])
-def test_what_was_deleted_does_not_come_back(
-    caches: Caches, key: str, way: str, is_read_before: bool
-) -> None:
-    if is_read_before:
-        assert caches.after.get(key) == 7
-    assert DELETIONS[way](caches, key) is not False
-    assert caches.after.get(key) is None
-    assert caches.before.get(key) is None
-    assert not caches.after.has_key(key)
-    assert caches.after.add(key, 9)
-    assert caches.after.get(key) == 9
+def test_what_was_deleted_does_not_come_back(caches: Caches, key: str, way: str) -> None:
+    other = caches.moving[1]
+    assert caches.after.get(other) == 7  # a copy is left in the old layout
+    for name in (key, other):
+        assert DELETIONS[way](caches, name) is not False or way in {"delete_many", "clear"}
+        assert caches.after.get(name) is None
+        assert caches.before.get(name) is None
+        assert not caches.after.has_key(name)
+        assert caches.after.add(name, 9)
+        assert caches.after.get(name) == 9
+        caches.before.set(other, 7)
+        caches.after.get(other)
 
 
+@pytest.mark.parametrize("layout", ["replaced"], indirect=True)
 @pytest.mark.parametrize("way", DELETIONS)
 def test_who_has_read_the_old_copy_just_before_does_not_store_it(
     caches: Caches, key: str, way: str, monkeypatch: pytest.MonkeyPatch
