@@ -341,6 +341,9 @@ class Operations:
         """
         if self._raises:
             raise first_error(failures)
+        self._log_refusals(failures)
+
+    def _log_refusals(self, failures: Sequence[NodeFailure]) -> None:
         for failure in failures:
             error = failure.error
             if isinstance(error, ResponseError) and not isinstance(error, COMPLAINTS):

@@ -24,10 +24,12 @@ from ...engine.protocol.scripts import LuaScript
 from ...engine.rounds.port import Port
 from ..companions import seal_of
 from ..keys import SEAL
-from .groups import Script, ask_in_groups
+from .groups import MOST_KEYS, Script, ask_in_groups
 from .old_layout import SAME_TIME, Found, Moved
 
 SHORT, LONG = 10_000, 24 * 3_600_000  # milliseconds that a seal lasts
+
+_MOST_BYTES = 2**20  # of one command, roughly, unless one value is larger
 
 FOREVER, NOTHING = -1, -2  # in place of a time, as PEXPIRETIME says it
 
@@ -118,7 +120,9 @@ def fill(
         chosen = [n for n, key in enumerate(keys) if key in read]
         keys, owners = [keys[n] for n in chosen], [owners[n] for n in chosen]
     script = _Fill(read, has_slots=port.router.has_slots)
-    answers = yield from ask_in_groups(port, script, keys, owners)
+    size = sum([len(data) for data, _ in read.values()])
+    most_keys = max(1, min(MOST_KEYS, _MOST_BYTES * len(keys) // max(1, size)))
+    answers = yield from ask_in_groups(port, script, keys, owners, most_keys)
     stored: dict[bytes, bytes] = {}
     warmed = 0
     failures: list[NodeFailure] = []

@@ -33,14 +33,19 @@ class Script:
 
 
 def ask_in_groups(
-    port: Port, script: Script, keys: Iterable[bytes], owners: Iterable[int]
+    port: Port,
+    script: Script,
+    keys: Iterable[bytes],
+    owners: Iterable[int],
+    most_keys: int = MOST_KEYS,
 ) -> Batch[list[Answer]]:
     """Run a script on keys, all nodes at once: on many together, or on each in a Redis Cluster.
 
     Args:
         owners: the hosts that own the keys.
+        most_keys: of one command.
     """
-    size = 1 if port.router.has_slots else MOST_KEYS
+    size = 1 if port.router.has_slots else most_keys
     shares: dict[int, list[bytes]] = defaultdict(list)
     for key, owner in zip(keys, owners, strict=True):
         shares[owner].append(key)

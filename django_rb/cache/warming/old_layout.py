@@ -170,14 +170,15 @@ class OldLayout:
 
     def get_to_know_nodes(self) -> Batch[None]:
         """Ask independent nodes who they are."""
-        self._ask_at = monotonic() + _AGAIN_SECONDS
+        if self._ask_at:  # others go on meanwhile, except before the first answer
+            self._ask_at = monotonic() + _AGAIN_SECONDS
         known = self._new.router, self.cluster.router
         question: Args = (b"INFO", b"server")
         visit = Visit(self.cluster, call_nodes(self.cluster, question), self.seconds)
         yield visit
         ours, failures = yield from call_nodes(self._new, question)
         theirs, failed = visit.result or ({}, [])
-        self._same = {
+        self._same = self._same | {
             self.cluster.get_address(old_id): self._new.get_address(new_id)
             for new_id, info in ours.items()
             for old_id, other in theirs.items()
@@ -186,6 +187,7 @@ class OldLayout:
         }
         if visit.result is not None and all(map(_is_refusal, (*failures, *failed))):
             self._known = known
+        self._ask_at = monotonic() + _AGAIN_SECONDS
 
     # Visits.
 

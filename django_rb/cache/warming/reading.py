@@ -12,6 +12,8 @@ from itertools import chain
 from time import monotonic
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from ...engine import NodeFailure
 from ...engine.protocol.exchange import Batch
 from ...engine.rounds.batch import Outcome, keep_found
@@ -39,7 +41,7 @@ class Reading(Computed):
         data, failures = yield from super()._fetch(made)
         warmed = 0
         if data is None and not failures:
-            stored, warmed, failures = yield from self._take_along([made])
+            stored, warmed, failures = yield from self._read_old([made])
             data = stored.get(made)
         if self._tally.count(1, warmed):
             yield from self._tally.store()
@@ -84,7 +86,7 @@ class Reading(Computed):
             }
         warmed = 0
         if missing:
-            stored, warmed, failed = yield from self._take_along(list(missing))
+            stored, warmed, failed = yield from self._read_old(list(missing))
             failures += failed
             is_sorted = not found
             keys = list(missing)
@@ -98,7 +100,7 @@ class Reading(Computed):
     def _exists(self, made: bytes) -> Batch[Outcome[int | None]]:
         found, failures = yield from super()._exists(made)
         if found == 0:
-            stored, _, failures = yield from self._take_along([made])
+            stored, _, failures = yield from self._read_old([made])
             found = len(stored)
         return found, failures
 
@@ -117,6 +119,20 @@ class Reading(Computed):
             if not failures:
                 left, failures = yield from super()._time_left(made)
         return left, failures
+
+    def _read_old(
+        self, keys: list[bytes]
+    ) -> Batch[tuple[dict[bytes, bytes], int, list[NodeFailure]]]:
+        """Do what `_take_along` does; where a node refuses it, as it is full, keys are missing.
+
+        For operations that only read: nothing is lost then.
+        """
+        stored, warmed, failures = yield from self._take_along(keys)
+        refusals = [one for one in failures if isinstance(one.error, ResponseError)]
+        if refusals:
+            self._log_refusals(refusals)
+            failures = [failure for failure in failures if failure not in refusals]
+        return stored, warmed, failures
 
     def _take_along(
         self, keys: list[bytes]

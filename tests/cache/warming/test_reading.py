@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import redis
 from django.test import override_settings
 
 from django_rb.cache import RBCache
@@ -164,6 +165,32 @@ def test_any_router_may_have_placed_the_keys(nodes: LocalNodes, router: str) -> 
             moved = [key for key in [*KEYS, *odd] if caches.is_moving(key)]
             assert moved
             assert caches.after.get_many(moved) == {}
+
+
+def test_a_full_node_that_takes_nothing_makes_misses(caches: Caches, servers: Servers) -> None:
+    key, other, *_ = caches.moving
+    caches.before.set_many({key: 1, other: 2}, 100)
+    caches.after.has_key("nothing")  # who the nodes are is known then
+    try:
+        for host_id in range(4):
+            servers.ask(host_id, "CONFIG", "SET", "maxmemory", 1)
+        assert caches.after.get(key) is None
+        assert caches.after.get_many([key, other]) == {}
+        assert not caches.after.has_key(other)
+        with pytest.raises(redis.RedisError):
+            caches.after.incr(key)
+    finally:
+        for host_id in range(4):
+            servers.ask(host_id, "CONFIG", "SET", "maxmemory", 0)
+    assert caches.after.incr(key) == 2
+    assert caches.after.get(other) == 2
+
+
+def test_values_of_any_size_come_along(caches: Caches) -> None:
+    values = {key: "x" * (300_000 if n % 9 == 0 else n) for n, key in enumerate(KEYS)}
+    caches.before.set_many(values, 100)
+    assert caches.after.get_many(KEYS) == values
+    assert caches.plain.get_many(KEYS) == values
 
 
 class Found(Observer):
