@@ -79,7 +79,7 @@ class _GroupsExchange(Exchange):
         script = self._script
         return [(script.name, *script.arguments(group)) for group in self._groups]
 
-    def names(self) -> Iterable[Arg]:
+    def names(self) -> Sequence[Arg]:
         return (self._script.name,)
 
     def start_over(self) -> None:

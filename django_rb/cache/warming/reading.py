@@ -18,7 +18,7 @@ from ...engine import NodeFailure
 from ...engine.protocol.exchange import Batch
 from ...engine.rounds.batch import Outcome, keep_found
 from ...engine.rounds.by_slot import Decode
-from ...engine.rounds.observing import tell_warmed
+from ...engine.rounds.observing import tell_found
 from ..computed import Computed
 from .fills import fill
 from .old_layout import Moved, OldLayout
@@ -151,7 +151,7 @@ class Reading(Computed):
             return {}, 0, []
         stored, warmed, failures = yield from fill(self.cluster, moved, visit.result)
         if warmed and self.cluster.observers:
-            tell_warmed(warmed)
+            tell_found(0, 0, warmed)
         return stored, warmed, failures
 
     def _moved(self, keys: list[bytes]) -> Batch[Moved]:

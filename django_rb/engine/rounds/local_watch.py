@@ -1,4 +1,4 @@
-"""What observers are told of redis-py's own clients."""
+"""What redis-py's own clients send, as observers are told of it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, Protocol, TypeVar, cast
 
@@ -26,8 +28,8 @@ from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Batch, Exchange
 from ..protocol.interludes import Interlude
 from ..wording import get_logger
-from .again import with_second_looks
-from .port import Port
+from .again import asks_for_more, look_again, with_second_looks
+from .port import Port, Rounds
 
 T = TypeVar("T")
 
@@ -35,11 +37,13 @@ Command = tuple[str | bytes, ...]
 
 logger = get_logger("django_rb.observers")
 
+_TOLD = ("batch_began", "round_began", "exchange_ended", "batch_ended")
+
 # Their arguments are passwords.
 _SECRET = ("AUTH", "HELLO")
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, slots=True)
 class BatchEvent:
     """A call, all of whose commands are answered together.
 
@@ -69,7 +73,7 @@ class BatchEvent:
     error: BaseException | None = None
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, slots=True)
 class ExchangeEvent:
     """What was sent to one node in one round of a batch, and how it ended.
 
@@ -110,7 +114,10 @@ class ExchangeEvent:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the commands, each once."""
-        return tuple(dict.fromkeys(map(_to_name, self._exchange.names())))
+        names = self._exchange.names()
+        if len(names) == 1:
+            return (_to_name(names[0]),)
+        return tuple(dict.fromkeys(map(_to_name, names)))
 
     def commands(self) -> list[Command]:
         """Return the commands, each its name and its arguments as bytes. Made when called.
@@ -202,19 +209,17 @@ def tell(observers: Sequence[Observer], name: str, event: object) -> None:
         _here.is_telling = False
 
 
-def tell_found(hits: int, misses: int) -> None:
-    """From within a batch: say how many keys of it were found, and how many not."""
+def tell_found(hits: int, misses: int, warmed: int = 0) -> None:
+    """From within a batch: say how many keys of it were found, and how many not.
+
+    Args:
+        warmed: how many hits, told apart, came from the layout before.
+    """
     batch: BatchEvent | None = getattr(_here, "batch", None)
     if batch is not None:
         batch.hits += hits
         batch.misses += misses
-
-
-def tell_warmed(count: int) -> None:
-    """From within a batch: say how many of its hits came from the layout before."""
-    batch: BatchEvent | None = getattr(_here, "batch", None)
-    if batch is not None:
-        batch.warmed += count
+        batch.warmed += warmed
 
 
 def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
@@ -252,6 +257,14 @@ class _Attempt:
         self.until = perf_counter()
 
 
+@lru_cache(maxsize=256)
+def _heard_by(kind: Any) -> frozenset[str]:
+    """Return the names of the methods that observers of a class have not left out."""
+    return frozenset(
+        name for name in _TOLD if getattr(kind, name, None) is not getattr(Observer, name)
+    )
+
+
 class _Telling:
     """Tells some observers of one batch."""
 
@@ -260,74 +273,93 @@ class _Telling:
     ) -> None:
         self._cluster = cluster
         self._observers = observers
+        kinds: Sequence[Any] = list(map(type, observers))
+        self._heard = _heard_by(kinds[0])
+        for kind in kinds[1:]:
+            self._heard |= _heard_by(kind)
         self._event = event
-        self._new: set[Exchange] = set()  # those that are no second looks
         self._failed: list[Exchange] = []
 
     def told(self, batch: Batch[T]) -> Batch[T]:
         """Return the batch as it is to be run."""
         event = self._event
-        looked = with_second_looks(self._cluster, self._noted(batch))
-        tell(self._observers, "batch_began", event)
+        if "batch_began" in self._heard:
+            tell(self._observers, "batch_began", event)
         try:
             while True:
-                exchanges = next(looked)
-                if not any(exchange.is_question for exchange in exchanges):
-                    if isinstance(exchanges, Interlude):
-                        yield exchanges
-                        continue
-                    event.rounds += 1
-                    tell(self._observers, "round_began", event)
-                now = perf_counter()
-                attempts = [_Attempt(exchange, now) for exchange in exchanges]
-                cut_off: BaseException | None = None
-                try:
-                    yield exchanges
-                except GeneratorExit as closed:
-                    # Raised while the transport gives up, because of the error in the context.
-                    event.error = cut_off = closed.__context__ or closed
-                    raise
-                finally:
-                    for attempt in attempts:
-                        self._tell_of(attempt, cut_off)
+                exchanges = self._next(batch)
+                is_question = False
+                for exchange in exchanges:
+                    if exchange.is_question:
+                        is_question = True
+                    else:
+                        event.commands += exchange.count
+                yield from self._round(exchanges, redirects=0, is_question=is_question)
+                if asks_for_more(exchanges):
+                    with closing(look_again(self._cluster, exchanges)) as rounds:
+                        for following in rounds:
+                            is_question = any(one.is_question for one in following)
+                            yield from self._round(
+                                following, redirects=1, is_question=is_question
+                            )
         except StopIteration as end:
-            event.error = next(filter(None, map(_error_of, self._failed)), None)
+            if self._failed:
+                event.error = next(filter(None, map(_error_of, self._failed)), None)
             result: T = end.value
             return result
         except BaseException as error:
             event.error = event.error or error
             raise
         finally:
-            looked.close()
-            event.seconds = perf_counter() - event.began
-            tell(self._observers, "batch_ended", event)
-
-    def _noted(self, batch: Batch[T]) -> Batch[T]:
-        """Return the same batch; note which exchanges are its own."""
-        try:
-            while True:
-                outer, _here.batch = getattr(_here, "batch", None), self._event
-                try:
-                    exchanges = next(batch)
-                finally:
-                    _here.batch = outer
-                self._new.update(exchanges)
-                self._event.commands += sum(
-                    exchange.count for exchange in exchanges if not exchange.is_question
-                )
-                yield exchanges
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        finally:
             batch.close()
+            event.seconds = perf_counter() - event.began
+            if "batch_ended" in self._heard:
+                tell(self._observers, "batch_ended", event)
 
-    def _tell_of(self, attempt: _Attempt, cut_off: BaseException | None) -> None:
+    def _next(self, batch: Batch[T]) -> Sequence[Exchange]:
+        """Go on with the batch, which may `tell_found`."""
+        outer = getattr(_here, "batch", None)
+        _here.batch = self._event
+        try:
+            return next(batch)
+        finally:
+            _here.batch = outer
+
+    def _round(
+        self, exchanges: Sequence[Exchange], *, redirects: int, is_question: bool
+    ) -> Rounds:
+        """Have a round run, and tell of it."""
+        event = self._event
+        if not is_question:
+            if isinstance(exchanges, Interlude):
+                yield exchanges
+                return
+            event.rounds += 1
+            if "round_began" in self._heard:
+                tell(self._observers, "round_began", event)
+        now = perf_counter()
+        attempts = [_Attempt(exchange, now) for exchange in exchanges]
+        cut_off: BaseException | None = None
+        try:
+            yield exchanges
+        except GeneratorExit as closed:
+            # Raised while the transport gives up, because of the error in the context.
+            event.error = cut_off = closed.__context__ or closed
+            raise
+        finally:
+            for attempt in attempts:
+                self._tell_of(attempt, cut_off, redirects)
+
+    def _tell_of(
+        self, attempt: _Attempt, cut_off: BaseException | None, redirects: int
+    ) -> None:
         exchange = attempt.exchange
         exchange.watcher = None
         host_id = exchange.host_id
         address = self._cluster.get_address(host_id)
-        error: BaseException | None = _error_of(exchange)
+        error: BaseException | None = None
+        if exchange.has_errors:
+            error = _error_of(exchange)
         if error is not None:
             self._failed.append(exchange)
         elif exchange.is_stale:
@@ -337,8 +369,8 @@ class _Telling:
             error = redis.ConnectionError(text)
         elif attempt.until is None:
             error = cut_off
-        is_new = exchange in self._new
-        self._new.discard(exchange)
+        if "exchange_ended" not in self._heard:
+            return
         until = perf_counter() if attempt.until is None else attempt.until
         event = ExchangeEvent(
             batch=self._event,
@@ -349,7 +381,7 @@ class _Telling:
             bytes_in=attempt.bytes_in,
             began=attempt.since,
             seconds=until - attempt.since,
-            redirects=0 if is_new else 1,
+            redirects=redirects,
             error=error,
             round=self._event.rounds,
             _exchange=exchange,
@@ -365,6 +397,14 @@ def _error_of(exchange: Exchange) -> Exception | None:
 
 
 def _to_name(word: Any) -> str:
+    if type(word) is bytes or type(word) is str:
+        return _text_of(word)
+    return _text_of(encode_key(word))
+
+
+@lru_cache(maxsize=1024)
+def _text_of(word: str | bytes) -> str:
+    """Return the name of a command as text. There are some hundred names."""
     return encode_key(word).decode(errors="backslashreplace").upper()
 
 

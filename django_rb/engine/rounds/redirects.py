@@ -101,10 +101,10 @@ def why_again(reply: Exception, command: Args) -> str | None:
     """Return what an error reply to a command comes to; None if it is final."""
     if isinstance(reply, redis_errors.NoScriptError):
         return SOURCE
+    if isinstance(reply, MOVABLE):  # of which MasterDownError is a ClusterDownError, too
+        return ELSEWHERE
     if isinstance(reply, redis_errors.ClusterDownError | redis_errors.TryAgainError):
         return LATER
-    if isinstance(reply, MOVABLE):
-        return ELSEWHERE
     if isinstance(reply, redis_errors.ResponseError):
         code, _, rest = str(reply).partition(" ")
         if code in {MOVED, ASK}:
@@ -140,22 +140,36 @@ def errands_of(
             if why != ELSEWHERE:
                 continue
         elif why in {MOVED, ASK}:
-            _, number, address, *_ = str(reply).split(" ")
+            address = _address_in(reply, slot)
+            if address is None:
+                continue
             if why == MOVED:
-                layout.note_moved(int(number), address, host_id)
+                layout.note_moved(slot, address, host_id)
             else:
                 target = layout.find(address, host_id)
         elif isinstance(reply, redis_errors.ClusterDownError) or why == ELSEWHERE:
             layout.want_look()
         yield Errand(exchange, position, command, slot, reply, why, target, why == ASK)
-    error = exchange.error
-    if error is not None and _may_be_elsewhere(exchange, error):
-        layout.want_look()
-        commands = exchange.commands()
-        for position in range(len(exchange.replies), len(commands)):
-            command = commands[position]
-            slot = None if position in bound else slot_of(layout, command)
-            yield Errand(exchange, position, command, slot, error, ELSEWHERE)
+    if exchange.error is not None:
+        yield from _unanswered(layout, exchange, exchange.error)
+
+
+def _unanswered(layout: Layout, exchange: Exchange, error: Exception) -> Iterator[Errand]:
+    """Yield what may go to another node of an exchange whose connection failed."""
+    if not _may_be_elsewhere(exchange, error):
+        return
+    layout.want_look()
+    commands = exchange.commands()
+    for position in range(len(exchange.replies), len(commands)):
+        command = commands[position]
+        slot = None if position in exchange.bound else slot_of(layout, command)
+        yield Errand(exchange, position, command, slot, error, ELSEWHERE)
+
+
+def _address_in(reply: Exception, slot: int) -> str | None:
+    """Return the address that ``MOVED 7 10.0.0.1:6379`` names, None if it is of no use."""
+    words = str(reply).split(" ")
+    return words[2] if len(words) > 2 and words[1] == str(slot) else None
 
 
 def _may_be_elsewhere(exchange: Exchange, error: Exception) -> bool:
