@@ -37,16 +37,15 @@ FOREVER, NOTHING = -1, -2  # in place of a time, as PEXPIRETIME says it
 class _Fill(Script):
     """Stores what was read, until it expires.
 
-    Its ARGV has for each key its data, and when it expires; then what time it is here; and in a
-    Redis Cluster, where there is one key, its seal. That is not among the KEYS: while slots
-    move, servers refuse what is on two keys of which one is not there.
+    Its ARGV has for each key its data, and when it expires; then what time it is here; then the
+    seals of the keys, if there are braces in one of these. They are not among the KEYS: while
+    slots of a Redis Cluster move, servers refuse what is on two keys of which one is not there.
 
     It replies two elements for each key for which nothing was stored: its number, from 0, and
     what is stored already, or nil.
 
     Args:
         read: by key what is there.
-        has_slots: whether the nodes are those of a Redis Cluster.
     """
 
     name = b"EVALSHA"
@@ -55,12 +54,13 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local skew = now - ARGV[2 * #KEYS + 1]
 if math.abs(skew) <= {SAME_TIME} then skew = 0 end
+local function seal_of(key) return key .. '\\31{SEAL[1:].decode()}{{' .. key .. '}}' end
 local out = {{}}
 for i, key in ipairs(KEYS) do
   local data, expires = ARGV[2 * i - 1], tonumber(ARGV[2 * i])
   local there = redis.pcall('GET', key)
   if there or expires >= 0 and expires + skew <= now or expires == {NOTHING}
-    or redis.call('EXISTS', ARGV[2 * #KEYS + 2] or key .. '\\31{SEAL[1:].decode()}') == 1
+    or redis.call('EXISTS', ARGV[2 * #KEYS + 1 + i] or seal_of(key)) == 1
   then
     out[#out + 1] = i - 1
     out[#out + 1] = type(there) == 'string' and there
@@ -74,28 +74,28 @@ return out
 """).sha
     _start = encode_words((name, sha, 1))
 
-    def __init__(self, read: Mapping[bytes, Found], *, has_slots: bool) -> None:
+    def __init__(self, read: Mapping[bytes, Found]) -> None:
         self._read = read
-        self._has_slots = has_slots
 
     def arguments(self, keys: list[bytes]) -> list[bytes]:
         values: list[bytes] = [b""] * (2 * len(keys))
         values[0::2], ends = zip(*[self._read[key] for key in keys], strict=True)
         values[1::2] = [b"%d" % end for end in ends]
-        seals = map(seal_of, keys) if self._has_slots else ()
+        joined = b"".join(keys)
+        seals = map(seal_of, keys) if b"{" in joined or b"}" in joined else ()
         return [self.sha, b"%d" % len(keys), *keys, *values, _now(), *seals]
 
     def encode(self, keys: list[bytes]) -> bytes:
-        if not self._has_slots:
+        key = keys[0]
+        if len(keys) > 1 or b"{" in key or b"}" in key:
             return super().encode(keys)
-        (key,) = keys
         data, end = self._read[key]
-        expires, now, name = b"%d" % end, _now(), seal_of(key)
+        expires, now = b"%d" % end, _now()
         words = (self._start, len(key), key, len(data), data, len(expires), expires)
-        return _FILL_ONE % (*words, len(now), now, len(name), name)
+        return _FILL_ONE % (*words, len(now), now)
 
 
-_FILL_ONE = b"*8\r\n%b" + b"$%d\r\n%b\r\n" * 5
+_FILL_ONE = b"*7\r\n%b" + b"$%d\r\n%b\r\n" * 4
 
 
 def _now() -> bytes:
@@ -119,10 +119,9 @@ def fill(
     if len(read) < len(keys):
         chosen = [n for n, key in enumerate(keys) if key in read]
         keys, owners = [keys[n] for n in chosen], [owners[n] for n in chosen]
-    script = _Fill(read, has_slots=port.router.has_slots)
     size = sum([len(data) for data, _ in read.values()])
     most_keys = max(1, min(MOST_KEYS, _MOST_BYTES * len(keys) // max(1, size)))
-    answers = yield from ask_in_groups(port, script, keys, owners, most_keys)
+    answers = yield from ask_in_groups(port, _Fill(read), keys, owners, most_keys)
     stored: dict[bytes, bytes] = {}
     warmed = 0
     failures: list[NodeFailure] = []
@@ -151,7 +150,7 @@ def seal(port: Port, keys: Sequence[bytes], milliseconds: int) -> Batch[list[Nod
         shares[owner].append(key)
     exchanges = []
     for owner, share in shares.items():
-        commands = [make_seal(port, key, milliseconds) for key in share]
+        commands = [make_seal(key, milliseconds) for key in share]
         exchange = PipelineExchange(owner, commands)
         exchange.answers = (is_ok,)
         exchanges.append(exchange)
@@ -169,7 +168,6 @@ def seal(port: Port, keys: Sequence[bytes], milliseconds: int) -> Batch[list[Nod
     return failures
 
 
-def make_seal(port: Port, key: bytes, milliseconds: int) -> Args:
+def make_seal(key: bytes, milliseconds: int) -> Args:
     """Return the command that seals a key, for the node that owns the key."""
-    name = seal_of(key) if port.router.has_slots else key + SEAL
-    return (b"SET", name, b"", b"PX", milliseconds)
+    return (b"SET", seal_of(key), b"", b"PX", milliseconds)

@@ -195,7 +195,7 @@ class WarmingOperations(Reading):
         replies, failures = yield from pipeline(
             self.cluster,
             made,
-            make_seal(self.cluster, made, life),
+            make_seal(made, life),
             (b"UNLINK", lease_of(made)),
             (b"UNLINK", made),
             answers=(is_ok, is_number, is_number),
