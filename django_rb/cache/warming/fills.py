@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from struct import Struct, pack
 from time import time
 
 from ...engine import NodeFailure
@@ -29,7 +30,8 @@ from .old_layout import SAME_TIME, Found, Moved
 
 SHORT, LONG = 10_000, 24 * 3_600_000  # milliseconds that a seal lasts
 
-_MOST_BYTES = 2**20  # of one command, roughly, unless one value is larger
+# Of one command, roughly, unless one value is larger. One key in so many tells of the others.
+_MOST_BYTES, _SAMPLED = 2**20, 16
 
 FOREVER, NOTHING = -1, -2  # in place of a time, as PEXPIRETIME says it
 
@@ -37,9 +39,10 @@ FOREVER, NOTHING = -1, -2  # in place of a time, as PEXPIRETIME says it
 class _Fill(Script):
     """Stores what was read, until it expires.
 
-    Its ARGV has for each key its data, and when it expires; then what time it is here; then the
-    seals of the keys, if there are braces in one of these. They are not among the KEYS: while
-    slots of a Redis Cluster move, servers refuse what is on two keys of which one is not there.
+    Its ARGV has the data of the keys; when they expire, as doubles in a string; what time it is
+    here; and the seals of the keys, if there are braces in one of these. They are not among the
+    KEYS: while slots of a Redis Cluster move, servers refuse what is on two keys of which one
+    is not there.
 
     It replies two elements for each key for which nothing was stored: its number, from 0, and
     what is stored already, or nil.
@@ -52,15 +55,15 @@ class _Fill(Script):
     sha = LuaScript(f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
-local skew = now - ARGV[2 * #KEYS + 1]
+local ends, skew = ARGV[#KEYS + 1], now - ARGV[#KEYS + 2]
 if math.abs(skew) <= {SAME_TIME} then skew = 0 end
 local function seal_of(key) return key .. '\\31{SEAL[1:].decode()}{{' .. key .. '}}' end
 local out = {{}}
 for i, key in ipairs(KEYS) do
-  local data, expires = ARGV[2 * i - 1], tonumber(ARGV[2 * i])
+  local data, expires = ARGV[i], struct.unpack('>d', ends, 8 * i - 7)
   local there = redis.pcall('GET', key)
   if there or expires >= 0 and expires + skew <= now or expires == {NOTHING}
-    or redis.call('EXISTS', ARGV[2 * #KEYS + 1 + i] or seal_of(key)) == 1
+    or redis.call('EXISTS', ARGV[#KEYS + 2 + i] or seal_of(key)) == 1
   then
     out[#out + 1] = i - 1
     out[#out + 1] = type(there) == 'string' and there
@@ -78,24 +81,24 @@ return out
         self._read = read
 
     def arguments(self, keys: list[bytes]) -> list[bytes]:
-        values: list[bytes] = [b""] * (2 * len(keys))
-        values[0::2], ends = zip(*[self._read[key] for key in keys], strict=True)
-        values[1::2] = [b"%d" % end for end in ends]
+        values, ends = zip(*[self._read[key] for key in keys], strict=True)
+        packed = pack(f">{len(keys)}d", *ends)
         joined = b"".join(keys)
         seals = map(seal_of, keys) if b"{" in joined or b"}" in joined else ()
-        return [self.sha, b"%d" % len(keys), *keys, *values, _now(), *seals]
+        return [self.sha, b"%d" % len(keys), *keys, *values, packed, _now(), *seals]
 
     def encode(self, keys: list[bytes]) -> bytes:
         key = keys[0]
         if len(keys) > 1 or b"{" in key or b"}" in key:
             return super().encode(keys)
         data, end = self._read[key]
-        expires, now = b"%d" % end, _now()
-        words = (self._start, len(key), key, len(data), data, len(expires), expires)
-        return _FILL_ONE % (*words, len(now), now)
+        now = _now()
+        words = (len(key), key, len(data), data, _pack_one(end), len(now), now)
+        return _FILL_ONE % (self._start, *words)
 
 
-_FILL_ONE = b"*7\r\n%b" + b"$%d\r\n%b\r\n" * 4
+_FILL_ONE = b"*7\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n$8\r\n%b\r\n$%d\r\n%b\r\n"
+_pack_one = Struct(">d").pack
 
 
 def _now() -> bytes:
@@ -119,8 +122,9 @@ def fill(
     if len(read) < len(keys):
         chosen = [n for n, key in enumerate(keys) if key in read]
         keys, owners = [keys[n] for n in chosen], [owners[n] for n in chosen]
-    size = sum([len(data) for data, _ in read.values()])
-    most_keys = max(1, min(MOST_KEYS, _MOST_BYTES * len(keys) // max(1, size)))
+    some = keys[::_SAMPLED]
+    size = sum([len(read[key][0]) for key in some])
+    most_keys = max(1, min(MOST_KEYS, _MOST_BYTES * len(some) // max(1, size)))
     answers = yield from ask_in_groups(port, _Fill(read), keys, owners, most_keys)
     stored: dict[bytes, bytes] = {}
     warmed = 0
@@ -132,7 +136,8 @@ def fill(
             failures.append(failure)
         elif not replies:
             warmed += len(group)
-            stored.update(zip(group, [read[key][0] for key in group], strict=True))
+            for key in group:
+                stored[key] = read[key][0]
         else:
             there = dict(zip(replies[::2], replies[1::2], strict=False))
             warmed += len(group) - len(there)

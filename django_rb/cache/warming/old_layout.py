@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from struct import unpack
 from time import monotonic, time
 from typing import NamedTuple, cast
 
@@ -36,7 +37,7 @@ SAME_TIME = 2000
 _AGAIN_SECONDS = 5.0  # between two questions who a node is
 
 # Data, and when it expires, in milliseconds since 1970 by the clock here; -1 for never.
-Found = tuple[bytes, int]
+Found = tuple[bytes, float]
 
 # In place of both where there is nothing.
 ABSENT: Found = (b"", -2)
@@ -62,18 +63,19 @@ class Moved(NamedTuple):
 class _Read(Script):
     """Reads strings, and when they expire.
 
-    Replies two elements for each key: its string, or nil, and what PEXPIRETIME says; and then
-    the node's own time.
+    Replies for each key its string, or nil; then what PEXPIRETIME says of all of them, as
+    doubles in a string; and the node's own time.
     """
 
     name = b"EVALSHA_RO"
     sha = LuaScript("""
-local out = {}
+local out, ends = {}, {}
 for i, key in ipairs(KEYS) do
   local data = redis.pcall('GET', key)
-  out[2 * i - 1] = type(data) == 'string' and data
-  out[2 * i] = redis.call('PEXPIRETIME', key)
+  out[i] = type(data) == 'string' and data
+  ends[i] = struct.pack('>d', redis.call('PEXPIRETIME', key))
 end
+out[#out + 1] = table.concat(ends)
 local time = redis.call('TIME')
 out[#out + 1] = time[1] * 1000 + math.floor(time[2] / 1000)
 return out
@@ -208,13 +210,13 @@ class OldLayout:
                 self._log_refusal(group[0], replies)
             elif not isinstance(replies, Exception):
                 skew = replies.pop() - time() * 1000
-                values, ends = replies[::2], replies[1::2]
+                ends: Sequence[float] = unpack(f">{len(group)}d", replies.pop())
                 if abs(skew) > SAME_TIME:
-                    ends = [end if end < 0 else end - int(skew) for end in ends]
-                read.update(zip(group, zip(values, ends, strict=True), strict=True))
-                if None in values:
-                    pairs = zip(group, values, strict=True)
-                    read.update((key, ABSENT) for key, value in pairs if value is None)
+                    ends = [end if end < 0 else end - skew for end in ends]
+                read.update(zip(group, zip(replies, ends, strict=True), strict=True))
+                if None in replies:
+                    pairs = zip(group, replies, strict=True)
+                    read.update((key, ABSENT) for key, data in pairs if data is None)
         return read
 
     def _log_refusal(self, key: bytes, error: ResponseError) -> None:
