@@ -13,6 +13,7 @@ from ..engine.nodes.health import NodeHealth
 from .base import NodeName, at_once
 from .slots import SlotsStatus, fetch_slots
 from .status import NodeStatus, fetch_status, read_status, sum_up
+from .warming import Warming, fetch_warmings
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Look:
 
     time: float
     clusters: Mapping[str, Sequence[NodeRow]]
+    warmings: Sequence[Warming] = ()
 
     @property
     def nodes(self) -> list[NodeRow]:
@@ -81,7 +83,7 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
             address = info.address.rpartition("/")[0]
             slots = outcomes["slots"].get(name)
             rows.append(NodeRow(name, address, info.db, status, health[host_id], slots))
-    return Look(time.time(), clusters)
+    return Look(time.time(), clusters, fetch_warmings(chosen))
 
 
 def document_of(look: Look) -> dict[str, Any]:
@@ -114,4 +116,5 @@ def document_of(look: Look) -> dict[str, Any]:
             }
             for alias, nodes in look.clusters.items()
         },
+        "warming": [asdict(one) for one in look.warmings],
     }

@@ -24,7 +24,8 @@ from ..nodes.failing import (
 )
 from ..nodes.health import HealthChanges
 from ..nodes.node import Node
-from ..protocol.exchange import Batch, Exchange, Pause
+from ..protocol.exchange import Batch, Exchange
+from ..protocol.interludes import Pause, Visit
 from ..rounds.again import asks_for_more, look_again
 from ..rounds.port import Port
 from ..spinning import LONG_WAIT_SECONDS
@@ -150,6 +151,9 @@ class _AwaitedRound:
             left = self._deadline - self._loop.time()
             exchanges.is_over = left <= exchanges.seconds
             await asyncio.sleep(max(0.0, min(exchanges.seconds, left)))
+            return
+        if isinstance(exchanges, Visit):
+            await exchanges.arun(self._deadline - self._loop.time())
             return
         try:
             self._submit(exchanges)

@@ -443,19 +443,6 @@ def _described(reply: object) -> str:
     return "nil" if reply is None else f"the number {reply}"
 
 
-class Pause(list[Exchange]):
-    """A round in which nothing is sent and so many seconds pass, if the call has as many left.
-
-    Attributes:
-        is_over: the call has no time left.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
-        self.is_over = False
-
-
 # What a transport drives: it yields the exchanges of a round, each of which then has its
 # replies or its error, and returns the result of the batch.
 Batch: TypeAlias = Generator[Sequence[Exchange], None, T]

@@ -22,7 +22,8 @@ from ..nodes.failing import (
 )
 from ..nodes.node import PoolIsFull
 from ..polling import POLLIN, POLLOUT, Poller, make_poller
-from ..protocol.exchange import Exchange, Pause
+from ..protocol.exchange import Exchange
+from ..protocol.interludes import Pause, Visit
 from ..rounds.again import may_go_again
 from ..sockets import NOTHING_YET
 from ..spinning import LONG_WAIT_SECONDS, Spin
@@ -73,6 +74,9 @@ class Round:
             left = self._deadline - monotonic()
             exchanges.is_over = left <= exchanges.seconds
             sleep(max(0.0, min(exchanges.seconds, left)))
+            return
+        if isinstance(exchanges, Visit):
+            exchanges.run(self._deadline - monotonic())
             return
         try:
             if self._deadline != FOREVER and self._deadline <= monotonic():

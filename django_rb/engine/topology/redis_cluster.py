@@ -25,7 +25,8 @@ from ..nodes.failing import DeadlineError
 from ..nodes.hosts import HostInfo
 from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
 from ..protocol.encoding import Key
-from ..protocol.exchange import Batch, Pause
+from ..protocol.exchange import Batch
+from ..protocol.interludes import Pause
 from ..rounds.port import Rounds
 from ..routing.slots import CLUSTER_SLOTS, ClusterRouter
 from .look_times import LookTimes

@@ -99,7 +99,9 @@ class Command(NodesCommand):
             answered = sum(node.status.error is None for node in nodes)
             noun = "node" if len(nodes) == 1 else "nodes"
             title = f"{alias}: {answered} of {len(nodes)} {noun} answered, {clock}"
-            found.append([painted(title, self.style.MIGRATE_HEADING), *self.tables(nodes)])
+            warmings = [Shown(one.words) for one in look.warmings if one.cluster == alias]
+            heading = painted(title, self.style.MIGRATE_HEADING)
+            found.append([heading, *self.tables(nodes), *warmings])
         return found
 
     def tables(self, nodes: Sequence[NodeRow]) -> list[Shown]:
