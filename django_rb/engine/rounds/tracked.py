@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification
 
-from ..errors import ProtocolError
+from ..errors import NodeFailure, ProtocolError
 from ..near.copies import Copies, Copy
 from ..protocol.answers import are_values, is_number, is_value
 from ..protocol.encoding import Arg, Args, Buffer, encode_each
-from ..protocol.exchange import NO_REPLY, Exchange, KeysExchange, ReplyReader, Tracking
+from ..protocol.exchange import Batch, Exchange, KeysExchange
+from ..protocol.reader import NO_REPLY, ReplyReader, Tracking
 from .by_slot import ValuesExchange
+from .port import Port
 
 if TYPE_CHECKING:
     from ..routing.routers import BaseRouter
@@ -212,6 +214,24 @@ class TrackedGet(Tracked):
 
     def _values(self) -> Sequence[Any]:
         return self.replies
+
+
+def get_tracked(
+    port: Port, key: bytes, copies: Copies
+) -> Batch[tuple[bytes | None, list[NodeFailure]]]:
+    """Return what is stored for a key, None for nothing, and have a copy kept near."""
+    host_id = port.router.get_host_for_key(key)
+    exchange = TrackedGet(host_id, key, copies)
+    yield (exchange,)
+    if not exchange.is_kept:
+        exchange.learn()
+    error = exchange.error
+    if error is None:
+        reply = exchange.replies[0]
+        if not exchange.has_errors:
+            return reply, []
+        error = reply
+    return None, [NodeFailure(host_id, port.get_address(host_id), error, (key,))]
 
 
 class MgetExchange(KeysExchange):
