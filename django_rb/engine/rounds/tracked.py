@@ -193,7 +193,7 @@ class TrackedGet(Tracked):
         else:
             key = self.key
             self._count, self._times = 2, 1
-            self.out = b"%b*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (self._first, len(key), key)
+            self.out = b"%b*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (self._first, len(key), key)  # type: ignore[str-format]
             self._began = monotonic()
             self._copy = self.copies.reserve_one(key, tracking.term)
         if self.watcher is not None:
