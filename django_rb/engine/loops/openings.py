@@ -52,10 +52,18 @@ async def open_connection(pool: Home) -> AioConnection:
                     epoch = node.epoch
                     writer = await pool.connect()
                     try:
-                        return pool.make_connection(writer, epoch)
+                        connection = pool.make_connection(writer, epoch)
                     except BaseException:
                         writer.transport.abort()
                         raise
+                    try:
+                        # What asyncio had of a plain socket is closed in the loop's next turn.
+                        # Nothing may fork before: nobody would close it in the child.
+                        await asyncio.sleep(0)
+                    except BaseException:
+                        connection.close()
+                        raise
+                    return connection
             except (redis.TimeoutError, TimeoutError):
                 # The node may have answered in time, while the loop did not run.
                 if not stalls.seconds or tries == _TRIES:
