@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
 
 from ..engine import Cluster, NodeFailure
 from ..engine.errors import COMPLAINTS, first_error
-from ..engine.near.copies import Copies
 from ..engine.protocol.answers import (
     is_number,
     is_ok,
@@ -39,6 +38,7 @@ from ..engine.wording import get_logger
 from .codec import Codec, Encoding
 from .companions import lease_of
 from .keys import Keys, loggable
+from .near_options import Near
 from .signing import BadSignature, SignedCodec
 
 T = TypeVar("T")
@@ -46,17 +46,6 @@ T = TypeVar("T")
 logger = get_logger("django_rb.cache")
 
 Fetching = Batch[Outcome[bytes | None]]
-
-
-class Near(Protocol):
-    """What a cache keeps near; see `django_rb.cache.near`."""
-
-    copies: Copies
-
-    def get_or_begin(
-        self, key: object, default: Any, version: int | None
-    ) -> tuple[Any, Batch[Any] | None]:
-        """Return the value of a key, or `default`, if it is near; if not, the batch for it."""
 
 
 class Operations:
