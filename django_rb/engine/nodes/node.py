@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from ..errors import COMPLAINTS, NOT_READY, OUTDATED, at_node
+from ..near.tracking import Trackings
 from .health import DEFAULT_HEALTH, Health, HealthChanges, HealthOptions, check_health
 from .hosts import HostInfo
 from .options import conceal, introduce, merge
@@ -31,6 +32,8 @@ class Node:
         health_options: when it counts as down.
         changes: where changes of its health are put down.
         alias: that of its cluster, for errors and logs; None where it has none.
+        trackings: the connections of its cluster on which nodes tell of changes; None where
+            they are not asked to.
 
     Attributes:
         kwargs: the arguments of redis-py's connection classes. They hold its secrets.
@@ -48,7 +51,9 @@ class Node:
         health_options: HealthOptions | None = None,
         changes: HealthChanges | None = None,
         alias: str | None = None,
+        trackings: Trackings | None = None,
     ) -> None:
+        self.trackings = trackings
         self.info = info
         self.alias = alias
         self.host_id = info.host_id

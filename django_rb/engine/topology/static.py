@@ -26,9 +26,11 @@ class StaticTopology:
         hosts: what is known of each host, by host id, in the order of the ids.
         nodes: the nodes, by host id.
         router: decides who owns a key; a new one whenever a host comes or goes.
+        version: another number whenever keys may have moved.
     """
 
     router: BaseRouter
+    version = 0
 
     def __init__(
         self, hosts: Mapping[int, HostInfo], make_node: Callable[[HostInfo], Node]
@@ -75,6 +77,7 @@ class StaticTopology:
                 self.hosts, self.nodes = hosts, nodes
                 use(nodes)
                 raise
+            self.version += 1
 
     def remove(
         self,
@@ -99,6 +102,7 @@ class StaticTopology:
                 raise
             self.nodes = {other: node for other, node in self.nodes.items() if other != host_id}
             use(self.nodes)
+            self.version += 1
             return True
 
     def start_over(self) -> None:
