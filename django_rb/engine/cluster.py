@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import redis
 import redis.asyncio
@@ -39,10 +39,14 @@ from .rounds.observing import Observer, observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hidden, hides_locals
 from .topology.redis_cluster import RedisClusterTopology
-from .topology.settings import REDIS_CLUSTER, check_topology, read_address_map
+from .topology.sentinel import SentinelTopology
+from .topology.sentinel_settings import read_watched
+from .topology.settings import REDIS_CLUSTER, SENTINEL, check_topology, read_address_map
 from .topology.static import StaticTopology
 
 T = TypeVar("T")
+
+Topology: TypeAlias = StaticTopology | RedisClusterTopology | SentinelTopology
 
 
 class Connections(NamedTuple):
@@ -76,10 +80,13 @@ class Cluster(ClientSource):
         router_options: keyword arguments for it.
         topology: who says which nodes there are: "static", these hosts; "redis-cluster", the
             nodes of a Redis Cluster or Valkey Cluster, of which `hosts` names any. They
-            place keys themselves, so that no router goes with it.
-        address_map: of a Redis Cluster: where a node is that says that it is at another
-            place, as ``{"10.0.0.1:6379": "127.0.0.1:7001"}``, or as a function of host and
-            port that returns both.
+            place keys themselves, so that no router goes with it. "sentinel": Sentinels say
+            where the primary of each host is, which is named by its "master_name".
+        address_map: where a node is that is said to be at another place, as
+            ``{"10.0.0.1:6379": "127.0.0.1:7001"}``, or as a function of host and port that
+            returns both. Not for independent nodes.
+        sentinels: where Sentinels are: URLs, dictionaries, or pairs of host and port.
+        sentinel_options: options of the connections to them, such as their own password.
         health: when a node counts as down: after how many FAILURES in a row it is left
             alone, for how many seconds at first (PAUSE) and at most (MAX_PAUSE). None:
             no node ever counts as down.
@@ -109,8 +116,12 @@ class Cluster(ClientSource):
         alias: str | None = None,
         topology: str = "static",
         address_map: object = None,
+        sentinels: object = None,
+        sentinel_options: object = None,
     ) -> None:
-        check_topology(topology, router_cls, router_options, address_map)
+        check_topology(
+            topology, router_cls, router_options, address_map, sentinels, sentinel_options
+        )
         self.alias = alias
         self._pool_cls = pool_cls or redis.ConnectionPool
         self._pool_options = dict(hidden(check_pool_options(pool_options)))
@@ -138,18 +149,27 @@ class Cluster(ClientSource):
                 observed=self,
             )
         )
-        infos = parse_hosts(hosts, host_defaults)
-        self._topology: StaticTopology | RedisClusterTopology
-        self._layout: RedisClusterTopology | None = None
+        self._topology: Topology
+        self._layout: RedisClusterTopology | SentinelTopology | None = None
+        use = partial(_use, self._threads, self._loops, self._local_pools)
         if topology == REDIS_CLUSTER:
-            use = partial(_use, self._threads, self._loops, self._local_pools)
+            infos = parse_hosts(hosts, host_defaults)
             self._topology = self._layout = RedisClusterTopology(
                 infos, make_node, use, read_address_map(address_map)
             )
-        else:
-            self._topology = StaticTopology(infos, make_node)
+        elif topology == SENTINEL:
+            watched = read_watched(
+                hosts, host_defaults, sentinels, sentinel_options, self._pool_options
+            )
+            make_sentinel = partial(make_node, options=None)
+            self._topology = self._layout = SentinelTopology(
+                watched, make_node, make_sentinel, use, read_address_map(address_map), alias
+            )
             self._topology.router = self._make_router()
-            self._use(self._topology.nodes)
+        else:
+            self._topology = StaticTopology(parse_hosts(hosts, host_defaults), make_node)
+            self._topology.router = self._make_router()
+            use(self._topology.nodes)
         _clusters.add(self)
 
     def __repr__(self) -> str:
@@ -178,8 +198,8 @@ class Cluster(ClientSource):
         return self._topology.nodes
 
     @property
-    def layout(self) -> RedisClusterTopology | None:
-        """What the nodes of a Redis Cluster have said; None if these are independent nodes."""
+    def layout(self) -> RedisClusterTopology | SentinelTopology | None:
+        """What the nodes of a Redis Cluster or Sentinels have said; None if nobody is asked."""
         return self._layout
 
     @property
@@ -227,20 +247,24 @@ class Cluster(ClientSource):
                 "The nodes of a Redis Cluster say themselves which nodes there are: add and "
                 "remove them there, as by `valkey-cli --cluster`."
             )
+        if isinstance(self._topology, SentinelTopology):
+            raise TypeError(
+                "Hosts that Sentinels watch are named once, in HOSTS. Make a new cluster."
+            )
         return self._topology
 
     def learn(self, timeout: float | None = None) -> None:
         """Find out which nodes there are, if that is not known yet.
 
         Commands do so themselves. Until then, `hosts` and `nodes` of a Redis Cluster are those
-        that the cluster was made with, and nobody knows who owns a key. Independent nodes are
-        known from the beginning.
+        that the cluster was made with, and nobody knows who owns a key; of hosts that Sentinels
+        watch nobody knows where they are. Independent nodes are known from the beginning.
 
         Args:
             timeout: seconds for it.
 
         Raises:
-            redis.ConnectionError, redis.TimeoutError: no node tells.
+            redis.ConnectionError, redis.TimeoutError: nobody tells.
         """
         if self._layout is not None and not self._layout.is_known:
             failure = self._threads.run(self._layout.learn(), timeout)
@@ -301,7 +325,7 @@ class Cluster(ClientSource):
 
         The nodes of a Redis Cluster are asked first, if that is not known yet; see `learn`.
         """
-        if self._layout is not None:
+        if self.router.has_slots:
             self.learn()
         return self.router.get_host_for_key(key)
 

@@ -136,7 +136,7 @@ class Nodes:
         """Leave out what is under way from one node of a Redis Cluster to another."""
         kept = dict(pages)
         for alias, cluster in self._clusters.items():
-            if cluster.layout is not None:
+            if cluster.layout is not None and cluster.router.has_slots:
                 found = {host: keys for (name, host), keys in pages.items() if name == alias}
                 for host, keys in cluster.run(owned(cluster, cluster.layout, found)).items():
                     kept[alias, host] = keys

@@ -23,7 +23,7 @@ from ..nodes.failing import (
 )
 from ..nodes.health import HealthChanges
 from ..nodes.node import Node
-from ..protocol.exchange import Batch, Exchange, Pause
+from ..protocol.exchange import Batch, Exchange, Pause, Race
 from ..rounds.again import asks_for_more, look_again
 from ..rounds.port import Port
 from .connections import FOREVER, LATE_SECONDS
@@ -141,6 +141,7 @@ class _AwaitedRound:
         self._done: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
+        self._race: Race | None = None
 
     async def run(self, exchanges: Sequence[Exchange]) -> None:
         """Run exchanges to their ends."""
@@ -149,6 +150,8 @@ class _AwaitedRound:
             exchanges.is_over = left <= exchanges.seconds
             await asyncio.sleep(max(0.0, min(exchanges.seconds, left)))
             return
+        if isinstance(exchanges, Race):
+            self._race = exchanges
         try:
             self._submit(exchanges)
             if self._error is None:
@@ -192,6 +195,18 @@ class _AwaitedRound:
         """Count an exchange that has ended."""
         self._left -= 1
         if not self._left:
+            self._wake()
+        elif self._race is not None:
+            self._look_at(self._race)
+
+    def _look_at(self, race: Race) -> None:
+        """Wait for nobody any more if a race is decided."""
+        if any(job.is_over and race.is_decided_by(job.exchange) for job, _ in self._jobs):
+            self._race = None
+            for job, _ in self._jobs:
+                if not job.is_over:
+                    race.lose(job.exchange)
+                    job.abandon()
             self._wake()
 
     def crash(self, error: BaseException) -> None:

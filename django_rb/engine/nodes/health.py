@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any
 
+import redis
+from redis.sentinel import MasterNotFoundError
+
 from ..errors import BadHostSetup, NodeDown, at_node
 from ..wording import about_unknown, get_logger, masked, number_of
 
@@ -282,8 +285,22 @@ class Health:
         self._probes = 0  # that failed, since the node is down
         self._is_probed = False
         self._retry_at = 0.0
+        self._barred: str | None = None
         self._recently_logged = RecentlyLogged()
         self.start_over()
+
+    def bar(self, why: str) -> None:
+        """Have the node never be asked: nobody knows where it is, or another has its part."""
+        with self._lock:
+            self.is_well = False
+            self._state, self._error, self._barred = DOWN, why, why
+
+    def succeed(self, before: Health) -> None:
+        """Be that of a node which takes another one's place, and is up."""
+        with self._lock:
+            if before._barred is None:  # noqa: SLF001 (of the same class)
+                self._state, self._began = before._state, before._began  # noqa: SLF001
+            self._go_to(UP, None)
 
     def rename(self, host_id: int) -> None:
         """Speak of the node by another host id from now on."""
@@ -298,13 +315,15 @@ class Health:
         """In a forked child: what is known stays, but somebody else may hold the lock."""
         self._lock = threading.RLock()
 
-    def refusal(self) -> NodeDown | None:
+    def refusal(self) -> redis.ConnectionError | None:
         """Return why the node must not be asked now, or None: then the caller may ask it.
 
         A caller that may ask a node that is down probes it, and is the only one for a
         while: it has to say how that went.
         """
         with self._lock:
+            if self._barred is not None:
+                return MasterNotFoundError(self._named(self._barred))
             if self._state != DOWN:
                 return None
             now = monotonic()
@@ -322,7 +341,7 @@ class Health:
     def failed(self, error: Exception) -> None:
         """Take note of a connection that failed."""
         with self._lock:
-            if self._state == DOWN and not self._is_probed:
+            if self._barred is not None or (self._state == DOWN and not self._is_probed):
                 return  # of a call that began before
             self.is_well = False
             self._failures += 1
@@ -348,6 +367,8 @@ class Health:
             is_ready: the node can do its work; it is not, say, still loading its data.
         """
         with self._lock:
+            if self._barred is not None:
+                return
             if is_ready:
                 self._failures, self._error, self._is_probed = 0, None, False
                 self._go_to(UP, None)
@@ -365,7 +386,9 @@ class Health:
                 self._failures,
                 None if self._began is None else time() - (monotonic() - self._began),
                 self._error,
-                max(0.0, self._retry_at - monotonic()) if is_down else None,
+                max(0.0, self._retry_at - monotonic())
+                if is_down and self._barred is None
+                else None,
             )
 
     def _rest(self) -> None:

@@ -31,6 +31,8 @@ class HostInfo:
         db: database number.
         ssl: TLS is used.
         options: every further option of redis-py's connection classes.
+        master_name: what Sentinels call the shard whose primary it is. As long as they have
+            not said where that is, `host` is "".
     """
 
     host_id: int
@@ -43,6 +45,7 @@ class HostInfo:
     ssl: bool = False
     ssl_options: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    master_name: str | None = None
 
     def __post_init__(self) -> None:
         # The way to set something of a frozen dataclass: asdict() and vars() show it all.
@@ -57,6 +60,8 @@ class HostInfo:
         """Where the node is, in words that hold no secret: ``10.0.0.1:6379/0``."""
         if self.unix_socket_path is not None:
             return f"unix:{self.unix_socket_path}/{self.db}"
+        if not self.host:
+            return f"primary of {self.master_name}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}/{self.db}"
 
@@ -130,7 +135,7 @@ def node_of_arguments(arguments: Sequence[Any], options: Mapping[str, Any]) -> d
     """
     given, more = dict(options), arguments
     if arguments and (isinstance(arguments[0], Mapping) or "://" in str(arguments[0])):
-        node, more = _as_options(arguments[0], ()), arguments[1:]
+        node, more = as_options(arguments[0], ()), arguments[1:]
     else:
         named = zip(_RB_ARGUMENTS, arguments, strict=False)
         node = {name: value for name, value in named if value is not None}
@@ -152,7 +157,7 @@ def node_of_arguments(arguments: Sequence[Any], options: Mapping[str, Any]) -> d
 def with_database(hosts: object, db: int) -> dict[int, dict[str, Any]]:
     """Return the nodes of `parse_hosts`, each on the database number `db` of its server."""
     return {
-        host_id: {**_as_options(node, ("HOSTS", host_id)), "db": db}
+        host_id: {**as_options(node, ("HOSTS", host_id)), "db": db}
         for host_id, node in number_hosts(hosts).items()
     }
 
@@ -220,7 +225,7 @@ def _prefixed(ssl_options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> HostInfo:
     path = ("HOSTS", host_id)
-    node = with_numbers(_as_options(node, path))
+    node = with_numbers(as_options(node, path))
     check_options(node, path)
     options = merge(with_numbers(defaults), node)
     if "unix_socket_path" in node:  # a node's own address wins over a default one
@@ -260,7 +265,7 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
     )
 
 
-def _as_options(node: object, path: tuple[str | int, ...]) -> Mapping[str, Any]:
+def as_options(node: object, path: tuple[str | int, ...]) -> Mapping[str, Any]:
     """Return the options of a node that is a dictionary or a URL."""
     if isinstance(node, str):
         return _parse_url(node, path)

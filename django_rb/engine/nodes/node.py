@@ -100,6 +100,7 @@ class Node:
         errors.clear()
         is_ready = True
         for error in said:
+            error.said_by = self.address  # type: ignore[attr-defined]
             if isinstance(error, COMPLAINTS):
                 self.health.complained(error)
                 is_ready = is_ready and not isinstance(error, NOT_READY)

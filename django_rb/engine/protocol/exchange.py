@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification, Reader
 
-from ..errors import ProtocolError, RefusedEarly, reply_error
+from ..errors import LostRace, ProtocolError, RefusedEarly, reply_error
 from .commands import HARMLESS, check_all_shareable, check_shareable, is_read_only
 from .encoding import (
     Arg,
@@ -435,6 +435,31 @@ class Pause(list[Exchange]):
         super().__init__()
         self.seconds = seconds
         self.is_over = False
+
+
+class Race(list[Exchange]):
+    """A round that is over as soon as one node has said what was asked for, or none will.
+
+    What the others would say is not waited for: their exchanges fail.
+
+    Args:
+        exchanges: those that race.
+        is_good: whether the replies of one are what was asked for.
+    """
+
+    def __init__(
+        self, exchanges: Iterable[Exchange], is_good: Callable[[Exchange], bool]
+    ) -> None:
+        super().__init__(exchanges)
+        self._is_good = is_good
+
+    def is_decided_by(self, exchange: Exchange) -> bool:
+        """Return whether an exchange that has ended is the first with a good answer."""
+        return not exchange.has_errors and self._is_good(exchange)
+
+    def lose(self, exchange: Exchange) -> None:
+        """End an exchange whose answer is no longer waited for."""
+        exchange.fail(LostRace("Another node answered first"))
 
 
 # What a transport drives: it yields the exchanges of a round, each of which then has its

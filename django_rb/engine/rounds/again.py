@@ -208,6 +208,8 @@ def _errors_of(port: Port, exchange: Exchange) -> Iterator[tuple[int, Exception,
     commands = exchange.commands()
     for position, reply in enumerate(exchange.replies):
         if isinstance(reply, Exception):
-            reply.args = (at_node(reply, exchange.host_id, address, port.alias),)
+            # By now another node may have the host id.
+            said_by = getattr(reply, "said_by", address)
+            reply.args = (at_node(reply, exchange.host_id, said_by, port.alias),)
             if position < len(commands):
                 yield position, reply, commands[position]

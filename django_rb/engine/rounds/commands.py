@@ -21,7 +21,7 @@ def run_commands(
     commands: Sequence[Args],
     *,
     merge: bool = False,
-    slot_of: Callable[[Key], int] | None = None,
+    slot_of: Callable[[Key], int | None] | None = None,
     bound: Container[int] = (),
     max_concurrency: int | None = None,
 ) -> Batch[list[Any]]:
@@ -55,7 +55,7 @@ def _run_shares(
     shares: Mapping[int, list[int]],
     commands: Sequence[Args],
     replies: list[Any],
-    slot_of: Callable[[Key], int] | None,
+    slot_of: Callable[[Key], int | None] | None,
     bound: Container[int],
     *,
     merge: bool,
@@ -88,7 +88,7 @@ def _run_shares(
 
 
 def _merged(
-    commands: Iterable[Args], slot_of: Callable[[Key], int] | None
+    commands: Iterable[Args], slot_of: Callable[[Key], int | None] | None
 ) -> tuple[list[Args], list[int]]:
     """Return what is sent, and how many of the commands each of it stands for."""
     sent: list[Args] = []
@@ -113,7 +113,7 @@ def _merged(
 
 
 def _together(
-    commands: Iterable[Args], slot_of: Callable[[Key], int]
+    commands: Iterable[Args], slot_of: Callable[[Key], int | None]
 ) -> Iterator[Iterable[Args]]:
     """Yield commands in groups of neighbours whose keys share a slot."""
     return (part for _, part in groupby(commands, lambda args: slot_of(args[1])))

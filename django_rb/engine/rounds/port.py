@@ -14,7 +14,7 @@ Rounds = Generator[Sequence[Exchange], None, None]
 
 
 class Layout(Protocol):
-    """What nodes that place keys themselves have said of it.
+    """What others than the settings have said of the shards: the nodes, or Sentinels.
 
     Attributes:
         patience: seconds for which one call waits for nodes that say that they cannot answer
@@ -23,8 +23,8 @@ class Layout(Protocol):
 
     patience: float
 
-    def get_slot(self, key: Key) -> int:
-        """Return the slot of a key."""
+    def get_slot(self, key: Key) -> int | None:
+        """Return the slot of a key; None where nodes do not place keys themselves."""
 
     def get_owner(self, slot: int) -> int:
         """Return the id of the host that owns a slot, as far as is known."""
@@ -71,7 +71,7 @@ class Port(Protocol):
 
     @property
     def layout(self) -> Layout | None:
-        """What the nodes say of who owns a key; None if they place no keys themselves."""
+        """What others say of the shards; None if the settings say everything."""
 
     def get_address(self, host_id: int) -> str:
         """Return where a node is, for errors."""

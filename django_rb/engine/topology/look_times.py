@@ -1,4 +1,4 @@
-"""When the nodes of a Redis Cluster are asked for the layout, and by whom."""
+"""When others are asked which shards there are and where, and by whom."""
 
 from __future__ import annotations
 
@@ -25,9 +25,14 @@ class LookTimes:
     """Looks are taken by one caller at a time, at a bounded rate.
 
     Times are those of monotonic().
+
+    Args:
+        least: seconds between two looks, at least; LEAST_SECONDS by default.
+        period: seconds between two looks where all is well; PERIOD by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, least: float | None = None, period: float | None = None) -> None:
+        self._given = least, period
         self._look_at = self._not_before = _NEVER
         self._trouble_since: float | None = None
         self._refused_since = self._refused_at = _NEVER
@@ -37,6 +42,14 @@ class LookTimes:
         """In a forked child: whoever is looking does so in the parent."""
         self._changing = threading.RLock()  # a signal handler may come at any time
         self._looking_since = _NEVER
+
+    @property
+    def _least(self) -> float:
+        return self._given[0] or LEAST_SECONDS
+
+    @property
+    def _period(self) -> float:
+        return self._given[1] or PERIOD
 
     @property
     def is_due(self) -> bool:
@@ -65,7 +78,7 @@ class LookTimes:
             if now - self._looking_since < _LONGEST_LOOK or now < self._not_before:
                 return False
             self._looking_since = now
-            self._look_at = now + PERIOD  # who wants a look from now on wants another one
+            self._look_at = now + self._period  # who wants a look from now on wants another one
             return True
 
     def end(self) -> None:
@@ -85,14 +98,14 @@ class LookTimes:
             self._look_at = now
             return
         is_wanted_again = self._look_at < now  # while this one was under way
-        pause = LEAST_SECONDS
+        pause = self._least
         if has_changed or self._trouble_since is None:
             self._trouble_since = None
         else:
             lasted = now - self._trouble_since
-            pause = min(PERIOD, max(LEAST_SECONDS, lasted * TROUBLE_PART))
+            pause = min(self._period, max(self._least, lasted * TROUBLE_PART))
         self._not_before = now + pause * random.uniform(1, 1.2)
-        self._look_at = now + PERIOD * random.uniform(0.9, 1)
+        self._look_at = now + self._period * random.uniform(0.9, 1)
         if is_wanted_again or has_changed is None:
             self.want()
         elif is_calm:

@@ -1,0 +1,509 @@
+"""The topology of shards that Sentinels watch: they say where the primary of each is.
+
+Sentinels are asked by exchanges of a batch that needs to know, by one caller at a time; the
+others go on with what is known. Where all is well one Sentinel is asked twice in a second, the
+one that answered last. Whoever meets something that does not fit (a connection that failed,
+READONLY) has them asked again, but not more often than four times in a second. They are then
+asked side by side, and the first that knows all shards counts.
+
+What a Sentinel says is believed if the node says itself that it is a primary, and if no newer
+failover of the shard is known (its config-epoch). If so, a new `Node` takes the place of the
+old one, to which nothing is sent any more. If not, the other Sentinels are asked; where none
+knows better, the address that was known last stays.
+
+https://redis.io/docs/latest/develop/reference/sentinel-clients/
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+import redis
+from redis.exceptions import NoPermissionError
+from redis.sentinel import MasterNotFoundError
+
+from ..errors import LostRace, at_node
+from ..nodes.failing import DeadlineError
+from ..nodes.health import RecentlyLogged
+from ..nodes.hosts import HostInfo
+from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
+from ..protocol.encoding import Args, Key
+from ..protocol.exchange import Batch, Exchange, Pause, PipelineExchange, Race
+from ..rounds.port import Rounds
+from ..routing.routers import BaseRouter
+from ..wording import clause, get_logger
+from .look_times import LookTimes
+from .sentinel_replies import read_address, read_epoch, read_role
+from .sentinel_settings import Watched
+from .slots_replies import Address
+
+T = TypeVar("T")
+
+AddressMap = Callable[[str, int], tuple[str, int]]
+
+logger = get_logger("django_rb.topology")
+
+# Seconds between two looks: at least, where something does not fit; and where all is well.
+LEAST_SECONDS, PERIOD = 0.25, 0.5
+
+# Every so many looks another Sentinel is asked than the one that answered last: that one may
+# be cut off from the others, and not know it.
+_LOOKS_OF_ONE = 10
+
+_WAIT_SECONDS = 0.005  # between two looks at whether another caller has learned something
+
+# Host ids of nodes that are asked whether they are primaries: this less the shard's.
+_FIRST_CANDIDATE = -1_000_000
+
+_NOT_ASKED = "Its Sentinels were not asked yet"
+
+
+@dataclass
+class Claim:
+    """What a Sentinel says of a shard, and what became of it.
+
+    Attributes:
+        sentinel: who says so.
+        address: where its primary is.
+        epoch: of the last failover of the shard that the Sentinel knows.
+        node: what is there; None where it is the one that is known.
+        refusal: why it is not believed.
+        is_outdated: a newer failover is known.
+    """
+
+    sentinel: Node
+    address: Address
+    epoch: int = 0
+    node: Node | None = None
+    refusal: str | None = None
+    is_outdated: bool = False
+
+
+class SentinelTopology:
+    """The shards of one cluster, where their primaries are, and the router over them.
+
+    Args:
+        watched: how to speak to the nodes of each shard, and where Sentinels are.
+        make_node: makes a node of what is known of it.
+        make_sentinel: makes that of a Sentinel.
+        use: is told all servers that there may be connections to, by host id.
+        address_map: where a node is that Sentinels say to be at a host and port.
+        alias: that of the cluster, for the log.
+
+    Attributes:
+        hosts: what is known of each shard's primary, by host id.
+        nodes: the primaries, by host id. One that is not known refuses to be asked.
+        sentinels: the Sentinels; their host ids are below 0.
+        router: decides who owns a key; it stays.
+        is_known: the primary of some shard is known.
+        patience: seconds for which a call without deadline waits for nodes.
+    """
+
+    router: BaseRouter
+
+    def __init__(
+        self,
+        watched: Watched,
+        make_node: Callable[[HostInfo], Node],
+        make_sentinel: Callable[[HostInfo], Node],
+        use: Callable[[Mapping[int, Node]], None],
+        address_map: AddressMap | None = None,
+        alias: str | None = None,
+    ) -> None:
+        self.hosts = shards = watched.shards
+        self._make_node = make_node
+        self._use = use
+        self._map = address_map
+        self._alias = alias
+        self.nodes = {host_id: make_node(info) for host_id, info in shards.items()}
+        for node in self.nodes.values():
+            node.health.bar(_NOT_ASKED)
+        self.sentinels = [make_sentinel(info) for info in watched.sentinels]
+        self._addresses = {i: node.address for i, node in self.nodes.items()}
+        self._addresses.update((node.host_id, node.address) for node in self.sentinels)
+        self._candidates: dict[int, Node] = {}  # that may be new primaries, by ids of their own
+        self._names = {host_id: cast(str, info.master_name) for host_id, info in shards.items()}
+        self._epochs = dict.fromkeys(shards, 0)
+        self._favourite: Node | None = None  # the Sentinel that answered last
+        self._looks = 0
+        self.is_known = False
+        timeout = next(iter(self.nodes.values())).socket_timeout
+        self.patience = DEFAULT_SOCKET_TIMEOUT if timeout is None else timeout
+        self._recently_logged = RecentlyLogged()
+        self._failure: Exception | None = None
+        self._failed_looks = 0
+        self._times = LookTimes(LEAST_SECONDS, PERIOD)
+        self.start_over()
+        self._use_all()
+
+    def start_over(self) -> None:
+        """In a forked child: another thread of the parent may hold a lock."""
+        self._changing = threading.RLock()  # a signal handler may use the cluster
+        self._times.start_over()
+
+    def get_address(self, host_id: int) -> str:
+        """Return where a host is, as far as is known; or a Sentinel."""
+        return self._addresses[host_id]
+
+    # What second looks need; see `rounds.port.Layout`.
+
+    def get_slot(self, key: Key) -> None:
+        """Return None: there are no slots."""
+
+    def get_owner(self, slot: int) -> int:
+        """Raise LookupError: there are no slots."""
+        raise LookupError(slot)
+
+    def get_node(self, host_id: int) -> Node | None:
+        """Return the node that has a host id now."""
+        return self.nodes.get(host_id)
+
+    def note_moved(self, slot: int, address: str, said_by: int) -> None:
+        """Do nothing: nodes that Sentinels watch do not say MOVED."""
+
+    def find(self, address: str, said_by: int) -> None:
+        """Return None: nodes that Sentinels watch do not say ASK."""
+
+    def may_wait(self) -> bool:
+        """Return False: no node says that it cannot answer yet."""
+        return False
+
+    def want_look(self) -> None:
+        """Have Sentinels asked soon."""
+        self._times.want()
+
+    @property
+    def is_look_due(self) -> bool:
+        """Whether it is time to look, for whoever comes first."""
+        return self._times.is_due
+
+    def look_if_due(self) -> Rounds:
+        """Yield the rounds that ask Sentinels, if it is time and nobody else does."""
+        if self.is_look_due and self._times.begin():
+            try:
+                yield from self._look()
+            finally:
+                self._times.end()
+
+    # Before a batch.
+
+    def looking(self, batch: Batch[T]) -> Batch[T]:
+        """Return a batch that asks Sentinels first."""
+        looked = self._looking_first(batch)
+        name: str = cast(Any, batch).__name__
+        cast(Any, looked).__name__ = name  # observers are told what was called
+        return looked
+
+    def _looking_first(self, batch: Batch[T]) -> Batch[T]:
+        try:
+            yield from self.learn()
+            return (yield from batch)  # a node that is not known refuses
+        finally:
+            batch.close()
+
+    def learn(self) -> Batch[Exception | None]:
+        """Ask Sentinels if it is time; return why nothing is known, if it is so."""
+        failed_before = self._failed_looks
+        while not self.is_known:
+            failure = self._failure
+            if failure is not None and (
+                self._failed_looks != failed_before or self._times.is_too_early
+            ):
+                return failure
+            is_over = False
+            if self._times.begin():
+                try:
+                    if not self.is_known:
+                        is_over = yield from self._look()
+                finally:
+                    self._times.end()
+            else:  # another caller is about to know
+                pause = Pause(_WAIT_SECONDS)
+                yield pause
+                is_over = pause.is_over
+            if is_over and not self.is_known:
+                return redis.TimeoutError("Deadline exceeded")
+        yield from self.look_if_due()
+        return None
+
+    # Looking.
+
+    def _look(self) -> Batch[bool]:
+        """Ask Sentinels until they have told of all shards what can be believed.
+
+        Returns whether the time of the call was over before.
+        """
+        unsettled = set(self._names)
+        reasons: dict[Node, Exception] = {}
+        refused: dict[int, list[Claim]] = defaultdict(list)
+        left = list(self.sentinels)
+        has_changed = is_heard = False
+        is_cut_short = True
+        try:
+            while unsettled and left:
+                answers = yield from self._hear(left, reasons)
+                if any(isinstance(r.__cause__, DeadlineError) for r in reasons.values()):
+                    return True
+                left = [node for node in left if node not in answers and node not in reasons]
+                for sentinel, addresses in answers.items():
+                    is_heard = True
+                    claims = {
+                        host_id: Claim(sentinel, addresses[self._names[host_id]])
+                        for host_id in sorted(unsettled)
+                        if self._names[host_id] in addresses
+                    }
+                    yield from self._judge(claims)
+                    for host_id, claim in claims.items():
+                        if claim.refusal is None:
+                            unsettled.discard(host_id)
+                            has_changed = self._apply(host_id, claim) or has_changed
+                        else:
+                            refused[host_id].append(claim)
+            for host_id in unsettled.copy():
+                if (claim_of_most := self._find_newer(refused[host_id])) is not None:
+                    unsettled.discard(host_id)
+                    has_changed = self._apply(host_id, claim_of_most) or has_changed
+            is_cut_short = False
+        finally:
+            if self._candidates:
+                self._candidates = {}
+                self._use_all()
+            if not is_cut_short:
+                self._conclude(unsettled, reasons, refused, is_heard=is_heard)
+            self._times.plan(
+                has_changed if is_heard else None,
+                is_cut_short=is_cut_short,
+                is_calm=all(node.health.is_well for node in self.nodes.values()),
+            )
+            if unsettled and is_heard:
+                self.want_look()
+        return False
+
+    def _hear(
+        self, sentinels: Sequence[Node], reasons: dict[Node, Exception]
+    ) -> Batch[dict[Node, dict[str, Address]]]:
+        """Ask Sentinels for the addresses of all primaries, by name.
+
+        One alone if it has answered before, else all side by side until one has told of all.
+        Why others do not answer is put to `reasons`.
+        """
+        self._looks += 1
+        first = self._first_to_ask(sentinels)
+        names = list(dict.fromkeys(self._names.values()))
+        exchanges = {
+            node: _ask(
+                node, [(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name) for name in names]
+            )
+            for node in ([first] if first else sentinels)
+        }
+        yield from _race(list(exchanges.values()), _tells_all)
+        answers: dict[Node, dict[str, Address]] = {}
+        for node, exchange in exchanges.items():
+            error = _error_in(node, exchange)
+            if error is None:
+                told = zip(names, map(read_address, exchange.replies), strict=True)
+                answers[node] = {n: self._to_ours(place) for n, place in told if place}
+            elif not isinstance(error, LostRace):
+                reasons[node] = error
+        best = max(answers, key=lambda node: len(answers[node]), default=None)
+        self._favourite = best if best is not None else self._favourite
+        return answers
+
+    def _first_to_ask(self, sentinels: Sequence[Node]) -> Node | None:
+        """Return the Sentinel that is asked alone, None for all of them."""
+        well = [node for node in sentinels if node.health.is_well]
+        if len(sentinels) != len(self.sentinels) or self._favourite not in well:
+            return None
+        if self._looks % _LOOKS_OF_ONE == 0:
+            return well[self._looks // _LOOKS_OF_ONE % len(well)]
+        return self._favourite
+
+    def _judge(self, claims: Mapping[int, Claim]) -> Rounds:
+        """Ask nodes that are new whether they are primaries, and Sentinels since when."""
+        new = {
+            host_id: claim
+            for host_id, claim in claims.items()
+            if claim.address != (self.hosts[host_id].host.lower(), self.hosts[host_id].port)
+        }
+        if not new:
+            return
+        for host_id, claim in new.items():
+            claim.node = self._node_for(host_id, claim.address)
+        self._use_all()
+        roles = {i: _ask(cast(Node, claim.node), [(b"ROLE",)]) for i, claim in new.items()}
+        epochs = {
+            host_id: _ask(claim.sentinel, [(b"SENTINEL", b"MASTER", self._names[host_id])])
+            for host_id, claim in new.items()
+        }
+        yield from _run([*roles.values(), *epochs.values()])
+        for host_id, claim in new.items():
+            if not epochs[host_id].has_errors and epochs[host_id].replies:
+                claim.epoch = read_epoch(epochs[host_id].replies[0])
+            self._note_refusal(host_id, claim, roles[host_id])
+
+    def _node_for(self, host_id: int, address: Address) -> Node:
+        """Return a node at an address that may be a shard's new primary."""
+        host, port = address
+        extra = _FIRST_CANDIDATE - host_id
+        info = replace(self.hosts[host_id], host_id=extra, host=host, port=port)
+        node = self._candidates[extra] = self._make_node(info)
+        self._addresses[extra] = node.address
+        return node
+
+    def _note_refusal(self, host_id: int, claim: Claim, asked: Exchange) -> None:
+        """Note why a claim is not believed, if it is so."""
+        node = cast(Node, claim.node)
+        known = self._epochs[host_id]
+        error = _error_in(node, asked)
+        if error is not None:
+            claim.refusal = clause(error)
+        elif (role := read_role(asked.replies[0])) != "master":
+            claim.refusal = at_node(f"Its role is {role!r}, not 'master'", -1, node.address)
+        elif claim.epoch < known:
+            claim.is_outdated = True
+            claim.refusal = at_node(
+                f"{claim.sentinel.address} names {node.address}, and knows {claim.epoch} "
+                f"failovers of {known}",
+                -1,
+                claim.sentinel.address,
+            )
+
+    def _find_newer(self, claims: Sequence[Claim]) -> Claim | None:
+        """Return the claim that most Sentinels make of a shard, if what is known is outdated.
+
+        Where they were made anew, they count failovers from the beginning.
+        """
+        outdated = [claim for claim in claims if claim.is_outdated]
+        for claim in outdated:
+            agreeing = [other for other in outdated if other.address == claim.address]
+            if len(agreeing) > len(self.sentinels) / 2:
+                return claim
+        return None
+
+    def _conclude(
+        self,
+        unsettled: set[int],
+        reasons: Mapping[Node, Exception],
+        refused: Mapping[int, Sequence[Claim]],
+        *,
+        is_heard: bool,
+    ) -> None:
+        """Tell what could not be learned, in the log and by errors of nodes without address."""
+        said = "; ".join(dict.fromkeys(map(clause, reasons.values())))
+        if not is_heard:
+            self._failed_looks += 1
+            text = f"No Sentinel answers. {said}"
+            self._failure = MasterNotFoundError(text)
+            self._log("dead", f"{text}. Addresses that were known last are used on")
+        for host_id in unsettled:
+            name = self._names[host_id]
+            if claims := refused.get(host_id):
+                why = "; ".join(dict.fromkeys(str(claim.refusal) for claim in claims))
+                text = f"No primary of {name!r} was found. {why}"
+            elif is_heard:
+                text = f"No Sentinel that answers knows {name!r}" + (
+                    f". {said}" if said else ""
+                )
+            if is_heard:
+                self._log((host_id, text), at_node(text, host_id, self.get_address(host_id)))
+                if not self.is_known:
+                    self._failure = MasterNotFoundError(text)
+                    self._failed_looks += 1
+            node = self.nodes[host_id]
+            if not node.info.host:
+                node.health.bar(text)
+        if is_heard and self.is_known:
+            self._failure = None
+
+    def _log(self, what: object, text: str) -> None:
+        if self._recently_logged.is_new(cast(Any, what)):
+            cluster = f" [cluster {self._alias}]" if self._alias else ""
+            logger.warning("%s%s", text, cluster)
+
+    def _apply(self, host_id: int, claim: Claim) -> bool:
+        """Have a shard's primary be where a Sentinel says; return whether that is new."""
+        node = claim.node
+        if node is None:  # it is there already
+            return False
+        with self._changing:
+            old = self.nodes[host_id]
+            node.rename(host_id)
+            self._addresses[host_id] = node.address
+            self._epochs[host_id] = claim.epoch
+            self.nodes = {**self.nodes, host_id: node}
+            self.hosts = {**self.hosts, host_id: node.info}
+            self._candidates.pop(_FIRST_CANDIDATE - host_id, None)
+            self._use_all()
+            self.is_known = True
+        node.health.succeed(old.health)
+        # Whoever is about to ask the old one is refused, and finds the new one.
+        old.health.bar(f"The primary of {self._names[host_id]!r} is {node.address} by now")
+        if old.info.host:
+            text = f"Node {host_id} is {node.address} by now and no longer {old.address}"
+            said_by = f"say Sentinels ({claim.sentinel.address})"
+            logger.warning(
+                "%s", at_node(f"{text}, {said_by}", host_id, node.address, self._alias)
+            )
+        return True
+
+    def _use_all(self) -> None:
+        with self._changing:
+            sentinels = {node.host_id: node for node in self.sentinels}
+            self._use({**self.nodes, **sentinels, **self._candidates})
+
+    def _to_ours(self, address: Address) -> Address:
+        if self._map is None:
+            return address
+        host, port = self._map(*address)
+        return host.lower(), int(port)
+
+
+def _ask(node: Node, commands: Sequence[Args]) -> Exchange:
+    exchange = PipelineExchange(node.host_id, commands)
+    exchange.is_question = True
+    exchange.bound = range(len(commands))
+    return exchange
+
+
+def _run(exchanges: Sequence[Exchange]) -> Rounds:
+    """Yield a round of questions, and another one of those whose connections were closed."""
+    yield exchanges
+    stale = [exchange for exchange in exchanges if exchange.is_stale]
+    if stale:
+        for exchange in stale:
+            exchange.start_over()
+        yield stale
+
+
+def _race(exchanges: Sequence[Exchange], is_good: Callable[[Exchange], bool]) -> Rounds:
+    """Yield a race, and another one of those whose connections were closed, if nobody won."""
+    race = Race(exchanges, is_good)
+    yield race
+    stale = [exchange for exchange in exchanges if exchange.is_stale]
+    if stale and not any(map(race.is_decided_by, exchanges)):
+        for exchange in stale:
+            exchange.start_over()
+        yield Race(stale, is_good)
+
+
+def _tells_all(exchange: Exchange) -> bool:
+    return len(exchange.replies) == exchange.count and all(map(read_address, exchange.replies))
+
+
+def _error_in(node: Node, exchange: Exchange) -> Exception | None:
+    """Return why a node does not answer, or its first error reply, naming it."""
+    if exchange.error is not None:
+        return exchange.error
+    for reply in exchange.replies:
+        if isinstance(reply, Exception):
+            if isinstance(reply, NoPermissionError):
+                reply.args = (f"{reply} Allow the user what docs/sentinel.md lists.",)
+            reply.args = (at_node(reply, -1, node.address),)
+            return reply
+    if not exchange.replies:  # its connection was closed, and somebody else has answered
+        return redis.ConnectionError(at_node("The connection was closed", -1, node.address))
+    return None
