@@ -25,7 +25,7 @@ from typing import Any, Self
 import redis
 
 from django_rb.testing import find_server
-from django_rb.testing.supervisor import die_with_parent, reserve_port
+from django_rb.testing.supervising.servers import die_with_parent, reserve_port
 
 SLOTS = 16384
 SECONDS = 60.0

@@ -18,6 +18,8 @@ testing checks
 cache ratelimit
 registry
 signals conf
+conf_for_tests
+configured
 slow
 paths times callers
 engine
@@ -31,6 +33,7 @@ topology
 rounds
 routing
 nodes
+sockets
 protocol
 guarding lookups polling
 errors

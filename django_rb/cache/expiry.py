@@ -11,7 +11,8 @@ from typing import Any
 from ..engine.protocol.answers import is_number
 from ..engine.protocol.exchange import Batch
 from ..engine.protocol.scripts import LuaScript
-from ..engine.rounds.batch import pipeline, run_script
+from ..engine.rounds.batch import pipeline
+from ..engine.rounds.scripts import run_script
 from .operations import Operations
 from .tails import LUA, NUMBERS, SIZE
 

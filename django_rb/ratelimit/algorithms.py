@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..engine.protocol.encoding import encode_words
 from ..engine.protocol.scripts import KeyScript
-from ..engine.rounds.batch import ScriptCall
+from ..engine.rounds.scripts import ScriptCall
 from ..engine.wording import did_you_mean, masked
 from .rates import MAX_UNITS, Rate, whole_number
 

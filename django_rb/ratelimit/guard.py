@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 
 from ..engine import Cluster
 from ..engine.protocol.exchange import Batch
-from ..engine.rounds.batch import run_scripts
+from ..engine.rounds.scripts import run_scripts
 from .algorithms import is_answer, read_answer
 from .answers import aanswer, answer
 from .conf import get_config

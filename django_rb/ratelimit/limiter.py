@@ -13,7 +13,8 @@ from ..engine.errors import first_error
 from ..engine.nodes.health import RecentlyLogged
 from ..engine.protocol.answers import is_number
 from ..engine.protocol.exchange import Batch
-from ..engine.rounds.batch import ScriptCall, call, run_scripts
+from ..engine.rounds.batch import call
+from ..engine.rounds.scripts import ScriptCall, run_scripts
 from ..engine.wording import get_logger
 from ..registry import clusters
 from .algorithms import HIT, PEEK, REFUND, TOKEN_BUCKET, is_answer, read_answer

@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict, Unpack
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 
-from ..engine.rounds.batch import ScriptCall
+from ..engine.rounds.scripts import ScriptCall
 from ..engine.wording import did_you_mean, masked
 from .algorithms import HIT, SLIDING_WINDOW, TOKEN_BUCKET
 from .conf import Config, get_config

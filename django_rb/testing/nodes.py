@@ -1,15 +1,10 @@
 """Real servers on this machine, for tests and for trying things out."""
 
 import contextlib
-import json
 import os
 import secrets
-import shutil
 import socket
-import subprocess
-import sys
 import tempfile
-import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +12,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from .discovery import NodesError, check_program, find_server
-from .supervisor import CONTROL
+from .supervising.supervisor import CONTROL
+from .supervision import DIRECTORY_PREFIX, Supervisor
 
-SUPERVISOR = Path(__file__).with_name("supervisor.py")
-DIRECTORY_PREFIX = "django-rb-"
 START_SECONDS = 10.0
 SOCKET_SECONDS = 10.0
-STOP_SECONDS = 10.0
 # LocalNodes depends on these: the log level among them, as the log tells when a server
 # is ready.
 OWN_OPTIONS = {"bind", "daemonize", "dir", "logfile", "loglevel", "port", "unixsocket"}
@@ -138,7 +131,7 @@ class LocalNodes:
             self._options.append(["requirepass", self._password])
         if topology != "static" and self._password:  # for replicas, and slots that move
             self._options.append(["masterauth", self._password])
-        self._supervisor: _Supervisor | None = None
+        self._supervisor: Supervisor | None = None
         self._server = ""
         self._addresses: list[dict[str, Any]] = []
         self._pids: list[int] = []
@@ -167,7 +160,7 @@ class LocalNodes:
         """
         if self._supervisor is not None:
             return self
-        supervisor = _Supervisor()
+        supervisor = Supervisor()
         try:
             started = supervisor.request(
                 "start",
@@ -301,7 +294,7 @@ class LocalNodes:
         """Whether one of the nodes is at an address, as `hosts` has it; dead ones are."""
         return self._supervisor is not None and address in self._addresses
 
-    def _running(self) -> "_Supervisor":
+    def _running(self) -> Supervisor:
         if self._supervisor is None:
             raise NodesError("The nodes are not running: use `with`, or start() them.")
         return self._supervisor
@@ -346,86 +339,3 @@ def _connect(address: dict[str, Any]) -> socket.socket:
 def _encode(*words: str) -> bytes:
     parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in map(str.encode, words)]
     return b"*%d\r\n" % len(words) + b"".join(parts)
-
-
-class _Supervisor:
-    """This process's end of the line to supervisor.py."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.owner = os.getpid()
-        self.directory = tempfile.mkdtemp(prefix=DIRECTORY_PREFIX)  # of mode 0700
-        # -I -S: nothing of the caller's environment, and a start in a few milliseconds.
-        # Unbuffered: a fork must not find half a request that it would send again.
-        # A session of its own: Ctrl-C in a terminal goes to the whole process group.
-        try:
-            self.process = subprocess.Popen(  # noqa: S603 (our own file)
-                [sys.executable, "-I", "-S", SUPERVISOR, str(self.owner), self.directory],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                start_new_session=True,
-            )
-        except BaseException:
-            shutil.rmtree(self.directory)
-            raise
-        _supervisors.add(self)
-
-    def request(self, do: str, **details: Any) -> Any:
-        """Return the answer to a request, or raise NodesError with the reason."""
-        if self.owner != os.getpid():
-            raise NodesError("The nodes belong to the process that started them.")
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        request = json.dumps({"do": do, **details}).encode() + b"\n"
-        with self.lock:
-            try:
-                stdin.write(request)
-                answer = stdout.readline()
-            except (BrokenPipeError, ValueError):  # ValueError: closed at this end
-                answer = b""
-            except BaseException:
-                self.stop()  # or the next to ask would read this answer
-                raise
-        if not answer:
-            raise NodesError("The supervisor of the nodes has ended, and the nodes with it.")
-        said = json.loads(answer)
-        if "error" in said:
-            raise NodesError(said["error"])
-        return said["ok"]
-
-    def stop(self) -> None:
-        """End the supervisor, which ends the nodes. Not in a forked child."""
-        if self.owner != os.getpid():
-            return
-        self.close_pipes()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)  # if it could not do so itself
-
-    def close_pipes(self) -> None:
-        """Hang up. The supervisor ends when nobody is left on the line."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    def leave_to_parent(self) -> None:
-        """In a forked child: keep no part of the line, and no child that is not ours."""
-        self.close_pipes()
-        self.process.returncode = 0
-
-
-_supervisors: "weakref.WeakSet[_Supervisor]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for supervisor in _supervisors:
-        supervisor.leave_to_parent()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, where this can at least be imported
-    os.register_at_fork(after_in_child=_after_fork)

@@ -17,7 +17,7 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 
 from .discovery import NodesError
 from .stand_ins import StandIns, get_stand_ins
-from .supervisor import die_with_parent
+from .supervising.servers import die_with_parent
 
 if TYPE_CHECKING:
     _Runner = DiscoverRunner

@@ -15,8 +15,9 @@ import redis
 from django_rb.engine import Cluster
 from django_rb.engine.protocol.exchange import Batch
 from django_rb.engine.protocol.scripts import LuaScript
-from django_rb.engine.rounds.batch import call, call_each, find, pipeline, run_script, store
+from django_rb.engine.rounds.batch import call, call_each, find, pipeline, store
 from django_rb.engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
+from django_rb.engine.rounds.scripts import run_script
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 

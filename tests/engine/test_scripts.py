@@ -15,7 +15,7 @@ import redis
 from django_rb.engine import Cluster, ProtocolError
 from django_rb.engine.protocol.encoding import encode_words
 from django_rb.engine.protocol.scripts import KeyScript
-from django_rb.engine.rounds.batch import ScriptCall, run_scripts
+from django_rb.engine.rounds.scripts import ScriptCall, run_scripts
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import Servers

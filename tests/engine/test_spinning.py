@@ -12,7 +12,8 @@ import redis
 
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster
-from django_rb.engine.threads.connections import NOTHING_YET, Connection
+from django_rb.engine.sockets import NOTHING_YET
+from django_rb.engine.threads.connections import Connection
 from django_rb.engine.threads.spinning import LOOKS, Spin
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache, wait_until

@@ -8,7 +8,7 @@ from typing import Any
 
 from django_rb.engine import Cluster
 from django_rb.engine.protocol.encoding import encode_words
-from django_rb.engine.rounds.batch import run_scripts
+from django_rb.engine.rounds.scripts import run_scripts
 from django_rb.ratelimit import Limit
 from django_rb.ratelimit.algorithms import ALGORITHMS, ARGUMENTS, make_script, read_answer
 

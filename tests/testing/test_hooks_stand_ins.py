@@ -21,7 +21,8 @@ from django_rb import clusters
 from django_rb.engine import Cluster
 from django_rb.testing import LocalNodes, NodesError, ServerNotFoundError
 from django_rb.testing.runner import RBTestSuite
-from django_rb.testing.stand_ins import StandIn, StandIns, get_stand_ins
+from django_rb.testing.stand_in import StandIn
+from django_rb.testing.stand_ins import StandIns, get_stand_ins
 
 from ..helpers import Servers
 from .sample_runs import PYTEST
@@ -69,7 +70,7 @@ def test_nobody_else_on_the_machine_reaches_local_nodes(
 ) -> None:
     if redis.VERSION >= (5, 1):
         assert {*stand_in.lend_nodes().hosts[0]} == {"unix_socket_path"}
-    monkeypatch.setattr("django_rb.testing.stand_ins.can_have_unix_sockets", lambda: False)
+    monkeypatch.setattr("django_rb.testing.stand_in.can_have_unix_sockets", lambda: False)
     with override_settings(RB_CLUSTERS=CLUSTERS):
         without = StandIns()
         cluster = without.make_cluster("default")

@@ -18,8 +18,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from django_rb.testing import LocalNodes, NodesError, ServerNotFoundError, find_server
-from django_rb.testing import nodes as nodes_module
+from django_rb.testing import (
+    LocalNodes,
+    NodesError,
+    ServerNotFoundError,
+    find_server,
+    supervision,
+)
 from django_rb.testing.nodes import can_have_unix_sockets
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -51,7 +56,7 @@ def pids_of(nodes: LocalNodes) -> list[int]:
     return [nodes.pid(host_id) for host_id in nodes.hosts]
 
 
-def supervisor_of(nodes: LocalNodes) -> "nodes_module._Supervisor":
+def supervisor_of(nodes: LocalNodes) -> "supervision.Supervisor":
     assert nodes._supervisor is not None
     return nodes._supervisor
 
@@ -210,21 +215,20 @@ class TestNodes:
         taken = two.hosts[0]["port"]
         wrapper = tmp_path / "supervisor.py"
         wrapper.write_text(f"""
-import importlib.util, socket
-spec = importlib.util.spec_from_file_location("supervisor", {str(nodes_module.SUPERVISOR)!r})
-supervisor = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(supervisor)
-reserve_port = supervisor.reserve_port
+import socket, sys
+sys.path.append({str(supervision.SUPERVISOR.parent)!r})
+from supervising import servers, supervisor
+reserve_port = servers.reserve_port
 
 class Taken(socket.socket):
     def getsockname(self):
         return "127.0.0.1", {taken}
 
 ports = [Taken()]
-supervisor.reserve_port = lambda port: ports.pop() if ports else reserve_port()
+servers.reserve_port = lambda port: ports.pop() if ports else reserve_port()
 supervisor.main()
 """)
-        monkeypatch.setattr(nodes_module, "SUPERVISOR", wrapper)
+        monkeypatch.setattr(supervision, "SUPERVISOR", wrapper)
         with LocalNodes(2) as nodes:
             assert taken not in {host["port"] for host in nodes.hosts.values()}
             with connect(nodes, 0) as client:
@@ -555,10 +559,10 @@ class TestTheEndOfTheParent:
 
     @pytest.mark.parametrize("keeps_the_pipe", [False, True])
     def test_a_forked_child_does_not_keep_them_alive(self, keeps_the_pipe: bool) -> None:
-        keep = "nodes_module._Supervisor.leave_to_parent = lambda self: None"
+        keep = "supervision.Supervisor.leave_to_parent = lambda self: None"
         process, pids, directory = self.run(
             before=f"""
-from django_rb.testing import nodes as nodes_module
+from django_rb.testing import supervision
 from django_rb.testing.nodes import can_have_unix_sockets
 {keep if keeps_the_pipe else ""}
 child = os.fork()
@@ -655,7 +659,7 @@ class TestTheEndOfTheSupervisor:
         os.kill(supervisor.process.pid, signal.SIGSTOP)
         before = signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        monkeypatch.setattr(nodes_module, "STOP_SECONDS", 0.1)
+        monkeypatch.setattr(supervision, "STOP_SECONDS", 0.1)
         try:
             with pytest.raises(KeyboardInterrupt):
                 two.states()

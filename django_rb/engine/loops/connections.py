@@ -1,8 +1,8 @@
 """Connections of event loops: opened by redis-py's asyncio side, then moved by the engine.
 
-redis-py sets a connection up; from then on the engine is the protocol on its transport
-(`Transport.set_protocol`), so that what a node sends goes from the loop straight to an
-exchange.
+redis-py sets a connection up; from then on what a node sends goes from the loop straight to
+an exchange: by a transport of the engine's own where the socket is plain, and where it is not
+(TLS, gevent, Windows) by that of asyncio, whose protocol the connection is then.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Protocol, cast
 
 from ..errors import ProtocolError
 from ..nodes.node import Node
-from ..polling import POLLIN, make_poller
-from ..protocol.encoding import PIECE_SIZE
+from ..protocol.encoding import PIECE_SIZE, Buffer
 from ..protocol.exchange import ReplyReader
+from ..sockets import make_has_input
 from .jobs import Job, Joined
+from .plain import Inbox, PlainTransport, take_over
 
 # Bytes that are written before the loop has its turn, and that may wait in a transport.
 _WRITE_SIZE = PIECE_SIZE
@@ -38,6 +39,7 @@ class Home(Protocol):
 
     node: Node
     loop: asyncio.AbstractEventLoop
+    inbox: Inbox
 
     def take_back(self, connection: AioConnection, reader: ReplyReader) -> None:
         """Give a connection whose last reply was read its next job, or none."""
@@ -69,15 +71,7 @@ class AioConnection(asyncio.Protocol):
         self._node = pool.node
         self.epoch = epoch
         self._loop = pool.loop
-        # Kept: a StreamWriter that is collected closes its transport.
-        self._writer = writer
-        self._transport = cast(asyncio.Transport, self._writer.transport)
-        self._transport.set_protocol(self)
-        self._transport.set_write_buffer_limits(_WRITE_SIZE)
-        self.fd: int = self._transport.get_extra_info("socket").fileno()
-        poller = make_poller()
-        poller.register(self.fd, POLLIN)
-        self._poll = poller.poll
+        self._transport = self._take_over(writer, pool.inbox)
         self._reader = ReplyReader()
         self._job: Job | Joined | None = None
         self._is_reused = False
@@ -91,6 +85,21 @@ class AioConnection(asyncio.Protocol):
         self.is_heard = False
         self.is_closed = False
 
+    def _take_over(
+        self, writer: asyncio.StreamWriter, inbox: Inbox
+    ) -> PlainTransport | asyncio.Transport:
+        plain = take_over(writer, self._loop, inbox, self)
+        if plain is not None:
+            self._has_input = plain.has_input
+            return plain
+        # Kept: a StreamWriter that is collected closes its transport.
+        self._writer = writer
+        transport = cast(asyncio.Transport, writer.transport)
+        transport.set_protocol(self)
+        transport.set_write_buffer_limits(_WRITE_SIZE)
+        self._has_input = make_has_input(transport.get_extra_info("socket"))
+        return transport
+
     @property
     def is_usable(self) -> bool:
         """Whether a question may be sent: the node has not hung up, nor said anything."""
@@ -98,7 +107,7 @@ class AioConnection(asyncio.Protocol):
             self.is_closed
             or self.epoch != self._node.epoch
             or self._transport.is_closing()
-            or self._poll(0)
+            or self._has_input()
         )
 
     def start(self, job: Job | Joined, *, is_reused: bool) -> None:
@@ -128,8 +137,11 @@ class AioConnection(asyncio.Protocol):
         It shares its selector with the parent's loop.
         """
         self.is_closed = True
+        if isinstance(self._transport, PlainTransport):
+            self._transport.let_go()
+            return
         nowhere, nobody = socket.socketpair()  # something that can be polled, and is over
-        os.dup2(nowhere.fileno(), self.fd)
+        os.dup2(nowhere.fileno(), self._transport.get_extra_info("socket").fileno())
         nowhere.close()
         nobody.close()
 
@@ -140,8 +152,8 @@ class AioConnection(asyncio.Protocol):
 
     # What the loop calls.
 
-    def data_received(self, data: bytes) -> None:
-        """Give the job what the node sent."""
+    def data_received(self, data: Buffer, size: int = -1) -> None:
+        """Give the job what the node sent: the first `size` bytes of `data`, or all."""
         job = self._job
         if job is None:  # an answer that nobody asked for
             self.close()
@@ -150,7 +162,7 @@ class AioConnection(asyncio.Protocol):
         self._is_forgiven = False
         self.since = self._loop.time()
         try:
-            if job.exchange.feed(data):
+            if job.exchange.feed(data, size):
                 if self._transport.get_write_buffer_size():
                     # It answered what it does not know yet.
                     raise job.exchange.too_much(is_early=True)
@@ -257,7 +269,7 @@ class AioConnection(asyncio.Protocol):
             self.since = now  # it takes what it is sent
         self._unsent = unsent
         if now >= self._expires():
-            if self._poll(0):
+            if self._has_input():
                 # The loop has not read yet what came in time. It does so next.
                 self._timer = self._loop.call_later(0, self._check_time, now)
                 return

@@ -18,6 +18,7 @@ from threading import Thread
 from ..nodes.node import Node
 from .handshake import check_options
 from .openings import AllOpenings
+from .plain import Inbox
 from .pool import Pool
 
 
@@ -34,6 +35,7 @@ class LoopPools:
         self._user = weakref.ref(user, self._let_go)
         self._by_node: dict[Node, Pool] = {}
         self._openings = AllOpenings()
+        self._inbox = Inbox()
         self._retired: list[Pool] = []  # of nodes that were removed
         _Ending.of(loop).members.append(self)
 
@@ -46,7 +48,7 @@ class LoopPools:
         pool = self._by_node.get(node)
         if pool is None:
             check_options(node)
-            pool = self._by_node[node] = Pool(node, self._loop, self._openings)
+            pool = self._by_node[node] = Pool(node, self._loop, self._openings, self._inbox)
         return pool
 
     def count(self, node: Node) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from ..rounds.again import may_go_again
 from .connections import FOREVER, LATE_SECONDS, AioConnection
 from .jobs import Job, Joined
 from .openings import AllOpenings, as_failure, open_connection
+from .plain import Inbox
 from .queues import Queues
 
 # Connections per node and loop where POOL_OPTIONS["max_connections"] says nothing.
@@ -44,15 +45,21 @@ class Pool:
 
     Attributes:
         node, loop: whose they are.
+        inbox: what all connections of the loop read into.
         open_timeout: seconds that a job may wait for the node's first word.
         connections: all connections, idle and busy.
     """
 
     def __init__(
-        self, node: Node, loop: asyncio.AbstractEventLoop, openings: AllOpenings
+        self,
+        node: Node,
+        loop: asyncio.AbstractEventLoop,
+        openings: AllOpenings,
+        inbox: Inbox,
     ) -> None:
         self.node = node
         self.loop = loop
+        self.inbox = inbox
         self.open_timeout = node.open_timeout or FOREVER
         self.connections: set[AioConnection] = set()
         self._limit = node.max_connections or DEFAULT_MAX_CONNECTIONS

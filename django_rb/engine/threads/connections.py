@@ -4,29 +4,31 @@ redis-py sets a connection up (address, TLS, ACL, HELLO, SELECT, CLIENT SETINFO,
 providers, unix sockets); from then on the engine moves the bytes on its socket itself.
 `_socket_of` is the one place of this package that reads something private of redis-py.
 
-A system call that never blocks need not let go of the interpreter's lock: where other threads
-compute, getting it back takes 5 ms for each of them. So on plain sockets `has_input`, `send`
-and `receive_now` call the C library and keep the lock; `recv_into`, which waits, lets go of it.
-TLS, gevent and Windows use the methods of their sockets: `Connection` looks at its socket.
+On plain sockets `has_input`, `send` and `receive_now` never let go of the interpreter's lock
+(see `sockets`); `recv_into`, which waits, does. TLS, gevent and Windows use the methods of
+their sockets: `Connection` looks at its socket.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
 import socket
 import ssl
 import struct
-import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, cast
 
 from ..nodes.node import Node
-from ..polling import POLLIN, make_poller
-from ..protocol.encoding import Buffer
 from ..protocol.exchange import ReplyReader
+from ..sockets import (
+    NOTHING_YET,
+    find_input,
+    is_plain,
+    make_buffer,
+    make_has_input,
+    make_send,
+    poll_fd_of,
+    receive,
+)
 
 # Seconds for which a read waits in the kernel; then poll() waits. While one node is waited for
 # so, no other is heard; and after a signal Python begins a read anew, where poll() counts on.
@@ -35,56 +37,12 @@ KERNEL_WAIT_SECONDS = 0.005
 # Bytes that a connection reads at a time; READ_SIZE once that was not enough.
 FIRST_READ_SIZE, READ_SIZE = 4096, 65536
 
-_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # lacking on Windows
-
 # What `Connection.send` raises when the socket takes nothing now.
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-# What `Connection.receive_now` returns when the socket has nothing now.
-NOTHING_YET = -1
-
-
-_NOT_NOW = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR})
-
-
-_POLL_FD = struct.Struct("ihh")  # struct pollfd of poll(2): descriptor, events, what is there
-
-
-def _c_function(name: str) -> Any:
-    """Return a function of the C library that keeps the interpreter's lock; None without.
-
-    Its arguments are of C's types already, or integers for an int: to have ctypes convert
-    them takes as long as the rest of the call.
-    """
-    if not _DONT_WAIT:
-        return None
-    try:
-        function = getattr(ctypes.PyDLL(None, use_errno=name == "recv"), name)
-    except (AttributeError, OSError):  # a platform without it
-        return None
-    function.restype = ctypes.c_ssize_t if name != "poll" else ctypes.c_int
-    return function
-
-
-_poll, _send, _recv = map(_c_function, ("poll", "send", "recv"))
-_c_size = ctypes.c_size_t
-_ONE = ctypes.c_ulong(1)
 
 
 def _socket_of(connection: Any) -> socket.socket:
     return cast(socket.socket, connection._sock)  # noqa: SLF001 (the one exception)
-
-
-def _is_plain(sock: socket.socket) -> bool:
-    """Return whether a socket is the system's own, and may be moved by the C library.
-
-    Not with TLS, and not with the sockets of gevent and its like, which wait otherwise.
-    """
-    return (
-        type(sock).__module__ == "socket"
-        and sys.maxsize > 2**32
-        and None not in (_poll, _send, _recv)
-    )
 
 
 def _let_wait(sock: socket.socket, socket_timeout: float | None) -> None:
@@ -124,8 +82,9 @@ class Connection:
         sock = _socket_of(redis_connection)
         self.fd = sock.fileno()
         self.is_tls = isinstance(sock, ssl.SSLSocket)
-        self.is_plain = _is_plain(sock)
-        self.poll_fd = _POLL_FD.pack(self.fd, POLLIN, 0)
+        self.is_plain = is_plain(sock)
+        self.poll_fd = poll_fd_of(self.fd)
+        self.has_input = make_has_input(sock)
         self.recv_into = sock.recv_into
         # TLS takes a whole record from the socket, where poll() no more sees the rest of it.
         self._use_buffer(READ_SIZE if self.is_tls else FIRST_READ_SIZE)
@@ -133,36 +92,25 @@ class Connection:
         # No methods of its own: a connection that its owner drops is closed at once.
         if self.is_plain:
             _let_wait(sock, node.socket_timeout)
-            place = ctypes.create_string_buffer(self.poll_fd, _POLL_FD.size)
-            self.has_input = partial(_poll, place, _ONE, 0)
-            self.send = _make_send(sock)
+            self.send = make_send(sock)
         else:
             sock.settimeout(0)
-            poller = make_poller()
-            poller.register(self.fd, POLLIN)
-            self.has_input = partial(poller.poll, 0)
             self.send = sock.send
 
     def _use_buffer(self, size: int) -> None:
-        buffer = bytearray(size)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-        place = (ctypes.c_void_p(address), ctypes.c_size_t(size))
-        self.buffer, self._place = buffer, place  # both, whatever signal comes
+        self.buffer, self._place = make_buffer(size)
 
     def receive_now(self) -> int:
         """Read into the buffer what is here; return its size in bytes. Never waits.
 
         0 is the end of the stream, NOTHING_YET where nothing is here.
         """
-        if not self.is_plain:
-            try:
-                return self.recv_into(self.buffer, len(self.buffer))  # gevent wants a size
-            except WOULD_BLOCK:
-                return NOTHING_YET
-        size: int = _recv(self.fd, *self._place, _DONT_WAIT)
-        if size < 0 and (number := ctypes.get_errno()) not in _NOT_NOW:
-            raise OSError(number, os.strerror(number))
-        return size
+        if self.is_plain:
+            return receive(self.fd, self._place)
+        try:
+            return self.recv_into(self.buffer, len(self.buffer))  # gevent wants a size
+        except WOULD_BLOCK:
+            return NOTHING_YET
 
     def make_room(self, size: int) -> None:
         """Read more at a time from now on, if the `size` bytes of a read filled the buffer."""
@@ -184,22 +132,6 @@ def with_input(connections: Sequence[Connection]) -> list[Connection]:
     ready = [each for each in connections if not each.is_plain and each.has_input()]
     plain = [each for each in connections if each.is_plain]
     if plain:
-        size = len(plain) * _POLL_FD.size
-        places = ctypes.create_string_buffer(b"".join([each.poll_fd for each in plain]), size)
-        if _poll(places, ctypes.c_ulong(len(plain)), 0):
-            found = _POLL_FD.iter_unpack(places.raw)
-            ready += [each for each, (*_, here) in zip(plain, found, strict=True) if here]
+        found = find_input([each.poll_fd for each in plain])
+        ready += [each for each, is_here in zip(plain, found, strict=False) if is_here]
     return ready
-
-
-def _make_send(sock: socket.socket) -> Callable[[Buffer], int]:
-    """Return `Connection.send` for a plain socket."""
-    send, fileno = sock.send, sock.fileno  # -1 once it is closed, as by a fork
-
-    def send_now(data: Buffer) -> int:
-        if type(data) is not bytes:  # the rest of a large one
-            return send(data, _DONT_WAIT)
-        size: int = _send(fileno(), data, _c_size(len(data)), _DONT_WAIT)
-        return size if size >= 0 else send(data, _DONT_WAIT)  # once more, for the reason
-
-    return send_now

@@ -24,7 +24,8 @@ from ..nodes.node import PoolIsFull
 from ..polling import POLLIN, POLLOUT, Poller, make_poller
 from ..protocol.exchange import Exchange, Pause, Race
 from ..rounds.again import may_go_again
-from .connections import NOTHING_YET, WOULD_BLOCK, Connection, with_input
+from ..sockets import NOTHING_YET
+from .connections import WOULD_BLOCK, Connection, with_input
 from .lines import FOREVER, Line
 from .openings import Bell, Openings, Ticket, open_in_time
 from .pool import Pool

@@ -8,7 +8,8 @@ thread competes, waits are short, and there is no spin.
 
 from __future__ import annotations
 
-from .connections import NOTHING_YET, Connection
+from ..sockets import NOTHING_YET
+from .connections import Connection
 
 # How often a spin looks: for about half a millisecond. A clock may stand still in tests.
 LOOKS = 500

@@ -22,7 +22,8 @@ from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
 from ..rounds.again import asks_for_more, look_again
 from ..rounds.port import Port
-from .connections import KERNEL_WAIT_SECONDS, NOTHING_YET, WOULD_BLOCK
+from ..sockets import NOTHING_YET
+from .connections import KERNEL_WAIT_SECONDS, WOULD_BLOCK
 from .lines import FOREVER
 from .openings import Openings
 from .pool import Pool

@@ -15,7 +15,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -31,12 +30,11 @@ from ..rounds.port import Rounds
 from ..routing.slots import CLUSTER_SLOTS, ClusterRouter
 from .look_times import LookTimes
 from .questions import Answer, Unusable, address_of, ask, failure_of
+from .servers import AddressMap, Servers
 from .shards import are_kin, ids_of, number_shards
-from .slots_replies import Address, Shard, read_address
+from .slots_replies import Address, Shard
 
 T = TypeVar("T")
-
-AddressMap = Callable[[str, int], tuple[str, int]]
 
 # So many nodes are asked in one look, if the first ones do not answer.
 _MOST_ASKED = 3
@@ -78,16 +76,9 @@ class RedisClusterTopology:
                     "one is a unix socket. Give its host and port.",
                     ("HOSTS", host_id),
                 )
-        self._make_node = make_node
-        self._use = use
-        self._map = address_map
-        self._likeness = next(iter(seeds.values()))  # how to speak to those that are told of
-        self._seeds = {address_of(info): info for info in seeds.values()}
-        self.nodes = {host_id: make_node(info) for host_id, info in seeds.items()}
+        self._servers = Servers(seeds, make_node, use, address_map)
+        self.nodes = dict(self._servers.by_id)
         self.hosts = {host_id: node.info for host_id, node in self.nodes.items()}
-        self._servers = {address_of(node.info): node for node in self.nodes.values()}
-        self._all = dict(self.nodes)
-        self._addresses = {host_id: node.address for host_id, node in self.nodes.items()}
         self.router = ClusterRouter(self, [next(iter(self.nodes))] * CLUSTER_SLOTS)
         self.is_known = False
         self.shards: dict[int, Shard] = {}
@@ -96,13 +87,11 @@ class RedisClusterTopology:
         self.patience = DEFAULT_SOCKET_TIMEOUT if timeout is None else timeout
         self._epoch = 0
         self._next_id = 0
-        self._next_extra = -1
         self._moved: dict[int, tuple[float, Address]] = {}  # by slot: since when, and whose
         self._times = LookTimes()
         self.start_over()
         self._failed_looks = 0
         self._failure: Exception | None = None
-        use(self._all)
 
     def start_over(self) -> None:
         """In a forked child: another thread of the parent may hold a lock."""
@@ -111,7 +100,7 @@ class RedisClusterTopology:
 
     def get_address(self, host_id: int) -> str:
         """Return where a host is, or was."""
-        return self._addresses[host_id]
+        return self._servers.get_address(host_id)
 
     # What redirects need; see `rounds.port.Layout`.
 
@@ -125,16 +114,16 @@ class RedisClusterTopology:
 
     def get_node(self, host_id: int) -> Node | None:
         """Return the node that has a host id now."""
-        return self._all.get(host_id)
+        return self._servers.by_id.get(host_id)
 
     def note_moved(self, slot: int, address: str, said_by: int) -> None:
         """Take note of MOVED: a slot belongs to an address. It counts at once."""
-        place = self._read(address, said_by)
+        place = self._servers.read(address, said_by)
         if place is None or not 0 <= slot < CLUSTER_SLOTS:
             self.want_look()
             return
         with self._changing:
-            node = self._server_at(place)
+            node = self._servers.at(place)
             if self.router.owners[slot] == node.host_id and self.is_known:
                 return  # old news
             self._moved[slot] = (monotonic(), place)
@@ -143,12 +132,12 @@ class RedisClusterTopology:
 
     def find(self, address: str, said_by: int) -> int | None:
         """Return the host id of an address that ASK names; None if it is not to be told."""
-        place = self._read(address, said_by)
+        place = self._servers.read(address, said_by)
         if place is None:
             self.want_look()
             return None
         with self._changing:
-            return self._server_at(place).host_id
+            return self._servers.at(place).host_id
 
     def may_wait(self) -> bool:
         """Return whether waiting for nodes that cannot answer yet has been of any use."""
@@ -191,7 +180,7 @@ class RedisClusterTopology:
             while True:
                 for exchange in next(batch):
                     node = self.get_node(exchange.host_id)
-                    address = self._likeness.address if node is None else node.address
+                    address = self._servers.likeness.address if node is None else node.address
                     text = at_node(failure, exchange.host_id, address)
                     exchange.fail(type(failure)(text))
         except StopIteration as end:
@@ -284,13 +273,13 @@ class RedisClusterTopology:
         primaries.sort(key=lambda node: not node.health.is_well)
         healthy = [node for node in primaries if node.health.is_well]
         replicas = [m.address for shard in self.shards.values() for m in shard.replicas]
-        seeds = list(self._seeds)
+        seeds = list(self._servers.seeds)
         random.shuffle(replicas)
         random.shuffle(seeds)
         yield from _each_once(healthy, seen)
         for place in (*replicas, *seeds):
             with self._changing:
-                node = self._server_at(place)
+                node = self._servers.at(place)
             if node.health.is_well or not self.is_known:
                 yield from _each_once([node], seen)
         yield from _each_once(primaries, seen)
@@ -306,7 +295,7 @@ class RedisClusterTopology:
         if not answer.shards:
             text = "It belongs to no cluster whose nodes own slots"
             raise Unusable(at_node(text, -1, asked.address))
-        answer.shards = [self._mapped(shard) for shard in answer.shards]
+        answer.shards = [*map(self._servers.mapped, answer.shards)]
         with self._changing:
             if self.is_known:
                 self._check_kinship(answer.shards, asked)
@@ -314,31 +303,8 @@ class RedisClusterTopology:
                 known = ids_of(self.shards.values())
                 if is_older and not known.isdisjoint(ids_of(answer.shards)):
                     return None
-            self._likeness = asked.info  # its password is the right one
+            self._servers.likeness = asked.info  # its password is the right one
             return self._apply(answer, began)
-
-    def _mapped(self, shard: Shard) -> Shard:
-        if self._map is None:
-            return shard
-
-        def at(member: Any) -> Any:
-            return replace(member, address=self._to_ours(member.address))
-
-        return Shard(at(shard.primary), [at(m) for m in shard.replicas], shard.slots)
-
-    def _to_ours(self, address: Address) -> Address:
-        if self._map is None:
-            return address
-        host, port = self._map(*address)
-        return host.lower(), int(port)
-
-    def _read(self, said: str, said_by: int) -> Address | None:
-        node = self._all.get(said_by)
-        asked = ("", 0) if node is None else address_of(node.info)
-        address = read_address(said, asked)
-        if address is None or not address[0]:
-            return None
-        return address if said.startswith(":") else self._to_ours(address)
 
     def _check_kinship(self, shards: Iterable[Shard], asked: Node) -> None:
         if not are_kin(self.shards.values(), shards, address_of(asked.info)):
@@ -355,37 +321,25 @@ class RedisClusterTopology:
         by_id = number_shards(self.shards, shards, self._next_id)
         self._next_id = max(self._next_id, *(host_id + 1 for host_id in by_id))
         primaries = {
-            host_id: self._server_at(shard.primary.address) for host_id, shard in by_id.items()
+            host_id: self._servers.at(shard.primary.address) for host_id, shard in by_id.items()
         }
         # A MOVED that came after the question was sent is newer than the answer.
         self._moved = {s: moved for s, moved in self._moved.items() if moved[0] >= began}
-        kept = {*self._seeds, *(place for _, place in self._moved.values())}
-        names = {node: host_id for host_id, node in primaries.items()}
-        for place in kept:
-            node = self._server_at(place)
-            if node not in names:
-                names[node] = node.host_id if node.host_id < 0 else self._new_extra()
-        servers = {address_of(node.info): node for node in names}
-        everybody = {host_id: node for node, host_id in names.items()}
-        # In this order: whoever learns of a host id from a router finds its node.
-        self._use({**self._all, **everybody})
-        for node, host_id in names.items():
-            self._addresses[host_id] = node.address
-            if node.host_id != host_id:
-                node.rename(host_id)
+        kept = {*self._servers.seeds, *(place for _, place in self._moved.values())}
+        everybody = self._servers.rename(primaries, kept)
         owners = self._owners(by_id)
         for slot, (_, place) in self._moved.items():
-            owners[slot] = self._servers[place].host_id
+            owners[slot] = self._servers.at(place).host_id
         nodes = dict(sorted(primaries.items()))
         has_changed = not self.is_known or nodes != self.nodes or owners != self.router.owners
-        self.shards, self._servers, self._all = by_id, servers, everybody
+        self.shards = by_id
         if has_changed:
             self.nodes = nodes
             self.hosts = {host_id: node.info for host_id, node in nodes.items()}
             self.router = ClusterRouter(self, owners)
         self._epoch = answer.epoch or 0
         self.is_known = True
-        self._use(everybody)
+        self._servers.keep_only(everybody)
         return has_changed
 
     def _owners(self, by_id: Mapping[int, Shard]) -> list[int]:
@@ -402,25 +356,6 @@ class RedisClusterTopology:
                 for owner, old in zip(owners, before, strict=True)
             ]
         return owners
-
-    # Servers.
-
-    def _server_at(self, place: Address) -> Node:
-        """Return the node at an address; a new one has an id below 0 at first."""
-        node = self._servers.get(place)
-        if node is None:
-            info = self._seeds.get(place, self._likeness)
-            host_id = self._new_extra()
-            info = replace(info, host_id=host_id, host=place[0], port=place[1])
-            node = self._servers[place] = self._make_node(info)
-            self._addresses[host_id] = node.address
-            self._all = {**self._all, host_id: node}
-            self._use(self._all)
-        return node
-
-    def _new_extra(self) -> int:
-        self._next_extra -= 1
-        return self._next_extra
 
 
 _NOBODY = -(2**31)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import BadHostSetup
 from ..wording import did_you_mean, masked
-from .redis_cluster import AddressMap
+from .servers import AddressMap
 from .slots_replies import Address
 
 STATIC, SENTINEL, REDIS_CLUSTER = "static", "sentinel", "redis-cluster"

@@ -1,0 +1,143 @@
+"""What settings.RB_CLUSTERS says under TEST: servers that tests may empty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .configured import (
+    SETTING,
+    get_topology,
+    mistake_at,
+    read_clusters,
+    read_setting,
+    with_nodes,
+)
+from .engine import BadHostSetup
+from .engine.nodes.hosts import parse_hosts, with_database
+from .engine.wording import did_you_mean, masked, number_of
+
+TEST_KEYS = ("NODES", "HOSTS", "DB")
+
+
+def find_test_mistakes(alias: str, config: Mapping[str, Any]) -> Iterator[ImproperlyConfigured]:
+    """Yield the mistakes in what a cluster's settings say under TEST."""
+    test = config.get("TEST")
+    if test is None:
+        return
+    if not isinstance(test, Mapping):
+        text = f"{masked(test)} is not a dictionary such as {{'NODES': 2}}."
+        yield mistake_at(alias, ("TEST",), text)
+        return
+    mistakes: list[tuple[tuple[object, ...], str]] = [
+        (("TEST", key), f"Unknown key {masked(key)}. {did_you_mean(key, TEST_KEYS)}")
+        for key in test
+        if key not in TEST_KEYS
+    ]
+    if "NODES" in test and len(test.keys() & TEST_KEYS) > 1:
+        text = (
+            "It is for local nodes; 'HOSTS' and 'DB' name servers. Keep the one or the other."
+        )
+        mistakes.append((("TEST", "NODES"), text))
+    for key, least in (("NODES", 1), ("DB", 0)):
+        if key in test and (type(number := number_of(test[key])) is not int or number < least):
+            text = f"{masked(test[key])} is not a whole number of {least} or more."
+            mistakes.append((("TEST", key), text))
+    if "HOSTS" in test:
+        try:
+            parse_hosts(test["HOSTS"])
+        except BadHostSetup as error:
+            mistakes.append((("TEST", *error.path), str(error)))
+    if not mistakes:
+        mistakes += [(("TEST",), text) for text in _find_shared_databases(alias, config)]
+    for path, text in mistakes:
+        yield mistake_at(alias, path, text)
+
+
+def _find_shared_databases(alias: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why what TEST declares must not be flushed: it is not for tests alone."""
+    try:
+        declared = get_test_config(config)
+    except BadHostSetup:  # in HOSTS: find_mistakes() tells
+        return
+    # The site's own nodes are not for tests either while those of `rb_nodes` replace them.
+    own = [*get_site_configs(), (alias, config)]
+    owners = {
+        place: f"node {host_id} of the cluster {other!r}"
+        for other, other_config in own
+        for place, host_id in _places(other_config)
+    }
+    tested = _find_databases_tested_before(alias)
+    nodes: dict[str, int] = {}
+    for place, host_id in _places(declared):
+        if place in owners:
+            yield (
+                f"{place} is {owners[place]}, and tests flush it. "
+                "Name a database or servers that are for tests alone."
+            )
+        elif place in tested:
+            yield (
+                f"{place} is what settings.{SETTING}[{tested[place]!r}]['TEST'] declares, too, "
+                "and each cluster is flushed by itself. Name another database or server."
+            )
+        elif place in nodes:
+            yield (
+                f"Nodes {nodes[place]} and {host_id} would both be {place}. "
+                "Name a database or a server for each."
+            )
+        nodes[place] = host_id
+
+
+def _find_databases_tested_before(alias: str) -> dict[str, str]:
+    """Return the databases that clusters before this one declare under TEST, and by which.
+
+    Those of the setting as it is: the nodes of `rb_nodes` are the same for all clusters.
+    """
+    clusters = read_setting()
+    before = takewhile(lambda other: other != alias, clusters)
+    return {place: other for other in before for place in _tested_places(clusters[other])}
+
+
+def _tested_places(config: object) -> Iterator[str]:
+    """Yield the databases that a cluster's settings declare under TEST, if they are sound."""
+    test = config.get("TEST") if isinstance(config, Mapping) else None
+    if isinstance(config, Mapping) and isinstance(test, Mapping):
+        with suppress(BadHostSetup, TypeError):
+            declared = get_test_config({"HOSTS": [], **config})
+            yield from (place for place, _ in _places(declared))
+
+
+def _places(config: object) -> Iterator[tuple[str, int]]:
+    """Yield which database each node is, by one of its names, and the node's host id."""
+    if isinstance(config, Mapping):
+        with suppress(BadHostSetup):
+            nodes = parse_hosts(config.get("HOSTS"), config.get("HOST_DEFAULTS"))
+            for host_id, info in nodes.items():
+                host = info.host.lower()
+                host = "127.0.0.1" if host in {"localhost", "::1"} else host
+                yield replace(info, host=host).address, host_id
+
+
+def get_site_configs() -> list[tuple[str, Any]]:
+    """Return the settings of the clusters that are not for tests, mistakes and all.
+
+    Those of `rb_nodes`, and those that they stand in for.
+    """
+    return [*read_setting().items(), *read_clusters().items()]
+
+
+def get_test_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return a cluster's settings with the servers that TEST declares, None for local nodes."""
+    test = config.get("TEST") or {}
+    if "HOSTS" in test:
+        config = with_nodes(config, test["HOSTS"], get_topology(config))
+    elif "DB" not in test:
+        return None
+    if "DB" in test:
+        config = {**config, "HOSTS": with_database(config["HOSTS"], test["DB"])}
+    return config

@@ -1,0 +1,118 @@
+"""settings.RB_CLUSTERS as it is, and with local nodes in place of a site's own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from .engine.nodes.hosts import number_hosts, parse_hosts
+from .engine.topology.settings import STATIC, check_topology
+from .engine.wording import clause, masked
+
+SETTING = "RB_CLUSTERS"
+
+# Where `manage.py rb_nodes` says which local nodes stand in for the configured ones:
+# a JSON object {alias: [URL, …]}, or for a Redis Cluster {alias: {"TOPOLOGY": "redis-cluster",
+# "HOSTS": [URL, …]}}. Read here so that any program it starts finds them.
+NODES_VARIABLE = "DJANGO_RB_NODES"
+
+# What is meant for a cluster's own nodes: to log in, and what no unix socket takes.
+OWN_OPTIONS = ("username", "password", "credential_provider", "socket_type")
+
+
+def get_topology(config: Mapping[str, Any]) -> str:
+    """Return who says which nodes a cluster has: "static" or "redis-cluster"."""
+    return str(config.get("TOPOLOGY", STATIC))
+
+
+def with_nodes(
+    config: Mapping[str, Any],
+    hosts: Mapping[int, object] | Sequence[object],
+    topology: str = STATIC,
+) -> Mapping[str, Any]:
+    """Return a cluster's settings with other nodes in place of its own, of a topology.
+
+    What is meant for its own nodes alone is left out: passwords, the type of sockets, and the
+    weights of nodes that are not there.
+    """
+    options = {key: _without(value, OWN_OPTIONS) for key, value in config.items()}
+    router_options = options.get("ROUTER_OPTIONS")
+    if isinstance(router_options, Mapping):
+        weights = router_options.get("weights")
+        if isinstance(weights, Mapping):
+            gone = [host_id for host_id in weights if host_id not in number_hosts(hosts)]
+            router_options = {**router_options, "weights": _without(weights, gone)}
+        options["ROUTER_OPTIONS"] = router_options
+    placed = {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}}
+    others = {"ADDRESS_MAP", "TOPOLOGY"}
+    if topology != STATIC:
+        others.update(("ROUTER", "ROUTER_OPTIONS"))
+    placed = {key: value for key, value in placed.items() if key not in others}
+    return placed if topology == STATIC else {**placed, "TOPOLOGY": topology}
+
+
+def _without(options: object, names: Collection[object]) -> object:
+    if not isinstance(options, Mapping):
+        return options
+    return {name: value for name, value in options.items() if name not in names}
+
+
+def read_clusters() -> Mapping[str, Any]:
+    """Return the setting with the nodes of `rb_nodes`, if there are any."""
+    clusters = read_setting()
+    local = os.environ.get(NODES_VARIABLE)
+    return _with_local_nodes(clusters, local) if local else clusters
+
+
+def read_setting() -> Mapping[str, Any]:
+    """Return the setting as it is, whatever `rb_nodes` says."""
+    clusters = getattr(settings, SETTING, {})
+    if not isinstance(clusters, Mapping):
+        raise ImproperlyConfigured(
+            f"settings.{SETTING} is a {type(clusters).__name__}, not a dictionary "
+            "{alias: {'HOSTS': …}}."
+        )
+    return clusters
+
+
+def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, Any]:
+    """Return the settings with the nodes of `rb_nodes` in place of their own."""
+    merged = dict(clusters)
+    for alias, (topology, urls) in _read_local_nodes(local).items():
+        config = clusters.get(alias, {})
+        if isinstance(config, Mapping):  # else find_mistakes() says so
+            merged[alias] = with_nodes(config, urls, topology)
+    return merged
+
+
+@lru_cache(maxsize=1)  # under ASGI, every request makes its caches anew
+def _read_local_nodes(local: str) -> dict[str, tuple[str, list[str]]]:
+    """Return the topology and the URLs of local nodes by alias."""
+    nodes: dict[str, tuple[str, list[str]]] = {}
+    try:
+        for alias, told in json.loads(local).items():
+            topology, urls = STATIC, told
+            if isinstance(told, Mapping) and "HOSTS" in told:
+                topology, urls = told.get("TOPOLOGY", STATIC), told["HOSTS"]
+            check_topology(topology)
+            parse_hosts(urls)
+            nodes[alias] = topology, urls
+    except (AttributeError, ValueError) as error:
+        raise ImproperlyConfigured(
+            f"The environment variable {NODES_VARIABLE} is not a JSON object "
+            f"{{alias: [URL, …]}}: {clause(error)}. `manage.py rb_nodes` sets it; unset it "
+            f"to use the nodes of settings.{SETTING}."
+        ) from error
+    return nodes
+
+
+def mistake_at(alias: str, path: tuple[object, ...], text: str) -> ImproperlyConfigured:
+    """Return the error that says what is wrong at a place in the setting."""
+    where = "".join(f"[{masked(key)}]" for key in (alias, *path))
+    return ImproperlyConfigured(f"settings.{SETTING}{where}: {text}")

@@ -1,0 +1,198 @@
+"""The transport of plain sockets: it never lets go of the interpreter's lock.
+
+asyncio's transports let go of it for each send and receive, and where threads compute beside
+the loop, getting it back takes 5 ms for each of them. This one sends and receives by the
+functions of `sockets`; only the loop's own wait lets go. What came for others while the loop
+was woken is read with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextvars import Context
+from typing import Protocol
+
+from ..protocol.encoding import Buffer
+from ..sockets import (
+    find_input,
+    is_plain,
+    make_buffer,
+    make_has_input,
+    make_send,
+    poll_fd_of,
+    receive,
+)
+
+_READ_SIZE = 65536  # bytes
+_READS = 4  # before the loop has its turn
+
+
+class Receiver(Protocol):
+    """Whom a transport works for."""
+
+    def data_received(self, data: Buffer, size: int = -1) -> None:
+        """Take what the node sent: the first `size` bytes of `data`."""
+
+    def eof_received(self) -> None:
+        """Know that the node will say no more."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Know that the way to the node is broken."""
+
+    def pause_writing(self) -> None:
+        """Write nothing for now."""
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+
+
+class Inbox:
+    """What the plain sockets of one loop read into.
+
+    Attributes:
+        buffer, place: see `sockets.make_buffer`.
+        expecting: those that were given something to send, and have heard nothing since.
+    """
+
+    def __init__(self) -> None:
+        self.buffer, self.place = make_buffer(_READ_SIZE)
+        self.expecting: set[PlainTransport] = set()
+
+
+def take_over(
+    writer: asyncio.StreamWriter,
+    loop: asyncio.AbstractEventLoop,
+    inbox: Inbox,
+    receiver: Receiver,
+) -> PlainTransport | None:
+    """Move the socket of a stream to a transport of its own; None if it is not plain."""
+    if writer.get_extra_info("ssl_object") is not None:
+        return None
+    # asyncio does not give sockets away: it closes its descriptor, and ours stays.
+    sock = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
+    try:
+        if not is_plain(sock):
+            sock.close()
+            return None
+        sock.setblocking(False)
+        writer.transport.abort()
+        return PlainTransport(sock, loop, inbox, receiver)
+    except BaseException:
+        sock.close()
+        raise
+
+
+class PlainTransport:
+    """Moves the bytes of one plain socket.
+
+    Attributes:
+        poll_fd: see `sockets.find_input`.
+        has_input: see `sockets.make_has_input`.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        inbox: Inbox,
+        receiver: Receiver,
+    ) -> None:
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._loop = loop
+        self._inbox = inbox
+        self._receiver = receiver
+        self._send = make_send(sock)
+        self._unsent: Buffer = b""
+        self._is_closing = False
+        self.poll_fd = poll_fd_of(self._fd)
+        self.has_input = make_has_input(sock)
+        loop.add_reader(self._fd, self._readable)
+
+    def is_closing(self) -> bool:
+        """Return whether it was closed."""
+        return self._is_closing
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes the socket has not taken yet."""
+        return len(self._unsent)
+
+    def write(self, data: Buffer) -> None:
+        """Send what the socket takes. If that is not all, pause the receiver until it is."""
+        try:
+            size = self._send(data)
+        except BlockingIOError:
+            size = 0
+        except OSError as error:
+            self._loop.call_soon(self._lose, error, context=Context())
+            return
+        self._inbox.expecting.add(self)
+        if size < len(data):
+            self._unsent = memoryview(data)[size:]
+            # In a context of its own: not to keep that of a request.
+            Context().run(self._loop.add_writer, self._fd, self._writable)
+            self._receiver.pause_writing()
+
+    def abort(self) -> None:
+        """Close it at once. Does nothing the second time."""
+        if not self._is_closing:
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._fd)
+                self._loop.remove_writer(self._fd)
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Close the descriptor, and touch nothing of the loop's."""
+        self._is_closing = True
+        self._inbox.expecting.discard(self)
+        self._sock.close()
+
+    def _lose(self, error: Exception) -> None:
+        if not self._is_closing:
+            self._receiver.connection_lost(error)
+
+    def _writable(self) -> None:
+        try:
+            size = self._send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        self._unsent = memoryview(self._unsent)[size:]
+        if not self._unsent:
+            self._loop.remove_writer(self._fd)
+            self._receiver.resume_writing()
+
+    def _readable(self) -> None:
+        expecting = self._inbox.expecting
+        if self._read() and expecting:
+            others = list(expecting)
+            found = find_input([other.poll_fd for other in others])
+            for other, is_here in zip(others, found, strict=False):
+                if is_here:
+                    other._read()  # noqa: SLF001 (its own class)
+
+    def _read(self) -> bool:
+        """Read what is here; return whether something was."""
+        inbox, receiver = self._inbox, self._receiver
+        for _ in range(_READS):
+            if self._is_closing:
+                return False
+            try:
+                size = receive(self._fd, inbox.place)
+            except OSError as error:
+                self._lose(error)
+                return False
+            if size < 0:
+                return False
+            inbox.expecting.discard(self)
+            if size == 0:
+                receiver.eof_received()
+                return False
+            receiver.data_received(inbox.buffer, size)
+            if size < _READ_SIZE:
+                break
+        return True

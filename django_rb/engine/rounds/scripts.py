@@ -1,0 +1,58 @@
+"""Batches that run scripts, each on one key where that lives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import Any
+
+from ..protocol.encoding import Arg
+from ..protocol.exchange import Batch, Exchange, IsAnswer
+from ..protocol.scripts import KeyScript, LuaScript
+from .batch import Outcome, call
+from .port import Port
+
+
+def run_script(
+    port: Port, key: bytes, script: LuaScript, *args: Arg, answer: IsAnswer | None = None
+) -> Batch[Outcome[Any]]:
+    """Run a script on one key where it lives; return its reply, None where it failed."""
+    return call(port, key, b"EVALSHA", script.sha, 1, key, *args, answer=answer)
+
+
+# The key that a script runs on, the script, and its arguments as `encode_words` makes them.
+ScriptCall = tuple[bytes, KeyScript, bytes]
+
+
+def run_scripts(
+    port: Port, calls: Sequence[ScriptCall], answer: IsAnswer | None = None
+) -> Batch[list[Any]]:
+    """Run scripts, each on one key where that lives, all nodes at once.
+
+    Args:
+        calls: ``(key, script, arguments)``.
+        answer: whether a reply can be the answer; any may if it is not given.
+
+    Returns what they replied, in the order of the calls; an exception where a node has
+    failed or answered with an error.
+    """
+    owners = port.router.get_hosts_for_keys([key for key, _, _ in calls])
+    commands: dict[int, list[bytes]] = defaultdict(list)
+    for owner, (key, script, arguments) in zip(owners, calls, strict=True):
+        commands[owner].append(script.evalsha % (len(key), key, arguments))
+    exchanges = {
+        owner: Exchange(owner, b"".join(share), len(share)) for owner, share in commands.items()
+    }
+    if answer is not None:
+        for exchange in exchanges.values():
+            exchange.answers = (answer,)
+    yield tuple(exchanges.values())
+    following = {owner: _replies_of(exchange) for owner, exchange in exchanges.items()}
+    return [next(following[owner]) for owner in owners]
+
+
+def _replies_of(exchange: Exchange) -> Iterator[Any]:
+    """Yield the replies of an exchange, and its error for each that is missing."""
+    yield from exchange.replies
+    yield from repeat(exchange.error)

@@ -1,0 +1,133 @@
+"""System calls on plain sockets that never block, and so keep the interpreter's lock.
+
+Where other threads compute, getting the lock back takes 5 ms for each of them. A call that
+never blocks need not let go of it: these functions call the C library as ctypes.PyDLL does.
+They are for sockets of the system's own on Linux and macOS; `is_plain` tells which.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from .polling import POLLIN, make_poller
+from .protocol.encoding import Buffer
+
+_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # lacking on Windows
+
+# What `receive` returns when the socket has nothing now.
+NOTHING_YET = -1
+
+# Where in memory a buffer is, and its size in bytes, as C knows them.
+Place = tuple[ctypes.c_void_p, ctypes.c_size_t]
+
+_NOT_NOW = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR})
+
+_POLL_FD = struct.Struct("ihh")  # struct pollfd of poll(2): descriptor, events, what is there
+
+
+def _c_function(name: str) -> Any:
+    """Return a function of the C library that keeps the interpreter's lock; None without.
+
+    Its arguments are of C's types already, or integers for an int: to have ctypes convert
+    them takes as long as the rest of the call.
+    """
+    if not _DONT_WAIT:
+        return None
+    try:
+        function = getattr(ctypes.PyDLL(None, use_errno=name == "recv"), name)
+    except (AttributeError, OSError):  # a platform without it
+        return None
+    function.restype = ctypes.c_ssize_t if name != "poll" else ctypes.c_int
+    return function
+
+
+_poll, _send, _recv = map(_c_function, ("poll", "send", "recv"))
+_c_size = ctypes.c_size_t
+_ONE = ctypes.c_ulong(1)
+
+
+def is_plain(sock: socket.socket) -> bool:
+    """Return whether a socket is the system's own, and may be moved by the C library.
+
+    Not with TLS, and not with the sockets of gevent and its like, which wait otherwise.
+    """
+    return (
+        type(sock).__module__ == "socket"
+        and sys.maxsize > 2**32
+        and None not in (_poll, _send, _recv)
+    )
+
+
+def make_send(sock: socket.socket) -> Callable[[Buffer], int]:
+    """Return a function that sends what the socket takes of some bytes, and returns how many.
+
+    It raises BlockingIOError where that is none, and OSError where sending failed.
+    """
+    send, fileno = sock.send, sock.fileno  # -1 once it is closed, as by a fork
+
+    def send_now(data: Buffer) -> int:
+        if type(data) is not bytes:  # the rest of a large one
+            return send(data, _DONT_WAIT)
+        size: int = _send(fileno(), data, _c_size(len(data)), _DONT_WAIT)
+        return size if size >= 0 else send(data, _DONT_WAIT)  # once more, for the reason
+
+    return send_now
+
+
+def make_buffer(size: int) -> tuple[bytearray, Place]:
+    """Return a buffer of `size` bytes to receive into, and its place."""
+    buffer = bytearray(size)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    return buffer, (ctypes.c_void_p(address), ctypes.c_size_t(size))
+
+
+def receive(fd: int, place: Place) -> int:
+    """Read into a buffer what is here; return its size in bytes.
+
+    0 is the end of the stream, NOTHING_YET where nothing is here.
+
+    Raises:
+        OSError: the connection is broken.
+    """
+    size: int = _recv(fd, *place, _DONT_WAIT)
+    if size < 0 and (number := ctypes.get_errno()) not in _NOT_NOW:
+        raise OSError(number, os.strerror(number))
+    return size
+
+
+def poll_fd_of(fd: int) -> bytes:
+    """Return the struct pollfd that asks whether a descriptor can be read."""
+    return _POLL_FD.pack(fd, POLLIN, 0)
+
+
+def make_has_input(sock: socket.socket) -> Callable[[], object]:
+    """Return a function that is true if something can be read, the stream's end included.
+
+    It takes any socket. Of TLS, decrypted bytes may wait where it does not see them.
+    """
+    fd = sock.fileno()
+    if is_plain(sock):
+        place = ctypes.create_string_buffer(poll_fd_of(fd), _POLL_FD.size)
+        return partial(_poll, place, _ONE, 0)
+    poller = make_poller()
+    poller.register(fd, POLLIN)
+    return partial(poller.poll, 0)
+
+
+def find_input(poll_fds: Sequence[bytes]) -> Iterator[bool]:
+    """Yield for each descriptor whether it can be read; nothing at all if none can.
+
+    One system call for all.
+    """
+    places = ctypes.create_string_buffer(b"".join(poll_fds), len(poll_fds) * _POLL_FD.size)
+    if _poll(places, ctypes.c_ulong(len(poll_fds)), 0):
+        for *_, here in _POLL_FD.iter_unpack(places.raw):
+            yield bool(here)

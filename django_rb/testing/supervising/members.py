@@ -1,0 +1,58 @@
+"""Servers that are members of one Redis Cluster from their start."""
+
+import secrets
+from collections.abc import Sequence
+
+from .servers import ACCEPTS, CLUSTER_CONFIG, Server
+
+SLOTS = 16384
+
+# What tells in its log that a server is ready for its part.
+IN_CLUSTER = b"Cluster state changed: ok"
+HAS_COPY = b"sync: Finished with success"
+
+# Of the members of a Redis Cluster. Replicas get their copy at once, and stay with their
+# primaries.
+CLUSTER_OPTIONS = [
+    ["cluster-enabled", "yes"],
+    ["cluster-config-file", CLUSTER_CONFIG],
+    ["cluster-node-timeout", "5000"],
+    ["cluster-allow-replica-migration", "no"],
+    ["repl-diskless-sync-delay", "0"],
+]
+
+
+def introduce(servers: Sequence[Server], primaries: int, *, has_shard_ids: bool) -> None:
+    """Let servers know each other and their parts when they start.
+
+    The first `primaries` share the slots evenly, the others are replicas of them in turn. So
+    nobody has to be met, nor slots to be handed out.
+    """
+    ids = [secrets.token_hex(20) for _ in servers]
+    shard_ids = [secrets.token_hex(20) for _ in range(primaries)]
+    for me, server in enumerate(servers):
+        lines = []
+        for number, other in enumerate(servers):
+            shard = number % primaries
+            words = [ids[number], other.cluster_address]
+            if has_shard_ids:
+                words[1] += f",,shard-id={shard_ids[shard]}"
+            flags = ["myself"] if number == me else []
+            is_primary = number < primaries
+            words.append(",".join([*flags, "master" if is_primary else "slave"]))
+            words += ["-" if is_primary else ids[shard], "0", "0", str(shard + 1), "connected"]
+            if is_primary:
+                first, end = shard * SLOTS // primaries, (shard + 1) * SLOTS // primaries
+                words.append(f"{first}-{end - 1}")
+            lines.append(" ".join(words))
+        lines.append(f"vars currentEpoch {primaries} lastVoteEpoch 0\n")
+        server.cluster_config = "\n".join(lines)
+        server.awaited = [ACCEPTS, IN_CLUSTER]
+        if me >= primaries:
+            server.awaited.append(HAS_COPY)
+
+
+def knows_shard_ids(name: str, version: str) -> bool:
+    """Return whether a server's list of nodes has shard ids: Redis since 7.2."""
+    major, minor = (int(part) for part in [*version.split("."), "0"][:2])
+    return name == "valkey" or (major, minor) >= (7, 2)
