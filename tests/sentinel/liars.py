@@ -82,7 +82,9 @@ class Liars:
                 connection.sendall(resp([self.roles[number]]))
                 return
             if self.roles[number] != "master":
-                connection.sendall(b"-READONLY You can't write against a read only replica.\r\n")
+                connection.sendall(
+                    b"-READONLY You can't write against a read only replica.\r\n"
+                )
                 return
             self.set_on.append(number)
             connection.sendall(b"+OK\r\n")

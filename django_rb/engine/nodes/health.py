@@ -298,8 +298,8 @@ class Health:
     def succeed(self, before: Health) -> None:
         """Be that of a node which takes another one's place, and is up."""
         with self._lock:
-            if before._barred is None:  # noqa: SLF001 (of the same class)
-                self._state, self._began = before._state, before._began  # noqa: SLF001
+            if before._barred is None:
+                self._state, self._began = before._state, before._began
             self._go_to(UP, None)
 
     def rename(self, host_id: int) -> None:

@@ -139,6 +139,7 @@ def errands_of(
         if slot is None:
             if why != ELSEWHERE:
                 continue
+            layout.want_look()
         elif why in {MOVED, ASK}:
             _, number, address, *_ = str(reply).split(" ")
             if why == MOVED:

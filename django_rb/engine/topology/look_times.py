@@ -61,6 +61,11 @@ class LookTimes:
         """Whether the last look was taken so lately that there is not to be another."""
         return monotonic() < self._not_before
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody has met what does not fit, and no look has mended it."""
+        return self._trouble_since is not None
+
     def want(self) -> None:
         """Have somebody look soon."""
         now = monotonic()
@@ -98,13 +103,15 @@ class LookTimes:
             self._look_at = now
             return
         is_wanted_again = self._look_at < now  # while this one was under way
+        was_routine = self._trouble_since is None and has_changed is False
         pause = self._least
         if has_changed or self._trouble_since is None:
             self._trouble_since = None
         else:
             lasted = now - self._trouble_since
             pause = min(self._period, max(self._least, lasted * TROUBLE_PART))
-        self._not_before = now + pause * random.uniform(1, 1.2)
+        # After a look that nobody had reason to want, whoever has one need not wait.
+        self._not_before = now if was_routine else now + pause * random.uniform(1, 1.2)
         self._look_at = now + self._period * random.uniform(0.9, 1)
         if is_wanted_again or has_changed is None:
             self.want()

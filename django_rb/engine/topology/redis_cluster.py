@@ -16,19 +16,17 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
-from typing import Any, TypeVar, cast
-
-import redis
+from typing import TypeVar
 
 from ..errors import BadHostSetup, at_node
 from ..nodes.failing import DeadlineError
 from ..nodes.hosts import HostInfo
 from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
 from ..protocol.encoding import Key
-from ..protocol.exchange import Batch, Pause
-from ..rounds.port import Rounds
+from ..protocol.exchange import Batch
 from ..routing.slots import CLUSTER_SLOTS, ClusterRouter
 from .look_times import LookTimes
+from .looking import Looking
 from .questions import Answer, Unusable, address_of, ask, failure_of
 from .servers import AddressMap, Servers
 from .shards import are_kin, ids_of, number_shards
@@ -39,10 +37,8 @@ T = TypeVar("T")
 # So many nodes are asked in one look, if the first ones do not answer.
 _MOST_ASKED = 3
 
-_WAIT_SECONDS = 0.005  # between two looks at whether another caller has learned something
 
-
-class RedisClusterTopology:
+class RedisClusterTopology(Looking):
     """The shards of one cluster, their primaries, and the router over them.
 
     Args:
@@ -76,11 +72,11 @@ class RedisClusterTopology:
                     "one is a unix socket. Give its host and port.",
                     ("HOSTS", host_id),
                 )
+        super().__init__(LookTimes())
         self._servers = Servers(seeds, make_node, use, address_map)
         self.nodes = dict(self._servers.by_id)
         self.hosts = {host_id: node.info for host_id, node in self.nodes.items()}
         self.router = ClusterRouter(self, [next(iter(self.nodes))] * CLUSTER_SLOTS)
-        self.is_known = False
         self.shards: dict[int, Shard] = {}
         self.uncovered = 0
         timeout = next(iter(self.nodes.values())).socket_timeout
@@ -88,10 +84,7 @@ class RedisClusterTopology:
         self._epoch = 0
         self._next_id = 0
         self._moved: dict[int, tuple[float, Address]] = {}  # by slot: since when, and whose
-        self._times = LookTimes()
         self.start_over()
-        self._failed_looks = 0
-        self._failure: Exception | None = None
 
     def start_over(self) -> None:
         """In a forked child: another thread of the parent may hold a lock."""
@@ -139,40 +132,10 @@ class RedisClusterTopology:
         with self._changing:
             return self._servers.at(place).host_id
 
-    def may_wait(self) -> bool:
-        """Return whether waiting for nodes that cannot answer yet has been of any use."""
-        return self._times.may_wait()
-
-    def want_look(self) -> None:
-        """Have the layout looked at soon."""
-        self._times.want()
-
-    @property
-    def is_look_due(self) -> bool:
-        """Whether it is time to look, for whoever comes first."""
-        return self._times.is_due
-
-    def look_if_due(self) -> Rounds:
-        """Yield the rounds that ask for the layout, if it is time and nobody else does."""
-        if self.is_look_due and self._times.begin():
-            try:
-                yield from self._look()
-            finally:
-                self._times.end()
-
     # Before a batch.
 
-    def looking(self, batch: Batch[T]) -> Batch[T]:
-        """Return a batch that asks for the layout first.
-
-        If nothing is known and nobody tells, all of its exchanges have failed.
-        """
-        looked = self._looking_first(batch)
-        name: str = cast(Any, batch).__name__
-        cast(Any, looked).__name__ = name  # observers are told what was called
-        return looked
-
     def _looking_first(self, batch: Batch[T]) -> Batch[T]:
+        """See `looking`. If nothing is known and nobody tells, all exchanges have failed."""
         try:
             failure = yield from self.learn()
             if failure is None:
@@ -189,38 +152,10 @@ class RedisClusterTopology:
         finally:
             batch.close()
 
-    def learn(self) -> Batch[Exception | None]:
-        """Ask for the layout if it is time; return why nothing is known, if it is so."""
-        failed_before = self._failed_looks
-        while not self.is_known:
-            failure = self._failure
-            if failure is not None and (
-                self._failed_looks != failed_before or self._times.is_too_early
-            ):
-                return failure
-            is_over = False
-            if self._times.begin():
-                try:
-                    if not self.is_known:
-                        is_over = yield from self._look()
-                finally:
-                    self._times.end()
-            else:  # another caller is about to know
-                pause = Pause(_WAIT_SECONDS)
-                yield pause
-                is_over = pause.is_over
-            if is_over and not self.is_known:
-                return redis.TimeoutError("Deadline exceeded")
-        yield from self.look_if_due()
-        return None
-
     # Looking.
 
     def _look(self) -> Batch[bool]:
-        """Ask one node after the other until one answers; take note of what it says.
-
-        Returns whether the time of the call was over before.
-        """
+        """Ask one node after the other until one answers; take note of what it says."""
         began = monotonic()
         reasons: list[Exception] = []
         outdated: list[Answer] = []

@@ -19,11 +19,9 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-import redis
-from redis.exceptions import NoPermissionError
 from redis.sentinel import MasterNotFoundError
 
 from ..errors import LostRace, at_node
@@ -31,13 +29,15 @@ from ..nodes.failing import DeadlineError
 from ..nodes.health import RecentlyLogged
 from ..nodes.hosts import HostInfo
 from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
-from ..protocol.encoding import Args, Key
-from ..protocol.exchange import Batch, Exchange, Pause, PipelineExchange, Race
+from ..protocol.encoding import Key
+from ..protocol.exchange import Batch
 from ..rounds.port import Rounds
 from ..routing.routers import BaseRouter
 from ..wording import clause, get_logger
 from .look_times import LookTimes
-from .sentinel_replies import read_address, read_epoch, read_role
+from .looking import Looking
+from .sentinel_questions import Claim, ask, error_in, find_newer, race, run, tells_all
+from .sentinel_replies import read_address, read_epoch
 from .sentinel_settings import Watched
 from .slots_replies import Address
 
@@ -54,36 +54,13 @@ LEAST_SECONDS, PERIOD = 0.25, 0.5
 # be cut off from the others, and not know it.
 _LOOKS_OF_ONE = 10
 
-_WAIT_SECONDS = 0.005  # between two looks at whether another caller has learned something
-
 # Host ids of nodes that are asked whether they are primaries: this less the shard's.
 _FIRST_CANDIDATE = -1_000_000
 
 _NOT_ASKED = "Its Sentinels were not asked yet"
 
 
-@dataclass
-class Claim:
-    """What a Sentinel says of a shard, and what became of it.
-
-    Attributes:
-        sentinel: who says so.
-        address: where its primary is.
-        epoch: of the last failover of the shard that the Sentinel knows.
-        node: what is there; None where it is the one that is known.
-        refusal: why it is not believed.
-        is_outdated: a newer failover is known.
-    """
-
-    sentinel: Node
-    address: Address
-    epoch: int = 0
-    node: Node | None = None
-    refusal: str | None = None
-    is_outdated: bool = False
-
-
-class SentinelTopology:
+class SentinelTopology(Looking):
     """The shards of one cluster, where their primaries are, and the router over them.
 
     Args:
@@ -114,6 +91,7 @@ class SentinelTopology:
         address_map: AddressMap | None = None,
         alias: str | None = None,
     ) -> None:
+        super().__init__(LookTimes(LEAST_SECONDS, PERIOD))
         self.hosts = shards = watched.shards
         self._make_node = make_node
         self._use = use
@@ -130,13 +108,9 @@ class SentinelTopology:
         self._epochs = dict.fromkeys(shards, 0)
         self._favourite: Node | None = None  # the Sentinel that answered last
         self._looks = 0
-        self.is_known = False
         timeout = next(iter(self.nodes.values())).socket_timeout
         self.patience = DEFAULT_SOCKET_TIMEOUT if timeout is None else timeout
         self._recently_logged = RecentlyLogged()
-        self._failure: Exception | None = None
-        self._failed_looks = 0
-        self._times = LookTimes(LEAST_SECONDS, PERIOD)
         self.start_over()
         self._use_all()
 
@@ -168,75 +142,10 @@ class SentinelTopology:
     def find(self, address: str, said_by: int) -> None:
         """Return None: nodes that Sentinels watch do not say ASK."""
 
-    def may_wait(self) -> bool:
-        """Return False: no node says that it cannot answer yet."""
-        return False
-
-    def want_look(self) -> None:
-        """Have Sentinels asked soon."""
-        self._times.want()
-
-    @property
-    def is_look_due(self) -> bool:
-        """Whether it is time to look, for whoever comes first."""
-        return self._times.is_due
-
-    def look_if_due(self) -> Rounds:
-        """Yield the rounds that ask Sentinels, if it is time and nobody else does."""
-        if self.is_look_due and self._times.begin():
-            try:
-                yield from self._look()
-            finally:
-                self._times.end()
-
-    # Before a batch.
-
-    def looking(self, batch: Batch[T]) -> Batch[T]:
-        """Return a batch that asks Sentinels first."""
-        looked = self._looking_first(batch)
-        name: str = cast(Any, batch).__name__
-        cast(Any, looked).__name__ = name  # observers are told what was called
-        return looked
-
-    def _looking_first(self, batch: Batch[T]) -> Batch[T]:
-        try:
-            yield from self.learn()
-            return (yield from batch)  # a node that is not known refuses
-        finally:
-            batch.close()
-
-    def learn(self) -> Batch[Exception | None]:
-        """Ask Sentinels if it is time; return why nothing is known, if it is so."""
-        failed_before = self._failed_looks
-        while not self.is_known:
-            failure = self._failure
-            if failure is not None and (
-                self._failed_looks != failed_before or self._times.is_too_early
-            ):
-                return failure
-            is_over = False
-            if self._times.begin():
-                try:
-                    if not self.is_known:
-                        is_over = yield from self._look()
-                finally:
-                    self._times.end()
-            else:  # another caller is about to know
-                pause = Pause(_WAIT_SECONDS)
-                yield pause
-                is_over = pause.is_over
-            if is_over and not self.is_known:
-                return redis.TimeoutError("Deadline exceeded")
-        yield from self.look_if_due()
-        return None
-
     # Looking.
 
     def _look(self) -> Batch[bool]:
-        """Ask Sentinels until they have told of all shards what can be believed.
-
-        Returns whether the time of the call was over before.
-        """
+        """Ask Sentinels until they have told of all shards what can be believed."""
         unsettled = set(self._names)
         reasons: dict[Node, Exception] = {}
         refused: dict[int, list[Claim]] = defaultdict(list)
@@ -264,9 +173,9 @@ class SentinelTopology:
                         else:
                             refused[host_id].append(claim)
             for host_id in unsettled.copy():
-                if (claim_of_most := self._find_newer(refused[host_id])) is not None:
+                if (claim := find_newer(refused[host_id], len(self.sentinels))) is not None:
                     unsettled.discard(host_id)
-                    has_changed = self._apply(host_id, claim_of_most) or has_changed
+                    has_changed = self._apply(host_id, claim) or has_changed
             is_cut_short = False
         finally:
             if self._candidates:
@@ -292,18 +201,16 @@ class SentinelTopology:
         Why others do not answer is put to `reasons`.
         """
         self._looks += 1
-        first = self._first_to_ask(sentinels)
+        first = self._first_toask(sentinels)
         names = list(dict.fromkeys(self._names.values()))
         exchanges = {
-            node: _ask(
-                node, [(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name) for name in names]
-            )
+            node: ask(node, [(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name) for name in names])
             for node in ([first] if first else sentinels)
         }
-        yield from _race(list(exchanges.values()), _tells_all)
+        yield from race(list(exchanges.values()), tells_all)
         answers: dict[Node, dict[str, Address]] = {}
         for node, exchange in exchanges.items():
-            error = _error_in(node, exchange)
+            error = error_in(node, exchange)
             if error is None:
                 told = zip(names, map(read_address, exchange.replies), strict=True)
                 answers[node] = {n: self._to_ours(place) for n, place in told if place}
@@ -313,7 +220,7 @@ class SentinelTopology:
         self._favourite = best if best is not None else self._favourite
         return answers
 
-    def _first_to_ask(self, sentinels: Sequence[Node]) -> Node | None:
+    def _first_toask(self, sentinels: Sequence[Node]) -> Node | None:
         """Return the Sentinel that is asked alone, None for all of them."""
         well = [node for node in sentinels if node.health.is_well]
         if len(sentinels) != len(self.sentinels) or self._favourite not in well:
@@ -334,16 +241,16 @@ class SentinelTopology:
         for host_id, claim in new.items():
             claim.node = self._node_for(host_id, claim.address)
         self._use_all()
-        roles = {i: _ask(cast(Node, claim.node), [(b"ROLE",)]) for i, claim in new.items()}
+        roles = {i: ask(cast(Node, claim.node), [(b"ROLE",)]) for i, claim in new.items()}
         epochs = {
-            host_id: _ask(claim.sentinel, [(b"SENTINEL", b"MASTER", self._names[host_id])])
+            host_id: ask(claim.sentinel, [(b"SENTINEL", b"MASTER", self._names[host_id])])
             for host_id, claim in new.items()
         }
-        yield from _run([*roles.values(), *epochs.values()])
+        yield from run([*roles.values(), *epochs.values()])
         for host_id, claim in new.items():
             if not epochs[host_id].has_errors and epochs[host_id].replies:
                 claim.epoch = read_epoch(epochs[host_id].replies[0])
-            self._note_refusal(host_id, claim, roles[host_id])
+            claim.judge(roles[host_id], self._epochs[host_id])
 
     def _node_for(self, host_id: int, address: Address) -> Node:
         """Return a node at an address that may be a shard's new primary."""
@@ -353,36 +260,6 @@ class SentinelTopology:
         node = self._candidates[extra] = self._make_node(info)
         self._addresses[extra] = node.address
         return node
-
-    def _note_refusal(self, host_id: int, claim: Claim, asked: Exchange) -> None:
-        """Note why a claim is not believed, if it is so."""
-        node = cast(Node, claim.node)
-        known = self._epochs[host_id]
-        error = _error_in(node, asked)
-        if error is not None:
-            claim.refusal = clause(error)
-        elif (role := read_role(asked.replies[0])) != "master":
-            claim.refusal = at_node(f"Its role is {role!r}, not 'master'", -1, node.address)
-        elif claim.epoch < known:
-            claim.is_outdated = True
-            claim.refusal = at_node(
-                f"{claim.sentinel.address} names {node.address}, and knows {claim.epoch} "
-                f"failovers of {known}",
-                -1,
-                claim.sentinel.address,
-            )
-
-    def _find_newer(self, claims: Sequence[Claim]) -> Claim | None:
-        """Return the claim that most Sentinels make of a shard, if what is known is outdated.
-
-        Where they were made anew, they count failovers from the beginning.
-        """
-        outdated = [claim for claim in claims if claim.is_outdated]
-        for claim in outdated:
-            agreeing = [other for other in outdated if other.address == claim.address]
-            if len(agreeing) > len(self.sentinels) / 2:
-                return claim
-        return None
 
     def _conclude(
         self,
@@ -460,50 +337,3 @@ class SentinelTopology:
             return address
         host, port = self._map(*address)
         return host.lower(), int(port)
-
-
-def _ask(node: Node, commands: Sequence[Args]) -> Exchange:
-    exchange = PipelineExchange(node.host_id, commands)
-    exchange.is_question = True
-    exchange.bound = range(len(commands))
-    return exchange
-
-
-def _run(exchanges: Sequence[Exchange]) -> Rounds:
-    """Yield a round of questions, and another one of those whose connections were closed."""
-    yield exchanges
-    stale = [exchange for exchange in exchanges if exchange.is_stale]
-    if stale:
-        for exchange in stale:
-            exchange.start_over()
-        yield stale
-
-
-def _race(exchanges: Sequence[Exchange], is_good: Callable[[Exchange], bool]) -> Rounds:
-    """Yield a race, and another one of those whose connections were closed, if nobody won."""
-    race = Race(exchanges, is_good)
-    yield race
-    stale = [exchange for exchange in exchanges if exchange.is_stale]
-    if stale and not any(map(race.is_decided_by, exchanges)):
-        for exchange in stale:
-            exchange.start_over()
-        yield Race(stale, is_good)
-
-
-def _tells_all(exchange: Exchange) -> bool:
-    return len(exchange.replies) == exchange.count and all(map(read_address, exchange.replies))
-
-
-def _error_in(node: Node, exchange: Exchange) -> Exception | None:
-    """Return why a node does not answer, or its first error reply, naming it."""
-    if exchange.error is not None:
-        return exchange.error
-    for reply in exchange.replies:
-        if isinstance(reply, Exception):
-            if isinstance(reply, NoPermissionError):
-                reply.args = (f"{reply} Allow the user what docs/sentinel.md lists.",)
-            reply.args = (at_node(reply, -1, node.address),)
-            return reply
-    if not exchange.replies:  # its connection was closed, and somebody else has answered
-        return redis.ConnectionError(at_node("The connection was closed", -1, node.address))
-    return None
