@@ -4,7 +4,7 @@ Sentinels are asked by exchanges of a batch that needs to know, by one caller at
 others go on with what is known. Where all is well one Sentinel is asked twice in a second, the
 one that answered last. Whoever meets something that does not fit (a connection that failed,
 READONLY) has them asked again, but not more often than four times in a second. They are then
-asked side by side, and the first that knows all shards counts.
+asked side by side, and the first that has news counts.
 
 What a Sentinel says is believed if the node says itself that it is a primary, and if no newer
 failover of the shard is known (its config-epoch). If so, a new `Node` takes the place of the
@@ -30,12 +30,13 @@ from ..nodes.health import RecentlyLogged
 from ..nodes.hosts import HostInfo
 from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
 from ..protocol.encoding import Key
-from ..protocol.exchange import Batch
+from ..protocol.exchange import Batch, Exchange
 from ..rounds.port import Rounds
 from ..routing.routers import BaseRouter
 from ..wording import clause, get_logger
 from .look_times import LookTimes
 from .looking import Looking
+from .questions import address_of
 from .sentinel_questions import Claim, ask, error_in, find_newer, race, run, tells_all
 from .sentinel_replies import read_address, read_epoch
 from .sentinel_settings import Watched
@@ -173,9 +174,10 @@ class SentinelTopology(Looking):
                         else:
                             refused[host_id].append(claim)
             for host_id in unsettled.copy():
-                if (claim := find_newer(refused[host_id], len(self.sentinels))) is not None:
+                newer = find_newer(refused[host_id], len(self.sentinels))
+                if newer is not None:
                     unsettled.discard(host_id)
-                    has_changed = self._apply(host_id, claim) or has_changed
+                    has_changed = self._apply(host_id, newer) or has_changed
             is_cut_short = False
         finally:
             if self._candidates:
@@ -195,32 +197,48 @@ class SentinelTopology(Looking):
     def _hear(
         self, sentinels: Sequence[Node], reasons: dict[Node, Exception]
     ) -> Batch[dict[Node, dict[str, Address]]]:
-        """Ask Sentinels for the addresses of all primaries, by name.
+        """Ask Sentinels for the addresses of all primaries, by name; news come first.
 
-        One alone if it has answered before, else all side by side until one has told of all.
+        Where all is well one that has answered before is asked alone. Else all are, side by
+        side, until one tells news, or has told all if nothing was known.
         Why others do not answer is put to `reasons`.
         """
         self._looks += 1
-        first = self._first_toask(sentinels)
+        is_troubled = self.is_known and self._times.is_wanted
+        first = None if is_troubled else self._first_to_ask(sentinels)
         names = list(dict.fromkeys(self._names.values()))
         exchanges = {
             node: ask(node, [(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name) for name in names])
             for node in ([first] if first else sentinels)
         }
-        yield from race(list(exchanges.values()), tells_all)
         answers: dict[Node, dict[str, Address]] = {}
+
+        def read(exchange: Exchange) -> dict[str, Address]:
+            told = zip(names, map(read_address, exchange.replies), strict=True)
+            return {name: self._to_ours(place) for name, place in told if place}
+
+        def tells_news(exchange: Exchange) -> bool:
+            return tells_all(exchange) and self._has_news(read(exchange))
+
+        yield from race(list(exchanges.values()), tells_news if is_troubled else tells_all)
         for node, exchange in exchanges.items():
             error = error_in(node, exchange)
             if error is None:
-                told = zip(names, map(read_address, exchange.replies), strict=True)
-                answers[node] = {n: self._to_ours(place) for n, place in told if place}
+                answers[node] = read(exchange)
             elif not isinstance(error, LostRace):
                 reasons[node] = error
-        best = max(answers, key=lambda node: len(answers[node]), default=None)
-        self._favourite = best if best is not None else self._favourite
-        return answers
+        if answers:
+            self._favourite = max(answers, key=lambda node: len(answers[node]))
+        return dict(sorted(answers.items(), key=lambda answer: not self._has_news(answer[1])))
 
-    def _first_toask(self, sentinels: Sequence[Node]) -> Node | None:
+    def _has_news(self, addresses: Mapping[str, Address]) -> bool:
+        """Return whether some primary is said to be elsewhere than is known."""
+        return any(
+            name in addresses and addresses[name] != address_of(self.hosts[host_id])
+            for host_id, name in self._names.items()
+        )
+
+    def _first_to_ask(self, sentinels: Sequence[Node]) -> Node | None:
         """Return the Sentinel that is asked alone, None for all of them."""
         well = [node for node in sentinels if node.health.is_well]
         if len(sentinels) != len(self.sentinels) or self._favourite not in well:
@@ -234,7 +252,7 @@ class SentinelTopology(Looking):
         new = {
             host_id: claim
             for host_id, claim in claims.items()
-            if claim.address != (self.hosts[host_id].host.lower(), self.hosts[host_id].port)
+            if claim.address != address_of(self.hosts[host_id])
         }
         if not new:
             return
