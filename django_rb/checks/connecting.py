@@ -135,6 +135,8 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
         if cluster.layout is not None and not cluster.layout.is_known:
             return told, []
         replies, failures = cluster.call_nodes("INFO", timeout=timeout)
+        # Hosts whose primaries nobody knows were told of already.
+        failures = [failure for failure in failures if cluster.hosts[failure.host_id].is_placed]
         # On connections that are open now, so that the round trip is a short one.
         ahead = _clocks_ahead(cluster, replies, timeout)
         causes = find_causes(cluster, failures, min(timeout, PROBE_SECONDS))

@@ -39,7 +39,7 @@ def _messages(
     alias: str, cluster: Cluster, layout: SentinelTopology, timeout: float
 ) -> Iterator[CheckMessage]:
     for host_id, node in cluster.nodes.items():
-        if not node.info.host:
+        if not node.info.is_placed:
             yield checks.Error(
                 f"{in_cluster(alias, 'HOSTS', host_id)}: {node.health.get().error}",
                 hint="Name the shard as `sentinel monitor` does.",
@@ -80,7 +80,7 @@ def _of_name(
         yield checks.Warning(
             f"{in_cluster(alias)}: Sentinels disagree on the primary of {name!r}: {views}.",
             hint="During a failover that is so for a moment. If it stays so, they watch "
-            "different shards of one name, or do not reach each other: see `SENTINEL SENTINELS`.",
+            "different shards of one name, or do not reach each other (SENTINEL SENTINELS).",
             id="django_rb.W210",
         )
     if without_quorum:

@@ -224,11 +224,12 @@ class Cluster(ClientSource):
             BadHostSetup: an option that cannot work, or a router that cannot do with the
                 host; then it is not added.
         """
+        topology = self._static()
         if type(host_id) is not int or host_id < 0:
             raise BadHostSetup(f"Host id {host_id!r} is not an integer of 0 or more.")
         described = node_of_arguments(node, options)
         info = parse_host(host_id, described, self._host_defaults)
-        self._static().add(info, self._make_router, self._use)
+        topology.add(info, self._make_router, self._use)
 
     def remove_host(self, host_id: int) -> bool:
         """Remove a host while the cluster is in use; return whether it was there.

@@ -131,7 +131,7 @@ class ConfiguredNode(NamedTuple):
         connection: Any = None
         try:
             cluster = conf.build_cluster(self.alias, self.config)
-            if not self.info.host:
+            if not self.info.is_placed:
                 cluster.learn(ASK_SECONDS)
             pool = cluster.get_pool_for_host(self.info.host_id)
             options: dict[str, Any] = {

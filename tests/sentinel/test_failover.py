@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -48,7 +49,8 @@ def write(cluster: Cluster, key: str) -> bool:
 def test_a_primary_is_demoted_by_hand(cluster: Cluster, admin: Admin, transport: str) -> None:
     shard = shard_of(0, transport)
     key, old, new = key_of(cluster, shard), admin.primary(shard), admin.replica(shard)
-    client, local = cluster.get_routing_client(), cluster.get_local_client(shard)
+    client = cluster.get_routing_client()
+    local: Any = cluster.get_local_client(shard)
     client.set(key, "old")
     assert admin.connections(old) >= 1
     subscriber = local.pubsub()

@@ -56,11 +56,16 @@ class HostInfo:
         object.__setattr__(self, "options", hidden(self.options))
 
     @property
+    def is_placed(self) -> bool:
+        """Whether it is known where the node is."""
+        return bool(self.host or self.unix_socket_path)
+
+    @property
     def address(self) -> str:
         """Where the node is, in words that hold no secret: ``10.0.0.1:6379/0``."""
         if self.unix_socket_path is not None:
             return f"unix:{self.unix_socket_path}/{self.db}"
-        if not self.host:
+        if not self.is_placed:
             return f"primary of {self.master_name}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}/{self.db}"

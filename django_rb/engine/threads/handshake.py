@@ -82,7 +82,7 @@ class _Discreet(redis.connection.AbstractConnection):
         if self._home is None or self._leads_to is not None:
             return
         node = self._home.node
-        if not node.info.host and (refusal := node.health.refusal()) is not None:
+        if not node.info.is_placed and (refusal := node.health.refusal()) is not None:
             raise refusal
         self._leads_to = node
         self.host, self.port = node.info.host, node.info.port

@@ -309,7 +309,7 @@ class SentinelTopology(Looking):
                     self._failure = MasterNotFoundError(text)
                     self._failed_looks += 1
             node = self.nodes[host_id]
-            if not node.info.host:
+            if not node.info.is_placed:
                 node.health.bar(text)
         if is_heard and self.is_known:
             self._failure = None
@@ -337,7 +337,7 @@ class SentinelTopology(Looking):
         node.health.succeed(old.health)
         # Whoever is about to ask the old one is refused, and finds the new one.
         old.health.bar(f"The primary of {self._names[host_id]!r} is {node.address} by now")
-        if old.info.host:
+        if old.info.is_placed:
             text = f"Node {host_id} is {node.address} by now and no longer {old.address}"
             said_by = f"say Sentinels ({claim.sentinel.address})"
             logger.warning(

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from ..errors import BadHostSetup
 from ..nodes.hosts import HostInfo, as_options, number_hosts, parse_host
+from ..nodes.option_checks import check_options, with_numbers
 from ..secrecy import hidden, hides_locals
 from ..wording import masked
 
@@ -159,6 +160,7 @@ def _read_sentinels(
                 "It is no option of all Sentinels. Leave it out; SENTINELS says where each is.",
                 ("SENTINEL_OPTIONS", name),
             )
+    check_options(with_numbers(options), ("SENTINEL_OPTIONS",))
     infos: dict[tuple[str, int], HostInfo] = {}
     for position, sentinel in enumerate(named):
         given = sentinel
@@ -166,24 +168,21 @@ def _read_sentinels(
             given = dict(zip(("host", "port"), sentinel, strict=True))
         try:
             described = {"port": DEFAULT_PORT, **as_options(given, ("SENTINELS", position))}
+            if "unix_socket_path" in described:
+                raise BadHostSetup(
+                    "A Sentinel has a host and a port. Give them.", ("SENTINELS", position)
+                )
             info = parse_host(-2 - len(infos), described, {**_seconds(pool_options), **options})
         except BadHostSetup as error:
             raise BadHostSetup(str(error), _path_of(error, position)) from None
-        if info.unix_socket_path is not None:
-            raise BadHostSetup(
-                "A Sentinel has a host and a port. Give them.", ("SENTINELS", position)
-            )
         infos.setdefault((info.host.lower(), info.port), info)
     return list(infos.values())
 
 
 def _path_of(error: BadHostSetup, position: int) -> tuple[str | int, ...]:
     """Return where the settings have what `parse_host` does not take of a Sentinel."""
-    if error.path[:1] == ("HOSTS",):
-        return ("SENTINELS", position, *error.path[2:])
-    if error.path[:1] == ("HOST_DEFAULTS",):
-        return ("SENTINEL_OPTIONS", *error.path[1:])
-    return error.path
+    is_of_host = error.path[:1] == ("HOSTS",)
+    return ("SENTINELS", position, *error.path[2:]) if is_of_host else error.path
 
 
 def _seconds(pool_options: Mapping[str, Any] | None) -> dict[str, float]:
