@@ -54,6 +54,8 @@ KEYS = (
     "ADDRESS_MAP",
     "SENTINELS",
     "SENTINEL_OPTIONS",
+    "READ_FROM",
+    "MAX_LAG",
     "POOL_OPTIONS",
     "HEALTH",
     "SLOW",
@@ -219,6 +221,8 @@ def _build(alias: str, config: Mapping[str, Any], router: type[BaseRouter] | Non
         address_map=import_path(address_map) if isinstance(address_map, str) else address_map,
         sentinels=config.get("SENTINELS"),
         sentinel_options=config.get("SENTINEL_OPTIONS"),
+        read_from=config.get("READ_FROM"),
+        max_lag=config.get("MAX_LAG"),
         alias=alias,
     )
 

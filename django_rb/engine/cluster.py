@@ -35,17 +35,21 @@ from .protocol.encoding import Args, Key
 from .protocol.exchange import Batch
 from .protocol.scripts import remember_script
 from .rounds.batch import call_nodes
+from .rounds.from_replicas import from_replicas
 from .rounds.observing import Observer, observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hidden, hides_locals
 from .topology.redis_cluster import RedisClusterTopology
+from .topology.replicas import PREFER_REPLICA, read_read_from
 from .topology.sentinel import SentinelTopology
 from .topology.sentinel_settings import read_watched
 from .topology.settings import REDIS_CLUSTER, SENTINEL, check_topology, read_address_map
 from .topology.static import StaticTopology
+from .topology.unslotted import StaticLayout
 
 T = TypeVar("T")
 
+Layout: TypeAlias = RedisClusterTopology | SentinelTopology | StaticLayout
 Topology: TypeAlias = StaticTopology | RedisClusterTopology | SentinelTopology
 
 
@@ -87,6 +91,12 @@ class Cluster(ClientSource):
             returns both. Not for independent nodes.
         sentinels: where Sentinels are: URLs, dictionaries, or pairs of host and port.
         sentinel_options: options of the connections to them, such as their own password.
+        read_from: "primary"; "prefer-primary": commands that only read keys go to a replica
+            where the primary is down or refuses; "prefer-replica": they go to replicas in turn,
+            to the primary where there is none. Replicas of independent nodes are named in
+            `hosts` (`"replicas": [node, …]`), others are told.
+        max_lag: seconds by which a replica that is read from may be behind, as far as that is
+            known; None for any.
         health: when a node counts as down: after how many FAILURES in a row it is left
             alone, for how many seconds at first (PAUSE) and at most (MAX_PAUSE). None:
             no node ever counts as down.
@@ -118,6 +128,8 @@ class Cluster(ClientSource):
         address_map: object = None,
         sentinels: object = None,
         sentinel_options: object = None,
+        read_from: object = None,
+        max_lag: object = None,
     ) -> None:
         check_topology(
             topology, router_cls, router_options, address_map, sentinels, sentinel_options
@@ -150,12 +162,14 @@ class Cluster(ClientSource):
             )
         )
         self._topology: Topology
-        self._layout: RedisClusterTopology | SentinelTopology | None = None
+        self._layout: Layout | None = None
+        reading = read_read_from(read_from, max_lag)
+        self._prefers_replicas = reading.choice == PREFER_REPLICA
         use = partial(_use, self._threads, self._loops, self._local_pools)
         if topology == REDIS_CLUSTER:
             infos = parse_hosts(hosts, host_defaults)
             self._topology = self._layout = RedisClusterTopology(
-                infos, make_node, use, read_address_map(address_map)
+                infos, make_node, use, read_address_map(address_map), reading
             )
         elif topology == SENTINEL:
             watched = read_watched(
@@ -163,13 +177,23 @@ class Cluster(ClientSource):
             )
             make_sentinel = partial(make_node, options=None)
             self._topology = self._layout = SentinelTopology(
-                watched, make_node, make_sentinel, use, read_address_map(address_map), alias
+                watched,
+                make_node,
+                make_sentinel,
+                use,
+                read_address_map(address_map),
+                alias,
+                reading,
             )
             self._topology.router = self._make_router()
         else:
-            self._topology = StaticTopology(parse_hosts(hosts, host_defaults), make_node)
+            self._topology = StaticTopology(
+                parse_hosts(hosts, host_defaults), make_node, reading
+            )
             self._topology.router = self._make_router()
-            use(self._topology.nodes)
+            if reading.reads_replicas:
+                self._layout = StaticLayout(self._topology)
+            use(self._topology.everybody)
         _clusters.add(self)
 
     def __repr__(self) -> str:
@@ -198,8 +222,11 @@ class Cluster(ClientSource):
         return self._topology.nodes
 
     @property
-    def layout(self) -> RedisClusterTopology | SentinelTopology | None:
-        """What the nodes of a Redis Cluster or Sentinels have said; None if nobody is asked."""
+    def layout(self) -> Layout | None:
+        """What the nodes of a Redis Cluster or Sentinels have said; None if nobody is asked.
+
+        Where replicas of independent nodes are read from, these and how far they are behind.
+        """
         return self._layout
 
     @property
@@ -340,6 +367,8 @@ class Cluster(ClientSource):
         """
         if self._layout is not None and self._layout.is_look_due:
             batch = self._layout.looking(batch)
+        if self._prefers_replicas and self._layout is not None:
+            batch = from_replicas(self._layout, batch)
         if self.observers:
             return self._threads.run(observed(self, batch), timeout)
         return self._threads.run(batch, timeout, self)
@@ -348,6 +377,8 @@ class Cluster(ClientSource):
         """Run a batch on the event loop that runs, once awaited; see `run`."""
         if self._layout is not None and self._layout.is_look_due:
             batch = self._layout.looking(batch)
+        if self._prefers_replicas and self._layout is not None:
+            batch = from_replicas(self._layout, batch)
         if self.observers:
             return self._loops.run(observed(self, batch), timeout)
         return self._loops.run(batch, timeout, self)

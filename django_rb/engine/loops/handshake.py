@@ -13,6 +13,7 @@ import asyncio
 import inspect
 import ssl
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..errors import BadHostSetup
 from ..lookups import await_addresses
 from ..nodes.hosts import HostInfo
 from ..nodes.options import check_host_name
+from ..protocol.encoding import Args
 from ..secrecy import hides_locals
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def take_writer(connection: Any) -> asyncio.StreamWriter | None:
 
 class _Discreet(redis.asyncio.connection.AbstractConnection):
     @hides_locals
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, greetings: Sequence[Args] = (), **kwargs: Any) -> None:
+        self._greetings = greetings
         if kwargs.get("retry") is not None:
             kwargs["retry"] = _awaited(kwargs["retry"])
         if kwargs.get("retry_on_error") is not None:
@@ -61,6 +64,9 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
             if self._provider is not None:
                 self.credential_provider = _Credentials(await _credentials_from(self._provider))
             await self._reach()
+            for greeting in self._greetings:
+                await self.send_command(*greeting)
+                await self.read_response()
         except redis.RedisError as error:
             if type(error) is redis.ConnectionError:
                 _complete(error)

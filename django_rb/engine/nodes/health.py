@@ -311,6 +311,11 @@ class Health:
         """Whether the node is left alone."""
         return self._state == DOWN
 
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether the node is up, or it is time to probe it."""
+        return self._state != DOWN or monotonic() >= self._retry_at
+
     def start_over(self) -> None:
         """In a forked child: what is known stays, but somebody else may hold the lock."""
         self._lock = threading.RLock()

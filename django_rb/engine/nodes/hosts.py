@@ -17,6 +17,9 @@ from .options import merge
 
 URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
+# Where a node is.
+_ADDRESS = ("host", "port", "unix_socket_path")
+
 # What Cluster.add_host() of rb takes by position, after the host id.
 _RB_ARGUMENTS = ("host", "port", "unix_socket_path", "db", "password", "ssl", "ssl_options")
 
@@ -46,6 +49,7 @@ class HostInfo:
     ssl_options: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     master_name: str | None = None
+    replicas: tuple[HostInfo, ...] = ()
 
     def __post_init__(self) -> None:
         # The way to set something of a frozen dataclass: asdict() and vars() show it all.
@@ -230,7 +234,8 @@ def _prefixed(ssl_options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> HostInfo:
     path = ("HOSTS", host_id)
-    node = with_numbers(as_options(node, path))
+    node = dict(with_numbers(as_options(node, path)))
+    replicas = _parse_replicas(host_id, node.pop("replicas", ()), node, defaults)
     check_options(node, path)
     options = merge(with_numbers(defaults), node)
     if "unix_socket_path" in node:  # a node's own address wins over a default one
@@ -266,8 +271,31 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
         db=options.pop("db", 0),
         ssl=ssl,
         options=options,
+        replicas=replicas,
         **own,
     )
+
+
+def _parse_replicas(
+    host_id: int, replicas: object, node: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> tuple[HostInfo, ...]:
+    """Return the replicas of a node. What they do not say themselves is as it is there."""
+    path = ("HOSTS", host_id, "replicas")
+    if isinstance(replicas, str | bytes) or not isinstance(replicas, Sequence):
+        raise BadHostSetup(
+            f"{masked(replicas)} is not a list of nodes such as [{{'host': '10.0.1.1'}}].", path
+        )
+    likeness = {name: v for name, v in node.items() if name not in _ADDRESS}
+    infos = []
+    for position, replica in enumerate(replicas):
+        try:
+            described = as_options(replica, ("HOSTS", host_id))
+            if "replicas" in described:
+                raise BadHostSetup("Replicas of replicas are not read from. Leave it out.")
+            infos.append(_parse_host(host_id, described, merge(defaults, likeness)))
+        except BadHostSetup as error:
+            raise BadHostSetup(str(error), (*path, position, *error.path[2:])) from None
+    return tuple(infos)
 
 
 def as_options(node: object, path: tuple[str | int, ...]) -> Mapping[str, Any]:

@@ -176,12 +176,14 @@ def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
             if digest not in with_sources:  # the first brings the source along
                 command = with_source(command) or command
                 with_sources.add(digest)
-        if errand.slot is None:
+        if errand.is_bound:
             bound.add(len(commands))
         commands.append(command)
         answers.append(_answer_to(errand.first, errand.position))
     exchange = PipelineExchange(host_id, commands, is_checked=True)
     exchange.answers, exchange.bound = answers, bound
+    exchange.is_for_primary = any(errand.first.is_for_primary for errand in errands)
+    exchange.tried = tuple(error for e in errands for error in (*e.first.tried, e.error))
     return exchange
 
 

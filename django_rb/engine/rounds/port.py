@@ -42,6 +42,12 @@ class Layout(Protocol):
     def find(self, address: str, said_by: int) -> int | None:
         """Return the host id of an address that ASK names; None if it is not to be told."""
 
+    def get_shard(self, host_id: int) -> int:
+        """Return the id of the shard that a host is part of, itself or as a replica."""
+
+    def get_readers(self, shard: int) -> Sequence[int]:
+        """Return the ids of the hosts that may be read from, in the order to try them."""
+
     def want_look(self) -> None:
         """Have the layout looked at soon."""
 

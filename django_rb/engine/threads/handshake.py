@@ -24,6 +24,7 @@ from ..lookups import wait_for_addresses
 from ..nodes.hosts import HostInfo
 from ..nodes.node import Node
 from ..nodes.options import check_host_name
+from ..protocol.encoding import Args
 from ..rounds.observing import LocalWatch, Observer
 from ..secrecy import hides_locals
 
@@ -47,8 +48,13 @@ class _Discreet(redis.connection.AbstractConnection):
 
     @hides_locals
     def __init__(
-        self, observed: LocalWatch | None = None, home: Home | None = None, **kwargs: Any
+        self,
+        observed: LocalWatch | None = None,
+        home: Home | None = None,
+        greetings: Sequence[Args] = (),
+        **kwargs: Any,
     ) -> None:
+        self._greetings = greetings
         self._observed = observed
         self._home = home
         self._leads_to: Node | None = None  # while it is connected
@@ -68,6 +74,7 @@ class _Discreet(redis.connection.AbstractConnection):
         try:
             with self._in_handshake():
                 super().connect()  # type: ignore[no-untyped-call]
+                self._greet()
         except redis.RedisError:
             raise
         except Exception as error:
@@ -110,6 +117,12 @@ class _Discreet(redis.connection.AbstractConnection):
         guarding.check(self)
         with self._in_handshake():
             super().connect_check_health(*args, **kwargs)
+
+    def _greet(self) -> None:
+        """Say what the node is to know of each connection."""
+        for greeting in self._greetings:
+            self.send_command(*greeting)  # type: ignore[no-untyped-call]
+            self.read_response()
 
     @contextmanager
     def _in_handshake(self) -> Iterator[None]:

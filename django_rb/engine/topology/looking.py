@@ -54,7 +54,7 @@ class Looking(ABC):
 
     def look_if_due(self) -> Rounds:
         """Yield the rounds of a look, if it is time and nobody else looks."""
-        if self.is_look_due and self._times.begin():
+        if self._times.is_due and self._times.begin():
             try:
                 yield from self._look()
             finally:

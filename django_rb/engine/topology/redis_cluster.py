@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import TypeVar
 
@@ -24,10 +25,12 @@ from ..nodes.hosts import HostInfo
 from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
 from ..protocol.encoding import Key
 from ..protocol.exchange import Batch
+from ..rounds.port import Rounds
 from ..routing.slots import CLUSTER_SLOTS, ClusterRouter
 from .look_times import LookTimes
 from .looking import Looking
 from .questions import Answer, Unusable, address_of, ask, failure_of
+from .replicas import ReadFrom, Replicas, infos_at
 from .servers import AddressMap, Servers
 from .shards import are_kin, ids_of, number_shards
 from .slots_replies import Address, Shard
@@ -46,6 +49,7 @@ class RedisClusterTopology(Looking):
         make_node: makes a node of what is known of a server.
         use: is told all servers that there may be connections to, by host id.
         address_map: where a node is that says that it is at a host and port.
+        read_from: where reads go.
 
     Attributes:
         hosts: what is known of each shard's primary, by host id, in the order of the ids; the
@@ -61,9 +65,10 @@ class RedisClusterTopology(Looking):
     def __init__(
         self,
         seeds: Mapping[int, HostInfo],
-        make_node: Callable[[HostInfo], Node],
+        make_node: Callable[..., Node],
         use: Callable[[Mapping[int, Node]], None],
         address_map: AddressMap | None = None,
+        read_from: ReadFrom | None = None,
     ) -> None:
         for host_id, info in seeds.items():
             if info.unix_socket_path is not None:
@@ -73,7 +78,15 @@ class RedisClusterTopology(Looking):
                     ("HOSTS", host_id),
                 )
         super().__init__(LookTimes())
-        self._servers = Servers(seeds, make_node, use, address_map)
+        # Replicas send reads on to their primaries, unless a connection says this.
+        make_replica = partial(make_node, greetings=((b"READONLY",),))
+        self.replicas = Replicas(read_from or ReadFrom(), make_replica)
+        self._servers = Servers(
+            seeds,
+            make_node,
+            lambda nodes: use({**nodes, **self.replicas.by_id}),
+            address_map,
+        )
         self.nodes = dict(self._servers.by_id)
         self.hosts = {host_id: node.info for host_id, node in self.nodes.items()}
         self.router = ClusterRouter(self, [next(iter(self.nodes))] * CLUSTER_SLOTS)
@@ -93,7 +106,7 @@ class RedisClusterTopology(Looking):
 
     def get_address(self, host_id: int) -> str:
         """Return where a host is, or was."""
-        return self._servers.get_address(host_id)
+        return self.replicas.get_address(host_id) or self._servers.get_address(host_id)
 
     # What redirects need; see `rounds.port.Layout`.
 
@@ -107,7 +120,15 @@ class RedisClusterTopology(Looking):
 
     def get_node(self, host_id: int) -> Node | None:
         """Return the node that has a host id now."""
-        return self._servers.by_id.get(host_id)
+        return self._servers.by_id.get(host_id) or self.replicas.by_id.get(host_id)
+
+    def get_shard(self, host_id: int) -> int:
+        """Return the id of the shard that a host is part of."""
+        return self.replicas.get_shard(host_id)
+
+    def get_readers(self, shard: int) -> Sequence[int]:
+        """Return the ids of the hosts that may be read from, in the order to try them."""
+        return self.replicas.get_readers(shard)
 
     def note_moved(self, slot: int, address: str, said_by: int) -> None:
         """Take note of MOVED: a slot belongs to an address. It counts at once."""
@@ -131,6 +152,16 @@ class RedisClusterTopology(Looking):
             return None
         with self._changing:
             return self._servers.at(place).host_id
+
+    @property
+    def is_look_due(self) -> bool:
+        """Whether it is time to look, for whoever comes first."""
+        return self._times.is_due or self.replicas.is_look_due
+
+    def look_if_due(self) -> Rounds:
+        """Yield the rounds of a look, if it is time and nobody else looks."""
+        yield from super().look_if_due()
+        yield from self.replicas.look_if_due(self.nodes)
 
     # Before a batch.
 
@@ -274,6 +305,14 @@ class RedisClusterTopology(Looking):
             self.router = ClusterRouter(self, owners)
         self._epoch = answer.epoch or 0
         self.is_known = True
+        self.replicas.learn(
+            {
+                host_id: infos_at(
+                    self._servers.likeness, sorted(m.address for m in shard.replicas)
+                )
+                for host_id, shard in by_id.items()
+            }
+        )
         self._servers.keep_only(everybody)
         return has_changed
 

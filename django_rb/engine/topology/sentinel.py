@@ -20,6 +20,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, TypeVar, cast
 
 from redis.sentinel import MasterNotFoundError
@@ -28,19 +29,19 @@ from ..errors import LostRace, at_node
 from ..nodes.failing import DeadlineError
 from ..nodes.health import RecentlyLogged
 from ..nodes.hosts import HostInfo
-from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
-from ..protocol.encoding import Key
+from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
 from ..rounds.port import Rounds
 from ..routing.routers import BaseRouter
 from ..wording import clause, get_logger
 from .look_times import LookTimes
-from .looking import Looking
 from .questions import address_of
+from .replicas import ReadFrom, Replicas, infos_at
 from .sentinel_questions import Claim, ask, error_in, find_newer, race, run, tells_all
-from .sentinel_replies import read_address, read_epoch
+from .sentinel_replies import read_address, read_epoch, read_replicas
 from .sentinel_settings import Watched
 from .slots_replies import Address
+from .unslotted import Unslotted
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ _FIRST_CANDIDATE = -1_000_000
 _NOT_ASKED = "Its Sentinels were not asked yet"
 
 
-class SentinelTopology(Looking):
+class SentinelTopology(Unslotted):
     """The shards of one cluster, where their primaries are, and the router over them.
 
     Args:
@@ -71,6 +72,7 @@ class SentinelTopology(Looking):
         use: is told all servers that there may be connections to, by host id.
         address_map: where a node is that Sentinels say to be at a host and port.
         alias: that of the cluster, for the log.
+        read_from: where reads go.
 
     Attributes:
         hosts: what is known of each shard's primary, by host id.
@@ -78,7 +80,6 @@ class SentinelTopology(Looking):
         sentinels: the Sentinels; their host ids are below 0.
         router: decides who owns a key; it stays.
         is_known: the primary of some shard is known.
-        patience: seconds for which a call without deadline waits for nodes.
     """
 
     router: BaseRouter
@@ -91,8 +92,11 @@ class SentinelTopology(Looking):
         use: Callable[[Mapping[int, Node]], None],
         address_map: AddressMap | None = None,
         alias: str | None = None,
+        read_from: ReadFrom | None = None,
     ) -> None:
-        super().__init__(LookTimes(LEAST_SECONDS, PERIOD))
+        super().__init__(
+            LookTimes(LEAST_SECONDS, PERIOD), Replicas(read_from or ReadFrom(), make_node)
+        )
         self.hosts = shards = watched.shards
         self._make_node = make_node
         self._use = use
@@ -104,13 +108,13 @@ class SentinelTopology(Looking):
         self.sentinels = [make_sentinel(info) for info in watched.sentinels]
         self._addresses = {i: node.address for i, node in self.nodes.items()}
         self._addresses.update((node.host_id, node.address) for node in self.sentinels)
+        # By Sentinel and name of the shard, as they said last.
+        self._told_replicas: dict[Node, dict[str, list[Address]]] = {}
         self._candidates: dict[int, Node] = {}  # that may be new primaries, by ids of their own
         self._names = {host_id: cast(str, info.master_name) for host_id, info in shards.items()}
         self._epochs = dict.fromkeys(shards, 0)
         self._favourite: Node | None = None  # the Sentinel that answered last
         self._looks = 0
-        timeout = next(iter(self.nodes.values())).socket_timeout
-        self.patience = DEFAULT_SOCKET_TIMEOUT if timeout is None else timeout
         self._recently_logged = RecentlyLogged()
         self.start_over()
         self._use_all()
@@ -122,26 +126,10 @@ class SentinelTopology(Looking):
 
     def get_address(self, host_id: int) -> str:
         """Return where a host is, as far as is known; or a Sentinel."""
-        return self._addresses[host_id]
+        return self.replicas.get_address(host_id) or self._addresses[host_id]
 
-    # What second looks need; see `rounds.port.Layout`.
-
-    def get_slot(self, key: Key) -> None:
-        """Return None: there are no slots."""
-
-    def get_owner(self, slot: int) -> int:
-        """Raise LookupError: there are no slots."""
-        raise LookupError(slot)
-
-    def get_node(self, host_id: int) -> Node | None:
-        """Return the node that has a host id now."""
-        return self.nodes.get(host_id)
-
-    def note_moved(self, slot: int, address: str, said_by: int) -> None:
-        """Do nothing: nodes that Sentinels watch do not say MOVED."""
-
-    def find(self, address: str, said_by: int) -> None:
-        """Return None: nodes that Sentinels watch do not say ASK."""
+    def _get_primaries(self) -> Mapping[int, Node]:
+        return self.nodes
 
     # Looking.
 
@@ -150,6 +138,7 @@ class SentinelTopology(Looking):
         unsettled = set(self._names)
         reasons: dict[Node, Exception] = {}
         refused: dict[int, list[Claim]] = defaultdict(list)
+        replicas: dict[int, list[Address]] = {}
         left = list(self.sentinels)
         has_changed = is_heard = False
         is_cut_short = True
@@ -171,6 +160,9 @@ class SentinelTopology(Looking):
                         if claim.refusal is None:
                             unsettled.discard(host_id)
                             has_changed = self._apply(host_id, claim) or has_changed
+                            replicas[host_id] = self._told_replicas[sentinel].get(
+                                self._names[host_id], []
+                            )
                         else:
                             refused[host_id].append(claim)
             for host_id in unsettled.copy():
@@ -178,6 +170,7 @@ class SentinelTopology(Looking):
                 if newer is not None:
                     unsettled.discard(host_id)
                     has_changed = self._apply(host_id, newer) or has_changed
+            self._know_replicas(replicas)
             is_cut_short = False
         finally:
             if self._candidates:
@@ -194,6 +187,21 @@ class SentinelTopology(Looking):
                 self.want_look()
         return False
 
+    def _know_replicas(self, told: Mapping[int, Sequence[Address]]) -> None:
+        """Know what Sentinels told of the replicas of some shards."""
+        infos: dict[int, list[HostInfo]] = {
+            shard: [node.info for node in nodes]
+            for shard, nodes in self.replicas.by_shard.items()
+        }
+        for host_id, places in told.items():
+            primary = self.hosts[host_id]
+            mapped = map(self._to_ours, places)
+            others = [place for place in mapped if place != address_of(primary)]
+            infos[host_id] = infos_at(primary, others)
+        with self._changing:
+            if self.replicas.learn(infos):
+                self._use_all()
+
     def _hear(
         self, sentinels: Sequence[Node], reasons: dict[Node, Exception]
     ) -> Batch[dict[Node, dict[str, Address]]]:
@@ -207,24 +215,35 @@ class SentinelTopology(Looking):
         is_troubled = self.is_known and self._times.is_wanted
         first = None if is_troubled else self._first_to_ask(sentinels)
         names = list(dict.fromkeys(self._names.values()))
+        questions = [b"GET-MASTER-ADDR-BY-NAME"]
+        if self.replicas.read_from.reads_replicas:
+            questions.append(b"REPLICAS")
         exchanges = {
-            node: ask(node, [(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name) for name in names])
+            node: ask(
+                node, [(b"SENTINEL", *question) for question in product(questions, names)]
+            )
             for node in ([first] if first else sentinels)
         }
         answers: dict[Node, dict[str, Address]] = {}
 
         def read(exchange: Exchange) -> dict[str, Address]:
-            told = zip(names, map(read_address, exchange.replies), strict=True)
+            told = zip(names, map(read_address, exchange.replies), strict=False)
             return {name: self._to_ours(place) for name, place in told if place}
 
         def tells_news(exchange: Exchange) -> bool:
-            return tells_all(exchange) and self._has_news(read(exchange))
+            return tells_all(exchange, len(names)) and self._has_news(read(exchange))
 
-        yield from race(list(exchanges.values()), tells_news if is_troubled else tells_all)
+        def tells_enough(exchange: Exchange) -> bool:
+            return tells_all(exchange, len(names))
+
+        yield from race(list(exchanges.values()), tells_news if is_troubled else tells_enough)
         for node, exchange in exchanges.items():
             error = error_in(node, exchange)
             if error is None:
                 answers[node] = read(exchange)
+                self._told_replicas[node] = dict(
+                    zip(names, map(read_replicas, exchange.replies[len(names) :]), strict=False)
+                )
             elif not isinstance(error, LostRace):
                 reasons[node] = error
         if answers:
@@ -348,7 +367,8 @@ class SentinelTopology(Looking):
     def _use_all(self) -> None:
         with self._changing:
             sentinels = {node.host_id: node for node in self.sentinels}
-            self._use({**self.nodes, **sentinels, **self._candidates})
+            extra = {**sentinels, **self._candidates, **self.replicas.by_id}
+            self._use({**self.nodes, **extra})
 
     def _to_ours(self, address: Address) -> Address:
         if self._map is None:

@@ -104,9 +104,10 @@ def race(exchanges: Sequence[Exchange], is_good: Callable[[Exchange], bool]) -> 
         yield Race(stale, is_good)
 
 
-def tells_all(exchange: Exchange) -> bool:
-    """Return whether a Sentinel has told where all primaries are."""
-    return len(exchange.replies) == exchange.count and all(map(read_address, exchange.replies))
+def tells_all(exchange: Exchange, count: int) -> bool:
+    """Return whether a Sentinel has told where all of so many primaries are."""
+    is_whole = len(exchange.replies) == exchange.count
+    return is_whole and all(map(read_address, exchange.replies[:count]))
 
 
 def error_in(node: Node, exchange: Exchange) -> Exception | None:

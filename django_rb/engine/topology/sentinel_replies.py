@@ -23,6 +23,17 @@ def read_address(reply: Any) -> Address | None:
     return (host.lower(), int(port)) if host and port.isdecimal() else None
 
 
+def read_replicas(reply: Any) -> list[Address]:
+    """Return where replicas are that a Sentinel reaches, from a reply to SENTINEL REPLICAS."""
+    places: list[Address] = []
+    for entry in map(as_dict, reply if isinstance(reply, list) else ()):
+        flags = entry.get("flags", "").split(",")
+        place = read_address([entry.get("ip", ""), entry.get("port", "")])
+        if place is not None and not {"s_down", "o_down", "disconnected"} & {*flags}:
+            places.append(place)
+    return sorted(places)
+
+
 def read_epoch(reply: Any) -> int:
     """Return the number of a shard's last failover from a reply to SENTINEL MASTER, or 0."""
     number = as_dict(reply).get("config-epoch", "")
