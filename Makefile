@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The tests start hundreds of processes; each would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test lint format bench moments soak django-tests matrix clean
+.PHONY: help run test lint format docs links dist bench moments soak django-tests matrix clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,14 +34,24 @@ WORKERS ?= 4
 test: $(VENV)/installed ## run the tests on servers they start themselves
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
-lint: $(VENV)/installed ## ruff and mypy --strict
+lint: $(VENV)/installed ## ruff, codespell and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 format: $(VENV)/installed ## let ruff arrange the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/installed ## build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html $(ARGS)
+
+links: $(VENV)/installed ## check the links of the documentation; needs the internet
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b linkcheck docs docs/_build/links $(ARGS)
+
+dist: $(VENV)/installed ## build the packages into dist/, check them and try them
+	$(BIN)/python -m nox --session dist $(ARGS)
 
 bench: $(VENV)/installed ## time django-rb beside its peers; ARGS=--help
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -64,4 +74,4 @@ matrix-%: $(VENV)/installed
 	$(BIN)/python -m nox --session $* $(ARGS)
 
 clean: ## remove the virtual environments and what tools left
-	rm -rf $(VENV) .venvs .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .venvs .mypy_cache .pytest_cache .ruff_cache build dist docs/_build *.egg-info

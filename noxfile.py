@@ -11,6 +11,8 @@
   tests in which a server's kind may matter; then what holds on every topology, on a Redis
   Cluster of that server
 - valkey-8: the latter, on the server of this environment
+- dist: builds the packages into dist/, and does with the wheel what README.md and the
+  tutorial say, in an environment of its own (`make dist`)
 
 "oldest" and "newest" test the package as its users get it: a wheel that was built from the
 source distribution and installed into an environment of its own. Everything that is made
@@ -32,6 +34,7 @@ from pathlib import Path
 import nox
 
 from scripts.pythons import find_python
+from tests.as_a_reader import Reader
 
 ROOT = Path(__file__).resolve().parent
 PLACE = ROOT / ".venvs"
@@ -51,12 +54,18 @@ with LocalNodes(1) as nodes:
     )
 """
 
-# What `make test` and `make soak` have shown and no version changes: benchmarks, and the
-# engine under load, which another session would disturb.
+# What `make test` and `make soak` have shown and no version changes: benchmarks, the engine
+# under load, which another session would disturb, and that pages and examples are true.
 TESTS_OF_VERSIONS = (
     "--ignore=tests/soak",
-    "--ignore-glob=**/test_sharing*",
-    "--ignore-glob=**/test_benchmarks*",
+    *(
+        f"--ignore-glob=**/{name}"
+        for name in (
+            *("test_benchmarks*", "test_docs*", "test_documented*", "test_example_project*"),
+            *("test_hooks_docs*", "test_page*", "test_reading_room*", "test_readme*"),
+            *("test_rooms*", "test_sharing*", "test_tutorial*"),
+        )
+    ),
 )
 # What is about event loops, where tasks begin at once (Python 3.12).
 TESTS_WITH_EAGER_TASKS = (
@@ -125,6 +134,57 @@ def newest(session: nox.Session) -> None:
     checkout = install(session, "--upgrade")
     run_suites(session, checkout, *TESTS_OF_VERSIONS)
     run_pytest(session, checkout, *TESTS_WITH_EAGER_TASKS)
+
+
+@nox.session(python=str(find_python("3.13", "3.12", "3.14") or "3.13"))
+def dist(session: nox.Session) -> None:
+    """Build the packages into dist/, check them, and try them as a new user would."""
+    wheel = build(session, copy_checkout(session))
+    packages = ROOT / "dist"
+    shutil.rmtree(packages, ignore_errors=True)
+    shutil.copytree(wheel.parent, packages)
+    files = map(str, packages.iterdir())
+    session.run(sys.executable, "-m", "twine", "check", "--strict", *files, external=True)
+
+    def install(wanted: str) -> None:
+        session.install(f"{wheel}{re.sub('^[./]*django-rb', '', wanted)}")
+
+    for page in ("README.md", "docs/tutorial.md"):
+        folder = folder_of(session) / "site"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        session.log(f"Doing what {page} says")
+        python = str(shutil.which("python", path=session.bin))
+        text = (ROOT / page).read_text()
+        Reader(folder, python, install).follow(
+            in_a_new_project(text) if page == "README.md" else text
+        )
+
+
+def in_a_new_project(readme: str) -> str:
+    """Return a page that tries the README's settings and its first example in a new project."""
+    settings, example, *_ = re.findall(r"(?sm)^```python\n(.*?)^```$", readme)
+    return f"""
+```console
+$ pip install 'django-rb[embedded]'
+$ django-admin startproject mysite .
+```
+```python
+# mysite/settings.py, at the end
+{settings}```
+```python
+# mysite/example.py
+{example}```
+```console
+$ python manage.py check
+System check identified no issues (0 silenced).
+$ python manage.py rb_nodes --count 4 -- shell -c 'from mysite.example import *; print(total)'
+… 100
+$ python manage.py rb_nodes --count 4 -- runserver
+$ curl http://127.0.0.1:8000/
+… The install worked successfully! …
+```
+"""
 
 
 def lower_bounds() -> list[str]:

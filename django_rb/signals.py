@@ -8,7 +8,7 @@ from django.dispatch import Signal
 # sender is the class Cluster; the arguments are `alias` and `cluster`.
 cluster_made = Signal()
 
-# A node of a cluster went from one state to another, as seen by this process, or has a
-# complaint. The sender is the class Cluster; the arguments are `alias` and the attributes
-# of django_rb.engine.HealthChange. Sent at the end of the call that saw it, by its thread.
+# This process saw a node of a cluster change its state, or the node has a complaint. The
+# sender is the class Cluster; the arguments are `alias` and the attributes of
+# django_rb.engine.HealthChange. Sent at the end of the call that saw it, by its thread.
 node_health_changed = Signal()

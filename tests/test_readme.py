@@ -28,7 +28,7 @@ def code_blocks(page: str, language: str) -> list[str]:
 
 
 def names_in(block: str, **given: Any) -> dict[str, Any]:
-    names = dict(given)
+    names = {"INSTALLED_APPS": [], **given}
     exec(block, names)
     return names
 
@@ -73,7 +73,7 @@ def test_a_site_with_the_settings_shown_serves_without_a_node(page: str) -> None
 
 def test_nobody_is_told_to_install_a_release_that_does_not_exist() -> None:
     if "(unreleased)" in (ROOT / "CHANGELOG.md").read_text().splitlines()[2]:
-        (first, *_) = code_blocks("README.md", "console")[1:]
+        (first, *_) = code_blocks("README.md", "console")
         assert first.startswith("$ pip install ./django-rb\n")
 
 
@@ -97,11 +97,33 @@ def test_the_engine_in_the_readme_runs(nodes: LocalNodes) -> None:
     assert sorted(shown["sizes"].value) == [0, 1, 2, 3]
 
 
+# README.md is shown where the rest of the repository is not, so its links are whole.
+SITE = "https://django-rb.readthedocs.io/en/stable/"
+REPOSITORY = "https://github.com/django-rb/django-rb/blob/main/"
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and the site make them."""
+    titles = re.findall(r"(?m)^#+ (.*)", page.read_text())
+    return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        target, _, anchor = link.partition("#")
+        if target.startswith(SITE):
+            place = ROOT / "docs" / (target.removeprefix(SITE) or "index.html")
+            place = place.with_suffix(".md")
+        elif target.startswith(REPOSITORY):
+            place = ROOT / target.removeprefix(REPOSITORY)
+        elif "://" in target:
+            continue
+        else:
+            assert page.parent != ROOT, f"{link} is relative"
+            place = page.parent / target if target else page
+        assert place.exists(), link
+        assert not anchor or anchor in headings(place), link
 
 
 def test_every_option_of_a_cache_is_described() -> None:

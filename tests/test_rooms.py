@@ -33,6 +33,7 @@ topology
 rounds
 routing
 nodes
+spinning
 sockets
 protocol
 guarding lookups polling

@@ -148,7 +148,7 @@ class RBCache(RedisNames):
         return self.incr_version(key, -index(delta), version)
 
     def clear(self) -> bool:  # type: ignore[override]
-        """Empty the configured database of every node, other caches' keys there included."""
+        """Empty the configured database of every node, including other caches' keys."""
         return self._run(self._ops.clear())
 
     # The same, awaited: no thread is used, and each is as atomic as the one it is named for.
@@ -248,23 +248,23 @@ class RBCache(RedisNames):
         return await self._arun(self._ops.clear())
 
     async def aclose(self, **kwargs: Any) -> None:
-        """Do what `close` does, which is nothing: connections are the cluster's."""
+        """Do nothing, as `close` does: the connections belong to the cluster."""
         self.close(**kwargs)
 
 
 def _condition(nx: bool, xx: bool) -> bytes:
     if nx and xx:
-        raise ValueError("nx=True and xx=True: a key that exists and does not is none.")
+        raise ValueError("nx=True and xx=True exclude each other. Give one of them.")
     return b"NX" if nx else b"XX"
 
 
 def get_cache(alias: str = "default") -> RBCache:
-    """Return a cache of settings.CACHES with the type that it has.
+    """Return a cache of settings.CACHES as an `RBCache`.
 
     cache = get_cache()
     cache.ttl("page:1")
 
-    It is what ``caches[alias]`` gives, which type checkers take for a BaseCache.
+    It is the same object as ``caches[alias]``, which is a BaseCache for type checkers.
 
     Raises:
         ImproperlyConfigured: there is none, or its BACKEND is another.

@@ -264,7 +264,9 @@ def _page_size(itersize: Any) -> int:
     try:
         size = 0 if itersize is None else index(itersize)
     except TypeError:
-        raise TypeError(f"The itersize {itersize!r} is no number of keys.") from None
+        raise TypeError(
+            f"The itersize {itersize!r} is not a number of keys. Give 1 or more; None is 1,000."
+        ) from None
     if size < 0:
         raise ValueError(f"The itersize {itersize!r} is below 0.")
     return size or PAGE_SIZE

@@ -1,4 +1,4 @@
-"""What is asked of the nodes for values that are dear to compute, and what it means."""
+"""The commands for values with stampede protection, and what their replies mean."""
 
 from __future__ import annotations
 

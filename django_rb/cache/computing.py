@@ -1,4 +1,4 @@
-"""How a value comes about that is dear to compute: one computes, the others are served.
+"""Stampede protection: one caller computes a value, the others are served.
 
 It is a plan: a generator that does nothing itself. It yields steps, which a thread takes one by
 one (`run`), and an event loop (`arun`); they are the same for one key and for many.

@@ -198,7 +198,9 @@ class Operations:
             data = self._encode(value, made)
             commands = ((b"SET", made, data, *_expiry(timeout), b"NX"), *commands)
             answers = (is_ok_or_nil, is_value)
-        replies, failures = yield from pipeline(self.cluster, made, *commands, answers=answers)
+        replies, failures = yield from pipeline(
+            self.cluster, made, *commands, answers=answers, for_primary=True
+        )
         if failures:
             self._raise_or_log(failures)
         stored = replies[-1]
@@ -264,6 +266,7 @@ class Operations:
             (b"GET", old),
             (b"PTTL", old),
             answers=(is_value, is_number),
+            for_primary=True,
         )
         if failures:
             raise first_error(failures)

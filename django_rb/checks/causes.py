@@ -120,7 +120,7 @@ _TLS_IS_NOT_THERE = (
 def find_causes(
     cluster: Cluster, failures: Sequence[NodeFailure], timeout: float
 ) -> list[tuple[str, str]]:
-    """Return why nodes cannot be used, "" where nobody knows, and what to do about it.
+    """Return why nodes cannot be used, "" if that is unknown, and what to do about it.
 
     Nodes that hung up, or said nothing where TLS is used, are asked once more, all at once:
     with TLS if that was without, and without if that was with it. No password is sent then.

@@ -233,7 +233,7 @@ def check_sessions() -> list[CheckMessage]:
                     "are in this cache and nowhere else. While a node is down its sessions "
                     "look as if they had never been: their users are logged out, and no "
                     "error tells.",
-                    hint="Let the database remember what a node forgets: SESSION_ENGINE = "
+                    hint="Keep the sessions in the database as well:  SESSION_ENGINE = "
                     "'django.contrib.sessions.backends.cached_db'. Where that is no option, "
                     "'raise' lets logins fail with an error, so that somebody notices.",
                     id="django_rb.W004",

@@ -66,7 +66,7 @@ class Connections(NamedTuple):
 
 
 class Cluster(ClientSource):
-    """The nodes of one cluster and the way to them. Safe to share between threads.
+    """A cluster of nodes. Safe to share between threads.
 
     cluster = Cluster([{"port": 6379}, {"port": 6380}])
     with cluster.map() as client:
@@ -75,7 +75,7 @@ class Cluster(ClientSource):
     Args:
         hosts: ``{0: node, 1: node, …}`` or a list; a node is a dictionary or a URL. In a
             list, nodes are numbered from 0 or say their "host_id".
-        host_defaults: what holds for every node that does not say otherwise.
+        host_defaults: options for every node that does not set them itself.
         pool_cls: redis-py's class of pools for `get_local_client`; the engine has its own.
         pool_options: `socket_timeout` and `socket_connect_timeout` in seconds (2.0 and
             1.0 where not given, None for no limit), `max_connections` per node and
@@ -105,7 +105,7 @@ class Cluster(ClientSource):
     Attributes:
         is_retired: another cluster took its place; for those who keep a reference.
         recently_logged: what of its nodes was logged lately, for all who log.
-        observers: who is told of batches and exchanges; to add or remove one, replace it.
+        observers: called for batches and exchanges; to add or remove one, replace the tuple.
 
     Nothing is connected before the first command.
 
@@ -248,8 +248,8 @@ class Cluster(ClientSource):
 
         Raises:
             TypeError: there is a host of that id, or arguments do not go together.
-            BadHostSetup: an option that cannot work, or a router that cannot do with the
-                host; then it is not added.
+            BadHostSetup: an option that cannot work, or a router that does not
+                accept the host; then it is not added.
         """
         topology = self._static()
         if type(host_id) is not int or host_id < 0:
@@ -262,7 +262,7 @@ class Cluster(ClientSource):
         """Remove a host while the cluster is in use; return whether it was there.
 
         Raises:
-            BadHostSetup: the router cannot do without it; it stays.
+            BadHostSetup: the router needs the host; then it is not removed.
         """
         return self._static().remove(host_id, self._make_router, self._use)
 
@@ -292,7 +292,7 @@ class Cluster(ClientSource):
             timeout: seconds for it.
 
         Raises:
-            redis.ConnectionError, redis.TimeoutError: nobody tells.
+            redis.ConnectionError, redis.TimeoutError: no node or Sentinel answers.
         """
         if self._layout is not None and not self._layout.is_known:
             failure = self._threads.run(self._layout.learn(), timeout)
@@ -316,10 +316,10 @@ class Cluster(ClientSource):
         return {host_id: node.health.get() for host_id, node in self.nodes.items()}
 
     def on_health_change(self, callback: Callable[[HealthChange], object]) -> None:
-        """Let `callback(change)` be called whenever a node's state changes.
+        """Call `callback(change)` whenever a node's state changes.
 
-        It is called at the end of the call that saw the change, by its thread. What it
-        raises is logged.
+        It is called at the end of the call that saw the change, in the same thread. Its
+        exceptions are logged.
         """
         self._health_changes.add_callback(callback)
 
@@ -341,7 +341,7 @@ class Cluster(ClientSource):
         return counts
 
     def get_address(self, host_id: int) -> str:
-        """Return where a node is, in words that hold no secret."""
+        """Return a node's address as text, without secrets."""
         return self._topology.get_address(host_id)
 
     def get_router(self) -> BaseRouter:

@@ -39,7 +39,7 @@ class RefusedEarly(ProtocolError):
 
 
 class CannotOpen(redis_errors.ConnectionError):
-    """This process lacks what it takes to open a connection; the node is not to blame."""
+    """This process lacks a resource to open a connection; not a failure of the node."""
 
 
 class NodeDown(redis_errors.ConnectionError):

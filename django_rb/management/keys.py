@@ -107,7 +107,7 @@ class Keyspace:
             raise CommandError(str(error)) from error
 
     def own(self, stored: bytes) -> str | None:
-        """Return a cache's own key for a stored one, None where nobody can tell."""
+        """Return a cache's own key for a stored one, None if it cannot be known."""
         return None if self._reverse is None else self._reverse(stored)
 
     @cached_property
@@ -156,7 +156,7 @@ class KeysCommand(NodesCommand):
         )
 
     def check_owners_known(self, keyspace: Keyspace) -> None:
-        """Raise CommandError if nobody can tell who owns a key."""
+        """Raise CommandError if it is unknown which node owns a key."""
         for alias, cluster in keyspace.clusters.items():
             if cluster.layout is not None and not cluster.layout.is_known:
                 raise CommandError(

@@ -32,7 +32,7 @@ _WITH_PORT = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?|([\d.]+):\d{1,5}", re.ASCI
 def client_address(request: HttpRequest) -> Address | None:
     """Return the address of the client that a request comes from.
 
-    X-Forwarded-For is believed as far as RATELIMIT_TRUSTED_PROXIES says, and not at all
+    X-Forwarded-For is trusted as far as RATELIMIT_TRUSTED_PROXIES says, and not at all
     without it. What is no address ends the way: the nearest that is one counts.
 
     Returns:

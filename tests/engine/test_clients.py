@@ -759,7 +759,7 @@ def test_maps_may_be_nested(cluster: Cluster) -> None:
 def test_an_empty_map_does_nothing(cluster: Cluster, servers: Servers) -> None:
     with cluster.map() as client:
         pass
-    assert isinstance(client, MappingClient)
+    assert type(client).__name__ == MappingClient.__name__
     assert total(servers) == Counter()
 
 
@@ -894,7 +894,7 @@ def test_max_concurrency_is_at_least_one(limit: int, cluster: Cluster) -> None:
 def test_all_asks_every_node(cluster: Cluster, servers: Servers) -> None:
     with cluster.all() as client:
         pongs, sizes, infos = client.ping(), client.dbsize(), client.info("server")
-    assert isinstance(client, FanoutClient)
+    assert type(client).__name__ == FanoutClient.__name__
     assert pongs.value == dict.fromkeys(range(4), True)
     assert sizes.value == dict.fromkeys(range(4), 0)
     assert {h: info["tcp_port"] for h, info in infos.value.items()} == {
@@ -947,7 +947,7 @@ def test_a_fanout_may_be_targeted_call_by_call(cluster: Cluster) -> None:
         with pytest.raises(TypeError, match="Cannot use target more than once"):
             client.target([1]).target([2])
         with pytest.raises(TypeError, match="Cannot use target more than once"):
-            client.target_key("a").target_key("b")
+            client.target_key("a").target_key("b")  # type: ignore[attr-defined]
     assert list(own.value) == [0]
     assert some.value == {1: True, 2: True}
     assert list(everyone.value) == [0, 1, 2, 3]

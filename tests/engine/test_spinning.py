@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import pytest
 import redis
@@ -13,8 +12,7 @@ import redis
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster
 from django_rb.engine.sockets import NOTHING_YET
-from django_rb.engine.threads.connections import Connection
-from django_rb.engine.threads.spinning import LOOKS, Spin
+from django_rb.engine.spinning import LOOKS, Spin
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache, wait_until
 
@@ -33,7 +31,7 @@ class Answering:
 
 
 def spin_for(spin: Spin, looks: int) -> int:
-    return spin.receive(cast(Connection, Answering(looks)))
+    return spin.receive(Answering(looks).receive_now)
 
 
 def long_waits_until_the_next_spin(spin: Spin) -> int:

@@ -37,7 +37,7 @@ def test_every_setting_and_argument_is_described() -> None:
     assert [name for name in NAMES if f"`{name}`" not in PAGE] == []
     arguments = list(inspect.signature(ratelimit).parameters)
     assert [name for name in arguments if f"\n| `{name}` | " not in PAGE] == []
-    differences = PAGE.partition("What differs:")[2].partition("\n## ")[0]
+    differences = PAGE.partition("The differences:")[2].partition("\n## ")[0]
     assert [name for name in OF_DJANGO_RATELIMIT if f"`{name}`" not in differences] == []
     attributes = [name for name in vars(RatelimitMixin) if name.startswith("ratelimit_")]
     assert [name for name in attributes if f"`{name}`" not in PAGE] == []

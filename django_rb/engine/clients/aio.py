@@ -16,12 +16,12 @@ from ..errors import first_error
 from ..rounds.scans import Cursors
 from .fanout import FanoutClient
 from .locks import ARGUMENTS_BEFORE_CLASS, AioLock
-from .managers import Fanned, Hosts, Mapped
+from .managers import Fanned, Hosts, Mapped, Promising
 from .mapping import MappingClient
 from .port import ClientPort
 from .routing import Routing
 
-C = TypeVar("C", bound=Mapped)
+C = TypeVar("C", bound=Promising)
 
 
 class AioUnconnectedPool(redis.asyncio.ConnectionPool):

@@ -141,7 +141,7 @@ class ClientSource(ClientPort):
 
         A promise can be awaited, by one task. Inside the block that has everything sent that
         waits, and the timeout counts for each time. What is cut short then, as by a
-        cancellation, is rejected: nobody knows whether it ran.
+        cancellation, is rejected: it may have run.
         """
         return self.aio.map(timeout, max_concurrency, auto_batch)
 

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from redis.commands.core import Script as RedisScript
 
-from .promise import Promise
+if TYPE_CHECKING:
+    from .promised import FannedCommands, PromisedCommands
+else:
+
+    class PromisedCommands(Protocol):
+        """What promised.pyi declares, for type checkers only."""
+
+    FannedCommands = PromisedCommands
 
 Hosts = Iterable[int] | str  # host ids, or "all"
 
-C = TypeVar("C", bound="Mapped")
+C = TypeVar("C", bound="Promising")
 
 
-class Mapped(Protocol):
-    """What type checkers are told of a `MappingClient`: its commands give promises.
-
-    The annotations that it inherits from redis-py's client name the values themselves.
-    """
-
-    def __getattr__(self, command: str) -> Callable[..., Promise[Any]]:
-        """Every command of redis-py's client."""
+class Promising(Protocol):
+    """What type checkers see of both clients besides their commands."""
 
     def register_script(self, script: Any) -> RedisScript:
         """Return a script to be called."""
+
+    def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
+        """Convert the replies of a command in another way, on this client only."""
 
     def join(self, timeout: float | None = None) -> None:
         """Run what was asked for and settle its promises."""
@@ -45,13 +49,20 @@ class Mapped(Protocol):
         """Forget what was not sent yet."""
 
 
-class Fanned(Mapped, Protocol):
-    """What type checkers are told of a `FanoutClient`."""
+class Mapped(PromisedCommands, Promising, Protocol):
+    """What type checkers see of a `MappingClient`: its commands give promises.
+
+    The annotations that it inherits from redis-py's client name the values themselves.
+    """
+
+
+class Fanned(FannedCommands, Promising, Protocol):
+    """What type checkers see of a `FanoutClient`: promises of ``{host id: result}``."""
 
     def target(self, hosts: Hosts) -> Fanned:
         """Return a client for other hosts."""
 
-    def target_key(self, key: Any) -> Fanned:
+    def target_key(self, key: Any) -> Mapped:
         """Return a client for the host that owns a key."""
 
 

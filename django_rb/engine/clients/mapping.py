@@ -235,7 +235,7 @@ class MappingClient(ManyNodesClient):
             raise UnroutableCommand(f"Host {host_id} was removed before the command was sent.")
 
     def _reject(self, promises: Sequence[Promise[Any]], error: BaseException) -> None:
-        """Settle what was cut short. Whether the commands ran, nobody knows."""
+        """Settle the promises of an interrupted batch, whose commands may have run."""
         for promise in promises:
             reason = error
             if not isinstance(error, Exception):

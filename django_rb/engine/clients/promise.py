@@ -27,16 +27,16 @@ class Unhandled(dict["Promise[Any]", list[BaseException]]):
 
 
 class Promise(Generic[T]):
-    """A value that is not there yet.
+    """The value that a command will have once it has run.
 
     with cluster.map() as client:
         promise = client.get("page:1")
     promise.value
 
     Attributes:
-        value: what it was resolved with, None where it was rejected. As long as it is
-            pending, to ask for it is a RuntimeError.
-        reason: the error it was rejected with; None otherwise.
+        value: what it was resolved with; None if it was rejected. While the promise is
+            pending, reading it raises a RuntimeError.
+        reason: the error that it was rejected with, or None.
     """
 
     __slots__ = ("_callbacks", "_errbacks", "_state", "_unhandled", "reason", "value")
@@ -95,7 +95,7 @@ class Promise(Generic[T]):
     def all(promises: Mapping[Any, Any] | Iterable[Any]) -> Promise[Any]:
         """Return a promise for the values of many: a list for a list, a dict for a dict.
 
-        What is no promise counts as a value. The first rejection rejects the whole.
+        Other objects count as values. The first rejection rejects the returned promise.
         """
         if isinstance(promises, Mapping):
             keys = list(promises)
@@ -120,7 +120,7 @@ class Promise(Generic[T]):
         return self._state == REJECTED
 
     def resolve(self, value: Any) -> None:
-        """Settle it with a value; with another promise, with whatever becomes of that.
+        """Settle it with a value; given another promise, with the result of that.
 
         Raises:
             TypeError: `value` is this very promise.
@@ -166,7 +166,7 @@ class Promise(Generic[T]):
         on_success: Callable[[T], object] | None = None,
         on_failure: Callable[[Any], object] | None = None,
     ) -> Promise[T]:
-        """Call back with the value or the error, at once if it is there; return itself.
+        """Call back with the value or the error, at once if it is known; return the promise.
 
         An error that goes to an `on_failure` counts as handled.
         """

@@ -28,6 +28,9 @@ class LoopPools:
     Args:
         loop: the loop that the pools belong to.
         user: without whom they are of no use.
+
+    Attributes:
+        inbox: what all connections of the loop read into.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, user: KnownLoops) -> None:
@@ -35,7 +38,7 @@ class LoopPools:
         self._user = weakref.ref(user, self._let_go)
         self._by_node: dict[Node, Pool] = {}
         self._openings = AllOpenings()
-        self._inbox = Inbox()
+        self.inbox = Inbox()
         self._retired: list[Pool] = []  # of nodes that were removed
         _Ending.of(loop).members.append(self)
 
@@ -48,7 +51,7 @@ class LoopPools:
         pool = self._by_node.get(node)
         if pool is None:
             check_options(node)
-            pool = self._by_node[node] = Pool(node, self._loop, self._openings, self._inbox)
+            pool = self._by_node[node] = Pool(node, self._loop, self._openings, self.inbox)
         return pool
 
     def count(self, node: Node) -> tuple[int, int]:

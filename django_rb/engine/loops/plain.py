@@ -24,6 +24,7 @@ from ..sockets import (
     poll_fd_of,
     receive,
 )
+from ..spinning import Spin
 
 _READ_SIZE = 65536  # bytes
 _READS = 4  # before the loop has its turn
@@ -54,11 +55,21 @@ class Inbox:
     Attributes:
         buffer, place: see `sockets.make_buffer`.
         expecting: those that were given something to send, and have heard nothing since.
+        spin: whether to spin before a wait.
     """
 
     def __init__(self) -> None:
         self.buffer, self.place = make_buffer(_READ_SIZE)
         self.expecting: set[PlainTransport] = set()
+        self.spin = Spin()
+
+    def read_what_came(self) -> None:
+        """Read of all that expect something what is here by now."""
+        expecting = list(self.expecting)
+        found = find_input([transport.poll_fd for transport in expecting])
+        for transport, is_here in zip(expecting, found, strict=False):
+            if is_here:
+                transport.read()
 
 
 def take_over(
@@ -131,8 +142,7 @@ class PlainTransport:
         self._inbox.expecting.add(self)
         if size < len(data):
             self._unsent = memoryview(data)[size:]
-            # In a context of its own: not to keep that of a request.
-            Context().run(self._loop.add_writer, self._fd, self._writable)
+            self._loop.add_writer(self._fd, self._writable)
             self._receiver.pause_writing()
 
     def abort(self) -> None:
@@ -167,15 +177,10 @@ class PlainTransport:
             self._receiver.resume_writing()
 
     def _readable(self) -> None:
-        expecting = self._inbox.expecting
-        if self._read() and expecting:
-            others = list(expecting)
-            found = find_input([other.poll_fd for other in others])
-            for other, is_here in zip(others, found, strict=False):
-                if is_here:
-                    other._read()  # noqa: SLF001 (its own class)
+        if self.read() and self._inbox.expecting:
+            self._inbox.read_what_came()
 
-    def _read(self) -> bool:
+    def read(self) -> bool:
         """Read what is here; return whether something was."""
         inbox, receiver = self._inbox, self._receiver
         for _ in range(_READS):
@@ -192,7 +197,12 @@ class PlainTransport:
             if size == 0:
                 receiver.eof_received()
                 return False
-            receiver.data_received(inbox.buffer, size)
+            try:
+                receiver.data_received(inbox.buffer, size)
+            except Exception as error:  # noqa: BLE001 (who awaits it was told)
+                # As asyncio's transports do: this may be within somebody else's call.
+                context = {"message": "data_received() failed", "exception": error}
+                self._loop.call_exception_handler({**context, "protocol": receiver})
             if size < _READ_SIZE:
                 break
         return True

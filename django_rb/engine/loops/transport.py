@@ -1,4 +1,4 @@
-"""Moves the bytes of a batch's exchanges on event loops: the twin of `threads.transport`.
+"""Moves the bytes of a batch's exchanges on event loops, as `threads.transport` in threads.
 
 The same batches, exchanges, health and second looks; what differs is who waits. Connections
 belong to the loop that made them and end with it.
@@ -11,6 +11,7 @@ import contextlib
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
+from time import thread_time
 from typing import TypeVar
 
 from ..forks import register_at_fork
@@ -26,6 +27,7 @@ from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange, Pause, Race
 from ..rounds.again import asks_for_more, look_again
 from ..rounds.port import Port
+from ..spinning import LONG_WAIT_SECONDS
 from .connections import FOREVER, LATE_SECONDS
 from .jobs import Job
 from .lifetime import KnownLoops, LoopPools
@@ -155,13 +157,11 @@ class _AwaitedRound:
         try:
             self._submit(exchanges)
             if self._error is None:
-                if self._left:
-                    self._done = self._loop.create_future()
-                    if self._deadline != FOREVER:
-                        self._timer = self._loop.call_at(self._deadline, self._expire)
-                    await self._done
-                else:  # what has failed at once lets others have their turn all the same
+                if not self._left:
+                    # What has failed at once lets others have their turn all the same.
                     await asyncio.sleep(0)
+                elif not self._is_served_in_a_spin():
+                    await self._wait()
             if self._error is not None:
                 raise self._error
         finally:
@@ -190,6 +190,31 @@ class _AwaitedRound:
             self._submitted = self._loop.time()
             for job, _ in self._jobs:
                 job.limit += self._submitted - began  # to encode may have taken long
+
+    def _is_served_in_a_spin(self) -> bool:
+        inbox = self._pools.inbox
+        # Unless some of it waits for a connection, or has a transport of asyncio's.
+        if inbox.spin.left <= 0 or len(inbox.expecting) < self._left:
+            return False
+        return inbox.spin.serve(self._serve_what_came)
+
+    def _serve_what_came(self) -> bool:
+        self._pools.inbox.read_what_came()
+        return not self._left or self._error is not None
+
+    async def _wait(self) -> None:
+        self._done = self._loop.create_future()
+        if self._deadline != FOREVER:
+            self._timer = self._loop.call_at(self._deadline, self._expire)
+        spin, began = self._pools.inbox.spin, self._loop.time()
+        computed = thread_time() if spin.is_alert else None
+        spin.is_alert = False  # one look at that clock is enough for all that wait
+        await self._done
+        seconds = self._loop.time() - began
+        if computed is not None:  # what the loop computed meanwhile was no wait
+            spin.waited(seconds - (thread_time() - computed))
+        if seconds > LONG_WAIT_SECONDS:
+            spin.is_alert = True
 
     def ended(self) -> None:
         """Count an exchange that has ended."""

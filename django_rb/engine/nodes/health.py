@@ -48,9 +48,9 @@ class HealthOptions:
     """How a cluster judges its nodes; HEALTH in the settings.
 
     Attributes:
-        failures: so many in a row make a node count as down; None for no number.
+        failures: this many in a row mark a node as down; None for never.
         pause: seconds of the first pause, before jitter; it doubles from probe to probe.
-        max_pause: seconds that no pause exceeds.
+        max_pause: the longest pause, in seconds.
     """
 
     failures: int | None
@@ -114,7 +114,7 @@ class NodeHealth:
     """What this process knows of a node.
 
     Attributes:
-        state: "up"; "failing": its last calls failed; "down": it is left alone.
+        state: "up"; "failing": its last calls failed; "down": it is not asked for a while.
         failures: how many calls failed in a row.
         since: when the state began, in Unix seconds; None if it never was another.
         error: the last failure, None where there is none.

@@ -25,11 +25,11 @@ from ..polling import POLLIN, POLLOUT, Poller, make_poller
 from ..protocol.exchange import Exchange, Pause, Race
 from ..rounds.again import may_go_again
 from ..sockets import NOTHING_YET
+from ..spinning import LONG_WAIT_SECONDS, Spin
 from .connections import WOULD_BLOCK, Connection, with_input
 from .lines import FOREVER, Line
 from .openings import Bell, Openings, Ticket, open_in_time
 from .pool import Pool
-from .spinning import LONG_WAIT_SECONDS, LOOKS, Spin
 
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
 
@@ -239,10 +239,8 @@ class Round:
                     self._serve(line, events)
                 elif self._bell is not None and fd == self._bell.fd:
                     self._start_opened()
-            if now - began > LONG_WAIT_SECONDS:
-                self._serve_all_with_input()
-                if not lines:
-                    self._spin.waited(now - began)
+            if now - began > LONG_WAIT_SECONDS and self._serve_all_with_input():
+                self._spin.waited(now - began)  # had some been left, there were another wait
             if now >= self._wake_at:
                 self._expire(now)
                 self._wake_at = self._next_expiry()
@@ -252,19 +250,15 @@ class Round:
         for line in self._lines.values():
             if line.exchange.out is not None or not line.connection.is_plain:
                 return
-        for _ in range(LOOKS // 4):  # each looks at several nodes
-            self._serve_all_with_input()
-            if not self._lines:
-                self._spin.succeeded()
-                return
-        self._spin.failed()
+        self._spin.serve(self._serve_all_with_input)
 
-    def _serve_all_with_input(self) -> None:
-        """Serve all that have answered by now, which spares another wait."""
+    def _serve_all_with_input(self) -> bool:
+        """Serve all that have answered by now; return whether none is left."""
         waiting = [line for line in self._lines.values() if line.exchange.out is None]
         for connection in with_input([line.connection for line in waiting]):
             if (line := self._lines.get(connection.fd)) is not None:  # not in a forked child
                 self._serve(line, POLLIN)
+        return not self._lines
 
     def _serve(self, line: Line, events: int) -> None:
         exchange, connection = line.exchange, line.connection

@@ -23,12 +23,12 @@ from ..protocol.exchange import Batch, Exchange
 from ..rounds.again import asks_for_more, look_again
 from ..rounds.port import Port
 from ..sockets import NOTHING_YET
+from ..spinning import Spin
 from .connections import KERNEL_WAIT_SECONDS, WOULD_BLOCK
 from .lines import FOREVER
 from .openings import Openings
 from .pool import Pool
 from .round import TLS_RECORD, Round
-from .spinning import Spin
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ class Transport:
             if exchange.sent(connection.send(out)) is None:  # type: ignore[arg-type]
                 size = NOTHING_YET
                 if self._spin.left > 0 and connection.is_plain:
-                    size = self._spin.receive(connection)
+                    size = self._spin.receive(connection.receive_now)
                 if size == NOTHING_YET:
                     began = monotonic()
                     size = connection.recv_into(connection.buffer, len(connection.buffer))

@@ -6,8 +6,8 @@ not become a primary's when the parts are swapped.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from time import monotonic
@@ -121,7 +121,7 @@ class Replicas:
         self._shards: dict[int, int] = {}
         self._addresses: dict[int, str] = {}
         self._written: dict[int, _Written] = {}
-        self._turn = 0
+        self._turns: dict[int, Iterator[int]] = defaultdict(count)
 
     def learn(self, told: Mapping[int, Iterable[HostInfo]]) -> bool:
         """Know the replicas of each shard from now on; return whether that is new."""
@@ -165,8 +165,7 @@ class Replicas:
         replicas = self.by_shard.get(shard)
         if not replicas:
             return (shard,)
-        self._turn = turn = self._turn + 1
-        start = turn % len(replicas)
+        start = next(self._turns[shard]) % len(replicas)
         ids = [n.host_id for n in (*replicas[start:], *replicas[:start]) if self._is_usable(n)]
         if self.read_from.choice == PREFER_REPLICA:
             return (*ids, shard)

@@ -191,7 +191,7 @@ def fitted(sections: Sequence[Sequence[str]], errors: Sequence[str], room: int) 
 
 
 def known(value: Any, show: Callable[[Any], str]) -> str:
-    """Return a value as people read it, or a question mark where nobody knows it."""
+    """Return a value as people read it, or a question mark if it is unknown."""
     return "?" if value is None else show(value)
 
 

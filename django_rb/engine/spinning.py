@@ -8,11 +8,13 @@ thread competes, waits are short, and there is no spin.
 
 from __future__ import annotations
 
-from ..sockets import NOTHING_YET
-from .connections import Connection
+from collections.abc import Callable
 
-# How often a spin looks: for about half a millisecond. A clock may stand still in tests.
-LOOKS = 500
+from .sockets import NOTHING_YET
+
+# How often a spin looks at one node, or at several: for about half a millisecond. A clock may
+# stand still in tests.
+LOOKS, LOOKS_AT_MANY = 500, 125
 
 # A wait of so many seconds may have been one for the interpreter.
 LONG_WAIT_SECONDS = 0.001
@@ -30,30 +32,38 @@ class Spin:
 
     Attributes:
         left: how many spins are to come before the next wait.
+        is_alert: the last wait of an event loop was long. The next is measured more closely:
+            a loop that computes makes waits long, too.
     """
 
     def __init__(self) -> None:
         self.left = 0
+        self.is_alert = False
         self._passed_over = 0
         self._most_passed_over = 1
 
-    def receive(self, connection: Connection) -> int:
+    def receive(self, receive_now: Callable[[], int]) -> int:
         """Do what `Connection.receive_now` does, for as long as a spin takes."""
         for _ in range(LOOKS):
-            size = connection.receive_now()
+            size = receive_now()
             if size != NOTHING_YET:
-                self.succeeded()
+                self.left -= 1
+                self._most_passed_over = 1
                 return size
-        self.failed()
+        self._failed()
         return NOTHING_YET
 
-    def succeeded(self) -> None:
-        """Take note of an answer that came within a spin."""
-        self.left -= 1
-        self._most_passed_over = 1
+    def serve(self, serve_what_came: Callable[[], bool]) -> bool:
+        """Serve nodes that answer, until the function says that all have; return whether."""
+        for _ in range(LOOKS_AT_MANY):
+            if serve_what_came():
+                self.left -= 1
+                self._most_passed_over = 1
+                return True
+        self._failed()
+        return False
 
-    def failed(self) -> None:
-        """Take note of an answer that did not."""
+    def _failed(self) -> None:
         self.left = 0
         self._most_passed_over = min(2 * self._most_passed_over, _MOST_PASSED_OVER)
         self._passed_over = self._most_passed_over
