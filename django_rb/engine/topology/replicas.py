@@ -139,7 +139,8 @@ class Replicas:
             ]
         if by_shard == self.by_shard:
             return False
-        self._shards = {node.host_id: s for s, nodes in by_shard.items() for node in nodes}
+        # Of those that are gone as well: calls on their way to them go on elsewhere.
+        self._shards |= {node.host_id: s for s, nodes in by_shard.items() for node in nodes}
         self.by_id = {node.host_id: node for nodes in by_shard.values() for node in nodes}
         self._addresses |= {host_id: node.address for host_id, node in self.by_id.items()}
         self.by_shard = by_shard
