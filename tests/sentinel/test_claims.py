@@ -158,7 +158,7 @@ def test_a_write_that_a_replica_refuses_goes_to_the_new_primary(
 ) -> None:
     primary(cluster, liars)
     assert cluster.layout is not None
-    monkeypatch.setattr(cluster.layout._times, "_look_at", float("inf"))
+    monkeypatch.setattr(cluster.layout._times, "look_at", float("inf"))
     monkeypatch.setattr(cluster.layout._times, "_not_before", float("-inf"))
     liars.roles[0] = "slave"
     liars.agree_on(1, epoch=2)

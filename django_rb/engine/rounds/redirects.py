@@ -110,10 +110,10 @@ def why_again(reply: Exception, command: Args) -> str | None:
     """Return what an error reply to a command comes to; None if it is final."""
     if isinstance(reply, redis_errors.NoScriptError):
         return SOURCE
+    if isinstance(reply, (*MOVABLE, NodeBusy)):  # MasterDownError is a ClusterDownError
+        return ELSEWHERE
     if isinstance(reply, redis_errors.ClusterDownError | redis_errors.TryAgainError):
         return LATER
-    if isinstance(reply, (*MOVABLE, NodeBusy)):
-        return ELSEWHERE
     if isinstance(reply, redis_errors.ResponseError):
         code, _, rest = str(reply).partition(" ")
         if code in {MOVED, ASK}:

@@ -29,11 +29,14 @@ class LookTimes:
     Args:
         least: seconds between two looks, at least; LEAST_SECONDS by default.
         period: seconds between two looks where all is well; PERIOD by default.
+
+    Attributes:
+        look_at: when it is time for the next look.
     """
 
     def __init__(self, least: float | None = None, period: float | None = None) -> None:
         self._given = least, period
-        self._look_at = self._not_before = _NEVER
+        self.look_at = self._not_before = _NEVER
         self._trouble_since: float | None = None
         self._refused_since = self._refused_at = _NEVER
         self.start_over()
@@ -54,7 +57,7 @@ class LookTimes:
     @property
     def is_due(self) -> bool:
         """Whether it is time to look, for whoever comes first."""
-        return monotonic() >= self._look_at
+        return monotonic() >= self.look_at
 
     @property
     def is_too_early(self) -> bool:
@@ -71,7 +74,7 @@ class LookTimes:
         now = monotonic()
         if self._trouble_since is None:
             self._trouble_since = now
-        self._look_at = min(self._look_at, max(now, self._not_before))
+        self.look_at = min(self.look_at, max(now, self._not_before))
 
     def begin(self) -> bool:
         """Return whether to look now: nobody else does, or did so just before.
@@ -83,7 +86,7 @@ class LookTimes:
             if now - self._looking_since < _LONGEST_LOOK or now < self._not_before:
                 return False
             self._looking_since = now
-            self._look_at = now + self._period  # who wants a look from now on wants another one
+            self.look_at = now + self._period  # who wants a look from now on wants another one
             return True
 
     def end(self) -> None:
@@ -100,9 +103,9 @@ class LookTimes:
         """
         now = monotonic()
         if is_cut_short:
-            self._look_at = now
+            self.look_at = now
             return
-        is_wanted_again = self._look_at < now  # while this one was under way
+        is_wanted_again = self.look_at < now  # while this one was under way
         was_routine = self._trouble_since is None and has_changed is False
         pause = self._least
         if has_changed or self._trouble_since is None:
@@ -112,7 +115,7 @@ class LookTimes:
             pause = min(self._period, max(self._least, lasted * TROUBLE_PART))
         # After a look that nobody had reason to want, whoever has one need not wait.
         self._not_before = now if was_routine else now + pause * random.uniform(1, 1.2)
-        self._look_at = now + self._period * random.uniform(0.9, 1)
+        self.look_at = now + self._period * random.uniform(0.9, 1)
         if is_wanted_again or has_changed is None:
             self.want()
         elif is_calm:

@@ -156,7 +156,9 @@ class RedisClusterTopology(Looking):
     @property
     def is_look_due(self) -> bool:
         """Whether it is time to look, for whoever comes first."""
-        return self._times.is_due or self.replicas.is_look_due
+        return monotonic() >= self._times.look_at or (
+            self.replicas.measures_lag and self.replicas.is_look_due
+        )
 
     def look_if_due(self) -> Rounds:
         """Yield the rounds of a look, if it is time and nobody else looks."""

@@ -103,6 +103,7 @@ class Replicas:
         make_node: makes a node of what is known of it.
 
     Attributes:
+        measures_lag: it is looked at how far they are behind.
         by_shard: the replicas of each, by the shard's host id.
         by_id: all of them, by host ids of their own.
         lag: by how many seconds each was behind when it was last looked at; infinite for one
@@ -112,6 +113,7 @@ class Replicas:
 
     def __init__(self, read_from: ReadFrom, make_node: Callable[[HostInfo], Node]) -> None:
         self.read_from = read_from
+        self.measures_lag = read_from.max_lag is not None
         self._make_node = make_node
         self.by_shard: dict[int, list[Node]] = {}
         self.by_id: dict[int, Node] = {}
@@ -183,7 +185,7 @@ class Replicas:
     @property
     def is_look_due(self) -> bool:
         """Whether it is time to look how far they are behind."""
-        return self.read_from.max_lag is not None and bool(self.by_id) and self.times.is_due
+        return self.measures_lag and bool(self.by_id) and self.times.is_due
 
     def look_if_due(self, primaries: Mapping[int, Node]) -> Batch[None]:
         """Ask how far replicas are behind, if it is time and nobody else does."""

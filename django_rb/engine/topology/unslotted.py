@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from time import monotonic
 
 from ..nodes.node import Node
 from ..protocol.encoding import Key
@@ -60,7 +61,10 @@ class Unslotted(Looking):
     @property
     def is_look_due(self) -> bool:
         """Whether it is time to look, for whoever comes first."""
-        return self._times.is_due or self.replicas.is_look_due
+        # Each call asks.
+        return monotonic() >= self._times.look_at or (
+            self.replicas.measures_lag and self.replicas.is_look_due
+        )
 
     def look_if_due(self) -> Rounds:
         """Yield the rounds of a look, if it is time and nobody else looks."""
