@@ -229,8 +229,13 @@ def test_a_loop_may_be_interrupted_at_every_moment(name: str, site: Site) -> Non
 
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_coroutine_may_be_closed_at_every_await(name: str, warm: bool, site: Site) -> None:
+def test_a_coroutine_may_be_closed_at_every_await(
+    name: str, warm: bool, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     operation, _, _ = OPERATIONS[name]
+    monkeypatch.setattr(
+        "django_rb.engine.spinning._SPINS", 0
+    )  # a call that spins awaits nothing
 
     async def close_at(number: int) -> bool:
         if not warm:
@@ -248,6 +253,8 @@ def test_a_coroutine_may_be_closed_at_every_await(name: str, warm: bool, site: S
         await site.check()
         return False
 
+    (pools,) = site.cluster._loops._loops
+    pools.inbox.spin.left = 0
     assert not site.run(close_at(1))
     assert any(site.run(close_at(number)) for number in range(2, 10))
     site.check_nodes()

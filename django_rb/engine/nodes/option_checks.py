@@ -21,12 +21,12 @@ REFUSED_OPTIONS = {
     "command_packer": "the engine packs commands itself",
     "legacy_responses": "replies have the same form with every version of redis-py; "
     "'protocol' chooses between RESP2 and RESP3",
-    "maint_notifications_config": "the engine reads no notifications of maintenance",
+    "maint_notifications_config": "the engine does not read maintenance notifications",
     "parser": _OWN_READER,
     "parser_class": _OWN_READER,
     "path": "the path of a socket is the option 'unix_socket_path', as in redis.Redis",
-    "redis_connect_func": "the engine introduces its connections itself; 'username', "
-    "'password', 'credential_provider' and 'client_name' say as whom",
+    "redis_connect_func": "the engine logs in itself, with 'username', 'password', "
+    "'credential_provider' and 'client_name'",
     "socket_read_size": "the engine reads into buffers of its own",
 }
 
