@@ -197,7 +197,8 @@ class SentinelTopology(Unslotted):
             primary = self.hosts[host_id]
             mapped = map(self._to_ours, places)
             others = [place for place in mapped if place != address_of(primary)]
-            infos[host_id] = infos_at(primary, others)
+            if others or self.nodes[host_id].health.is_well:  # now they are needed
+                infos[host_id] = infos_at(primary, others)
         with self._changing:
             if self.replicas.learn(infos):
                 self._use_all()

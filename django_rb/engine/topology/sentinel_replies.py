@@ -29,7 +29,8 @@ def read_replicas(reply: Any) -> list[Address]:
     for entry in map(as_dict, reply if isinstance(reply, list) else ()):
         flags = entry.get("flags", "").split(",")
         place = read_address([entry.get("ip", ""), entry.get("port", "")])
-        if place is not None and not {"s_down", "o_down", "disconnected"} & {*flags}:
+        # One that is "disconnected" may just be being promoted.
+        if place is not None and not {"s_down", "o_down"} & {*flags}:
             places.append(place)
     return sorted(places)
 
