@@ -20,6 +20,7 @@ from .nodes.health import (
     HealthChange,
     HealthChanges,
     NodeHealth,
+    PrimaryChange,
     RecentlyLogged,
     check_health,
 )
@@ -184,6 +185,7 @@ class Cluster(ClientSource):
                 read_address_map(address_map),
                 alias,
                 reading,
+                self._health_changes,
             )
             self._topology.router = self._make_router()
         else:
@@ -322,6 +324,13 @@ class Cluster(ClientSource):
         exceptions are logged.
         """
         self._health_changes.add_callback(callback)
+
+    def on_primary_change(self, callback: Callable[[PrimaryChange], object]) -> None:
+        """Let `callback(change)` be called whenever Sentinels give a shard another primary.
+
+        As with `on_health_change`, at the end of the call that learned of it.
+        """
+        self._health_changes.add_callback(callback, PrimaryChange)
 
     def connections(self, hosts: Iterable[int] | None = None) -> dict[int, Connections]:
         """Return how many connections this process has to each node, by host id.

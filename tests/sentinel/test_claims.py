@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
+from django.test import override_settings
 from redis.sentinel import MasterNotFoundError
 
+from django_rb import clusters
 from django_rb.engine import Cluster
 from django_rb.engine.topology import sentinel
 from django_rb.engine.topology.sentinel_replies import read_address, read_epoch, read_role
+from django_rb.signals import primary_changed
 from tests.helpers import wait_until
 from tests.sentinel.liars import Liars
 
@@ -44,7 +48,14 @@ def primary(cluster: Cluster, liars: Liars) -> int:
 
 def becomes(cluster: Cluster, liars: Liars, node: int) -> None:
     """Wait until writes go to a node."""
-    wait_until(lambda: primary(cluster, liars) == node)
+    wait_until(lambda: is_written(cluster, liars, node))
+
+
+def is_written(cluster: Cluster, liars: Liars, node: int) -> bool:
+    try:
+        return primary(cluster, liars) == node
+    except redis.ReadOnlyError:
+        return False
 
 
 def stays(cluster: Cluster, liars: Liars, node: int) -> None:
@@ -178,3 +189,38 @@ def test_replies() -> None:
     assert read_epoch([b"name", b"a", b"config-epoch", b"12"]) == 12
     assert [read_epoch(reply) for reply in (None, [], [b"config-epoch"])] == [0] * 3
     assert [read_role(reply) for reply in ([b"slave", b"h"], [], None)] == ["slave", "", ""]
+
+
+def test_a_signal_tells_of_a_failover(liars: Liars, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {
+        "TOPOLOGY": "sentinel",
+        "HOSTS": [{"master_name": "a"}],
+        "SENTINELS": [peer.host for peer in liars.sentinels],
+    }
+    told: list[dict[str, Any]] = []
+
+    def receive(sender: object, signal: object, **details: Any) -> None:
+        told.append(details)
+
+    primary_changed.connect(receive)
+    with override_settings(RB_CLUSTERS={"default": settings}):
+        becomes(clusters["default"], liars, 0)
+        assert told == []
+        liars.agree_on(1, epoch=2)
+        becomes(clusters["default"], liars, 1)
+    primary_changed.disconnect(receive)
+    (change,) = told
+    old, new = (f"127.0.0.1:{peer.port}/0" for peer in liars.nodes)
+    assert (change["alias"], change["host_id"]) == ("default", 0)
+    assert (change["previous"], change["address"]) == (old, new)
+    assert change["said_by"].startswith("Sentinel 127.0.0.1:")
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "django_rb.topology"]
+    assert line.startswith(f"Node 0 is {new} by now and no longer {old}, says Sentinel ")
+
+
+def test_both_are_swapped_twice_at_once(cluster: Cluster, liars: Liars) -> None:
+    primary(cluster, liars)
+    for epoch, node in enumerate((1, 0, 1, 0), 2):
+        liars.roles[node], liars.roles[1 - node] = "master", "slave"
+        liars.agree_on(node, epoch)
+        becomes(cluster, liars, node)

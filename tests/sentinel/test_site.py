@@ -60,7 +60,14 @@ def test_a_site_on_watched_shards(site: LocalNodes) -> None:
     assert sum(Admin(site).ask(n, "DBSIZE") for n in (0, 1)) == 50
     status = StringIO()
     call_command("rb_status", stdout=status)
-    assert Admin(site).address(1).removesuffix("/0") in status.getvalue()
+    admin = Admin(site)
+    (row,) = [
+        line.split()
+        for line in status.getvalue().splitlines()
+        if admin.address(2).removesuffix("/0") in line
+    ]
+    assert row[:3] == ["0", admin.address(0).removesuffix("/0"), "Sentinel"]
+    assert row[-3:] == ["online", *row[-2:]]
     flushed = StringIO()
     call_command("rb_flushall", interactive=False, stdout=flushed)
     assert flushed.getvalue().count("flushed") == 2

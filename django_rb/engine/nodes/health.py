@@ -29,6 +29,7 @@ from ..errors import BadHostSetup, NodeDown, at_node
 from ..wording import about_unknown, get_logger, masked, number_of
 
 logger = get_logger("django_rb.health")
+topology_logger = get_logger("django_rb.topology")
 
 UP, FAILING, DOWN = "up", "failing", "down"
 
@@ -155,6 +156,25 @@ class HealthChange:
     alias: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PrimaryChange:
+    """A shard has another primary.
+
+    Attributes:
+        host_id: the shard.
+        address: where its primary is by now.
+        previous: where it was before.
+        said_by: who says so: the address of a Sentinel.
+        alias: that of the cluster; None for a cluster that no setting names.
+    """
+
+    host_id: int
+    address: str
+    previous: str
+    said_by: str
+    alias: str | None = None
+
+
 class RecentlyLogged:
     """Tells what is new from what was logged a moment ago."""
 
@@ -182,13 +202,18 @@ class HealthChanges:
     """
 
     def __init__(self) -> None:
-        self.waiting: deque[HealthChange] = deque()
-        self._callbacks: list[Callable[[HealthChange], object]] = [log_change]
+        self.waiting: deque[Any] = deque()  # HealthChange, PrimaryChange
+        self._callbacks: dict[type, list[Callable[[Any], object]]] = {
+            HealthChange: [log_change],
+            PrimaryChange: [log_primary],
+        }
         self._telling = threading.local()
 
-    def add_callback(self, callback: Callable[[HealthChange], object]) -> None:
-        """Let `callback(change)` be called with each change from now on."""
-        self._callbacks.append(callback)
+    def add_callback(
+        self, callback: Callable[[Any], object], kind: type = HealthChange
+    ) -> None:
+        """Let `callback(change)` be called with each change of a kind from now on."""
+        self._callbacks[kind].append(callback)
 
     def tell(self) -> None:
         """Tell what is waiting. A callback that raises is logged."""
@@ -207,11 +232,20 @@ class HealthChanges:
                 change = self.waiting.popleft()
             except IndexError:  # another thread was quicker
                 return
-            for callback in self._callbacks:
+            for callback in self._callbacks[type(change)]:
                 try:
                     callback(change)
                 except Exception:  # a caller's call must not fail for it
-                    logger.exception("A callback of on_health_change failed: %r", callback)
+                    logger.exception("A callback failed that is told of changes: %r", callback)
+
+
+def log_primary(change: PrimaryChange) -> None:
+    """Write one line about a shard that has another primary."""
+    text = (
+        f"Node {change.host_id} is {change.address} by now and no longer {change.previous}, "
+        f"says {change.said_by}"
+    )
+    topology_logger.warning("%s", at_node(text, change.host_id, change.address, change.alias))
 
 
 def log_change(change: HealthChange) -> None:

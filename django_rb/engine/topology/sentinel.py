@@ -27,7 +27,7 @@ from redis.sentinel import MasterNotFoundError
 
 from ..errors import LostRace, at_node
 from ..nodes.failing import DeadlineError
-from ..nodes.health import RecentlyLogged
+from ..nodes.health import HealthChanges, PrimaryChange, RecentlyLogged
 from ..nodes.hosts import HostInfo
 from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
@@ -73,6 +73,7 @@ class SentinelTopology(Unslotted):
         address_map: where a node is that Sentinels say to be at a host and port.
         alias: that of the cluster, for the log.
         read_from: where reads go.
+        changes: where new primaries are put down.
 
     Attributes:
         hosts: what is known of each shard's primary, by host id.
@@ -80,6 +81,7 @@ class SentinelTopology(Unslotted):
         sentinels: the Sentinels; their host ids are below 0.
         router: decides who owns a key; it stays.
         is_known: the primary of some shard is known.
+        said_by: which Sentinel told of each primary, by host id.
     """
 
     router: BaseRouter
@@ -93,6 +95,7 @@ class SentinelTopology(Unslotted):
         address_map: AddressMap | None = None,
         alias: str | None = None,
         read_from: ReadFrom | None = None,
+        changes: HealthChanges | None = None,
     ) -> None:
         super().__init__(
             LookTimes(LEAST_SECONDS, PERIOD), Replicas(read_from or ReadFrom(), make_node)
@@ -102,6 +105,7 @@ class SentinelTopology(Unslotted):
         self._use = use
         self._map = address_map
         self._alias = alias
+        self._changes = changes
         self.nodes = {host_id: make_node(info) for host_id, info in shards.items()}
         for node in self.nodes.values():
             node.health.bar(_NOT_ASKED)
@@ -113,6 +117,7 @@ class SentinelTopology(Unslotted):
         self._candidates: dict[int, Node] = {}  # that may be new primaries, by ids of their own
         self._names = {host_id: cast(str, info.master_name) for host_id, info in shards.items()}
         self._epochs = dict.fromkeys(shards, 0)
+        self.said_by: dict[int, str] = {}
         self._favourite: Node | None = None  # the Sentinel that answered last
         self._looks = 0
         self._recently_logged = RecentlyLogged()
@@ -357,11 +362,11 @@ class SentinelTopology(Unslotted):
         node.health.succeed(old.health)
         # Whoever is about to ask the old one is refused, and finds the new one.
         old.health.bar(f"The primary of {self._names[host_id]!r} is {node.address} by now")
-        if old.info.is_placed:
-            text = f"Node {host_id} is {node.address} by now and no longer {old.address}"
-            said_by = f"say Sentinels ({claim.sentinel.address})"
-            logger.warning(
-                "%s", at_node(f"{text}, {said_by}", host_id, node.address, self._alias)
+        said_by = f"Sentinel {claim.sentinel.address.removesuffix('/0')}"
+        self.said_by[host_id] = said_by
+        if old.info.is_placed and self._changes is not None:
+            self._changes.waiting.append(
+                PrimaryChange(host_id, node.address, old.address, said_by, self._alias)
             )
         return True
 

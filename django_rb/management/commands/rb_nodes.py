@@ -37,7 +37,7 @@ CONTROL_VARIABLE = "DJANGO_RB_CONTROL"
 
 MAX_PORT = 65535
 
-TITLES = {SENTINEL: "watched by Sentinels", REDIS_CLUSTER: "a Redis Cluster"}
+TITLES = {SENTINEL: "watched by three Sentinels", REDIS_CLUSTER: "a Redis Cluster"}
 
 
 class Command(NodesCommand):
@@ -215,7 +215,8 @@ class Command(NodesCommand):
             return
         for group in placed:
             nodes, places = group.nodes, group.places()
-            title = f"{len(places)} {'node' if len(places) == 1 else 'nodes'} of {nodes.server}"
+            total = sum("is_sentinel" not in place for place in places)
+            title = f"{total} {'node' if total == 1 else 'nodes'} of {nodes.server}"
             header = ["HOST ID", "ADDRESS", "PID"]
             rows = [
                 [str(place["host_id"]), f"{place['host']}:{place['port']}", place["pid"]]

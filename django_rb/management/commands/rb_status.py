@@ -13,6 +13,8 @@ from django.core.management.base import CommandParser
 
 from ...engine import Cluster
 from ...engine.nodes.health import NodeHealth
+from ...engine.topology.redis_cluster import RedisClusterTopology
+from ...engine.topology.sentinel import SentinelTopology
 from ..base import NodeName, NodesCommand, at_once, failure_of, seconds
 from ..output import (
     CLEAR_SCREEN,
@@ -32,7 +34,12 @@ from ..status import NodeStatus, Totals, fetch_status, read_status, sum_up
 
 @dataclass(frozen=True)
 class NodeRow:
-    """A node, what it said, and what this process thinks of it."""
+    """A node, what it said, and what this process thinks of it.
+
+    Attributes:
+        said_by: who says that it is the primary of its shard; None where nobody but the
+            settings does.
+    """
 
     name: NodeName
     address: str
@@ -40,6 +47,7 @@ class NodeRow:
     status: NodeStatus
     health: NodeHealth
     slots: SlotsStatus | None = None
+    said_by: str | None = None
 
     @property
     def word(self) -> str:
@@ -160,6 +168,8 @@ class Command(NodesCommand):
         }
         right = [column.header for group in groups[1:] for column in group]
         texts = [self.table(*cells(columns, nodes, totals), paint, right) for columns in tables]
+        if any(node.said_by or node.status.replication.connected for node in nodes):
+            texts.append(self.table(*shard_cells(nodes), paint))
         balance = totals.balance
         shares = (
             "Largest share over the mean: "
@@ -307,6 +317,21 @@ def cells(
     return [column.header for column in columns], rows
 
 
+def shard_cells(nodes: Sequence[NodeRow]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the table of shards: a row for each replica."""
+    rows: list[list[str]] = []
+    for node in nodes:
+        first = [str(node.name[1]), node.address, node.said_by or "settings"]
+        replicas = [
+            [replica.address, replica.state, known(replica.lag_seconds, time_of)]
+            for replica in node.status.replication.connected or ()
+        ]
+        for replica in replicas or [["none", "", ""]]:
+            rows.append([*first, *replica])
+            first = ["", "", ""]
+    return ["SHARD", "PRIMARY", "SAID BY", "REPLICA", "STATE", "LAG"], rows
+
+
 def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
     """Ask all nodes of all clusters at once."""
     # In a thread, as somebody may run a loop in this one.
@@ -331,10 +356,18 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
                 statuses[alias, host_id],
                 health[host_id],
                 slots_of.get((alias, host_id)),
+                source_of(cluster, host_id),
             )
             for host_id, info in cluster.hosts.items()
         ]
     return Look(time.time(), clusters)
+
+
+def source_of(cluster: Cluster, host_id: int) -> str | None:
+    """Return who says that a node is the primary of its shard; None for the settings."""
+    if isinstance(cluster.layout, SentinelTopology):
+        return cluster.layout.said_by.get(host_id)
+    return "its nodes" if isinstance(cluster.layout, RedisClusterTopology) else None
 
 
 def document_of(look: Look) -> dict[str, Any]:
@@ -355,6 +388,7 @@ def document_of(look: Look) -> dict[str, Any]:
                     "retry_in": node.health.retry_in,
                 },
                 **asdict(node.status),
+                "said_by": node.said_by,
                 **({} if node.slots is None else {"cluster_slots": asdict(node.slots)}),
             }
             for node in look.nodes
