@@ -66,8 +66,8 @@ soak: $(VENV)/installed ## threads and processes on nodes that die, hang and are
 django-tests: $(VENV)/installed ## Django's own cache tests against RBCache
 	$(BIN)/python -m tests.django_suite $(ARGS)
 
-SESSIONS ?= oldest newest redis-8 redis-7
-matrix: $(VENV)/installed ## both suites on the oldest and newest versions, and on Redis 7 and 8
+SESSIONS ?= oldest newest redis-8 redis-7 cluster-valkey-9 cluster-redis-7
+matrix: $(VENV)/installed ## both suites on the oldest and newest versions, on Redis 7 and 8, and Redis Clusters
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync $(SESSIONS:%=matrix-%)
 
 matrix-%: $(VENV)/installed

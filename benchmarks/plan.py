@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.contestants import (
+    CLUSTER,
     CONTESTANTS,
     DEADLINE,
     DJANGO_RB,
@@ -26,16 +27,15 @@ from benchmarks.workloads import MAP, Workload
 SWITCH_INTERVAL = 0.005  # seconds; sys.getswitchinterval()
 COMPUTING = (0, 1, 3)
 ONE_NODE = ("redis-cache", "vcache")
-ALL_PEERS = (
-    *("redis-cache", "shard-client", "vcache", "vcache-cluster"),
-    *(RB, "glide", "redis-cluster"),
-)
+CLUSTER_PEERS = ("redis-cluster", "glide", "vcache-cluster")
+ALL_PEERS = ("redis-cache", "shard-client", "vcache", RB, *CLUSTER_PEERS)
 STARTS = 3  # of processes, where django-rb is compared with itself
 BATCHES = (100, 1000, 10_000)
 
 BESIDE = "beside threads that compute"
 QUIET = "nothing else to do"
 LIMITS = "rate limits"
+ON_CLUSTER = "on a Redis Cluster"
 TURNS: tuple[Measure, ...] = ("cpu", "wall")
 SAMPLES: tuple[Measure, ...] = ("mean", "median", "p99")
 Bars = tuple[float | None, ...]
@@ -98,6 +98,7 @@ RACES: dict[str, Race] = {
     "map": Race((RB, DJANGO_RB_MAP), _MAPS, 25),
     "peers": Race((DJANGO_RB, *ALL_PEERS), _PEERS, 20),
     "first": Race((DJANGO_RB, RB), [_FIRST], 10),
+    "cluster": Race((DJANGO_RB, CLUSTER, *CLUSTER_PEERS), [_CALLS[0], *_BATCHES], 20),
     "limits": Race((DJANGO_RB_LIMITS,), _LIMITED, 50),
 }
 
@@ -215,6 +216,13 @@ def _quiet() -> Iterator[Row]:
         share = COMMANDS[workload.operation.removeprefix(MAP)].share
         head = workload.operation in {f"{MAP}get", f"{MAP}set, ex"}
         yield row("map", workload.title, workload, RB, share, ours=DJANGO_RB_MAP, headline=head)
+    for workload in RACES["cluster"].workloads:
+        bars: Bars = (1.1, None) if workload.is_single else (1.25, 0.25)
+        for peer in (DJANGO_RB, *CLUSTER_PEERS):
+            yield row(
+                "cluster", f"{workload.title}, beside {CONTESTANTS[peer].title}", workload,
+                peer, bars[peer != DJANGO_RB], ours=CLUSTER, table=ON_CLUSTER,
+            )  # fmt: skip
     get, check, page, view = _LIMITED
     for title, ours, theirs in (
         ("check of three limits, against get", check, get),

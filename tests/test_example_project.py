@@ -33,6 +33,8 @@ from tests.management.processes import (
 MANAGE = str(ROOT / "example_project" / "manage.py")
 SECONDS = 30.0
 
+TOOLBAR = re.compile(r"(?s)<(?:div|link)[^>]*(?:djDebugRoot|/debug_toolbar/).*(?=</body>)")
+
 # Each shop has a database of its own.
 DATABASES = TemporaryDirectory()
 atexit.register(DATABASES.cleanup)
@@ -47,7 +49,7 @@ def open_shop(*args: str) -> Shop:
     return process, address, pids_in(said)
 
 
-def serve(*args: str) -> tuple[subprocess.Popen[str], str, str]:
+def serve(*args: str, **variables: str) -> tuple[subprocess.Popen[str], str, str]:
     """Return the process of the shop, its address, and what was said before it opened."""
     process = start(
         sys.executable,
@@ -60,6 +62,7 @@ def serve(*args: str) -> tuple[subprocess.Popen[str], str, str]:
             "bookshop.settings",
             PYTHONWARNINGS="default",
             BOOKSHOP_DATABASE=f"{DATABASES.name}/{next(numbers)}.sqlite3",
+            **variables,
         ),
     )
     try:
@@ -84,6 +87,7 @@ class Visitor:
     def __init__(self, address: str) -> None:
         self.address = address
         self.cookies = CookieJar()
+        self.toolbar = ""
         cookies = urllib.request.HTTPCookieProcessor(self.cookies)
         self._opener = urllib.request.build_opener(cookies)
 
@@ -92,7 +96,9 @@ class Visitor:
         with self._opener.open(self.address + path, body, timeout=SECONDS) as answer:
             assert answer.status == 200
             text: str = answer.read().decode()
-            return text
+            # Without the toolbar, which differs from visit to visit.
+            self.toolbar = "".join(TOOLBAR.findall(text))
+            return TOOLBAR.sub("", text)
 
     def post(self, path: str, **data: str) -> str:
         token = next(cookie.value for cookie in self.cookies if cookie.name == "csrftoken")
@@ -226,6 +232,12 @@ class TestPages:
             visitor.get(path)
         caught.value.close()
         assert caught.value.code == (404 if path.startswith("books") else 405)
+
+    def test_the_toolbar_tells_what_a_page_asked_for(self, visitor: Visitor) -> None:
+        visitor.get()
+        assert re.search(r"django-rb: \d+ calls in", visitor.toolbar)
+        visitor.get("reading-room/")
+        assert re.search(r"django-rb: \d calls in", visitor.toolbar)
 
     def test_the_style(self, visitor: Visitor) -> None:
         path = re.findall(r'rel="stylesheet" href="/(.*)"', visitor.get())[0]

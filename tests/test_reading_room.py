@@ -92,7 +92,7 @@ async def ask(port: int, method: str, path: str) -> str:
 
 class TestServed:
     def test_many_readers_at_once_and_a_node_that_dies(self) -> None:
-        process, address, said = serve("0")
+        process, address, said = serve("0", BOOKSHOP_TOOLBAR="off")
         pids = pids_in(said)
         (variable,) = re.findall(r"export DJANGO_RB_NODES='(.*)'", said)
         hosts = dict(enumerate(json.loads(variable)["default"]))
@@ -204,6 +204,7 @@ async def check_without_node_0(readers: Sequence[Reader], cluster: Cluster, pid:
 def site(nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The example project, without a server."""
     monkeypatch.syspath_prepend(ROOT / "example_project")
+    monkeypatch.setenv("BOOKSHOP_TOOLBAR", "off")
     from bookshop import settings
 
     names = (

@@ -46,6 +46,7 @@ HAND_WRITTEN, RB = "handwritten", "rb"
 DJANGO_RB, DJANGO_RB_ONE = "django-rb", "django-rb-one"
 DJANGO_RB_MAP, DJANGO_RB_LIMITS = "django-rb-map", "django-rb-limits"
 DEADLINE, RESP3, TLS = "django-rb-deadline", "django-rb-resp3", "django-rb-tls"
+CLUSTER = "django-rb-cluster"
 
 _OURS = {
     DJANGO_RB: Contestant("django-rb", "django_caches.RBCache"),
@@ -53,6 +54,9 @@ _OURS = {
     DEADLINE: Contestant("django-rb, DEADLINE", "django_caches.RBCacheDeadline"),
     RESP3: Contestant("django-rb, RESP3", "django_caches.RBCacheRESP3"),
     TLS: Contestant("django-rb, TLS", "django_caches.RBCacheTLS", place="tls"),
+    CLUSTER: Contestant(
+        "django-rb, Redis Cluster", "django_caches.RBCacheCluster", place="cluster"
+    ),
     DJANGO_RB_MAP: Contestant("django-rb map()", "maps.Map"),
     DJANGO_RB_LIMITS: Contestant("django-rb, rate limits", "limits.Limits"),
 }

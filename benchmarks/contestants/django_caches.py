@@ -43,6 +43,7 @@ class DjangoCache:
 
 class RBCache(DjangoCache):
     defaults: Mapping[str, Any] = {}  # options of all nodes
+    cluster: Mapping[str, Any] = {}  # further settings of the cluster
 
     def options(self, hosts: Hosts) -> dict[str, Any]:
         return {"BACKEND": "django_rb.cache.RBCache"}
@@ -51,7 +52,9 @@ class RBCache(DjangoCache):
         nodes = [{"host": host, "port": port} for host, port in hosts]
         return {
             "INSTALLED_APPS": ["django_rb"],
-            "RB_CLUSTERS": {"default": {"HOSTS": nodes, "HOST_DEFAULTS": self.defaults}},
+            "RB_CLUSTERS": {
+                "default": {"HOSTS": nodes, "HOST_DEFAULTS": self.defaults, **self.cluster}
+            },
         }
 
     def import_all(self) -> None:
@@ -70,6 +73,10 @@ class RBCacheRESP3(RBCache):
 
 class RBCacheTLS(RBCache):
     defaults = {"ssl": True, "ssl_cert_reqs": "none"}
+
+
+class RBCacheCluster(RBCache):
+    cluster = {"TOPOLOGY": "redis-cluster"}
 
 
 class RedisCache(DjangoCache):

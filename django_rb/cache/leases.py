@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from ..engine import NodeFailure
 from ..engine.protocol.answers import is_number, is_value
 from ..engine.protocol.encoding import Args
-from ..engine.protocol.exchange import Batch, PipelineExchange
+from ..engine.protocol.exchange import Batch, IsAnswer, PipelineExchange
 from ..engine.rounds.port import Port
 from ..engine.routing.hashing import crc16, hash_tag
 from .keys import LEASE
@@ -208,9 +208,30 @@ def end(port: Port, begun: Mapping[bytes, int], rest: int) -> Batch[Answers]:
 
 
 def _ask(
-    port: Port, commands: Mapping[bytes, Sequence[Args]], answers: Sequence[Any]
+    port: Port, commands: Mapping[bytes, Sequence[Args]], answers: Sequence[IsAnswer]
 ) -> Batch[Answers]:
     """Run commands where the keys live that they are for, all nodes at once.
+
+    In a Redis Cluster each command of a key waits for the one before it. While a slot moves,
+    its keys are on two nodes, and the first command may be sent on when the second has run.
+    """
+    if port.layout is None:
+        return (yield from _ask_at_once(port, commands, answers))
+    told: dict[bytes, Any] = {key: [] for key in commands}
+    failures: list[NodeFailure] = []
+    for number in range(max(map(len, commands.values()), default=0)):
+        step = {key: commands[key][number : number + 1] for key in told}
+        answer = answers[number % len(answers)]
+        said, failed = yield from _ask_at_once(port, step, (answer,))
+        told = {key: [*told[key], *replies] for key, replies in said.items()}
+        failures += failed
+    return told, failures
+
+
+def _ask_at_once(
+    port: Port, commands: Mapping[bytes, Sequence[Args]], answers: Sequence[IsAnswer]
+) -> Batch[Answers]:
+    """Run the commands of each key in one go.
 
     Scripts are sent whole: a node that had to ask for one would run it after what follows it.
     """

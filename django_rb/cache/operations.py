@@ -226,6 +226,7 @@ class Operations:
             (b"UNLINK", lease_of(made)),
             (b"UNLINK", made),
             answers=(is_number,),
+            ends_again=True,
         )
         return bool(replies[-1]), failures
 

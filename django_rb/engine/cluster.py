@@ -338,7 +338,9 @@ class Cluster(ClientSource):
         cluster.connections()[1].idle          # 3
 
         Args:
-            hosts: host ids; every node by default.
+            hosts: host ids; every node by default. In a Redis Cluster these are the
+                primaries, whichever node that is by now; replicas have none but for a
+                question now and then.
 
         Those of redis-py's own clients are not counted.
         """

@@ -192,6 +192,8 @@ class Progress:
         unit: of what, in the plural.
     """
 
+    cells = BAR_CELLS
+
     def __init__(
         self, screen: OutputWrapper | None, what: str, total: int | None, unit: str
     ) -> None:
@@ -249,11 +251,32 @@ class Progress:
         share = self._share()
         if share is None:
             return f"{self._what}: {self._text(now)}"
-        cells = int(share * BAR_CELLS)
-        return f"{self._what} [{'#' * cells:.<{BAR_CELLS}}] {self._text(now)}"
+        done = "#" * int(share * self.cells)
+        return f"{self._what} [{done:.<{self.cells}}] {self._text(now)}"
 
     def _text(self, now: float) -> str:
         share = self._share()
         of_all = "" if share is None else f" of {self._total:,}"
         percent = "" if share is None else f" ({share:.0%})"
         return f"{self.done:,}{of_all} {self._unit}{percent}, {time_of(now - self._began)}"
+
+
+class RateProgress(Progress):
+    """Progress that also tells bytes, how many units a second, and how much time is left.
+
+    Attributes:
+        size: bytes; whoever does the work adds to it.
+    """
+
+    cells = 12
+    size = 0
+
+    def _text(self, now: float) -> str:
+        rate = self.done / max(now - self._began, 0.001)
+        speed = f"{rate:,.{0 if rate >= 10 else 1}f}/s"
+        text = f"{count_of(self.done)} {self._unit}, {bytes_of(self.size)}, {speed}"
+        share = self._share()
+        if share is None or not rate or self._total is None:
+            return text
+        left = max(0, self._total - self.done) / rate
+        return f"{share:.0%}, {text}, {time_of(left)} left"

@@ -1,4 +1,4 @@
-"""A page that is dear to compute, and a crowd that wants it at once.
+"""A page that is expensive to compute, and a crowd that wants it at once.
 
 The almanac counts the shop's books by author and decade, and takes its time, as a report over a
 large table would. When it expires, everybody who comes computes it, unless the cache sees to it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest
 
 from django_rb import clusters
@@ -24,3 +25,9 @@ def find_nodes_away() -> list[HostInfo]:
             if health.state != "up":
                 found[host_id] = cluster.hosts[host_id]
     return [found[host_id] for host_id in sorted(found)]
+
+
+def shows_toolbar(request: HttpRequest) -> bool:
+    """Return whether a request is one for the debug toolbar: for a page, from this machine."""
+    is_turned_page = request.method == "POST" and request.path.startswith("/reading-room/")
+    return request.META.get("REMOTE_ADDR") in settings.INTERNAL_IPS and not is_turned_page

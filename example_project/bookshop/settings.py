@@ -1,6 +1,7 @@
 """Settings of the bookshop, which stays open while one of its nodes is dead."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 DEBUG = True
@@ -65,3 +66,17 @@ CACHES = {
 SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
 RATELIMIT_CLUSTER = "limits"
 RATELIMIT_VIEW = "bookshop/too_many.html"
+
+# The panel "django-rb" shows what a page asked its nodes for. A crowd is served without it.
+if find_spec("debug_toolbar") and os.environ.get("BOOKSHOP_TOOLBAR") != "off":
+    INSTALLED_APPS += ["debug_toolbar"]
+    MIDDLEWARE.insert(0, "debug_toolbar.middleware.DebugToolbarMiddleware")
+    INTERNAL_IPS = ["127.0.0.1"]
+    DEBUG_TOOLBAR_PANELS = [
+        "debug_toolbar.panels.history.HistoryPanel",
+        "django_rb.contrib.debug_toolbar.RBPanel",
+        "debug_toolbar.panels.timer.TimerPanel",
+        "debug_toolbar.panels.sql.SQLPanel",
+        "debug_toolbar.panels.templates.TemplatesPanel",
+    ]
+    DEBUG_TOOLBAR_CONFIG = {"SHOW_TOOLBAR_CALLBACK": "bookshop.nodes.shows_toolbar"}

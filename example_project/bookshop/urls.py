@@ -1,11 +1,12 @@
 """The pages of the bookshop."""
 
-from django.urls import path
+from django.apps import apps
+from django.urls import URLPattern, URLResolver, include, path
 
 from . import views
 from .reading_room import reading_room, turn_page
 
-urlpatterns = [
+urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.front, name="front"),
     path("bestsellers/", views.bestsellers, name="bestsellers"),
     path("almanac/", views.almanac, name="almanac"),
@@ -18,3 +19,5 @@ urlpatterns = [
     path("logout/", views.log_out, name="logout"),
     path("limits/", views.limits, name="limits"),
 ]
+if apps.is_installed("debug_toolbar"):
+    urlpatterns.append(path("__debug__/", include("debug_toolbar.urls")))

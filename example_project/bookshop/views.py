@@ -86,7 +86,7 @@ def bestsellers(request: HttpRequest) -> HttpResponse:
 
 
 def almanac(request: HttpRequest) -> HttpResponse:
-    """Show what is dear to compute; on POST let crowds ask for it."""
+    """Show an expensive page; on POST let a crowd request it."""
     report = compute_almanac()
     context = {
         **report,

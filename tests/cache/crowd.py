@@ -68,9 +68,6 @@ def be_killed() -> Any:
 
 
 if __name__ == "__main__":
-    hosts = json.loads(sys.argv[2])
-    settings.configure(
-        RB_CLUSTERS={"default": {"HOSTS": {int(n): host for n, host in hosts.items()}}},
-    )
+    settings.configure(RB_CLUSTERS={"default": json.loads(sys.argv[2])})
     django.setup()
     print(json.dumps(globals()[sys.argv[1]]()))

@@ -177,6 +177,7 @@ def test_a_lease_has_the_slot_of_its_key(key: bytes) -> None:
 
 
 @pytest.mark.only_sync
+@pytest.mark.static
 @pytest.mark.parametrize("router", [SlotRouter, PartitionRouter, ConsistentHashingRouter])
 def test_a_lease_is_on_the_node_of_its_key(
     nodes: LocalNodes, servers: Servers, router: Any

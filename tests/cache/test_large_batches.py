@@ -46,9 +46,10 @@ print(json.dumps({{
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_grows_by_no_more_than_twice_the_payload(nodes: LocalNodes) -> None:
     """100,000 values of 1 KiB go in and come back, over four nodes."""
+    local = {"default": {"HOSTS": nodes.urls, "TOPOLOGY": nodes.topology}}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**os.environ, NODES_VARIABLE: json.dumps({"default": nodes.urls})},
+        env={**os.environ, NODES_VARIABLE: json.dumps(local)},
         capture_output=True,
         text=True,
         check=False,

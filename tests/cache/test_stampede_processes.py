@@ -16,8 +16,9 @@ pytestmark = pytest.mark.only_sync
 
 
 def run(scenario: str, nodes: LocalNodes) -> Any:
+    config = {"HOSTS": nodes.urls, "TOPOLOGY": nodes.topology}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cache.crowd", scenario, json.dumps(nodes.hosts)],
+        [sys.executable, "-m", "tests.cache.crowd", scenario, json.dumps(config)],
         capture_output=True,
         text=True,
         check=False,

@@ -240,7 +240,13 @@ class Setting(NamedTuple):
 def setting(request: pytest.FixtureRequest, shared_nodes: LocalNodes) -> Iterator[Setting]:
     protocol, decode = request.param
     options = {"protocol": protocol, "decode_responses": decode}
-    cluster = Cluster(shared_nodes.hosts, router_cls=SlotRouter, pool_options=options)
+    router = SlotRouter if shared_nodes.topology == "static" else None
+    cluster = Cluster(
+        shared_nodes.hosts,
+        router_cls=router,
+        pool_options=options,
+        topology=shared_nodes.topology,
+    )
     host: Any = shared_nodes.hosts[cluster.get_host_for_key(S)]
     plain = redis.Redis(**host, **options)
     with asyncio.Runner() as runner:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+
+from django_rb.engine import Cluster
 
 
 def run(name: str, *args: str, **options: Any) -> str:
@@ -41,3 +46,24 @@ def plain(said: str) -> list[str]:
     """Return what a terminal shows in the end: lines without colours and erased bars."""
     shown = [line.rpartition("\r\x1b[K")[2] for line in said.split("\n")]
     return [re.sub(r"\x1b\[[\d;]*m", "", line) for line in shown]
+
+
+@contextmanager
+def asked_for(cluster: Cluster, *keys: str) -> Iterator[None]:
+    """Ask for keys all the time."""
+    is_over, has_begun = Event(), Event()
+
+    def ask() -> None:
+        client = cluster.get_routing_client()
+        while not is_over.wait(0.005):
+            client.mget(*keys)
+            has_begun.set()
+
+    thread = Thread(target=ask)
+    thread.start()
+    assert has_begun.wait(5)
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()

@@ -30,7 +30,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
-_COMMANDS = ["bench", "delete", "flushall", "get", "nodes", "route", "scan", "status"]
+_COMMANDS = [
+    *("bench", "delete", "flushall", "get", "migrate", "nodes", "route", "scan", "status"),
+]
 _IMPORTED = [
     "django.contrib.auth.password_validation",
     "django.core.management.commands.check",

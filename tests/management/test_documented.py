@@ -36,6 +36,7 @@ def shape_of(output: str) -> list[str]:
 def test_there_are_some() -> None:
     commands = {session["command"].split()[0] for session in SESSIONS}
     assert commands == {
+        "rb_big",
         "rb_delete",
         "rb_flushall",
         "rb_get",
@@ -67,6 +68,8 @@ def test_the_keys_of_documents(nodes: LocalNodes) -> None:
         ["rb_get", "page:1", "--cache", "default"],
         ["rb_delete", "page:*", "--dry-run"],
         ["rb_bench", "--keys", "10"],
+        ["rb_big", "--cache", "default"],
+        ["rb_hot", "--seconds", "0.1"],
     ):
         out = StringIO()
         call_command(command, *options, "--format", "json", stdout=out)

@@ -12,6 +12,7 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from django_rb import clusters
+from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.management.calls import run_and_fail
 
@@ -44,6 +45,19 @@ def node(request: pytest.FixtureRequest) -> Iterator[Peer]:
 )
 def test_a_command_fails_by_its_node(command: tuple[str, ...], node: Peer) -> None:
     run_and_fail(*command)
+
+
+@pytest.mark.parametrize("names", [("default", "other"), ("other", "default")])
+def test_a_migration_fails_by_its_node(
+    names: tuple[str, str], node: Peer, open_nodes: LocalNodes
+) -> None:
+    config = {
+        "default": {"HOSTS": [node.host], "HEALTH": None},
+        "other": {"HOSTS": open_nodes.hosts},
+    }
+    with override_settings(RB_CLUSTERS=config):
+        _, error = run_and_fail("rb_migrate", *names)
+    assert error.startswith("1 of 5 nodes could not be asked to the end:\ndefault 0: ")
 
 
 def test_a_check_tells_of_the_node(node: Peer) -> None:

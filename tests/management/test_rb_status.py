@@ -141,7 +141,8 @@ class TestDocument:
         assert node["clients"] >= 1
         assert 0 < node["ping"]["min"] <= node["ping"]["median"] <= node["ping"]["max"] < 1
         assert node["replication"] == {
-            "link": None, "replicas": 0, "lag_seconds": None, "lag_bytes": None, "connected": [],
+            "link": None, "replicas": 0, "lag_seconds": None, "lag_bytes": None,
+            "connected": [],
         }  # fmt: skip
         assert node["said_by"] is None
 

@@ -1,6 +1,6 @@
 """Processes and threads that all want something of the same limits.
 
-``python -m tests.ratelimit.crowd '{"hosts": …, "limits": [[key, rate, algorithm], …]}'`` says
+``python -m tests.ratelimit.crowd '{"cluster": …, "limits": [[key, rate, algorithm], …]}'`` says
 as JSON how many were allowed of each limit, and how many were not.
 """
 
@@ -53,9 +53,8 @@ def work_in_child(limits: list[list[str]], ready: Any, results: Any) -> None:
 
 def main() -> None:
     asked = json.loads(sys.argv[1])
-    hosts = {int(host_id): host for host_id, host in asked["hosts"].items()}
     patient = {"socket_timeout": 30.0, "socket_connect_timeout": 30.0}
-    settings.configure(RB_CLUSTERS={"default": {"HOSTS": hosts, "POOL_OPTIONS": patient}})
+    settings.configure(RB_CLUSTERS={"default": {**asked["cluster"], "POOL_OPTIONS": patient}})
     django.setup()
     forking = multiprocessing.get_context("fork")  # so that Django is imported once
     ready, results = forking.Barrier(PROCESSES), forking.SimpleQueue()

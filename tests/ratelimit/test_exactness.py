@@ -27,10 +27,11 @@ def test_64_threads_in_4_processes_are_admitted_exactly_as_often_as_allowed(
     nodes: LocalNodes,
 ) -> None:
     limits = [[algorithm, str(RATE), algorithm] for algorithm in ALGORITHMS]
+    cluster = {"HOSTS": nodes.urls, "TOPOLOGY": nodes.topology}
     done = subprocess.run(
         [
             *(sys.executable, "-W", "error", "-m", crowd.__name__),
-            json.dumps({"hosts": nodes.hosts, "limits": limits}),
+            json.dumps({"cluster": cluster, "limits": limits}),
         ],
         capture_output=True,
         text=True,

@@ -552,6 +552,7 @@ def test_the_only_cluster_is_taken_without_asking(nodes: LocalNodes) -> None:
     )
 
 
+@pytest.mark.static
 def test_limits_of_a_cluster_without_a_slot_router_work(nodes: LocalNodes) -> None:
     config = {"HOSTS": nodes.hosts, "ROUTER": "django_rb.engine.PartitionRouter"}
     with override_settings(RB_CLUSTERS={"default": config}):

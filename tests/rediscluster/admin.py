@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import redis
 
 from django_rb.engine.rounds.observing import ExchangeEvent, Observer
 from django_rb.engine.routing.hashing import crc16, hash_tag
-from django_rb.testing import LocalNodes
 from tests.helpers import wait_until
 
 
@@ -18,11 +19,24 @@ def slot_of(key: str) -> int:
     return crc16(hash_tag(key.encode())) % 16384
 
 
+AT_ONCE = 50  # slots that are under way when many move
+
+
+class Members(Protocol):
+    """The servers of a cluster: a LocalNodes, or what is like one."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def replicas(self) -> int: ...
+    def address(self, number: int, /) -> Mapping[str, Any]: ...
+
+
 class Admin:
     """Asks the nodes of a cluster directly, by their numbers in a LocalNodes."""
 
-    def __init__(self, nodes: LocalNodes) -> None:
-        self.nodes = nodes
+    def __init__(self, nodes: Members) -> None:
+        self.nodes: Any = nodes
         total = nodes.count * (1 + nodes.replicas)
         self.clients: list[Any] = [redis.Redis(**nodes.address(n)) for n in range(total)]
         self.ids = [self.ask(n, "CLUSTER", "MYID").decode() for n in range(total)]
@@ -36,6 +50,9 @@ class Admin:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         for client in self.clients:
             client.close()
 
@@ -53,20 +70,28 @@ class Admin:
                 return self.ids.index(_text(primary[2]))
         raise LookupError(slot)
 
+    def covers(self, slot: int, asked: int = 0) -> bool:
+        """Return whether a slot has an owner, as a node says."""
+        with suppress(LookupError):
+            return self.owner(slot, asked) >= 0
+        return False
+
     def range_of(self, node: int) -> tuple[int, int]:
         """Return the first and the last slot of a node that has one range of them."""
-        ((first, last),) = [
+        ((first, last),) = self.ranges_of(node)
+        return first, last
+
+    def ranges_of(self, node: int) -> list[tuple[int, int]]:
+        """Return the first and the last of each range of slots of a node."""
+        return [
             (first, last)
             for first, last, primary, *_ in self.ask(0, "CLUSTER", "SLOTS")
             if _text(primary[2]) == self.ids[node]
         ]
-        return first, last
 
     def begin_move(self, slot: int, source: int, target: int) -> None:
         """Announce that a slot is about to move: from now on there is ASK and TRYAGAIN."""
-        # Who takes a slot makes its claim newer than any it has heard of. A node that has not
-        # heard of the last move makes one that is no newer, and owners that disagree for good.
-        wait_until(lambda: len({self.epoch(n) for n in range(len(self.clients))}) == 1, 10)
+        self._wait_for_epochs()
         self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source])
         self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.ids[target])
 
@@ -107,6 +132,51 @@ class Admin:
         self.begin_move(slot, source, target)
         self.end_move(slot, source, target)
 
+    def meet(self, newcomer: int, member: int) -> None:
+        """Let a server join the cluster, and all know each other."""
+        (line,) = (
+            line
+            for line in _text(self.ask(member, "CLUSTER", "NODES")).splitlines()
+            if "myself" in line
+        )
+        host, port, bus_port = re.split("[:@,]", line.split()[1])[:3]
+        self.ids[newcomer] = _text(self.ask(newcomer, "CLUSTER", "MYID"))
+        self.ask(newcomer, "CLUSTER", "MEET", host, port, bus_port)
+        everybody = range(len(self.clients))
+        wait_until(lambda: all(self._knows_all(n) for n in everybody), 10)
+
+    def _knows_all(self, node: int) -> bool:
+        lines = _text(self.ask(node, "CLUSTER", "NODES")).splitlines()
+        told = {line.split()[0] for line in lines if line.split()[7] == "connected"}
+        return told >= {*self.ids} and self.is_ok(node)
+
+    def move_many(self, slots: Sequence[int], source: int, target: int) -> None:
+        """Move slots, so many of them at the same time."""
+        for start in range(0, len(slots), AT_ONCE):
+            share = slots[start : start + AT_ONCE]
+            self._wait_for_epochs()
+            self._set_slots(target, share, "IMPORTING", self.ids[source])
+            self._set_slots(source, share, "MIGRATING", self.ids[target])
+            with self.clients[source].pipeline(transaction=False) as pipe:
+                for slot in share:
+                    pipe.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+                found = pipe.execute()
+            for keys in found:
+                self.move_keys(keys, source, target)
+            for node in (target, source, *self._other_primaries(source, target)):
+                self._set_slots(node, share, "NODE", self.ids[target])
+
+    def _set_slots(self, node: int, slots: Sequence[int], *what: str) -> None:
+        with self.clients[node].pipeline(transaction=False) as pipe:
+            for slot in slots:
+                pipe.execute_command("CLUSTER", "SETSLOT", slot, *what)
+            pipe.execute()
+
+    def _wait_for_epochs(self) -> None:
+        # Who takes a slot makes its claim newer than any it has heard of. A node that has not
+        # heard of the last move makes one that is no newer, and owners that disagree for good.
+        wait_until(lambda: len({self.epoch(n) for n in range(len(self.clients))}) == 1, 10)
+
     def agree(self, slot: int, owner: int) -> None:
         """Wait until all nodes say who owns a slot."""
         everybody = range(len(self.clients))
@@ -115,6 +185,13 @@ class Admin:
     def is_ok(self, node: int = 0) -> bool:
         """Return whether a node takes the cluster for whole."""
         return "cluster_state:ok" in _text(self.ask(node, "CLUSTER", "INFO"))
+
+    def is_in_place(self, node: int) -> bool:
+        """Return whether a node follows its primary, or has all replicas following."""
+        role, *rest = self.ask(node, "ROLE")
+        if _text(role) == "slave":
+            return _text(rest[2]) == "connected"
+        return bool(len(rest[1]) == self.nodes.replicas)
 
     def is_replica(self, node: int) -> bool:
         """Return whether a node is a replica that has its copy."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from django_rb.engine import Cluster
+from django_rb.engine.topology import look_times
 from django_rb.testing import LocalNodes
 from tests.rediscluster.admin import Admin
+from tests.rediscluster.peers import Liars
 from tests.transports import awaited
 
 
@@ -52,5 +55,27 @@ def new_cluster(redis_cluster: LocalNodes) -> Iterator[Callable[[], Cluster]]:
         return made[-1]
 
     yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def liars(monkeypatch: pytest.MonkeyPatch) -> Iterator[Liars]:
+    """Four peers, that may be asked anew at once."""
+    monkeypatch.setattr(look_times, "LEAST_SECONDS", 0.01)
+    with Liars(4) as liars:
+        yield liars
+
+
+@pytest.fixture
+def make(liars: Liars) -> Iterator[Callable[..., Cluster]]:
+    made: list[Cluster] = []
+
+    def make_cluster(*seeds: int, **options: Any) -> Cluster:
+        hosts = [liars.host(seed) for seed in seeds or (0, 1)]
+        made.append(Cluster(hosts, topology="redis-cluster", **options))
+        return made[-1]
+
+    yield make_cluster
     for cluster in made:
         cluster.close()

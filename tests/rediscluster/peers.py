@@ -6,9 +6,12 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
+from django_rb.engine import Cluster
 from tests.engine.peer import Peer
+from tests.helpers import wait_until
+from tests.rediscluster.admin import slot_of
 
 Reply = bytes | None
 
@@ -96,14 +99,35 @@ class Liars:
         return answer
 
     def _shards(self, number: int) -> Iterator[list[Any]]:
+        ranges: dict[int, list[int]] = {}
         for first, last, owner in self.slots[number]:
+            ranges.setdefault(owner, []).extend((first, last))
+        for owner, slots in ranges.items():
             node = [
                 *("id", self.ids[owner], "port", self.peers[owner].port),
                 *("ip", "127.0.0.1", "endpoint", "127.0.0.1"),
                 *("role", "master", "replication-offset", 0, "health", "online"),
             ]
-            yield ["slots", [first, last], "nodes", [node]]
+            yield ["slots", slots, "nodes", [node]]
 
     def _slots(self, number: int) -> Iterator[list[Any]]:
         for first, last, owner in self.slots[number]:
             yield [first, last, ["", self.peers[owner].port, self.ids[owner], []]]
+
+
+KEY = "key"
+SLOT = slot_of(KEY)
+OWNER = SLOT * 4 // 16384
+
+
+def get(cluster: Cluster) -> bytes:
+    return cast(bytes, cluster.get_routing_client().get(KEY))
+
+
+def look_again(cluster: Cluster, liars: Liars) -> None:
+    """Have the layout asked for once more."""
+    layout = cluster.layout
+    assert layout is not None
+    before = len(liars.asked)
+    layout.want_look()
+    wait_until(lambda: get(cluster) and len(liars.asked) > before)

@@ -18,6 +18,7 @@ from django_rb.cache import RBCache
 from django_rb.checks.connecting import check_live_nodes
 from django_rb.testing import LocalNodes
 from tests.helpers import wait_until
+from tests.management.calls import asked_for
 from tests.rediscluster.admin import Admin, slot_of
 
 KEYS = [f"key:{n}" for n in range(50)]
@@ -120,3 +121,35 @@ def test_slots_without_owner_are_found(admin: Admin) -> None:
     admin.agree(0, owner)
     # Whether the one that was asked knows of the slot depends on who it was.
     assert {"django_rb.E207", "django_rb.W208"} <= found
+
+
+def test_rb_hot_shows_busy_slots(redis_cluster: LocalNodes) -> None:
+    cluster = clusters["default"]
+    _, refused = cluster.call_nodes("CONFIG", "SET", "cluster-slot-stats-enabled", "yes")
+    if refused:
+        pytest.skip("needs Valkey 8 or Redis 8.2")
+    with cluster.map() as client:
+        for n in range(100):
+            client.set(f"page:{n}", "x" * 1000)
+    try:
+        with asked_for(cluster, "page:7"):
+            found = run("rb_hot", seconds=0.6, top=100)
+    finally:
+        cluster.call_nodes("CONFIG", "SET", "cluster-slot-stats-enabled", "no")
+    busiest = found["slots"][0]
+    assert "page:7" in busiest["examples"]
+    assert busiest["host_id"] == cluster.get_host_for_key("page:7")
+    assert busiest["bytes_out"] > 1000
+    assert busiest["cpu"] > 0
+    assert "page:7" in {one["key"] for one in found["keys"]}
+    assert run("rb_hot", seconds=0.1)["slots"] == []
+
+
+def test_rb_big_measures_all_shards(redis_cluster: LocalNodes) -> None:
+    with clusters["default"].map() as client:
+        for key in KEYS:
+            client.set(key, "x")
+        client.set("large", "x" * 10_000)
+    found = run("rb_big")
+    assert found["measured"] == len(KEYS) + 1
+    assert found["keys"][0]["key"] == "large"

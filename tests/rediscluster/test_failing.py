@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from time import monotonic, sleep
+from typing import Any, TypeVar
 
 import pytest
 import redis
 
 from django_rb.engine import Cluster
+from django_rb.engine.protocol.exchange import Batch
 from django_rb.engine.rounds.batch import find
 from django_rb.testing import LocalNodes
 from tests.helpers import idle_connections, wait_until
-from tests.rediscluster.admin import Admin
+from tests.rediscluster.admin import Admin, slot_of
+from tests.rediscluster.load import reading_and_writing
+
+T = TypeVar("T")
 
 KEYS = [b"key:%d" % n for n in range(60)]
 NODE_SECONDS = 1.0  # cluster-node-timeout
@@ -56,77 +63,87 @@ def replica_of(admin: Admin, primary: int) -> int:
     return (primary + 3) % 6
 
 
-@contextmanager
-def reading_and_writing(cluster: Cluster) -> Iterator[list[Exception]]:
-    """Read and write in two threads while the block runs; tell what failed."""
-    failed: list[Exception] = []
-    is_over = threading.Event()
-
-    def work(call: Callable[[], object]) -> None:
-        while not is_over.is_set():
-            try:
-                call()
-            except Exception as error:  # noqa: BLE001 (the test tells)
-                failed.append(error)
-
-    client = cluster.get_routing_client()
-    calls = [lambda: client.mget(KEYS), lambda: client.mset({key: key for key in KEYS})]
-    threads = [threading.Thread(target=work, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    try:
-        yield failed
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
-
-
 def test_parts_are_swapped_and_nobody_notices(admin: Admin, cluster: Cluster) -> None:
     first = admin.owner(0)
     replica = replica_of(admin, first)
     shard = owner_of_first_slot(cluster)
     others = {c for c in idle_connections(cluster) if c.node.host_id != shard}
     wait_until(lambda: admin.is_replica(replica))
-    with reading_and_writing(cluster) as failed:
+    with reading_and_writing(cluster, KEYS) as failed:
         admin.ask(replica, "CLUSTER", "FAILOVER")
         wait_until(lambda: admin.owner(0, 1) == replica, 10)
         wait_until(lambda: cluster.get_address(shard) == f"{admin.address(replica)}/0", 5)
     assert failed == []
     assert owner_of_first_slot(cluster) == shard
+    assert sorted(cluster.connections()) == [0, 1, 2]
+    assert cluster.connections()[shard].idle > 0
     assert others <= set(idle_connections(cluster))
 
 
-def test_a_primary_that_is_killed_has_a_successor(admin: Admin, cluster: Cluster) -> None:
+def run_awaited(cluster: Cluster, batch: Batch[T]) -> T:
+    async def main() -> T:
+        try:
+            return await cluster.arun(batch)
+        finally:
+            await cluster.aclose()
+
+    return asyncio.run(main())
+
+
+def read_until_all_is_there(
+    cluster: Cluster, run: Callable[..., Any], successor: str, is_known: threading.Event
+) -> None:
+    """Read all keys until that works again; check what it was like until then."""
+    shard = owner_of_first_slot(cluster)
+    theirs = {key for key in KEYS if cluster.router.get_host_for_key(key) != shard}
+    known_at = slowest = 0.0
+    while True:
+        if not known_at and is_known.is_set():
+            known_at = monotonic()
+        began = monotonic()
+        found, failures = run(cluster, find(cluster, KEYS))
+        slowest = max(slowest, monotonic() - began)
+        assert theirs <= set(found)
+        assert {failure.host_id for failure in failures} <= {shard}
+        if not failures:
+            break
+        assert not known_at or monotonic() - known_at < 1.5, failures
+        sleep(0.02)
+    assert slowest < 1.5
+    assert found == {key: key for key in KEYS}
+    assert cluster.get_address(shard) == f"{successor}/0"
+    assert cluster.health()[shard].state == "up"
+
+
+def test_a_primary_that_is_killed_has_a_successor(
+    admin: Admin, replicated: LocalNodes, cluster: Cluster
+) -> None:
+    """It was the only one of HOSTS, so that all seeds are gone while the cluster lives."""
     primary = admin.owner(0)
     successor = replica_of(admin, primary)
-    shard = owner_of_first_slot(cluster)
     witness = next(n for n in range(6) if n not in {primary, successor})
-    mine = [key for key in KEYS if cluster.router.get_host_for_key(key) == shard]
-    theirs = [key for key in KEYS if key not in mine]
-    client = cluster.get_routing_client()
+    clusters = [Cluster([replicated.address(primary)], topology="redis-cluster") for _ in "ab"]
+    for with_one_seed in clusters:
+        with_one_seed.get_routing_client().mget(KEYS)
     admin.ask(primary, "WAIT", 1, 1000)
+    is_known = threading.Event()
+    runs: tuple[Callable[..., Any], ...] = (Cluster.run, run_awaited)
     admin.nodes.kill(primary)
     try:
-        known_at = 0.0
-        slowest = 0.0
-        while True:
-            if not known_at and admin.owner(0, witness) == successor:
-                known_at = monotonic()
-            began = monotonic()
-            found, failures = cluster.run(find(cluster, [*mine, *theirs]))
-            slowest = max(slowest, monotonic() - began)
-            assert set(theirs) <= set(found)
-            assert {failure.host_id for failure in failures} <= {shard}
-            if not failures:
-                break
-            assert not known_at or monotonic() - known_at < 1.5, failures
-            sleep(0.02)
-        assert slowest < 1.5
-        assert found == {key: key for key in KEYS}
-        client.set(mine[0], mine[0])
-        assert cluster.get_address(shard) == f"{admin.address(successor)}/0"
-        assert cluster.health()[shard].state == "up"
+        with ThreadPoolExecutor() as threads:
+            reading = [
+                threads.submit(
+                    read_until_all_is_there, one, run, admin.address(successor), is_known
+                )
+                for one, run in zip(clusters, runs, strict=True)
+            ]
+            wait_until(lambda: admin.owner(0, witness) == successor, 10)
+            is_known.set()
+            for read in reading:
+                read.result()
+        for with_one_seed in clusters:
+            assert with_one_seed.get_routing_client().set(KEYS[0], KEYS[0])
+            with_one_seed.close()
     finally:
         admin.nodes.restart(primary)
     wait_until(lambda: admin.is_replica(primary), 10)
@@ -152,6 +169,37 @@ def test_slots_without_owner_take_nothing_else_along(admin: Admin, cluster: Clus
     client = cluster.get_routing_client()
     lost = next(key for key in KEYS if key not in theirs)
     wait_until(lambda: is_set(client, lost), 15)
+
+
+def test_half_of_the_slots_have_no_owner(
+    admin: Admin, cluster: Cluster, transport: str
+) -> None:
+    parts = [(admin.owner(first), *admin.range_of(admin.owner(first))) for first in (0, 8192)]
+    parts[1] = (*parts[1][:2], 8191)
+    (one, start, middle), (other, further, end) = parts
+    is_lost = [slot_of(key.decode()) <= end for key in KEYS]
+    for node in sorted(range(6), key=lambda n: n not in {one, other}):  # owners first
+        with suppress(redis.ResponseError):  # a replica is told by its primary
+            admin.ask(node, "CLUSTER", "DELSLOTSRANGE", start, end)
+    try:
+        wait_until(lambda: not admin.covers(0) and not admin.covers(end))
+        layout = cluster.layout
+        assert layout is not None
+        looks = 0
+        while looks < 2:  # before that is known, and when it is
+            looks += layout.uncovered == 8192
+            began = monotonic()
+            found, failures = cluster.run(find(cluster, KEYS), 0.1)
+            assert monotonic() - began < 1
+            assert set(found) == {k for k, lost in zip(KEYS, is_lost, strict=True) if not lost}
+            assert {key for failure in failures for key in failure.keys} == {
+                k for k, lost in zip(KEYS, is_lost, strict=True) if lost
+            }
+    finally:
+        admin.ask(one, "CLUSTER", "ADDSLOTSRANGE", start, middle)
+        admin.ask(other, "CLUSTER", "ADDSLOTSRANGE", further, end)
+        wait_until(lambda: all(admin.covers(s, n) for s in (start, end) for n in range(6)), 10)
+    wait_until(lambda: is_set(cluster.get_routing_client(), KEYS[0]), 5)
 
 
 def is_set(client: redis.Redis, key: bytes) -> bool:

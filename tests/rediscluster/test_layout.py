@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
 
 from django_rb.engine import Cluster, UnroutableCommand
-from django_rb.engine.topology import look_times
 from django_rb.engine.topology.slots_replies import (
     Member,
     Shard,
@@ -19,8 +18,7 @@ from django_rb.engine.topology.slots_replies import (
     read_slots,
 )
 from tests.helpers import wait_until
-from tests.rediscluster.admin import slot_of
-from tests.rediscluster.peers import Liars
+from tests.rediscluster.peers import KEY, OWNER, SLOT, Liars, get, look_again
 
 ASKED = ("10.0.0.9", 7000)
 
@@ -110,6 +108,10 @@ def test_what_is_no_layout_is_none(reply: Any) -> None:
         (":6380", ("10.0.0.9", 6380)),
         ("?:6380", None),
         ("nonsense", None),
+        ("10.0.0.1:", None),
+        ("10.0.0.1:65536", None),
+        ("10.0.0.1:" + "9" * 5000, None),
+        ("10.0.0.1:\uff16\uff13", None),
     ],
 )
 def test_where_a_redirect_leads(said: str, address: tuple[str, int] | None) -> None:
@@ -125,46 +127,6 @@ def test_epochs() -> None:
 # What peers say that are not to be trusted.
 
 
-@pytest.fixture
-def liars(monkeypatch: pytest.MonkeyPatch) -> Iterator[Liars]:
-    """Four peers, that may be asked anew at once."""
-    monkeypatch.setattr(look_times, "LEAST_SECONDS", 0.01)
-    with Liars(4) as liars:
-        yield liars
-
-
-@pytest.fixture
-def make(liars: Liars) -> Iterator[Callable[..., Cluster]]:
-    made: list[Cluster] = []
-
-    def make_cluster(*seeds: int, **options: Any) -> Cluster:
-        hosts = [liars.host(seed) for seed in seeds or (0, 1)]
-        made.append(Cluster(hosts, topology="redis-cluster", **options))
-        return made[-1]
-
-    yield make_cluster
-    for cluster in made:
-        cluster.close()
-
-
-KEY = "key"
-SLOT = slot_of(KEY)
-OWNER = SLOT * 4 // 16384
-
-
-def get(cluster: Cluster) -> bytes:
-    return cast(bytes, cluster.get_routing_client().get(KEY))
-
-
-def look_again(cluster: Cluster, liars: Liars) -> None:
-    """Have the layout asked for once more."""
-    layout = cluster.layout
-    assert layout is not None
-    before = len(liars.asked)
-    layout.want_look()
-    wait_until(lambda: get(cluster) and len(liars.asked) > before)
-
-
 def test_an_older_server_is_asked_for_its_slots(
     liars: Liars, make: Callable[..., Cluster]
 ) -> None:
@@ -173,7 +135,7 @@ def test_an_older_server_is_asked_for_its_slots(
 
 
 def test_a_node_that_nobody_listed_is_followed(
-    liars: Liars, make: Callable[..., Cluster]
+    liars: Liars, make: Callable[..., Cluster], transport: str
 ) -> None:
     three = [(0, 5000, 0), (5001, 16383, 1)]
     liars.agree_on(three)
@@ -184,7 +146,7 @@ def test_a_node_that_nobody_listed_is_followed(
     assert sorted(cluster.hosts) == [0, 1]
 
 
-def test_a_circle_ends(liars: Liars, make: Callable[..., Cluster]) -> None:
+def test_a_circle_ends(liars: Liars, make: Callable[..., Cluster], transport: str) -> None:
     cluster = make()
     liars.answer = lambda peer, _: liars.moved(SLOT, (peer + 1) % 4)
     with pytest.raises(redis.ResponseError, match=f"^MOVED {SLOT} "):
@@ -194,7 +156,9 @@ def test_a_circle_ends(liars: Liars, make: Callable[..., Cluster]) -> None:
         client.get(KEY)
 
 
-def test_a_move_to_nowhere_is_taken_back(liars: Liars, make: Callable[..., Cluster]) -> None:
+def test_a_move_to_nowhere_is_taken_back(
+    liars: Liars, make: Callable[..., Cluster], transport: str
+) -> None:
     cluster = make()
     assert get(cluster)
     lies = [b"-MOVED %d 127.0.0.1:1\r\n" % SLOT]
@@ -213,7 +177,7 @@ def _fails(cluster: Cluster) -> bool:
 
 
 def test_a_node_with_an_old_layout_is_not_believed(
-    liars: Liars, make: Callable[..., Cluster]
+    liars: Liars, make: Callable[..., Cluster], transport: str
 ) -> None:
     liars.epochs = [5, 5, 5, 5]
     cluster = make()

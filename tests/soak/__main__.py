@@ -28,8 +28,9 @@ import django
 import hiredis
 import redis
 
+from django_rb.engine.topology.settings import STATIC, TOPOLOGIES
 from django_rb.testing import LocalNodes
-from tests.soak.chaos import Chaos
+from tests.soak.chaos import Chaos, ClusterChaos
 from tests.soak.names import Names
 from tests.soak.report import Ending, Report, Tally
 
@@ -103,13 +104,25 @@ class Worker:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Soak; return the exit status."""
     options = parse(arguments)
-    with LocalNodes(options.nodes) as nodes, tempfile.TemporaryDirectory() as folder:
+    with make_nodes(options) as nodes, tempfile.TemporaryDirectory() as folder:
         report = soak(nodes, Path(folder), options)
     if options.format == "json":
         print(json.dumps(report.as_json(), indent=2))
     else:
         print(report.as_table())
     return 1 if report.problems else 0
+
+
+def make_nodes(options: argparse.Namespace) -> LocalNodes:
+    """Return the nodes of a soak; those of a Redis Cluster have a replica each."""
+    if options.topology == STATIC:
+        return LocalNodes(options.nodes)
+    return LocalNodes(
+        options.nodes,
+        topology=options.topology,
+        replicas=1,
+        options={"cluster-node-timeout": "1000", "cluster-require-full-coverage": "no"},
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -129,6 +142,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--nodes", type=int, default=4, help="default 4")
     parser.add_argument(
+        "--topology",
+        choices=TOPOLOGIES,
+        default=STATIC,
+        help="of the nodes; those of a Redis Cluster have a replica each, and change places",
+    )
+    parser.add_argument(
         "--seed", type=int, default=random.randrange(10**6), help="default: another each time"
     )
     parser.add_argument(
@@ -145,6 +164,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, least in (("processes", 1), ("threads", 1), ("nodes", 2)):
         if getattr(options, name) < least:
             parser.error(f"--{name} is {getattr(options, name)}; give it at least {least}.")
+    if options.topology != STATIC and options.nodes < 3:
+        parser.error(f"--nodes is {options.nodes}; a Redis Cluster has at least 3 primaries.")
     if not 0 < options.minutes < 10_000:
         parser.error(f"--minutes is {options.minutes}; give it a number above 0.")
     return options
@@ -158,13 +179,15 @@ def soak(nodes: LocalNodes, folder: Path, options: argparse.Namespace) -> Report
         "redis-py": redis.__version__,
         "hiredis": hiredis.__version__,
         "server": nodes.server,
+        "topology": options.topology,
         "nodes": options.nodes,
         "processes": options.processes,
         "threads": options.threads,
         "seed": options.seed,
     }
     names = Names(folder / "names.json")
-    chaos = Chaos(nodes, names, options.seed)
+    make_chaos = Chaos if options.topology == STATIC else ClusterChaos
+    chaos = make_chaos(nodes, names, options.seed)
     workers: list[Worker] = []
     began = time.monotonic()
     try:
@@ -204,10 +227,13 @@ def start_worker(
     return Worker(
         {
             "number": number,
+            "topology": nodes.topology,
             "hosts": {
                 host_id: {**host, "host": names.name(host_id)}
                 for host_id, host in nodes.hosts.items()
-            },
+            }
+            if nodes.topology == STATIC
+            else nodes.hosts,  # they tell their addresses, and no names
             "names": str(names.path),
             "threads": options.threads,
             "seed": options.seed,

@@ -13,11 +13,15 @@ from typing import Any
 import redis
 
 from django_rb.testing import LocalNodes
+from tests.helpers import wait_until
+from tests.rediscluster.admin import Admin
 from tests.soak.names import AWAY, HOME, Names
 
 CALM_SECONDS = (0.1, 0.8)  # between two events
 SLOW_SECONDS = (0.05, 0.7)  # below and above what a worker waits for
 SLOW_NAME_SECONDS = (0.2, 3.0)
+WHOLE_SECONDS = 30.0
+MOST_SLOTS = 20
 LOST_NAME_ERRORS = (socket.EAI_AGAIN, socket.EAI_NONAME)
 
 
@@ -138,3 +142,59 @@ class Chaos(threading.Thread):
         ):
             for command in commands:
                 client.execute_command(*command)
+
+
+class ClusterChaos(Chaos):
+    """Does so to a Redis Cluster: primaries fail or change places, and slots move.
+
+    One node at a time, and the next when the cluster is whole again.
+    """
+
+    def __init__(self, nodes: LocalNodes, names: Names, seed: int) -> None:
+        super().__init__(nodes, names, seed)
+        self.states = dict.fromkeys(nodes.states(), "up")
+        self._disturbances = [self._kill, self._pause, self._restart, self._slow]
+        self._disturbances += [self._swap, self._move_slots]
+        self._admin = Admin(nodes)
+
+    def stop(self) -> None:
+        super().stop()
+        for host_id in self.states:
+            self._mend(host_id)
+        wait_until(self._is_whole, WHOLE_SECONDS)
+        self._admin.close()
+
+    def _act(self) -> None:
+        broken = [host_id for host_id, state in self.states.items() if state != "up"]
+        if broken:
+            self._mend(broken[0])
+        elif self._is_whole():
+            super()._act()
+
+    def _is_whole(self) -> bool:
+        everybody = range(len(self.states))
+        return all(self._admin.is_ok(n) and self._admin.is_in_place(n) for n in everybody)
+
+    def _restart(self, host_id: int) -> None:
+        self._nodes.restart(host_id)
+
+    def _swap(self, host_id: int) -> None:
+        """Let a replica take the place of its primary."""
+        if self._admin.is_replica(host_id):
+            self._admin.ask(host_id, "CLUSTER", "FAILOVER")
+
+    def _move_slots(self, host_id: int) -> None:
+        """Move some slots from a primary to another one."""
+        owned = self._admin.ranges_of(host_id)
+        others = [n for n in self.states if n != host_id and self._admin.ranges_of(n)]
+        if owned and others:
+            first, last = self._rng.choice(owned)
+            target = self._rng.choice(others)
+            for slot in range(first, min(first + MOST_SLOTS, last) + 1):
+                self._admin.move(slot, host_id, target)
+
+    def _tell(
+        self, host_id: int, *commands: tuple[Any, ...], address: str | None = None
+    ) -> None:
+        for command in commands:
+            self._admin.ask(host_id, *command)

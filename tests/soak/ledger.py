@@ -18,10 +18,12 @@ class Key:
 
     Args:
         name: its name.
+        may_go_back: a replica takes the place of its node, and need not have the last writes.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, may_go_back: bool = False) -> None:
         self.name = name
+        self._may_go_back = may_go_back
         self._acknowledged = bytearray()  # for each write: whether it was
         self._last: int | None = None  # the write that is known to be in effect
 
@@ -61,7 +63,9 @@ class Key:
 
     def _may_be_in_effect(self, write: int) -> bool:
         was_written = write < len(self._acknowledged)
-        return was_written and (write == self._last or not self._acknowledged[write])
+        return was_written and (
+            self._may_go_back or write == self._last or not self._acknowledged[write]
+        )
 
 
 class Counter:
@@ -69,10 +73,12 @@ class Counter:
 
     Args:
         name: its key.
+        may_go_back: as of a `Key`.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, may_go_back: bool = False) -> None:
         self.name = name
+        self._least = 0 if may_go_back else None  # what it may count from, whatever it was
         self._last = 0
         self._unknown = 0
 
@@ -88,8 +94,9 @@ class Counter:
         """
         most = self._last + self._unknown
         self._unknown -= 1
-        if not self._last < value <= most:
-            raise WrongValue(f"{self.name} is {value}, not {self._last + 1} to {most}")
+        before = self._last if self._least is None else self._least
+        if not before < value <= most:
+            raise WrongValue(f"{self.name} is {value}, not {before + 1} to {most}")
         self._last = value
 
     def lost(self) -> None:

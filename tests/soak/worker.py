@@ -39,7 +39,8 @@ class Job(NamedTuple):
 
     Attributes:
         number: which of the processes it is.
-        hosts: the nodes.
+        topology: that of the nodes.
+        hosts: the nodes; in a Redis Cluster some of them.
         names: the file that says what their names resolve to.
         threads: how many; with event loops, how many tasks for each of them.
         seed: of all random choices.
@@ -48,6 +49,7 @@ class Job(NamedTuple):
     """
 
     number: int
+    topology: str
     hosts: dict[int, dict[str, Any]]
     names: str
     threads: int
@@ -62,7 +64,7 @@ def main() -> None:
     job = Job(**json.loads(sys.stdin.readline()))
     look_up_in(job.names)
     hosts = {int(host_id): host for host_id, host in job.hosts.items()}
-    configure(hosts)
+    configure(hosts, job.topology)
     from tests.faults.sharing.checks import check_connections
     from tests.soak.report import Ending
     from tests.soak.workload import Watch
@@ -95,7 +97,7 @@ def main() -> None:
     print(json.dumps({"ending": asdict(ending)}), flush=True)
 
 
-def configure(hosts: dict[int, dict[str, Any]]) -> None:
+def configure(hosts: dict[int, dict[str, Any]], topology: str) -> None:
     """Set Django up with a cache that raises and one for which a failure is a miss."""
     from tests.soak import DEADLINE
 
@@ -106,6 +108,7 @@ def configure(hosts: dict[int, dict[str, Any]]) -> None:
         INSTALLED_APPS=["django_rb"],
         RB_CLUSTERS={
             "default": {
+                "TOPOLOGY": topology,
                 "HOSTS": hosts,
                 "HEALTH": HEALTH,
                 "POOL_OPTIONS": {
@@ -195,6 +198,7 @@ def lose(tally: Any, context: dict[str, Any]) -> None:
 def make_workloads(job: Job, watch: Any, own: Any, caller: Any, count: int) -> list[Any]:
     """Make what threads or tasks do; count in `own` what is nobody's."""
     from django_rb import clusters
+    from django_rb.engine.topology.settings import REDIS_CLUSTER
     from tests.soak.workload import Workload
 
     clusters["default"].on_health_change(lambda change: own.health.update([change.state]))
@@ -206,6 +210,8 @@ def make_workloads(job: Job, watch: Any, own: Any, caller: Any, count: int) -> l
             CONNECT_SECONDS + SOCKET_SECONDS,
             watch,
             caller,
+            back_off_seconds=SOCKET_SECONDS if job.topology == REDIS_CLUSTER else 0.0,
+            may_go_back=job.topology == REDIS_CLUSTER,
             sabotage=job.sabotage == "value",
         )
         for n in range(count)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import redis
@@ -115,6 +116,8 @@ class Workload:
         round_seconds: how long one round of a batch may take: connecting and an answer.
         watch: knows when nothing could run.
         caller: how it is done.
+        back_off_seconds: for how long calls may wait for nodes that cannot answer yet.
+        may_go_back: replicas take the places of nodes.
         sabotage: store a value under another key now and then.
     """
 
@@ -126,8 +129,11 @@ class Workload:
         watch: Watch | LoopWatch,
         caller: Called,
         *,
+        back_off_seconds: float = 0.0,
+        may_go_back: bool = False,
         sabotage: bool = False,
     ) -> None:
+        round_seconds += back_off_seconds
         self.tally = Tally()
         self._rng = random.Random(seed)
         self._round_seconds = round_seconds
@@ -137,9 +143,11 @@ class Workload:
         self._sabotage = sabotage
         self._failed: set[str] = set()  # in this operation
         self._name = name
-        self._keys = [Key(f"{name}:{n}") for n in range(KEYS)]
-        self._raw_keys = [Key(f"{name}:raw:{n}") for n in range(KEYS)]
-        self._counters = [Counter(f"{name}:counter:{n}") for n in range(COUNTERS)]
+        key = partial(Key, may_go_back=may_go_back)
+        counter = partial(Counter, may_go_back=may_go_back)
+        self._keys = [key(f"{name}:{n}") for n in range(KEYS)]
+        self._raw_keys = [key(f"{name}:raw:{n}") for n in range(KEYS)]
+        self._counters = [counter(f"{name}:counter:{n}") for n in range(COUNTERS)]
         self._cluster = clusters["default"]
         self._strict = cast(RBCache, caches["strict"])
         self._lenient = cast(RBCache, caches["lenient"])

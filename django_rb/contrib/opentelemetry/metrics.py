@@ -46,7 +46,10 @@ class Metrics:
     def __init__(self, meter: Meter) -> None:
         self._is_on = False
         self._lock = Lock()
-        # By the name of a sum and what tells its series apart; see `_attributes`.
+        # Of each call: how often, seconds, bytes out and in, by alias, node and operation.
+        self._nodes: dict[tuple[str, int, str, str], list[Any]] = {}
+        self._found: dict[str, list[int]] = {}  # hits and misses, by alias
+        # What is rare, by the name of a sum and what tells its series apart.
         self._sums: Counter[tuple[Any, ...]] = Counter()
         self.call_seconds = meter.create_histogram(
             "db.client.operation.duration",
@@ -77,32 +80,57 @@ class Metrics:
 
     def add(self, alias: str, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
         """Add a call to the sums."""
-        sums = self._sums
+        operation, nodes = batch.operation, self._nodes
         with self._lock:
-            if batch.hits:
-                sums["django_rb.cache.lookups", alias, True] += batch.hits
-            if batch.misses:
-                sums["django_rb.cache.lookups", alias, False] += batch.misses
+            if batch.hits or batch.misses:
+                found = self._found.setdefault(alias, [0, 0])
+                found[0] += batch.hits
+                found[1] += batch.misses
             for exchange in exchanges:
-                node = alias, exchange.host_id, exchange.address
-                sums["django_rb.node.exchanges", *node, batch.operation] += 1
-                # Counters of seconds are of floats, whatever type checkers are told.
-                sums["django_rb.node.time", *node, batch.operation] += exchange.seconds  # type: ignore[assignment]
-                sums["django_rb.node.io", *node, "transmit"] += exchange.bytes_out
-                sums["django_rb.node.io", *node, "receive"] += exchange.bytes_in
+                place = alias, exchange.host_id, exchange.address, operation
+                sums = nodes.get(place)
+                if sums is None:
+                    sums = nodes[place] = [0, 0.0, 0, 0]
+                sums[0] += 1
+                sums[1] += exchange.seconds
+                sums[2] += exchange.bytes_out
+                sums[3] += exchange.bytes_in
                 if exchange.redirects:
-                    sums["django_rb.node.redirects", *node] += 1
+                    self._sums["django_rb.node.redirects", *place[:3]] += 1
                 if exchange.error is not None:
                     error_type = describe_error(exchange.error)["error.type"]
-                    sums["django_rb.node.errors", *node, error_type] += 1
+                    self._sums["django_rb.node.errors", *place[:3], error_type] += 1
 
     def read(self, name: str) -> Iterable[Observation]:
         """Yield the sums of a name."""
         if self._is_on:
-            with self._lock:
-                sums = [(key, value) for key, value in self._sums.items() if key[0] == name]
-            for key, value in sums:
-                yield Observation(value, _attributes(*key))
+            for words, value in self._read(name):
+                yield Observation(value, _attributes(name, *words))
+
+    def _read(self, name: str) -> Sequence[tuple[tuple[Any, ...], float]]:
+        """Return what tells the series of a sum apart, and their values."""
+        with self._lock:
+            nodes = [(place, *sums) for place, sums in self._nodes.items()]
+            found = {alias: tuple(sums) for alias, sums in self._found.items()}
+            others = [(key[1:], value) for key, value in self._sums.items() if key[0] == name]
+        match name:
+            case "django_rb.node.exchanges":
+                return [(place, count) for place, count, *_ in nodes]
+            case "django_rb.node.time":
+                return [(place, seconds) for place, _, seconds, *_ in nodes]
+            case "django_rb.node.io":
+                sizes: Counter[tuple[Any, ...]] = Counter()
+                for place, _, _, sent, received in nodes:
+                    sizes[*place[:3], "transmit"] += sent
+                    sizes[*place[:3], "receive"] += received
+                return list(sizes.items())
+            case "django_rb.cache.lookups":
+                return [
+                    ((alias, is_hit), number)
+                    for alias, (hits, misses) in found.items()
+                    for is_hit, number in ((True, hits), (False, misses))
+                ]
+        return others
 
     def _on_health_change(
         self, *, alias: str, host_id: int, address: str, state: str, previous: str, **_: Any

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter, time_ns
+from typing import NamedTuple
 
 import redis
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -57,25 +58,22 @@ class Telemetry(CallObserver):
             return
         if not exchanges and batch.error is None:  # nothing was asked of any node
             return
-        name, is_pipeline = _name(batch, exchanges)
-        addresses = tuple(dict.fromkeys([exchange.address for exchange in exchanges]))
-        attributes = _describe(self._alias, batch.operation, name, addresses)
+        plan = _plan(self._alias, batch.operation, frozenset(map(_asked, exchanges)))
+        name, measured = plan.name, plan.measured
+        recorded = plan.recorded.copy()
         # A ValueError is how caches say that a key is not there.
         error = None if type(batch.error) is ValueError else batch.error
         if error is not None:
-            attributes = {**attributes, **describe_error(error)}
-        self._metrics.call_seconds.record(batch.seconds, attributes)
+            described = describe_error(error)
+            measured = {**measured, **described}
+            recorded.update(described)
+        self._metrics.call_seconds.record(batch.seconds, measured)
         self._metrics.add(self._alias, batch, exchanges)
-        recorded = dict(attributes)
-        if len({address.rpartition("/")[2] for address in addresses}) == 1:
-            recorded["db.namespace"] = addresses[0].rpartition("/")[2]
         if batch.hits or batch.misses:
             recorded["django_rb.hits"] = batch.hits
             recorded["django_rb.misses"] = batch.misses
-        if is_pipeline:
+        if plan.is_pipeline:
             recorded["db.operation.batch.size"] = batch.commands
-        if len(addresses) > 1:
-            recorded["django_rb.nodes"] = len(addresses)
         if self._record_commands:
             recorded["db.query.text"] = _shown(exchanges)
         at_zero = time_ns() - int(perf_counter() * 1e9)  # when perf_counter() was 0
@@ -99,21 +97,20 @@ class Telemetry(CallObserver):
 
     def _add_node(self, parent: Span, exchange: ExchangeEvent, began: int) -> None:
         """Add the span of one node."""
-        name, is_pipeline = _name(exchange.batch, (exchange,))
-        attributes = {
-            **_describe(self._alias, None, name, (exchange.address,)),
-            "db.namespace": exchange.address.rpartition("/")[2],
+        plan = _plan(self._alias, None, frozenset([_asked(exchange)]))
+        attributes: dict[str, str | int] = {
+            **plan.recorded,
             "django_rb.node": exchange.host_id,
             "django_rb.round": exchange.round,
         }
-        if is_pipeline:
+        if plan.is_pipeline:
             attributes["db.operation.batch.size"] = exchange.count
         if exchange.redirects:
             attributes["django_rb.redirects"] = exchange.redirects
         if exchange.error is not None:
             attributes.update(describe_error(exchange.error))
         span = self._tracer.start_span(
-            f"{name} {exchange.address}",
+            f"{plan.name} {exchange.address}",
             context=set_span_in_context(parent),
             kind=SpanKind.CLIENT,
             attributes=attributes,
@@ -124,37 +121,65 @@ class Telemetry(CallObserver):
         span.end(began + int(exchange.seconds * 1e9))
 
 
-def _name(batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> tuple[str, bool]:
-    """Return the name of the command, as the conventions want it, and whether it is a batch."""
-    if len(exchanges) == 1:
-        names = exchanges[0].names
-        is_pipeline = exchanges[0].count > 1
-    else:
-        asked = [exchange for exchange in exchanges if not exchange.redirects]
-        names = tuple(dict.fromkeys(name for exchange in asked for name in exchange.names))
-        # A command of many keys that is split over nodes is no batch.
-        is_pipeline = len(names) > 1 or any(exchange.count > 1 for exchange in asked)
-    name = names[0] if len(names) == 1 else ""
-    if is_pipeline:
-        return f"{_PIPELINE} {name}".rstrip(), True
-    return name or batch.operation, False
+class _Plan(NamedTuple):
+    """What like calls have in common.
+
+    Attributes:
+        name: of the command, as the conventions want it.
+        is_pipeline: whether a node was sent several commands, or nodes different ones. A
+            command of many keys that is split over nodes is none.
+        measured: attributes of the measurement. To be copied, not changed.
+        recorded: attributes of the span. To be copied, not changed.
+    """
+
+    name: str
+    is_pipeline: bool
+    measured: dict[str, str | int]
+    recorded: dict[str, str | int]
+
+
+# The address of a node, the names of its commands, whether they are many, and whether they
+# were sent again.
+_Asked = tuple[str, tuple[str, ...], bool, bool]
+
+
+def _asked(exchange: ExchangeEvent) -> _Asked:
+    return exchange.address, exchange.names, exchange.count > 1, exchange.redirects > 0
 
 
 @lru_cache(maxsize=4096)
-def _describe(
-    alias: str, operation: str | None, name: str, addresses: tuple[str, ...]
-) -> dict[str, str | int]:
-    """Return the attributes that like calls have in common. To be copied, not changed."""
-    attributes: dict[str, str | int] = {
+def _plan(alias: str, operation: str | None, asked: frozenset[_Asked]) -> _Plan:
+    """Return what calls have in common that ask the same of the same nodes.
+
+    Args:
+        operation: None where one node's share is meant.
+    """
+    firsts = [share for share in asked if len(asked) == 1 or not share[3]]
+    names = tuple({name for _, some, *_ in firsts for name in some})
+    is_pipeline = any(is_many for _, _, is_many, _ in firsts) or (
+        len(names) > 1 and len(asked) > 1
+    )
+    name = names[0] if len(names) == 1 else ""
+    if is_pipeline:
+        name = f"{_PIPELINE} {name}".rstrip()
+    name = name or operation or ""
+    addresses = list({address for address, *_ in asked})
+    measured: dict[str, str | int] = {
         "db.system.name": "redis",
         "db.operation.name": name,
         "django_rb.cluster": alias,
     }
     if operation is not None:
-        attributes["django_rb.operation"] = operation
+        measured["django_rb.operation"] = operation
     if len(addresses) == 1:
-        attributes.update(describe_server(addresses[0]))
-    return attributes
+        measured.update(describe_server(addresses[0]))
+    recorded = dict(measured)
+    databases = {address.rpartition("/")[2] for address in addresses}
+    if len(databases) == 1:
+        recorded["db.namespace"] = databases.pop()
+    if len(addresses) > 1:
+        recorded["django_rb.nodes"] = len(addresses)
+    return _Plan(name, is_pipeline, measured, recorded)
 
 
 def _failed(error: BaseException | None) -> Status:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .encoding import Args
+from .encoding import Arg, Args
 
 _STATUS = ord("+")
 _ELEMENTS = frozenset({bytes, type(None)})
@@ -78,19 +78,21 @@ def is_time(reply: Any, _kind: int) -> bool:
     )
 
 
-_BY_NAME = {
+_BY_NAME: dict[Arg, Callable[[Any, int], bool]] = {
     **dict.fromkeys(["DECRBY", "DEL", "EXISTS", "INCRBY", "TOUCH", "UNLINK"], is_number),
-    **dict.fromkeys(["DBSIZE", "PTTL", "STRLEN", "TTL"], is_number),
+    **dict.fromkeys(["DBSIZE", "PEXPIRETIME", "PTTL", "STRLEN", "TTL"], is_number),
     **dict.fromkeys(["FLUSHALL", "FLUSHDB", "MSET"], is_ok),
     **dict.fromkeys(["GETRANGE", "INFO", "TYPE"], is_string),
+    "DUMP": is_value,
     "GET": is_value,
     "SCAN": is_page,
     "TIME": is_time,
 }
+_BY_NAME.update({str(name).encode(): answer for name, answer in _BY_NAME.items()})
 
 
 def answer_to(command: Args) -> Callable[[Any, int], bool]:
-    """Return what tells whether a reply can answer a command, named in upper case as str.
+    """Return what tells whether a reply can answer a command, named in upper case.
 
     It knows the commands that the engine merges, splits or sends most; to others anything
     is an answer.
@@ -101,4 +103,4 @@ def answer_to(command: Args) -> Callable[[Any, int], bool]:
         return lambda reply, _kind: are_values(reply, count)
     if name == "SET" and len(command) == 3:  # no option makes it answer otherwise
         return is_ok
-    return _BY_NAME.get(name, is_anything)  # type: ignore[arg-type]
+    return _BY_NAME.get(name, is_anything)

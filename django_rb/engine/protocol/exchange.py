@@ -10,7 +10,7 @@ Any of its commands can be had again (`commands`), for a round that sends them o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -119,6 +119,7 @@ class Exchange:
         is_question: it asks who owns which slots, for the sake of others.
         is_for_primary: it is for a primary, though all of it only reads.
         tried: why other nodes did not run these commands.
+        went_on: some of its commands were sent on to other nodes, in further rounds.
         on_done: called when all replies are in and none of them is an error, while other
             nodes are still awaited.
         watcher: who is told what happens; None for nobody.
@@ -130,6 +131,7 @@ class Exchange:
     is_question = False
     is_for_primary = False
     tried: tuple[Exception, ...] = ()
+    went_on = False
     watcher: Watcher | None = None
     error: Exception | None = None
     has_errors = False
@@ -172,7 +174,7 @@ class Exchange:
         """Return the commands, in the order of their replies; empty if they are not known."""
         return () if self._pieces is not None else _parsed(self._first)
 
-    def names(self) -> Iterable[Arg]:
+    def names(self) -> Sequence[Arg]:
         """Return the names of the commands; only the first where the others are not known."""
         if self._pieces is None:
             return [command[0] for command in self.commands()]
@@ -352,7 +354,7 @@ class CommandExchange(Exchange):
     def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
         return (self._args,)
 
-    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+    def names(self) -> Sequence[Arg]:  # noqa: D102 (as in Exchange)
         return (self._args[0],)
 
     def start_over(self) -> None:  # noqa: D102 (as in Exchange)
@@ -386,7 +388,7 @@ class PipelineExchange(Exchange):
     def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
         return self._commands
 
-    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+    def names(self) -> Sequence[Arg]:  # noqa: D102 (as in Exchange)
         return [command[0] for command in self._commands]
 
     def start_over(self) -> None:  # noqa: D102 (as in Exchange)
@@ -414,7 +416,7 @@ class KeysExchange(Exchange):
     def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
         return ((self.name, *self.keys),)
 
-    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+    def names(self) -> Sequence[Arg]:  # noqa: D102 (as in Exchange)
         return (self.name,)
 
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Exchange)

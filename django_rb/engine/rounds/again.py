@@ -145,6 +145,7 @@ def _send(port: Port, errands: Sequence[Errand], journey: Journey) -> Rounds:
         yield from look_again(port, again, journey)
     changed = dict.fromkeys(errand.first for errand in errands)
     for first in changed:
+        first.went_on = True
         if first.error is not None:  # what it did not answer was sent elsewhere, or stays so
             first.replies += repeat(first.error, first.count - len(first.replies))
             first.error = None

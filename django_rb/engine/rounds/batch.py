@@ -281,10 +281,24 @@ def count(
     if companion_of is not None:
         sent = {owner: [*map(companion_of, share), *share] for owner, share in shares.items()}
     if router.has_slots:
-        counts = [CountsExchange(owner, name, share, router) for owner, share in sent.items()]
+        # One command on a key and its companion would have to wait while their slot moves.
+        is_apart = companion_of is not None
+        counts = [
+            CountsExchange(owner, name, share, router, is_apart=is_apart)
+            for owner, share in sent.items()
+        ]
         yield counts
+        again: list[CountsExchange] = []
+        if is_apart and any(exchange.went_on for exchange in counts):
+            # And then a companion may have been sent on when its key had had its turn.
+            again = [
+                CountsExchange(one.host_id, name, shares[one.host_id], router, is_apart=True)
+                for one in counts
+                if one.went_on
+            ]
+            yield again
         failures = []
-        for share_sent in counts:
+        for share_sent in (*counts, *again):
             error = _error_in(share_sent)
             if error is not None:
                 lost, owner = set(share_sent.lost), share_sent.host_id
@@ -331,12 +345,15 @@ def pipeline(
     *commands: Args,
     answers: Sequence[IsAnswer] = (),
     for_primary: bool = False,
+    ends_again: bool = False,
 ) -> Batch[Outcome[list[Any]]]:
     """Run commands where `key` lives, in one go.
 
     Args:
         answers: for each command whether a reply can be its answer.
         for_primary: no replica will do, though they only read.
+        ends_again: the last one, which returns a number, is run once more if others may have
+            run after it, as while a slot moves.
 
     Returns their replies; all are None where one of them failed.
     """
@@ -345,6 +362,10 @@ def pipeline(
     exchange.is_for_primary = for_primary
     yield (exchange,)
     error = _error_in(exchange)
+    if error is None and ends_again and exchange.went_on:
+        number, failures = yield from call(port, key, *commands[-1], answer=is_number)
+        exchange.replies[-1] += number or 0
+        return exchange.replies, failures
     if error is None:
         return exchange.replies, []
     return [None] * len(commands), [_failure(port, exchange.host_id, error, (key,))]

@@ -31,6 +31,7 @@ class SlotsExchange(Exchange):
         shared_name: of that for keys of one slot.
         keys: the keys.
         router: knows their slots.
+        is_apart: each key has a command of its own, also where some share a hash tag.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class SlotsExchange(Exchange):
         shared_name: bytes,
         keys: Sequence[bytes],
         router: BaseRouter,
+        *,
+        is_apart: bool = False,
     ) -> None:
         self._shares: list[list[int]] = []  # positions of the keys of each command
-        if len(keys) > 1 and router.has_tags(keys):
+        if len(keys) > 1 and not is_apart and router.has_tags(keys):
             self._shares = _by_slot(router.get_places(keys))
         super().__init__(host_id, b"", len(self._shares) or len(keys))
         self.keys = keys
@@ -60,7 +63,7 @@ class SlotsExchange(Exchange):
             for share in self._shares
         ]
 
-    def names(self) -> Iterable[Arg]:  # noqa: D102 (as in Exchange)
+    def names(self) -> Sequence[Arg]:  # noqa: D102 (as in Exchange)
         return [command[0] for command in self.commands()]
 
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Exchange)
@@ -129,9 +132,15 @@ class CountsExchange(SlotsExchange):
     answers = (is_number,)
 
     def __init__(
-        self, host_id: int, name: bytes, keys: Sequence[bytes], router: BaseRouter
+        self,
+        host_id: int,
+        name: bytes,
+        keys: Sequence[bytes],
+        router: BaseRouter,
+        *,
+        is_apart: bool = False,
     ) -> None:
-        super().__init__(host_id, name, name, keys, router)
+        super().__init__(host_id, name, name, keys, router, is_apart=is_apart)
 
     @property
     def total(self) -> int:

@@ -14,8 +14,10 @@ part of has ended. A cluster without observers makes none of what is here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, Protocol, TypeVar, cast
 
@@ -25,8 +27,8 @@ from ..errors import at_node
 from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Batch, Exchange, Pause
 from ..wording import get_logger
-from .again import with_second_looks
-from .port import Port
+from .again import asks_for_more, look_again, with_second_looks
+from .port import Port, Rounds
 
 T = TypeVar("T")
 
@@ -34,11 +36,13 @@ Command = tuple[str | bytes, ...]
 
 logger = get_logger("django_rb.observers")
 
+_TOLD = ("batch_began", "round_began", "exchange_ended", "batch_ended")
+
 # Their arguments are passwords.
 _SECRET = ("AUTH", "HELLO")
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, slots=True)
 class BatchEvent:
     """A call, all of whose commands are answered together.
 
@@ -66,7 +70,7 @@ class BatchEvent:
     error: BaseException | None = None
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, slots=True)
 class ExchangeEvent:
     """What was sent to one node in one round of a batch, and how it ended.
 
@@ -107,7 +111,10 @@ class ExchangeEvent:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the commands, each once."""
-        return tuple(dict.fromkeys(map(_to_name, self._exchange.names())))
+        names = self._exchange.names()
+        if len(names) == 1:
+            return (_to_name(names[0]),)
+        return tuple(dict.fromkeys(map(_to_name, names)))
 
     def commands(self) -> list[Command]:
         """Return the commands, each its name and its arguments as bytes. Made when called.
@@ -242,6 +249,14 @@ class _Attempt:
         self.until = perf_counter()
 
 
+@lru_cache(maxsize=256)
+def _heard_by(kind: Any) -> frozenset[str]:
+    """Return the names of the methods that observers of a class have not left out."""
+    return frozenset(
+        name for name in _TOLD if getattr(kind, name, None) is not getattr(Observer, name)
+    )
+
+
 class _Telling:
     """Tells some observers of one batch."""
 
@@ -250,74 +265,93 @@ class _Telling:
     ) -> None:
         self._cluster = cluster
         self._observers = observers
+        kinds: Sequence[Any] = list(map(type, observers))
+        self._heard = _heard_by(kinds[0])
+        for kind in kinds[1:]:
+            self._heard |= _heard_by(kind)
         self._event = event
-        self._new: set[Exchange] = set()  # those that are no second looks
         self._failed: list[Exchange] = []
 
     def told(self, batch: Batch[T]) -> Batch[T]:
         """Return the batch as it is to be run."""
         event = self._event
-        looked = with_second_looks(self._cluster, self._noted(batch))
-        tell(self._observers, "batch_began", event)
+        if "batch_began" in self._heard:
+            tell(self._observers, "batch_began", event)
         try:
             while True:
-                exchanges = next(looked)
-                if not any(exchange.is_question for exchange in exchanges):
-                    if isinstance(exchanges, Pause):
-                        yield exchanges
-                        continue
-                    event.rounds += 1
-                    tell(self._observers, "round_began", event)
-                now = perf_counter()
-                attempts = [_Attempt(exchange, now) for exchange in exchanges]
-                cut_off: BaseException | None = None
-                try:
-                    yield exchanges
-                except GeneratorExit as closed:
-                    # Raised while the transport gives up, because of the error in the context.
-                    event.error = cut_off = closed.__context__ or closed
-                    raise
-                finally:
-                    for attempt in attempts:
-                        self._tell_of(attempt, cut_off)
+                exchanges = self._next(batch)
+                is_question = False
+                for exchange in exchanges:
+                    if exchange.is_question:
+                        is_question = True
+                    else:
+                        event.commands += exchange.count
+                yield from self._round(exchanges, redirects=0, is_question=is_question)
+                if asks_for_more(exchanges):
+                    with closing(look_again(self._cluster, exchanges)) as rounds:
+                        for following in rounds:
+                            is_question = any(one.is_question for one in following)
+                            yield from self._round(
+                                following, redirects=1, is_question=is_question
+                            )
         except StopIteration as end:
-            event.error = next(filter(None, map(_error_of, self._failed)), None)
+            if self._failed:
+                event.error = next(filter(None, map(_error_of, self._failed)), None)
             result: T = end.value
             return result
         except BaseException as error:
             event.error = event.error or error
             raise
         finally:
-            looked.close()
-            event.seconds = perf_counter() - event.began
-            tell(self._observers, "batch_ended", event)
-
-    def _noted(self, batch: Batch[T]) -> Batch[T]:
-        """Return the same batch; note which exchanges are its own."""
-        try:
-            while True:
-                outer, _here.batch = getattr(_here, "batch", None), self._event
-                try:
-                    exchanges = next(batch)
-                finally:
-                    _here.batch = outer
-                self._new.update(exchanges)
-                self._event.commands += sum(
-                    exchange.count for exchange in exchanges if not exchange.is_question
-                )
-                yield exchanges
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        finally:
             batch.close()
+            event.seconds = perf_counter() - event.began
+            if "batch_ended" in self._heard:
+                tell(self._observers, "batch_ended", event)
 
-    def _tell_of(self, attempt: _Attempt, cut_off: BaseException | None) -> None:
+    def _next(self, batch: Batch[T]) -> Sequence[Exchange]:
+        """Go on with the batch, which may `tell_found`."""
+        outer = getattr(_here, "batch", None)
+        _here.batch = self._event
+        try:
+            return next(batch)
+        finally:
+            _here.batch = outer
+
+    def _round(
+        self, exchanges: Sequence[Exchange], *, redirects: int, is_question: bool
+    ) -> Rounds:
+        """Have a round run, and tell of it."""
+        event = self._event
+        if not is_question:
+            if isinstance(exchanges, Pause):
+                yield exchanges
+                return
+            event.rounds += 1
+            if "round_began" in self._heard:
+                tell(self._observers, "round_began", event)
+        now = perf_counter()
+        attempts = [_Attempt(exchange, now) for exchange in exchanges]
+        cut_off: BaseException | None = None
+        try:
+            yield exchanges
+        except GeneratorExit as closed:
+            # Raised while the transport gives up, because of the error in the context.
+            event.error = cut_off = closed.__context__ or closed
+            raise
+        finally:
+            for attempt in attempts:
+                self._tell_of(attempt, cut_off, redirects)
+
+    def _tell_of(
+        self, attempt: _Attempt, cut_off: BaseException | None, redirects: int
+    ) -> None:
         exchange = attempt.exchange
         exchange.watcher = None
         host_id = exchange.host_id
         address = self._cluster.get_address(host_id)
-        error: BaseException | None = _error_of(exchange)
+        error: BaseException | None = None
+        if exchange.has_errors:
+            error = _error_of(exchange)
         if error is not None:
             self._failed.append(exchange)
         elif exchange.is_stale:
@@ -327,8 +361,8 @@ class _Telling:
             error = redis.ConnectionError(text)
         elif attempt.until is None:
             error = cut_off
-        is_new = exchange in self._new
-        self._new.discard(exchange)
+        if "exchange_ended" not in self._heard:
+            return
         until = perf_counter() if attempt.until is None else attempt.until
         event = ExchangeEvent(
             batch=self._event,
@@ -339,60 +373,12 @@ class _Telling:
             bytes_in=attempt.bytes_in,
             began=attempt.since,
             seconds=until - attempt.since,
-            redirects=0 if is_new else 1,
+            redirects=redirects,
             error=error,
             round=self._event.rounds,
             _exchange=exchange,
         )
         tell(self._observers, "exchange_ended", event)
-
-
-class LocalWatch:
-    """Tells a cluster's observers what redis-py's own clients send to a node."""
-
-    def __init__(self, cluster: Observed, host_id: int, address: str) -> None:
-        self._cluster = cluster
-        self._host_id = host_id
-        self._address = address
-
-    def begin_use(self) -> Sequence[Observer]:
-        """Return who is to be told; raise what `before_use` raises."""
-        return begin_use(self._cluster)
-
-    def send(
-        self, observers: Sequence[Observer], pieces: Sequence[bytes], send: Callable[[], Any]
-    ) -> None:
-        """Call `send`, which sends the pieces of some commands, and tell of it."""
-        exchange = Exchange(self._host_id, b"".join(pieces))
-        count = len(exchange.commands())
-        batch = BatchEvent(operation="local", commands=count)
-        tell(observers, "batch_began", batch)
-        batch.rounds = 1
-        tell(observers, "round_began", batch)
-        began = perf_counter()
-        try:
-            send()
-        except BaseException as error:
-            batch.error = error
-            raise
-        finally:
-            batch.seconds = perf_counter() - began
-            event = ExchangeEvent(
-                batch=batch,
-                host_id=self._host_id,
-                address=self._address,
-                count=count,
-                bytes_out=0 if batch.error else sum(map(len, pieces)),
-                bytes_in=0,
-                began=began,
-                seconds=batch.seconds,
-                redirects=0,
-                error=batch.error,
-                round=1,
-                _exchange=exchange,
-            )
-            tell(observers, "exchange_ended", event)
-            tell(observers, "batch_ended", batch)
 
 
 def _error_of(exchange: Exchange) -> Exception | None:
@@ -403,6 +389,14 @@ def _error_of(exchange: Exchange) -> Exception | None:
 
 
 def _to_name(word: Any) -> str:
+    if type(word) is bytes or type(word) is str:
+        return _text_of(word)
+    return _text_of(encode_key(word))
+
+
+@lru_cache(maxsize=1024)
+def _text_of(word: str | bytes) -> str:
+    """Return the name of a command as text. There are some hundred names."""
     return encode_key(word).decode(errors="backslashreplace").upper()
 
 

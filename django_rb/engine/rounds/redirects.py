@@ -110,7 +110,8 @@ def why_again(reply: Exception, command: Args) -> str | None:
     """Return what an error reply to a command comes to; None if it is final."""
     if isinstance(reply, redis_errors.NoScriptError):
         return SOURCE
-    if isinstance(reply, (*MOVABLE, NodeBusy)):  # MasterDownError is a ClusterDownError
+    # MasterDownError is a ClusterDownError, too.
+    if isinstance(reply, (*MOVABLE, NodeBusy)):
         return ELSEWHERE
     if isinstance(reply, redis_errors.ClusterDownError | redis_errors.TryAgainError):
         return LATER
@@ -151,9 +152,11 @@ def errands_of(
                 continue
             layout.want_look()
         elif why in {MOVED, ASK}:
-            _, number, address, *_ = str(reply).split(" ")
+            address = _address_in(reply, slot)
+            if address is None:
+                continue
             if why == MOVED:
-                layout.note_moved(int(number), address, host_id)
+                layout.note_moved(slot, address, host_id)
             else:
                 target = layout.find(address, host_id)
         elif isinstance(reply, redis_errors.ClusterDownError) or why == ELSEWHERE:
@@ -161,17 +164,29 @@ def errands_of(
         yield Errand(
             exchange, position, command, slot, reply, why, target, why == ASK, is_bound
         )
-    error = exchange.error
-    if error is not None and _may_be_elsewhere(exchange, error):
-        layout.want_look()
-        commands = exchange.commands()
-        for position in range(len(exchange.replies), len(commands)):
-            command = commands[position]
-            is_bound = position in bound
-            slot = None if is_bound else slot_of(layout, command)
-            errand = Errand(exchange, position, command, slot, error, ELSEWHERE)
-            errand.is_bound = is_bound
-            yield errand
+    if exchange.error is not None:
+        yield from _unanswered(layout, exchange, exchange.error)
+
+
+def _unanswered(layout: Layout, exchange: Exchange, error: Exception) -> Iterator[Errand]:
+    """Yield what may go to another node of an exchange whose connection failed."""
+    if not _may_be_elsewhere(exchange, error):
+        return
+    layout.want_look()
+    commands = exchange.commands()
+    for position in range(len(exchange.replies), len(commands)):
+        command = commands[position]
+        is_bound = position in exchange.bound
+        slot = None if is_bound else slot_of(layout, command)
+        errand = Errand(exchange, position, command, slot, error, ELSEWHERE)
+        errand.is_bound = is_bound
+        yield errand
+
+
+def _address_in(reply: Exception, slot: int) -> str | None:
+    """Return the address that ``MOVED 7 10.0.0.1:6379`` names, None if it is of no use."""
+    words = str(reply).split(" ")
+    return words[2] if len(words) > 2 and words[1] == str(slot) else None
 
 
 def _may_be_elsewhere(exchange: Exchange, error: Exception) -> bool:

@@ -25,7 +25,8 @@ from ..nodes.hosts import HostInfo
 from ..nodes.node import Node
 from ..nodes.options import check_host_name
 from ..protocol.encoding import Args
-from ..rounds.observing import LocalWatch, Observer
+from ..rounds.local_watch import LocalWatch
+from ..rounds.observing import Observer
 from ..secrecy import hides_locals
 
 

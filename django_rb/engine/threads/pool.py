@@ -18,7 +18,8 @@ import redis
 
 from ..forks import register_at_fork
 from ..nodes.node import Node
-from ..rounds.observing import LocalWatch, Observed
+from ..rounds.local_watch import LocalWatch
+from ..rounds.observing import Observed
 from .connections import Connection
 from .handshake import Home, connect, kind_of
 

@@ -19,7 +19,7 @@ from functools import partial
 from time import monotonic
 from typing import TypeVar
 
-from ..errors import BadHostSetup, at_node
+from ..errors import BadHostSetup, NodeDown, at_node
 from ..nodes.failing import DeadlineError
 from ..nodes.hosts import HostInfo
 from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
@@ -195,10 +195,12 @@ class RedisClusterTopology(Looking):
         has_changed: bool | None = None
         is_over = False
         try:
-            for asked, node in enumerate(self._whom_to_ask()):
+            asked = 0
+            for node in self._whom_to_ask():
                 if asked >= _MOST_ASKED and self.is_known:
                     break
                 answer = yield from ask(node)
+                asked += not isinstance(answer, NodeDown)
                 if isinstance(answer, Exception):
                     if isinstance(answer.__cause__, DeadlineError):
                         is_over = True
@@ -237,20 +239,21 @@ class RedisClusterTopology(Looking):
         seen: set[Node] = set()
         with self._changing:
             primaries = list(self.nodes.values())
-        random.shuffle(primaries)
-        primaries.sort(key=lambda node: not node.health.is_well)
+            seeds = [self._servers.at(place) for place in self._servers.seeds]
+        for nodes in (primaries, seeds):
+            random.shuffle(nodes)
+            nodes.sort(key=lambda node: not node.health.is_well)
         healthy = [node for node in primaries if node.health.is_well]
         replicas = [m.address for shard in self.shards.values() for m in shard.replicas]
-        seeds = list(self._servers.seeds)
         random.shuffle(replicas)
-        random.shuffle(seeds)
-        yield from _each_once(healthy, seen)
-        for place in (*replicas, *seeds):
+        # A seed is among the first: if all is elsewhere by now, the others do not know it.
+        yield from _each_once([*healthy[: _MOST_ASKED - 1], *seeds[:1], *healthy], seen)
+        for place in replicas:
             with self._changing:
                 node = self._servers.at(place)
             if node.health.is_well or not self.is_known:
                 yield from _each_once([node], seen)
-        yield from _each_once(primaries, seen)
+        yield from _each_once([*seeds, *primaries], seen)
 
     def _take(self, answer: Answer, asked: Node, began: float) -> bool | None:
         """Take note of an answer; return whether something has changed.

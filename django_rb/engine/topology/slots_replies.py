@@ -9,6 +9,7 @@ https://redis.io/docs/latest/commands/cluster-slots/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -16,6 +17,9 @@ from typing import Any, TypeAlias
 Address: TypeAlias = tuple[str, int]  # host and port
 
 _UNKNOWN = "?"
+
+_PORT = re.compile(r"[0-9]{1,5}")
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +121,10 @@ def read_address(said: str, asked: Address) -> Address | None:
     Args:
         asked: that of the node that says so.
 
-    Returns None for a name that the node does not know.
+    Returns None for a name that the node does not know, and for what is no address.
     """
     host, _, port = said.rpartition(":")
-    if host == _UNKNOWN or not port.isdecimal():
+    if host == _UNKNOWN or not _PORT.fullmatch(port) or int(port) > _LAST_PORT:
         return None
     return (host or asked[0]).lower(), int(port)
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from django.apps import apps
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
@@ -32,7 +33,13 @@ class Command(BaseCommand):
             self.stdout.write(f"Port {options['port']} is taken; the next free one is {port}.")
         call_command("migrate", verbosity=0)
         connections.close_all()
-        self.stdout.write(f"Marginalia opens at http://{HOST}:{port}/\n\n")
+        self.stdout.write(f"Marginalia opens at http://{HOST}:{port}/\n")
+        if apps.is_installed("debug_toolbar"):
+            self.stdout.write(
+                "Each page has the debug toolbar (DJDT, on the right). Its panel django-rb "
+                "shows what the page asked the nodes for."
+            )
+        self.stdout.write("\n")
         nodes = ["--count", options["count"], "--topology", options["topology"]]
         call_command("rb_nodes", *nodes, "--", *uvicorn(port))
 

@@ -1,0 +1,5 @@
+"""A panel for django-debug-toolbar: `RBPanel`."""
+
+from .panel import RBPanel
+
+__all__ = ["RBPanel"]

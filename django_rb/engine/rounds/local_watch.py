@@ -1,0 +1,58 @@
+"""What redis-py's own clients send, as observers are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+from ..protocol.exchange import Exchange
+from .observing import BatchEvent, ExchangeEvent, Observed, Observer, begin_use, tell
+
+
+class LocalWatch:
+    """Tells a cluster's observers what redis-py's own clients send to a node."""
+
+    def __init__(self, cluster: Observed, host_id: int, address: str) -> None:
+        self._cluster = cluster
+        self._host_id = host_id
+        self._address = address
+
+    def begin_use(self) -> Sequence[Observer]:
+        """Return who is to be told; raise what `before_use` raises."""
+        return begin_use(self._cluster)
+
+    def send(
+        self, observers: Sequence[Observer], pieces: Sequence[bytes], send: Callable[[], Any]
+    ) -> None:
+        """Call `send`, which sends the pieces of some commands, and tell of it."""
+        exchange = Exchange(self._host_id, b"".join(pieces))
+        count = len(exchange.commands())
+        batch = BatchEvent(operation="local", commands=count)
+        tell(observers, "batch_began", batch)
+        batch.rounds = 1
+        tell(observers, "round_began", batch)
+        began = perf_counter()
+        try:
+            send()
+        except BaseException as error:
+            batch.error = error
+            raise
+        finally:
+            batch.seconds = perf_counter() - began
+            event = ExchangeEvent(
+                batch=batch,
+                host_id=self._host_id,
+                address=self._address,
+                count=count,
+                bytes_out=0 if batch.error else sum(map(len, pieces)),
+                bytes_in=0,
+                began=began,
+                seconds=batch.seconds,
+                redirects=0,
+                error=batch.error,
+                round=1,
+                _exchange=exchange,
+            )
+            tell(observers, "exchange_ended", event)
+            tell(observers, "batch_ended", batch)

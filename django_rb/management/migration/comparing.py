@@ -1,0 +1,105 @@
+"""Values on both sides are compared, and those on the old nodes deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha1
+from time import time
+from typing import Any
+
+from ...engine.protocol.encoding import Args
+from ...engine.protocol.scripts import LuaScript
+from .by_type import are_same, read_command
+from .copies import NEVER, Copy
+from .sides import Sides
+
+# A dump ends in the version of its format and a checksum, which differ between servers.
+# https://rdb.fnordig.de/file_format.html
+DUMP_TAIL = 10
+
+# Times that are no further apart are equal, in milliseconds: before Redis 7, servers tell
+# only how much is left.
+EQUAL_TIMES = 1000
+
+# KEYS: the key. ARGV: the SHA1 digest of a dump without its tail; when it expires, or "" where
+# that is not looked at. Deletes the key if that is still what it holds, and returns 1 then, 0
+# where the key is gone, -1 where it has changed.
+_DELETE_UNCHANGED = LuaScript(f"""
+local dump = redis.call('DUMP', KEYS[1])
+if not dump then return 0 end
+if redis.sha1hex(string.sub(dump, 1, -{DUMP_TAIL + 1})) ~= ARGV[1] then return -1 end
+if ARGV[2] ~= '' and redis.call('PEXPIRETIME', KEYS[1]) ~= tonumber(ARGV[2]) then return -1 end
+return redis.call('UNLINK', KEYS[1])
+""")
+
+
+def delete_unchanged(copy: Copy, expiry: int | None) -> Args:
+    """Return the command that deletes a key whose value is still what was read.
+
+    It replies 1, 0 where the key is gone, and -1 where it has changed.
+
+    Args:
+        expiry: as PEXPIRETIME says it; None where that may differ.
+    """
+    digest = sha1(copy.dump[:-DUMP_TAIL], usedforsecurity=False).hexdigest()
+    time_of_key = "" if expiry is None else expiry
+    return ("EVALSHA", _DELETE_UNCHANGED.sha, 1, copy.key, digest, time_of_key)
+
+
+def same(sides: Sides, copies: Sequence[Copy]) -> list[Copy]:
+    """Return those whose value and time the new node has; note the others as different."""
+    new = sides.new
+    equal: list[Copy] = []
+    unsure: list[Copy] = []
+    began = time()
+    asked = sides.ask(
+        new,
+        copies,
+        lambda copy: (b"DUMP", copy.key),
+        lambda copy: new.ask_time(copy.owner, copy.key),
+    )
+    for copy, dump, told in asked:
+        expiry = new.read_time(copy.owner, told, began)
+        wanted = sides.new_expiry(copy)
+        if dump is None:
+            clock = began * 1000 + new.facts[copy.owner].ahead
+            if wanted is None or wanted > clock + EQUAL_TIMES:  # its time is not over
+                sides.tally.note_different(copy)
+        elif abs(expiry - (NEVER if wanted is None else wanted)) > EQUAL_TIMES:
+            sides.tally.note_different(copy)
+        elif dump[:-DUMP_TAIL] == copy.dump[:-DUMP_TAIL]:
+            equal.append(copy)
+        else:
+            unsure.append(copy)
+    if unsure:
+        equal += _same_by_type(sides, unsure)
+    return equal
+
+
+def _same_by_type(sides: Sides, copies: Sequence[Copy]) -> list[Copy]:
+    """Return those whose values are equal, though their dumps are not; note the others."""
+    values: dict[Copy, Any] = dict(sides.ask(sides.new, copies, read_command))
+    equal = []
+    for copy, value in sides.ask(sides.old, values, read_command):
+        if are_same(value, values[copy], sides.shift(copy)):
+            equal.append(copy)
+        else:
+            sides.tally.note_different(copy)
+    return equal
+
+
+def delete(sides: Sides, copies: Sequence[Copy]) -> list[Copy]:
+    """Delete from the old nodes what did not change there; return what did."""
+    changed = []
+    old = sides.old
+
+    def command(copy: Copy) -> Args:
+        knows_times = old.facts[copy.source].knows_times
+        return delete_unchanged(copy, copy.expiry if knows_times else None)
+
+    for copy, reply in sides.ask(old, copies, command):
+        if reply == 1:
+            sides.tally.of(copy).deleted += 1
+        elif reply == -1:
+            changed.append(copy)
+    return changed

@@ -1,0 +1,108 @@
+"""A key on its way, and what became of all of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+NEVER, GONE = -1, -2  # as PEXPIRETIME says it
+
+MOST_PROBLEMS = 50  # that are told apart
+EXAMPLES = 5  # keys that are named of those that share a problem
+
+DIFFERENT = "they are in both layouts, with other values or times"
+
+
+@dataclass(slots=True, eq=False)
+class Copy:
+    """A key on its way.
+
+    Attributes:
+        source, owner: host ids of its old and its new node.
+        size: of its value in the old node's memory, in bytes.
+        dump: as DUMP gives it.
+        expiry: Unix time in milliseconds on the old node's clock, or NEVER.
+    """
+
+    key: bytes
+    source: int
+    owner: int
+    size: int = 0
+    dump: bytes = b""
+    expiry: int = NEVER
+
+
+@dataclass
+class Transfer:
+    """What became of the keys that go from one node to another.
+
+    Attributes:
+        keys, size: that were copied, or would be, and their bytes in the old node's memory.
+        there: that the new node had, and were left alone.
+        different: that both have, with other values or times.
+        deleted: from the old node.
+        failed: that were not copied, or not looked at any more.
+    """
+
+    keys: int = 0
+    size: int = 0
+    there: int = 0
+    different: int = 0
+    deleted: int = 0
+    failed: int = 0
+
+
+@dataclass
+class Problem:
+    """Keys that share a problem: how many, and some of them."""
+
+    count: int = 0
+    keys: list[bytes] = field(default_factory=list)
+
+
+class Tally:
+    """What became of all keys. It does not grow with their number.
+
+    Attributes:
+        transfers: by the host ids of the old and the new node.
+        problems: by what they are, in words.
+        stayed: how many keys have the same node in both clusters.
+        strays: how many were left out, on nodes that do not own them in the old cluster.
+        taken_back: how many were deleted from the old node while they were copied, and so
+            from the new one.
+    """
+
+    def __init__(self) -> None:
+        self.transfers: dict[tuple[int, int], Transfer] = defaultdict(Transfer)
+        self.problems: dict[str, Problem] = defaultdict(Problem)
+        self.stayed = self.strays = self.taken_back = 0
+
+    def of(self, copy: Copy) -> Transfer:
+        """Return the transfer that a key is part of."""
+        return self.transfers[copy.source, copy.owner]
+
+    def add(self, copies: Iterable[Copy]) -> None:
+        """Count keys that were copied."""
+        for copy in copies:
+            transfer = self.of(copy)
+            transfer.keys += 1
+            transfer.size += copy.size
+
+    def note(self, copy: Copy, problem: str) -> None:
+        """Note why a key was not copied."""
+        self.of(copy).failed += 1
+        self._note(copy, problem)
+
+    def note_different(self, copy: Copy) -> None:
+        """Note that both sides have a key, and not the same."""
+        self.of(copy).different += 1
+        self._note(copy, DIFFERENT)
+
+    def _note(self, copy: Copy, why: str) -> None:
+        if why not in self.problems and len(self.problems) >= MOST_PROBLEMS:
+            why = "other errors"
+        problem = self.problems[why]
+        problem.count += 1
+        if len(problem.keys) < EXAMPLES:
+            problem.keys.append(copy.key)

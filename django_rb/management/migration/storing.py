@@ -1,0 +1,160 @@
+"""Values are read from the old nodes and stored on the new ones."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from time import time
+
+from ...engine.protocol.encoding import Args
+from .by_type import NoSuchTypeError, make_command, read_command
+from .comparing import delete_unchanged
+from .copies import GONE, NEVER, Copy
+from .sides import Sides
+
+# What nodes say to RESTORE that take no dumps of others, or none at all.
+REFUSALS = re.compile(
+    "DUMP payload version|unknown (redis )?command|NOPERM|no permissions|can't run this",
+    re.IGNORECASE,
+)
+
+LACKING = "their values need a command that the new node lacks, as for fields that expire"
+
+
+def read(sides: Sides, copies: Iterable[Copy]) -> list[Copy]:
+    """Return those that the old nodes still have, with their dumps and times."""
+    old = sides.old
+    found = []
+    began = time()
+    asked = sides.ask(
+        old,
+        copies,
+        lambda copy: (b"DUMP", copy.key),
+        lambda copy: old.ask_time(copy.source, copy.key),
+    )
+    for copy, dump, told in asked:
+        if dump is not None and told != GONE:
+            copy.dump, copy.expiry = dump, old.read_time(copy.source, told, began)
+            found.append(copy)
+    return found
+
+
+class Store:
+    """Stores values on the new nodes.
+
+    Args:
+        replace: whether what is there is overwritten.
+    """
+
+    def __init__(self, sides: Sides, *, replace: bool) -> None:
+        self._sides = sides
+        self._replace = replace
+        self._refusing: set[tuple[int, int]] = set()  # new nodes that refuse old ones' dumps
+
+    def store(self, copies: Sequence[Copy]) -> tuple[list[Copy], list[Copy]]:
+        """Store what was read; return what was stored, and what was there."""
+        stored: list[Copy] = []
+        there: list[Copy] = []
+        refused = [copy for copy in copies if (copy.source, copy.owner) in self._refusing]
+        if refused:
+            copies = [c for c in copies if (c.source, c.owner) not in self._refusing]
+        sides = self._sides
+        for copy, reply in sides.ask(sides.new, copies, self._restore, keep_errors=True):
+            if reply == b"OK":
+                stored.append(copy)
+                continue
+            text = str(reply)
+            if text.startswith("BUSYKEY"):
+                there.append(copy)
+            elif REFUSALS.search(text):
+                refused.append(copy)
+                self._refusing.add((copy.source, copy.owner))
+            elif "Bad data format" in text:  # of this key alone
+                refused.append(copy)
+            else:
+                sides.tally.note(copy, text)
+        if refused:
+            self._store_by_type(refused, stored, there)
+        return stored, there
+
+    def _restore(self, copy: Copy) -> Args:
+        expiry = self._sides.new_expiry(copy)
+        command: Args = (b"RESTORE", copy.key, 0 if expiry is None else expiry, copy.dump)
+        if expiry is not None:
+            command += (b"ABSTTL",)
+        return (*command, b"REPLACE") if self._replace else command
+
+    def _store_by_type(
+        self, refused: Sequence[Copy], stored: list[Copy], there: list[Copy]
+    ) -> None:
+        """Store values whose dumps the new nodes refuse."""
+        sides = self._sides
+        commands = dict[Copy, Args]()
+        for copy, value in sides.ask(sides.old, refused, read_command):
+            try:
+                commands[copy] = make_command(
+                    copy.key,
+                    value,
+                    sides.new_expiry(copy),
+                    shift=sides.shift(copy),
+                    replace=self._replace,
+                )
+            except NoSuchTypeError as error:
+                if value != [b"none"]:  # it has gone meanwhile
+                    sides.tally.note(copy, f"dumps are refused, and {error}")
+        made = sides.ask(sides.new, commands, commands.__getitem__, keep_errors=True)
+        for copy, reply in made:
+            if not isinstance(reply, Exception):
+                (stored if reply else there).append(copy)
+            elif "command called from script" in str(reply):
+                sides.tally.note(copy, f"{LACKING}: {reply}")
+            else:
+                sides.tally.note(copy, str(reply))
+
+
+def take_back_deleted(sides: Sides, stored: list[Copy]) -> list[Copy]:
+    """Delete what was stored of keys that were deleted from their old nodes meanwhile.
+
+    It is deleted as long as it is what was stored. Without this, such keys would come back.
+    Returns the others.
+    """
+    gone = [copy for copy, is_there in _ask_existing(sides, stored) if not is_there]
+    taken = set[Copy]()
+    for copy, reply in sides.ask(
+        sides.new, gone, lambda copy: delete_unchanged(copy, _stored_time(sides, copy))
+    ):
+        if reply == 1:
+            taken.add(copy)
+    sides.tally.taken_back += len(taken)
+    return [copy for copy in stored if copy not in taken] if taken else stored
+
+
+def _stored_time(sides: Sides, copy: Copy) -> int | None:
+    if not sides.new.facts[copy.owner].knows_times:
+        return None
+    expiry = sides.new_expiry(copy)
+    return NEVER if expiry is None else expiry
+
+
+def _ask_existing(sides: Sides, copies: Sequence[Copy]) -> Iterable[tuple[Copy, int]]:
+    """Return whether old nodes still have keys, of nodes that do not have all of them."""
+    old = sides.old
+    doubtful = copies
+    if old.cluster.layout is None:  # where one command takes all keys of a node
+        by_node = defaultdict[int, list[Copy]](list)
+        for copy in copies:
+            by_node[copy.source].append(copy)
+        counts = old.nodes.run(
+            {
+                (old.alias, source): [(b"EXISTS", *(copy.key for copy in share))]
+                for source, share in by_node.items()
+            }
+        )
+        doubtful = [
+            copy
+            for source, share in by_node.items()
+            if counts.get((old.alias, source), [len(share)]) != [len(share)]
+            for copy in share
+        ]
+    return sides.ask(old, doubtful, lambda copy: ("EXISTS", copy.key))
