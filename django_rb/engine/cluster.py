@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 import redis.asyncio
@@ -15,20 +15,12 @@ from .clients.front import ClientSource
 from .clients.local import LocalPools
 from .errors import BadHostSetup, NodeFailure
 from .forks import register_at_fork
-from .nodes.health import (
-    DEFAULT_HEALTH,
-    HealthChange,
-    HealthChanges,
-    NodeHealth,
-    PrimaryChange,
-    RecentlyLogged,
-    check_health,
-)
+from .nodes.changes import HealthChange, HealthChanges, PrimaryChange, RecentlyLogged
+from .nodes.health import DEFAULT_HEALTH, NodeHealth, check_health
 from .nodes.hosts import (
     HostInfo,
     node_of_arguments,
     parse_host,
-    parse_hosts,
 )
 from .nodes.node import Node
 from .nodes.option_checks import check_pool_options
@@ -40,18 +32,14 @@ from .rounds.from_replicas import from_replicas
 from .rounds.observing import Observer, observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hidden, hides_locals
+from .topology.making import Layout, make_topology
 from .topology.redis_cluster import RedisClusterTopology
 from .topology.replicas import PREFER_REPLICA, read_read_from
 from .topology.sentinel import SentinelTopology
-from .topology.sentinel_settings import read_watched
-from .topology.settings import REDIS_CLUSTER, SENTINEL, check_topology, read_address_map
+from .topology.settings import check_topology
 from .topology.static import StaticTopology
-from .topology.unslotted import StaticLayout
 
 T = TypeVar("T")
-
-Layout: TypeAlias = RedisClusterTopology | SentinelTopology | StaticLayout
-Topology: TypeAlias = StaticTopology | RedisClusterTopology | SentinelTopology
 
 
 class Connections(NamedTuple):
@@ -162,40 +150,26 @@ class Cluster(ClientSource):
                 observed=self,
             )
         )
-        self._topology: Topology
-        self._layout: Layout | None = None
         reading = read_read_from(read_from, max_lag)
         self._prefers_replicas = reading.choice == PREFER_REPLICA
-        use = partial(_use, self._threads, self._loops, self._local_pools)
-        if topology == REDIS_CLUSTER:
-            infos = parse_hosts(hosts, host_defaults)
-            self._topology = self._layout = RedisClusterTopology(
-                infos, make_node, use, read_address_map(address_map), reading
-            )
-        elif topology == SENTINEL:
-            watched = read_watched(
-                hosts, host_defaults, sentinels, sentinel_options, self._pool_options
-            )
-            make_sentinel = partial(make_node, options=None)
-            self._topology = self._layout = SentinelTopology(
-                watched,
-                make_node,
-                make_sentinel,
-                use,
-                read_address_map(address_map),
-                alias,
-                reading,
-                self._health_changes,
-            )
+        self._topology, self._layout = make_topology(
+            topology,
+            hosts,
+            host_defaults,
+            make_node,
+            partial(_use, self._threads, self._loops, self._local_pools),
+            pool_options=self._pool_options,
+            address_map=address_map,
+            sentinels=sentinels,
+            sentinel_options=sentinel_options,
+            alias=alias,
+            read_from=reading,
+            changes=self._health_changes,
+        )
+        if not isinstance(self._topology, RedisClusterTopology):
             self._topology.router = self._make_router()
-        else:
-            self._topology = StaticTopology(
-                parse_hosts(hosts, host_defaults), make_node, reading
-            )
-            self._topology.router = self._make_router()
-            if reading.reads_replicas:
-                self._layout = StaticLayout(self._topology)
-            use(self._topology.everybody)
+        if isinstance(self._topology, StaticTopology):
+            self._use(self._topology.everybody)
         _clusters.add(self)
 
     def __repr__(self) -> str:

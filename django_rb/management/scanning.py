@@ -159,7 +159,7 @@ def run_pipelines(
     """Run some commands on each node; return replies by host id, errors in their places."""
     owners = [host_id for host_id, commands in pipelines.items() for _ in commands]
     sent = [command for commands in pipelines.values() for command in commands]
-    answers = iter(cluster.run(run_commands(owners, sent), timeout))
+    answers = iter(cluster.run(run_commands(owners, sent, for_primary=True), timeout))
     return {
         host_id: [next(answers) for _ in commands] for host_id, commands in pipelines.items()
     }

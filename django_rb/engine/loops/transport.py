@@ -15,6 +15,7 @@ from time import thread_time
 from typing import TypeVar
 
 from ..forks import register_at_fork
+from ..nodes.changes import HealthChanges
 from ..nodes.failing import (
     LATE_PART,
     DeadlineError,
@@ -22,7 +23,6 @@ from ..nodes.failing import (
     is_blamed_for_deadline,
     to_redis_error,
 )
-from ..nodes.health import HealthChanges
 from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange, Pause, Race
 from ..rounds.again import asks_for_more, look_again

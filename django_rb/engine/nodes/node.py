@@ -11,7 +11,8 @@ import redis
 
 from ..errors import COMPLAINTS, NOT_READY, OUTDATED, at_node
 from ..protocol.encoding import Args
-from .health import DEFAULT_HEALTH, Health, HealthChanges, HealthOptions, check_health
+from .changes import HealthChanges
+from .health import DEFAULT_HEALTH, Health, HealthOptions, check_health
 from .hosts import HostInfo
 from .options import conceal, introduce, merge
 

@@ -26,8 +26,8 @@ from typing import Any, TypeVar, cast
 from redis.sentinel import MasterNotFoundError
 
 from ..errors import LostRace, at_node
+from ..nodes.changes import HealthChanges, PrimaryChange, RecentlyLogged
 from ..nodes.failing import DeadlineError
-from ..nodes.health import HealthChanges, PrimaryChange, RecentlyLogged
 from ..nodes.hosts import HostInfo
 from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
