@@ -12,6 +12,8 @@ import redis
 from django_rb.engine import Cluster, SlotRouter
 from django_rb.testing import LocalNodes
 
+NAME = "of-the-cluster"
+
 
 class Admin:
     """Asks nodes and Sentinels directly.
@@ -59,9 +61,8 @@ class Admin:
         self.ask(self.first_sentinel, "SENTINEL FAILOVER", f"node-{shard}")
 
     def connections(self, node: int) -> int:
-        """Return how many connections of the engine's a node has."""
-        clients = self.ask(node, "CLIENT LIST")
-        return sum("django-rb" in str(client.get("lib-name")) for client in clients)
+        """Return how many connections of the cluster's a node has, by their name."""
+        return sum(client["name"] == NAME for client in self.ask(node, "CLIENT LIST"))
 
     def address(self, node: int) -> str:
         address = self.nodes.address(node)
@@ -74,7 +75,11 @@ def make_cluster(nodes: LocalNodes, **options: Any) -> Cluster:
         topology="sentinel",
         sentinels=nodes.sentinels,
         router_cls=SlotRouter,
-        pool_options={"socket_timeout": 0.5, "socket_connect_timeout": 0.5},
+        pool_options={
+            "socket_timeout": 0.5,
+            "socket_connect_timeout": 0.5,
+            "client_name": NAME,
+        },
         **options,
     )
 

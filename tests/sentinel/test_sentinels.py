@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -74,3 +75,20 @@ def test_another_password(watched: LocalNodes, transport: str) -> None:
         assert "hunter" not in str(caught.value)
         print(said, caught.value)
         cluster.close()
+
+
+def test_sentinels_that_answer_at_once(
+    watched: LocalNodes,
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = make_cluster(watched)
+    client = cluster.get_routing_client(timeout=5)
+    client.set("key", "value")
+    layout: Any = cluster.layout
+    for _ in range(300):  # each asks all of them, on idle connections
+        monkeypatch.setattr(layout, "_favourite", None)
+        monkeypatch.setattr(layout._times, "look_at", float("-inf"))
+        monkeypatch.setattr(layout._times, "_not_before", float("-inf"))
+        assert client.get("key") == b"value"
+    cluster.close()

@@ -186,6 +186,10 @@ class _AwaitedRound:
             pool.submit(job)
             if self._error is not None:
                 return
+            if not self._left and isinstance(exchanges, Race):  # it was answered at once
+                for rest in exchanges[len(self._jobs) :]:
+                    exchanges.lose(rest)
+                return
         if len(exchanges) > 1:
             self._submitted = self._loop.time()
             for job, _ in self._jobs:
@@ -232,6 +236,7 @@ class _AwaitedRound:
                 if not job.is_over:
                     race.lose(job.exchange)
                     job.abandon()
+            self._left = 0
             self._wake()
 
     def crash(self, error: BaseException) -> None:
