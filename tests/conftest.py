@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from django.test import override_settings
 
@@ -29,6 +30,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # redis-py looks its own version up for each client and connection that is made, and reads a
 # long file for it. Tests make thousands.
 importlib.metadata.version = functools.cache(importlib.metadata.version)
+
+# No test is one of time.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Thousands of tests are collected and stay to the end: nothing there for the collector.
 gc.disable()

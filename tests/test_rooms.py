@@ -34,6 +34,7 @@ topology
 rounds
 routing
 nodes
+near
 spinning
 sockets
 protocol

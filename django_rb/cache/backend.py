@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.cache import caches
@@ -12,6 +12,9 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
 
 from .redis_names import RedisNames
+
+if TYPE_CHECKING:
+    from ..engine.near.tracking import NearInfo
 
 
 class RBCache(RedisNames):
@@ -38,6 +41,9 @@ class RBCache(RedisNames):
         ops = self._operations
         if ops is None or ops.cluster.is_retired:
             ops = self._ops
+        if ops.near is not None:
+            value, batch = ops.near.get_or_begin(key, default, version)
+            return value if batch is None else ops.cluster.run(batch, ops.deadline)
         return ops.cluster.run(ops.get(key, default, version, default), ops.deadline)
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
@@ -151,11 +157,31 @@ class RBCache(RedisNames):
         """Empty the configured database of every node, including other caches' keys."""
         return self._run(self._ops.clear())
 
+    # Near copies, which are of this process: nothing is asked, and nothing is awaited.
+
+    def near_clear(self) -> None:
+        """Drop the copies of values that OPTIONS["NEAR"] keeps in this process."""
+        near = self._ops.near
+        if near is not None:
+            near.copies.clear()
+
+    def near_info(self) -> NearInfo | None:
+        """Return what near copies have done in this process; None for a cache without.
+
+        cache.near_info().hits
+        """
+        near = self._ops.near
+        return None if near is None else near.copies.info()
+
     # The same, awaited: no thread is used, and each is as atomic as the one it is named for.
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """See `get`."""
-        return await self._arun(self._ops.get(key, default, version, default))
+        ops = self._ops
+        if ops.near is not None:
+            value, batch = ops.near.get_or_begin(key, default, version)
+            return value if batch is None else await ops.arun(batch)
+        return await self._arun(ops.get(key, default, version, default))
 
     async def aget_many(
         self, keys: Iterable[Any], version: int | None = None

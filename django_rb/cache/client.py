@@ -13,7 +13,8 @@ from ..engine.clients.aio import AioMapManager, AioRoutingClient
 from ..engine.clients.managers import Mapped
 from ..engine.clients.mapping import MappingClient
 from ..engine.clients.routing import RoutingClient
-from ..engine.protocol.commands import key_positions
+from ..engine.protocol.commands import is_read_only, key_positions, keys_of
+from ..engine.protocol.encoding import encode_key
 from .beyond_django import BeyondDjango
 from .computed import Computed
 from .signing import BadSignature
@@ -64,6 +65,12 @@ class Wording:
             words[position] = self._ops.encode_plainly(words[position], key)
         return tuple(words), places, keys if of_strings else []
 
+    def drop_copies(self, words: tuple[Any, ...]) -> None:
+        """Drop the near copies of the keys of a command that may have changed them."""
+        near = self._ops.near
+        if near is not None and not is_read_only(words):
+            near.copies.drop(map(encode_key, keys_of(words)))
+
     def decode(self, places: Places, keys: list[bytes], reply: Any) -> Any:
         """Return a reply with the values that the cache has for what is stored."""
         if places.replies == "-":
@@ -112,7 +119,10 @@ class CacheClient(RoutingClient):
         sent, places, keys = self._wording.encode(args)
         if places.replies != "-":
             options[NEVER_DECODE] = True  # what comes back is no text
-        reply = super().execute_command(*sent, **options)
+        try:
+            reply = super().execute_command(*sent, **options)
+        finally:
+            self._wording.drop_copies(sent)
         return self._wording.decode(places, keys, reply)
 
     def scan_iter(
@@ -146,7 +156,10 @@ class AioCacheClient(AioRoutingClient):
         sent, places, keys = self._wording.encode(args)
         if places.replies != "-":
             options[NEVER_DECODE] = True  # what comes back is no text
-        reply = await super().execute_command(*sent, **options)
+        try:
+            reply = await super().execute_command(*sent, **options)
+        finally:
+            self._wording.drop_copies(sent)
         return self._wording.decode(places, keys, reply)
 
     def scan_iter(  # type: ignore[override]
@@ -181,10 +194,29 @@ class CacheMappingClient(MappingClient):
     ) -> None:
         super().__init__(cluster, max_concurrency, auto_batch=auto_batch is not False)
         self._wording = wording
+        self._sent: list[tuple[Any, ...]] = []
 
     def get(self, name: Any) -> Promise[Any]:  # type: ignore[override]
         """Return a promise for the value of a key; None where there is no such key."""
         return self.execute_command("GET", name)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Run what was asked for; see `MappingClient.join`."""
+        sent, self._sent = self._sent, []
+        try:
+            super().join(timeout)
+        finally:
+            for words in sent:
+                self._wording.drop_copies(words)
+
+    async def ajoin(self, timeout: float | None = None) -> None:
+        """Do what `join` does on the event loop that runs."""
+        sent, self._sent = self._sent, []
+        try:
+            await super().ajoin(timeout)
+        finally:
+            for words in sent:
+                self._wording.drop_copies(words)
 
     def execute_command(self, *args: Any, **options: Any) -> Promise[Any]:
         """Return a promise for the result of a command that is yet to be sent."""
@@ -194,6 +226,7 @@ class CacheMappingClient(MappingClient):
         if places.replies != "-":
             options[NEVER_DECODE] = True  # what comes back is no text
         promise = super().execute_command(*sent, **options)
+        self._sent.append(sent)
         return promise.then(partial(self._wording.decode, places, keys))
 
 

@@ -8,9 +8,7 @@ from collections.abc import Iterable, Mapping
 from time import time
 from typing import Any
 
-from ..engine.protocol.answers import is_value
 from ..engine.protocol.exchange import Batch
-from ..engine.rounds.batch import call, find
 from . import leases
 from .codec import MISSING
 from .counting import Counting
@@ -42,7 +40,7 @@ class Computed(Expiring, Counting):
         Args:
             arguments: those of `get_terms`; `early` comes first.
         """
-        data, failures = yield from call(self.cluster, made, b"GET", made, answer=is_value)
+        data, failures = yield from self._read(made)
         if failures:
             self._raise_or_log(failures)
             return UNKNOWN
@@ -62,7 +60,7 @@ class Computed(Expiring, Counting):
 
     def look_many(self, made: list[bytes], terms: Terms) -> Batch[dict[bytes, Any]]:
         """Return for each key what `look` returns: one MGET per node."""
-        found, failures = yield from find(self.cluster, made)
+        found, failures = yield from self._find(made, made)
         if failures:
             self._raise_or_log(failures)
         lost = {key for failure in failures for key in failure.keys}

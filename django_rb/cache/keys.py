@@ -132,6 +132,25 @@ class Keys:
             )
         return lambda made: made.decode(errors="surrogateescape").removeprefix(prefix)
 
+    def matcher(self, prefixes: tuple[str, ...]) -> Callable[[bytes], object]:
+        """Return what tells whether the cache's own key of a stored one begins with a prefix.
+
+        Raises:
+            ImproperlyConfigured: the cache has a KEY_FUNCTION and no REVERSE_KEY_FUNCTION.
+        """
+        if self._reverse is not None:
+            to_text = self.reverser(None)
+            return lambda made: to_text(made).startswith(prefixes)
+        if self._prefix(None) is None:
+            raise ImproperlyConfigured(
+                "OPTIONS['NEAR']['PREFIXES'] of a cache with a KEY_FUNCTION needs "
+                "OPTIONS['REVERSE_KEY_FUNCTION'], which turns a stored key back into the "
+                "cache's own: a function of one argument, or the dotted path of one."
+            )
+        before = re.escape(f"{self._cache.key_prefix}:".encode())
+        begins = b"|".join(re.escape(prefix.encode()) for prefix in prefixes)
+        return re.compile(b"%b[^:]*:(?:%b)" % (before, begins)).match
+
     def _prefix(self, version: int | None) -> str | None:
         """Return what precedes every key, None where a function of the site's own says."""
         cache = self._cache

@@ -6,14 +6,15 @@ does no I/O, so one text serves whichever transport drives it.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from redis.exceptions import ResponseError
 
 from ..engine import Cluster, NodeFailure
 from ..engine.errors import COMPLAINTS, first_error
+from ..engine.near.copies import Copies
 from ..engine.protocol.answers import (
     is_number,
     is_ok,
@@ -23,13 +24,16 @@ from ..engine.protocol.answers import (
 from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch, IsAnswer
 from ..engine.rounds.batch import (
+    Outcome,
     call,
     call_each,
     count,
     find,
+    keep_found,
     pipeline,
     store,
 )
+from ..engine.rounds.by_slot import Decode
 from ..engine.rounds.observing import tell_found
 from ..engine.rounds.scans import Cursors, delete_pages, first_cursors, scan
 from ..engine.wording import get_logger
@@ -42,6 +46,19 @@ T = TypeVar("T")
 
 logger = get_logger("django_rb.cache")
 
+Reading = Batch[Outcome[bytes | None]]
+
+
+class Near(Protocol):
+    """What a cache keeps near; see `django_rb.cache.near`."""
+
+    copies: Copies
+
+    def get_or_begin(
+        self, key: object, default: Any, version: int | None
+    ) -> tuple[Any, Batch[Any] | None]:
+        """Return the value of a key, or `default`, if it is near; if not, the batch for it."""
+
 
 class Operations:
     """The operations of one cache on one cluster.
@@ -53,7 +70,12 @@ class Operations:
         raises: whether a node's failure is raised once the others are done; if not, it is
             logged, and what the node should have said counts as a miss.
         deadline: seconds for one operation, None without limit.
+
+    Attributes:
+        near: what is kept near; None for nothing.
     """
+
+    near: Near | None = None
 
     def __init__(
         self,
@@ -89,14 +111,18 @@ class Operations:
         Args:
             unknown: the answer where the node failed.
         """
-        made = self._make_key(key, version)
-        data, failures = yield from call(self.cluster, made, b"GET", made, answer=is_value)
+        return self._get(self._make_key(key, version), default, unknown, self._read)
+
+    def _get(
+        self, made: bytes, default: Any, unknown: Any, read: Callable[[bytes], Reading]
+    ) -> Batch[Any]:
+        data, failures = yield from read(made)
         value, is_hit = default, data is not None
         if failures:
             value = unknown
         elif is_hit:
             try:
-                value = self._decode(data, made)
+                value = self._decode(cast(bytes, data), made)
             except BadSignature:
                 is_hit = False
                 self._log_bad_signatures((made,))
@@ -106,13 +132,17 @@ class Operations:
             self._raise_or_log(failures)
         return value
 
+    def _read(self, made: bytes) -> Reading:
+        """Return what is stored for a key, None for nothing."""
+        return call(self.cluster, made, b"GET", made, answer=is_value)
+
     def get_many(self, keys: list[Any], version: int | None) -> Batch[dict[Any, Any]]:
         if not keys:
             return {}
         made = self._keys.make_many(keys, version)
         bad: list[bytes] = []
         decode = partial(self._codec.decode_found, bad)
-        found, failures = yield from find(self.cluster, made, keys, decode)
+        found, failures = yield from self._find(made, keys, decode)
         if bad:
             self._log_bad_signatures(bad)
         if self.cluster.observers:
@@ -120,6 +150,12 @@ class Operations:
         if failures:
             self._raise_or_log(failures)
         return found
+
+    def _find(
+        self, made: list[bytes], names: list[Any], decode: Decode = keep_found
+    ) -> Batch[Outcome[dict[Any, Any]]]:
+        """Look keys up; see `engine.rounds.batch.find`."""
+        return find(self.cluster, made, names, decode)
 
     def set(
         self, key: object, value: Any, timeout: int | None, version: int | None

@@ -17,6 +17,7 @@ OPTIONS = (
     "CULL_FREQUENCY",  # Django's own; the server evicts by its maxmemory-policy
     "DEADLINE",
     "MAX_ENTRIES",  # likewise
+    "NEAR",
     "ON_NODE_ERROR",
     "REVERSE_KEY_FUNCTION",
     "SERIALIZER",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from django.core.cache.backends.base import BaseCache
@@ -18,6 +19,8 @@ from .codec import Codec
 from .compressors import get_compressor
 from .computed import Computed
 from .keys import Keys
+from .near import NearOperations
+from .near_options import near_options_of
 from .options import OF_OTHERS, OPTIONS, deadline_of, seconds_of
 from .serializers import get_serializer
 from .signing import SignedCodec, get_signer
@@ -59,6 +62,9 @@ class CacheSettings:
         self.keys = Keys(cache, _function(options, "REVERSE_KEY_FUNCTION"))
         self._raises = _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise"
         self._deadline = _deadline(options)
+        self._near = near_options_of(options)
+        if self._near is not None and self._near.prefixes is not None:
+            self.keys.matcher(self._near.prefixes)
 
     def check_location(self) -> None:
         """Raise ImproperlyConfigured unless LOCATION names a cluster."""
@@ -71,7 +77,10 @@ class CacheSettings:
             ImproperlyConfigured: there is none, or its settings have a mistake.
         """
         self.check_location()
-        return Computed(
+        make: Callable[..., Computed] = Computed
+        if self._near is not None:
+            make = partial(NearOperations, near=self._near)
+        return make(
             clusters[self._alias],
             self.keys,
             self.codec,

@@ -15,6 +15,7 @@ from .clients.front import ClientSource
 from .clients.local import LocalPools
 from .errors import BadHostSetup, NodeFailure
 from .forks import register_at_fork
+from .near.tracking import Trackings
 from .nodes.changes import HealthChange, HealthChanges, PrimaryChange, RecentlyLogged
 from .nodes.health import DEFAULT_HEALTH, NodeHealth, check_health
 from .nodes.hosts import (
@@ -95,6 +96,7 @@ class Cluster(ClientSource):
         is_retired: another cluster took its place; for those who keep a reference.
         recently_logged: what of its nodes was logged lately, for all who log.
         observers: called for batches and exchanges; to add or remove one, replace the tuple.
+        trackings: the connections on which nodes tell of changes, for those who keep copies.
 
     Nothing is connected before the first command.
 
@@ -133,6 +135,7 @@ class Cluster(ClientSource):
         self.recently_logged = RecentlyLogged()
         self.is_retired = False
         self.observers: Sequence[Observer] = ()
+        self.trackings = Trackings()
         self._host_defaults = dict(hidden(host_defaults or {}))
         make_node = partial(
             Node,
@@ -140,6 +143,7 @@ class Cluster(ClientSource):
             health_options=self._health_options,
             changes=self._health_changes,
             alias=alias,
+            trackings=self.trackings,
         )
         self._threads = threads.Transport(self._health_changes)
         self._loops = loops.Transport(self._health_changes)
@@ -170,6 +174,7 @@ class Cluster(ClientSource):
             self._topology.router = self._make_router()
         if isinstance(self._topology, StaticTopology):
             self._use(self._topology.everybody)
+        self.trackings.layout = self._topology
         _clusters.add(self)
 
     def __repr__(self) -> str:

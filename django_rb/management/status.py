@@ -94,6 +94,7 @@ class NodeStatus:
         hits, misses: look-ups of keys that were there, and were not. `hit_rate` is the
             share of hits, from 0 to 1; None where there were no look-ups.
         evictions: keys that made room for others.
+        tracked_keys: of whose changes it tells clients, as those with near copies.
     """
 
     error: str | None = None
@@ -110,6 +111,7 @@ class NodeStatus:
     evictions: int | None = None
     ops_per_second: int | None = None
     clients: int | None = None
+    tracked_keys: int | None = None
     ping: Ping | None = None
     replication: Replication = Replication()
 
@@ -140,6 +142,7 @@ class Totals:
     evictions: int | None
     ops_per_second: int | None
     clients: int | None
+    tracked_keys: int | None
     balance: Balance
 
 
@@ -241,6 +244,7 @@ def read_info(info: Mapping[str, Any], database: int) -> NodeStatus:
         evictions=number("evicted_keys"),
         ops_per_second=number("instantaneous_ops_per_sec"),
         clients=number("connected_clients"),
+        tracked_keys=number("tracking_total_keys"),
         replication=read_replication(info),
     )
 
@@ -316,6 +320,7 @@ def sum_up(statuses: Iterable[NodeStatus]) -> Totals:
         evictions=total("evictions"),
         ops_per_second=total("ops_per_second"),
         clients=total("clients"),
+        tracked_keys=total("tracked_keys"),
         balance=Balance(
             keys=largest_over_mean(values("keys")),
             memory=largest_over_mean(values("memory_used")),

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .. import conf
 from ..engine import Cluster
+from ..engine.near.tracking import forget_all
 from ..engine.rounds.observing import Observer, add_observer, remove_observer
 from ..engine.topology.settings import REDIS_CLUSTER, SENTINEL, STATIC
 from ..engine.wording import number_of
@@ -141,6 +142,7 @@ class StandIn:
         except BaseException:
             self.is_used = True
             raise
+        forget_all()
         if self._nodes_were_lent or not self._seems_well():
             self._nodes_were_lent = False
             clusters.reset()  # for clusters that know of no faults

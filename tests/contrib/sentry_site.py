@@ -114,8 +114,8 @@ async def aget(page: str) -> bytes:
     make_site: Any = ApplicationCommunicator  # it has no types
     site = make_site(get_asgi_application(), scope)
     await site.send_input({"type": "http.request"})
-    await site.receive_output()
-    answer: bytes = (await site.receive_output())["body"]
+    await site.receive_output(timeout=30)
+    answer: bytes = (await site.receive_output(timeout=30))["body"]
     await site.wait()
     return answer
 

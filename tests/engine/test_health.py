@@ -15,7 +15,7 @@ from django.test import override_settings
 
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster, HealthChange, NodeDown, failures_of
-from django_rb.engine.nodes import health
+from django_rb.engine.nodes import changes, health
 from django_rb.engine.nodes.changes import (
     DOWN,
     FAILING,
@@ -47,7 +47,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(health, "monotonic", clock)
+    for module in (health, changes):
+        monkeypatch.setattr(module, "monotonic", clock)
     return clock
 
 

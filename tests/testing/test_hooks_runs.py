@@ -108,14 +108,6 @@ class TestTheSuitePasses:
 
 
 @both
-def test_an_unused_cluster_starts_no_server(
-    runner: tuple[str, ...], runs: Runs, untouched: dict[str, str]
-) -> None:
-    check_passed(*runs.run(*runner, UNUSED[runner], **untouched))
-    assert runs.pids == []
-
-
-@both
 def test_settings_that_a_test_overrides_lead_to_no_node_of_the_site(
     runner: tuple[str, ...], runs: Runs, untouched: dict[str, str]
 ) -> None:
@@ -188,7 +180,7 @@ class TestDeclaredServers:
         assert b"left" not in set().union(*declared.keys().values())
 
     @both
-    def test_they_are_left_alone_until_they_are_used(
+    def test_unused_clusters_start_and_touch_no_server(
         self, runner: tuple[str, ...], runs: Runs, declared: Servers, production: LocalNodes
     ) -> None:
         variables = {
@@ -197,6 +189,7 @@ class TestDeclaredServers:
         }
         check_passed(*runs.run(*runner, UNUSED[runner], **variables))
         assert declared.keys() == {0: {b"left"}, 1: {b"left"}, 2: {b"left"}}
+        assert runs.pids == []  # nor does the other cluster have its local nodes
 
     @both
     def test_parallel_runs_would_share_them(self, runner: tuple[str, ...], runs: Runs) -> None:

@@ -33,6 +33,7 @@ _SUMS = (
     ("django_rb.node.io", "By", "Bytes sent to a node and received from it."),
     ("django_rb.node.health_changes", "{change}", "Nodes that went from state to state."),
     ("django_rb.cache.lookups", "{key}", "Keys that caches looked up: hits and misses."),
+    ("django_rb.near.hits", "{key}", "Keys that near copies answered."),
 )
 
 
@@ -86,6 +87,8 @@ class Metrics:
                 found = self._found.setdefault(alias, [0, 0])
                 found[0] += batch.hits
                 found[1] += batch.misses
+            if batch.near:
+                self._sums["django_rb.near.hits", alias] += batch.near
             for exchange in exchanges:
                 place = alias, exchange.host_id, exchange.address, operation
                 sums = nodes.get(place)
@@ -178,6 +181,8 @@ def _attributes(name: str, alias: str, *words: Any) -> Attributes:
     attributes: dict[str, str | int | bool] = {"django_rb.cluster": alias}
     if name == "django_rb.cache.lookups":
         return {**attributes, "django_rb.cache.hit": words[0]}
+    if not words:
+        return attributes
     host_id, address, *last = words
     attributes["django_rb.node"] = host_id
     attributes.update(describe_server(address))

@@ -57,6 +57,7 @@ class Telemetry(CallObserver):
         if not is_instrumentation_enabled():
             return
         if not exchanges and batch.error is None:  # nothing was asked of any node
+            self._metrics.add(self._alias, batch, exchanges)  # what was near
             return
         plan = _plan(self._alias, batch.operation, frozenset(map(_asked, exchanges)))
         name, measured = plan.name, plan.measured
@@ -69,9 +70,7 @@ class Telemetry(CallObserver):
             recorded.update(described)
         self._metrics.call_seconds.record(batch.seconds, measured)
         self._metrics.add(self._alias, batch, exchanges)
-        if batch.hits or batch.misses:
-            recorded["django_rb.hits"] = batch.hits
-            recorded["django_rb.misses"] = batch.misses
+        recorded.update(_found(batch))
         if plan.is_pipeline:
             recorded["db.operation.batch.size"] = batch.commands
         if self._record_commands:
@@ -119,6 +118,14 @@ class Telemetry(CallObserver):
         if exchange.error is not None:
             span.set_status(_failed(exchange.error))
         span.end(began + int(exchange.seconds * 1e9))
+
+
+def _found(batch: BatchEvent) -> dict[str, int]:
+    """Return the attributes of what a cache has found."""
+    found = {}
+    if batch.hits or batch.misses:
+        found = {"django_rb.hits": batch.hits, "django_rb.misses": batch.misses}
+    return {**found, "django_rb.near": batch.near} if batch.near else found
 
 
 class _Plan(NamedTuple):

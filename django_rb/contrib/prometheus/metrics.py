@@ -43,6 +43,25 @@ class Metrics:
             _CLUSTER,
             registry=registry,
         )
+        self.near = Counter(
+            "django_rb_near_hits",
+            "Keys that near copies answered.",
+            _CLUSTER,
+            registry=registry,
+        )
+        self.near_invalidations = Counter(
+            "django_rb_near_invalidations",
+            "Changes of keys that nodes told of.",
+            _CLUSTER,
+            registry=registry,
+        )
+        self.near_bytes = Gauge(
+            "django_rb_near_bytes",
+            "Memory of near copies.",
+            _CLUSTER,
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self.nodes = Histogram(
             "django_rb_node_seconds",
             "Time that a node took for its share of a call.",

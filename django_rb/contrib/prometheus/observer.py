@@ -27,10 +27,13 @@ class Counting(CallObserver):
         self._alias = alias
         self._metrics = metrics
         self._operations: set[str] = set()
+        self._invalidations = 0  # that were counted
 
     def call_ended(self, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
         """Count a call."""
-        if not exchanges and batch.error is None:  # nothing was asked of any node
+        if batch.near:
+            self._metrics.near.labels(self._alias).inc(batch.near)
+        if not exchanges and batch.error is None and not batch.near:  # nothing was asked
             return
         alias, metrics = self._alias, self._metrics
         operation = self._bounded(batch.operation)
@@ -45,6 +48,7 @@ class Counting(CallObserver):
             metrics.misses.labels(alias).inc(batch.misses)
         for exchange in exchanges:
             self._count_exchange(exchange, operation)
+        self._count_near()
         self._count_connections({exchange.host_id: exchange.address for exchange in exchanges})
 
     def _count_exchange(self, exchange: ExchangeEvent, operation: str) -> None:
@@ -57,6 +61,17 @@ class Counting(CallObserver):
             metrics.redirects.labels(*node).inc()
         if exchange.error is not None:
             metrics.node_errors.labels(*node, type(exchange.error).__name__).inc()
+
+    def _count_near(self) -> None:
+        """Say what near copies take, if there are any."""
+        cluster = made_clusters().get(self._alias)
+        if cluster is None or not cluster.trackings.keepers:
+            return
+        info = cluster.trackings.info()
+        self._metrics.near_bytes.labels(self._alias).set(info.bytes)
+        told = max(0, info.invalidations - self._invalidations)
+        self._invalidations = info.invalidations
+        self._metrics.near_invalidations.labels(self._alias).inc(told)
 
     def _count_connections(self, addresses: dict[int, str]) -> None:
         """Say how many connections there are to the nodes of a call, which has ended."""

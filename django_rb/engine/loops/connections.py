@@ -41,6 +41,12 @@ class Home(Protocol):
     loop: asyncio.AbstractEventLoop
     inbox: Inbox
 
+    async def connect(self) -> asyncio.StreamWriter:
+        """Return the stream of a new connection."""
+
+    def make_connection(self, writer: asyncio.StreamWriter, epoch: int) -> AioConnection:
+        """Return the connection of a stream."""
+
     def take_back(self, connection: AioConnection, reader: ReplyReader) -> None:
         """Give a connection whose last reply was read its next job, or none."""
 

@@ -27,6 +27,7 @@ from ..errors import BadHostSetup
 from ..lookups import await_addresses
 from ..nodes.hosts import HostInfo
 from ..nodes.options import check_host_name
+from ..nodes.tracking import TRACK_KEYS, tracking_kwargs
 from ..protocol.encoding import Args
 from ..secrecy import hides_locals
 
@@ -171,17 +172,24 @@ def _complete(error: redis.ConnectionError) -> None:
             error.args = (f"{said} {text}.",)
 
 
-async def connect(node: Node) -> asyncio.StreamWriter:
+async def connect(node: Node, *, is_tracked: bool = False) -> asyncio.StreamWriter:
     """Return the stream of a new connection to a node, set up by redis-py.
+
+    Args:
+        is_tracked: the node is to tell of changes of what is read on it.
 
     Raises:
         redis.RedisError: it cannot be connected.
     """
-    connection: Any = _kind_of(node.info)(**node.kwargs)
+    kwargs = tracking_kwargs(node.kwargs) if is_tracked else node.kwargs
+    connection: Any = _kind_of(node.info)(**kwargs)
     try:
         if isinstance(connection, SSLConnection):
             await _give_context(connection, node)
         await connection.connect()
+        if is_tracked:
+            await connection.send_command(*TRACK_KEYS)
+            await connection.read_response()
         writer = take_writer(connection)
         assert writer is not None
     except BaseException:

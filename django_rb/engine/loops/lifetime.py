@@ -20,6 +20,7 @@ from .handshake import check_options
 from .openings import AllOpenings
 from .plain import Inbox
 from .pool import Pool
+from .tracked import TrackedPool
 
 
 class LoopPools:
@@ -37,6 +38,7 @@ class LoopPools:
         self._loop = loop
         self._user = weakref.ref(user, self._let_go)
         self._by_node: dict[Node, Pool] = {}
+        self._tracked: dict[Node, TrackedPool] = {}
         self._openings = AllOpenings()
         self.inbox = Inbox()
         self._retired: list[Pool] = []  # of nodes that were removed
@@ -54,23 +56,34 @@ class LoopPools:
             pool = self._by_node[node] = Pool(node, self._loop, self._openings, self.inbox)
         return pool
 
+    def for_tracked(self, node: Node) -> Pool:
+        """Return where a read of keys that may be tracked finds its connection."""
+        pool = self.of(node)
+        if node.trackings is None:
+            return pool
+        tracked = self._tracked.get(node)
+        if tracked is None:
+            tracked = self._tracked[node] = TrackedPool(pool)
+        return tracked if tracked.is_free else pool
+
     def count(self, node: Node) -> tuple[int, int]:
         """From any thread: return how many connections to a node are open, and are idle."""
-        pool = self._by_node.get(node)
-        return (0, 0) if pool is None else pool.count()
+        known = filter(None, (self._by_node.get(node), self._tracked.get(node)))
+        counts = [pool.count() for pool in known]
+        return sum(count for count, _ in counts), sum(idle for _, idle in counts)
 
     def keep_only(self, nodes: Collection[Node]) -> None:
         """Let the connections to all other nodes end with their work."""
         self._retired = [pool for pool in self._retired if pool.connections]
         for node in [node for node in self._by_node if node not in nodes]:
-            pool = self._by_node.pop(node)
-            pool.retire()
-            self._retired.append(pool)
+            for pool in filter(None, (self._by_node.pop(node), self._tracked.pop(node, None))):
+                pool.retire()
+                self._retired.append(pool)
 
     @property
     def pools(self) -> list[Pool]:
         """All pools that may have connections."""
-        return [*self._by_node.values(), *self._retired]
+        return [*self._by_node.values(), *self._tracked.values(), *self._retired]
 
     async def close_idle(self) -> None:
         """Close the idle connections."""

@@ -12,7 +12,6 @@ import redis
 from ..nodes.failing import to_redis_error
 from ..nodes.node import Node
 from .connections import LATE_SECONDS, AioConnection, Home
-from .handshake import connect
 
 _TICK = 0.1  # seconds between two looks at whether the loop runs
 _TRIES = 3  # to open a connection, where the loop was kept from it
@@ -51,12 +50,20 @@ async def open_connection(pool: Home) -> AioConnection:
             try:
                 async with asyncio.timeout(node.open_timeout):
                     epoch = node.epoch
-                    writer = await connect(node)
+                    writer = await pool.connect()
                     try:
-                        return AioConnection(writer, pool, epoch)
+                        connection = pool.make_connection(writer, epoch)
                     except BaseException:
                         writer.transport.abort()
                         raise
+                    try:
+                        # What asyncio had of a plain socket is closed in the loop's next turn.
+                        # Nothing may fork before: nobody would close it in the child.
+                        await asyncio.sleep(0)
+                    except BaseException:
+                        connection.close()
+                        raise
+                    return connection
             except (redis.TimeoutError, TimeoutError):
                 # The node may have answered in time, while the loop did not run.
                 if not stalls.seconds or tries == _TRIES:

@@ -21,6 +21,7 @@ from ..nodes.node import Node
 from ..protocol.exchange import ReplyReader
 from ..rounds.again import may_go_again
 from .connections import FOREVER, LATE_SECONDS, AioConnection
+from .handshake import connect
 from .jobs import Job, Joined
 from .openings import AllOpenings, as_failure, open_connection
 from .plain import Inbox
@@ -46,6 +47,7 @@ class Pool:
     Attributes:
         node, loop: whose they are.
         inbox: what all connections of the loop read into.
+        openings: what is being opened on the loop, to whatever node.
         open_timeout: seconds that a job may wait for the node's first word.
         connections: all connections, idle and busy.
     """
@@ -68,7 +70,7 @@ class Pool:
         self._queues = Queues()  # of jobs without a connection
         # Connections that are being opened, and the jobs that they were meant for.
         self._openings: dict[asyncio.Task[None], Job] = {}
-        self._all_openings = openings
+        self.openings = openings
         self._queue_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._is_retired = False
@@ -314,6 +316,14 @@ class Pool:
 
     # Opening.
 
+    async def connect(self) -> asyncio.StreamWriter:
+        """Return the stream of a new connection."""
+        return await connect(self.node)
+
+    def make_connection(self, writer: asyncio.StreamWriter, epoch: int) -> AioConnection:
+        """Return the connection of a stream."""
+        return AioConnection(writer, self, epoch)
+
     def open_more(self) -> None:
         """Open connections for what waits, as far as there may be more."""
         while (
@@ -334,17 +344,16 @@ class Pool:
                 opening.close()
                 raise
             self._openings[task] = job
-            self._all_openings.add(task)
+            self.openings.add(task)
             task.add_done_callback(self._opening_ended)
-        if len(self._all_openings) >= MOST_OPENINGS and self._has_work():
-            self._all_openings.held.add(self)
+        if len(self.openings) >= MOST_OPENINGS and self._has_work():
+            self.openings.held.add(self)
 
     @property
     def _shares_openings(self) -> bool:
         """Whether those that are under way have to do."""
         return bool(self._openings) and (
-            len(self._openings) >= MOST_OPENINGS_PER_NODE
-            or len(self._all_openings) >= MOST_OPENINGS
+            len(self._openings) >= MOST_OPENINGS_PER_NODE or len(self.openings) >= MOST_OPENINGS
         )
 
     def _wanted(self) -> int:
@@ -386,7 +395,7 @@ class Pool:
 
     def _let_others_open(self, task: asyncio.Task[None]) -> None:
         """Have other pools look again, as there is one opening less."""
-        openings = self._all_openings
+        openings = self.openings
         openings.discard(task)
         if openings.held and len(openings) < MOST_OPENINGS:
             held, openings.held = openings.held, set()

@@ -180,7 +180,9 @@ class _AwaitedRound:
             if is_over:
                 exchange.fail(to_redis_error(node, DeadlineError()))
                 continue
-            pool = self._pools.of(node)
+            pool = (
+                self._pools.for_tracked(node) if exchange.is_tracked else self._pools.of(node)
+            )
             job = Job(exchange, self, began, began + pool.open_timeout - exchange.waited)
             self._jobs.append((job, pool))
             pool.submit(job)

@@ -10,6 +10,7 @@ from typing import Any
 import redis
 
 from ..errors import COMPLAINTS, NOT_READY, OUTDATED, at_node
+from ..near.tracking import Trackings
 from ..protocol.encoding import Args
 from .changes import HealthChanges
 from .health import DEFAULT_HEALTH, Health, HealthOptions, check_health
@@ -39,6 +40,8 @@ class Node:
         changes: where changes of its health are put down.
         alias: that of its cluster, for errors and logs; None where it has none.
         greetings: commands that each connection sends before it is used.
+        trackings: the connections of its cluster on which nodes tell of changes; None where
+            they are not asked to.
 
     Attributes:
         kwargs: the arguments of redis-py's connection classes. They hold its secrets.
@@ -57,7 +60,9 @@ class Node:
         changes: HealthChanges | None = None,
         alias: str | None = None,
         greetings: Sequence[Args] = (),
+        trackings: Trackings | None = None,
     ) -> None:
+        self.trackings = trackings
         self.info = info
         self.alias = alias
         self._unready_until = 0.0

@@ -10,7 +10,15 @@ Any of its commands can be had again (`commands`), for a round that sends them o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -38,6 +46,18 @@ NO_REPLY: Final = object()
 _PUSH = ord(">")
 
 
+class Tracking(Protocol):
+    """Who takes what a node tells of keys that were read; see `near.tracking`."""
+
+    term: Any
+
+    def told(self, push: Any, spared: Collection[object] = ()) -> None:
+        """Take note of what the node said unasked."""
+
+    def heard(self, now: float) -> None:
+        """Take note that all that came was read, and told."""
+
+
 class ReplyReader(Reader):
     """A parser for the replies of one connection; error replies come as exceptions.
 
@@ -45,9 +65,11 @@ class ReplyReader(Reader):
         errors: the error replies that came since somebody cleared them.
         is_cut: it has begun to read what follows the last reply that was asked for. That may
             be a push that has not come whole; no more may be asked on its connection.
+        tracking: who takes what the node tells unasked; None where that is dropped.
     """
 
     is_cut = False
+    tracking: Tracking | None = None
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
@@ -119,6 +141,8 @@ class Exchange:
         is_question: it asks who owns which slots, for the sake of others.
         is_for_primary: it is for a primary, though all of it only reads.
         tried: why other nodes did not run these commands.
+        is_tracked: the node is to tell of changes of what is read, if there is a connection
+            for that.
         went_on: some of its commands were sent on to other nodes, in further rounds.
         on_done: called when all replies are in and none of them is an error, while other
             nodes are still awaited.
@@ -131,6 +155,7 @@ class Exchange:
     is_question = False
     is_for_primary = False
     tried: tuple[Exception, ...] = ()
+    is_tracked = False
     went_on = False
     watcher: Watcher | None = None
     error: Exception | None = None
@@ -189,7 +214,7 @@ class Exchange:
     @property
     def only_reads_keys(self) -> bool:
         """Whether any copy of the keys will do for all commands; see `reads_keys`."""
-        if self.is_for_primary or self.is_question or self.bound:
+        if self.is_for_primary or self.is_question or self.is_tracked or self.bound:
             return False
         commands = self.commands()
         return bool(commands) and all(map(reads_keys, commands))

@@ -16,7 +16,8 @@ from itertools import chain, repeat
 from typing import Any, Final, TypeVar, cast
 
 from ..errors import NodeFailure
-from ..protocol.answers import answer_to, are_values, is_number, is_ok
+from ..near.copies import Copies
+from ..protocol.answers import answer_to, is_number, is_ok
 from ..protocol.encoding import (
     PIECE_SIZE,
     Arg,
@@ -36,6 +37,7 @@ from ..protocol.exchange import (
 )
 from .by_slot import CountsExchange, Decode, ValuesExchange, decode_replies, decode_some
 from .port import Port
+from .tracked import MgetExchange, Tracked, TrackedGet, TrackedMget, TrackedSlotValues
 
 T = TypeVar("T")
 
@@ -80,6 +82,7 @@ def find(
     keys: Sequence[bytes],
     names: Collection[Any] | None = None,
     decode: Decode = keep_found,
+    copies: Copies | None = None,
 ) -> Batch[Outcome[dict[Any, Any]]]:
     """Look keys up: one MGET per node that owns some of them.
 
@@ -89,6 +92,7 @@ def find(
         names: what the caller knows the keys by; themselves if not given.
         decode: does what `keep_found` does, for one node's keys; called while other nodes
             are still awaited.
+        copies: where copies of what is read are kept near; None for nowhere.
 
     Returns ``{name: value}`` for the keys that exist, in the order of the keys.
     """
@@ -97,7 +101,7 @@ def find(
     found = dict.fromkeys(names, _ABSENT)  # it has their order from the beginning
     if len(found) != len(keys):  # equal names may be those of different keys, as 1 and True
         distinct = list(dict.fromkeys(keys))
-        values, failures = yield from find(port, distinct, None, decode)
+        values, failures = yield from find(port, distinct, None, decode, copies)
         named = zip(names, keys, strict=True)
         return {name: values[key] for name, key in named if key in values}, failures
     shares: dict[int, tuple[list[Any], list[bytes]]] = defaultdict(lambda: ([], []))
@@ -112,10 +116,18 @@ def find(
     for owner, share in shares.items():
         exchange: Exchange
         if router.has_slots:
-            exchange = ValuesExchange(owner, share[1], router)
+            exchange = (
+                ValuesExchange(owner, share[1], router)
+                if copies is None
+                else TrackedSlotValues(owner, share[1], router, copies)
+            )
             exchange.on_done = partial(decode_replies, decode, misses, found, *share)
         else:
-            exchange = _ValuesExchange(owner, b"MGET", share[1])
+            exchange = (
+                MgetExchange(owner, share[1])
+                if copies is None
+                else TrackedMget(owner, share[1], copies)
+            )
             exchange.on_done = partial(_decode_reply, decode, misses, found, *share)
         exchanges.append(exchange)
     yield exchanges
@@ -123,6 +135,8 @@ def find(
     for exchange in exchanges:
         error = _error_in(exchange)
         if error is not None:
+            if isinstance(exchange, Tracked):
+                exchange.learn()
             names, lost = shares[exchange.host_id]
             if isinstance(exchange, ValuesExchange):
                 error, lost = decode_some(exchange, decode, misses, found, names, lost)
@@ -135,17 +149,6 @@ def find(
     return found, failures
 
 
-class _ValuesExchange(KeysExchange):
-    """One MGET."""
-
-    def __init__(self, host_id: int, name: bytes, keys: Sequence[bytes]) -> None:
-        super().__init__(host_id, name, keys)
-        self.answers = (self._is_answer,)
-
-    def _is_answer(self, reply: Any, _kind: int) -> bool:
-        return are_values(reply, len(self.keys))
-
-
 def _decode_reply(
     decode: Decode,
     misses: list[int],
@@ -154,6 +157,8 @@ def _decode_reply(
     keys: list[bytes],
     exchange: Exchange,
 ) -> None:
+    if exchange.is_tracked:
+        cast(Tracked, exchange).learn()
     misses.append(decode(found, names, keys, exchange.replies[0]))
     exchange.replies.clear()
 
@@ -333,6 +338,18 @@ def call(
     if answer is not None:
         exchange.answers = (answer,)
     yield (exchange,)
+    if exchange.error is None and not exchange.has_errors:
+        return exchange.replies[0], []
+    error = cast(Exception, _error_in(exchange))
+    return None, [_failure(port, exchange.host_id, error, (key,))]
+
+
+def get_tracked(port: Port, key: bytes, copies: Copies) -> Batch[Outcome[bytes | None]]:
+    """Return what is stored for a key, None for nothing, and have a copy kept near."""
+    exchange = TrackedGet(port.router.get_host_for_key(key), key, copies)
+    yield (exchange,)
+    if not exchange.is_kept:
+        exchange.learn()
     if exchange.error is None and not exchange.has_errors:
         return exchange.replies[0], []
     error = cast(Exception, _error_in(exchange))

@@ -100,6 +100,9 @@ class ValuesExchange(SlotsExchange):
         if self._shares or not are_values(self.replies, self.count):
             super()._check_answers(kind)
 
+    def learn(self) -> None:
+        """All is read: let near copies know, if there are any."""
+
     def settle(self) -> None:
         """Take what is no string for missing, as MGET does."""
         for position, reply in enumerate(self.replies):
@@ -178,6 +181,8 @@ def decode_replies(
 ) -> None:
     """Decode the replies of a `ValuesExchange`, none of which is an error."""
     assert isinstance(exchange, ValuesExchange)
+    if exchange.is_tracked:
+        exchange.learn()
     misses.append(decode(found, names, keys, exchange.values()))
     exchange.replies.clear()
 

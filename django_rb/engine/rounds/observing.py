@@ -55,6 +55,7 @@ class BatchEvent:
         began: when, as `time.perf_counter()`.
         hits, misses: how many keys a cache has found, and how many not; what is not read from
             a cache counts as neither.
+        near: how many keys were answered by near copies; those that were found are hits, too.
         seconds: what it took; 0 until it has ended.
         error: what it raised, or else the first error of a node's that was not mended by a
             second look; None until it has ended.
@@ -66,6 +67,7 @@ class BatchEvent:
     began: float = field(default_factory=perf_counter)
     hits: int = 0
     misses: int = 0
+    near: int = 0
     seconds: float = 0.0
     error: BaseException | None = None
 
@@ -206,12 +208,13 @@ def tell(observers: Sequence[Observer], name: str, event: object) -> None:
         _here.is_telling = False
 
 
-def tell_found(hits: int, misses: int) -> None:
-    """From within a batch: say how many keys of it were found, and how many not."""
+def tell_found(hits: int, misses: int, near: int = 0) -> None:
+    """From within a batch: say how many keys of it were found, not found, and near."""
     batch: BatchEvent | None = getattr(_here, "batch", None)
     if batch is not None:
         batch.hits += hits
         batch.misses += misses
+        batch.near += near
 
 
 def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:

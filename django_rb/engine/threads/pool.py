@@ -36,10 +36,12 @@ class Pool:
     Attributes:
         node: the node.
         idle: the connections that nobody uses.
+        tracked: the connection on which the node tells of changes; None before it is needed.
     """
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.tracked: Pool | None = None
         self.idle: list[Connection] = []
         # Weak, so that a connection whose owner was interrupted is closed all the same.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -120,18 +122,20 @@ class Pool:
             redis.ConnectionError, redis.TimeoutError: naming the node.
         """
         node = self.node
-        limit = node.max_connections
+        limit = self._limit
         with self._opening:
             if limit is not None and self._count() + self._being_opened >= limit:
                 raise node.too_many_connections()
             self._being_opened += 1
         connection = None
         epoch = node.epoch
-        kwargs = node.kwargs if seconds is None else _limited(node.kwargs, seconds)
+        kwargs = self._connection_kwargs()
+        if seconds is not None:
+            kwargs = _limited(kwargs, seconds)
         redis_connection: Any = kind_of(node.info)(**kwargs)
         try:
             connect(redis_connection)
-            connection = Connection(redis_connection, node, epoch)
+            connection = self._made(redis_connection, epoch)
         except redis.RedisError as error:
             node.name_in(error)
             raise
@@ -144,16 +148,33 @@ class Pool:
                     self._all.add(connection)
         return connection
 
+    @property
+    def _limit(self) -> int | None:
+        return self.node.max_connections
+
+    def _connection_kwargs(self) -> dict[str, Any]:
+        return self.node.kwargs
+
+    def _made(self, redis_connection: Any, epoch: int) -> Connection:
+        """Return what was made of a connection that redis-py has set up."""
+        return Connection(redis_connection, self.node, epoch)
+
     def close_idle(self) -> None:
         """Close every idle connection. Those in use are closed by who uses them."""
         with suppress(IndexError):
             while True:
                 self.idle.pop().close()
+        if self.tracked is not None:
+            self.tracked.close_idle()
 
-    def count(self) -> int:
-        """Return how many connections are open."""
+    def count(self) -> tuple[int, int]:
+        """Return how many connections are open, and how many of them are idle."""
         with self._opening:
-            return self._count()
+            count, idle = self._count(), len(self.idle)
+        if self.tracked is not None:
+            tracked, tracked_idle = self.tracked.count()
+            return count + tracked, idle + tracked_idle
+        return count, idle
 
     def _count(self) -> int:
         return sum(connection.fd >= 0 for connection in list(self._all))

@@ -30,6 +30,7 @@ from .connections import WOULD_BLOCK, Connection, with_input
 from .lines import FOREVER, Line
 from .openings import Bell, Openings, Ticket, open_in_time
 from .pool import Pool
+from .tracked import pool_for_tracked
 
 TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
 
@@ -124,6 +125,8 @@ class Round:
         lines = self._lines
         for exchange in exchanges:
             pool = self._pools[exchange.host_id]
+            if exchange.is_tracked:
+                pool = pool_for_tracked(pool)
             health = pool.node.health
             if not health.is_well and (refusal := health.refusal()) is not None:
                 exchange.fail(refusal)
@@ -132,7 +135,12 @@ class Round:
             if not exchange.needs_new_connection:
                 connection = pool.take(is_checked=False)
             self._add_line_or_open(exchange, connection, pool)
-        for connection in with_input([line.connection for line in lines.values()]):
+        checked = [
+            line.connection
+            for line in lines.values()
+            if line.connection.reader.tracking is None  # where there may be news of changes
+        ]
+        for connection in with_input(checked):
             line = lines[connection.fd]
             self._drop(line)
             connection.close()

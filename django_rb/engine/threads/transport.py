@@ -29,6 +29,7 @@ from .lines import FOREVER
 from .openings import Openings
 from .pool import Pool
 from .round import TLS_RECORD, Round
+from .tracked import pool_for_tracked
 
 T = TypeVar("T")
 
@@ -117,7 +118,7 @@ class Transport:
     def count(self, host_id: int) -> tuple[int, int]:
         """Return how many connections to a node are open, and how many of them are idle."""
         pool = self.pools.get(host_id)
-        return (0, 0) if pool is None else (pool.count(), len(pool.idle))
+        return (0, 0) if pool is None else pool.count()
 
     def _run_small(  # noqa: PLR0912 (what a function apart would cost is seen in each get)
         self,
@@ -132,6 +133,9 @@ class Transport:
         something is out of the ordinary.
         """
         pool = pools[exchange.host_id]
+        if exchange.is_tracked:
+            tracked = pool.tracked
+            pool = tracked if tracked is not None and tracked.idle else pool_for_tracked(pool)
         if (
             exchange.needs_new_connection
             or not pool.node.health.is_well

@@ -60,7 +60,10 @@ class RedisClusterTopology(Looking):
         patience: seconds for which a call without deadline waits for nodes.
         shards: what the nodes said last, by host id.
         uncovered: how many slots have no owner.
+        version: another number whenever keys may have moved.
     """
+
+    version = 0
 
     def __init__(
         self,
@@ -142,6 +145,7 @@ class RedisClusterTopology(Looking):
                 return  # old news
             self._moved[slot] = (monotonic(), place)
             self.router.owners[slot] = node.host_id
+            self.version += 1
         self.want_look()
 
     def find(self, address: str, said_by: int) -> int | None:
@@ -308,6 +312,7 @@ class RedisClusterTopology(Looking):
             self.nodes = nodes
             self.hosts = {host_id: node.info for host_id, node in nodes.items()}
             self.router = ClusterRouter(self, owners)
+            self.version += 1
         self._epoch = answer.epoch or 0
         self.is_known = True
         self.replicas.learn(

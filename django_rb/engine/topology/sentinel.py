@@ -81,10 +81,12 @@ class SentinelTopology(Unslotted):
         sentinels: the Sentinels; their host ids are below 0.
         router: decides who owns a key; it stays.
         is_known: the primary of some shard is known.
+        version: another number whenever a shard has another primary.
         said_by: which Sentinel told of each primary, by host id.
     """
 
     router: BaseRouter
+    version = 0
 
     def __init__(
         self,
@@ -358,6 +360,7 @@ class SentinelTopology(Unslotted):
             self.hosts = {**self.hosts, host_id: node.info}
             self._candidates.pop(_FIRST_CANDIDATE - host_id, None)
             self._use_all()
+            self.version += 1
             self.is_known = True
         node.health.succeed(old.health)
         # Whoever is about to ask the old one is refused, and finds the new one.

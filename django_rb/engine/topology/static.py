@@ -28,9 +28,11 @@ class StaticTopology:
         hosts: what is known of each host, by host id, in the order of the ids.
         nodes: the nodes, by host id.
         router: decides who owns a key; a new one whenever a host comes or goes.
+        version: another number whenever keys may have moved.
     """
 
     router: BaseRouter
+    version = 0
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class StaticTopology:
                 self._know_replicas()
                 use(self.everybody)
                 raise
+            self.version += 1
 
     def remove(
         self,
@@ -117,6 +120,7 @@ class StaticTopology:
             self.nodes = {other: node for other, node in self.nodes.items() if other != host_id}
             self._know_replicas()
             use(self.everybody)
+            self.version += 1
             return True
 
     def start_over(self) -> None:

@@ -1,0 +1,153 @@
+"""The connection of an event loop to one node on which it tracks the keys that are read."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from functools import partial
+from time import monotonic
+
+import redis
+from hiredis import ProtocolError as HiredisProtocolError
+from hiredis import PushNotification
+
+from ..near.tracking import Tracking
+from ..nodes.tracking import REFUSED_SECONDS, is_refusal
+from ..protocol.encoding import Buffer
+from ..protocol.exchange import NO_REPLY
+from ..sockets import poll_fd_of
+from .connections import AioConnection
+from .handshake import connect
+from .jobs import Job
+from .plain import PlainTransport
+from .pool import Pool
+
+
+class TrackedConnection(AioConnection):
+    """A connection on which the node tracks keys, and tells of their changes."""
+
+    def __init__(self, writer: asyncio.StreamWriter, pool: Pool, epoch: int) -> None:
+        super().__init__(writer, pool, epoch)
+        trackings = pool.node.trackings
+        assert trackings is not None
+        transport = self._transport
+        if isinstance(transport, PlainTransport):
+            poll_fd = transport.poll_fd
+        else:
+            poll_fd = poll_fd_of(transport.get_extra_info("socket").fileno())
+        self._tracking = self._reader.tracking = Tracking(
+            trackings, pool.node, epoch, poll_fd, partial(_hear, weakref.ref(self))
+        )
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a question may be sent. What the node has said is no sign of a fault."""
+        return not (
+            self.is_closed or self.epoch != self._node.epoch or self._transport.is_closing()
+        )
+
+    def hear(self) -> None:
+        """Read what the node has told, if this is where the loop runs."""
+        transport = self._transport
+        if isinstance(transport, PlainTransport) and _running_loop() is self._loop:
+            transport.read()
+        else:
+            self._tracking.fell_behind()
+
+    def data_received(self, data: Buffer, size: int = -1) -> None:
+        """Take note of what the node tells; give the job what it sent."""
+        if self._job is not None:
+            super().data_received(data, size)
+            return
+        reader, tracking = self._reader, self._tracking
+        try:
+            reader.feed(data, 0, size)  # type: ignore[arg-type]
+            while (reply := reader.gets()) is not NO_REPLY:
+                if type(reply) is not PushNotification:  # an answer that nobody asked for
+                    self.close()
+                    return
+                tracking.told(reply)
+        except HiredisProtocolError:
+            self.close()
+            return
+        tracking.heard(monotonic())
+
+    def close(self) -> None:
+        """Close the connection; copies of what was read on it count no more."""
+        self._tracking.end()
+        super().close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the descriptor."""
+        self._tracking.end()
+        super().leave_to_parent()
+
+
+def _hear(connection: weakref.ref[TrackedConnection], tracking: Tracking) -> None:
+    """Read what was told, if there is still a connection."""
+    known = connection()
+    if known is None:
+        tracking.fell_behind()
+    else:
+        known.hear()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+class TrackedPool(Pool):
+    """That connection, and the read that waits for it to be opened.
+
+    Where it cannot be had, because the node does not track keys for this user, the read goes
+    to the other connections.
+
+    Args:
+        pool: the connections for everything else.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool.node, pool.loop, pool.openings, pool.inbox)
+        self._limit = 1
+        self._others = pool
+        self._refused_until = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether there is a connection that nobody uses, or none at all."""
+        if self._idle:
+            return True
+        return (
+            not self.connections
+            and not self._openings
+            and not self._is_closed
+            and not self._is_retired
+            and not any(self._queues.sizes())
+            and self.loop.time() >= self._refused_until
+        )
+
+    def submit(self, job: Job) -> None:
+        """Run a job that is a read of keys to be tracked."""
+        job.exchange.may_join = False
+        super().submit(job)
+
+    async def connect(self) -> asyncio.StreamWriter:
+        """Return the stream of a new connection."""
+        return await connect(self.node, is_tracked=True)
+
+    def make_connection(self, writer: asyncio.StreamWriter, epoch: int) -> AioConnection:
+        """Return the connection of a stream."""
+        return TrackedConnection(writer, self, epoch)
+
+    def _not_opened(self, job: Job, error: Exception) -> None:
+        if not isinstance(error, redis.RedisError) or isinstance(error, redis.TimeoutError):
+            super()._not_opened(job, error)
+            return
+        self._refused_until = self.loop.time() + REFUSED_SECONDS
+        if is_refusal(error):
+            self.node.health.complained(error)
+        for waiting in self._queues.take_all():
+            self._others.submit(waiting)

@@ -1,0 +1,250 @@
+"""Reads of keys whose changes nodes are to tell, so that copies may be kept near.
+
+They run on the connection of their node on which it tracks keys, if that is free, and are
+reads like others if it is not. Along with each key its expiry is asked for: nodes tell of keys
+that have expired only when they remove them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from hiredis import ProtocolError as HiredisProtocolError
+from hiredis import PushNotification
+
+from ..errors import ProtocolError
+from ..near.copies import Copies, Copy
+from ..protocol.answers import are_values, is_number, is_value
+from ..protocol.encoding import Arg, Args, Buffer, encode_each
+from ..protocol.exchange import NO_REPLY, Exchange, KeysExchange, ReplyReader, Tracking
+from .by_slot import ValuesExchange
+
+if TYPE_CHECKING:
+    from ..routing.routers import BaseRouter
+
+_FOR_EVER, _GONE = -1, -2  # what PTTL says
+
+_GET_AND_TIME = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n"
+
+
+class Tracked(Exchange):
+    """Reads keys, one reply or several for all of them.
+
+    On a connection whose keys are tracked PTTL follows for each; as soon as all replies are
+    here, they are kept near, and those of PTTL are taken away.
+
+    Attributes:
+        copies: where copies are kept.
+        keys: the keys.
+        is_kept: what was read is kept near. What is not, `learn` compares with what is there.
+    """
+
+    is_tracked = True
+    copies: Copies
+    keys: Sequence[bytes]
+    is_kept = False
+    _tracking: Tracking | None = None
+    _times = 0  # how many replies are those of PTTL
+
+    def begin(self, reader: ReplyReader, has_pushes: bool) -> None:
+        """Take the reader of the connection, and with it whether the node tracks keys."""
+        self._count -= self._times
+        self._times = 0
+        super().begin(reader, has_pushes)
+        self._tracking = tracking = reader.tracking
+        if tracking is not None:
+            keys = self.keys
+            self._times = len(keys)
+            self._count += self._times
+            self.out = self._first = self.out + encode_each(b"PTTL", keys)  # type: ignore[operator]
+            self._began = monotonic()
+            self._reserved: list[Copy] = self.copies.reserve(keys, tracking.term)
+
+    def feed(self, data: Buffer, size: int = -1) -> bool:
+        """Read what the node sent; return whether all replies are here. See `Exchange.feed`."""
+        tracking = self._tracking
+        if tracking is None:
+            return super().feed(data, size)
+        reader, replies = self._reader, self.replies
+        try:
+            reader.feed(data, 0, size)  # type: ignore[arg-type]
+            while (reply := reader.gets()) is not NO_REPLY:
+                if type(reply) is PushNotification:
+                    self._take_note(tracking, reply)
+                else:
+                    replies.append(reply)
+        except HiredisProtocolError as error:
+            raise ProtocolError(f"The node does not speak RESP: {error}") from error
+        tracking.heard(self._began)
+        if self.watcher is not None:
+            self.watcher.received(len(data) if size < 0 else size)
+        left = self._count - len(replies)
+        if left > 0:
+            self.is_heard = bool(replies)
+            return False
+        if left or self.out is not None:
+            raise self.too_much(is_early=self.out is not None)
+        self._take_times()
+        if self.watcher is not None:
+            self.watcher.ended()
+        return True
+
+    def _take_note(self, tracking: Tracking, push: Any) -> None:
+        """Take note of a change. What comes before the first reply was there to be read."""
+        if self.replies:
+            tracking.told(push)
+            return
+        before = tracking.term
+        tracking.told(push, set(self._reserved))
+        if tracking.term is not before:
+            for copy in self._reserved:
+                if copy.term is before:
+                    copy.term = tracking.term
+
+    def _take_times(self) -> None:
+        """Keep what was read, and be as if nobody had asked for times."""
+        replies, first = self.replies, self._count - self._times
+        times = replies[first:]
+        del replies[first:]
+        self._count, self._times = first, 0
+        if self._reader.errors and any(isinstance(reply, Exception) for reply in replies):
+            self.has_errors = True
+        self._check_answers(0)
+        if not all(is_number(left, 0) or isinstance(left, Exception) for left in times):
+            replies.clear()
+            raise ProtocolError("The node answered PTTL with something else than a number")
+        values = self._values()
+        copies, began = self.copies, self._began
+        longest = began + copies.max_age
+        ends = [
+            longest if left == _FOR_EVER else _end(data, left, began, copies.max_age)
+            for data, left in zip(values, times, strict=True)
+        ]
+        copies.fill(self.keys, self._reserved, values, ends)
+        self.is_kept = not self.has_errors
+
+    def _values(self) -> Sequence[Any]:
+        """Return what was read for each key: bytes, None, or an exception."""
+        raise NotImplementedError
+
+    def learn(self) -> None:
+        """Drop copies that differ from what was read, unless it was kept; when all is read."""
+        if not self.is_kept:
+            values = self._values() if self.error is None else [self.error] * len(self.keys)
+            self.copies.learned(self.keys, values)
+
+
+def _end(data: Any, left: Any, began: float, max_age: float) -> float:
+    """Return until when a copy counts, as monotonic(); 0 if it does not.
+
+    Args:
+        data: what was read, None for nothing, or an exception.
+        left: what PTTL said, or an exception.
+        began: when they were asked for.
+        max_age: seconds.
+    """
+    if left == _FOR_EVER or (data is None and left == _GONE):
+        return began + max_age
+    if isinstance(left, Exception) or isinstance(data, Exception) or left < 0:
+        return 0.0
+    return began + min(max_age, int(left) / 1000)
+
+
+class TrackedGet(Tracked):
+    """GET of one key. It is what most reads are, and takes fewer steps than `Tracked`."""
+
+    answers = (is_value,)
+    may_join = True
+    _copy: Copy
+
+    def __init__(self, host_id: int, key: bytes, copies: Copies) -> None:
+        self.host_id = host_id
+        self.out = self._first = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
+        self.replies = []
+        self.key = key
+        self.copies = copies
+
+    @property
+    def keys(self) -> Sequence[bytes]:  # type: ignore[override]
+        """The key."""
+        return (self.key,)
+
+    @property
+    def _reserved(self) -> Sequence[Copy]:  # type: ignore[override]
+        return (self._copy,)
+
+    def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Tracked)
+        self._reader, self._has_pushes = reader, has_pushes
+        self._tracking = tracking = reader.tracking
+        key = self.key
+        if tracking is None:
+            self._count, self._times = 1, 0
+            self.out = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
+        else:
+            self._count, self._times = 2, 1
+            size = len(key)
+            self.out = _GET_AND_TIME % (size, key, size, key)
+            self._began = monotonic()
+            self._copy = self.copies.reserve_one(key, tracking.term)
+        self._first = self.out
+        if self.watcher is not None:
+            self.watcher.began()
+
+    def _take_times(self) -> None:
+        value, left = self.replies
+        if type(left) is not int or not (type(value) is bytes or value is None):
+            super()._take_times()
+            return
+        del self.replies[1]
+        self._count, self._times = 1, 0
+        copies = self.copies
+        end = _end(value, left, self._began, copies.max_age)
+        copies.fill_one(self.key, self._copy, value, end)
+        self.is_kept = True
+
+    def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
+        return ((b"GET", self.key),)
+
+    def names(self) -> Sequence[Arg]:  # noqa: D102 (as in Exchange)
+        return (b"GET",)
+
+    def _values(self) -> Sequence[Any]:
+        return self.replies
+
+
+class MgetExchange(KeysExchange):
+    """MGET of keys of one node, of which no copies are kept."""
+
+    def __init__(self, host_id: int, keys: Sequence[bytes]) -> None:
+        super().__init__(host_id, b"MGET", keys)
+        self.answers = (self._is_answer,)
+
+    def _is_answer(self, reply: Any, _kind: int) -> bool:
+        return are_values(reply, len(self.keys))
+
+
+class TrackedMget(Tracked, MgetExchange):
+    """MGET of keys of one node."""
+
+    def __init__(self, host_id: int, keys: Sequence[bytes], copies: Copies) -> None:
+        MgetExchange.__init__(self, host_id, keys)
+        self.copies = copies
+
+    def _values(self) -> Sequence[Any]:
+        reply = self.replies[0]
+        return [reply] * len(self.keys) if isinstance(reply, Exception) else reply
+
+
+class TrackedSlotValues(Tracked, ValuesExchange):
+    """GETs of keys of one node, where nodes place keys by slots."""
+
+    def __init__(
+        self, host_id: int, keys: Sequence[bytes], router: BaseRouter, copies: Copies
+    ) -> None:
+        ValuesExchange.__init__(self, host_id, keys, router)
+        self.copies = copies
+
+    def _values(self) -> Sequence[Any]:
+        return self.values()

@@ -1,0 +1,152 @@
+"""Near copies without nodes: which copy counts after what, and how much memory they take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from django_rb.engine.near.copies import ABSENT, OVERHEAD, Copies
+from django_rb.engine.near.tracking import Term
+
+KEY = b"key"
+
+
+def term() -> Term:
+    return Term(1e9)
+
+
+def read(copies: Copies, data: bytes | None, key: bytes = KEY, end: float = 100.0) -> None:
+    copies.fill_one(key, copies.reserve_one(key, term()), data, end)
+
+
+def test_what_was_read_is_there_until_its_end() -> None:
+    copies = Copies(10_000, 10)
+    read(copies, b"1")
+    assert copies.get(KEY, 99.9) == b"1"
+    assert copies.get(KEY, 100.0) is None
+    assert copies.info().bytes == OVERHEAD + len(KEY) + 1
+    read(copies, None)
+    assert copies.get(KEY, 0) is None
+    assert copies.info().bytes == 0
+
+
+def test_a_copy_counts_as_long_as_its_term() -> None:
+    copies, mine = Copies(10_000, 10), Term(50.0)
+    copies.fill_one(KEY, copies.reserve_one(KEY, mine), b"1", 100.0)
+    assert copies.get(KEY, 49.0) == b"1"
+    assert copies.get(KEY, 50.0) is None
+    mine.until = 60.0
+    assert copies.get(KEY, 50.0) == b"1"
+
+
+OVERTAKING: list[Any] = [
+    lambda copies: copies.drop([KEY]),
+    lambda copies: copies.invalidate([KEY], ()),
+    lambda copies: copies.clear(),
+    lambda copies: copies.learned([KEY], [b"new"]),
+    lambda copies: copies.reserve([KEY], term()),
+    lambda copies: copies.start_over(),
+]
+
+
+@pytest.mark.parametrize("number", range(len(OVERTAKING)))
+@pytest.mark.parametrize("is_single", [True, False])
+def test_a_late_reply_is_not_kept(number: int, is_single: bool) -> None:
+    copies = Copies(10_000, 10)
+    reserved = copies.reserve([KEY], term())
+    OVERTAKING[number](copies)
+    if is_single:
+        copies.fill_one(KEY, reserved[0], b"old", 100.0)
+    else:
+        copies.fill([KEY], reserved, [b"old"], [100.0])
+    assert copies.get(KEY, 0) is None
+    assert copies.info().bytes == 0
+
+
+def test_what_came_late_drops_what_another_has_read() -> None:
+    copies = Copies(10_000, 10)
+    first, second = copies.reserve_one(KEY, term()), copies.reserve_one(KEY, term())
+    copies.fill_one(KEY, second, b"one", 100.0)
+    copies.fill_one(KEY, first, b"another", 100.0)  # who knows which is newer
+    assert copies.get(KEY, 0) is None
+    read(copies, b"one")
+    copies.learned([KEY], [b"one"])
+    assert copies.get(KEY, 0) == b"one"
+    copies.learned([KEY], [ValueError()])
+    assert copies.get(KEY, 0) is None
+
+
+def test_a_change_spares_what_is_read_after_it() -> None:
+    copies = Copies(10_000, 10)
+    reserved = copies.reserve([KEY, b"b"], term())
+    copies.invalidate([KEY], set(reserved))
+    copies.fill([KEY, b"b"], reserved, [b"1", b"2"], [100.0, 100.0])
+    assert copies.get_many([KEY, b"b", b"c"], 0) == ([b"1", b"2", None], 1)
+
+
+def test_that_there_is_no_key_is_kept_where_it_is_asked_for() -> None:
+    copies = Copies(10_000, 10, keeps_misses=True)
+    read(copies, None)
+    assert copies.get(KEY, 0) is ABSENT
+    copies.learned([KEY], [None])
+    assert copies.get(KEY, 0) is ABSENT
+    copies.learned([KEY], [b""])
+    assert copies.get(KEY, 0) is None
+
+
+def test_bytes_are_counted_whatever_threads_do() -> None:
+    copies = Copies(50_000, 10)
+
+    def work(seed: int) -> None:
+        for number in range(2000):
+            key = b"key%d" % ((number * seed) % 50)
+            copy = copies.reserve_one(key, term())
+            if number % 3:
+                copies.fill_one(key, copy, b"x" * (number % 200), 100.0)
+            copies.get(key, 0)
+            if number % 5 == 0:
+                copies.drop([b"key%d" % (number % 50)])
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in (7, 11, 13, 17)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    keys = [b"key%d" % number for number in range(50)]
+    there = [(key, copies.get(key, 0)) for key in keys]
+    size = sum(OVERHEAD + len(key) + len(data) for key, data in there if data is not None)
+    assert copies.info().bytes == size
+    copies.drop(keys)
+    assert copies.info().bytes == 0
+
+
+_PROGRAM = """
+import json, sys
+from django_rb.engine.near.copies import Copies
+from django_rb.engine.near.tracking import Term
+
+def memory():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+copies, term, before = Copies(8 * 2**20, 60), Term(1e9), memory()
+for number in range(50_000):
+    key = b":1:key:%d" % number
+    copies.fill_one(key, copies.reserve_one(key, term), b"%060d" % number, float(number + 1))
+print(json.dumps([memory() - before, copies.info().evictions]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="It reads /proc.")
+def test_memory_of_small_copies_is_bounded() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True
+    )
+    taken, evictions = json.loads(done.stdout)
+    assert evictions > 30_000
+    assert 0.6 < taken / (8 * 2**20) < 1.15
