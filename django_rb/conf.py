@@ -14,11 +14,11 @@ from .configured import (
     get_topology,
     mistake_at,
     read_clusters,
+    read_nodes,
     with_nodes,
 )
 from .engine import BadHostSetup, BaseRouter, Cluster
 from .engine.nodes.health import DEFAULT_HEALTH, check_health
-from .engine.nodes.hosts import parse_hosts
 from .engine.nodes.option_checks import check_pool_options
 from .engine.secrecy import hides_locals
 from .engine.topology.settings import REDIS_CLUSTER, STATIC, check_topology
@@ -39,6 +39,7 @@ __all__ = [
     "get_test_config",
     "get_topology",
     "make_cluster",
+    "read_nodes",
     "with_nodes",
 ]
 
@@ -51,6 +52,10 @@ KEYS = (
     "ROUTER",
     "ROUTER_OPTIONS",
     "ADDRESS_MAP",
+    "SENTINELS",
+    "SENTINEL_OPTIONS",
+    "READ_FROM",
+    "MAX_LAG",
     "POOL_OPTIONS",
     "HEALTH",
     "SLOW",
@@ -169,7 +174,7 @@ def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
         yield error
         return
     try:
-        parse_hosts(config["HOSTS"], config.get("HOST_DEFAULTS"))
+        read_nodes(config)
     except BadHostSetup as error:
         sound = False
         yield mistake_at(alias, error.path, str(error))
@@ -214,6 +219,10 @@ def _build(alias: str, config: Mapping[str, Any], router: type[BaseRouter] | Non
         health=config.get("HEALTH", DEFAULT_HEALTH),
         topology=get_topology(config),
         address_map=import_path(address_map) if isinstance(address_map, str) else address_map,
+        sentinels=config.get("SENTINELS"),
+        sentinel_options=config.get("SENTINEL_OPTIONS"),
+        read_from=config.get("READ_FROM"),
+        max_lag=config.get("MAX_LAG"),
         alias=alias,
     )
 
@@ -229,6 +238,8 @@ def _check_topology(alias: str, config: Mapping[str, Any]) -> None:
             config.get("ROUTER"),
             config.get("ROUTER_OPTIONS"),
             address_map,
+            config.get("SENTINELS"),
+            config.get("SENTINEL_OPTIONS"),
         )
     except ImportError as error:
         text = f"{address_map!r} does not import: {clause(error)}."

@@ -15,11 +15,13 @@ from .configured import (
     get_topology,
     mistake_at,
     read_clusters,
+    read_nodes,
     read_setting,
     with_nodes,
 )
 from .engine import BadHostSetup
 from .engine.nodes.hosts import parse_hosts, with_database
+from .engine.topology.settings import REDIS_CLUSTER, STATIC
 from .engine.wording import did_you_mean, masked, number_of
 
 TEST_KEYS = ("NODES", "HOSTS", "DB")
@@ -116,8 +118,7 @@ def _places(config: object) -> Iterator[tuple[str, int]]:
     """Yield which database each node is, by one of its names, and the node's host id."""
     if isinstance(config, Mapping):
         with suppress(BadHostSetup):
-            nodes = parse_hosts(config.get("HOSTS"), config.get("HOST_DEFAULTS"))
-            for host_id, info in nodes.items():
+            for host_id, info in read_nodes(config).items():
                 host = info.host.lower()
                 host = "127.0.0.1" if host in {"localhost", "::1"} else host
                 yield replace(info, host=host).address, host_id
@@ -135,7 +136,9 @@ def get_test_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return a cluster's settings with the servers that TEST declares, None for local nodes."""
     test = config.get("TEST") or {}
     if "HOSTS" in test:
-        config = with_nodes(config, test["HOSTS"], get_topology(config))
+        # For tests, servers that stand alone do for shards that Sentinels watch.
+        topology = REDIS_CLUSTER if get_topology(config) == REDIS_CLUSTER else STATIC
+        config = with_nodes(config, test["HOSTS"], topology)
     elif "DB" not in test:
         return None
     if "DB" in test:

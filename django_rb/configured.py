@@ -11,15 +11,16 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from .engine.nodes.hosts import number_hosts, parse_hosts
-from .engine.topology.settings import STATIC, check_topology
+from .engine.nodes.hosts import HostInfo, number_hosts, parse_hosts
+from .engine.topology.sentinel_settings import read_watched
+from .engine.topology.settings import REDIS_CLUSTER, SENTINEL, STATIC, check_topology
 from .engine.wording import clause, masked
 
 SETTING = "RB_CLUSTERS"
 
 # Where `manage.py rb_nodes` says which local nodes stand in for the configured ones:
-# a JSON object {alias: [URL, …]}, or for a Redis Cluster {alias: {"TOPOLOGY": "redis-cluster",
-# "HOSTS": [URL, …]}}. Read here so that any program it starts finds them.
+# a JSON object {alias: [URL, …]}, or {alias: {"TOPOLOGY": "redis-cluster", "HOSTS": [URL, …]}},
+# and for Sentinels with "SENTINELS". Read here so that any program it starts finds them.
 NODES_VARIABLE = "DJANGO_RB_NODES"
 
 # What is meant for a cluster's own nodes: to log in, and what no unix socket takes.
@@ -27,14 +28,28 @@ OWN_OPTIONS = ("username", "password", "credential_provider", "socket_type")
 
 
 def get_topology(config: Mapping[str, Any]) -> str:
-    """Return who says which nodes a cluster has: "static" or "redis-cluster"."""
+    """Return who says which nodes a cluster has: "static", "sentinel" or "redis-cluster"."""
     return str(config.get("TOPOLOGY", STATIC))
+
+
+def read_nodes(config: Mapping[str, Any]) -> dict[int, HostInfo]:
+    """Return what the settings of a cluster say of its nodes, by host id.
+
+    Raises:
+        BadHostSetup: they have a mistake there.
+    """
+    hosts, defaults = config.get("HOSTS"), config.get("HOST_DEFAULTS")
+    if get_topology(config) != SENTINEL:
+        return parse_hosts(hosts, defaults)
+    watchers = config.get("SENTINELS"), config.get("SENTINEL_OPTIONS")
+    return read_watched(hosts, defaults, *watchers).shards
 
 
 def with_nodes(
     config: Mapping[str, Any],
     hosts: Mapping[int, object] | Sequence[object],
     topology: str = STATIC,
+    sentinels: Sequence[object] = (),
 ) -> Mapping[str, Any]:
     """Return a cluster's settings with other nodes in place of its own, of a topology.
 
@@ -50,10 +65,12 @@ def with_nodes(
             router_options = {**router_options, "weights": _without(weights, gone)}
         options["ROUTER_OPTIONS"] = router_options
     placed = {**options, "HOSTS": hosts, "HOST_DEFAULTS": {}}
-    others = {"ADDRESS_MAP", "TOPOLOGY"}
-    if topology != STATIC:
+    others = {"ADDRESS_MAP", "TOPOLOGY", "SENTINELS", "SENTINEL_OPTIONS"}
+    if topology == REDIS_CLUSTER:
         others.update(("ROUTER", "ROUTER_OPTIONS"))
     placed = {key: value for key, value in placed.items() if key not in others}
+    if topology == SENTINEL:
+        placed["SENTINELS"] = sentinels
     return placed if topology == STATIC else {**placed, "TOPOLOGY": topology}
 
 
@@ -84,25 +101,23 @@ def read_setting() -> Mapping[str, Any]:
 def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, Any]:
     """Return the settings with the nodes of `rb_nodes` in place of their own."""
     merged = dict(clusters)
-    for alias, (topology, urls) in _read_local_nodes(local).items():
+    for alias, (urls, topology, sentinels) in _read_local_nodes(local).items():
         config = clusters.get(alias, {})
         if isinstance(config, Mapping):  # else find_mistakes() says so
-            merged[alias] = with_nodes(config, urls, topology)
+            merged[alias] = with_nodes(config, urls, topology, sentinels)
     return merged
 
 
 @lru_cache(maxsize=1)  # under ASGI, every request makes its caches anew
-def _read_local_nodes(local: str) -> dict[str, tuple[str, list[str]]]:
-    """Return the topology and the URLs of local nodes by alias."""
-    nodes: dict[str, tuple[str, list[str]]] = {}
+def _read_local_nodes(local: str) -> dict[str, tuple[list[str], str, list[str]]]:
+    """Return the URLs of local nodes, their topology and the URLs of Sentinels, by alias."""
+    nodes: dict[str, tuple[list[str], str, list[str]]] = {}
     try:
         for alias, told in json.loads(local).items():
-            topology, urls = STATIC, told
-            if isinstance(told, Mapping) and "HOSTS" in told:
-                topology, urls = told.get("TOPOLOGY", STATIC), told["HOSTS"]
-            check_topology(topology)
-            parse_hosts(urls)
-            nodes[alias] = topology, urls
+            config = told if isinstance(told, Mapping) and "HOSTS" in told else {"HOSTS": told}
+            check_topology(get_topology(config))
+            read_nodes(config)
+            nodes[alias] = config["HOSTS"], get_topology(config), config.get("SENTINELS", [])
     except (AttributeError, ValueError) as error:
         raise ImproperlyConfigured(
             f"The environment variable {NODES_VARIABLE} is not a JSON object "

@@ -11,12 +11,12 @@ import redis
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
-from django.dispatch import receiver
+from django.dispatch import Signal, receiver
 
 from . import conf
-from .engine import Cluster, HealthChange
+from .engine import Cluster, HealthChange, PrimaryChange
 from .engine.secrecy import hides_locals
-from .signals import cluster_made, node_health_changed
+from .signals import cluster_made, node_health_changed, primary_changed
 
 
 class Clusters:
@@ -46,7 +46,8 @@ class Clusters:
         if cluster is None:
             # Two threads may get here at once; one cluster wins, and nothing was connected.
             cluster = self.make(alias)
-            cluster.on_health_change(partial(_send_health_change, alias))
+            cluster.on_health_change(partial(_send, node_health_changed, alias))
+            cluster.on_primary_change(partial(_send, primary_changed, alias))
             made = self._clusters.setdefault(alias, cluster)
             if made is cluster:
                 cluster_made.send(sender=Cluster, alias=alias, cluster=cluster)
@@ -74,9 +75,9 @@ class Clusters:
             cluster.close()
 
 
-def _send_health_change(alias: str, change: HealthChange) -> None:
+def _send(signal: Signal, alias: str, change: HealthChange | PrimaryChange) -> None:
     details = {field.name: getattr(change, field.name) for field in fields(change)}
-    node_health_changed.send_robust(sender=Cluster, **{**details, "alias": alias})
+    signal.send_robust(sender=Cluster, **{**details, "alias": alias})
 
 
 clusters = Clusters()

@@ -12,3 +12,8 @@ cluster_made = Signal()
 # sender is the class Cluster; the arguments are `alias` and the attributes of
 # django_rb.engine.HealthChange. Sent at the end of the call that saw it, by its thread.
 node_health_changed = Signal()
+
+# Sentinels gave a shard another primary, and this process has learned of it. The sender is the
+# class Cluster; the arguments are `alias` and the attributes of django_rb.engine.PrimaryChange.
+# Sent once per process, at the end of the call that learned of it, by its thread.
+primary_changed = Signal()

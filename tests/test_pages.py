@@ -52,7 +52,7 @@ def run_section(page: str, section: str, nodes: LocalNodes) -> dict[str, Any]:
     for block in sections(page)[section]:
         text = block
         for port, host_id in PORTS.items():
-            text = text.replace(port, str(nodes.hosts[host_id]["port"]))
+            text = re.sub(rf"\b{port}\b", str(nodes.hosts[host_id]["port"]), text)
         exec(text, names)
     return names
 

@@ -99,7 +99,9 @@ class Counting(Operations):
 
         It is fresh for as long as before, and then gone.
         """
-        data, failures = yield from call(self.cluster, made, b"GET", made, answer=is_value)
+        data, failures = yield from call(
+            self.cluster, made, b"GET", made, answer=is_value, for_primary=True
+        )
         if failures or data is None or read_tail(data) is None:
             return False
         try:

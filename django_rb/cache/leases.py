@@ -193,7 +193,7 @@ def _ask(
     In a Redis Cluster each command of a key waits for the one before it. While a slot moves,
     its keys are on two nodes, and the first command may be sent on when the second has run.
     """
-    if port.layout is None:
+    if not port.router.has_slots:
         return (yield from _ask_at_once(port, commands, answers))
     told: dict[bytes, Any] = {key: [] for key in commands}
     failures: list[NodeFailure] = []
@@ -221,6 +221,7 @@ def _ask_at_once(
     for owner, share in shares.items():
         exchange = PipelineExchange(owner, [args for key in share for args in commands[key]])
         exchange.answers = answers
+        exchange.is_for_primary = True  # a replica may not know of a lease yet
         exchanges.append(exchange)
     yield exchanges
     told: dict[bytes, Any] = {}

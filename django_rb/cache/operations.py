@@ -258,6 +258,7 @@ class Operations:
             (b"SET", made, data, *_expiry(timeout), b"NX"),
             (b"GET", made),
             answers=(is_ok_or_nil, is_value),
+            for_primary=True,
         )
         return replies[-1], failures
 
@@ -333,6 +334,7 @@ class Operations:
             (b"GET", made),
             (b"PTTL", made),
             answers=(is_value, is_number),
+            for_primary=True,
         )
 
     def clear(self) -> Batch[bool]:

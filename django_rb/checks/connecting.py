@@ -23,8 +23,11 @@ from django.core.exceptions import ImproperlyConfigured
 from .. import conf
 from ..engine import Cluster
 from ..engine.errors import NodeFailure
+from ..engine.topology.redis_cluster import RedisClusterTopology
+from ..engine.topology.sentinel import SentinelTopology
 from .causes import find_causes
 from .redis_cluster import check_layout
+from .sentinel import check_watched
 from .site import in_cluster, listed, nodes_listed, session_cache, shown, sound_caches
 
 RB_CONNECT = "rb_connect"
@@ -124,10 +127,16 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
     except ImproperlyConfigured as error:
         return [_unusable(str(error))], []
     try:
-        told = [] if cluster.layout is None else check_layout(alias, cluster, timeout)
+        told: list[CheckMessage] = []
+        if isinstance(cluster.layout, RedisClusterTopology):
+            told = check_layout(alias, cluster, timeout)
+        elif isinstance(cluster.layout, SentinelTopology):
+            told = check_watched(alias, cluster, timeout)
         if cluster.layout is not None and not cluster.layout.is_known:
             return told, []
         replies, failures = cluster.call_nodes("INFO", timeout=timeout)
+        # Hosts whose primaries nobody knows were told of already.
+        failures = [failure for failure in failures if cluster.hosts[failure.host_id].is_placed]
         # On connections that are open now, so that the round trip is a short one.
         ahead = _clocks_ahead(cluster, replies, timeout)
         causes = find_causes(cluster, failures, min(timeout, PROBE_SECONDS))
@@ -141,7 +150,7 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
             cluster.hosts[host_id].db,
             _fields(reply),
             ahead.get(host_id, 0.0),
-            is_in_redis_cluster=cluster.layout is not None,
+            is_in_redis_cluster=isinstance(cluster.layout, RedisClusterTopology),
         )
         for host_id, reply in replies.items()
     ]

@@ -142,7 +142,8 @@ def _host_ids_by_address(cluster: Cluster) -> dict[str, list[int]]:
 
 
 def _addresses(cluster: Cluster) -> set[str]:
-    return {info.address for info in cluster.hosts.values()}
+    # Names of Sentinels are not unique: where those nodes are is not known here.
+    return {info.address for info in cluster.hosts.values() if info.is_placed}
 
 
 def _some(addresses: Sequence[str], at_most: int = 3) -> str:

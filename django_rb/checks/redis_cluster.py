@@ -13,6 +13,7 @@ from django.core.checks import CheckMessage
 from ..engine import Cluster
 from ..engine.rounds.commands import run_commands
 from ..engine.routing.slots import CLUSTER_SLOTS
+from ..engine.topology.redis_cluster import RedisClusterTopology
 from ..engine.topology.slots_replies import Shard, read_slots
 from .site import in_cluster, nodes_listed
 
@@ -46,7 +47,7 @@ def _messages(
     alias: str, cluster: Cluster, infos: dict[int, Any], slots: dict[int, Any]
 ) -> Iterator[CheckMessage]:
     layout = cluster.layout
-    assert layout is not None
+    assert isinstance(layout, RedisClusterTopology)
     if layout.uncovered:
         yield checks.Error(
             f"{in_cluster(alias)}: {layout.uncovered} of {CLUSTER_SLOTS} slots have no owner. "

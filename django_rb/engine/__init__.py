@@ -20,7 +20,8 @@ from .errors import (
     UnroutableCommand,
     failures_of,
 )
-from .nodes.health import HealthChange, NodeHealth
+from .nodes.changes import HealthChange, PrimaryChange
+from .nodes.health import NodeHealth
 from .nodes.hosts import HostInfo
 from .nodes.node import Node
 from .protocol.commands import MalformedCommand, register_command
@@ -47,6 +48,7 @@ __all__ = [
     "NodeFailure",
     "NodeHealth",
     "PartitionRouter",
+    "PrimaryChange",
     "Promise",
     "ProtocolError",
     "RoutingClient",

@@ -16,19 +16,12 @@ from .clients.local import LocalPools
 from .errors import BadHostSetup, NodeFailure
 from .forks import register_at_fork
 from .near.tracking import Trackings
-from .nodes.health import (
-    DEFAULT_HEALTH,
-    HealthChange,
-    HealthChanges,
-    NodeHealth,
-    RecentlyLogged,
-    check_health,
-)
+from .nodes.changes import HealthChange, HealthChanges, PrimaryChange, RecentlyLogged
+from .nodes.health import DEFAULT_HEALTH, NodeHealth, check_health
 from .nodes.hosts import (
     HostInfo,
     node_of_arguments,
     parse_host,
-    parse_hosts,
 )
 from .nodes.node import Node
 from .nodes.option_checks import check_pool_options
@@ -36,11 +29,15 @@ from .protocol.encoding import Args, Key
 from .protocol.exchange import Batch
 from .protocol.scripts import remember_script
 from .rounds.batch import call_nodes
+from .rounds.from_replicas import from_replicas
 from .rounds.observing import Observer, observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hidden, hides_locals
+from .topology.making import Layout, make_topology
 from .topology.redis_cluster import RedisClusterTopology
-from .topology.settings import REDIS_CLUSTER, check_topology, read_address_map
+from .topology.replicas import PREFER_REPLICA, read_read_from
+from .topology.sentinel import SentinelTopology
+from .topology.settings import check_topology
 from .topology.static import StaticTopology
 
 T = TypeVar("T")
@@ -77,10 +74,19 @@ class Cluster(ClientSource):
         router_options: keyword arguments for it.
         topology: who says which nodes there are: "static", these hosts; "redis-cluster", the
             nodes of a Redis Cluster or Valkey Cluster, of which `hosts` names any. They
-            place keys themselves, so that no router goes with it.
-        address_map: of a Redis Cluster: where a node is that says that it is at another
-            place, as ``{"10.0.0.1:6379": "127.0.0.1:7001"}``, or as a function of host and
-            port that returns both.
+            place keys themselves, so that no router goes with it. "sentinel": Sentinels say
+            where the primary of each host is, which is named by its "master_name".
+        address_map: where a node is that is said to be at another place, as
+            ``{"10.0.0.1:6379": "127.0.0.1:7001"}``, or as a function of host and port that
+            returns both. Not for independent nodes.
+        sentinels: where Sentinels are: URLs, dictionaries, or pairs of host and port.
+        sentinel_options: options of the connections to them, such as their own password.
+        read_from: "primary"; "prefer-primary": commands that only read keys go to a replica
+            where the primary is down or refuses; "prefer-replica": they go to replicas in turn,
+            to the primary where there is none. Replicas of independent nodes are named in
+            `hosts` (`"replicas": [node, …]`), others are told.
+        max_lag: seconds by which a replica that is read from may be behind, as far as that is
+            known; None for any.
         health: when a node counts as down: after how many FAILURES in a row it is left
             alone, for how many seconds at first (PAUSE) and at most (MAX_PAUSE). None:
             no node ever counts as down.
@@ -111,8 +117,14 @@ class Cluster(ClientSource):
         alias: str | None = None,
         topology: str = "static",
         address_map: object = None,
+        sentinels: object = None,
+        sentinel_options: object = None,
+        read_from: object = None,
+        max_lag: object = None,
     ) -> None:
-        check_topology(topology, router_cls, router_options, address_map)
+        check_topology(
+            topology, router_cls, router_options, address_map, sentinels, sentinel_options
+        )
         self.alias = alias
         self._pool_cls = pool_cls or redis.ConnectionPool
         self._pool_options = dict(hidden(check_pool_options(pool_options)))
@@ -142,18 +154,26 @@ class Cluster(ClientSource):
                 observed=self,
             )
         )
-        infos = parse_hosts(hosts, host_defaults)
-        self._topology: StaticTopology | RedisClusterTopology
-        self._layout: RedisClusterTopology | None = None
-        if topology == REDIS_CLUSTER:
-            use = partial(_use, self._threads, self._loops, self._local_pools)
-            self._topology = self._layout = RedisClusterTopology(
-                infos, make_node, use, read_address_map(address_map)
-            )
-        else:
-            self._topology = StaticTopology(infos, make_node)
+        reading = read_read_from(read_from, max_lag)
+        self._prefers_replicas = reading.choice == PREFER_REPLICA
+        self._topology, self._layout = make_topology(
+            topology,
+            hosts,
+            host_defaults,
+            make_node,
+            partial(_use, self._threads, self._loops, self._local_pools),
+            pool_options=self._pool_options,
+            address_map=address_map,
+            sentinels=sentinels,
+            sentinel_options=sentinel_options,
+            alias=alias,
+            read_from=reading,
+            changes=self._health_changes,
+        )
+        if not isinstance(self._topology, RedisClusterTopology):
             self._topology.router = self._make_router()
-            self._use(self._topology.nodes)
+        if isinstance(self._topology, StaticTopology):
+            self._use(self._topology.everybody)
         self.trackings.layout = self._topology
         _clusters.add(self)
 
@@ -183,8 +203,11 @@ class Cluster(ClientSource):
         return self._topology.nodes
 
     @property
-    def layout(self) -> RedisClusterTopology | None:
-        """What the nodes of a Redis Cluster have said; None if these are independent nodes."""
+    def layout(self) -> Layout | None:
+        """What the nodes of a Redis Cluster or Sentinels have said; None if nobody is asked.
+
+        Where replicas of independent nodes are read from, these and how far they are behind.
+        """
         return self._layout
 
     @property
@@ -209,11 +232,12 @@ class Cluster(ClientSource):
             BadHostSetup: an option that cannot work, or a router that does not
                 accept the host; then it is not added.
         """
+        topology = self._static()
         if type(host_id) is not int or host_id < 0:
             raise BadHostSetup(f"Host id {host_id!r} is not an integer of 0 or more.")
         described = node_of_arguments(node, options)
         info = parse_host(host_id, described, self._host_defaults)
-        self._static().add(info, self._make_router, self._use)
+        topology.add(info, self._make_router, self._use)
 
     def remove_host(self, host_id: int) -> bool:
         """Remove a host while the cluster is in use; return whether it was there.
@@ -232,20 +256,24 @@ class Cluster(ClientSource):
                 "The nodes of a Redis Cluster say themselves which nodes there are: add and "
                 "remove them there, as by `valkey-cli --cluster`."
             )
+        if isinstance(self._topology, SentinelTopology):
+            raise TypeError(
+                "Hosts that Sentinels watch are named once, in HOSTS. Make a new cluster."
+            )
         return self._topology
 
     def learn(self, timeout: float | None = None) -> None:
         """Find out which nodes there are, if that is not known yet.
 
         Commands do so themselves. Until then, `hosts` and `nodes` of a Redis Cluster are those
-        that the cluster was made with, and nobody knows who owns a key. Independent nodes are
-        known from the beginning.
+        that the cluster was made with, and nobody knows who owns a key; of hosts that Sentinels
+        watch nobody knows where they are. Independent nodes are known from the beginning.
 
         Args:
             timeout: seconds for it.
 
         Raises:
-            redis.ConnectionError, redis.TimeoutError: no node answers.
+            redis.ConnectionError, redis.TimeoutError: no node or Sentinel answers.
         """
         if self._layout is not None and not self._layout.is_known:
             failure = self._threads.run(self._layout.learn(), timeout)
@@ -275,6 +303,13 @@ class Cluster(ClientSource):
         exceptions are logged.
         """
         self._health_changes.add_callback(callback)
+
+    def on_primary_change(self, callback: Callable[[PrimaryChange], object]) -> None:
+        """Let `callback(change)` be called whenever Sentinels give a shard another primary.
+
+        As with `on_health_change`, at the end of the call that learned of it.
+        """
+        self._health_changes.add_callback(callback, PrimaryChange)
 
     def connections(self, hosts: Iterable[int] | None = None) -> dict[int, Connections]:
         """Return how many connections this process has to each node, by host id.
@@ -308,7 +343,7 @@ class Cluster(ClientSource):
 
         The nodes of a Redis Cluster are asked first, if that is not known yet; see `learn`.
         """
-        if self._layout is not None:
+        if self.router.has_slots:
             self.learn()
         return self.router.get_host_for_key(key)
 
@@ -322,6 +357,8 @@ class Cluster(ClientSource):
         """
         if self._layout is not None and self._layout.is_look_due:
             batch = self._layout.looking(batch)
+        if self._prefers_replicas and self._layout is not None:
+            batch = from_replicas(self._layout, batch)
         if self.observers:
             return self._threads.run(observed(self, batch), timeout)
         return self._threads.run(batch, timeout, self)
@@ -330,6 +367,8 @@ class Cluster(ClientSource):
         """Run a batch on the event loop that runs, once awaited; see `run`."""
         if self._layout is not None and self._layout.is_look_due:
             batch = self._layout.looking(batch)
+        if self._prefers_replicas and self._layout is not None:
+            batch = from_replicas(self._layout, batch)
         if self.observers:
             return self._loops.run(observed(self, batch), timeout)
         return self._loops.run(batch, timeout, self)

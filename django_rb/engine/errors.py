@@ -46,6 +46,10 @@ class NodeDown(redis_errors.ConnectionError):
     """A node that failed several times in a row is left alone for a while; nothing was sent."""
 
 
+class LostRace(redis_errors.TimeoutError):
+    """Another node said first what was asked for; nothing is known of this one."""
+
+
 class NodeBusy(redis_errors.ResponseError):
     """A script or function keeps a node busy (``BUSY``); it answers nothing else meanwhile."""
 

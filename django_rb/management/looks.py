@@ -10,6 +10,8 @@ from typing import Any
 
 from ..engine import Cluster
 from ..engine.nodes.health import NodeHealth
+from ..engine.topology.redis_cluster import RedisClusterTopology
+from ..engine.topology.sentinel import SentinelTopology
 from .base import NodeName, at_once
 from .slots import SlotsStatus, fetch_slots
 from .status import NodeStatus, fetch_status, read_status, sum_up
@@ -18,7 +20,12 @@ from .warming import Warming, fetch_warmings
 
 @dataclass(frozen=True)
 class NodeRow:
-    """A node, what it said, and what this process thinks of it."""
+    """A node, what it said, and what this process thinks of it.
+
+    Attributes:
+        said_by: who says that it is the primary of its shard; None where nobody but the
+            settings does.
+    """
 
     name: NodeName
     address: str
@@ -26,6 +33,7 @@ class NodeRow:
     status: NodeStatus
     health: NodeHealth
     slots: SlotsStatus | None = None
+    said_by: str | None = None
 
     @property
     def word(self) -> str:
@@ -82,8 +90,18 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
                 continue
             address = info.address.rpartition("/")[0]
             slots = outcomes["slots"].get(name)
-            rows.append(NodeRow(name, address, info.db, status, health[host_id], slots))
+            said_by = source_of(cluster, host_id)
+            rows.append(
+                NodeRow(name, address, info.db, status, health[host_id], slots, said_by)
+            )
     return Look(time.time(), clusters, fetch_warmings(chosen))
+
+
+def source_of(cluster: Cluster, host_id: int) -> str | None:
+    """Return who says that a node is the primary of its shard; None for the settings."""
+    if isinstance(cluster.layout, SentinelTopology):
+        return cluster.layout.said_by.get(host_id)
+    return "its nodes" if isinstance(cluster.layout, RedisClusterTopology) else None
 
 
 def document_of(look: Look) -> dict[str, Any]:
@@ -104,6 +122,7 @@ def document_of(look: Look) -> dict[str, Any]:
                     "retry_in": node.health.retry_in,
                 },
                 **asdict(node.status),
+                "said_by": node.said_by,
                 **({} if node.slots is None else {"cluster_slots": asdict(node.slots)}),
             }
             for node in look.nodes

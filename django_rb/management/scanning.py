@@ -136,7 +136,7 @@ class Nodes:
         """Leave out what is under way from one node of a Redis Cluster to another."""
         kept = dict(pages)
         for alias, cluster in self._clusters.items():
-            if cluster.layout is not None:
+            if cluster.layout is not None and cluster.router.has_slots:
                 found = {host: keys for (name, host), keys in pages.items() if name == alias}
                 for host, keys in cluster.run(owned(cluster, cluster.layout, found)).items():
                     kept[alias, host] = keys
@@ -164,7 +164,7 @@ def run_pipelines(
     """Run some commands on each node; return replies by host id, errors in their places."""
     owners = [host_id for host_id, commands in pipelines.items() for _ in commands]
     sent = [command for commands in pipelines.values() for command in commands]
-    answers = iter(cluster.run(run_commands(owners, sent), timeout))
+    answers = iter(cluster.run(run_commands(owners, sent, for_primary=True), timeout))
     return {
         host_id: [next(answers) for _ in commands] for host_id, commands in pipelines.items()
     }

@@ -43,7 +43,7 @@ def fetch_slot_loads(chosen: Mapping[str, Cluster], nodes: Nodes) -> Loads:
     https://valkey.io/commands/cluster-slot-stats/
     """
     question: tuple[Args, ...] = (("CLUSTER", "SLOT-STATS", "SLOTSRANGE", 0, _LAST_SLOT),)
-    asked = {node: question for node in nodes.addresses if chosen[node[0]].layout is not None}
+    asked = {node: question for node in nodes.addresses if chosen[node[0]].router.has_slots}
     loads: Loads = {}
     for node, (reply,) in nodes.run(asked, keep_errors=True).items():
         for slot, stats in _pairs(reply) if isinstance(reply, list | dict) else ():

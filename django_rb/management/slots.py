@@ -9,6 +9,7 @@ from typing import Any
 
 from ..engine import Cluster
 from ..engine.protocol.encoding import Args
+from ..engine.topology.redis_cluster import RedisClusterTopology
 from .base import NodeName, at_once
 from .scanning import run_pipelines
 
@@ -51,14 +52,14 @@ def fetch_slots(
             cluster, dict.fromkeys(cluster.nodes, QUESTIONS), timeout
         )
         for alias, cluster in chosen.items()
-        if cluster.layout is not None and cluster.layout.is_known
+        if isinstance(cluster.layout, RedisClusterTopology) and cluster.layout.is_known
     }
     said: dict[NodeName, SlotsStatus] = {}
     for alias, replies in at_once(tasks).items():
         if isinstance(replies, Exception):
             raise replies
         layout = chosen[alias].layout
-        assert layout is not None
+        assert isinstance(layout, RedisClusterTopology)
         for host_id, shard in layout.shards.items():
             ranges = " ".join(_range(first, last) for first, last in shard.slots)
             count = sum(last + 1 - first for first, last in shard.slots)

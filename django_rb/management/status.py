@@ -34,6 +34,23 @@ class Ping:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplicaStatus:
+    """A replica, as its primary knows it.
+
+    Attributes:
+        address: host and port.
+        state: "online" if it is up to date, or on its way there.
+        lag_seconds: since its last word.
+        lag_bytes: what it has not confirmed.
+    """
+
+    address: str
+    state: str
+    lag_seconds: int | None = None
+    lag_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Replication:
     """How a node stands to its replicas, or a replica to its master.
 
@@ -44,12 +61,14 @@ class Replication:
             of the replica that has been silent longest.
         lag_bytes: a replica: what it received and has not applied. A master: what the
             slowest replica has not confirmed.
+        connected: the replicas of a master.
     """
 
     link: str | None = None
     replicas: int | None = None
     lag_seconds: int | None = None
     lag_bytes: int | None = None
+    connected: tuple[ReplicaStatus, ...] | None = None
 
 
 @dataclass
@@ -261,6 +280,15 @@ def read_replication(info: Mapping[str, Any]) -> Replication:
         lag_seconds=max((replica.get("lag", 0) for replica in replicas), default=None),
         lag_bytes=max(
             (written - replica.get("offset", written) for replica in replicas), default=None
+        ),
+        connected=tuple(
+            ReplicaStatus(
+                address=f"{replica.get('ip')}:{replica.get('port')}",
+                state=str(replica.get("state")),
+                lag_seconds=replica.get("lag"),
+                lag_bytes=written - replica.get("offset", written),
+            )
+            for replica in replicas
         ),
     )
 

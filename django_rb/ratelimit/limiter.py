@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..engine import Cluster
 from ..engine.errors import first_error
-from ..engine.nodes.health import RecentlyLogged
+from ..engine.nodes.changes import RecentlyLogged
 from ..engine.protocol.answers import is_number
 from ..engine.protocol.exchange import Batch
 from ..engine.rounds.batch import call

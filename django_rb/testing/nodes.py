@@ -12,16 +12,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from .discovery import NodesError, check_program, find_server
+from .supervising.sentinels import name_of
 from .supervising.supervisor import CONTROL
 from .supervision import DIRECTORY_PREFIX, Supervisor
 
 START_SECONDS = 10.0
+FAILOVER_SECONDS = 1.0
 SOCKET_SECONDS = 10.0
 # LocalNodes depends on these: the log level among them, as the log tells when a server
 # is ready.
 OWN_OPTIONS = {"bind", "daemonize", "dir", "logfile", "loglevel", "port", "unixsocket"}
 OWN_CLUSTER_OPTIONS = {"cluster-enabled", "cluster-config-file", "cluster-port"}
-TOPOLOGIES = ("static", "redis-cluster")
+TOPOLOGIES = ("static", "sentinel", "redis-cluster")
 LOGIN_OPTIONS = {"requirepass", "aclfile"}
 # The longest path of a unix socket that every platform takes (macOS: 104 bytes with the end).
 MAX_SOCKET_PATH = 103
@@ -57,6 +59,17 @@ class LocalNodes:
     after them, a first one for each primary, then a second one: that of 0 is 3 here. A node
     that restarts knows its cluster, and goes on as its primary or its replica.
 
+    ::
+
+        with LocalNodes(2, topology="sentinel", replicas=1) as nodes:
+            cluster = Cluster(nodes.hosts, topology="sentinel", sentinels=nodes.sentinels)
+            nodes.kill(0)
+
+    starts primaries, their replicas and three Sentinels, which watch them: numbers 4, 5 and 6
+    here. Sentinels that hear nothing of a primary for `failover_seconds` put a replica in its
+    place, which takes them one to two seconds more. The password is that of Sentinels as well.
+    Independent nodes may have replicas without Sentinels.
+
     Other users of the machine cannot use them: the sockets are in a directory of mode 0700,
     and a node with a port wants a password, which is made anew for each LocalNodes, and is
     in `hosts` and `urls`. Where `options` say who may log in (``requirepass``, ``aclfile`` or
@@ -84,6 +97,7 @@ class LocalNodes:
         start_seconds: float = START_SECONDS,
         first_port: int | None = None,
         keep: str | os.PathLike[str] | None = None,
+        failover_seconds: float = FAILOVER_SECONDS,
     ) -> None:
         if count < 1:
             raise ValueError(f"LocalNodes needs a count of at least 1, not {count}.")
@@ -91,13 +105,12 @@ class LocalNodes:
             raise ValueError(
                 f"topology={topology!r} is not one of {', '.join(map(repr, TOPOLOGIES))}."
             )
-        if replicas and (topology == "static" or replicas < 0):
+        if replicas < 0:
+            raise ValueError(f"replicas={replicas!r}: give 0 or more.")
+        if (topology != "static" or replicas) and (unix_sockets or keep is not None):
             raise ValueError(
-                f"replicas={replicas!r}: give 0 or more, and with topology='redis-cluster'."
-            )
-        if topology != "static" and (unix_sockets or keep is not None):
-            raise ValueError(
-                f"Nodes of topology={topology!r} have ports, no unix sockets, and keep nothing."
+                f"Nodes of topology={topology!r} with replicas={replicas!r} have ports, no "
+                "unix sockets, and keep nothing."
             )
         self._place = {
             "first_port": first_port or 0,
@@ -106,6 +119,7 @@ class LocalNodes:
         self.count = count
         self.topology = topology
         self.replicas = replicas
+        self._failover_seconds = failover_seconds
         self.program = check_program(program, "program") if program else find_server()
         self._unix_sockets = unix_sockets
         self._start_seconds = start_seconds
@@ -129,7 +143,9 @@ class LocalNodes:
             self._password = secrets.token_hex(16)
             self._login = {"password": self._password}
             self._options.append(["requirepass", self._password])
-        if topology != "static" and self._password:  # for replicas, and slots that move
+        if (
+            topology != "static" or replicas
+        ) and self._password:  # for replicas, and slots that move
             self._options.append(["masterauth", self._password])
         self._supervisor: Supervisor | None = None
         self._server = ""
@@ -169,7 +185,10 @@ class LocalNodes:
                 options=self._options,
                 start_seconds=self._start_seconds,
                 unix_sockets=self._unix_sockets,
-                replicas=None if self.topology == "static" else self.replicas,
+                topology=self.topology,
+                replicas=self.replicas,
+                password=self._password,
+                failover_seconds=self._failover_seconds,
                 **self._place,
             )
         except BaseException:
@@ -197,10 +216,23 @@ class LocalNodes:
         With the password that LocalNodes made, and without one that `options` had.
         """
         self._running()
+        if self.topology == "sentinel":
+            return {n: {"master_name": name_of(n), **self._login} for n in range(self.count)}
         return {
             host_id: {**address, **self._login}
             for host_id, address in enumerate(self._addresses[: self.count])
         }
+
+    @property
+    def sentinels(self) -> list[str]:
+        """The URLs of the Sentinels, as RB_CLUSTERS has them under SENTINELS."""
+        self._running()
+        login = "".join(f":{password}@" for password in self._login.values())
+        return [f"redis://{login}{place['host']}:{place['port']}" for place in self._watchers]
+
+    @property
+    def _watchers(self) -> list[dict[str, Any]]:
+        return self._addresses[self.count * (1 + self.replicas) :]
 
     @property
     def urls(self) -> list[str]:
@@ -209,6 +241,10 @@ class LocalNodes:
         return self._make_urls("".join(f":{password}@" for password in self._login.values()))
 
     def _make_urls(self, login: str) -> list[str]:
+        if self.topology == "sentinel":
+            places = ",".join(f"{place['host']}:{place['port']}" for place in self._watchers)
+            names = map(name_of, range(self.count))
+            return [f"redis+sentinel://{login}{places}/{name}/0" for name in names]
         return [
             f"unix://{address['unix_socket_path']}?db=0"
             if self._unix_sockets
@@ -217,7 +253,7 @@ class LocalNodes:
         ]
 
     def address(self, host_id: int) -> dict[str, Any]:
-        """Return where a node is, those that are replicas included; see `hosts`."""
+        """Return where a node is, also a replica or a Sentinel; see `hosts`."""
         self._running()
         return {**self._addresses[self._known(host_id)], **self._login}
 
@@ -238,7 +274,7 @@ class LocalNodes:
         return self._pids[self._known(host_id)]
 
     def states(self) -> dict[int, str]:
-        """Return "running", "paused" or "dead" for each host id, replicas included."""
+        """Return "running", "paused" or "dead" for each node, with replicas and Sentinels."""
         return dict(enumerate(self._running().request("states")))
 
     def kill(self, host_id: int) -> None:
@@ -261,7 +297,8 @@ class LocalNodes:
 
         Returns when it takes connections. Raises NodesError if it does not come up. In a
         Redis Cluster it may take no commands yet, and if it is a replica then, it is not
-        empty for long.
+        empty for long. A node that Sentinels watch begins as what it was at the start, and a
+        Sentinel with what it knew.
         """
         self._pids[host_id] = self._running().request("restart", node=self._known(host_id))
 
@@ -280,7 +317,7 @@ class LocalNodes:
         with contextlib.ExitStack() as stack:
             replies = {}
             for host_id, state in states.items():
-                if state == "running":
+                if state == "running" and self._addresses[host_id] not in self._watchers:
                     node = stack.enter_context(_connect(self._addresses[host_id]))
                     node.sendall(request)
                     replies[host_id] = stack.enter_context(node.makefile("rb"))
@@ -300,7 +337,7 @@ class LocalNodes:
         return self._supervisor
 
     def _known(self, host_id: int) -> int:
-        total = self.count * (1 + self.replicas)
+        total = len(self._addresses)
         if host_id not in range(total):
             raise NodesError(f"There is no node {host_id!r}, only 0 to {total - 1}.")
         return host_id

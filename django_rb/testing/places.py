@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from .. import conf
 from ..engine import BadHostSetup
-from ..engine.nodes.hosts import HostInfo, parse_hosts
+from ..engine.nodes.hosts import HostInfo
 
 ASK_SECONDS = 1.0  # for each step of asking a server who it is
 _ASKED_AT_ONCE = 32
@@ -44,6 +44,8 @@ class Place(NamedTuple):
         path = getattr(there, "unix_socket_path", None) or getattr(there, "path", None)
         if path is not None:
             return cls("", 0, str(path), there.db)
+        if not there.host:  # only Sentinels know
+            return cls(there.address, 0, None, there.db)
         return cls(there.host.lower().rstrip("."), int(there.port), None, there.db)
 
     @property
@@ -129,6 +131,8 @@ class ConfiguredNode(NamedTuple):
         connection: Any = None
         try:
             cluster = conf.build_cluster(self.alias, self.config)
+            if not self.info.is_placed:
+                cluster.learn(ASK_SECONDS)
             pool = cluster.get_pool_for_host(self.info.host_id)
             options: dict[str, Any] = {
                 **pool.connection_kwargs,
@@ -151,8 +155,7 @@ class ConfiguredNode(NamedTuple):
 
 def nodes_of(alias: str, config: Mapping[str, Any]) -> list[ConfiguredNode]:
     """Return the nodes of a cluster whose settings have no mistake."""
-    hosts = parse_hosts(config["HOSTS"], config.get("HOST_DEFAULTS"))
-    return [ConfiguredNode(alias, config, info) for info in hosts.values()]
+    return [ConfiguredNode(alias, config, info) for info in conf.read_nodes(config).values()]
 
 
 def nodes_of_site() -> list[ConfiguredNode]:

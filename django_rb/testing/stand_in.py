@@ -19,7 +19,7 @@ from .. import conf
 from ..engine import Cluster
 from ..engine.near.tracking import forget_all
 from ..engine.rounds.observing import Observer, add_observer, remove_observer
-from ..engine.topology.settings import REDIS_CLUSTER
+from ..engine.topology.settings import REDIS_CLUSTER, SENTINEL, STATIC
 from ..engine.wording import number_of
 from ..registry import clusters
 from .discovery import NodesError
@@ -179,12 +179,15 @@ class StandIn:
         if topology == REDIS_CLUSTER:  # HOSTS names any of its nodes
             return LocalNodes(count or PRIMARIES, topology=topology)
         count = count or len(self.config["HOSTS"])
+        if topology == SENTINEL:
+            return LocalNodes(count, topology=topology, replicas=1)
         return LocalNodes(count, unix_sockets=_want_unix_sockets())
 
     def _placed(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return settings with the nodes that stand in."""
         if self._nodes is not None:
-            return conf.with_nodes(config, self._nodes.hosts, self._nodes.topology)
+            nodes = self._nodes
+            return conf.with_nodes(config, nodes.hosts, nodes.topology, nodes.sentinels)
         placed = conf.get_test_config({**config, "TEST": self.config["TEST"]})
         assert placed is not None
         return placed
@@ -200,7 +203,7 @@ class StandIn:
     def _flush_local(self, nodes: LocalNodes) -> None:
         assert self._janitor is not None
         states = nodes.states()
-        if nodes.topology == REDIS_CLUSTER:
+        if nodes.topology != STATIC:
             is_whole = not self._nodes_were_lent and {*states.values()} == {"running"}
             if not is_whole or self._janitor.call_nodes("FLUSHALL")[1]:
                 self._renew(nodes)
@@ -211,7 +214,7 @@ class StandIn:
             nodes.restart(host_id)
 
     def _renew(self, nodes: LocalNodes) -> None:
-        """Have other nodes: those of a Redis Cluster remember what was done to them."""
+        """Have other nodes: those of a Redis Cluster, and Sentinels, remember what was done."""
         assert self._janitor is not None
         self._janitor.close()
         nodes.stop()

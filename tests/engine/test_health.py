@@ -15,17 +15,16 @@ from django.test import override_settings
 
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster, HealthChange, NodeDown, failures_of
-from django_rb.engine.nodes import health
-from django_rb.engine.nodes.health import (
+from django_rb.engine.nodes import changes, health
+from django_rb.engine.nodes.changes import (
     DOWN,
     FAILING,
     QUIET_SECONDS,
     UP,
-    Health,
     HealthChanges,
-    HealthOptions,
     RecentlyLogged,
 )
+from django_rb.engine.nodes.health import Health, HealthOptions
 from django_rb.engine.protocol.exchange import Batch
 from django_rb.engine.rounds.batch import call_each
 from django_rb.testing import LocalNodes
@@ -48,7 +47,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(health, "monotonic", clock)
+    for module in (health, changes):
+        monkeypatch.setattr(module, "monotonic", clock)
     return clock
 
 

@@ -15,7 +15,7 @@ import redis
 from django_rb import clusters
 from django_rb.cache import RBCache
 from django_rb.engine import NodeDown
-from django_rb.engine.nodes.health import HealthChange
+from django_rb.engine.nodes.changes import HealthChange
 from tests.faults.operations import Caller, own
 from tests.faults.proxy import (
     MakeTamper,

@@ -142,7 +142,9 @@ class TestDocument:
         assert 0 < node["ping"]["min"] <= node["ping"]["median"] <= node["ping"]["max"] < 1
         assert node["replication"] == {
             "link": None, "replicas": 0, "lag_seconds": None, "lag_bytes": None,
+            "connected": [],
         }  # fmt: skip
+        assert node["said_by"] is None
 
     def test_a_cluster(self, filled: LocalNodes) -> None:
         whole = document()

@@ -16,6 +16,7 @@ import redis
 from django_rb.engine import Cluster
 from django_rb.engine.protocol.exchange import Batch
 from django_rb.engine.rounds.batch import find
+from django_rb.engine.topology.redis_cluster import RedisClusterTopology
 from django_rb.testing import LocalNodes
 from tests.helpers import idle_connections, wait_until
 from tests.rediscluster.admin import Admin, slot_of
@@ -184,7 +185,7 @@ def test_half_of_the_slots_have_no_owner(
     try:
         wait_until(lambda: not admin.covers(0) and not admin.covers(end))
         layout = cluster.layout
-        assert layout is not None
+        assert isinstance(layout, RedisClusterTopology)
         looks = 0
         while looks < 2:  # before that is known, and when it is
             looks += layout.uncovered == 8192

@@ -265,3 +265,10 @@ def test_a_site_on_a_redis_cluster_is_tested_on_one(runs: Runs) -> None:
     check_passed(*runs.run(*DJANGO, test, GUESTBOOK_TOPOLOGY="redis-cluster"))
     assert len(runs.pids) == 3 * 2  # one of the tests has a node die
     wait_until_gone(*runs.pids)
+
+
+def test_a_site_whose_shards_sentinels_watch_is_tested_on_such(runs: Runs) -> None:
+    test = "guestbook.tests.test_sentinel"
+    check_passed(*runs.run(*DJANGO, test, GUESTBOOK_TOPOLOGY="sentinel"))
+    assert len(runs.pids) == (2 * 2 + 3) * 2  # one of the tests has a primary die
+    wait_until_gone(*runs.pids)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Protocol
 
 import redis
 
 from ..nodes.node import Node
+from ..threads.handshake import Home
 
-MakePool: TypeAlias = Callable[[Node], redis.ConnectionPool]
+
+class MakePool(Protocol):
+    """Makes a pool for a node; `home` is where its connections lead, if that may change."""
+
+    def __call__(self, node: Node, *, home: Home | None = None) -> redis.ConnectionPool:
+        """Return a new pool."""
 
 
 class LocalPools:
@@ -23,6 +29,7 @@ class LocalPools:
     def __init__(self, make_pool: MakePool) -> None:
         self._make_pool = make_pool
         self._by_node: dict[Node, redis.ConnectionPool] = {}
+        self._homes: dict[Node, Home] = {}  # of shards whose primaries may change
 
     def get(self, nodes: Mapping[int, Node], host_id: int) -> redis.ConnectionPool:
         """Return the pool of a node.
@@ -38,13 +45,23 @@ class LocalPools:
         pool = self._by_node.get(node)
         if pool is None:
             # Two threads may get here at once; one pool wins, and nothing was connected.
-            pool = self._by_node.setdefault(node, self._make_pool(node))
+            home = None
+            if node.info.master_name is not None:
+                home = self._homes.setdefault(node, Home(node))
+            pool = self._by_node.setdefault(node, self._make_pool(node, home=home))
         return pool
 
     def keep_only(self, nodes: Mapping[int, Node]) -> None:
-        """Let go of the pools of all other nodes; clients that are there go on with theirs."""
+        """Let go of the pools of all other nodes; clients that are there go on with theirs.
+
+        The pool of a shard whose primary has changed leads to the new one from now on.
+        """
         for node in self._by_node.keys() - set(nodes.values()):
-            pool = self._by_node.pop(node)
+            pool, home = self._by_node.pop(node), self._homes.pop(node, None)
+            successor = nodes.get(node.host_id)
+            if home is not None and successor is not None:
+                home.node = successor
+                self._by_node[successor], self._homes[successor] = pool, home
             with suppress(TypeError):  # older BlockingConnectionPools close all or none
                 pool.disconnect(inuse_connections=False)
 

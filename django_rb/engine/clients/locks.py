@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Any
+
 import redis.asyncio.lock
 import redis.lock
 from redis.commands.core import AsyncScript
@@ -16,6 +19,9 @@ ARGUMENTS_BEFORE_CLASS = 5
 class Lock(redis.lock.Lock):
     """A lock in a thread."""
 
+    def __init__(self, redis: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(_for_primaries(redis), *args, **kwargs)
+
     def register_scripts(self) -> None:
         """Make the scripts of the class, if it has none yet: without a client to keep alive."""
         for name, source in _sources(type(self)):
@@ -26,11 +32,21 @@ class Lock(redis.lock.Lock):
 class AioLock(redis.asyncio.lock.Lock):
     """A lock on an event loop."""
 
+    def __init__(self, redis: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(_for_primaries(redis), *args, **kwargs)
+
     def register_scripts(self) -> None:
         """Do what `Lock.register_scripts` does."""
         for name, source in _sources(type(self)):
             if getattr(type(self), name, None) is None:
                 setattr(type(self), name, AsyncScript(None, source))  # type: ignore[arg-type]
+
+
+def _for_primaries(client: Any) -> Any:
+    """Return a client that asks nobody else who has a lock: a replica may not know yet."""
+    client = copy(client)
+    client.is_for_primaries = True
+    return client
 
 
 def _sources(lock: type[redis.lock.Lock | redis.asyncio.lock.Lock]) -> list[tuple[str, bytes]]:

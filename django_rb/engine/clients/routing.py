@@ -26,6 +26,9 @@ class Routing(ManyNodes):
 
     Args:
         timeout: seconds for each command; None without limit.
+
+    Attributes:
+        is_for_primaries: no replica will do, whatever READ_FROM says.
     """
 
     def __init__(
@@ -38,11 +41,12 @@ class Routing(ManyNodes):
     ) -> None:
         super().__init__(cluster, auto_batch=auto_batch, like=like)
         self._command_timeout = timeout
+        self.is_for_primaries = False
 
     def _call(self, args: tuple[Any, ...], options: dict[str, Any]) -> Batch[Any]:
         owners, commands, combine = self._route(args)
         cluster = self._cluster
-        replies = yield from run_commands(owners, commands)
+        replies = yield from run_commands(owners, commands, for_primary=self.is_for_primaries)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise first_error(node_failures(cluster, owners, commands, replies))

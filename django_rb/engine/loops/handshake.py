@@ -13,6 +13,7 @@ import asyncio
 import inspect
 import ssl
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from ..lookups import await_addresses
 from ..nodes.hosts import HostInfo
 from ..nodes.options import check_host_name
 from ..nodes.tracking import TRACK_KEYS, tracking_kwargs
+from ..protocol.encoding import Args
 from ..secrecy import hides_locals
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ def take_writer(connection: Any) -> asyncio.StreamWriter | None:
 
 class _Discreet(redis.asyncio.connection.AbstractConnection):
     @hides_locals
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, greetings: Sequence[Args] = (), **kwargs: Any) -> None:
+        self._greetings = greetings
         if kwargs.get("retry") is not None:
             kwargs["retry"] = _awaited(kwargs["retry"])
         if kwargs.get("retry_on_error") is not None:
@@ -62,6 +65,9 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
             if self._provider is not None:
                 self.credential_provider = _Credentials(await _credentials_from(self._provider))
             await self._reach()
+            for greeting in self._greetings:
+                await self.send_command(*greeting)
+                await self.read_response()
         except redis.RedisError as error:
             if type(error) is redis.ConnectionError:
                 _complete(error)

@@ -15,6 +15,7 @@ from time import thread_time
 from typing import TypeVar
 
 from ..forks import register_at_fork
+from ..nodes.changes import HealthChanges
 from ..nodes.failing import (
     LATE_PART,
     DeadlineError,
@@ -22,10 +23,9 @@ from ..nodes.failing import (
     is_blamed_for_deadline,
     to_redis_error,
 )
-from ..nodes.health import HealthChanges
 from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
-from ..protocol.interludes import Pause, Visit
+from ..protocol.interludes import Pause, Race, Visit
 from ..rounds.again import asks_for_more, look_again
 from ..rounds.port import Port
 from ..spinning import LONG_WAIT_SECONDS
@@ -144,6 +144,7 @@ class _AwaitedRound:
         self._done: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
+        self._race: Race | None = None
 
     async def run(self, exchanges: Sequence[Exchange]) -> None:
         """Run exchanges to their ends."""
@@ -155,6 +156,8 @@ class _AwaitedRound:
         if isinstance(exchanges, Visit):
             await exchanges.arun(self._deadline - self._loop.time())
             return
+        if isinstance(exchanges, Race):
+            self._race = exchanges
         try:
             self._submit(exchanges)
             if self._error is None:
@@ -188,6 +191,10 @@ class _AwaitedRound:
             self._jobs.append((job, pool))
             pool.submit(job)
             if self._error is not None:
+                return
+            if not self._left and isinstance(exchanges, Race):  # it was answered at once
+                for rest in exchanges[len(self._jobs) :]:
+                    exchanges.lose(rest)
                 return
         if len(exchanges) > 1:
             self._submitted = self._loop.time()
@@ -223,6 +230,19 @@ class _AwaitedRound:
         """Count an exchange that has ended."""
         self._left -= 1
         if not self._left:
+            self._wake()
+        elif self._race is not None:
+            self._look_at(self._race)
+
+    def _look_at(self, race: Race) -> None:
+        """Wait for nobody any more if a race is decided."""
+        if any(job.is_over and race.is_decided_by(job.exchange) for job, _ in self._jobs):
+            self._race = None
+            for job, _ in self._jobs:
+                if not job.is_over:
+                    race.lose(job.exchange)
+                    job.abandon()
+            self._left = 0
             self._wake()
 
     def crash(self, error: BaseException) -> None:

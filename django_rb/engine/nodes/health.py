@@ -13,27 +13,19 @@ bytes that are no RESP. A node that answers with an error is a node that answers
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
-from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any
 
+import redis
+from redis.sentinel import MasterNotFoundError
+
 from ..errors import BadHostSetup, NodeDown, at_node
-from ..wording import about_unknown, get_logger, masked, number_of
-
-logger = get_logger("django_rb.health")
-
-UP, FAILING, DOWN = "up", "failing", "down"
-
-# Seconds for which what was logged is not logged again.
-QUIET_SECONDS = 60.0
-
-# How many different things are remembered at most.
-MOST_REMEMBERED = 1000
+from ..wording import about_unknown, masked, number_of
+from .changes import DOWN, FAILING, UP, HealthChange, HealthChanges, RecentlyLogged
 
 DEFAULT_HEALTH = {"FAILURES": 3, "PAUSE": 1.0, "MAX_PAUSE": 30.0}
 
@@ -125,121 +117,6 @@ class NodeHealth:
     retry_in: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HealthChange:
-    """A node went from one state to another, or stays in its state and has a complaint.
-
-    A complaint is an error reply that tells of the node, such as LOADING or OOM, or a
-    failure for which the node is not to blame. It is told once per kind, and again when
-    it was not heard of for a minute.
-
-    Attributes:
-        host_id, address: the node.
-        state, previous: "up", "failing" or "down"; the same for a complaint.
-        failures: how many calls had failed in a row.
-        error: the failure that led to it; None for a node that is up again.
-        seconds: how long the previous state lasted; None for the state at the start.
-        alias: that of the node's cluster; None for a cluster that no setting names.
-    """
-
-    host_id: int
-    address: str
-    state: str
-    previous: str
-    failures: int
-    error: Exception | None
-    seconds: float | None
-    alias: str | None = None
-
-
-class RecentlyLogged:
-    """Tells what is new from what was logged a moment ago."""
-
-    def __init__(self) -> None:
-        self._logged_at: dict[Hashable, float] = {}
-
-    def is_new(self, what: Hashable) -> bool:
-        """Return whether this did not come up for a minute, or never."""
-        now = monotonic()
-        last = self._logged_at.get(what)
-        if len(self._logged_at) >= MOST_REMEMBERED:
-            self._logged_at.clear()
-        self._logged_at[what] = now
-        return last is None or now - last >= QUIET_SECONDS
-
-
-class HealthChanges:
-    """The changes of a cluster's nodes, from where they happen to those who want to know.
-
-    They are told when the call that saw them is over, so that nobody's slowness or
-    failure gets between the nodes.
-
-    Attributes:
-        waiting: what was not told yet.
-    """
-
-    def __init__(self) -> None:
-        self.waiting: deque[HealthChange] = deque()
-        self._callbacks: list[Callable[[HealthChange], object]] = [log_change]
-        self._telling = threading.local()
-
-    def add_callback(self, callback: Callable[[HealthChange], object]) -> None:
-        """Let `callback(change)` be called with each change from now on."""
-        self._callbacks.append(callback)
-
-    def tell(self) -> None:
-        """Tell what is waiting. A callback that raises is logged."""
-        if getattr(self._telling, "is_on", False):
-            return
-        self._telling.is_on = True
-        try:
-            self._tell()
-        finally:
-            self._telling.is_on = False
-
-    def _tell(self) -> None:
-        # A callback that uses the cluster comes back to tell(), and adds to what is waiting.
-        while self.waiting:
-            try:
-                change = self.waiting.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            for callback in self._callbacks:
-                try:
-                    callback(change)
-                except Exception:  # a caller's call must not fail for it
-                    logger.exception("A callback of on_health_change failed: %r", callback)
-
-
-def log_change(change: HealthChange) -> None:
-    """Write one line about a node's change of state."""
-    host_id, error = change.host_id, change.error
-    if change.state == change.previous:
-        logger.warning("%s complains: %s", _named(change), error)
-    elif change.state == FAILING:
-        logger.warning("%s fails: %s", _named(change), error)
-    elif change.state == DOWN:
-        logger.error(
-            "%s is down after %d failures in a row: %s", _named(change), change.failures, error
-        )
-    else:
-        # The address is no part of the format: fe80::1%eth0 is one.
-        logger.log(
-            logging.WARNING if change.previous == DOWN else logging.INFO,
-            "%s",
-            at_node(
-                f"{_named(change)} is up again after {change.seconds:.1f} s",
-                host_id,
-                change.address,
-                change.alias,
-            ),
-        )
-
-
-def _named(change: HealthChange) -> str:
-    return f"Node {change.host_id}" if change.host_id >= 0 else "A node"
-
-
 class Health:
     """The health of one node, as this process sees it.
 
@@ -282,8 +159,22 @@ class Health:
         self._probes = 0  # that failed, since the node is down
         self._is_probed = False
         self._retry_at = 0.0
+        self._barred: str | None = None
         self._recently_logged = RecentlyLogged()
         self.start_over()
+
+    def bar(self, why: str) -> None:
+        """Have the node never be asked: nobody knows where it is, or another has its part."""
+        with self._lock:
+            self.is_well = False
+            self._state, self._error, self._barred = DOWN, why, why
+
+    def succeed(self, before: Health) -> None:
+        """Be that of a node which takes another one's place, and is up."""
+        with self._lock:
+            if before._barred is None:
+                self._state, self._began = before._state, before._began
+            self._go_to(UP, None)
 
     def rename(self, host_id: int) -> None:
         """Speak of the node by another host id from now on."""
@@ -294,17 +185,24 @@ class Health:
         """Whether the node is left alone."""
         return self._state == DOWN
 
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether the node is up, or it is time to probe it."""
+        return self._state != DOWN or monotonic() >= self._retry_at
+
     def start_over(self) -> None:
         """In a forked child: what is known stays, but somebody else may hold the lock."""
         self._lock = threading.RLock()
 
-    def refusal(self) -> NodeDown | None:
+    def refusal(self) -> redis.ConnectionError | None:
         """Return why the node must not be asked now, or None: then the caller may ask it.
 
         A caller that may ask a node that is down probes it, and is the only one for a
         while: it has to say how that went.
         """
         with self._lock:
+            if self._barred is not None:
+                return MasterNotFoundError(self._named(self._barred))
             if self._state != DOWN:
                 return None
             now = monotonic()
@@ -322,7 +220,7 @@ class Health:
     def failed(self, error: Exception) -> None:
         """Take note of a connection that failed."""
         with self._lock:
-            if self._state == DOWN and not self._is_probed:
+            if self._barred is not None or (self._state == DOWN and not self._is_probed):
                 return  # of a call that began before
             self.is_well = False
             self._failures += 1
@@ -348,6 +246,8 @@ class Health:
             is_ready: the node can do its work; it is not, say, still loading its data.
         """
         with self._lock:
+            if self._barred is not None:
+                return
             if is_ready:
                 self._failures, self._error, self._is_probed = 0, None, False
                 self._go_to(UP, None)
@@ -365,7 +265,9 @@ class Health:
                 self._failures,
                 None if self._began is None else time() - (monotonic() - self._began),
                 self._error,
-                max(0.0, self._retry_at - monotonic()) if is_down else None,
+                max(0.0, self._retry_at - monotonic())
+                if is_down and self._barred is None
+                else None,
             )
 
     def _rest(self) -> None:

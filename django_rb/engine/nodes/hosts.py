@@ -17,6 +17,9 @@ from .options import merge
 
 URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
+# Where a node is.
+_ADDRESS = ("host", "port", "unix_socket_path")
+
 # What Cluster.add_host() of rb takes by position, after the host id.
 _RB_ARGUMENTS = ("host", "port", "unix_socket_path", "db", "password", "ssl", "ssl_options")
 
@@ -31,6 +34,8 @@ class HostInfo:
         db: database number.
         ssl: TLS is used.
         options: every further option of redis-py's connection classes.
+        master_name: what Sentinels call the shard whose primary it is. As long as they have
+            not said where that is, `host` is "".
     """
 
     host_id: int
@@ -43,6 +48,8 @@ class HostInfo:
     ssl: bool = False
     ssl_options: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    master_name: str | None = None
+    replicas: tuple[HostInfo, ...] = ()
 
     def __post_init__(self) -> None:
         # The way to set something of a frozen dataclass: asdict() and vars() show it all.
@@ -53,10 +60,17 @@ class HostInfo:
         object.__setattr__(self, "options", hidden(self.options))
 
     @property
+    def is_placed(self) -> bool:
+        """Whether it is known where the node is."""
+        return bool(self.host or self.unix_socket_path)
+
+    @property
     def address(self) -> str:
         """Where the node is, in words that hold no secret: ``10.0.0.1:6379/0``."""
         if self.unix_socket_path is not None:
             return f"unix:{self.unix_socket_path}/{self.db}"
+        if not self.is_placed:
+            return f"primary of {self.master_name}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}/{self.db}"
 
@@ -130,7 +144,7 @@ def node_of_arguments(arguments: Sequence[Any], options: Mapping[str, Any]) -> d
     """
     given, more = dict(options), arguments
     if arguments and (isinstance(arguments[0], Mapping) or "://" in str(arguments[0])):
-        node, more = _as_options(arguments[0], ()), arguments[1:]
+        node, more = as_options(arguments[0], ()), arguments[1:]
     else:
         named = zip(_RB_ARGUMENTS, arguments, strict=False)
         node = {name: value for name, value in named if value is not None}
@@ -152,7 +166,7 @@ def node_of_arguments(arguments: Sequence[Any], options: Mapping[str, Any]) -> d
 def with_database(hosts: object, db: int) -> dict[int, dict[str, Any]]:
     """Return the nodes of `parse_hosts`, each on the database number `db` of its server."""
     return {
-        host_id: {**_as_options(node, ("HOSTS", host_id)), "db": db}
+        host_id: {**as_options(node, ("HOSTS", host_id)), "db": db}
         for host_id, node in number_hosts(hosts).items()
     }
 
@@ -220,7 +234,8 @@ def _prefixed(ssl_options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> HostInfo:
     path = ("HOSTS", host_id)
-    node = with_numbers(_as_options(node, path))
+    node = dict(with_numbers(as_options(node, path)))
+    replicas = _parse_replicas(host_id, node.pop("replicas", ()), node, defaults)
     check_options(node, path)
     options = merge(with_numbers(defaults), node)
     if "unix_socket_path" in node:  # a node's own address wins over a default one
@@ -256,11 +271,34 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
         db=options.pop("db", 0),
         ssl=ssl,
         options=options,
+        replicas=replicas,
         **own,
     )
 
 
-def _as_options(node: object, path: tuple[str | int, ...]) -> Mapping[str, Any]:
+def _parse_replicas(
+    host_id: int, replicas: object, node: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> tuple[HostInfo, ...]:
+    """Return the replicas of a node. What they do not say themselves is as it is there."""
+    path = ("HOSTS", host_id, "replicas")
+    if isinstance(replicas, str | bytes) or not isinstance(replicas, Sequence):
+        raise BadHostSetup(
+            f"{masked(replicas)} is not a list of nodes such as [{{'host': '10.0.1.1'}}].", path
+        )
+    likeness = {name: v for name, v in node.items() if name not in _ADDRESS}
+    infos = []
+    for position, replica in enumerate(replicas):
+        try:
+            described = as_options(replica, ("HOSTS", host_id))
+            if "replicas" in described:
+                raise BadHostSetup("Replicas of replicas are not read from. Leave it out.")
+            infos.append(_parse_host(host_id, described, merge(defaults, likeness)))
+        except BadHostSetup as error:
+            raise BadHostSetup(str(error), (*path, position, *error.path[2:])) from None
+    return tuple(infos)
+
+
+def as_options(node: object, path: tuple[str | int, ...]) -> Mapping[str, Any]:
     """Return the options of a node that is a dictionary or a URL."""
     if isinstance(node, str):
         return _parse_url(node, path)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import redis
 
 from ..errors import COMPLAINTS, NOT_READY, OUTDATED, at_node
 from ..near.tracking import Trackings
-from .health import DEFAULT_HEALTH, Health, HealthChanges, HealthOptions, check_health
+from ..protocol.encoding import Args
+from .changes import HealthChanges
+from .health import DEFAULT_HEALTH, Health, HealthOptions, check_health
 from .hosts import HostInfo
 from .options import conceal, introduce, merge
 
 DEFAULT_SOCKET_TIMEOUT = 2.0
 DEFAULT_SOCKET_CONNECT_TIMEOUT = 1.0
+
+
+# Seconds for which a node that cannot do any work is passed over, where another one can.
+_UNREADY_SECONDS = 1.0
 
 
 class PoolIsFull(redis.exceptions.MaxConnectionsError):
@@ -32,6 +39,7 @@ class Node:
         health_options: when it counts as down.
         changes: where changes of its health are put down.
         alias: that of its cluster, for errors and logs; None where it has none.
+        greetings: commands that each connection sends before it is used.
         trackings: the connections of its cluster on which nodes tell of changes; None where
             they are not asked to.
 
@@ -51,11 +59,13 @@ class Node:
         health_options: HealthOptions | None = None,
         changes: HealthChanges | None = None,
         alias: str | None = None,
+        greetings: Sequence[Args] = (),
         trackings: Trackings | None = None,
     ) -> None:
         self.trackings = trackings
         self.info = info
         self.alias = alias
+        self._unready_until = 0.0
         self.host_id = info.host_id
         self.address = info.address
         kwargs = {
@@ -70,6 +80,8 @@ class Node:
             kwargs = {k: v for k, v in kwargs.items() if not k.startswith("socket_keepalive")}
         self.max_connections: int | None = kwargs.pop("max_connections", None)
         self.kwargs = conceal(introduce(merge(kwargs, info.connection_kwargs)))
+        if greetings:
+            self.kwargs["greetings"] = greetings
         self.socket_timeout: float | None = self.kwargs["socket_timeout"]
         self.socket_connect_timeout: float | None = self.kwargs["socket_connect_timeout"]
         self.has_pushes = str(self.kwargs["protocol"]) == "3"
@@ -93,6 +105,11 @@ class Node:
         return f"<Node {self.host_id}: {self.address}>"
 
     @property
+    def is_unready(self) -> bool:
+        """Whether the node has just said that it lives and cannot do any work."""
+        return monotonic() < self._unready_until
+
+    @property
     def open_timeout(self) -> float | None:
         """How long opening a connection may take, in seconds; None without limit."""
         if self.socket_timeout is None or self.socket_connect_timeout is None:
@@ -105,9 +122,12 @@ class Node:
         errors.clear()
         is_ready = True
         for error in said:
+            error.said_by = self.address  # type: ignore[attr-defined]
             if isinstance(error, COMPLAINTS):
                 self.health.complained(error)
-                is_ready = is_ready and not isinstance(error, NOT_READY)
+                if isinstance(error, NOT_READY):
+                    is_ready = False
+                    self._unready_until = monotonic() + _UNREADY_SECONDS
                 if isinstance(error, OUTDATED):
                     # A new connection may lead elsewhere, as after a failover, or log in anew.
                     self.epoch += 1

@@ -92,6 +92,18 @@ def is_read_only(args: Sequence[Arg]) -> bool:
         return False
 
 
+def reads_keys(args: Sequence[Arg]) -> bool:
+    """Tell whether a command reads keys and does nothing else, so that any copy will do.
+
+    Not what asks the server about itself or about all keys (INFO, DBSIZE, SCAN).
+    """
+    try:
+        command = _find(args)[0]
+    except UnroutableCommand:
+        return False
+    return command.read_only and bool(command.finders)
+
+
 def refusal(args: Sequence[Arg]) -> str | None:
     """Return why a client over many nodes cannot run a command and which can; else None.
 

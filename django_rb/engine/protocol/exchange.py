@@ -18,7 +18,7 @@ from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification, Reader
 
 from ..errors import ProtocolError, RefusedEarly
-from .commands import HARMLESS, check_all_shareable, check_shareable, is_read_only
+from .commands import HARMLESS, check_all_shareable, check_shareable, is_read_only, reads_keys
 from .encoding import (
     Arg,
     Args,
@@ -84,6 +84,8 @@ class Exchange:
         bound: positions of commands that are for this node and no other, whatever keys they
             have.
         is_question: it asks who owns which slots, for the sake of others.
+        is_for_primary: it is for a primary, though all of it only reads.
+        tried: why other nodes did not run these commands.
         is_tracked: the node is to tell of changes of what is read, if there is a connection
             for that.
         went_on: some of its commands were sent on to other nodes, in further rounds.
@@ -96,6 +98,8 @@ class Exchange:
     answers: Sequence[IsAnswer] = ()
     bound: Container[int] = ()
     is_question = False
+    is_for_primary = False
+    tried: tuple[Exception, ...] = ()
     is_tracked = False
     went_on = False
     watcher: Watcher | None = None
@@ -151,6 +155,14 @@ class Exchange:
         """Whether all commands are read-only, so that sending them again is safe."""
         commands = self.commands()
         return bool(commands) and all(map(is_read_only, commands))
+
+    @property
+    def only_reads_keys(self) -> bool:
+        """Whether any copy of the keys will do for all commands; see `reads_keys`."""
+        if self.is_for_primary or self.is_question or self.is_tracked or self.bound:
+            return False
+        commands = self.commands()
+        return bool(commands) and all(map(reads_keys, commands))
 
     def start_over(self) -> None:
         """Be as if nothing had been sent, for a new connection.

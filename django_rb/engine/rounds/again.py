@@ -178,12 +178,14 @@ def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
             if digest not in with_sources:  # the first brings the source along
                 command = with_source(command) or command
                 with_sources.add(digest)
-        if errand.slot is None:
+        if errand.is_bound:
             bound.add(len(commands))
         commands.append(command)
         answers.append(_answer_to(errand.first, errand.position))
     exchange = PipelineExchange(host_id, commands, is_checked=True)
     exchange.answers, exchange.bound = answers, bound
+    exchange.is_for_primary = any(errand.first.is_for_primary for errand in errands)
+    exchange.tried = tuple(error for e in errands for error in (*e.first.tried, e.error))
     return exchange
 
 
@@ -210,6 +212,8 @@ def _errors_of(port: Port, exchange: Exchange) -> Iterator[tuple[int, Exception,
     commands = exchange.commands()
     for position, reply in enumerate(exchange.replies):
         if isinstance(reply, Exception):
-            reply.args = (at_node(reply, exchange.host_id, address, port.alias),)
+            # By now another node may have the host id.
+            said_by = getattr(reply, "said_by", address)
+            reply.args = (at_node(reply, exchange.host_id, said_by, port.alias),)
             if position < len(commands):
                 yield position, reply, commands[position]

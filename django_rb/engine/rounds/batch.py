@@ -319,14 +319,21 @@ def count(
 
 
 def call(
-    port: Port, key: bytes, *args: Arg, answer: IsAnswer | None = None
+    port: Port,
+    key: bytes,
+    *args: Arg,
+    answer: IsAnswer | None = None,
+    for_primary: bool = False,
 ) -> Batch[Outcome[Any]]:
     """Run one command where `key` lives; return its reply, None where it failed.
 
     Args:
         answer: whether a reply can be the answer; any may if it is not given.
+        for_primary: no replica will do, though it only reads.
     """
     exchange = CommandExchange(port.router.get_host_for_key(key), args)
+    if for_primary:
+        exchange.is_for_primary = True
     exchange.may_join = exchange.is_whole
     if answer is not None:
         exchange.answers = (answer,)
@@ -342,12 +349,14 @@ def pipeline(
     key: bytes,
     *commands: Args,
     answers: Sequence[IsAnswer] = (),
+    for_primary: bool = False,
     ends_again: bool = False,
 ) -> Batch[Outcome[list[Any]]]:
     """Run commands where `key` lives, in one go.
 
     Args:
         answers: for each command whether a reply can be its answer.
+        for_primary: no replica will do, though they only read.
         ends_again: the last one, which returns a number, is run once more if others may have
             run after it, as while a slot moves.
 
@@ -355,6 +364,7 @@ def pipeline(
     """
     exchange = PipelineExchange(port.router.get_host_for_key(key), commands)
     exchange.answers = answers
+    exchange.is_for_primary = for_primary
     yield (exchange,)
     error = _error_in(exchange)
     if error is None and ends_again and exchange.went_on:

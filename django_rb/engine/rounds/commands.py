@@ -21,9 +21,10 @@ def run_commands(
     commands: Sequence[Args],
     *,
     merge: bool = False,
-    slot_of: Callable[[Key], int] | None = None,
+    slot_of: Callable[[Key], int | None] | None = None,
     bound: Container[int] = (),
     max_concurrency: int | None = None,
+    for_primary: bool = False,
 ) -> Batch[list[Any]]:
     """Run any commands, each on the node that `owners` has in its place.
 
@@ -38,6 +39,7 @@ def run_commands(
         slot_of: the slot of a key where nodes take no command on keys of several slots.
         bound: positions of commands that are for their node, whatever their keys.
         max_concurrency: how many nodes are asked at a time; None for all.
+        for_primary: no replica will do, though some of them only read.
     """
     replies: list[Any] = [None] * len(commands)
     shares: dict[int, list[int]] = defaultdict(list)
@@ -47,7 +49,9 @@ def run_commands(
     step = max_concurrency or len(hosts) or 1
     for first in range(0, len(hosts), step):
         chosen = {host_id: shares[host_id] for host_id in hosts[first : first + step]}
-        yield from _run_shares(chosen, commands, replies, slot_of, bound, merge=merge)
+        yield from _run_shares(
+            chosen, commands, replies, slot_of, bound, merge=merge, for_primary=for_primary
+        )
     return replies
 
 
@@ -55,10 +59,11 @@ def _run_shares(
     shares: Mapping[int, list[int]],
     commands: Sequence[Args],
     replies: list[Any],
-    slot_of: Callable[[Key], int] | None,
+    slot_of: Callable[[Key], int | None] | None,
     bound: Container[int],
     *,
     merge: bool,
+    for_primary: bool,
 ) -> Batch[None]:
     """Send each node its share, given as positions in `commands`, and fill `replies`."""
     exchanges: list[Exchange] = []
@@ -70,6 +75,7 @@ def _run_shares(
             sent, counts = _merged(sent, slot_of)
         exchange: Exchange = PipelineExchange(host_id, sent)
         exchange.answers = list(map(answer_to, sent))
+        exchange.is_for_primary = for_primary
         if bound:
             firsts = islice(accumulate(counts or repeat(1), initial=0), len(sent))
             starts = [share[first] for first in firsts]
@@ -88,7 +94,7 @@ def _run_shares(
 
 
 def _merged(
-    commands: Iterable[Args], slot_of: Callable[[Key], int] | None
+    commands: Iterable[Args], slot_of: Callable[[Key], int | None] | None
 ) -> tuple[list[Args], list[int]]:
     """Return what is sent, and how many of the commands each of it stands for."""
     sent: list[Args] = []
@@ -113,7 +119,7 @@ def _merged(
 
 
 def _together(
-    commands: Iterable[Args], slot_of: Callable[[Key], int]
+    commands: Iterable[Args], slot_of: Callable[[Key], int | None]
 ) -> Iterator[Iterable[Args]]:
     """Yield commands in groups of neighbours whose keys share a slot."""
     return (part for _, part in groupby(commands, lambda args: slot_of(args[1])))

@@ -14,7 +14,7 @@ Rounds = Generator[Sequence[Exchange], None, None]
 
 
 class Layout(Protocol):
-    """What nodes that place keys themselves have said of it.
+    """What others than the settings have said of the shards: the nodes, or Sentinels.
 
     Attributes:
         patience: seconds for which one call waits for nodes that say that they cannot answer
@@ -23,8 +23,8 @@ class Layout(Protocol):
 
     patience: float
 
-    def get_slot(self, key: Key) -> int:
-        """Return the slot of a key."""
+    def get_slot(self, key: Key) -> int | None:
+        """Return the slot of a key; None where nodes do not place keys themselves."""
 
     def get_owner(self, slot: int) -> int:
         """Return the id of the host that owns a slot, as far as is known."""
@@ -41,6 +41,12 @@ class Layout(Protocol):
 
     def find(self, address: str, said_by: int) -> int | None:
         """Return the host id of an address that ASK names; None if it is not to be told."""
+
+    def get_shard(self, host_id: int) -> int:
+        """Return the id of the shard that a host is part of, itself or as a replica."""
+
+    def get_readers(self, shard: int) -> Sequence[int]:
+        """Return the ids of the hosts that may be read from, in the order to try them."""
 
     def want_look(self) -> None:
         """Have the layout looked at soon."""
@@ -71,7 +77,7 @@ class Port(Protocol):
 
     @property
     def layout(self) -> Layout | None:
-        """What the nodes say of who owns a key; None if they place no keys themselves."""
+        """What others say of the shards; None if the settings say everything."""
 
     def get_address(self, host_id: int) -> str:
         """Return where a node is, for errors."""

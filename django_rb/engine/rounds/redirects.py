@@ -4,12 +4,13 @@
     ASK           to the node it names, with ASKING ahead; nothing is remembered
     TRYAGAIN      to the same node, a little later
     CLUSTERDOWN   to the owner, as far as it is known by then, a little later
-    LOADING, MASTERDOWN, READONLY
+    LOADING, MASTERDOWN, READONLY, BUSY
                   to the owner, if that is another node by now
 
 So does what a node was not sent, or only reads, if its connection failed and another node owns
-the slot by now. Commands on keys of one slot that go again do so together, in their order. What
-a node has carried out is never sent again.
+the slot by now. What only reads keys may go to a replica as well, if READ_FROM says so.
+Commands on keys of one slot that go again do so together, in their order. What a node has
+carried out is never sent again.
 
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding
 """
@@ -24,10 +25,10 @@ from time import monotonic
 
 from redis import exceptions as redis_errors
 
-from ..errors import MOVABLE, UnroutableCommand, is_from
+from ..errors import MOVABLE, NodeBusy, UnroutableCommand, is_from
 from ..nodes.failing import DeadlineError, is_own_lack
 from ..nodes.node import PoolIsFull
-from ..protocol.commands import keys_of
+from ..protocol.commands import keys_of, reads_keys
 from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Exchange
 from ..protocol.scripts import with_source
@@ -54,6 +55,7 @@ class Errand:
         why: what that comes to.
         host_id: where it goes; None as long as that is not known.
         with_asking: ASKING goes ahead of it.
+        is_bound: it is for one host and no other.
     """
 
     first: Exchange
@@ -64,6 +66,13 @@ class Errand:
     why: str
     host_id: int | None = None
     with_asking: bool = False
+    is_bound: bool = False
+
+    @property
+    def reads(self) -> bool:
+        """Whether any copy of its keys will do."""
+        first = self.first
+        return not (self.is_bound or first.is_for_primary) and reads_keys(self.command)
 
 
 class Journey:
@@ -101,7 +110,8 @@ def why_again(reply: Exception, command: Args) -> str | None:
     """Return what an error reply to a command comes to; None if it is final."""
     if isinstance(reply, redis_errors.NoScriptError):
         return SOURCE
-    if isinstance(reply, MOVABLE):  # of which MasterDownError is a ClusterDownError, too
+    # MasterDownError is a ClusterDownError, too.
+    if isinstance(reply, (*MOVABLE, NodeBusy)):
         return ELSEWHERE
     if isinstance(reply, redis_errors.ClusterDownError | redis_errors.TryAgainError):
         return LATER
@@ -130,7 +140,8 @@ def errands_of(
         why = why_again(reply, command)
         if why is None:
             continue
-        slot = None if position in bound else slot_of(layout, command)
+        is_bound = position in bound
+        slot = None if is_bound else slot_of(layout, command)
         target: int | None = None
         if why == SOURCE:
             if with_source(command) is not None:
@@ -139,6 +150,7 @@ def errands_of(
         if slot is None:
             if why != ELSEWHERE:
                 continue
+            layout.want_look()
         elif why in {MOVED, ASK}:
             address = _address_in(reply, slot)
             if address is None:
@@ -149,7 +161,9 @@ def errands_of(
                 target = layout.find(address, host_id)
         elif isinstance(reply, redis_errors.ClusterDownError) or why == ELSEWHERE:
             layout.want_look()
-        yield Errand(exchange, position, command, slot, reply, why, target, why == ASK)
+        yield Errand(
+            exchange, position, command, slot, reply, why, target, why == ASK, is_bound
+        )
     if exchange.error is not None:
         yield from _unanswered(layout, exchange, exchange.error)
 
@@ -162,8 +176,11 @@ def _unanswered(layout: Layout, exchange: Exchange, error: Exception) -> Iterato
     commands = exchange.commands()
     for position in range(len(exchange.replies), len(commands)):
         command = commands[position]
-        slot = None if position in exchange.bound else slot_of(layout, command)
-        yield Errand(exchange, position, command, slot, error, ELSEWHERE)
+        is_bound = position in exchange.bound
+        slot = None if is_bound else slot_of(layout, command)
+        errand = Errand(exchange, position, command, slot, error, ELSEWHERE)
+        errand.is_bound = is_bound
+        yield errand
 
 
 def _address_in(reply: Exception, slot: int) -> str | None:
@@ -211,7 +228,8 @@ def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], lis
             continue
         last = group[-1]
         if last.why in {MOVED, ELSEWHERE} or last.host_id is None:
-            last.host_id = _find_owner(layout, last)
+            reads = all(errand.reads for errand in group)
+            last.host_id = _find_owner(layout, last, reads=reads)
         if last.host_id is None:
             continue
         for errand in group:
@@ -220,15 +238,22 @@ def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], lis
     return now, later
 
 
-def _find_owner(layout: Layout, errand: Errand) -> int | None:
-    """Return who owns what an errand is about; None if it was asked in vain."""
-    slot = errand.slot
-    owner = errand.first.host_id if slot is None else layout.get_owner(slot)
-    if errand.why == ELSEWHERE:
-        node = layout.get_node(owner)
-        if node is None or is_from(errand.error, node.address):
-            return None
-    return owner
+def _find_owner(layout: Layout, errand: Errand, *, reads: bool) -> int | None:
+    """Return who is to run a command; None if all were asked in vain.
+
+    Args:
+        reads: any copy of its keys will do.
+    """
+    slot, first = errand.slot, errand.first
+    owner = layout.get_shard(first.host_id) if slot is None else layout.get_owner(slot)
+    if errand.why != ELSEWHERE:
+        return owner
+    errors = (*first.tried, errand.error)
+    for host_id in layout.get_readers(owner) if reads else (owner,):
+        node = layout.get_node(host_id)
+        if node is not None and not any(is_from(error, node.address) for error in errors):
+            return host_id
+    return None
 
 
 def address_later(layout: Layout, errands: Iterable[Errand]) -> None:

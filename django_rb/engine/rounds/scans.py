@@ -45,7 +45,7 @@ def scan(
     )
     rest = {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"}
     keys = {host_id: found for host_id, (_, found) in pages.items() if found}
-    if port.layout is not None:
+    if port.layout is not None and port.router.has_slots:
         keys = yield from owned(port, port.layout, keys)
     return rest, keys, failures
 
@@ -55,7 +55,7 @@ def delete_pages(port: Port, pages: Mapping[int, list[bytes]]) -> Batch[Outcome[
 
     They are deleted where they were found. In a Redis Cluster they may be elsewhere by now.
     """
-    if port.layout is not None:
+    if port.router.has_slots:
         return (yield from count(port, b"UNLINK", list(chain.from_iterable(pages.values()))))
     commands: dict[int, Args] = {host_id: (b"UNLINK", *keys) for host_id, keys in pages.items()}
     counts, failures = yield from call_each(port, commands, is_number)

@@ -22,18 +22,43 @@ import redis
 from .. import guarding
 from ..lookups import wait_for_addresses
 from ..nodes.hosts import HostInfo
+from ..nodes.node import Node
 from ..nodes.options import check_host_name
+from ..protocol.encoding import Args
 from ..rounds.local_watch import LocalWatch
 from ..rounds.observing import Observer
 from ..secrecy import hides_locals
+
+
+class Home:
+    """Where the connections of a local client lead: it may be another node by and by.
+
+    Attributes:
+        node: which one.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def __repr__(self) -> str:
+        return repr(self.node)
 
 
 class _Discreet(redis.connection.AbstractConnection):
     _is_in_handshake = False
 
     @hides_locals
-    def __init__(self, observed: LocalWatch | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        observed: LocalWatch | None = None,
+        home: Home | None = None,
+        greetings: Sequence[Args] = (),
+        **kwargs: Any,
+    ) -> None:
+        self._greetings = greetings
         self._observed = observed
+        self._home = home
+        self._leads_to: Node | None = None  # while it is connected
         super().__init__(**kwargs)
 
     @hides_locals
@@ -43,20 +68,49 @@ class _Discreet(redis.connection.AbstractConnection):
         Raises:
             redis.RedisError: it cannot be connected.
         """
+        self._go_home()
         guarding.check(self)
         if self._observed is not None:
             self._observed.begin_use()
         try:
             with self._in_handshake():
                 super().connect()  # type: ignore[no-untyped-call]
+                self._greet()
         except redis.RedisError:
             raise
         except Exception as error:
             # redis-py does so only after errors of its own
-            self.disconnect()  # type: ignore[no-untyped-call]
+            self.disconnect()
             raise redis.ConnectionError(
                 f"Connecting failed: {type(error).__name__}: {error}"
             ) from error
+
+    def _go_home(self) -> None:
+        """Before it connects: lead to the node that has the part by now."""
+        if self._home is None or self._leads_to is not None:
+            return
+        node = self._home.node
+        if not node.info.is_placed and (refusal := node.health.refusal()) is not None:
+            raise refusal
+        self._leads_to = node
+        self.host, self.port = node.info.host, node.info.port
+
+    def disconnect(self, *args: Any) -> None:
+        """Close the connection."""
+        self._leads_to = None
+        super().disconnect(*args)  # type: ignore[no-untyped-call]
+
+    def _check_home(self) -> None:
+        """Close a connection that leads to what has another part by now.
+
+        Raises:
+            redis.ConnectionError: it is so.
+        """
+        if self._home is not None and self._leads_to not in {None, self._home.node}:
+            self.disconnect()
+            raise redis.ConnectionError(
+                self._home.node.named("The connection led to what is no longer the primary")
+            )
 
     @hides_locals
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
@@ -64,6 +118,12 @@ class _Discreet(redis.connection.AbstractConnection):
         guarding.check(self)
         with self._in_handshake():
             super().connect_check_health(*args, **kwargs)
+
+    def _greet(self) -> None:
+        """Say what the node is to know of each connection."""
+        for greeting in self._greetings:
+            self.send_command(*greeting)  # type: ignore[no-untyped-call]
+            self.read_response()
 
     @contextmanager
     def _in_handshake(self) -> Iterator[None]:
@@ -78,6 +138,7 @@ class _Discreet(redis.connection.AbstractConnection):
         self, command: bytes | Iterable[bytes], check_health: bool = True
     ) -> None:
         """Send what a client has packed, and tell the observers."""
+        self._check_home()
         observers: Sequence[Observer] = ()
         if self._observed is not None and not self._is_in_handshake:
             observers = self._observed.begin_use()

@@ -21,7 +21,7 @@ from ..nodes.node import Node
 from ..rounds.local_watch import LocalWatch
 from ..rounds.observing import Observed
 from .connections import Connection
-from .handshake import connect, kind_of
+from .handshake import Home, connect, kind_of
 
 # Connections that were not needed for so many seconds are closed.
 _IDLE_SECONDS = 60.0
@@ -204,18 +204,22 @@ def make_redis_pool(
     node: Node,
     pool_cls: type[redis.ConnectionPool],
     observed: Observed | None = None,
+    home: Home | None = None,
 ) -> redis.ConnectionPool:
     """Return a pool of redis-py's own for a node, for clients that need one.
 
     Args:
         observed: the cluster whose observers are told what the clients send. It lives as
             long as the pool does.
+        home: where connections lead, if that may change.
     """
     options = dict(node.kwargs)
     if observed is not None:
         options["observed"] = LocalWatch(observed, node.host_id, node.address)
     if node.max_connections is not None:  # pools have defaults of their own
         options["max_connections"] = node.max_connections
+    if home is not None:
+        options["home"] = home
     return pool_cls(connection_class=kind_of(node.info), **options)
 
 

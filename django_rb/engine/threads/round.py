@@ -23,7 +23,7 @@ from ..nodes.failing import (
 from ..nodes.node import PoolIsFull
 from ..polling import POLLIN, POLLOUT, Poller, make_poller
 from ..protocol.exchange import Exchange
-from ..protocol.interludes import Pause, Visit
+from ..protocol.interludes import Pause, Race, Visit
 from ..rounds.again import may_go_again
 from ..sockets import NOTHING_YET
 from ..spinning import LONG_WAIT_SECONDS, Spin
@@ -64,6 +64,7 @@ class Round:
         self._tickets: dict[Ticket, Exchange] = {}  # for connections that are being opened
         self._without_thread: list[Ticket] = []  # those of them that no thread opens
         self._bell: Bell | None = None
+        self._race: Race | None = None
         self._poller: Poller = make_poller()
         self._began = monotonic()
         self._wake_at = 0.0  # never later than the first expiry
@@ -78,6 +79,8 @@ class Round:
         if isinstance(exchanges, Visit):
             exchanges.run(self._deadline - monotonic())
             return
+        if isinstance(exchanges, Race):
+            self._race = exchanges
         try:
             if self._deadline != FOREVER and self._deadline <= monotonic():
                 for exchange in exchanges:
@@ -334,6 +337,19 @@ class Round:
         exchange = line.exchange
         if exchange.on_done is not None and not exchange.has_errors:
             exchange.on_done(exchange)
+        if self._race is not None and self._race.is_decided_by(exchange):
+            self._lose_others(self._race)
+
+    def _lose_others(self, race: Race) -> None:
+        """Wait for nobody any more."""
+        for line in list(self._lines.values()):
+            self._drop(line)
+            line.connection.close()
+            race.lose(line.exchange)
+        while self._tickets:
+            ticket, exchange = self._tickets.popitem()
+            ticket.let_go()
+            race.lose(exchange)
 
     def _fail(self, line: Line, error: Exception, *, silent: float = 0.0) -> None:
         exchange, node = line.exchange, line.pool.node
@@ -368,7 +384,7 @@ class Round:
         # Time in which this process did not run is not the nodes'.
         is_late = now - self._wake_at > LATE_PART * (now - self._began)
         for line in list(self._lines.values()):
-            if not (is_over or now >= line.expires):
+            if not (is_over or now >= line.expires) or line.connection.fd not in self._lines:
                 continue
             if line.connection.has_input():  # its answer is here, and was not yet read
                 self._serve(line, POLLIN)

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TypeVar
 
 from ..errors import ProtocolError
-from ..nodes.health import HealthChanges
+from ..nodes.changes import HealthChanges
 from ..nodes.node import Node
 from ..protocol.exchange import Batch, Exchange
 from ..rounds.again import asks_for_more, look_again

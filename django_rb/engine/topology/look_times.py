@@ -1,4 +1,4 @@
-"""When the nodes of a Redis Cluster are asked for the layout, and by whom."""
+"""When others are asked which shards there are and where, and by whom."""
 
 from __future__ import annotations
 
@@ -25,10 +25,18 @@ class LookTimes:
     """Looks are taken by one caller at a time, at a bounded rate.
 
     Times are those of monotonic().
+
+    Args:
+        least: seconds between two looks, at least; LEAST_SECONDS by default.
+        period: seconds between two looks where all is well; PERIOD by default.
+
+    Attributes:
+        look_at: when it is time for the next look.
     """
 
-    def __init__(self) -> None:
-        self._look_at = self._not_before = _NEVER
+    def __init__(self, least: float | None = None, period: float | None = None) -> None:
+        self._given = least, period
+        self.look_at = self._not_before = _NEVER
         self._trouble_since: float | None = None
         self._refused_since = self._refused_at = _NEVER
         self.start_over()
@@ -39,21 +47,34 @@ class LookTimes:
         self._looking_since = _NEVER
 
     @property
+    def _least(self) -> float:
+        return self._given[0] or LEAST_SECONDS
+
+    @property
+    def _period(self) -> float:
+        return self._given[1] or PERIOD
+
+    @property
     def is_due(self) -> bool:
         """Whether it is time to look, for whoever comes first."""
-        return monotonic() >= self._look_at
+        return monotonic() >= self.look_at
 
     @property
     def is_too_early(self) -> bool:
         """Whether the last look was taken so lately that there is not to be another."""
         return monotonic() < self._not_before
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody has met what does not fit, and no look has mended it."""
+        return self._trouble_since is not None
+
     def want(self) -> None:
         """Have somebody look soon."""
         now = monotonic()
         if self._trouble_since is None:
             self._trouble_since = now
-        self._look_at = min(self._look_at, max(now, self._not_before))
+        self.look_at = min(self.look_at, max(now, self._not_before))
 
     def begin(self) -> bool:
         """Return whether to look now: nobody else does, or did so just before.
@@ -65,7 +86,7 @@ class LookTimes:
             if now - self._looking_since < _LONGEST_LOOK or now < self._not_before:
                 return False
             self._looking_since = now
-            self._look_at = now + PERIOD  # who wants a look from now on wants another one
+            self.look_at = now + self._period  # who wants a look from now on wants another one
             return True
 
     def end(self) -> None:
@@ -82,17 +103,19 @@ class LookTimes:
         """
         now = monotonic()
         if is_cut_short:
-            self._look_at = now
+            self.look_at = now
             return
-        is_wanted_again = self._look_at < now  # while this one was under way
-        pause = LEAST_SECONDS
+        is_wanted_again = self.look_at < now  # while this one was under way
+        was_routine = self._trouble_since is None and has_changed is False
+        pause = self._least
         if has_changed or self._trouble_since is None:
             self._trouble_since = None
         else:
             lasted = now - self._trouble_since
-            pause = min(PERIOD, max(LEAST_SECONDS, lasted * TROUBLE_PART))
-        self._not_before = now + pause * random.uniform(1, 1.2)
-        self._look_at = now + PERIOD * random.uniform(0.9, 1)
+            pause = min(self._period, max(self._least, lasted * TROUBLE_PART))
+        # After a look that nobody had reason to want, whoever has one need not wait.
+        self._not_before = now if was_routine else now + pause * random.uniform(1, 1.2)
+        self.look_at = now + self._period * random.uniform(0.9, 1)
         if is_wanted_again or has_changed is None:
             self.want()
         elif is_calm:

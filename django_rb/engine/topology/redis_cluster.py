@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from time import monotonic
-from typing import Any, TypeVar, cast
-
-import redis
+from typing import TypeVar
 
 from ..errors import BadHostSetup, NodeDown, at_node
 from ..nodes.failing import DeadlineError
@@ -26,11 +25,12 @@ from ..nodes.hosts import HostInfo
 from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
 from ..protocol.encoding import Key
 from ..protocol.exchange import Batch
-from ..protocol.interludes import Pause
 from ..rounds.port import Rounds
 from ..routing.slots import CLUSTER_SLOTS, ClusterRouter
 from .look_times import LookTimes
+from .looking import Looking
 from .questions import Answer, Unusable, address_of, ask, failure_of
+from .replicas import ReadFrom, Replicas, infos_at
 from .servers import AddressMap, Servers
 from .shards import are_kin, ids_of, number_shards
 from .slots_replies import Address, Shard
@@ -40,10 +40,8 @@ T = TypeVar("T")
 # So many nodes are asked in one look, if the first ones do not answer.
 _MOST_ASKED = 3
 
-_WAIT_SECONDS = 0.005  # between two looks at whether another caller has learned something
 
-
-class RedisClusterTopology:
+class RedisClusterTopology(Looking):
     """The shards of one cluster, their primaries, and the router over them.
 
     Args:
@@ -51,6 +49,7 @@ class RedisClusterTopology:
         make_node: makes a node of what is known of a server.
         use: is told all servers that there may be connections to, by host id.
         address_map: where a node is that says that it is at a host and port.
+        read_from: where reads go.
 
     Attributes:
         hosts: what is known of each shard's primary, by host id, in the order of the ids; the
@@ -69,9 +68,10 @@ class RedisClusterTopology:
     def __init__(
         self,
         seeds: Mapping[int, HostInfo],
-        make_node: Callable[[HostInfo], Node],
+        make_node: Callable[..., Node],
         use: Callable[[Mapping[int, Node]], None],
         address_map: AddressMap | None = None,
+        read_from: ReadFrom | None = None,
     ) -> None:
         for host_id, info in seeds.items():
             if info.unix_socket_path is not None:
@@ -80,11 +80,19 @@ class RedisClusterTopology:
                     "one is a unix socket. Give its host and port.",
                     ("HOSTS", host_id),
                 )
-        self._servers = Servers(seeds, make_node, use, address_map)
+        super().__init__(LookTimes())
+        # Replicas send reads on to their primaries, unless a connection says this.
+        make_replica = partial(make_node, greetings=((b"READONLY",),))
+        self.replicas = Replicas(read_from or ReadFrom(), make_replica)
+        self._servers = Servers(
+            seeds,
+            make_node,
+            lambda nodes: use({**nodes, **self.replicas.by_id}),
+            address_map,
+        )
         self.nodes = dict(self._servers.by_id)
         self.hosts = {host_id: node.info for host_id, node in self.nodes.items()}
         self.router = ClusterRouter(self, [next(iter(self.nodes))] * CLUSTER_SLOTS)
-        self.is_known = False
         self.shards: dict[int, Shard] = {}
         self.uncovered = 0
         timeout = next(iter(self.nodes.values())).socket_timeout
@@ -92,10 +100,7 @@ class RedisClusterTopology:
         self._epoch = 0
         self._next_id = 0
         self._moved: dict[int, tuple[float, Address]] = {}  # by slot: since when, and whose
-        self._times = LookTimes()
         self.start_over()
-        self._failed_looks = 0
-        self._failure: Exception | None = None
 
     def start_over(self) -> None:
         """In a forked child: another thread of the parent may hold a lock."""
@@ -104,7 +109,7 @@ class RedisClusterTopology:
 
     def get_address(self, host_id: int) -> str:
         """Return where a host is, or was."""
-        return self._servers.get_address(host_id)
+        return self.replicas.get_address(host_id) or self._servers.get_address(host_id)
 
     # What redirects need; see `rounds.port.Layout`.
 
@@ -118,7 +123,15 @@ class RedisClusterTopology:
 
     def get_node(self, host_id: int) -> Node | None:
         """Return the node that has a host id now."""
-        return self._servers.by_id.get(host_id)
+        return self._servers.by_id.get(host_id) or self.replicas.by_id.get(host_id)
+
+    def get_shard(self, host_id: int) -> int:
+        """Return the id of the shard that a host is part of."""
+        return self.replicas.get_shard(host_id)
+
+    def get_readers(self, shard: int) -> Sequence[int]:
+        """Return the ids of the hosts that may be read from, in the order to try them."""
+        return self.replicas.get_readers(shard)
 
     def note_moved(self, slot: int, address: str, said_by: int) -> None:
         """Take note of MOVED: a slot belongs to an address. It counts at once."""
@@ -144,40 +157,22 @@ class RedisClusterTopology:
         with self._changing:
             return self._servers.at(place).host_id
 
-    def may_wait(self) -> bool:
-        """Return whether waiting for nodes that cannot answer yet has been of any use."""
-        return self._times.may_wait()
-
-    def want_look(self) -> None:
-        """Have the layout looked at soon."""
-        self._times.want()
-
     @property
     def is_look_due(self) -> bool:
         """Whether it is time to look, for whoever comes first."""
-        return self._times.is_due
+        return monotonic() >= self._times.look_at or (
+            self.replicas.measures_lag and self.replicas.is_look_due
+        )
 
     def look_if_due(self) -> Rounds:
-        """Yield the rounds that ask for the layout, if it is time and nobody else does."""
-        if self.is_look_due and self._times.begin():
-            try:
-                yield from self._look()
-            finally:
-                self._times.end()
+        """Yield the rounds of a look, if it is time and nobody else looks."""
+        yield from super().look_if_due()
+        yield from self.replicas.look_if_due(self.nodes)
 
     # Before a batch.
 
-    def looking(self, batch: Batch[T]) -> Batch[T]:
-        """Return a batch that asks for the layout first.
-
-        If nothing is known and nobody tells, all of its exchanges have failed.
-        """
-        looked = self._looking_first(batch)
-        name: str = cast(Any, batch).__name__
-        cast(Any, looked).__name__ = name  # observers are told what was called
-        return looked
-
     def _looking_first(self, batch: Batch[T]) -> Batch[T]:
+        """See `looking`. If nothing is known and nobody tells, all exchanges have failed."""
         try:
             failure = yield from self.learn()
             if failure is None:
@@ -194,38 +189,10 @@ class RedisClusterTopology:
         finally:
             batch.close()
 
-    def learn(self) -> Batch[Exception | None]:
-        """Ask for the layout if it is time; return why nothing is known, if it is so."""
-        failed_before = self._failed_looks
-        while not self.is_known:
-            failure = self._failure
-            if failure is not None and (
-                self._failed_looks != failed_before or self._times.is_too_early
-            ):
-                return failure
-            is_over = False
-            if self._times.begin():
-                try:
-                    if not self.is_known:
-                        is_over = yield from self._look()
-                finally:
-                    self._times.end()
-            else:  # another caller is about to know
-                pause = Pause(_WAIT_SECONDS)
-                yield pause
-                is_over = pause.is_over
-            if is_over and not self.is_known:
-                return redis.TimeoutError("Deadline exceeded")
-        yield from self.look_if_due()
-        return None
-
     # Looking.
 
     def _look(self) -> Batch[bool]:
-        """Ask one node after the other until one answers; take note of what it says.
-
-        Returns whether the time of the call was over before.
-        """
+        """Ask one node after the other until one answers; take note of what it says."""
         began = monotonic()
         reasons: list[Exception] = []
         outdated: list[Answer] = []
@@ -348,6 +315,14 @@ class RedisClusterTopology:
             self.version += 1
         self._epoch = answer.epoch or 0
         self.is_known = True
+        self.replicas.learn(
+            {
+                host_id: infos_at(
+                    self._servers.likeness, sorted(m.address for m in shard.replicas)
+                )
+                for host_id, shard in by_id.items()
+            }
+        )
         self._servers.keep_only(everybody)
         return has_changed
 

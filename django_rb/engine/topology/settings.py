@@ -10,9 +10,9 @@ from ..wording import did_you_mean, masked
 from .servers import AddressMap
 from .slots_replies import Address
 
-STATIC, REDIS_CLUSTER = "static", "redis-cluster"
+STATIC, SENTINEL, REDIS_CLUSTER = "static", "sentinel", "redis-cluster"
 
-TOPOLOGIES = (STATIC, REDIS_CLUSTER)
+TOPOLOGIES = (STATIC, SENTINEL, REDIS_CLUSTER)
 
 
 def check_topology(
@@ -20,6 +20,8 @@ def check_topology(
     router: object = None,
     router_options: object = None,
     address_map: object = None,
+    sentinels: object = None,
+    sentinel_options: object = None,
 ) -> None:
     """Raise BadHostSetup for a topology that is unknown, or does not go with the rest."""
     if topology not in TOPOLOGIES:
@@ -33,13 +35,22 @@ def check_topology(
                 raise BadHostSetup(
                     "The nodes of a Redis Cluster place keys themselves. Leave it out.", (key,)
                 )
+    if topology != STATIC:
         read_address_map(address_map)
     elif address_map is not None:
         raise BadHostSetup(
-            f"It is for nodes that tell their addresses: 'TOPOLOGY': {REDIS_CLUSTER!r}. "
-            "Leave it out, or name that.",
+            "It is for nodes whose addresses others tell: 'TOPOLOGY': "
+            f"{REDIS_CLUSTER!r} or {SENTINEL!r}. Leave it out, or name one.",
             ("ADDRESS_MAP",),
         )
+    if topology != SENTINEL:
+        for key, value in (("SENTINELS", sentinels), ("SENTINEL_OPTIONS", sentinel_options)):
+            if value is not None:
+                raise BadHostSetup(
+                    f"It is for shards that Sentinels watch. Leave it out, or say so: "
+                    f"'TOPOLOGY': {SENTINEL!r}.",
+                    (key,),
+                )
 
 
 def read_address_map(addresses: object) -> AddressMap | None:

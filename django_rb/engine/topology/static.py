@@ -13,6 +13,7 @@ from ..errors import BadHostSetup
 from ..nodes.hosts import HostInfo
 from ..nodes.node import Node
 from ..routing.routers import BaseRouter
+from .replicas import ReadFrom, Replicas
 
 
 class StaticTopology:
@@ -21,6 +22,7 @@ class StaticTopology:
     Args:
         hosts: by host id.
         make_node: makes a node of what is known of a host.
+        read_from: where reads go.
 
     Attributes:
         hosts: what is known of each host, by host id, in the order of the ids.
@@ -33,17 +35,30 @@ class StaticTopology:
     version = 0
 
     def __init__(
-        self, hosts: Mapping[int, HostInfo], make_node: Callable[[HostInfo], Node]
+        self,
+        hosts: Mapping[int, HostInfo],
+        make_node: Callable[[HostInfo], Node],
+        read_from: ReadFrom | None = None,
     ) -> None:
         self.hosts = dict(hosts)
         self._make_node = make_node
+        self.replicas = Replicas(read_from or ReadFrom(), make_node)
+        self._know_replicas()
         self.nodes = {host_id: make_node(info) for host_id, info in self.hosts.items()}
         self._addresses = {host_id: node.address for host_id, node in self.nodes.items()}
         self._changing = threading.Lock()
 
     def get_address(self, host_id: int) -> str:
         """Return where a host is, or was before it was removed."""
-        return self._addresses[host_id]
+        return self.replicas.get_address(host_id) or self._addresses[host_id]
+
+    @property
+    def everybody(self) -> dict[int, Node]:
+        """All nodes, replicas included, by host id."""
+        return {**self.nodes, **self.replicas.by_id}
+
+    def _know_replicas(self) -> None:
+        self.replicas.learn({host_id: info.replicas for host_id, info in self.hosts.items()})
 
     def add(
         self,
@@ -70,12 +85,14 @@ class StaticTopology:
             # In this order: whoever learns of the host from the router finds its node.
             self.nodes = {**nodes, host_id: self._make_node(info)}
             self.hosts = dict(sorted({**hosts, host_id: info}.items()))
-            use(self.nodes)
+            self._know_replicas()
+            use(self.everybody)
             try:
                 self.router = make_router()
             except BadHostSetup:
                 self.hosts, self.nodes = hosts, nodes
-                use(nodes)
+                self._know_replicas()
+                use(self.everybody)
                 raise
             self.version += 1
 
@@ -101,7 +118,8 @@ class StaticTopology:
                 self.hosts = hosts
                 raise
             self.nodes = {other: node for other, node in self.nodes.items() if other != host_id}
-            use(self.nodes)
+            self._know_replicas()
+            use(self.everybody)
             self.version += 1
             return True
 

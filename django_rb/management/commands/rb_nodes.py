@@ -21,7 +21,7 @@ from django.core.management import get_commands
 from django.core.management.base import CommandError, CommandParser
 
 from ... import conf
-from ...engine.topology.settings import REDIS_CLUSTER, STATIC, TOPOLOGIES
+from ...engine.topology.settings import REDIS_CLUSTER, SENTINEL, STATIC, TOPOLOGIES
 from ...testing import LocalNodes, NodesError
 from ...testing.control import ask
 from ...testing.nodes import START_SECONDS
@@ -36,6 +36,8 @@ SERVER_DATABASES = 16  # how many a server has unless told otherwise
 CONTROL_VARIABLE = "DJANGO_RB_CONTROL"
 
 MAX_PORT = 65535
+
+TITLES = {SENTINEL: "watched by three Sentinels", REDIS_CLUSTER: "a Redis Cluster"}
 
 
 class Command(NodesCommand):
@@ -57,15 +59,16 @@ class Command(NodesCommand):
         parser.add_argument(
             "--topology",
             choices=TOPOLOGIES,
-            help='"static" for independent nodes, "redis-cluster" for a Redis Cluster. '
+            help='"static" for independent nodes, "sentinel" for nodes that three Sentinels '
+            'watch, "redis-cluster" for a Redis Cluster. '
             "Default: what settings.RB_CLUSTERS says of each cluster.",
         )
         parser.add_argument(
             "--replicas",
             type=replicas,
-            default=0,
             metavar="N",
-            help="How many replicas each primary of a Redis Cluster has. Default: 0.",
+            help="How many replicas each primary has: of a Redis Cluster 0 by default, where "
+            "Sentinels watch 1.",
         )
         parser.add_argument(
             "--port",
@@ -118,10 +121,13 @@ class Command(NodesCommand):
         command = self.resolve(options["command"])
         aliases = get_aliases(options["cluster"])
         topologies = {alias: options["topology"] or find_topology(alias) for alias in aliases}
-        if options["replicas"] and REDIS_CLUSTER not in topologies.values():
-            raise CommandError("--replicas is for a Redis Cluster: --topology redis-cluster.")
-        if options["keep"] and REDIS_CLUSTER in topologies.values():
-            raise CommandError("--keep is for independent nodes, not for a Redis Cluster.")
+        if options["replicas"] and {*topologies.values()} == {STATIC}:
+            raise CommandError(
+                "--replicas is for a Redis Cluster and for nodes that Sentinels watch: "
+                "--topology redis-cluster, --topology sentinel."
+            )
+        if options["keep"] and {*topologies.values()} != {STATIC}:
+            raise CommandError("--keep is for independent nodes.")
         status = 0
         try:
             with ExitStack() as stack:
@@ -209,18 +215,19 @@ class Command(NodesCommand):
             return
         for group in placed:
             nodes, places = group.nodes, group.places()
-            title = f"{len(places)} {'node' if len(places) == 1 else 'nodes'} of {nodes.server}"
+            total = sum("is_sentinel" not in place for place in places)
+            title = f"{total} {'node' if total == 1 else 'nodes'} of {nodes.server}"
             header = ["HOST ID", "ADDRESS", "PID"]
             rows = [
                 [str(place["host_id"]), f"{place['host']}:{place['port']}", place["pid"]]
                 for place in places
             ]
-            if nodes.topology == REDIS_CLUSTER:
-                title += f", a Redis Cluster for {' and '.join(group.urls)}"
+            if nodes.topology != STATIC:
+                kind = TITLES[nodes.topology]
+                title += f", {kind} for {' and '.join(group.urls)}"
                 header.append("ROLE")
                 for row, place in zip(rows, places, strict=True):
-                    primary = place["replica_of"]
-                    row.append("primary" if primary is None else f"replica of {primary}")
+                    row.append(role_of(place))
             self.stdout.write(title, self.style.SUCCESS)
             end = "\n" if group is placed[-1] else "\n\n"
             self.stdout.write(f"\n{self.table(header, rows)}", ending=end)
@@ -259,11 +266,23 @@ class Placed:
                 "port": address["port"],
                 "pid": nodes.pid(number),
             }
-            if nodes.topology == REDIS_CLUSTER:
+            if nodes.topology != STATIC:
                 is_primary = number < nodes.count
-                place["replica_of"] = None if is_primary else number % nodes.count
+                is_sentinel = number >= nodes.count * (1 + nodes.replicas)
+                is_replica = not is_primary and not is_sentinel
+                place["replica_of"] = number % nodes.count if is_replica else None
+                if is_sentinel:
+                    place["is_sentinel"] = True
             places.append(place)
         return places
+
+
+def role_of(place: Mapping[str, Any]) -> str:
+    """Return what a node is when it starts, in words."""
+    if place.get("is_sentinel"):
+        return "Sentinel"
+    primary = place["replica_of"]
+    return "primary" if primary is None else f"replica of {primary}"
 
 
 def start_nodes(
@@ -285,10 +304,13 @@ def start_nodes(
         placed.append(Placed(stack.enter_context(nodes), assign_databases(nodes, static)))
         next_port = next_port and next_port + nodes.count
     for alias in [alias for alias in topologies if alias not in static]:
+        is_watched = topologies[alias] == SENTINEL
+        default = find_count([alias]) if is_watched else DEFAULT_PRIMARIES
+        replicas = int(is_watched) if options["replicas"] is None else options["replicas"]
         nodes = LocalNodes(
-            options["count"] or DEFAULT_PRIMARIES,
+            options["count"] or default,
             topology=topologies[alias],
-            replicas=options["replicas"],
+            replicas=replicas,
             start_seconds=start_seconds,
             first_port=next_port,
         )
@@ -302,7 +324,11 @@ def environment_of(placed: Sequence[Placed]) -> dict[str, object]:
     return {
         alias: urls
         if group.nodes.topology == STATIC
-        else {"TOPOLOGY": group.nodes.topology, "HOSTS": urls}
+        else {
+            "TOPOLOGY": group.nodes.topology,
+            "HOSTS": urls,
+            **({"SENTINELS": group.nodes.sentinels} if group.nodes.sentinels else {}),
+        }
         for group in placed
         for alias, urls in group.urls.items()
     }

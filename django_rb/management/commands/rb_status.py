@@ -123,6 +123,8 @@ class Command(NodesCommand):
         }
         right = [column.header for group in groups[1:] for column in group]
         texts = [self.table(*cells(columns, nodes, totals), paint, right) for columns in tables]
+        if any(node.said_by or node.status.replication.connected for node in nodes):
+            texts.append(self.table(*shard_cells(nodes), paint))
         balance = totals.balance
         shares = (
             "Largest share over the mean: "
@@ -268,3 +270,18 @@ def cells(
     if any(column.of_all for column in columns[1:]):
         rows.append([column.of_all(totals) if column.of_all else "" for column in columns])
     return [column.header for column in columns], rows
+
+
+def shard_cells(nodes: Sequence[NodeRow]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the table of shards: a row for each replica."""
+    rows: list[list[str]] = []
+    for node in nodes:
+        first = [str(node.name[1]), node.address, node.said_by or "settings"]
+        replicas = [
+            [replica.address, replica.state, known(replica.lag_seconds, time_of)]
+            for replica in node.status.replication.connected or ()
+        ]
+        for replica in replicas or [["none", "", ""]]:
+            rows.append([*first, *replica])
+            first = ["", "", ""]
+    return ["SHARD", "PRIMARY", "SAID BY", "REPLICA", "STATE", "LAG"], rows

@@ -93,7 +93,7 @@ class Migration:
         for (_, source), found in pages.items():
             # What is kept beside keys has a meaning on its node, and nowhere else.
             keys = [key for key in found if not is_companion(key)]
-            if not self._wishes.from_any_node and old.layout is None:
+            if not self._wishes.from_any_node and not old.router.has_slots:
                 owners = old.router.get_hosts_for_keys(keys)
                 own = [key for key, o in zip(keys, owners, strict=True) if o == source]
                 tally.strays += len(keys) - len(own)

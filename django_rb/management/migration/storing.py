@@ -166,7 +166,7 @@ def _ask_existing(sides: Sides, copies: Sequence[Copy]) -> Iterable[tuple[Copy, 
     """Return whether old nodes still have keys, of nodes that do not have all of them."""
     old = sides.old
     doubtful = copies
-    if old.cluster.layout is None:  # where one command takes all keys of a node
+    if not old.cluster.router.has_slots:  # where one command takes all keys of a node
         by_node = defaultdict[int, list[Copy]](list)
         for copy in copies:
             by_node[copy.source].append(copy)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from .members import CLUSTER_OPTIONS, introduce, knows_shard_ids
+from .sentinels import REPLICATION_OPTIONS, SENTINELS, WATCHES, Sentinel, replicate, watch
 from .servers import ACCEPTS, Failure, Server, reserve_port
 
 POLL_SECONDS = 0.002
@@ -99,7 +100,7 @@ class Supervisor:
         if do == "restart":
             server.kill()
             server.may_move = False
-            server.awaited = [ACCEPTS]
+            server.awaited = [WATCHES if isinstance(server, Sentinel) else ACCEPTS]
             server.spawn()
             self.wait_for([server])
         else:
@@ -116,13 +117,18 @@ class Supervisor:
         unix_sockets: bool,
         first_port: int,
         keep: str | None,
-        replicas: int | None = None,
+        topology: str,
+        replicas: int,
+        password: str | None,
+        failover_seconds: float,
     ) -> dict[str, Any]:
         """Start all servers side by side and wait until each takes connections.
 
         Args:
-            replicas: how many each of `count` primaries of a Redis Cluster has; None for
-                servers that stand alone.
+            topology: "static", "sentinel" or "redis-cluster".
+            replicas: how many each of `count` primaries has.
+            password: of the default user, for Sentinels.
+            failover_seconds: after which Sentinels take a silent server for dead.
         """
         self.start_seconds = start_seconds
         name, version = identify(program, start_seconds)
@@ -130,10 +136,10 @@ class Supervisor:
         own = [["save", ""], ["appendonly", "yes" if keep else "no"], ["loglevel", "notice"]]
         if keep:
             self.kept = lock_directory(Path(keep))
-        if replicas is not None:
-            own += CLUSTER_OPTIONS
+        is_cluster = topology == "redis-cluster"
+        own += CLUSTER_OPTIONS if is_cluster else REPLICATION_OPTIONS if replicas else []
         config = b"".join(map(config_line, [*own, *options]))
-        for node in range(count * (1 + (replicas or 0))):
+        for node in range(count * (1 + replicas)):
             server = Server(
                 f"Node {node}",
                 program,
@@ -142,11 +148,21 @@ class Supervisor:
                 unix_socket=unix_sockets,
                 port=first_port + node if first_port else 0,
                 kept=Path(keep, str(node)) if keep else None,
-                bus_port=None if replicas is None else reserve_port(),
+                bus_port=reserve_port() if is_cluster else None,
             )
             self.servers.append(server)
-        if replicas is not None:
+        if is_cluster:
             introduce(self.servers, count, has_shard_ids=knows_shard_ids(name, version))
+        elif topology == "sentinel" or replicas:
+            replicate(self.servers, count)
+        if topology == "sentinel":
+            self.servers += self.make_sentinels(
+                program,
+                count,
+                first_port=first_port,
+                password=password,
+                milliseconds=round(failover_seconds * 1000),
+            )
         for server in self.servers:
             server.spawn()
         self.wait_for(self.servers)
@@ -155,6 +171,29 @@ class Supervisor:
             "addresses": [server.address for server in self.servers],
             "pids": [server.process and server.process.pid for server in self.servers],
         }
+
+    def make_sentinels(
+        self,
+        program: str,
+        count: int,
+        *,
+        first_port: int,
+        password: str | None,
+        milliseconds: int,
+    ) -> list[Sentinel]:
+        """Return the Sentinels that watch the servers; see `sentinels.watch`."""
+        total = len(self.servers)
+        sentinels = [
+            Sentinel(
+                f"Sentinel {number}",
+                program,
+                self.directory / str(number),
+                port=first_port + number if first_port else 0,
+            )
+            for number in range(total, total + SENTINELS)
+        ]
+        watch(sentinels, self.servers, count, password=password, milliseconds=milliseconds)
+        return sentinels
 
     def wait_for(self, servers: Sequence[Server]) -> None:
         """Wait until all `servers` are ready, at most `start_seconds`."""

@@ -31,6 +31,9 @@ RB_CLUSTERS = {
 if "GUESTBOOK_TOPOLOGY" in os.environ:
     RB_CLUSTERS["default"]["TOPOLOGY"] = os.environ["GUESTBOOK_TOPOLOGY"]
     del RB_CLUSTERS["default"]["ROUTER_OPTIONS"]
+    if os.environ["GUESTBOOK_TOPOLOGY"] == "sentinel":
+        RB_CLUSTERS["default"]["HOSTS"] = [{"master_name": "a"}, {"master_name": "b"}]
+        RB_CLUSTERS["default"]["SENTINELS"] = ["redis://127.0.0.1:5"]
 
 CACHES = {
     "default": {"BACKEND": "django_rb.cache.RBCache"},

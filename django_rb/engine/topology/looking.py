@@ -1,0 +1,101 @@
+"""Looks at what others say of the shards: by one caller at a time, as part of its batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, TypeVar, cast
+
+import redis
+
+from ..protocol.exchange import Batch
+from ..protocol.interludes import Pause
+from ..rounds.port import Rounds
+from .look_times import LookTimes
+
+T = TypeVar("T")
+
+_WAIT_SECONDS = 0.005  # between two looks at whether another caller has learned something
+
+
+class Looking(ABC):
+    """A topology that others tell of.
+
+    Args:
+        times: when it is looked at.
+
+    Attributes:
+        is_known: something was learned.
+    """
+
+    def __init__(self, times: LookTimes) -> None:
+        self.is_known = False
+        self._times = times
+        self._failed_looks = 0
+        self._failure: Exception | None = None  # why nothing is known
+
+    @abstractmethod
+    def _look(self) -> Batch[bool]:
+        """Ask, and take note of what is said.
+
+        Returns whether the time of the call was over before.
+        """
+
+    def want_look(self) -> None:
+        """Have it looked at soon."""
+        self._times.want()
+
+    @property
+    def is_look_due(self) -> bool:
+        """Whether it is time to look, for whoever comes first."""
+        return self._times.is_due
+
+    def may_wait(self) -> bool:
+        """Return whether waiting for nodes that cannot answer yet has been of any use."""
+        return self._times.may_wait()
+
+    def look_if_due(self) -> Rounds:
+        """Yield the rounds of a look, if it is time and nobody else looks."""
+        if self._times.is_due and self._times.begin():
+            try:
+                yield from self._look()
+            finally:
+                self._times.end()
+
+    def looking(self, batch: Batch[T]) -> Batch[T]:
+        """Return a batch that looks first."""
+        looked = self._looking_first(batch)
+        name: str = cast(Any, batch).__name__
+        cast(Any, looked).__name__ = name  # observers are told what was called
+        return looked
+
+    def _looking_first(self, batch: Batch[T]) -> Batch[T]:
+        try:
+            yield from self.learn()
+            return (yield from batch)
+        finally:
+            batch.close()
+
+    def learn(self) -> Batch[Exception | None]:
+        """Look if it is time; return why nothing is known, if it is so."""
+        failed_before = self._failed_looks
+        while not self.is_known:
+            failure = self._failure
+            if failure is not None and (
+                self._failed_looks != failed_before or self._times.is_too_early
+            ):
+                return failure
+            is_over = False
+            if self._times.begin():
+                try:
+                    if not self.is_known:
+                        is_over = yield from self._look()
+                finally:
+                    self._times.end()
+            else:  # another caller is about to know
+                pause = Pause(_WAIT_SECONDS)
+                yield pause
+                is_over = pause.is_over
+            if is_over and not self.is_known:
+                return redis.TimeoutError("Deadline exceeded")
+        yield from self.look_if_due()
+        return None

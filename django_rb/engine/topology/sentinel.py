@@ -1,0 +1,386 @@
+"""The topology of shards that Sentinels watch: they say where the primary of each is.
+
+Sentinels are asked by exchanges of a batch that needs to know, by one caller at a time; the
+others go on with what is known. Where all is well one Sentinel is asked twice in a second, the
+one that answered last. Whoever meets something that does not fit (a connection that failed,
+READONLY) has them asked again, but not more often than four times in a second. They are then
+asked side by side, and the first that has news counts.
+
+What a Sentinel says is believed if the node says itself that it is a primary, and if no newer
+failover of the shard is known (its config-epoch). If so, a new `Node` takes the place of the
+old one, to which nothing is sent any more. If not, the other Sentinels are asked; where none
+knows better, the address that was known last stays.
+
+https://redis.io/docs/latest/develop/reference/sentinel-clients/
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any, TypeVar, cast
+
+from redis.sentinel import MasterNotFoundError
+
+from ..errors import LostRace, at_node
+from ..nodes.changes import HealthChanges, PrimaryChange, RecentlyLogged
+from ..nodes.failing import DeadlineError
+from ..nodes.hosts import HostInfo
+from ..nodes.node import Node
+from ..protocol.exchange import Batch, Exchange
+from ..rounds.port import Rounds
+from ..routing.routers import BaseRouter
+from ..wording import clause, get_logger
+from .look_times import LookTimes
+from .questions import address_of
+from .replicas import ReadFrom, Replicas, infos_at
+from .sentinel_questions import Claim, ask, error_in, find_newer, race, run, tells_all
+from .sentinel_replies import read_address, read_epoch, read_replicas
+from .sentinel_settings import Watched
+from .slots_replies import Address
+from .unslotted import Unslotted
+
+T = TypeVar("T")
+
+AddressMap = Callable[[str, int], tuple[str, int]]
+
+logger = get_logger("django_rb.topology")
+
+# Seconds between two looks: at least, where something does not fit; and where all is well.
+LEAST_SECONDS, PERIOD = 0.25, 0.5
+
+# Every so many looks another Sentinel is asked than the one that answered last: that one may
+# be cut off from the others, and not know it.
+_LOOKS_OF_ONE = 10
+
+# Host ids of nodes that are asked whether they are primaries: this less the shard's.
+_FIRST_CANDIDATE = -1_000_000
+
+_NOT_ASKED = "Its Sentinels were not asked yet"
+
+
+class SentinelTopology(Unslotted):
+    """The shards of one cluster, where their primaries are, and the router over them.
+
+    Args:
+        watched: how to speak to the nodes of each shard, and where Sentinels are.
+        make_node: makes a node of what is known of it.
+        make_sentinel: makes that of a Sentinel.
+        use: is told all servers that there may be connections to, by host id.
+        address_map: where a node is that Sentinels say to be at a host and port.
+        alias: that of the cluster, for the log.
+        read_from: where reads go.
+        changes: where new primaries are put down.
+
+    Attributes:
+        hosts: what is known of each shard's primary, by host id.
+        nodes: the primaries, by host id. One that is not known refuses to be asked.
+        sentinels: the Sentinels; their host ids are below 0.
+        router: decides who owns a key; it stays.
+        is_known: the primary of some shard is known.
+        version: another number whenever a shard has another primary.
+        said_by: which Sentinel told of each primary, by host id.
+    """
+
+    router: BaseRouter
+    version = 0
+
+    def __init__(
+        self,
+        watched: Watched,
+        make_node: Callable[[HostInfo], Node],
+        make_sentinel: Callable[[HostInfo], Node],
+        use: Callable[[Mapping[int, Node]], None],
+        address_map: AddressMap | None = None,
+        alias: str | None = None,
+        read_from: ReadFrom | None = None,
+        changes: HealthChanges | None = None,
+    ) -> None:
+        super().__init__(
+            LookTimes(LEAST_SECONDS, PERIOD), Replicas(read_from or ReadFrom(), make_node)
+        )
+        self.hosts = shards = watched.shards
+        self._make_node = make_node
+        self._use = use
+        self._map = address_map
+        self._alias = alias
+        self._changes = changes
+        self.nodes = {host_id: make_node(info) for host_id, info in shards.items()}
+        for node in self.nodes.values():
+            node.health.bar(_NOT_ASKED)
+        self.sentinels = [make_sentinel(info) for info in watched.sentinels]
+        self._addresses = {i: node.address for i, node in self.nodes.items()}
+        self._addresses.update((node.host_id, node.address) for node in self.sentinels)
+        # By Sentinel and name of the shard, as they said last.
+        self._told_replicas: dict[Node, dict[str, list[Address]]] = {}
+        self._candidates: dict[int, Node] = {}  # that may be new primaries, by ids of their own
+        self._names = {host_id: cast(str, info.master_name) for host_id, info in shards.items()}
+        self._epochs = dict.fromkeys(shards, 0)
+        self.said_by: dict[int, str] = {}
+        self._favourite: Node | None = None  # the Sentinel that answered last
+        self._looks = 0
+        self._recently_logged = RecentlyLogged()
+        self.start_over()
+        self._use_all()
+
+    def start_over(self) -> None:
+        """In a forked child: another thread of the parent may hold a lock."""
+        self._changing = threading.RLock()  # a signal handler may use the cluster
+        self._times.start_over()
+
+    def get_address(self, host_id: int) -> str:
+        """Return where a host is, as far as is known; or a Sentinel."""
+        return self.replicas.get_address(host_id) or self._addresses[host_id]
+
+    def _get_primaries(self) -> Mapping[int, Node]:
+        return self.nodes
+
+    # Looking.
+
+    def _look(self) -> Batch[bool]:
+        """Ask Sentinels until they have told of all shards what can be believed."""
+        unsettled = set(self._names)
+        reasons: dict[Node, Exception] = {}
+        refused: dict[int, list[Claim]] = defaultdict(list)
+        replicas: dict[int, list[Address]] = {}
+        left = list(self.sentinels)
+        has_changed = is_heard = False
+        is_cut_short = True
+        try:
+            while unsettled and left:
+                answers = yield from self._hear(left, reasons)
+                if any(isinstance(r.__cause__, DeadlineError) for r in reasons.values()):
+                    return True
+                left = [node for node in left if node not in answers and node not in reasons]
+                for sentinel, addresses in answers.items():
+                    is_heard = True
+                    claims = {
+                        host_id: Claim(sentinel, addresses[self._names[host_id]])
+                        for host_id in sorted(unsettled)
+                        if self._names[host_id] in addresses
+                    }
+                    yield from self._judge(claims)
+                    for host_id, claim in claims.items():
+                        if claim.refusal is None:
+                            unsettled.discard(host_id)
+                            has_changed = self._apply(host_id, claim) or has_changed
+                            replicas[host_id] = self._told_replicas[sentinel].get(
+                                self._names[host_id], []
+                            )
+                        else:
+                            refused[host_id].append(claim)
+            for host_id in unsettled.copy():
+                newer = find_newer(refused[host_id], len(self.sentinels))
+                if newer is not None:
+                    unsettled.discard(host_id)
+                    has_changed = self._apply(host_id, newer) or has_changed
+            self._know_replicas(replicas)
+            is_cut_short = False
+        finally:
+            if self._candidates:
+                self._candidates = {}
+                self._use_all()
+            if not is_cut_short:
+                self._conclude(unsettled, reasons, refused, is_heard=is_heard)
+            self._times.plan(
+                has_changed if is_heard else None,
+                is_cut_short=is_cut_short,
+                is_calm=all(node.health.is_well for node in self.nodes.values()),
+            )
+            if unsettled and is_heard:
+                self.want_look()
+        return False
+
+    def _know_replicas(self, told: Mapping[int, Sequence[Address]]) -> None:
+        """Know what Sentinels told of the replicas of some shards."""
+        infos: dict[int, list[HostInfo]] = {
+            shard: [node.info for node in nodes]
+            for shard, nodes in self.replicas.by_shard.items()
+        }
+        for host_id, places in told.items():
+            primary = self.hosts[host_id]
+            mapped = map(self._to_ours, places)
+            others = [place for place in mapped if place != address_of(primary)]
+            if others or self.nodes[host_id].health.is_well:  # now they are needed
+                infos[host_id] = infos_at(primary, others)
+        with self._changing:
+            if self.replicas.learn(infos):
+                self._use_all()
+
+    def _hear(
+        self, sentinels: Sequence[Node], reasons: dict[Node, Exception]
+    ) -> Batch[dict[Node, dict[str, Address]]]:
+        """Ask Sentinels for the addresses of all primaries, by name; news come first.
+
+        Where all is well one that has answered before is asked alone. Else all are, side by
+        side, until one tells news, or has told all if nothing was known.
+        Why others do not answer is put to `reasons`.
+        """
+        self._looks += 1
+        is_troubled = self.is_known and self._times.is_wanted
+        first = None if is_troubled else self._first_to_ask(sentinels)
+        names = list(dict.fromkeys(self._names.values()))
+        questions = [b"GET-MASTER-ADDR-BY-NAME"]
+        if self.replicas.read_from.reads_replicas:
+            questions.append(b"REPLICAS")
+        exchanges = {
+            node: ask(
+                node, [(b"SENTINEL", *question) for question in product(questions, names)]
+            )
+            for node in ([first] if first else sentinels)
+        }
+        answers: dict[Node, dict[str, Address]] = {}
+
+        def read(exchange: Exchange) -> dict[str, Address]:
+            told = zip(names, map(read_address, exchange.replies), strict=False)
+            return {name: self._to_ours(place) for name, place in told if place}
+
+        def tells_news(exchange: Exchange) -> bool:
+            return tells_all(exchange, len(names)) and self._has_news(read(exchange))
+
+        def tells_enough(exchange: Exchange) -> bool:
+            return tells_all(exchange, len(names))
+
+        yield from race(list(exchanges.values()), tells_news if is_troubled else tells_enough)
+        for node, exchange in exchanges.items():
+            error = error_in(node, exchange)
+            if error is None:
+                answers[node] = read(exchange)
+                self._told_replicas[node] = dict(
+                    zip(names, map(read_replicas, exchange.replies[len(names) :]), strict=False)
+                )
+            elif not isinstance(error, LostRace):
+                reasons[node] = error
+        if answers:
+            self._favourite = max(answers, key=lambda node: len(answers[node]))
+        return dict(sorted(answers.items(), key=lambda answer: not self._has_news(answer[1])))
+
+    def _has_news(self, addresses: Mapping[str, Address]) -> bool:
+        """Return whether some primary is said to be elsewhere than is known."""
+        return any(
+            name in addresses and addresses[name] != address_of(self.hosts[host_id])
+            for host_id, name in self._names.items()
+        )
+
+    def _first_to_ask(self, sentinels: Sequence[Node]) -> Node | None:
+        """Return the Sentinel that is asked alone, None for all of them."""
+        well = [node for node in sentinels if node.health.is_well]
+        if len(sentinels) != len(self.sentinels) or self._favourite not in well:
+            return None
+        if self._looks % _LOOKS_OF_ONE == 0:
+            return well[self._looks // _LOOKS_OF_ONE % len(well)]
+        return self._favourite
+
+    def _judge(self, claims: Mapping[int, Claim]) -> Rounds:
+        """Ask nodes that are new whether they are primaries, and Sentinels since when."""
+        new = {
+            host_id: claim
+            for host_id, claim in claims.items()
+            if claim.address != address_of(self.hosts[host_id])
+        }
+        if not new:
+            return
+        for host_id, claim in new.items():
+            claim.node = self._node_for(host_id, claim.address)
+        self._use_all()
+        roles = {i: ask(cast(Node, claim.node), [(b"ROLE",)]) for i, claim in new.items()}
+        epochs = {
+            host_id: ask(claim.sentinel, [(b"SENTINEL", b"MASTER", self._names[host_id])])
+            for host_id, claim in new.items()
+        }
+        yield from run([*roles.values(), *epochs.values()])
+        for host_id, claim in new.items():
+            if not epochs[host_id].has_errors and epochs[host_id].replies:
+                claim.epoch = read_epoch(epochs[host_id].replies[0])
+            claim.judge(roles[host_id], self._epochs[host_id])
+
+    def _node_for(self, host_id: int, address: Address) -> Node:
+        """Return a node at an address that may be a shard's new primary."""
+        host, port = address
+        extra = _FIRST_CANDIDATE - host_id
+        info = replace(self.hosts[host_id], host_id=extra, host=host, port=port)
+        node = self._candidates[extra] = self._make_node(info)
+        self._addresses[extra] = node.address
+        return node
+
+    def _conclude(
+        self,
+        unsettled: set[int],
+        reasons: Mapping[Node, Exception],
+        refused: Mapping[int, Sequence[Claim]],
+        *,
+        is_heard: bool,
+    ) -> None:
+        """Tell what could not be learned, in the log and by errors of nodes without address."""
+        said = "; ".join(dict.fromkeys(map(clause, reasons.values())))
+        if not is_heard:
+            self._failed_looks += 1
+            text = f"No Sentinel answers. {said}"
+            self._failure = MasterNotFoundError(text)
+            self._log("dead", f"{text}. Addresses that were known last are used on")
+        for host_id in unsettled:
+            name = self._names[host_id]
+            if claims := refused.get(host_id):
+                why = "; ".join(dict.fromkeys(str(claim.refusal) for claim in claims))
+                text = f"No primary of {name!r} was found. {why}"
+            elif is_heard:
+                text = f"No Sentinel that answers knows {name!r}" + (
+                    f". {said}" if said else ""
+                )
+            if is_heard:
+                self._log((host_id, text), at_node(text, host_id, self.get_address(host_id)))
+                if not self.is_known:
+                    self._failure = MasterNotFoundError(text)
+                    self._failed_looks += 1
+            node = self.nodes[host_id]
+            if not node.info.is_placed:
+                node.health.bar(text)
+        if is_heard and self.is_known:
+            self._failure = None
+
+    def _log(self, what: object, text: str) -> None:
+        if self._recently_logged.is_new(cast(Any, what)):
+            cluster = f" [cluster {self._alias}]" if self._alias else ""
+            logger.warning("%s%s", text, cluster)
+
+    def _apply(self, host_id: int, claim: Claim) -> bool:
+        """Have a shard's primary be where a Sentinel says; return whether that is new."""
+        node = claim.node
+        if node is None:  # it is there already
+            return False
+        with self._changing:
+            old = self.nodes[host_id]
+            node.rename(host_id)
+            self._addresses[host_id] = node.address
+            self._epochs[host_id] = claim.epoch
+            self.nodes = {**self.nodes, host_id: node}
+            self.hosts = {**self.hosts, host_id: node.info}
+            self._candidates.pop(_FIRST_CANDIDATE - host_id, None)
+            self._use_all()
+            self.version += 1
+            self.is_known = True
+        node.health.succeed(old.health)
+        # Whoever is about to ask the old one is refused, and finds the new one.
+        old.health.bar(f"The primary of {self._names[host_id]!r} is {node.address} by now")
+        said_by = f"Sentinel {claim.sentinel.address.removesuffix('/0')}"
+        self.said_by[host_id] = said_by
+        if old.info.is_placed and self._changes is not None:
+            self._changes.waiting.append(
+                PrimaryChange(host_id, node.address, old.address, said_by, self._alias)
+            )
+        return True
+
+    def _use_all(self) -> None:
+        with self._changing:
+            sentinels = {node.host_id: node for node in self.sentinels}
+            extra = {**sentinels, **self._candidates, **self.replicas.by_id}
+            self._use({**self.nodes, **extra})
+
+    def _to_ours(self, address: Address) -> Address:
+        if self._map is None:
+            return address
+        host, port = self._map(*address)
+        return host.lower(), int(port)
