@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The tests start hundreds of processes; each would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test lint format docs links dist bench moments soak django-tests matrix clean
+.PHONY: help run test lint format docs links dist bench moments soak django-tests browser matrix clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -65,6 +65,9 @@ soak: $(VENV)/installed ## threads and processes on nodes that die, hang and are
 
 django-tests: $(VENV)/installed ## Django's own cache tests against RBCache
 	$(BIN)/python -m tests.django_suite $(ARGS)
+
+browser: $(VENV)/installed ## the pages of the admin in Debian's Chromium
+	$(BIN)/python -m nox --session browser -- $(ARGS)
 
 SESSIONS ?= oldest newest redis-8 redis-7 cluster-valkey-9 cluster-redis-7
 matrix: $(VENV)/installed ## both suites on the oldest and newest versions, on Redis 7 and 8, and Redis Clusters

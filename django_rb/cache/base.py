@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from ..engine import Cluster
     from ..engine.protocol.exchange import Batch
+    from .codec import Codec
     from .computed import Computed
     from .keys import Keys
     from .settings import CacheSettings
+    from .signing import SignedCodec
 
 T = TypeVar("T")
 
@@ -59,6 +61,11 @@ class ClusterBackend(BaseCache):
     def key_maker(self) -> Keys:
         """What makes stored keys of the cache's own, and finds and reverses them."""
         return self._settings.keys
+
+    @property
+    def codec(self) -> Codec | SignedCodec:
+        """What turns values into what is stored under a stored key, and back."""
+        return self._settings.codec
 
     @cached_property
     def _settings(self) -> CacheSettings:

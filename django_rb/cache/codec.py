@@ -25,7 +25,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .compressors import Compressor, get_compressor_by_code
-from .serializers import PickleSerializer, Serializer
+from .serializers import (
+    JSONSerializer,
+    MessagePackSerializer,
+    PickleSerializer,
+    Serializer,
+)
 
 MISSING = object()  # None is a value
 SIGNED = b"\xc1h"  # what precedes the MAC of a signed value
@@ -54,6 +59,10 @@ class Codec:
         serializer: for everything but integers.
         compressor: for what is at least `min_bytes` long once serialized.
         min_bytes: bytes.
+
+    Attributes:
+        is_safe: whether bytes that nobody signed can be read without running code that whoever
+            wrote them has chosen, as unpickling does.
     """
 
     def __init__(
@@ -67,6 +76,8 @@ class Codec:
             self._pickle_protocol = serializer.protocol
         self._dumps = serializer.dumps
         self._loads = serializer.loads
+        # What only makes numbers, texts and containers of whatever it is given to read.
+        self.is_safe = type(serializer) in {JSONSerializer, MessagePackSerializer}
         self._compressor = compressor
         self._min_bytes = min_bytes
 

@@ -14,6 +14,7 @@ from .codec import MISSING
 from .counting import Counting
 from .expiry import Expiring
 from .flights import Flights, flights_of
+from .patterns import Patterns
 from .signing import BadSignature
 from .tails import MARK, SIZE, NoTail, fingerprint, read_fresh_until, read_numbers
 from .terms import MOST, NOTHING, UNKNOWN, Seen, Terms, get_terms, is_early
@@ -21,7 +22,7 @@ from .terms import MOST, NOTHING, UNKNOWN, Seen, Terms, get_terms, is_early
 _NEVER = 1e18  # Unix milliseconds
 
 
-class Computed(Expiring, Counting):
+class Computed(Expiring, Counting, Patterns):
     """The operations of one cache on one cluster, those on computed values included."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -40,7 +41,7 @@ class Computed(Expiring, Counting):
         Args:
             arguments: those of `get_terms`; `early` comes first.
         """
-        data, failures = yield from self._read(made)
+        data, failures = yield from self._fetch(made)
         if failures:
             self._raise_or_log(failures)
             return UNKNOWN

@@ -6,19 +6,17 @@ new time is written into its tail by the node, in one step with the expiry of th
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..engine.protocol.answers import is_number
 from ..engine.protocol.exchange import Batch
 from ..engine.protocol.scripts import LuaScript
-from ..engine.rounds.batch import pipeline
+from ..engine.rounds.batch import Outcome, pipeline
 from ..engine.rounds.scripts import run_script
 from .operations import Operations
 from .tails import LUA, NUMBERS, SIZE
 
 # KEYS: a key. ARGV: PEXPIRE, PEXPIREAT or PERSIST, and its argument, or 0.
 # Returns what that replies.
-_EXPIRE = LuaScript(f"""
+EXPIRE = LuaScript(f"""
 {LUA}
 local command, time = ARGV[1], tonumber(ARGV[2])
 local _, stale, took, begun = read_tail(read_end(KEYS[1]))
@@ -58,54 +56,58 @@ class Expiring(Operations):
         if timeout == 0:
             deleted = yield from self.delete(key, version)
             return deleted
-        if timeout is not None:
-            found = yield from self._expire(b"PEXPIRE", timeout, key, version)
-            return found
-        # PERSIST alone says 0 for a key that had no expiry to lose.
         made = self._keys.make(key, version)
-        replies, failures = yield from pipeline(
-            self.cluster,
-            made,
-            (b"EVALSHA", _EXPIRE.sha, 1, made, b"PERSIST", 0),
-            (b"EXISTS", made),
-            answers=(is_number,),
-        )
+        if timeout is None:
+            found, failures = yield from self._last(made)
+        else:
+            found, failures = yield from self._expire(made, b"PEXPIRE", timeout)
         if failures:
             self._raise_or_log(failures)
-        return bool(replies[-1])
+        return bool(found)
 
     def expire_at(self, key: object, when: int, version: int | None) -> Batch[bool]:
         """Let a key expire at a time, in milliseconds since 1970."""
-        return self._expire(b"PEXPIREAT", when, key, version)
+        made = self._keys.make(key, version)
+        found, failures = yield from self._expire(made, b"PEXPIREAT", when)
+        if failures:
+            self._raise_or_log(failures)
+        return bool(found)
 
     def persist(self, key: object, version: int | None) -> Batch[bool]:
         """Let a key never expire; return whether it would have."""
-        return self._expire(b"PERSIST", 0, key, version)
+        made = self._keys.make(key, version)
+        found, failures = yield from self._expire(made, b"PERSIST", 0)
+        if failures:
+            self._raise_or_log(failures)
+        return bool(found)
 
     def time_left(self, command: bytes, key: object, version: int | None) -> Batch[int | None]:
         """Return what TTL and PTTL mean: None for ever, 0 where there is no such key."""
-        left = yield from self._run_script(_TIME_LEFT, key, version)
+        left, failures = yield from self._time_left(self._keys.make(key, version))
+        if failures:
+            self._raise_or_log(failures)
         if left is None or left == -2:
             return 0
         if left == -1:
             return None
         return (left + 500) // 1000 if command == b"TTL" else left  # as servers round it
 
-    def _expire(
-        self, command: bytes, time: int, key: object, version: int | None
-    ) -> Batch[bool]:
-        reply = yield from self._run_script(_EXPIRE, key, version, command, time)
-        return bool(reply)
+    def _expire(self, made: bytes, command: bytes, time: int) -> Batch[Outcome[int | None]]:
+        """Run a command of `EXPIRE`; return what it replies."""
+        return run_script(self.cluster, made, EXPIRE, command, time, answer=is_number)
 
-    def _run_script(
-        self, script: LuaScript, key: object, version: int | None, *args: Any
-    ) -> Batch[int | None]:
-        """Run a script on a key; return the number it replies, None where the node failed."""
-        made = self._keys.make(key, version)
-        reply, failures = yield from run_script(
-            self.cluster, made, script, *args, answer=is_number
+    def _last(self, made: bytes) -> Batch[Outcome[int | None]]:
+        """Let a key never expire; return 1 for a key that exists, else 0."""
+        # PERSIST alone says 0 for a key that had no expiry to lose.
+        replies, failures = yield from pipeline(
+            self.cluster,
+            made,
+            (b"EVALSHA", EXPIRE.sha, 1, made, b"PERSIST", 0),
+            (b"EXISTS", made),
+            answers=(is_number,),
         )
-        if failures:
-            self._raise_or_log(failures)
-        number: int | None = reply
-        return number
+        return replies[-1], failures
+
+    def _time_left(self, made: bytes) -> Batch[Outcome[int | None]]:
+        """Return milliseconds: -1 for ever, -2 where there is no such key."""
+        return run_script(self.cluster, made, _TIME_LEFT, answer=is_number)

@@ -18,7 +18,9 @@ _GLOB = re.compile(r"([*?\[\]\\])")
 _CLOSED_GLOB = re.compile(r"(?:[^\\\[]|\\.|\[\^?+(?:\\.|[^\\\]]-.|[^\\\]])*+\])*+", re.DOTALL)
 _LONG_WORD = re.compile(r"([0-9A-Za-z_-]{6})[0-9A-Za-z_-]{18,}")
 _MAX_LOGGED = 200
-LEASE = b"\x1flease"  # in the keys of leases; Django warns of the character in a site's own
+# In keys that are kept beside a site's own, which Django warns of where they have this
+# character: of leases, of seals and of tallies; see `leases` and `warming`.
+LEASE, SEAL, TALLY = b"\x1flease", b"\x1fseal", b"\x1ftally"
 _STAND_IN = "4294967291"  # where a key is in a stored key; digits survive most functions
 
 
@@ -175,6 +177,11 @@ def loggable(key: bytes) -> str:
 def is_lease(key: bytes) -> bool:
     """Return whether a stored key is that of a lease; see `django_rb.cache.leases`."""
     return LEASE in key
+
+
+def is_companion(key: bytes) -> bool:
+    """Return whether a stored key is kept beside others, and none of the site's own."""
+    return b"\x1f" in key and (LEASE in key or SEAL in key or TALLY in key)
 
 
 def _escaped(text: str) -> str:

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from itertools import count
 from typing import Any, NamedTuple
 
 from ..engine import NodeFailure
@@ -27,13 +25,10 @@ from ..engine.protocol.answers import is_number, is_value
 from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch, IsAnswer, PipelineExchange
 from ..engine.rounds.port import Port
-from ..engine.routing.hashing import crc16, hash_tag
-from .keys import LEASE
+from .companions import lease_of
 from .tails import LUA, NUMBERS
 
 KEEP = 3_600_000  # milliseconds after its end in which a late computation may store
-
-_SLOTS = 16384
 
 # KEYS: the lease. ARGV: milliseconds, and whether it is taken from who has it.
 # Returns when the computation begins, or how long another has the lease, in milliseconds below
@@ -103,23 +98,6 @@ local _, _, _, begun = read_tail(read_end(KEYS[1]))
 if begun == tonumber(ARGV[1]) then return redis.call('UNLINK', KEYS[1]) end
 return 0
 """
-
-
-def lease_of(key: bytes) -> bytes:
-    """Return the key of the lease of a key: on the same node, in the same slot of a cluster."""
-    if b"{" not in key and b"}" not in key:
-        return b"%b%b{%b}" % (key, LEASE, key)
-    if hash_tag(key) is not key:
-        return key + LEASE
-    return _lease_of_odd(key)
-
-
-@lru_cache(maxsize=1024)
-def _lease_of_odd(key: bytes) -> bytes:
-    """Return that of a key whose braces are no hash tag, and leave no room for one."""
-    slot = crc16(key) % _SLOTS
-    leases = (b"%b%b%d" % (key, LEASE, number) for number in count())
-    return next(lease for lease in leases if crc16(lease) % _SLOTS == slot)
 
 
 class Stored(NamedTuple):

@@ -17,13 +17,14 @@ from typing import Any, TypeVar, cast
 from ..engine import Cluster
 from ..engine.near.copies import ABSENT, Copies
 from ..engine.protocol.exchange import Batch, Exchange
-from ..engine.rounds.batch import Outcome, find, get_tracked, keep_found
+from ..engine.rounds.batch import Outcome, find, keep_found
 from ..engine.rounds.by_slot import Decode
 from ..engine.rounds.observing import tell_found
+from ..engine.rounds.tracked import get_tracked
 from . import leases
 from .computed import Computed
 from .near_options import NearOptions
-from .operations import Reading
+from .operations import Fetching
 from .signing import BadSignature
 from .terms import Terms
 
@@ -74,40 +75,44 @@ class NearOperations(Computed):
         made = self._make_key(key, version)
         takes = self._takes
         if self.cluster.observers or (takes is not None and not takes(made)):
-            return None, self._get(made, default, default, self._read)
+            return None, self._get(made, default, default, self._fetch)
         now, trackings = monotonic(), self._trackings
         if now >= trackings.look_at:
             trackings.look(now)
         data = self.copies.get(made, now)
         if data is None:
-            return None, self._get(made, default, default, self._read_tracked)
+            return None, self._get(made, default, default, self._fetch_tracked)
         if data is ABSENT:
             return default, None
         try:
             return self._decode(data, made), None
         except BadSignature:
-            return None, self._get(made, default, default, self._read)
+            return None, self._get(made, default, default, self._fetch)
 
-    def _read_tracked(self, made: bytes) -> Reading:
+    def _fetch_tracked(self, made: bytes) -> Fetching:
         return get_tracked(self.cluster, made, self.copies)
 
-    def _read(self, made: bytes) -> Reading:
+    def _fetch(self, made: bytes) -> Fetching:
         if self._takes is not None and not self._takes(made):
-            return (yield from self._read_far(made))
+            return (yield from self._fetch_far(made))
         data = self._data_of(made)
         if data is None:
-            return (yield from self._read_far(made))
+            return (yield from self._fetch_far(made))
         if self.cluster.observers:
             tell_found(0, 0, near=1)
         return None if data is ABSENT else data, []
 
-    def _read_far(self, made: bytes) -> Reading:
+    def _fetch_far(self, made: bytes) -> Fetching:
         if self._takes is not None and not self._takes(made):
-            return super()._read(made)
+            return super()._fetch(made)
         return get_tracked(self.cluster, made, self.copies)
 
     def _find(
-        self, made: list[bytes], names: list[Any], decode: Decode = keep_found
+        self,
+        made: list[bytes],
+        names: list[Any],
+        decode: Decode = keep_found,
+        bad: Sequence[bytes] = (),
     ) -> Batch[Outcome[dict[Any, Any]]]:
         data, misses = self._data_of_many(made)
         found: dict[Any, Any] = {}
@@ -239,11 +244,8 @@ class NearOperations(Computed):
         made = self._keys.make(key, version)
         return self._writing(super().touch(key, timeout, version), made)
 
-    def _expire(
-        self, command: bytes, time: int, key: object, version: int | None
-    ) -> Batch[bool]:
-        made = self._keys.make(key, version)
-        return self._writing(super()._expire(command, time, key, version), made)
+    def _expire(self, made: bytes, command: bytes, time: int) -> Batch[Outcome[int | None]]:
+        return self._writing(super()._expire(made, command, time), made)
 
     def incr(
         self, key: object, delta: int, version: int | None, *, may_create: bool = False

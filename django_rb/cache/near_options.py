@@ -1,13 +1,15 @@
-"""What OPTIONS["NEAR"] of a cache may say."""
+"""What OPTIONS["NEAR"] of a cache may say, and what a cache is told of its near copies."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from django.core.exceptions import ImproperlyConfigured
 
+from ..engine.near.copies import Copies
+from ..engine.protocol.exchange import Batch
 from ..engine.wording import did_you_mean, number_of
 from ..times import to_seconds
 
@@ -30,6 +32,17 @@ class NearOptions(NamedTuple):
     max_age: float = DEFAULT_MAX_AGE
     prefixes: tuple[str, ...] | None = None
     keeps_misses: bool = False
+
+
+class Near(Protocol):
+    """What a cache keeps near; see `django_rb.cache.near`."""
+
+    copies: Copies
+
+    def get_or_begin(
+        self, key: object, default: Any, version: int | None
+    ) -> tuple[Any, Batch[Any] | None]:
+        """Return the value of a key, or `default`, if it is near; if not, the batch for it."""
 
 
 def near_options_of(options: Mapping[str, Any]) -> NearOptions | None:

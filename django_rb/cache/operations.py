@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
 
 from ..engine import Cluster, NodeFailure
 from ..engine.errors import COMPLAINTS, first_error
-from ..engine.near.copies import Copies
 from ..engine.protocol.answers import (
     is_number,
     is_ok,
@@ -22,7 +21,7 @@ from ..engine.protocol.answers import (
     is_value,
 )
 from ..engine.protocol.encoding import Args
-from ..engine.protocol.exchange import Batch, IsAnswer
+from ..engine.protocol.exchange import Batch
 from ..engine.rounds.batch import (
     Outcome,
     call,
@@ -35,29 +34,18 @@ from ..engine.rounds.batch import (
 )
 from ..engine.rounds.by_slot import Decode
 from ..engine.rounds.observing import tell_found
-from ..engine.rounds.scans import Cursors, delete_pages, first_cursors, scan
 from ..engine.wording import get_logger
-from .codec import Codec
-from .keys import Keys, is_lease, loggable
-from .leases import lease_of
+from .codec import Codec, Encoding
+from .companions import lease_of
+from .keys import Keys, loggable
+from .near_options import Near
 from .signing import BadSignature, SignedCodec
 
 T = TypeVar("T")
 
 logger = get_logger("django_rb.cache")
 
-Reading = Batch[Outcome[bytes | None]]
-
-
-class Near(Protocol):
-    """What a cache keeps near; see `django_rb.cache.near`."""
-
-    copies: Copies
-
-    def get_or_begin(
-        self, key: object, default: Any, version: int | None
-    ) -> tuple[Any, Batch[Any] | None]:
-        """Return the value of a key, or `default`, if it is near; if not, the batch for it."""
+Fetching = Batch[Outcome[bytes | None]]
 
 
 class Operations:
@@ -111,20 +99,20 @@ class Operations:
         Args:
             unknown: the answer where the node failed.
         """
-        return self._get(self._make_key(key, version), default, unknown, self._read)
+        return self._get(self._make_key(key, version), default, unknown, self._fetch)
 
     def _get(
-        self, made: bytes, default: Any, unknown: Any, read: Callable[[bytes], Reading]
+        self, made: bytes, default: Any, unknown: Any, fetch: Callable[[bytes], Fetching]
     ) -> Batch[Any]:
-        data, failures = yield from read(made)
-        value, is_hit = default, data is not None
+        data, failures = yield from fetch(made)
+        value, is_hit = default, False
         if failures:
             value = unknown
-        elif is_hit:
+        elif data is not None:
             try:
-                value = self._decode(cast(bytes, data), made)
+                value = self._decode(data, made)
+                is_hit = True
             except BadSignature:
-                is_hit = False
                 self._log_bad_signatures((made,))
         if self.cluster.observers:
             tell_found(is_hit, not is_hit)
@@ -132,17 +120,13 @@ class Operations:
             self._raise_or_log(failures)
         return value
 
-    def _read(self, made: bytes) -> Reading:
-        """Return what is stored for a key, None for nothing."""
-        return call(self.cluster, made, b"GET", made, answer=is_value)
-
     def get_many(self, keys: list[Any], version: int | None) -> Batch[dict[Any, Any]]:
         if not keys:
             return {}
         made = self._keys.make_many(keys, version)
         bad: list[bytes] = []
         decode = partial(self._codec.decode_found, bad)
-        found, failures = yield from self._find(made, keys, decode)
+        found, failures = yield from self._find(made, keys, decode, bad)
         if bad:
             self._log_bad_signatures(bad)
         if self.cluster.observers:
@@ -151,10 +135,22 @@ class Operations:
             self._raise_or_log(failures)
         return found
 
+    def _fetch(self, made: bytes) -> Fetching:
+        """Read what is stored for a key; None where there is nothing."""
+        return call(self.cluster, made, b"GET", made, answer=is_value)
+
     def _find(
-        self, made: list[bytes], names: list[Any], decode: Decode = keep_found
+        self,
+        made: list[bytes],
+        names: list[Any],
+        decode: Decode = keep_found,
+        bad: Sequence[bytes] = (),
     ) -> Batch[Outcome[dict[Any, Any]]]:
-        """Look keys up; see `engine.rounds.batch.find`."""
+        """Look keys up; see `engine.rounds.batch.find`.
+
+        Args:
+            bad: keys that `decode` has found, with bad signatures.
+        """
         return find(self.cluster, made, names, decode)
 
     def set(
@@ -164,12 +160,13 @@ class Operations:
             yield from self.delete(key, version)
             return
         made = self._make_key(key, version)
-        data = self._encode(value, made)
-        _, failures = yield from call(
-            self.cluster, made, b"SET", made, data, *_expiry(timeout), answer=is_ok
-        )
+        _, failures = yield from self._put(made, self._encode(value, made), timeout)
         if failures:
             self._raise_or_log(failures)
+
+    def _put(self, made: bytes, data: bytes, timeout: int | None) -> Batch[Outcome[Any]]:
+        """Store data under a key."""
+        return call(self.cluster, made, b"SET", made, data, *_expiry(timeout), answer=is_ok)
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: int | None, version: int | None
@@ -180,15 +177,22 @@ class Operations:
             return []
         made = self._keys.make_many(pairs, version)
         if timeout == 0:
-            _, failures = yield from count(self.cluster, b"UNLINK", made, lease_of)
+            failures = yield from self._unlink_many(made)
         else:
-            values, encode = self._codec.encoding(pairs.values(), made)
-            _, failures = yield from store(self.cluster, made, values, encode, _expiry(timeout))
+            encoding = self._codec.encoding(pairs.values(), made)
+            failures = yield from self._put_many(made, encoding, timeout)
         if not failures:
             return []
         self._raise_or_log(failures)
         lost = {key for failure in failures for key in failure.keys}
         return [key for key, sent in zip(pairs, made, strict=True) if sent in lost]
+
+    def _put_many(
+        self, made: list[bytes], encoding: Encoding, timeout: int | None
+    ) -> Batch[list[NodeFailure]]:
+        """Store values under keys."""
+        _, failures = yield from store(self.cluster, made, *encoding, _expiry(timeout))
+        return failures
 
     def add(
         self,
@@ -202,23 +206,24 @@ class Operations:
         if timeout == 0 and condition == b"XX":
             deleted = yield from self.delete(key, version)
             return deleted
-        if timeout == 0:  # it would be gone at once: only the answer is left to give
-            found = yield from self._run_on_key(b"EXISTS", key, version)
-            return bool(found == 0)
         made = self._keys.make(key, version)
-        stored, failures = yield from call(
-            self.cluster,
-            made,
-            b"SET",
-            made,
-            self._encode(value, made),
-            *_expiry(timeout),
-            condition,
-            answer=is_ok_or_nil,
-        )
+        if timeout == 0:  # it would be gone at once: only the answer is left to give
+            found, failures = yield from self._exists(made)
+            if failures:
+                self._raise_or_log(failures)
+            return found == 0
+        data = self._encode(value, made)
+        stored, failures = yield from self._put_if(made, data, timeout, condition)
         if failures:
             self._raise_or_log(failures)
         return stored is not None
+
+    def _put_if(
+        self, made: bytes, data: bytes, timeout: int | None, condition: bytes
+    ) -> Batch[Outcome[Any]]:
+        """Store data on a condition of SET; return None where it is not met."""
+        options = (*_expiry(timeout), condition)
+        return call(self.cluster, made, b"SET", made, data, *options, answer=is_ok_or_nil)
 
     def get_or_add(
         self, key: object, value: Any, timeout: int | None, version: int | None
@@ -228,18 +233,13 @@ class Operations:
         A value with a bad signature is replaced. Where the node fails, `value` is returned.
         """
         made = self._keys.make(key, version)
-        commands: tuple[Args, ...] = ((b"GET", made),)
-        answers: tuple[IsAnswer, ...] = (is_value,)
-        if timeout != 0:  # it would be gone at once
+        if timeout == 0:  # it would be gone at once
+            stored, failures = yield from self._fetch(made)
+        else:
             data = self._encode(value, made)
-            commands = ((b"SET", made, data, *_expiry(timeout), b"NX"), *commands)
-            answers = (is_ok_or_nil, is_value)
-        replies, failures = yield from pipeline(
-            self.cluster, made, *commands, answers=answers, for_primary=True
-        )
+            stored, failures = yield from self._put_or_fetch(made, data, timeout)
         if failures:
             self._raise_or_log(failures)
-        stored = replies[-1]
         if stored is None:
             return value
         try:
@@ -247,6 +247,20 @@ class Operations:
         except BadSignature:
             yield from self.set(key, value, timeout, version)
             return value
+
+    def _put_or_fetch(
+        self, made: bytes, data: bytes, timeout: int | None
+    ) -> Batch[Outcome[bytes | None]]:
+        """Store data unless the key exists; return what is stored then."""
+        replies, failures = yield from pipeline(
+            self.cluster,
+            made,
+            (b"SET", made, data, *_expiry(timeout), b"NX"),
+            (b"GET", made),
+            answers=(is_ok_or_nil, is_value),
+            for_primary=True,
+        )
+        return replies[-1], failures
 
     def delete(self, key: object, version: int | None) -> Batch[bool]:
         deleted, failures = yield from self._unlink(self._keys.make(key, version))
@@ -269,26 +283,23 @@ class Operations:
     def delete_many(self, keys: list[Any], version: int | None) -> Batch[None]:
         if not keys:
             return
-        made = self._keys.make_many(keys, version)
-        _, failures = yield from count(self.cluster, b"UNLINK", made, lease_of)
+        failures = yield from self._unlink_many(self._keys.make_many(keys, version))
         if failures:
             self._raise_or_log(failures)
+
+    def _unlink_many(self, made: list[bytes]) -> Batch[list[NodeFailure]]:
+        _, failures = yield from count(self.cluster, b"UNLINK", made, lease_of)
+        return failures
 
     def has_key(self, key: object, version: int | None) -> Batch[bool]:
-        reply = yield from self._run_on_key(b"EXISTS", key, version)
-        return bool(reply)
-
-    def _run_on_key(
-        self, command: bytes, key: object, version: int | None, *args: Any
-    ) -> Batch[Any]:
-        """Run a command on a key; return the number it replies, None where the node failed."""
-        made = self._keys.make(key, version)
-        reply, failures = yield from call(
-            self.cluster, made, command, made, *args, answer=is_number
-        )
+        found, failures = yield from self._exists(self._keys.make(key, version))
         if failures:
             self._raise_or_log(failures)
-        return reply
+        return bool(found)
+
+    def _exists(self, made: bytes) -> Batch[Outcome[int | None]]:
+        """Return 1 for a key that exists, else 0."""
+        return call(self.cluster, made, b"EXISTS", made, answer=is_number)
 
     def incr_version(self, key: object, delta: int, version: int) -> Batch[int]:
         """Move a value to another version, as it is stored and with the expiry it has.
@@ -297,14 +308,7 @@ class Operations:
         old one is deleted.
         """
         old, new = self._keys.make(key, version), self._keys.make(key, version + delta)
-        (data, ttl), failures = yield from pipeline(
-            self.cluster,
-            old,
-            (b"GET", old),
-            (b"PTTL", old),
-            answers=(is_value, is_number),
-            for_primary=True,
-        )
+        (data, ttl), failures = yield from self._fetch_with_time(old)
         if failures:
             raise first_error(failures)
         if data is None or ttl == -2:  # it may expire between the two
@@ -315,15 +319,22 @@ class Operations:
             self._log_bad_signatures((old,))
             raise ValueError(f"Key {key!r} not found") from None
         if old != new:
-            expiry = _expiry(None if ttl == -1 else max(1, ttl))
-            _, failures = yield from call(
-                self.cluster, new, b"SET", new, data, *expiry, answer=is_ok
-            )
+            _, failures = yield from self._put(new, data, None if ttl == -1 else max(1, ttl))
             if not failures:
                 _, failures = yield from self._unlink(old)
             if failures:
                 raise first_error(failures)
         return version + delta
+
+    def _fetch_with_time(self, made: bytes) -> Batch[Outcome[list[Any]]]:
+        """Read what is stored for a key, and how many milliseconds it has left."""
+        return pipeline(
+            self.cluster,
+            made,
+            (b"GET", made),
+            (b"PTTL", made),
+            answers=(is_value, is_number),
+        )
 
     def clear(self) -> Batch[bool]:
         flush = dict.fromkeys(self.cluster.nodes, (b"FLUSHDB", b"ASYNC"))
@@ -331,50 +342,6 @@ class Operations:
         if failures:
             self._raise_or_log(failures)
         return not failures
-
-    def scan(
-        self, cursors: Cursors | None, match: bytes, page_size: int
-    ) -> Batch[tuple[Cursors, Mapping[int, list[bytes]]]]:
-        """Read one page of keys on each node that has more; the first of all nodes for None.
-
-        Returns the cursors of the nodes that have more still, and keys by host id.
-        """
-        if cursors is None:
-            cursors = first_cursors(self.cluster)
-        options: Args = (b"MATCH", match, b"COUNT", page_size)
-        cursors, pages, failures = yield from scan(self.cluster, cursors, options)
-        if failures:
-            self._raise_or_log(failures)
-        return cursors, pages
-
-    def all_keys(self, match: bytes, page_size: int) -> Batch[list[bytes]]:
-        """Return the keys on all nodes, each once; those of leases are left out."""
-        cursors: Cursors | None = None
-        found: dict[bytes, None] = {}
-        while cursors or cursors is None:
-            cursors, pages = yield from self.scan(cursors, match, page_size)
-            for keys in pages.values():
-                found.update(dict.fromkeys(key for key in keys if not is_lease(key)))
-        return list(found)
-
-    def delete_pattern(self, match: bytes, page_size: int) -> Batch[int]:
-        cursors: Cursors | None = None
-        deleted = 0
-        while cursors or cursors is None:
-            cursors, pages = yield from self.scan(cursors, match, page_size)
-            # Leases go first, and are not counted: who computes a value must not store it then.
-            for are_leases in (True, False):
-                chosen = {
-                    host_id: [key for key in keys if is_lease(key) is are_leases]
-                    for host_id, keys in pages.items()
-                }
-                chosen = {host_id: keys for host_id, keys in chosen.items() if keys}
-                if chosen:
-                    found, failures = yield from delete_pages(self.cluster, chosen)
-                    if failures:
-                        self._raise_or_log(failures)
-                    deleted += 0 if are_leases else found
-        return deleted
 
     def _log_bad_signatures(self, keys: Sequence[bytes]) -> None:
         hosts = sorted(set(self.cluster.router.get_hosts_for_keys(keys)))
@@ -395,6 +362,9 @@ class Operations:
         """
         if self._raises:
             raise first_error(failures)
+        self._log_refusals(failures)
+
+    def _log_refusals(self, failures: Sequence[NodeFailure]) -> None:
         for failure in failures:
             error = failure.error
             if isinstance(error, ResponseError) and not isinstance(error, COMPLAINTS):

@@ -22,6 +22,7 @@ OPTIONS = (
     "REVERSE_KEY_FUNCTION",
     "SERIALIZER",
     *SIGNING_OPTIONS,
+    "WARM_FROM",
 )
 
 _OWN_CONNECTIONS = "Leave it out: the engine opens and pools its connections itself."

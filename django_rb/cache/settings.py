@@ -62,13 +62,27 @@ class CacheSettings:
         self.keys = Keys(cache, _function(options, "REVERSE_KEY_FUNCTION"))
         self._raises = _choice(options, "ON_NODE_ERROR", ON_NODE_ERROR) == "raise"
         self._deadline = _deadline(options)
+        self._warm_from = options.get("WARM_FROM")
         self._near = near_options_of(options)
-        if self._near is not None and self._near.prefixes is not None:
-            self.keys.matcher(self._near.prefixes)
+        if self._near is not None:
+            if self._warm_from is not None:
+                raise ImproperlyConfigured(
+                    "A cache has both OPTIONS['NEAR'] and OPTIONS['WARM_FROM']. Leave NEAR out "
+                    "until all keys are in the new layout. The old one tells of no changes."
+                )
+            if self._near.prefixes is not None:
+                self.keys.matcher(self._near.prefixes)
+
+    @property
+    def is_warming(self) -> bool:
+        """Whether the cache has another layout to take its keys from."""
+        return self._warm_from is not None
 
     def check_location(self) -> None:
-        """Raise ImproperlyConfigured unless LOCATION names a cluster."""
+        """Raise ImproperlyConfigured unless LOCATION and WARM_FROM name two clusters."""
         conf.check_alias(self._alias, "the LOCATION of a cache")
+        if self._warm_from is not None:
+            _check_warm_from(self._warm_from, self._alias)
 
     def make_operations(self) -> Computed:
         """Return the cache's operations on the cluster that its alias has now.
@@ -77,15 +91,32 @@ class CacheSettings:
             ImproperlyConfigured: there is none, or its settings have a mistake.
         """
         self.check_location()
+        cluster = clusters[self._alias]
+        arguments = (cluster, self.keys, self.codec)
         make: Callable[..., Computed] = Computed
         if self._near is not None:
             make = partial(NearOperations, near=self._near)
-        return make(
-            clusters[self._alias],
-            self.keys,
-            self.codec,
-            raises=self._raises,
-            deadline=self._deadline,
+        elif self._warm_from is not None:
+            from .warming.old_layout import OldLayout  # noqa: PLC0415 (few caches need it)
+            from .warming.operations import WarmingOperations  # noqa: PLC0415
+
+            old = OldLayout(cluster, clusters[self._warm_from], self._deadline)
+            make = partial(WarmingOperations, old=old)
+        return make(*arguments, raises=self._raises, deadline=self._deadline)
+
+
+def _check_warm_from(alias: object, location: str) -> None:
+    option = "OPTIONS['WARM_FROM'] of a cache"
+    if not isinstance(alias, str):
+        raise ImproperlyConfigured(
+            f"{option} is of type {type(alias).__name__}. Give one alias of "
+            f"settings.{conf.SETTING}: a cache has one old layout at a time."
+        )
+    conf.check_alias(alias, option)
+    if alias == location:
+        raise ImproperlyConfigured(
+            f"{option} is {alias!r}, which is its LOCATION as well. Give the layout as it was "
+            "an alias of its own in settings.RB_CLUSTERS."
         )
 
 

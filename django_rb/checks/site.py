@@ -30,6 +30,11 @@ class SiteCache(NamedTuple):
     options: Mapping[str, Any]
 
     @property
+    def warm_from(self) -> str | None:
+        """The cluster where its keys were before, None if there is no such."""
+        return self.options.get("WARM_FROM")
+
+    @property
     def where(self) -> str:
         """Its setting, as messages name it."""
         return f"settings.CACHES[{self.alias!r}]"

@@ -162,20 +162,11 @@ class NodesCommand(BaseCommand):
                 f"settings.{conf.SETTING} is missing or empty: there are no nodes. "
                 f"Add {conf.SETTING} = {{'default': {{'HOSTS': [{{'host': '127.0.0.1'}}]}}}}."
             )
-        found = {alias: clusters[alias] for alias in chosen}
-        at_once(
-            {
-                alias: partial(self.learn, cluster)
-                for alias, cluster in found.items()
-                if cluster.layout is not None
-            }
-        )
-        return found
+        return known_clusters(chosen, self._timeout)
 
     def learn(self, cluster: Cluster) -> None:
         """Have a cluster know its nodes, if they answer."""
-        with suppress(redis.RedisError):
-            cluster.learn(self._timeout)
+        learn(cluster, self._timeout)
 
     # Output.
 
@@ -254,6 +245,25 @@ class NodesCommand(BaseCommand):
         if answer != "yes":
             screen.write(f"{name} cancelled.", str)
         return answer == "yes"
+
+
+def known_clusters(aliases: Iterable[str], timeout: float | None) -> dict[str, Cluster]:
+    """Return clusters that know their nodes, if those answer in so many seconds."""
+    found = {alias: clusters[alias] for alias in aliases}
+    at_once(
+        {
+            alias: partial(learn, cluster, timeout)
+            for alias, cluster in found.items()
+            if cluster.layout is not None
+        }
+    )
+    return found
+
+
+def learn(cluster: Cluster, timeout: float | None) -> None:
+    """Have a cluster know its nodes, if they answer."""
+    with suppress(redis.RedisError):
+        cluster.learn(timeout)
 
 
 def as_aliases(chosen: str | Iterable[str] | None) -> list[str]:

@@ -142,7 +142,12 @@ class Nodes:
                     kept[alias, host] = keys
         return kept
 
-    def unlinks(self, node: NodeName, keys: Sequence[bytes]) -> list[Args]:
+    def delete(self, pages: Pages) -> dict[NodeName, int]:
+        """Delete keys where they were found; return how many were still there, by node."""
+        unlinks = {node: self._unlinks(node, keys) for node, keys in pages.items()}
+        return {node: sum(counts) for node, counts in self.run(unlinks).items()}
+
+    def _unlinks(self, node: NodeName, keys: Sequence[bytes]) -> list[Args]:
         """Return the commands that delete keys of a node."""
         router = self._clusters[node[0]].router
         if not router.has_slots:

@@ -203,10 +203,14 @@ async def fetch_status(
     return said, errors
 
 
-def read_status(cluster: Cluster, host_id: int, said: Said) -> NodeStatus:
-    """Return what a node said, in our own words."""
-    info = cluster.prototype.response_callbacks["INFO"](said.info)
-    status = read_info(info, cluster.hosts[host_id].db)
+def read_status(said: Said, client: redis.Redis, database: int) -> NodeStatus:
+    """Return what a node said, in our own words.
+
+    Args:
+        client: of redis-py; it reads INFO, and asks nothing.
+        database: whose keys are meant.
+    """
+    status = read_info(client.response_callbacks["INFO"](said.info), database)
     if b"# Keyspace" not in said.info:  # an empty database is not in it either
         status.keys = None
     if times := said.pings:

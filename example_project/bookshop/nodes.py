@@ -30,4 +30,6 @@ def find_nodes_away() -> list[HostInfo]:
 def shows_toolbar(request: HttpRequest) -> bool:
     """Return whether a request is one for the debug toolbar: for a page, from this machine."""
     is_turned_page = request.method == "POST" and request.path.startswith("/reading-room/")
-    return request.META.get("REMOTE_ADDR") in settings.INTERNAL_IPS and not is_turned_page
+    if is_turned_page or request.path.startswith("/admin/"):
+        return False
+    return request.META.get("REMOTE_ADDR") in settings.INTERNAL_IPS

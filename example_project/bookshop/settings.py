@@ -9,9 +9,14 @@ SECRET_KEY = "an example's key is no secret"
 ROOT_URLCONF = "bookshop.urls"
 WSGI_APPLICATION = "bookshop.wsgi.application"
 INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "django_rb",
+    "django_rb.contrib.admin",
     "bookshop",
 ]
 MIDDLEWARE = [
@@ -20,6 +25,8 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
 ]
 TEMPLATES = [
     {
@@ -28,6 +35,8 @@ TEMPLATES = [
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
                 "bookshop.nodes.nodes_away",
             ]
         },
@@ -37,7 +46,7 @@ STATIC_URL = "static/"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
-# For the sessions. `manage.py serve` makes their table.
+# For sessions, and for the admin's users. `manage.py serve` makes the tables, and a user.
 DATABASE = Path(__file__).parents[1] / "db.sqlite3"
 DATABASES = {
     "default": {

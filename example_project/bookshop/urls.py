@@ -1,12 +1,14 @@
 """The pages of the bookshop."""
 
 from django.apps import apps
+from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
 from . import views
 from .reading_room import reading_room, turn_page
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("admin/", admin.site.urls),
     path("", views.front, name="front"),
     path("bestsellers/", views.bestsellers, name="bestsellers"),
     path("almanac/", views.almanac, name="almanac"),

@@ -11,7 +11,8 @@ import pytest
 from django.core.cache.backends.redis import RedisCache
 
 from django_rb.cache import RBCache
-from django_rb.cache.leases import lease_of, take
+from django_rb.cache.companions import lease_of
+from django_rb.cache.leases import take
 from django_rb.cache.tails import SIZE, read_tail
 from django_rb.engine import Cluster, ConsistentHashingRouter, PartitionRouter, SlotRouter
 from django_rb.engine.routing.hashing import crc16, hash_tag

@@ -577,6 +577,12 @@ def test_prefixes_need_keys_that_can_be_read(nodes: LocalNodes) -> None:
 
 
 @pytest.mark.only_sync
+def test_a_cache_that_is_warmed_keeps_no_copies() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"both OPTIONS\['NEAR'\] and .*Leave NEAR"):
+        make_cache(OPTIONS={"NEAR": {}, "WARM_FROM": "old"}).check_settings()
+
+
+@pytest.mark.only_sync
 def test_none_is_for_no_copies_and_text_for_numbers(nodes: LocalNodes) -> None:
     assert make_cache(OPTIONS={"NEAR": None}).near_info() is None
     cache = make_cache(OPTIONS={"NEAR": {"MAX_BYTES": "1000", "MAX_AGE": "0.5"}})

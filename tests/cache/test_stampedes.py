@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from django_rb.cache import RBCache
+from django_rb.cache.companions import lease_of
 from django_rb.cache.flights import Flight
-from django_rb.cache.leases import lease_of, take
+from django_rb.cache.leases import take
 from django_rb.cache.terms import is_early
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache, wait_until

@@ -20,7 +20,8 @@ from django_rb.engine.protocol.encoding import (
     encode_keys,
     pack,
 )
-from django_rb.engine.protocol.exchange import Exchange, ReplyReader
+from django_rb.engine.protocol.exchange import Exchange
+from django_rb.engine.protocol.reader import ReplyReader
 from django_rb.engine.rounds.batch import store
 
 REPLIES = b"+OK\r\n$5\r\nhello\r\n*2\r\n$-1\r\n:7\r\n-OOM no memory\r\n$0\r\n\r\n"

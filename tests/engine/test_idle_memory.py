@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from django_rb.engine import Cluster
-from django_rb.engine.protocol.exchange import NO_REPLY, ReplyReader
+from django_rb.engine.protocol.reader import NO_REPLY, ReplyReader
 from django_rb.engine.rounds.batch import call, pipeline
 from tests.helpers import idle_connections
 

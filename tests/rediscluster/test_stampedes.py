@@ -12,7 +12,7 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.cache import RBCache
-from django_rb.cache.leases import lease_of
+from django_rb.cache.companions import lease_of
 from django_rb.testing import LocalNodes
 from tests.cache.conftest import face  # noqa: F401 (with a cache's methods, and their twins)
 from tests.cache.test_stampedes import KEY, STORED, Work, fail, make_other_process, make_stale

@@ -224,6 +224,31 @@ def test_the_rights_in_the_docs_suffice_for_the_whole_cache(guards: Guards) -> N
     }  # fmt: skip
 
 
+def test_the_rights_in_the_docs_suffice_for_a_cache_that_is_warmed(
+    guards: Guards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_rb.cache.warming.tally.STORE_SECONDS", -1.0)
+    rules = rules_in_the_docs()
+    text = (ROOT / "docs/security.md").read_text()
+    further = re.search(r"needs `(.*?)` besides; and in the old layout\s`(.*?)`", text)
+    assert further
+    guards.set_user("shop", *rules, *further[1].split(), *further[2].split())
+    guards.close_the_door()
+    password = next(rule.removeprefix(">") for rule in rules if rule.startswith(">"))
+    login = {"username": "shop", "password": password}
+    layouts = {
+        alias: {"HOSTS": {0: guards.hosts[host_id]}, "HOST_DEFAULTS": {**login, "db": 1}}
+        for alias, host_id in (("old", 0), ("default", 1))
+    }
+    with override_settings(RB_CLUSTERS=layouts):
+        cache = make_cache(KEY_PREFIX="shop", OPTIONS={"WARM_FROM": "old", "DEADLINE": 2.0})
+        make_cache("old", KEY_PREFIX="shop").set("old", 1, 100)
+        assert cache.get("old") == 1
+        assert cache.warm_share() == (1, 1)
+        use_everything(cache)  # it empties the databases in the end
+    assert guards.refused() <= {"client|setinfo"}
+
+
 @pytest.mark.only_sync
 def test_no_right_in_the_docs_is_one_too_many(guards: Guards) -> None:
     """Without any one of the commands, something of the cache is refused."""

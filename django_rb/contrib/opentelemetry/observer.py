@@ -70,7 +70,7 @@ class Telemetry(CallObserver):
             recorded.update(described)
         self._metrics.call_seconds.record(batch.seconds, measured)
         self._metrics.add(self._alias, batch, exchanges)
-        recorded.update(_found(batch))
+        recorded |= _found(batch)
         if plan.is_pipeline:
             recorded["db.operation.batch.size"] = batch.commands
         if self._record_commands:
@@ -125,7 +125,11 @@ def _found(batch: BatchEvent) -> dict[str, int]:
     found = {}
     if batch.hits or batch.misses:
         found = {"django_rb.hits": batch.hits, "django_rb.misses": batch.misses}
-    return {**found, "django_rb.near": batch.near} if batch.near else found
+    if batch.near:
+        found["django_rb.near"] = batch.near
+    if batch.warmed:
+        found["django_rb.warmed"] = batch.warmed
+    return found
 
 
 class _Plan(NamedTuple):

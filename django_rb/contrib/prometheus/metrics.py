@@ -62,6 +62,12 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self.warmed = Counter(
+            "django_rb_cache_warmed",
+            "Hits of caches that came from the layout before, as WARM_FROM says.",
+            _CLUSTER,
+            registry=registry,
+        )
         self.nodes = Histogram(
             "django_rb_node_seconds",
             "Time that a node took for its share of a call.",

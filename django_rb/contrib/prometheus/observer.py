@@ -44,6 +44,8 @@ class Counting(CallObserver):
             metrics.call_errors.labels(alias, operation, error).inc()
         if batch.hits:
             metrics.hits.labels(alias).inc(batch.hits)
+        if batch.warmed:
+            metrics.warmed.labels(alias).inc(batch.warmed)
         if batch.misses:
             metrics.misses.labels(alias).inc(batch.misses)
         for exchange in exchanges:

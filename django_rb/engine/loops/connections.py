@@ -17,7 +17,7 @@ from typing import Protocol, cast
 from ..errors import ProtocolError
 from ..nodes.node import Node
 from ..protocol.encoding import PIECE_SIZE, Buffer
-from ..protocol.exchange import ReplyReader
+from ..protocol.reader import ReplyReader
 from ..sockets import make_has_input
 from .jobs import Job, Joined
 from .plain import Inbox, PlainTransport, take_over

@@ -18,7 +18,7 @@ from ..nodes.failing import (
     is_own_lack,
 )
 from ..nodes.node import Node
-from ..protocol.exchange import ReplyReader
+from ..protocol.reader import ReplyReader
 from ..rounds.again import may_go_again
 from .connections import FOREVER, LATE_SECONDS, AioConnection
 from .handshake import connect

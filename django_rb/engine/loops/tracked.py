@@ -14,7 +14,7 @@ from hiredis import PushNotification
 from ..near.tracking import Tracking
 from ..nodes.tracking import REFUSED_SECONDS, is_refusal
 from ..protocol.encoding import Buffer
-from ..protocol.exchange import NO_REPLY
+from ..protocol.reader import NO_REPLY
 from ..sockets import poll_fd_of
 from .connections import AioConnection
 from .handshake import connect
@@ -77,6 +77,11 @@ class TrackedConnection(AioConnection):
         self._tracking.end()
         super().close()
 
+    def __del__(self) -> None:
+        tracking = getattr(self, "_tracking", None)
+        if tracking is not None:  # of a loop that was collected, and never closed
+            tracking.end()
+
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the descriptor."""
         self._tracking.end()
@@ -87,7 +92,7 @@ def _hear(connection: weakref.ref[TrackedConnection], tracking: Tracking) -> Non
     """Read what was told, if there is still a connection."""
     known = connection()
     if known is None:
-        tracking.fell_behind()
+        tracking.end()
     else:
         known.hear()
 

@@ -24,7 +24,8 @@ from ..nodes.failing import (
     to_redis_error,
 )
 from ..nodes.node import Node
-from ..protocol.exchange import Batch, Exchange, Pause, Race
+from ..protocol.exchange import Batch, Exchange
+from ..protocol.interludes import Pause, Race, Visit
 from ..rounds.again import asks_for_more, look_again
 from ..rounds.port import Port
 from ..spinning import LONG_WAIT_SECONDS
@@ -154,6 +155,9 @@ class _AwaitedRound:
             return
         if isinstance(exchanges, Race):
             self._race = exchanges
+        if isinstance(exchanges, Visit):
+            await exchanges.arun(self._deadline - self._loop.time())
+            return
         try:
             self._submit(exchanges)
             if self._error is None:

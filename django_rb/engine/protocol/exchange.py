@@ -12,22 +12,25 @@ from __future__ import annotations
 
 from collections.abc import (
     Callable,
-    Collection,
     Container,
     Generator,
-    Iterable,
     Iterator,
     Sequence,
 )
-from functools import partial
 from itertools import cycle, islice
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification, Reader
 
-from ..errors import LostRace, ProtocolError, RefusedEarly, reply_error
-from .commands import HARMLESS, check_all_shareable, check_shareable, is_read_only, reads_keys
+from ..errors import ProtocolError, RefusedEarly
+from .commands import (
+    HARMLESS,
+    check_all_shareable,
+    check_shareable,
+    is_read_only,
+    reads_keys,
+)
 from .encoding import (
     Arg,
     Args,
@@ -38,57 +41,11 @@ from .encoding import (
     encode_large,
     pack_small,
 )
+from .reader import NO_REPLY, ReplyReader
 
 T = TypeVar("T")
 
-NO_REPLY: Final = object()
-
 _PUSH = ord(">")
-
-
-class Tracking(Protocol):
-    """Who takes what a node tells of keys that were read; see `near.tracking`."""
-
-    term: Any
-
-    def told(self, push: Any, spared: Collection[object] = ()) -> None:
-        """Take note of what the node said unasked."""
-
-    def heard(self, now: float) -> None:
-        """Take note that all that came was read, and told."""
-
-
-class ReplyReader(Reader):
-    """A parser for the replies of one connection; error replies come as exceptions.
-
-    Attributes:
-        errors: the error replies that came since somebody cleared them.
-        is_cut: it has begun to read what follows the last reply that was asked for. That may
-            be a push that has not come whole; no more may be asked on its connection.
-        tracking: who takes what the node tells unasked; None where that is dropped.
-    """
-
-    is_cut = False
-    tracking: Tracking | None = None
-
-    def __init__(self) -> None:
-        self.errors: list[Exception] = []
-        # A method of its own would be a cycle, which a reader cannot tell the collector.
-        super().__init__(replyError=partial(_to_error, self.errors), notEnoughData=NO_REPLY)
-
-    def shrink(self) -> None:
-        """Let go of the memory that a large reply took; all that came was read.
-
-        hiredis does so where it is fed again. Until then an idle connection would keep it.
-        """
-        self.feed(b"+OK\r\n")
-        self.gets()
-
-
-def _to_error(errors: list[Exception], text: str) -> Exception:
-    error = reply_error(text)
-    errors.append(error)
-    return error
 
 
 # Whether a reply can be the answer to a command. It is given the reply, and the byte that
@@ -461,44 +418,6 @@ def _described(reply: object) -> str:
     if isinstance(reply, bytes):
         return f"a string of {len(reply)} bytes"
     return "nil" if reply is None else f"the number {reply}"
-
-
-class Pause(list[Exchange]):
-    """A round in which nothing is sent and so many seconds pass, if the call has as many left.
-
-    Attributes:
-        is_over: the call has no time left.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
-        self.is_over = False
-
-
-class Race(list[Exchange]):
-    """A round that is over as soon as one node has said what was asked for, or none will.
-
-    What the others would say is not waited for: their exchanges fail.
-
-    Args:
-        exchanges: those that race.
-        is_good: whether the replies of one are what was asked for.
-    """
-
-    def __init__(
-        self, exchanges: Iterable[Exchange], is_good: Callable[[Exchange], bool]
-    ) -> None:
-        super().__init__(exchanges)
-        self._is_good = is_good
-
-    def is_decided_by(self, exchange: Exchange) -> bool:
-        """Return whether an exchange that has ended is the first with a good answer."""
-        return not exchange.has_errors and self._is_good(exchange)
-
-    def lose(self, exchange: Exchange) -> None:
-        """End an exchange whose answer is no longer waited for."""
-        exchange.fail(LostRace("Another node answered first"))
 
 
 # What a transport drives: it yields the exchanges of a round, each of which then has its

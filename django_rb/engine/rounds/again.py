@@ -27,7 +27,8 @@ from redis.exceptions import NoScriptError
 from ..errors import at_node
 from ..protocol.answers import is_anything, is_ok
 from ..protocol.encoding import Args, encode_key
-from ..protocol.exchange import Batch, Exchange, IsAnswer, Pause, PipelineExchange
+from ..protocol.exchange import Batch, Exchange, IsAnswer, PipelineExchange
+from ..protocol.interludes import Pause
 from ..protocol.scripts import with_source
 from .port import Layout, Port, Rounds
 from .redirects import SOURCE, Errand, Journey, address_later, errands_of, settle

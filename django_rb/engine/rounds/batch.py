@@ -37,7 +37,7 @@ from ..protocol.exchange import (
 )
 from .by_slot import CountsExchange, Decode, ValuesExchange, decode_replies, decode_some
 from .port import Port
-from .tracked import MgetExchange, Tracked, TrackedGet, TrackedMget, TrackedSlotValues
+from .tracked import MgetExchange, Tracked, TrackedMget, TrackedSlotValues
 
 T = TypeVar("T")
 
@@ -338,18 +338,6 @@ def call(
     if answer is not None:
         exchange.answers = (answer,)
     yield (exchange,)
-    if exchange.error is None and not exchange.has_errors:
-        return exchange.replies[0], []
-    error = cast(Exception, _error_in(exchange))
-    return None, [_failure(port, exchange.host_id, error, (key,))]
-
-
-def get_tracked(port: Port, key: bytes, copies: Copies) -> Batch[Outcome[bytes | None]]:
-    """Return what is stored for a key, None for nothing, and have a copy kept near."""
-    exchange = TrackedGet(port.router.get_host_for_key(key), key, copies)
-    yield (exchange,)
-    if not exchange.is_kept:
-        exchange.learn()
     if exchange.error is None and not exchange.has_errors:
         return exchange.replies[0], []
     error = cast(Exception, _error_in(exchange))

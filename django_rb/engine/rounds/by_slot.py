@@ -13,7 +13,8 @@ from redis.exceptions import ResponseError
 
 from ..protocol.answers import are_values, is_number, is_value
 from ..protocol.encoding import Arg, Args, encode, encode_each
-from ..protocol.exchange import Batch, Exchange, ReplyReader
+from ..protocol.exchange import Batch, Exchange
+from ..protocol.reader import ReplyReader
 from ..routing.routers import BaseRouter
 from .port import Layout, Port
 

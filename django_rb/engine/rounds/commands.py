@@ -46,7 +46,7 @@ def run_commands(
     for position, owner in enumerate(owners):
         shares[owner].append(position)
     hosts = list(shares)
-    step = max_concurrency or len(hosts)
+    step = max_concurrency or len(hosts) or 1
     for first in range(0, len(hosts), step):
         chosen = {host_id: shares[host_id] for host_id in hosts[first : first + step]}
         yield from _run_shares(

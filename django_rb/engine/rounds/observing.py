@@ -25,7 +25,8 @@ import redis
 
 from ..errors import at_node
 from ..protocol.encoding import Args, encode_key
-from ..protocol.exchange import Batch, Exchange, Pause
+from ..protocol.exchange import Batch, Exchange
+from ..protocol.interludes import Interlude
 from ..wording import get_logger
 from .again import asks_for_more, look_again, with_second_looks
 from .port import Port, Rounds
@@ -56,6 +57,7 @@ class BatchEvent:
         hits, misses: how many keys a cache has found, and how many not; what is not read from
             a cache counts as neither.
         near: how many keys were answered by near copies; those that were found are hits, too.
+        warmed: how many of the hits came from the layout that a cache is warmed from.
         seconds: what it took; 0 until it has ended.
         error: what it raised, or else the first error of a node's that was not mended by a
             second look; None until it has ended.
@@ -68,6 +70,7 @@ class BatchEvent:
     hits: int = 0
     misses: int = 0
     near: int = 0
+    warmed: int = 0
     seconds: float = 0.0
     error: BaseException | None = None
 
@@ -208,13 +211,19 @@ def tell(observers: Sequence[Observer], name: str, event: object) -> None:
         _here.is_telling = False
 
 
-def tell_found(hits: int, misses: int, near: int = 0) -> None:
-    """From within a batch: say how many keys of it were found, not found, and near."""
+def tell_found(hits: int, misses: int, *, near: int = 0, warmed: int = 0) -> None:
+    """From within a batch: say how many keys of it were found, and how many not.
+
+    Args:
+        near: how many keys near copies answered.
+        warmed: how many hits, told apart, came from the layout before.
+    """
     batch: BatchEvent | None = getattr(_here, "batch", None)
     if batch is not None:
         batch.hits += hits
         batch.misses += misses
         batch.near += near
+        batch.warmed += warmed
 
 
 def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
@@ -326,7 +335,7 @@ class _Telling:
         """Have a round run, and tell of it."""
         event = self._event
         if not is_question:
-            if isinstance(exchanges, Pause):
+            if isinstance(exchanges, Interlude):
                 yield exchanges
                 return
             event.rounds += 1

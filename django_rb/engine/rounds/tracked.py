@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification
 
-from ..errors import ProtocolError
+from ..errors import NodeFailure, ProtocolError
 from ..near.copies import Copies, Copy
 from ..protocol.answers import are_values, is_number, is_value
 from ..protocol.encoding import Arg, Args, Buffer, encode_each
-from ..protocol.exchange import NO_REPLY, Exchange, KeysExchange, ReplyReader, Tracking
+from ..protocol.exchange import Batch, Exchange, KeysExchange
+from ..protocol.reader import NO_REPLY, ReplyReader, Tracking
 from .by_slot import ValuesExchange
+from .port import Port
 
 if TYPE_CHECKING:
     from ..routing.routers import BaseRouter
 
 _FOR_EVER, _GONE = -1, -2  # what PTTL says
-
-_GET_AND_TIME = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n"
 
 
 class Tracked(Exchange):
@@ -67,19 +67,23 @@ class Tracked(Exchange):
         tracking = self._tracking
         if tracking is None:
             return super().feed(data, size)
+        try:
+            self._reader.feed(data, 0, size)  # type: ignore[arg-type]
+        except HiredisProtocolError as error:
+            raise ProtocolError(f"The node does not speak RESP: {error}") from error
+        if self.watcher is not None:
+            self.watcher.received(len(data) if size < 0 else size)
+        return self._read_on(tracking)
+
+    def _read_on(self, tracking: Tracking) -> bool:
+        """Take what the parser has; return whether all replies are here."""
         reader, replies = self._reader, self.replies
         try:
-            reader.feed(data, 0, size)  # type: ignore[arg-type]
             while (reply := reader.gets()) is not NO_REPLY:
-                if type(reply) is PushNotification:
-                    self._take_note(tracking, reply)
-                else:
-                    replies.append(reply)
+                self._take(tracking, reply)
         except HiredisProtocolError as error:
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
         tracking.heard(self._began)
-        if self.watcher is not None:
-            self.watcher.received(len(data) if size < 0 else size)
         left = self._count - len(replies)
         if left > 0:
             self.is_heard = bool(replies)
@@ -90,6 +94,12 @@ class Tracked(Exchange):
         if self.watcher is not None:
             self.watcher.ended()
         return True
+
+    def _take(self, tracking: Tracking, reply: Any) -> None:
+        if type(reply) is PushNotification:
+            self._take_note(tracking, reply)
+        elif reply is not NO_REPLY:
+            self.replies.append(reply)
 
     def _take_note(self, tracking: Tracking, push: Any) -> None:
         """Take note of a change. What comes before the first reply was there to be read."""
@@ -178,31 +188,44 @@ class TrackedGet(Tracked):
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Tracked)
         self._reader, self._has_pushes = reader, has_pushes
         self._tracking = tracking = reader.tracking
-        key = self.key
         if tracking is None:
             self._count, self._times = 1, 0
-            self.out = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
         else:
+            key = self.key
             self._count, self._times = 2, 1
-            size = len(key)
-            self.out = _GET_AND_TIME % (size, key, size, key)
+            self.out = b"%b*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (self._first, len(key), key)  # type: ignore[str-format]
             self._began = monotonic()
             self._copy = self.copies.reserve_one(key, tracking.term)
-        self._first = self.out
         if self.watcher is not None:
             self.watcher.began()
 
-    def _take_times(self) -> None:
-        value, left = self.replies
-        if type(left) is not int or not (type(value) is bytes or value is None):
-            super()._take_times()
-            return
-        del self.replies[1]
-        self._count, self._times = 1, 0
-        copies = self.copies
-        end = _end(value, left, self._began, copies.max_age)
-        copies.fill_one(self.key, self._copy, value, end)
-        self.is_kept = True
+    def feed(self, data: Buffer, size: int = -1) -> bool:
+        """Read what the node sent; return whether all replies are here. See `Exchange.feed`."""
+        tracking, reader, replies = self._tracking, self._reader, self.replies
+        if tracking is None or replies or self.watcher is not None:
+            return super().feed(data, size)
+        try:
+            reader.feed(data, 0, size)  # type: ignore[arg-type]
+            value, left = reader.gets(), reader.gets()
+        except HiredisProtocolError as error:
+            raise ProtocolError(f"The node does not speak RESP: {error}") from error
+        if (
+            type(left) is int
+            and (type(value) is bytes or value is None)
+            and self.out is None
+            and not reader.has_data()
+        ):
+            self._count, self._times = 1, 0
+            began, copies = self._began, self.copies
+            replies.append(value)
+            tracking.heard(began)
+            end = _end(value, left, began, copies.max_age)
+            copies.fill_one(self.key, self._copy, value, end)
+            self.is_kept = True
+            return True
+        self._take(tracking, value)
+        self._take(tracking, left)
+        return self._read_on(tracking)
 
     def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
         return ((b"GET", self.key),)
@@ -212,6 +235,24 @@ class TrackedGet(Tracked):
 
     def _values(self) -> Sequence[Any]:
         return self.replies
+
+
+def get_tracked(
+    port: Port, key: bytes, copies: Copies
+) -> Batch[tuple[bytes | None, list[NodeFailure]]]:
+    """Return what is stored for a key, None for nothing, and have a copy kept near."""
+    host_id = port.router.get_host_for_key(key)
+    exchange = TrackedGet(host_id, key, copies)
+    yield (exchange,)
+    if not exchange.is_kept:
+        exchange.learn()
+    error = exchange.error
+    if error is None:
+        reply = exchange.replies[0]
+        if not exchange.has_errors:
+            return reply, []
+        error = reply
+    return None, [NodeFailure(host_id, port.get_address(host_id), error, (key,))]
 
 
 class MgetExchange(KeysExchange):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from ..nodes.node import Node
-from ..protocol.exchange import ReplyReader
+from ..protocol.reader import ReplyReader
 from ..sockets import (
     NOTHING_YET,
     find_input,

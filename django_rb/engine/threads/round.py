@@ -22,7 +22,8 @@ from ..nodes.failing import (
 )
 from ..nodes.node import PoolIsFull
 from ..polling import POLLIN, POLLOUT, Poller, make_poller
-from ..protocol.exchange import Exchange, Pause, Race
+from ..protocol.exchange import Exchange
+from ..protocol.interludes import Pause, Race, Visit
 from ..rounds.again import may_go_again
 from ..sockets import NOTHING_YET
 from ..spinning import LONG_WAIT_SECONDS, Spin
@@ -77,6 +78,9 @@ class Round:
             return
         if isinstance(exchanges, Race):
             self._race = exchanges
+        if isinstance(exchanges, Visit):
+            exchanges.run(self._deadline - monotonic())
+            return
         try:
             if self._deadline != FOREVER and self._deadline <= monotonic():
                 for exchange in exchanges:

@@ -13,7 +13,7 @@ from hiredis import PushNotification
 
 from ..near.tracking import Tracking
 from ..nodes.tracking import REFUSED_SECONDS, TRACK_KEYS, is_refusal, tracking_kwargs
-from ..protocol.exchange import NO_REPLY
+from ..protocol.reader import NO_REPLY
 from ..sockets import NOTHING_YET
 from .connections import Connection
 from .pool import Pool
@@ -163,7 +163,7 @@ def _hear(pool: weakref.ref[TrackedPool], tracking: Tracking) -> None:
     """Read what was told, if there is still a pool."""
     known = pool()
     if known is None:
-        tracking.fell_behind()
+        tracking.end()
     else:
         known.hear(tracking)
 

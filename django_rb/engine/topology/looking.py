@@ -7,7 +7,8 @@ from typing import Any, TypeVar, cast
 
 import redis
 
-from ..protocol.exchange import Batch, Pause
+from ..protocol.exchange import Batch
+from ..protocol.interludes import Pause
 from ..rounds.port import Rounds
 from .look_times import LookTimes
 

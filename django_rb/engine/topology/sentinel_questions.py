@@ -12,7 +12,8 @@ from redis.exceptions import NoPermissionError
 from ..errors import at_node
 from ..nodes.node import Node
 from ..protocol.encoding import Args
-from ..protocol.exchange import Exchange, PipelineExchange, Race
+from ..protocol.exchange import Exchange, PipelineExchange
+from ..protocol.interludes import Race
 from ..rounds.port import Rounds
 from ..wording import clause
 from .sentinel_replies import read_address, read_role

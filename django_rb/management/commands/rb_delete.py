@@ -80,9 +80,8 @@ class Command(KeysCommand):
         try:
             with self.progress("Deleting", sum(sizes.values()), "keys looked at") as progress:
                 for pages in nodes.scan(pattern, sizes, progress):
-                    unlinks = {n: nodes.unlinks(n, keys) for n, keys in pages.items()}
-                    for node, counts in nodes.run(unlinks).items():
-                        deleted[node] += sum(counts)
+                    for node, number in nodes.delete(pages).items():
+                        deleted[node] += number
         except KeyboardInterrupt:
             raise CommandError(
                 f"Interrupted: at least {count_of(sum(deleted.values()), 'key')} deleted, "

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from django.core.management.base import CommandParser
 
-from ...engine import Cluster
-from ..base import NodeName, NodesCommand, call_clusters, failure_of, name_of
+from ..base import NodesCommand, failure_of
+from ..flushing import Target, call, count_keys, find_targets, names
 
 QUESTION = """You have requested a flush of {what}.
 This will IRREVERSIBLY DELETE every key there.
 Are you sure you want to do this?"""
-
-
-@dataclass
-class Target:
-    """What is flushed once: one node's database, or all databases of its server.
-
-    Attributes:
-        names: the nodes that have it, as (alias, host id); the first one's settings are
-            used to get there.
-        keys: how many there are, None as long as nobody has asked.
-    """
-
-    names: list[NodeName]
-    address: str
-    database: int | str
-    keys: int | None = None
-    error: str = ""
-    result: str = ""
 
 
 class Command(NodesCommand):
@@ -122,51 +101,6 @@ class Command(NodesCommand):
             rows.append(row)
         paint = {"flushed": self.style.SUCCESS, "failed": self.style.ERROR}
         return self.table(header, rows, paint)
-
-
-def find_targets(chosen: Mapping[str, Cluster], *, all_databases: bool) -> list[Target]:
-    """Return what is to be flushed. What several nodes have in common is there once."""
-    targets: dict[tuple[str, int | str], Target] = {}
-    for alias, cluster in chosen.items():
-        for host_id, info in cluster.hosts.items():
-            address = info.address.rpartition("/")[0]
-            database = "all" if all_databases else info.db
-            target = targets.setdefault((address, database), Target([], address, database))
-            target.names.append((alias, host_id))
-    return list(targets.values())
-
-
-def call(
-    chosen: Mapping[str, Cluster],
-    targets: Iterable[Target],
-    *command: str,
-    timeout: float | None,
-) -> list[tuple[Target, Any]]:
-    """Run a command on all targets at once; return replies, and note each target's error."""
-    by_name = {target.names[0]: target for target in targets}
-    replies, errors = call_clusters(chosen, by_name, *command, timeout=timeout)
-    for name, target in by_name.items():
-        target.error = str(errors.get(name, ""))
-    return [(by_name[name], reply) for name, reply in replies.items()]
-
-
-def count_keys(
-    chosen: Mapping[str, Cluster],
-    targets: Iterable[Target],
-    timeout: float | None,
-    *,
-    all_databases: bool,
-) -> None:
-    """Ask each target how many keys it has."""
-    command = ("INFO", "keyspace") if all_databases else ("DBSIZE",)
-    for target, reply in call(chosen, targets, *command, timeout=timeout):
-        counts = re.findall(rb"(?m)^db\d+:keys=(\d+)", reply) if all_databases else [reply]
-        target.keys = sum(map(int, counts))
-
-
-def names(target: Target) -> str:
-    """Return the nodes of a target as people read them: ``default 0, sessions 0``."""
-    return ", ".join(map(name_of, target.names))
 
 
 def count(targets: list[Target]) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from ...cache import get_cache
+from ...cache import RBCache, get_cache
+from ...checks.site import caches_of_kind
 from ..base import describe_node, failure_of
-from ..keys import KeysCommand, Keyspace, for_json, number, readable
+from ..keys import KeysCommand, Keyspace, for_json, home_of, number, readable
 from ..migration.copies import DIFFERENT, Transfer
 from ..migration.migrating import Migration, Wishes
 from ..migration.sides import Side, Sides
@@ -95,7 +96,10 @@ class Command(KeysCommand):
         if cache is not None:
             cache.check_settings()
         pattern = Keyspace({}, cache, options["cache"]).pattern(options["pattern"])
-        wishes = Wishes(**{name: options[name] for name in Wishes.__dataclass_fields__})
+        names = Wishes.__dataclass_fields__.keys() - {"seals"}
+        wishes = Wishes(
+            **{name: options[name] for name in names}, seals=is_warmed(new, from_cluster=old)
+        )
         if not wishes.dry_run and not self.is_wanted(wishes, options):
             return
         sides = Sides(*(Side(alias, chosen[alias], options["timeout"]) for alias in (old, new)))
@@ -146,7 +150,7 @@ class Command(KeysCommand):
         for count, text in (
             (sides.tally.stayed, "have the same node in both"),
             (sides.tally.strays, "were left out, on nodes that do not own them"),
-            (sides.tally.taken_back, "were deleted meanwhile, and so was their copy"),
+            (sides.tally.taken_back, "were deleted meanwhile, and are not copied"),
         ):
             if count:
                 self.stdout.write(f"{keys_of(count)} {text}.")
@@ -187,6 +191,15 @@ class Command(KeysCommand):
             raise CommandError("\n".join([str(error), *problems])) from None
         if problems:
             raise CommandError("\n".join(problems))
+
+
+def is_warmed(cluster: str, *, from_cluster: str) -> bool:
+    """Return whether a cache of the site on a cluster has the other one as its WARM_FROM."""
+    return any(
+        home_of(alias) == cluster
+        and (config.get("OPTIONS") or {}).get("WARM_FROM") == from_cluster
+        for alias, config in caches_of_kind(RBCache)
+    )
 
 
 def cells(transfer: Transfer, columns: Sequence[str]) -> list[str | int]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandParser
 
 from ...engine import Cluster
-from ...engine.nodes.health import NodeHealth
-from ...engine.topology.redis_cluster import RedisClusterTopology
-from ...engine.topology.sentinel import SentinelTopology
-from ..base import NodeName, NodesCommand, at_once, failure_of, seconds
+from ..base import NodesCommand, failure_of, seconds
+from ..looks import Look, NodeRow, document_of, take_look
 from ..output import (
     CLEAR_SCREEN,
     Shown,
@@ -28,51 +25,7 @@ from ..output import (
     time_of,
     width_of,
 )
-from ..slots import SlotsStatus, fetch_slots
-from ..status import NodeStatus, Totals, fetch_status, read_status, sum_up
-
-
-@dataclass(frozen=True)
-class NodeRow:
-    """A node, what it said, and what this process thinks of it.
-
-    Attributes:
-        said_by: who says that it is the primary of its shard; None where nobody but the
-            settings does.
-    """
-
-    name: NodeName
-    address: str
-    database: int
-    status: NodeStatus
-    health: NodeHealth
-    slots: SlotsStatus | None = None
-    said_by: str | None = None
-
-    @property
-    def word(self) -> str:
-        """Its health in a word. One that refuses to answer is reached, and no good."""
-        if self.status.error is not None and self.health.state == "up":
-            return "error"
-        return self.health.state
-
-
-@dataclass(frozen=True)
-class Look:
-    """All nodes of all clusters, at one time (Unix time)."""
-
-    time: float
-    clusters: Mapping[str, Sequence[NodeRow]]
-
-    @property
-    def nodes(self) -> list[NodeRow]:
-        """The nodes of all clusters."""
-        return [node for nodes in self.clusters.values() for node in nodes]
-
-    @property
-    def errors(self) -> dict[NodeName, str]:
-        """What went wrong, by node."""
-        return {n.name: n.status.error for n in self.nodes if n.status.error is not None}
+from ..status import Totals, sum_up
 
 
 class Command(NodesCommand):
@@ -146,7 +99,9 @@ class Command(NodesCommand):
             answered = sum(node.status.error is None for node in nodes)
             noun = "node" if len(nodes) == 1 else "nodes"
             title = f"{alias}: {answered} of {len(nodes)} {noun} answered, {clock}"
-            found.append([painted(title, self.style.MIGRATE_HEADING), *self.tables(nodes)])
+            warmings = [Shown(one.words) for one in look.warmings if one.cluster == alias]
+            heading = painted(title, self.style.MIGRATE_HEADING)
+            found.append([heading, *self.tables(nodes), *warmings])
         return found
 
     def tables(self, nodes: Sequence[NodeRow]) -> list[Shown]:
@@ -330,75 +285,3 @@ def shard_cells(nodes: Sequence[NodeRow]) -> tuple[list[str], list[list[str]]]:
             rows.append([*first, *replica])
             first = ["", "", ""]
     return ["SHARD", "PRIMARY", "SAID BY", "REPLICA", "STATE", "LAG"], rows
-
-
-def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
-    """Ask all nodes of all clusters at once."""
-    # In a thread, as somebody may run a loop in this one.
-    (outcome,) = at_once({"": lambda: asyncio.run(fetch_status(chosen, timeout))}).values()
-    if isinstance(outcome, Exception):
-        raise outcome
-    said, errors = outcome
-    statuses = {
-        (alias, host_id): read_status(chosen[alias], host_id, one)
-        for (alias, host_id), one in said.items()
-    }
-    slots_of = fetch_slots(chosen, timeout)
-    statuses |= {name: NodeStatus(error=str(error)) for name, error in errors.items()}
-    clusters = {}
-    for alias, cluster in chosen.items():
-        health = cluster.health()
-        clusters[alias] = [
-            NodeRow(
-                (alias, host_id),
-                info.address.rpartition("/")[0],
-                info.db,
-                statuses[alias, host_id],
-                health[host_id],
-                slots_of.get((alias, host_id)),
-                source_of(cluster, host_id),
-            )
-            for host_id, info in cluster.hosts.items()
-        ]
-    return Look(time.time(), clusters)
-
-
-def source_of(cluster: Cluster, host_id: int) -> str | None:
-    """Return who says that a node is the primary of its shard; None for the settings."""
-    if isinstance(cluster.layout, SentinelTopology):
-        return cluster.layout.said_by.get(host_id)
-    return "its nodes" if isinstance(cluster.layout, RedisClusterTopology) else None
-
-
-def document_of(look: Look) -> dict[str, Any]:
-    """Return a look as the JSON document of --format json."""
-    return {
-        "time": look.time,
-        "nodes": [
-            {
-                "cluster": node.name[0],
-                "host_id": node.name[1],
-                "address": node.address,
-                "database": node.database,
-                "health": {
-                    "state": node.health.state,
-                    "failures": node.health.failures,
-                    "since": node.health.since,
-                    "error": node.health.error,
-                    "retry_in": node.health.retry_in,
-                },
-                **asdict(node.status),
-                "said_by": node.said_by,
-                **({} if node.slots is None else {"cluster_slots": asdict(node.slots)}),
-            }
-            for node in look.nodes
-        ],
-        "clusters": {
-            alias: {
-                "nodes": len(nodes),
-                "answered": sum(node.status.error is None for node in nodes),
-                "totals": asdict(sum_up(node.status for node in nodes)),
-            }
-            for alias, nodes in look.clusters.items()
-        },
-    }

@@ -54,16 +54,18 @@ end
 return {{kind}}
 """)
 
-# KEYS: the key. ARGV: "1" to replace what is there, and commands that make the value, each
-# after the number of its words. Returns 1, or 0 where something is there.
+# KEYS: the key. ARGV: "1" to replace what is there; the key's seal, or ""; and commands that
+# make the value, each after the number of its words. Returns 1, 0 where something is there, or
+# -1 where the key is sealed.
 _MAKE = LuaScript("""
 local key, before, expiry = KEYS[1], false, 0
+if ARGV[2] ~= '' and redis.call('EXISTS', ARGV[2]) == 1 then return -1 end
 if redis.call('EXISTS', key) == 1 then
     if ARGV[1] ~= '1' then return 0 end
     before, expiry = redis.call('DUMP', key), math.max(0, redis.call('PTTL', key))
     redis.call('UNLINK', key)
 end
-local at = 2
+local at = 3
 while at <= #ARGV do
     local last = at + tonumber(ARGV[at])
     local reply = redis.pcall(unpack(ARGV, at + 1, last))
@@ -88,20 +90,29 @@ def read_command(copy: Copy) -> Args:
 
 
 def make_command(
-    key: bytes, value: Sequence[Any], expiry: int | None, *, shift: int, replace: bool
+    key: bytes,
+    value: Sequence[Any],
+    expiry: int | None,
+    *,
+    shift: int,
+    replace: bool,
+    seal: bytes = b"",
 ) -> Args:
-    """Return the command that makes a value; it replies 0 where something is there.
+    """Return the command that makes a value.
+
+    It replies 1, 0 where something is there, and -1 where the key is sealed.
 
     Args:
         value: as `read_command` has it.
         expiry: Unix time in milliseconds on the new node's clock; None for never.
         shift: milliseconds by which that clock is ahead of that of the old node.
         replace: whether what is there is replaced.
+        seal: the key's seal; b"" where keys have none.
 
     Raises:
         NoSuchTypeError: it is none of string, list, set, zset, hash and stream.
     """
-    words: list[Arg] = ["EVALSHA", _MAKE.sha, 1, key, "1" if replace else "0"]
+    words: list[Arg] = ["EVALSHA", _MAKE.sha, 1, key, "1" if replace else "0", seal]
     for command in _commands(key, value, shift):
         words += (len(command), *command)
     if expiry is not None:

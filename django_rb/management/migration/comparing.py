@@ -22,9 +22,10 @@ DUMP_TAIL = 10
 EQUAL_TIMES = 1000
 
 # KEYS: the key. ARGV: the SHA1 digest of a dump without its tail; when it expires, or "" where
-# that is not looked at. Deletes the key if that is still what it holds, and returns 1 then, 0
-# where the key is gone, -1 where it has changed.
+# that is not looked at; a key that has to be there, or "". Deletes the key if that is still
+# what it holds, and returns 1 then, 0 where the key is gone, -1 where it has changed.
 _DELETE_UNCHANGED = LuaScript(f"""
+if ARGV[3] ~= '' and redis.call('EXISTS', ARGV[3]) == 0 then return -1 end
 local dump = redis.call('DUMP', KEYS[1])
 if not dump then return 0 end
 if redis.sha1hex(string.sub(dump, 1, -{DUMP_TAIL + 1})) ~= ARGV[1] then return -1 end
@@ -33,17 +34,18 @@ return redis.call('UNLINK', KEYS[1])
 """)
 
 
-def delete_unchanged(copy: Copy, expiry: int | None) -> Args:
+def delete_unchanged(copy: Copy, expiry: int | None, seal: bytes = b"") -> Args:
     """Return the command that deletes a key whose value is still what was read.
 
     It replies 1, 0 where the key is gone, and -1 where it has changed.
 
     Args:
         expiry: as PEXPIRETIME says it; None where that may differ.
+        seal: a key that has to be there, too.
     """
     digest = sha1(copy.dump[:-DUMP_TAIL], usedforsecurity=False).hexdigest()
     time_of_key = "" if expiry is None else expiry
-    return ("EVALSHA", _DELETE_UNCHANGED.sha, 1, copy.key, digest, time_of_key)
+    return ("EVALSHA", _DELETE_UNCHANGED.sha, 1, copy.key, digest, time_of_key, seal)
 
 
 def same(sides: Sides, copies: Sequence[Copy]) -> list[Copy]:

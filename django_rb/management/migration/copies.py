@@ -69,8 +69,7 @@ class Tally:
         problems: by what they are, in words.
         stayed: how many keys have the same node in both clusters.
         strays: how many were left out, on nodes that do not own them in the old cluster.
-        taken_back: how many were deleted from the old node while they were copied, and so
-            from the new one.
+        taken_back: how many were deleted while they were copied, and so are on no node.
     """
 
     def __init__(self) -> None:

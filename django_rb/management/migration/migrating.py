@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic, sleep
 
-from ...cache.keys import is_lease
+from ...cache.keys import is_companion
 from ..output import Progress, RateProgress
 from ..scanning import Pages
 from .comparing import delete, same
 from .copies import Copy
 from .sides import Sides
-from .storing import Store, read, take_back_deleted
+from .storing import Store, read
 
 # So many bytes, as the old nodes count them, are on their way at once; or one larger value.
 CHUNK_BYTES = 16 * 2**20
@@ -30,12 +30,18 @@ TURNS_PER_SECOND = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What is to be done; see the options of rb_migrate."""
+    """What is to be done; see the options of rb_migrate.
+
+    Attributes:
+        seals: a cache of the site has WARM_FROM: it seals keys in the new cluster whose values
+            in the old one do not count any more, see `cache.warming.fills`.
+    """
 
     replace: bool = False
     delete: bool = False
     verify: bool = False
     dry_run: bool = False
+    seals: bool = False
     from_any_node: bool = False
     rate: int | None = None
 
@@ -51,7 +57,7 @@ class Migration:
 
     def __init__(self, sides: Sides, wishes: Wishes, progress: RateProgress) -> None:
         self._sides, self._wishes, self._progress = sides, wishes, progress
-        self._store = Store(sides, replace=wishes.replace)
+        self._store = Store(sides, replace=wishes.replace, seals=wishes.seals)
         self._are_mostly_there = False
         self._next_turn = monotonic()
 
@@ -85,8 +91,8 @@ class Migration:
         sides, tally = self._sides, self._sides.tally
         old, new = sides.old.cluster, sides.new.cluster
         for (_, source), found in pages.items():
-            # Whoever computes a value has a right to that on its node, and nowhere else.
-            keys = [key for key in found if not is_lease(key)]
+            # What is kept beside keys has a meaning on its node, and nowhere else.
+            keys = [key for key in found if not is_companion(key)]
             if not self._wishes.from_any_node and not old.router.has_slots:
                 owners = old.router.get_hosts_for_keys(keys)
                 own = [key for key, o in zip(keys, owners, strict=True) if o == source]
@@ -146,7 +152,7 @@ class Migration:
             missing = self._without_existing(chunk)
         stored, there = self._store.store(read(sides, missing))
         self._are_mostly_there = len(stored) < len(chunk) / 2
-        stored = take_back_deleted(sides, stored)
+        stored = self._store.take_back_deleted(stored)
         sides.tally.add(stored)
         for copy in there:
             sides.tally.of(copy).there += 1

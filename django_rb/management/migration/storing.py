@@ -7,7 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from time import time
 
+from ...cache.companions import seal_of
 from ...engine.protocol.encoding import Args
+from ...engine.protocol.scripts import LuaScript
 from .by_type import NoSuchTypeError, make_command, read_command
 from .comparing import delete_unchanged
 from .copies import GONE, NEVER, Copy
@@ -20,6 +22,14 @@ REFUSALS = re.compile(
 )
 
 LACKING = "their values need a command that the new node lacks, as for fields that expire"
+
+
+# KEYS: the key. ARGV: its seal, and what RESTORE is given. The seal is not among the KEYS:
+# while slots move, servers refuse what is on two keys of which one is not there.
+_RESTORE_UNSEALED = LuaScript("""
+if redis.call('EXISTS', ARGV[1]) == 1 then return redis.status_reply('SEALED') end
+return redis.pcall('RESTORE', KEYS[1], unpack(ARGV, 2))
+""")
 
 
 def read(sides: Sides, copies: Iterable[Copy]) -> list[Copy]:
@@ -45,11 +55,13 @@ class Store:
 
     Args:
         replace: whether what is there is overwritten.
+        seals: whether keys may be sealed there; what is sealed is not stored.
     """
 
-    def __init__(self, sides: Sides, *, replace: bool) -> None:
+    def __init__(self, sides: Sides, *, replace: bool, seals: bool) -> None:
         self._sides = sides
         self._replace = replace
+        self._seals = seals
         self._refusing: set[tuple[int, int]] = set()  # new nodes that refuse old ones' dumps
 
     def store(self, copies: Sequence[Copy]) -> tuple[list[Copy], list[Copy]]:
@@ -65,7 +77,9 @@ class Store:
                 stored.append(copy)
                 continue
             text = str(reply)
-            if text.startswith("BUSYKEY"):
+            if reply == b"SEALED":
+                sides.tally.taken_back += 1
+            elif text.startswith("BUSYKEY"):
                 there.append(copy)
             elif REFUSALS.search(text):
                 refused.append(copy)
@@ -83,7 +97,16 @@ class Store:
         command: Args = (b"RESTORE", copy.key, 0 if expiry is None else expiry, copy.dump)
         if expiry is not None:
             command += (b"ABSTTL",)
-        return (*command, b"REPLACE") if self._replace else command
+        if self._replace:
+            command += (b"REPLACE",)
+        if self._seals:
+            _, key, *rest = command
+            script = _RESTORE_UNSEALED.sha
+            return (b"EVALSHA", script, 1, key, self._seal(copy), *rest)
+        return command
+
+    def _seal(self, copy: Copy) -> bytes:
+        return seal_of(copy.key) if self._seals else b""
 
     def _store_by_type(
         self, refused: Sequence[Copy], stored: list[Copy], there: list[Copy]
@@ -99,42 +122,44 @@ class Store:
                     sides.new_expiry(copy),
                     shift=sides.shift(copy),
                     replace=self._replace,
+                    seal=self._seal(copy),
                 )
             except NoSuchTypeError as error:
                 if value != [b"none"]:  # it has gone meanwhile
                     sides.tally.note(copy, f"dumps are refused, and {error}")
         made = sides.ask(sides.new, commands, commands.__getitem__, keep_errors=True)
         for copy, reply in made:
-            if not isinstance(reply, Exception):
+            if reply == -1:
+                sides.tally.taken_back += 1
+            elif not isinstance(reply, Exception):
                 (stored if reply else there).append(copy)
             elif "command called from script" in str(reply):
                 sides.tally.note(copy, f"{LACKING}: {reply}")
             else:
                 sides.tally.note(copy, str(reply))
 
+    def take_back_deleted(self, stored: list[Copy]) -> list[Copy]:
+        """Delete what was stored of keys that were deleted from their old nodes meanwhile.
 
-def take_back_deleted(sides: Sides, stored: list[Copy]) -> list[Copy]:
-    """Delete what was stored of keys that were deleted from their old nodes meanwhile.
+        It is deleted as long as it is what was stored. Without this, such keys would come back.
+        Where keys are sealed, only those that are: a cache also deletes old copies of keys that
+        it has stored in the new cluster. Returns the others.
+        """
+        sides = self._sides
+        gone = [copy for copy, is_there in _ask_existing(sides, stored) if not is_there]
+        taken = set[Copy]()
+        for copy, reply in sides.ask(sides.new, gone, self._delete):
+            if reply == 1:
+                taken.add(copy)
+        sides.tally.taken_back += len(taken)
+        return [copy for copy in stored if copy not in taken] if taken else stored
 
-    It is deleted as long as it is what was stored. Without this, such keys would come back.
-    Returns the others.
-    """
-    gone = [copy for copy, is_there in _ask_existing(sides, stored) if not is_there]
-    taken = set[Copy]()
-    for copy, reply in sides.ask(
-        sides.new, gone, lambda copy: delete_unchanged(copy, _stored_time(sides, copy))
-    ):
-        if reply == 1:
-            taken.add(copy)
-    sides.tally.taken_back += len(taken)
-    return [copy for copy in stored if copy not in taken] if taken else stored
-
-
-def _stored_time(sides: Sides, copy: Copy) -> int | None:
-    if not sides.new.facts[copy.owner].knows_times:
-        return None
-    expiry = sides.new_expiry(copy)
-    return NEVER if expiry is None else expiry
+    def _delete(self, copy: Copy) -> Args:
+        expiry = None
+        if self._sides.new.facts[copy.owner].knows_times:
+            expiry = self._sides.new_expiry(copy)
+            expiry = NEVER if expiry is None else expiry
+        return delete_unchanged(copy, expiry, self._seal(copy))
 
 
 def _ask_existing(sides: Sides, copies: Sequence[Copy]) -> Iterable[tuple[Copy, int]]:

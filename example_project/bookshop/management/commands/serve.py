@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.apps import apps
+from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
@@ -15,6 +16,9 @@ from django.db import connections
 PROJECT = Path(__file__).parents[3]
 HOST = "127.0.0.1"
 TRIES = 50
+
+# Who may see the pages about the nodes.
+OPERATOR, OPERATOR_PASSWORD = "operator", "marginalia"
 
 
 class Command(BaseCommand):
@@ -32,8 +36,13 @@ class Command(BaseCommand):
         if options["port"] not in {0, port}:
             self.stdout.write(f"Port {options['port']} is taken; the next free one is {port}.")
         call_command("migrate", verbosity=0)
+        make_operator()
         connections.close_all()
-        self.stdout.write(f"Marginalia opens at http://{HOST}:{port}/\n")
+        self.stdout.write(
+            f"Marginalia opens at http://{HOST}:{port}/\n"
+            f"Its nodes are at http://{HOST}:{port}/admin/rb_admin/node/ "
+            f"(log in as {OPERATOR} with the password {OPERATOR_PASSWORD})"
+        )
         if apps.is_installed("debug_toolbar"):
             self.stdout.write(
                 "Each page has the debug toolbar (DJDT, on the right). Its panel django-rb "
@@ -42,6 +51,13 @@ class Command(BaseCommand):
         self.stdout.write("\n")
         nodes = ["--count", options["count"], "--topology", options["topology"]]
         call_command("rb_nodes", *nodes, "--", *uvicorn(port))
+
+
+def make_operator() -> None:
+    """Make the user for the admin. Nobody but this machine reaches the shop."""
+    users = get_user_model().objects
+    if not users.filter(username=OPERATOR).exists():
+        users.create_superuser(OPERATOR, password=OPERATOR_PASSWORD)
 
 
 def uvicorn(port: int) -> list[str]:

@@ -1,0 +1,178 @@
+"""How values of the old layout are stored in the new one, and what keeps them out of it.
+
+A value is stored only where there is none, and where the key has no seal. A seal is a key of
+its own beside the key, on the same node; it says that what the old layout has for the key does
+not count any more. Whoever deletes a key leaves a seal, so that who has read the old value just
+before does not store it after. A reader stores nothing later than `fill_seconds` after it
+began; a seal lasts for longer (`SHORT`). Where the old value could not be deleted, as its node
+is down, the seal stays for a day (`LONG`).
+
+Both keys are looked at in one step. In a Redis Cluster they have the same slot.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from struct import Struct, pack
+from time import time
+
+from ...engine import NodeFailure
+from ...engine.protocol.answers import is_ok
+from ...engine.protocol.encoding import Args, encode_words
+from ...engine.protocol.exchange import Batch, PipelineExchange
+from ...engine.protocol.scripts import LuaScript
+from ...engine.rounds.port import Port
+from ..companions import seal_of
+from ..keys import SEAL
+from .groups import MOST_KEYS, Script, ask_in_groups
+from .old_layout import SAME_TIME, Found, Moved
+
+SHORT, LONG = 10_000, 24 * 3_600_000  # milliseconds that a seal lasts
+
+# Of one command, roughly, unless one value is larger. One key in so many tells of the others.
+_MOST_BYTES, _SAMPLED = 2**20, 16
+
+FOREVER, NOTHING = -1, -2  # in place of a time, as PEXPIRETIME says it
+
+
+class _Fill(Script):
+    """Stores what was read, until it expires.
+
+    Its ARGV has the data of the keys; when they expire, as doubles in a string; what time it is
+    here; and the seals of the keys, if there are braces in one of these. They are not among the
+    KEYS: while slots of a Redis Cluster move, servers refuse what is on two keys of which one
+    is not there.
+
+    It replies two elements for each key for which nothing was stored: its number, from 0, and
+    what is stored already, or nil.
+
+    Args:
+        read: by key what is there.
+    """
+
+    name = b"EVALSHA"
+    sha = LuaScript(f"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+local ends, skew = ARGV[#KEYS + 1], now - ARGV[#KEYS + 2]
+if math.abs(skew) <= {SAME_TIME} then skew = 0 end
+local function seal_of(key) return key .. '\\31{SEAL[1:].decode()}{{' .. key .. '}}' end
+local out = {{}}
+for i, key in ipairs(KEYS) do
+  local data, expires = ARGV[i], struct.unpack('>d', ends, 8 * i - 7)
+  local there = redis.pcall('GET', key)
+  if there or expires >= 0 and expires + skew <= now or expires == {NOTHING}
+    or redis.call('EXISTS', ARGV[#KEYS + 2 + i] or seal_of(key)) == 1
+  then
+    out[#out + 1] = i - 1
+    out[#out + 1] = type(there) == 'string' and there
+  elseif expires == {FOREVER} then
+    redis.call('SET', key, data)
+  else
+    redis.call('SET', key, data, 'PXAT', string.format('%.0f', expires + skew))
+  end
+end
+return out
+""").sha
+    _start = encode_words((name, sha, 1))
+
+    def __init__(self, read: Mapping[bytes, Found]) -> None:
+        self._read = read
+
+    def arguments(self, keys: list[bytes]) -> list[bytes]:
+        values, ends = zip(*[self._read[key] for key in keys], strict=True)
+        packed = pack(f">{len(keys)}d", *ends)
+        joined = b"".join(keys)
+        seals = map(seal_of, keys) if b"{" in joined or b"}" in joined else ()
+        return [self.sha, b"%d" % len(keys), *keys, *values, packed, _now(), *seals]
+
+    def encode(self, keys: list[bytes]) -> bytes:
+        key = keys[0]
+        if len(keys) > 1 or b"{" in key or b"}" in key:
+            return super().encode(keys)
+        data, end = self._read[key]
+        now = _now()
+        words = (len(key), key, len(data), data, _pack_one(end), len(now), now)
+        return _FILL_ONE % (self._start, *words)
+
+
+_FILL_ONE = b"*7\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n$8\r\n%b\r\n$%d\r\n%b\r\n"
+_pack_one = Struct(">d").pack
+
+
+def _now() -> bytes:
+    return b"%d" % (time() * 1000)
+
+
+def fill(
+    port: Port, moved: Moved, read: Mapping[bytes, Found]
+) -> Batch[tuple[dict[bytes, bytes], int, list[NodeFailure]]]:
+    """Store what the old layout has, until it expires.
+
+    Args:
+        moved: has at least the keys that were read.
+        read: by key what is there. A key with nothing is looked at once more: another may have
+            moved it meanwhile.
+
+    Returns what is stored then by key, how many of these values came from the old layout, and
+    what failed.
+    """
+    keys, owners = moved.keys, moved.now
+    if len(read) < len(keys):
+        chosen = [n for n, key in enumerate(keys) if key in read]
+        keys, owners = [keys[n] for n in chosen], [owners[n] for n in chosen]
+    some = keys[::_SAMPLED]
+    size = sum([len(read[key][0]) for key in some])
+    most_keys = max(1, min(MOST_KEYS, _MOST_BYTES * len(some) // max(1, size)))
+    answers = yield from ask_in_groups(port, _Fill(read), keys, owners, most_keys)
+    stored: dict[bytes, bytes] = {}
+    warmed = 0
+    failures: list[NodeFailure] = []
+    for group, replies in answers:
+        if isinstance(replies, Exception):
+            owner = owners[keys.index(group[0])]
+            failure = NodeFailure(owner, port.get_address(owner), replies, tuple(group))
+            failures.append(failure)
+        elif not replies:
+            warmed += len(group)
+            for key in group:
+                stored[key] = read[key][0]
+        else:
+            there = dict(zip(replies[::2], replies[1::2], strict=False))
+            warmed += len(group) - len(there)
+            for number, key in enumerate(group):
+                data = there[number] if number in there else read[key][0]
+                if data is not None:
+                    stored[key] = data
+    return stored, warmed, failures
+
+
+def seal(port: Port, keys: Sequence[bytes], milliseconds: int) -> Batch[list[NodeFailure]]:
+    """Let what the old layout has for keys not count for a while; return what failed."""
+    shares: dict[int, list[bytes]] = defaultdict(list)
+    for owner, key in zip(port.router.get_hosts_for_keys(keys), keys, strict=True):
+        shares[owner].append(key)
+    exchanges = []
+    for owner, share in shares.items():
+        commands = [make_seal(key, milliseconds) for key in share]
+        exchange = PipelineExchange(owner, commands)
+        exchange.answers = (is_ok,)
+        exchanges.append(exchange)
+    if not exchanges:
+        return []
+    yield exchanges
+    failures = []
+    for exchange in exchanges:
+        errors = (reply for reply in exchange.replies if isinstance(reply, Exception))
+        error = exchange.error or next(errors, None)
+        if error is not None:
+            owner = exchange.host_id
+            lost = tuple(shares[owner])
+            failures.append(NodeFailure(owner, port.get_address(owner), error, lost))
+    return failures
+
+
+def make_seal(key: bytes, milliseconds: int) -> Args:
+    """Return the command that seals a key, for the node that owns the key."""
+    return (b"SET", seal_of(key), b"", b"PX", milliseconds)

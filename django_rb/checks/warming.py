@@ -1,0 +1,37 @@
+"""Checks of OPTIONS["WARM_FROM"]."""
+
+from __future__ import annotations
+
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from .site import sound_caches
+
+
+def check_chains() -> list[CheckMessage]:
+    """Report caches that take keys from a layout which is itself being warmed."""
+    all_caches = sound_caches()
+    return [
+        checks.Warning(
+            f"{cache.where}['OPTIONS']['WARM_FROM'] is {cache.warm_from!r}, and "
+            f"{other.where}, which is on that cluster, takes keys from {other.warm_from!r}. "
+            f"What only {other.warm_from!r} has is not found by {cache.alias!r}.",
+            hint="Finish one change of the layout before the next: take WARM_FROM out of "
+            f"{other.where}['OPTIONS'] once little comes from {other.warm_from!r}.",
+            id="django_rb.W015",
+        )
+        for cache in all_caches
+        for other in all_caches
+        if cache.warm_from is not None
+        and other.cluster == cache.warm_from
+        and other.warm_from is not None
+    ]
+
+
+def warm_pairs() -> set[frozenset[str]]:
+    """Return the pairs of clusters that are the layout of one cache, before and after."""
+    return {
+        frozenset((cache.cluster, cache.warm_from))
+        for cache in sound_caches()
+        if cache.warm_from is not None
+    }

@@ -1,0 +1,139 @@
+"""All nodes of some clusters at one time: what they say, and what this process knows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..engine import Cluster
+from ..engine.nodes.health import NodeHealth
+from ..engine.topology.redis_cluster import RedisClusterTopology
+from ..engine.topology.sentinel import SentinelTopology
+from .base import NodeName, at_once
+from .slots import SlotsStatus, fetch_slots
+from .status import NodeStatus, fetch_status, read_status, sum_up
+from .warming import Warming, fetch_warmings
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """A node, what it said, and what this process thinks of it.
+
+    Attributes:
+        said_by: who says that it is the primary of its shard; None where nobody but the
+            settings does.
+    """
+
+    name: NodeName
+    address: str
+    database: int
+    status: NodeStatus
+    health: NodeHealth
+    slots: SlotsStatus | None = None
+    said_by: str | None = None
+
+    @property
+    def word(self) -> str:
+        """Its health in a word. One that refuses to answer is reached, and no good."""
+        if self.status.error is not None and self.health.state == "up":
+            return "error"
+        return self.health.state
+
+
+@dataclass(frozen=True)
+class Look:
+    """All nodes of all clusters, at one time (Unix time)."""
+
+    time: float
+    clusters: Mapping[str, Sequence[NodeRow]]
+    warmings: Sequence[Warming] = ()
+
+    @property
+    def nodes(self) -> list[NodeRow]:
+        """The nodes of all clusters."""
+        return [node for nodes in self.clusters.values() for node in nodes]
+
+    @property
+    def errors(self) -> dict[NodeName, str]:
+        """What went wrong, by node."""
+        return {n.name: n.status.error for n in self.nodes if n.status.error is not None}
+
+
+def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
+    """Ask all nodes of all clusters at once, which takes `timeout` seconds at most."""
+    # In threads, as somebody may run a loop in this one.
+    tasks: dict[str, Callable[[], Any]] = {
+        "said": lambda: asyncio.run(fetch_status(chosen, timeout)),
+        "slots": lambda: fetch_slots(chosen, timeout),
+    }
+    outcomes: dict[str, Any] = at_once(tasks)
+    for outcome in outcomes.values():
+        if isinstance(outcome, Exception):
+            raise outcome
+    said, errors = outcomes["said"]
+    clusters = {}
+    for alias, cluster in chosen.items():
+        hosts, health = cluster.hosts, cluster.health()
+        rows = clusters[alias] = list[NodeRow]()
+        for host_id, info in hosts.items():
+            name = alias, host_id
+            if host_id not in health:  # it has just left
+                continue
+            if name in said:
+                status = read_status(said[name], cluster.prototype, info.db)
+            elif name in errors:
+                status = NodeStatus(error=str(errors[name]))
+            else:  # of a Redis Cluster, and joined since the others were asked
+                continue
+            address = info.address.rpartition("/")[0]
+            slots = outcomes["slots"].get(name)
+            said_by = source_of(cluster, host_id)
+            rows.append(
+                NodeRow(name, address, info.db, status, health[host_id], slots, said_by)
+            )
+    return Look(time.time(), clusters, fetch_warmings(chosen))
+
+
+def source_of(cluster: Cluster, host_id: int) -> str | None:
+    """Return who says that a node is the primary of its shard; None for the settings."""
+    if isinstance(cluster.layout, SentinelTopology):
+        return cluster.layout.said_by.get(host_id)
+    return "its nodes" if isinstance(cluster.layout, RedisClusterTopology) else None
+
+
+def document_of(look: Look) -> dict[str, Any]:
+    """Return a look as the JSON document of --format json."""
+    return {
+        "time": look.time,
+        "nodes": [
+            {
+                "cluster": node.name[0],
+                "host_id": node.name[1],
+                "address": node.address,
+                "database": node.database,
+                "health": {
+                    "state": node.health.state,
+                    "failures": node.health.failures,
+                    "since": node.health.since,
+                    "error": node.health.error,
+                    "retry_in": node.health.retry_in,
+                },
+                **asdict(node.status),
+                "said_by": node.said_by,
+                **({} if node.slots is None else {"cluster_slots": asdict(node.slots)}),
+            }
+            for node in look.nodes
+        ],
+        "clusters": {
+            alias: {
+                "nodes": len(nodes),
+                "answered": sum(node.status.error is None for node in nodes),
+                "totals": asdict(sum_up(node.status for node in nodes)),
+            }
+            for alias, nodes in look.clusters.items()
+        },
+        "warming": [asdict(one) for one in look.warmings],
+    }
