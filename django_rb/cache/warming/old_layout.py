@@ -138,7 +138,7 @@ class OldLayout:
             return Moved(list(keys), now, None)
         then = old.router.get_hosts_for_keys(keys)
         place_now, place_then = _Places(new, {}), _Places(old, self._same)
-        is_static = new.layout is None or old.layout is None
+        is_static = not (new.router.has_slots and old.router.has_slots)
         if is_static and set(place_now.values()).isdisjoint(place_then.values()):
             return Moved(list(keys), now, then)
         chosen = [
@@ -166,15 +166,15 @@ class OldLayout:
         asked once. Those that do not answer are asked again after a while.
         """
         new, old = self._new, self.cluster
-        if new.layout is not None or old.layout is not None:
+        if new.router.has_slots or old.router.has_slots:
             return True
-        return (new.router, old.router) == self._known or monotonic() < self._ask_at
+        return (_state_of(new), _state_of(old)) == self._known or monotonic() < self._ask_at
 
     def get_to_know_nodes(self) -> Batch[None]:
         """Ask independent nodes who they are."""
         if self._ask_at:  # others go on meanwhile, except before the first answer
             self._ask_at = monotonic() + _AGAIN_SECONDS
-        known = self._new.router, self.cluster.router
+        known = _state_of(self._new), _state_of(self.cluster)
         question: Args = (b"INFO", b"server")
         visit = Visit(self.cluster, call_nodes(self.cluster, question), self.seconds)
         yield visit
@@ -282,6 +282,11 @@ class OldLayout:
         if not cursors:
             return {}, {}, []
         return (yield from scan(self.cluster, cursors, options))
+
+
+def _state_of(cluster: Cluster) -> object:
+    """Return what changes when other nodes may have a cluster's keys."""
+    return cluster.router, 0 if cluster.layout is None else cluster.layout.version
 
 
 class _Places(dict[int, str]):

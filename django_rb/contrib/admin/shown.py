@@ -10,6 +10,7 @@ from typing import Any
 from django.contrib.admin.utils import quote
 
 from ...engine import Cluster
+from ...engine.topology.sentinel import SentinelTopology
 from ...management.base import NodeName
 from ...management.looks import Look, NodeRow
 from ...management.status import NodeStatus, Totals, sum_up
@@ -128,13 +129,19 @@ def _view(cluster: Cluster, alias: str, rows: Sequence[NodeRow]) -> ClusterView:
     ]
     return ClusterView(
         alias,
-        "independent nodes" if cluster.layout is None else "Redis Cluster",
+        _kind_of(cluster),
         nodes,
         totals,
         _filled(totals.memory_used, totals.memory_limit),
         _parts(nodes, "keys"),
         _parts(nodes, "memory_used"),
     )
+
+
+def _kind_of(cluster: Cluster) -> str:
+    if isinstance(cluster.layout, SentinelTopology):
+        return "watched by Sentinels"
+    return "Redis Cluster" if cluster.router.has_slots else "independent nodes"
 
 
 def _filled(used: int | None, limit: int | None) -> int | None:

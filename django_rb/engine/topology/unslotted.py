@@ -22,7 +22,12 @@ class Unslotted(Looking):
     Args:
         times: when it is looked at.
         replicas: the replicas of the shards.
+
+    Attributes:
+        version: another number whenever a shard has another primary.
     """
+
+    version = 0
 
     def __init__(self, times: LookTimes, replicas: Replicas) -> None:
         super().__init__(times)
