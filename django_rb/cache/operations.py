@@ -334,6 +334,7 @@ class Operations:
             (b"GET", made),
             (b"PTTL", made),
             answers=(is_value, is_number),
+            for_primary=True,
         )
 
     def clear(self) -> Batch[bool]:

@@ -68,6 +68,8 @@ def ask_in_groups(
 class _GroupsExchange(Exchange):
     """A script on groups of keys, encoded as the socket drains."""
 
+    is_for_primary = True  # a replica may have what was deleted
+
     def __init__(self, host_id: int, script: Script, groups: Sequence[list[bytes]]) -> None:
         self._script = script
         self._groups = groups

@@ -153,11 +153,11 @@ class _AwaitedRound:
             exchanges.is_over = left <= exchanges.seconds
             await asyncio.sleep(max(0.0, min(exchanges.seconds, left)))
             return
-        if isinstance(exchanges, Race):
-            self._race = exchanges
         if isinstance(exchanges, Visit):
             await exchanges.arun(self._deadline - self._loop.time())
             return
+        if isinstance(exchanges, Race):
+            self._race = exchanges
         try:
             self._submit(exchanges)
             if self._error is None:

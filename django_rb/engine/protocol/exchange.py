@@ -10,13 +10,7 @@ Any of its commands can be had again (`commands`), for a round that sends them o
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Container,
-    Generator,
-    Iterator,
-    Sequence,
-)
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from itertools import cycle, islice
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -24,13 +18,7 @@ from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification, Reader
 
 from ..errors import ProtocolError, RefusedEarly
-from .commands import (
-    HARMLESS,
-    check_all_shareable,
-    check_shareable,
-    is_read_only,
-    reads_keys,
-)
+from .commands import HARMLESS, check_all_shareable, check_shareable, is_read_only, reads_keys
 from .encoding import (
     Arg,
     Args,

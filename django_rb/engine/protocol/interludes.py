@@ -1,4 +1,4 @@
-"""Rounds in which a batch sends nothing to the nodes of its cluster, or waits for one of them.
+"""Rounds that are not just exchanges side by side.
 
 A batch yields one in place of exchanges. Whoever drives the batch does what it is for, within
 the time that the call has left, and then goes on.
@@ -31,31 +31,6 @@ class Pause(Interlude):
         super().__init__()
         self.seconds = seconds
         self.is_over = False
-
-
-class Race(list[Exchange]):
-    """A round that is over as soon as one node has said what was asked for, or none will.
-
-    What the others would say is not waited for: their exchanges fail.
-
-    Args:
-        exchanges: those that race.
-        is_good: whether the replies of one are what was asked for.
-    """
-
-    def __init__(
-        self, exchanges: Iterable[Exchange], is_good: Callable[[Exchange], bool]
-    ) -> None:
-        super().__init__(exchanges)
-        self._is_good = is_good
-
-    def is_decided_by(self, exchange: Exchange) -> bool:
-        """Return whether an exchange that has ended is the first with a good answer."""
-        return not exchange.has_errors and self._is_good(exchange)
-
-    def lose(self, exchange: Exchange) -> None:
-        """End an exchange whose answer is no longer waited for."""
-        exchange.fail(LostRace("Another node answered first"))
 
 
 class Runner(Protocol):
@@ -101,3 +76,28 @@ class Visit(Interlude, Generic[T]):
         """Run the batch on the event loop that runs."""
         self.began = monotonic()
         self.result = await self._cluster.arun(self._batch, min(self._seconds, left))
+
+
+class Race(list[Exchange]):
+    """A round that is over as soon as one node has said what was asked for, or none will.
+
+    What the others would say is not waited for: their exchanges fail.
+
+    Args:
+        exchanges: those that race.
+        is_good: whether the replies of one are what was asked for.
+    """
+
+    def __init__(
+        self, exchanges: Iterable[Exchange], is_good: Callable[[Exchange], bool]
+    ) -> None:
+        super().__init__(exchanges)
+        self._is_good = is_good
+
+    def is_decided_by(self, exchange: Exchange) -> bool:
+        """Return whether an exchange that has ended is the first with a good answer."""
+        return not exchange.has_errors and self._is_good(exchange)
+
+    def lose(self, exchange: Exchange) -> None:
+        """End an exchange whose answer is no longer waited for."""
+        exchange.fail(LostRace("Another node answered first"))

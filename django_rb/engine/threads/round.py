@@ -76,11 +76,11 @@ class Round:
             exchanges.is_over = left <= exchanges.seconds
             sleep(max(0.0, min(exchanges.seconds, left)))
             return
-        if isinstance(exchanges, Race):
-            self._race = exchanges
         if isinstance(exchanges, Visit):
             exchanges.run(self._deadline - monotonic())
             return
+        if isinstance(exchanges, Race):
+            self._race = exchanges
         try:
             if self._deadline != FOREVER and self._deadline <= monotonic():
                 for exchange in exchanges:
