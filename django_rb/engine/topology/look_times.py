@@ -86,7 +86,8 @@ class LookTimes:
             if now - self._looking_since < _LONGEST_LOOK or now < self._not_before:
                 return False
             self._looking_since = now
-            self.look_at = now + self._period  # who wants a look from now on wants another one
+            # Who wants a look from now on wants another one.
+            self.look_at = now + max(self._period, _LONGEST_LOOK)
             return True
 
     def end(self) -> None:
