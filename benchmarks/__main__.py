@@ -62,7 +62,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--from", type=_saved, dest="saved", metavar="FILE", help="show a run that was saved")
     add(
         "--docs", action="store_true",
-        help="keep the run in docs/performance.json, and show it in docs/ and README.md",
+        help="keep the run in docs/performance.json, and show it in docs/ and README.md; all "
+        "races but cluster",
     )  # fmt: skip
     add("--here", action="store_true", help="make no environments: run all on this Python")
     options = parser.parse_args(arguments)
@@ -104,7 +105,8 @@ def measure(options: argparse.Namespace) -> Told:
         print(f"{time.monotonic() - began:4.0f} s  {text}", file=sys.stderr, flush=True)
 
     load = round(os.getloadavg()[0], 1)
-    races = plan.races(options.only, quick=options.quick, beside=bool(options.before))
+    only = plan.RACES.keys() - plan.NOT_ON_THE_PAGE if options.docs else options.only
+    races = plan.races(only, quick=options.quick, beside=bool(options.before))
     results: dict[str, Result] = {}
     interrupted = False
     with ExitStack() as stack:

@@ -28,7 +28,10 @@ SWITCH_INTERVAL = 0.005  # seconds; sys.getswitchinterval()
 COMPUTING = (0, 1, 3)
 ONE_NODE = ("redis-cache", "vcache")
 CLUSTER_PEERS = ("redis-cluster", "glide", "vcache-cluster")
-ALL_PEERS = ("redis-cache", "shard-client", "vcache", RB, *CLUSTER_PEERS)
+ALL_PEERS = (
+    *("redis-cache", "shard-client", "vcache", "vcache-cluster"),
+    *(RB, "glide", "redis-cluster"),
+)
 STARTS = 3  # of processes, where django-rb is compared with itself
 BATCHES = (100, 1000, 10_000)
 
@@ -101,6 +104,9 @@ RACES: dict[str, Race] = {
     "cluster": Race((DJANGO_RB, CLUSTER, *CLUSTER_PEERS), [_CALLS[0], *_BATCHES], 20),
     "limits": Race((DJANGO_RB_LIMITS,), _LIMITED, 50),
 }
+
+# It takes as long as all others, and is run by itself.
+NOT_ON_THE_PAGE = frozenset({"cluster"})
 
 
 def races(only: Collection[str], *, quick: bool, beside: bool) -> dict[str, Race]:
