@@ -21,7 +21,8 @@ NAMES = [key.encode() for key in KEYS]
 @pytest.fixture(scope="module", params=["static", "sentinel", "redis-cluster"])
 def nodes(request: pytest.FixtureRequest) -> Iterator[LocalNodes]:
     count = 3 if request.param == "redis-cluster" else 2
-    with LocalNodes(count, topology=request.param, replicas=2) as nodes:
+    # With Sentinels parts stay as they are, whatever a test does to nodes.
+    with LocalNodes(count, topology=request.param, replicas=2, failover_seconds=30) as nodes:
         yield nodes
 
 
