@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 
 _BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# (?P<path>[\w/]+\.py)(?P<append>, at the end)?\n")
-_STARTS_SECONDS = 30
+_STARTS_SECONDS = _ENDS_SECONDS = 30
 
 
 class Different(Exception):
@@ -122,8 +121,8 @@ class Reader:
 
     def _stop(self) -> None:
         if self._server:
-            self._server.send_signal(signal.SIGINT)
-            self._server.wait()
+            self._server.terminate()  # in the background of a script Ctrl-C is ignored
+            self._server.wait(_ENDS_SECONDS)
             self._server = None
 
     def _get(self, url: str) -> str:
