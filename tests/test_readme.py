@@ -42,6 +42,13 @@ def visit(request: HttpRequest) -> HttpResponse:
 urlpatterns = [path("visit/", visit)]
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/tutorial.md"])
+def test_there_is_a_way_to_install_before_there_is_a_release(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert "Until\n1.0.0 is on PyPI" in text or "Until 1.0.0 is on PyPI" in text
+    assert re.search(r"pip install '\.\.?/django-rb\[embedded\]'", text)
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("page", ["README.md", "docs/cache.md"])
 def test_a_site_with_the_settings_shown_serves_without_a_node(page: str) -> None:
