@@ -120,7 +120,7 @@ def test_errors(told: dict[str, Any]) -> None:
     assert "sent again, round 2" in panel
     assert "NoScriptError: NOSCRIPT" in panel
     assert re.search(r"calls in \d+\.\d\d ms, 3 failed", panel)
-    assert panel_of(told["errors"]).count('fill="#ef4444"') >= 3  # one for each failure
+    assert panel_of(told["errors"]).count('fill="#ef4444"') == 5
 
 
 def test_no_value_and_no_password_is_shown(told: dict[str, Any]) -> None:
