@@ -216,18 +216,17 @@ def test_batches_under_way_are_unharmed_by_hosts_that_come_and_go(
                 with cluster.map() as mapped:
                     promises = {key: mapped.get(key) for key in everywhere}
                 assert {key: p.value for key, p in promises.items()} == everywhere
-                with cluster.all() as fanned:
-                    pongs = fanned.ping()
-                assert set(pongs.value) >= {0, 1, 2}
+                try:
+                    with cluster.all() as fanned:
+                        pongs = fanned.ping()
+                    assert set(pongs.value) >= {0, 1, 2}
+                except UnroutableCommand as error:  # it went before the block's end
+                    if str(error) != "Host 3 was removed before the command was sent.":
+                        raise
                 assert cluster.get_local_client_for_key("key:1").get("key:1") == b"key:1"
                 rounds[number] += 1
         except LookupError:
             work(number)  # the host went between the question who owns it and its client
-        except UnroutableCommand as error:
-            # Or between the ping to all and the end of its block.
-            if "was removed before the command was sent" not in str(error):
-                errors.append(error)
-            work(number)
         except BaseException as error:  # noqa: BLE001 (it is told to the test)
             errors.append(error)
 
