@@ -33,7 +33,8 @@ def settings(nodes: LocalNodes, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def watched() -> Iterator[LocalNodes]:
-    with LocalNodes(2, topology="sentinel", replicas=1, failover_seconds=1) as nodes:
+    # None fails over here: a Sentinel that is late on a busy machine would count as lost.
+    with LocalNodes(2, topology="sentinel", replicas=1, failover_seconds=30) as nodes:
         yield nodes
 
 
