@@ -157,9 +157,7 @@ def _send(port: Port, errands: Sequence[Errand], journey: Journey) -> Rounds:
             if errand.with_asking:
                 next(answers)
             errand.first.replies[errand.position] = (
-                joined([next(answers) for _ in errand.parts])
-                if errand.parts
-                else next(answers)
+                joined([next(answers) for _ in errand.parts]) if errand.parts else next(answers)
             )
     for first in changed:
         first.has_errors = any(isinstance(reply, Exception) for reply in first.replies)
