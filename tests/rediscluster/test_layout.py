@@ -9,6 +9,8 @@ import pytest
 import redis
 
 from django_rb.engine import Cluster, UnroutableCommand
+from django_rb.engine.protocol.exchange import Exchange
+from django_rb.engine.rounds import again
 from django_rb.engine.topology.slots_replies import (
     Member,
     Shard,
@@ -154,6 +156,27 @@ def test_a_circle_ends(liars: Liars, make: Callable[..., Cluster], transport: st
     assert sum(len(peer.commands) for peer in liars.peers) < 16 + 2 * len(liars.asked) + 10
     with pytest.raises(redis.RedisError), cluster.map(timeout=0.05) as client:
         client.get(KEY)
+
+
+def test_several_keys_in_a_circle_end_as_soon(
+    liars: Liars,
+    make: Callable[..., Cluster],
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = make()
+    keys = [f"{{{KEY}}}:{n}" for n in range(3)]
+    liars.answer = lambda peer, _: liars.moved(SLOT, (peer + 1) % 4)
+    sent: list[Exchange] = []
+    make_exchange = again._make_exchange
+    monkeypatch.setattr(
+        again, "_make_exchange", lambda *args: sent.append(make_exchange(*args)) or sent[-1]
+    )
+    with pytest.raises(redis.ResponseError), cluster.map(auto_batch=False) as client:
+        for key in keys:
+            client.get(key)
+    # What became of each before is known once, not for each of them in each round.
+    assert max(len(exchange.tried) for exchange in sent) <= len(keys) * len(sent)
 
 
 def test_a_move_to_nowhere_is_taken_back(

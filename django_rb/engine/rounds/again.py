@@ -192,7 +192,10 @@ def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
     exchange = PipelineExchange(host_id, commands, is_checked=True)
     exchange.answers, exchange.bound = answers, bound
     exchange.is_for_primary = any(errand.first.is_for_primary for errand in errands)
-    exchange.tried = tuple(error for e in errands for error in (*e.first.tried, e.error))
+    # Each error once: from round to round there would be ever so many times more.
+    before = (first.tried for first in dict.fromkeys(errand.first for errand in errands))
+    errors = (errand.error for errand in errands)
+    exchange.tried = tuple(dict.fromkeys(chain(*before, errors)))
     return exchange
 
 
