@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from benchmarks.redis_cluster import moving as slots_moving
 from django_rb.engine import Cluster
 from django_rb.engine.rounds.batch import count, find
 from django_rb.testing import LocalNodes
@@ -274,6 +275,27 @@ def test_slots_move_at_once_under_load(admin: Admin, shared_load: Load) -> None:
         wait_until(lambda owner=target: admin.owner(last, owner) == owner, 20)  # type: ignore[misc]
         shared_load.wait()
     admin.agree(last, 0)
+
+
+def test_slots_move_while_something_is_measured(
+    admin: Admin, redis_cluster: LocalNodes, new_cluster: Callable[[], Cluster]
+) -> None:
+    client = new_cluster().get_routing_client()
+    client.mset({key: key for key in KEYS})
+    homes = {slot: admin.owner(slot) for slot in map(slot_of, KEYS)}
+    with slots_moving(redis_cluster) as moved:
+        begun = len(moved)
+        wait_until(lambda: len(moved) > begun > 0)
+        assert client.mget(KEYS) == [key.encode() for key in KEYS]
+    owners = {slot: admin.owner(slot) for slot in homes}
+    gone = {slot for slot in homes if owners[slot] != homes[slot]}
+    assert gone
+    assert gone <= set(moved) <= homes.keys()
+    for source, target in {(owners[slot], homes[slot]) for slot in gone}:
+        back = [slot for slot in gone if (owners[slot], homes[slot]) == (source, target)]
+        admin.move_many(back, source, target)
+    for slot in gone:
+        admin.agree(slot, homes[slot])
 
 
 def test_databases_other_than_0_are_those_of_valkey_9(
