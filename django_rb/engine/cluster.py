@@ -136,7 +136,6 @@ class Cluster(ClientSource):
         self.is_retired = False
         self.observers: Sequence[Observer] = ()
         self.trackings = Trackings()
-        self._host_defaults = dict(hidden(host_defaults or {}))
         make_node = partial(
             Node,
             options=self._pool_options,
@@ -170,6 +169,7 @@ class Cluster(ClientSource):
             read_from=reading,
             changes=self._health_changes,
         )
+        self._host_defaults = dict(hidden(host_defaults or {}))
         if not isinstance(self._topology, RedisClusterTopology):
             self._topology.router = self._make_router()
         if isinstance(self._topology, StaticTopology):
