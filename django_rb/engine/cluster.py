@@ -30,7 +30,8 @@ from .protocol.exchange import Batch
 from .protocol.scripts import remember_script
 from .rounds.batch import call_nodes
 from .rounds.from_replicas import from_replicas
-from .rounds.observing import Observer, observed
+from .rounds.observing import Observer
+from .rounds.telling import observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hidden, hides_locals
 from .topology.making import Layout, make_topology
