@@ -25,13 +25,14 @@ from typing import TypeVar
 from redis.exceptions import NoScriptError
 
 from ..errors import at_node
-from ..protocol.answers import is_anything, is_ok
+from ..protocol.answers import answer_to, is_anything, is_ok
+from ..protocol.commands import name_of
 from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Batch, Exchange, IsAnswer, PipelineExchange
 from ..protocol.interludes import Pause
 from ..protocol.scripts import with_source
 from .port import Layout, Port, Rounds
-from .redirects import SOURCE, Errand, Journey, address_later, errands_of, settle
+from .redirects import SOURCE, Errand, Journey, address_later, errands_of, joined, settle
 
 T = TypeVar("T")
 
@@ -155,7 +156,9 @@ def _send(port: Port, errands: Sequence[Errand], journey: Journey) -> Rounds:
         for errand in share:
             if errand.with_asking:
                 next(answers)
-            errand.first.replies[errand.position] = next(answers)
+            errand.first.replies[errand.position] = (
+                joined([next(answers) for _ in errand.parts]) if errand.parts else next(answers)
+            )
     for first in changed:
         first.has_errors = any(isinstance(reply, Exception) for reply in first.replies)
         if first.on_done is not None and not first.has_errors:
@@ -170,6 +173,10 @@ def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
     with_sources: set[bytes] = set()
     for errand in errands:
         command = errand.command
+        if errand.parts:
+            commands += errand.parts
+            answers += [answer_to((name_of(part), *part[1:])) for part in errand.parts]
+            continue
         if errand.with_asking:
             commands.append((b"ASKING",))
             answers.append(is_ok)
@@ -185,7 +192,10 @@ def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
     exchange = PipelineExchange(host_id, commands, is_checked=True)
     exchange.answers, exchange.bound = answers, bound
     exchange.is_for_primary = any(errand.first.is_for_primary for errand in errands)
-    exchange.tried = tuple(error for e in errands for error in (*e.first.tried, e.error))
+    # Each error once: from round to round there would be ever so many times more.
+    before = (first.tried for first in dict.fromkeys(errand.first for errand in errands))
+    errors = (errand.error for errand in errands)
+    exchange.tried = tuple(dict.fromkeys(chain(*before, errors)))
     return exchange
 
 

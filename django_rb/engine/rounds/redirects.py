@@ -2,7 +2,8 @@
 
     MOVED         to the slot's new owner, which is remembered at once
     ASK           to the node it names, with ASKING ahead; nothing is remembered
-    TRYAGAIN      to the same node, a little later
+    TRYAGAIN      key by key, if it is a command that does the same for each of its keys (MGET,
+                  UNLINK); else as it is, a little later
     CLUSTERDOWN   to the owner, as far as it is known by then, a little later
     LOADING, MASTERDOWN, READONLY, BUSY
                   to the owner, if that is another node by now
@@ -21,20 +22,23 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from time import monotonic
+from typing import Any
 
 from redis import exceptions as redis_errors
 
 from ..errors import MOVABLE, NodeBusy, UnroutableCommand, is_from
 from ..nodes.failing import DeadlineError, is_own_lack
 from ..nodes.node import PoolIsFull
-from ..protocol.commands import keys_of, reads_keys
+from ..protocol.commands import SPLITTABLE, keys_of, name_of, reads_keys
 from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Exchange
 from ..protocol.scripts import with_source
 from .port import Layout
 
-MOVED, ASK, LATER, ELSEWHERE, SOURCE = "MOVED", "ASK", "LATER", "ELSEWHERE", "SOURCE"
+MOVED, ASK, LATER, ELSEWHERE = "MOVED", "ASK", "LATER", "ELSEWHERE"
+SPLIT, SOURCE = "SPLIT", "SOURCE"
 
 # Seconds of the first pause; it grows from round to round up to the last.
 _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.25
@@ -56,6 +60,7 @@ class Errand:
         host_id: where it goes; None as long as that is not known.
         with_asking: ASKING goes ahead of it.
         is_bound: it is for one host and no other.
+        parts: what is sent in place of the command; nothing as long as it goes as it is.
     """
 
     first: Exchange
@@ -67,6 +72,7 @@ class Errand:
     host_id: int | None = None
     with_asking: bool = False
     is_bound: bool = False
+    parts: Sequence[Args] = ()
 
     @property
     def reads(self) -> bool:
@@ -114,7 +120,8 @@ def why_again(reply: Exception, command: Args) -> str | None:
     if isinstance(reply, (*MOVABLE, NodeBusy)):
         return ELSEWHERE
     if isinstance(reply, redis_errors.ClusterDownError | redis_errors.TryAgainError):
-        return LATER
+        is_apart = isinstance(reply, redis_errors.TryAgainError) and parts_of(command)
+        return SPLIT if is_apart else LATER
     if isinstance(reply, redis_errors.ResponseError):
         code, _, rest = str(reply).partition(" ")
         if code in {MOVED, ASK}:
@@ -125,6 +132,26 @@ def why_again(reply: Exception, command: Args) -> str | None:
 
 
 _RUN_SCRIPTS = (b"EVAL", b"FCALL")
+
+
+def parts_of(command: Args) -> list[Args]:
+    """Return a command for each key, of one that does the same for each of several keys.
+
+    MSET is none: it sets all keys of a slot, or none.
+    """
+    with suppress(UnroutableCommand):
+        split = SPLITTABLE.get(name_of(command))
+        if split is not None and split.step == 1 and len(command) > 2:
+            return [(command[0], key) for key in command[1:]]
+    return []
+
+
+def joined(replies: Sequence[Any]) -> Any:
+    """Return the reply to a command from those to its parts; an error if one of them is."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            return reply
+    return list(chain(*replies)) if isinstance(replies[0], list) else sum(replies)
 
 
 def errands_of(
@@ -221,11 +248,18 @@ def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], lis
     now: list[Errand] = []
     later: list[Errand] = []
     for group in by_slot.values():
-        if any(errand.why == LATER for errand in group):
+        reasons = {errand.why for errand in group}
+        if LATER in reasons:
             for errand in group:
                 errand.with_asking, errand.why = False, LATER
             later += group
             continue
+        if SPLIT in reasons:
+            # Of keys that it no longer has, the owner says so one by one.
+            for errand in group:
+                errand.with_asking, errand.host_id = False, None
+                if errand.why == SPLIT:
+                    errand.parts = parts_of(errand.command)
         last = group[-1]
         if last.why in {MOVED, ELSEWHERE} or last.host_id is None:
             reads = all(errand.reads for errand in group)
