@@ -46,7 +46,7 @@ class LocalPools:
         if pool is None:
             # Two threads may get here at once; one pool wins, and nothing was connected.
             home = None
-            if node.info.master_name is not None:
+            if node.follows_redirects and node.info.unix_socket_path is None:
                 home = self._homes.setdefault(node, Home(node))
             pool = self._by_node.setdefault(node, self._make_pool(node, home=home))
         return pool

@@ -1,4 +1,4 @@
-"""Redirects: which commands go again because of what nodes of a Redis Cluster said, and where.
+"""Redirects: which commands go again because of what nodes said, and where.
 
     MOVED         to the slot's new owner, which is remembered at once
     ASK           to the node it names, with ASKING ahead; nothing is remembered
@@ -6,6 +6,8 @@
     CLUSTERDOWN   to the owner, as far as it is known by then, a little later
     LOADING, MASTERDOWN, READONLY, BUSY
                   to the owner, if that is another node by now
+    REDIRECT      to the primary it names, which is remembered at once (no Redis Cluster; a
+                  little later, where nodes name each other)
 
 So does what a node was not sent, or only reads, if its connection failed and another node owns
 the slot by now. What only reads keys may go to a replica as well, if READ_FROM says so.
@@ -25,12 +27,12 @@ from time import monotonic
 
 from redis import exceptions as redis_errors
 
-from ..errors import MOVABLE, NodeBusy, UnroutableCommand, is_from
+from ..errors import MOVABLE, NodeBusy, Redirected, UnroutableCommand, is_from
 from ..nodes.failing import DeadlineError, is_own_lack
 from ..nodes.node import PoolIsFull
 from ..protocol.commands import keys_of, reads_keys
 from ..protocol.encoding import Args, encode_key
-from ..protocol.exchange import Exchange
+from ..protocol.exchange import Exchange, PipelineExchange
 from ..protocol.scripts import with_source
 from .port import Layout
 
@@ -150,7 +152,7 @@ def errands_of(
         if slot is None:
             if why != ELSEWHERE:
                 continue
-            layout.want_look()
+            _note_refusal(layout, host_id, reply, command)
         elif why in {MOVED, ASK}:
             address = _address_in(reply, slot)
             if address is None:
@@ -168,9 +170,15 @@ def errands_of(
         yield from _unanswered(layout, exchange, exchange.error)
 
 
+def _note_refusal(layout: Layout, host_id: int, reply: Exception, command: Args) -> None:
+    if isinstance(reply, Redirected):
+        layout.note_redirected(host_id, reply, question_about(command))
+    layout.want_look()
+
+
 def _unanswered(layout: Layout, exchange: Exchange, error: Exception) -> Iterator[Errand]:
     """Yield what may go to another node of an exchange whose connection failed."""
-    if not _may_be_elsewhere(exchange, error):
+    if not (_is_in_no_doubt(exchange, error) and layout.may_be_elsewhere(exchange.host_id)):
         return
     layout.want_look()
     commands = exchange.commands()
@@ -189,8 +197,8 @@ def _address_in(reply: Exception, slot: int) -> str | None:
     return words[2] if len(words) > 2 and words[1] == str(slot) else None
 
 
-def _may_be_elsewhere(exchange: Exchange, error: Exception) -> bool:
-    """Return whether what failed may be sent to another node: it is not in doubt."""
+def _is_in_no_doubt(exchange: Exchange, error: Exception) -> bool:
+    """Return whether what failed may be sent to another node."""
     is_nodes_failure = isinstance(
         error, redis_errors.ConnectionError | redis_errors.TimeoutError
     ) and not (
@@ -231,6 +239,8 @@ def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], lis
             reads = all(errand.reads for errand in group)
             last.host_id = _find_owner(layout, last, reads=reads)
         if last.host_id is None:
+            if isinstance(last.error, Redirected):  # two nodes name each other
+                later += group
             continue
         for errand in group:
             errand.host_id, errand.with_asking = last.host_id, last.with_asking
@@ -261,3 +271,34 @@ def address_later(layout: Layout, errands: Iterable[Errand]) -> None:
     for errand in errands:
         if errand.slot is not None:
             errand.host_id = layout.get_owner(errand.slot)
+        else:
+            errand.host_id = layout.get_shard(errand.first.host_id)
+
+
+def question_about(command: Args) -> Args:
+    """Return what a replica answers with REDIRECT if a command was not for it: a read."""
+    with suppress(UnroutableCommand):
+        for key in keys_of(command)[:1]:
+            return (b"EXISTS", key)
+    return (b"DBSIZE",)
+
+
+def questions_after(errands: Iterable[Errand]) -> list[tuple[Exchange, Args]]:
+    """Return what is to be asked of nodes that refused a script's writes, and the questions.
+
+    That is no REDIRECT: it is the script that writes, and not its command.
+    """
+    asked = {
+        errand.first.host_id: question_about(errand.command)
+        for errand in errands
+        if errand.slot is None
+        and errand.why == ELSEWHERE
+        and "READONLY" in str(errand.error)
+        and encode_key(errand.command[0]).upper().startswith(_RUN_SCRIPTS)
+    }
+    questions: list[tuple[Exchange, Args]] = []
+    for host_id, question in asked.items():
+        exchange = PipelineExchange(host_id, [question])
+        exchange.is_question, exchange.bound = True, (0,)
+        questions.append((exchange, question))
+    return questions

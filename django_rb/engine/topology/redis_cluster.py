@@ -19,11 +19,11 @@ from functools import partial
 from time import monotonic
 from typing import TypeVar
 
-from ..errors import BadHostSetup, NodeDown, at_node
+from ..errors import BadHostSetup, NodeDown, Redirected, at_node
 from ..nodes.failing import DeadlineError
 from ..nodes.hosts import HostInfo
 from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
-from ..protocol.encoding import Key
+from ..protocol.encoding import Args, Key
 from ..protocol.exchange import Batch
 from ..rounds.port import Rounds
 from ..routing.slots import CLUSTER_SLOTS, ClusterRouter
@@ -132,6 +132,13 @@ class RedisClusterTopology(Looking):
     def get_readers(self, shard: int) -> Sequence[int]:
         """Return the ids of the hosts that may be read from, in the order to try them."""
         return self.replicas.get_readers(shard)
+
+    def may_be_elsewhere(self, host_id: int) -> bool:
+        """Return True: any slot may be with another node by now."""
+        return True
+
+    def note_redirected(self, host_id: int, said: Redirected, question: Args) -> None:
+        """Do nothing: such nodes say MOVED, and a look is wanted anyway."""
 
     def note_moved(self, slot: int, address: str, said_by: int) -> None:
         """Take note of MOVED: a slot belongs to an address. It counts at once."""
