@@ -161,7 +161,8 @@ class Cluster(ClientSource):
             hosts,
             host_defaults,
             make_node,
-            partial(_use, self._threads, self._loops, self._local_pools),
+            # What observes local clients refers to the cluster: no circle.
+            partial(_use, self._threads, self._loops, weakref.ref(self._local_pools)),
             pool_options=self._pool_options,
             address_map=address_map,
             sentinels=sentinels,
@@ -433,13 +434,14 @@ class Cluster(ClientSource):
 def _use(
     transport: threads.Transport,
     loops_transport: loops.Transport,
-    local_pools: LocalPools,
+    local_pools: weakref.ref[LocalPools],
     nodes: Mapping[int, Node],
 ) -> None:
     """Have connections to these nodes from now on."""
     transport.use(nodes)
     loops_transport.use(nodes)
-    local_pools.keep_only(nodes)
+    if (pools := local_pools()) is not None:
+        pools.keep_only(nodes)
 
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()

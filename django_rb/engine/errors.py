@@ -56,7 +56,7 @@ class Redirected(redis_errors.ReadOnlyError):
     @property
     def place(self) -> str:
         """What it names: host and port."""
-        return str(self).split(" ")[1]
+        return str(self).partition(" ")[2].partition(" ")[0]
 
 
 class NodeBusy(redis_errors.ResponseError):

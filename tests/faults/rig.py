@@ -47,7 +47,9 @@ class Rig:
     transport = "poll"
 
     def __init__(self, count: int, **options: str) -> None:
-        user = [USER, "on", f">{PASSWORD}", "~*", "&*", "+@all"]
+        # A replica then refuses writes and names no primary, as Redis and older Valkey do.
+        # What becomes of calls where it does is told by tests/redirects.
+        user = [USER, "on", f">{PASSWORD}", "~*", "&*", "+@all", "-client|capa"]
         # Tests come past the proxies and log in nowhere, and let nodes load by DEBUG RELOAD.
         own = [("requirepass", ""), ("enable-debug-command", "yes")]
         self.nodes = LocalNodes(count, options=[("user", user), *own, *options.items()])

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from typing import TypeVar
 
-from ..errors import Redirected, at_node
+from ..errors import at_node
 from ..protocol.answers import is_anything, is_ok
 from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Batch, Exchange, IsAnswer, PipelineExchange
@@ -32,6 +32,7 @@ from .redirects import (
     Journey,
     address_later,
     errands_of,
+    note_answers,
     questions_after,
     settle,
 )
@@ -108,11 +109,8 @@ def _look_elsewhere(
     if not errands:
         return
     if questions := questions_after(errands):
-        yield [exchange for exchange, _ in questions]
-        for exchange, question in questions:
-            for reply in exchange.replies:
-                if isinstance(reply, Redirected):
-                    layout.note_redirected(exchange.host_id, reply, question)
+        yield list(questions)
+        note_answers(layout, questions)
     yield from layout.look_if_due()
     if journey.rounds >= _MOST_ROUNDS - 1:
         return
@@ -200,9 +198,11 @@ def _answer_to(exchange: Exchange, position: int) -> IsAnswer:
 def _errors_of(port: Port, exchange: Exchange) -> Iterator[tuple[int, Exception, Args]]:
     """Yield the error replies of an exchange, which name their node now, and their commands."""
     address = port.get_address(exchange.host_id)
-    commands = exchange.commands()
+    commands: Sequence[Args] | None = None
     for position, reply in enumerate(exchange.replies):
         if isinstance(reply, Exception):
+            if commands is None:  # to parse them takes long, if they are many
+                commands = exchange.commands()
             # By now another node may have the host id.
             said_by = getattr(reply, "said_by", address)
             reply.args = (at_node(reply, exchange.host_id, said_by, port.alias),)

@@ -20,7 +20,8 @@ https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redir
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -58,6 +59,7 @@ class Errand:
         host_id: where it goes; None as long as that is not known.
         with_asking: ASKING goes ahead of it.
         is_bound: it is for one host and no other.
+        is_redirected: whoever was asked has named a primary.
     """
 
     first: Exchange
@@ -69,6 +71,7 @@ class Errand:
     host_id: int | None = None
     with_asking: bool = False
     is_bound: bool = False
+    is_redirected: bool = False
 
     @property
     def reads(self) -> bool:
@@ -163,9 +166,11 @@ def errands_of(
                 target = layout.find(address, host_id)
         elif isinstance(reply, redis_errors.ClusterDownError) or why == ELSEWHERE:
             layout.want_look()
-        yield Errand(
+        errand = Errand(
             exchange, position, command, slot, reply, why, target, why == ASK, is_bound
         )
+        errand.is_redirected = isinstance(reply, Redirected)
+        yield errand
     if exchange.error is not None:
         yield from _unanswered(layout, exchange, exchange.error)
 
@@ -178,7 +183,7 @@ def _note_refusal(layout: Layout, host_id: int, reply: Exception, command: Args)
 
 def _unanswered(layout: Layout, exchange: Exchange, error: Exception) -> Iterator[Errand]:
     """Yield what may go to another node of an exchange whose connection failed."""
-    if not (_is_in_no_doubt(exchange, error) and layout.may_be_elsewhere(exchange.host_id)):
+    if not (layout.may_be_elsewhere(exchange.host_id) and _is_in_no_doubt(exchange, error)):
         return
     layout.want_look()
     commands = exchange.commands()
@@ -239,7 +244,7 @@ def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], lis
             reads = all(errand.reads for errand in group)
             last.host_id = _find_owner(layout, last, reads=reads)
         if last.host_id is None:
-            if isinstance(last.error, Redirected):  # two nodes name each other
+            if last.is_redirected or _has_moved_back(layout, last):
                 later += group
             continue
         for errand in group:
@@ -266,6 +271,14 @@ def _find_owner(layout: Layout, errand: Errand, *, reads: bool) -> int | None:
     return None
 
 
+def _has_moved_back(layout: Layout, errand: Errand) -> bool:
+    """Return whether a replica has refused a write whose primary is one that did so before."""
+    if errand.slot is not None or "READONLY" not in str(errand.error):
+        return False
+    node = layout.get_node(layout.get_shard(errand.first.host_id))
+    return node is not None and not is_from(errand.error, node.address)
+
+
 def address_later(layout: Layout, errands: Iterable[Errand]) -> None:
     """Let errands that waited go to the owner of their slot, as far as it is known by now."""
     for errand in errands:
@@ -283,22 +296,29 @@ def question_about(command: Args) -> Args:
     return (b"DBSIZE",)
 
 
-def questions_after(errands: Iterable[Errand]) -> list[tuple[Exchange, Args]]:
-    """Return what is to be asked of nodes that refused a script's writes, and the questions.
+def questions_after(errands: Iterable[Errand]) -> dict[Exchange, list[Errand]]:
+    """Return what is to be asked of nodes that refused what scripts write, and for which ones.
 
     That is no REDIRECT: it is the script that writes, and not its command.
     """
-    asked = {
-        errand.first.host_id: question_about(errand.command)
-        for errand in errands
-        if errand.slot is None
-        and errand.why == ELSEWHERE
-        and "READONLY" in str(errand.error)
-        and encode_key(errand.command[0]).upper().startswith(_RUN_SCRIPTS)
-    }
-    questions: list[tuple[Exchange, Args]] = []
-    for host_id, question in asked.items():
-        exchange = PipelineExchange(host_id, [question])
+    refused: dict[int, list[Errand]] = defaultdict(list)
+    for errand in errands:
+        is_script = encode_key(errand.command[0]).upper().startswith(_RUN_SCRIPTS)
+        if is_script and errand.slot is None and "READONLY" in str(errand.error):
+            refused[errand.first.host_id].append(errand)
+    questions: dict[Exchange, list[Errand]] = {}
+    for host_id, share in refused.items():
+        exchange = PipelineExchange(host_id, [question_about(share[0].command)])
         exchange.is_question, exchange.bound = True, (0,)
-        questions.append((exchange, question))
+        questions[exchange] = share
     return questions
+
+
+def note_answers(layout: Layout, questions: Mapping[Exchange, Sequence[Errand]]) -> None:
+    """Take note of what nodes have answered to `questions_after`."""
+    for exchange, share in questions.items():
+        for reply in exchange.replies:
+            if isinstance(reply, Redirected):
+                layout.note_redirected(exchange.host_id, reply, exchange.commands()[0])
+                for errand in share:
+                    errand.is_redirected = True
