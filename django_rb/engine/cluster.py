@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import redis
 import redis.asyncio
@@ -161,8 +161,11 @@ class Cluster(ClientSource):
             hosts,
             host_defaults,
             make_node,
-            # What observes local clients refers to the cluster: no circle.
-            partial(_use, self._threads, self._loops, weakref.ref(self._local_pools)),
+            # Event loops know nodes, and these the topology: it must not keep what uses them.
+            partial(
+                _use,
+                [weakref.ref(user) for user in (self._threads, self._loops, self._local_pools)],
+            ),
             pool_options=self._pool_options,
             address_map=address_map,
             sentinels=sentinels,
@@ -431,17 +434,15 @@ class Cluster(ClientSource):
         await self._loops.aclose()
 
 
-def _use(
-    transport: threads.Transport,
-    loops_transport: loops.Transport,
-    local_pools: weakref.ref[LocalPools],
-    nodes: Mapping[int, Node],
-) -> None:
+class _UsesNodes(Protocol):
+    def use(self, nodes: Mapping[int, Node]) -> None: ...
+
+
+def _use(users: Iterable[weakref.ref[_UsesNodes]], nodes: Mapping[int, Node]) -> None:
     """Have connections to these nodes from now on."""
-    transport.use(nodes)
-    loops_transport.use(nodes)
-    if (pools := local_pools()) is not None:
-        pools.keep_only(nodes)
+    for reference in users:
+        if (user := reference()) is not None:
+            user.use(nodes)
 
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()

@@ -51,7 +51,7 @@ class LocalPools:
             pool = self._by_node.setdefault(node, self._make_pool(node, home=home))
         return pool
 
-    def keep_only(self, nodes: Mapping[int, Node]) -> None:
+    def use(self, nodes: Mapping[int, Node]) -> None:
         """Let go of the pools of all other nodes; clients that are there go on with theirs.
 
         The pool of a shard whose primary has changed leads to the new one from now on.
