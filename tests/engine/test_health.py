@@ -29,7 +29,7 @@ from django_rb.engine.protocol.exchange import Batch
 from django_rb.engine.rounds.batch import call_each
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
-from tests.helpers import Servers, wait_until
+from tests.helpers import Servers, wait_until, without_redirects
 
 OPTIONS = HealthOptions(3, 1.0, 30.0)
 
@@ -454,7 +454,7 @@ def test_a_deadline_blames_nobody_that_answered_in_earlier_rounds() -> None:
 
 def test_a_complaint_about_a_single_get_names_the_node(nodes: LocalNodes) -> None:
     # To this user a replica does not name its primary.
-    user = ["old", "on", ">secret", "~*", "+@all", "-client|capa"]
+    user = ["old", "on", ">secret", "~*", "+@all", *without_redirects()]
     host = {**nodes.hosts[0], "username": "old", "password": "secret"}
     with (
         override_settings(RB_CLUSTERS={"default": {"HOSTS": [host]}}),

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import redis
+from django.test import override_settings
 
+from django_rb import clusters
 from django_rb.engine import Cluster
 from django_rb.testing import LocalNodes
 from tests.helpers import wait_until
@@ -101,6 +103,15 @@ def admin(shard: LocalNodes) -> Admin:
     admin = Admin(shard)
     admin.reset()
     return admin
+
+
+@pytest.fixture
+def site(shard: LocalNodes) -> Iterator[None]:
+    """Settings with node 0 alone."""
+    config = {"default": {"HOSTS": shard.hosts, "POOL_OPTIONS": OPTIONS}}
+    with override_settings(RB_CLUSTERS=config):
+        yield
+    clusters.reset()
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ class SentinelTopology(Unslotted):
         }
         for host_id, places in told.items():
             primary = self.hosts[host_id]
-            mapped = map(self._to_ours, places)
+            mapped = map(self.to_ours, places)
             others = [place for place in mapped if place != address_of(primary)]
             if others or self.nodes[host_id].health.is_well:  # now they are needed
                 infos[host_id] = infos_at(primary, others)
@@ -221,7 +221,7 @@ class SentinelTopology(Unslotted):
 
         def read(exchange: Exchange) -> dict[str, Address]:
             told = zip(names, map(read_address, exchange.replies), strict=False)
-            return {name: self._to_ours(place) for name, place in told if place}
+            return {name: self.to_ours(place) for name, place in told if place}
 
         def tells_news(exchange: Exchange) -> bool:
             return tells_all(exchange, len(names)) and self._has_news(read(exchange))
@@ -356,7 +356,7 @@ class SentinelTopology(Unslotted):
 
     def _read_place(self, said: Redirected, here: Address) -> Address | None:
         place = super()._read_place(said, here)
-        return None if place is None else self._to_ours(place)
+        return None if place is None else self.to_ours(place)
 
     def _use_all(self) -> None:
         with self._changing:
@@ -364,7 +364,8 @@ class SentinelTopology(Unslotted):
             extra = {**sentinels, **self._candidates, **self.replicas.by_id}
             self._use({**self.nodes, **extra})
 
-    def _to_ours(self, address: Address) -> Address:
+    def to_ours(self, address: Address) -> Address:
+        """Return where a node is that Sentinels say to be at an address; see ADDRESS_MAP."""
         if self._map is None:
             return address
         host, port = self._map(*address)

@@ -67,7 +67,8 @@ class Unslotted(Looking):
         nodes: the primaries, by host id.
         version: another number whenever keys may have moved, or a shard has another primary.
         said_by: who told of each primary, by host id; nobody for one that the settings name.
-        since: since when it is known, in Unix seconds.
+        since: since when, in Unix seconds, this process sees it be the primary; only for shards
+            whose primary has changed since the process knows them.
     """
 
     version = 0
@@ -181,7 +182,9 @@ class Unslotted(Looking):
             self._addresses[host_id] = node.address
             self.nodes = {**self.nodes, host_id: node}
             self._use_all()
-            self.said_by[host_id], self.since[host_id] = said_by, time()
+            self.said_by[host_id] = said_by
+            if old.info.is_placed:
+                self.since[host_id] = time()
             self.version += 1
             self.is_known = True
         node.health.succeed(old.health)
