@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.core import checks
 from django.core.checks import CheckMessage
 
 from ..engine import Cluster
-from ..engine.rounds.commands import run_commands
+from ..engine.nodes.node import Node
+from ..engine.protocol.exchange import Batch
+from ..engine.topology.sentinel_questions import ask, run
 from ..engine.topology.static import StaticTopology
 from .readings import fields
 from .site import in_cluster
@@ -26,11 +28,8 @@ def check_replicas(
     if not isinstance(cluster.layout, StaticTopology):
         return []  # others know the replicas of a primary from it
     nodes = cluster.layout.replicas.by_id
-    ids = list(nodes)
-    commands = [("INFO",)] * len(ids)
-    replies = cluster.run(run_commands(ids, commands, bound=range(len(ids))), timeout)
     messages: list[CheckMessage] = []
-    for host_id, reply in zip(ids, replies, strict=True):
+    for host_id, reply in cluster.run(_ask(nodes.values()), timeout).items():
         shard = cluster.layout.get_shard(host_id)
         host = fields(infos.get(shard))
         if why := _why_not(reply, host):
@@ -43,6 +42,13 @@ def check_replicas(
             )
             messages.append(message)
     return messages
+
+
+def _ask(nodes: Iterable[Node]) -> Batch[dict[int, Any]]:
+    """Return what nodes answer to INFO, or why they do not, by host id."""
+    asked = [ask(node, [(b"INFO",)]) for node in nodes]
+    yield from run(asked)
+    return {each.host_id: each.error or each.replies[0] for each in asked}
 
 
 def _why_not(reply: Any, host: Mapping[str, str]) -> str:
