@@ -71,7 +71,7 @@ class Admin:
 
 def make_cluster(nodes: LocalNodes, socket_timeout: float = 0.5, **options: Any) -> Cluster:
     return Cluster(
-        nodes.hosts,
+        options.pop("hosts", nodes.hosts),
         topology="sentinel",
         sentinels=nodes.sentinels,
         router_cls=SlotRouter,

@@ -200,9 +200,11 @@ class Unslotted(Looking):
     @property
     def is_look_due(self) -> bool:
         """Whether it is time to look, for whoever comes first."""
-        # Each call asks.
-        return monotonic() >= self._times.look_at or (
-            self.replicas.measures_lag and self.replicas.is_look_due
+        # Each call asks. While nothing is known, who comes second waits for who looks first.
+        return (
+            monotonic() >= self._times.look_at
+            or not self.is_known
+            or (self.replicas.measures_lag and self.replicas.is_look_due)
         )
 
     def look_if_due(self) -> Rounds:
