@@ -50,6 +50,15 @@ class LostRace(redis_errors.TimeoutError):
     """Another node said first what was asked for; nothing is known of this one."""
 
 
+class Redirected(redis_errors.ReadOnlyError):
+    """A node that is a replica by now names its primary (``REDIRECT 10.0.0.1:6379``)."""
+
+    @property
+    def place(self) -> str:
+        """What it names: host and port."""
+        return str(self).partition(" ")[2].partition(" ")[0]
+
+
 class NodeBusy(redis_errors.ResponseError):
     """A script or function keeps a node busy (``BUSY``); it answers nothing else meanwhile."""
 
@@ -119,6 +128,7 @@ _REPLY_CLASSES: dict[str, type[redis_errors.RedisError]] = {
     "NOSCRIPT": redis_errors.NoScriptError,
     "OOM": redis_errors.OutOfMemoryError,
     "READONLY": redis_errors.ReadOnlyError,
+    "REDIRECT": Redirected,
     "TRYAGAIN": redis_errors.TryAgainError,
     "WRONGPASS": redis_errors.AuthenticationError,
 }

@@ -76,6 +76,7 @@ def test_parts_are_swapped_and_nobody_notices(admin: Admin, cluster: Cluster) ->
         wait_until(lambda: cluster.get_address(shard) == f"{admin.address(replica)}/0", 5)
     assert failed == []
     assert owner_of_first_slot(cluster) == shard
+    assert list(cluster.layout.since) == [shard]  # the others were what they are from the start
     assert sorted(cluster.connections()) == [0, 1, 2]
     assert cluster.connections()[shard].idle > 0
     assert others <= set(idle_connections(cluster))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from io import StringIO
+from time import time
 from typing import Any
 
 import pytest
@@ -69,6 +70,11 @@ def test_a_site_on_watched_shards(site: LocalNodes) -> None:
     ]
     assert row[:3] == ["0", admin.address(0).removesuffix("/0"), "Sentinel"]
     assert row[-3:] == ["online", *row[-2:]]
+    document = StringIO()
+    call_command("rb_status", "--format", "json", stdout=document)
+    for node in json.loads(document.getvalue())["nodes"]:
+        assert node["said_by"].startswith("Sentinel 127.0.0.1:")
+        assert node["up_since"] - 5 < node["primary_since"] <= time()
     flushed = StringIO()
     call_command("rb_flushall", interactive=False, stdout=flushed)
     assert flushed.getvalue().count("flushed") == 2
@@ -100,6 +106,21 @@ def test_a_quorum_that_cannot_be_reached() -> None:
             nodes.kill(number)
         wait_until(lambda: "W211" in found(**settings(nodes)))
         assert "cannot be reached" in found(**settings(nodes))["W211"]
+
+
+def test_sentinels_that_disagree() -> None:
+    with LocalNodes(2, topology="sentinel", failover_seconds=30) as nodes:
+        admin = Admin(nodes)
+        place = nodes.address(1)
+        odd = admin.first_sentinel + 2
+        admin.ask(odd, "SENTINEL REMOVE", "node-0")
+        admin.ask(odd, "SENTINEL MONITOR", "node-0", place["host"], place["port"], 2)
+        said = found(**settings(nodes))["W210"]
+        places = [admin.address(n).removesuffix("/0") for n in (0, 1)]
+        of_odd = f"{places[1]} by {admin.address(odd)}"
+        assert "disagree on the primary of 'node-0': " in said
+        assert of_odd in said
+        assert f"{places[0]} by {admin.address(odd - 2)} and {admin.address(odd - 1)}" in said
 
 
 def test_local_nodes_on_request() -> None:
