@@ -21,7 +21,7 @@ def term() -> Term:
 
 
 def read(copies: Copies, data: bytes | None, key: bytes = KEY, end: float = 100.0) -> None:
-    copies.fill_one(key, copies.reserve_one(key, term()), data, end)
+    copies.fill_one(key, copies.reserve_one(key), data, end, term())
 
 
 def test_what_was_read_is_there_until_its_end() -> None:
@@ -37,7 +37,7 @@ def test_what_was_read_is_there_until_its_end() -> None:
 
 def test_a_copy_counts_as_long_as_its_term() -> None:
     copies, mine = Copies(10_000, 10), Term(50.0)
-    copies.fill_one(KEY, copies.reserve_one(KEY, mine), b"1", 100.0)
+    copies.fill_one(KEY, copies.reserve_one(KEY), b"1", 100.0, mine)
     assert copies.get(KEY, 49.0) == b"1"
     assert copies.get(KEY, 50.0) is None
     mine.until = 60.0
@@ -46,10 +46,10 @@ def test_a_copy_counts_as_long_as_its_term() -> None:
 
 OVERTAKING: list[Any] = [
     lambda copies: copies.drop([KEY]),
-    lambda copies: copies.invalidate([KEY], ()),
+    lambda copies: copies.invalidate([KEY]),
     lambda copies: copies.clear(),
     lambda copies: copies.learned([KEY], [b"new"]),
-    lambda copies: copies.reserve([KEY], term()),
+    lambda copies: copies.reserve([KEY]),
     lambda copies: copies.start_over(),
 ]
 
@@ -58,21 +58,21 @@ OVERTAKING: list[Any] = [
 @pytest.mark.parametrize("is_single", [True, False])
 def test_a_late_reply_is_not_kept(number: int, is_single: bool) -> None:
     copies = Copies(10_000, 10)
-    reserved = copies.reserve([KEY], term())
+    place = copies.reserve([KEY])
     OVERTAKING[number](copies)
     if is_single:
-        copies.fill_one(KEY, reserved[0], b"old", 100.0)
+        copies.fill_one(KEY, place, b"old", 100.0, term())
     else:
-        copies.fill([KEY], reserved, [b"old"], [100.0])
+        copies.fill([KEY], place, [b"old"], 100.0, term())
     assert copies.get(KEY, 0) is None
     assert copies.info().bytes == 0
 
 
 def test_what_came_late_drops_what_another_has_read() -> None:
     copies = Copies(10_000, 10)
-    first, second = copies.reserve_one(KEY, term()), copies.reserve_one(KEY, term())
-    copies.fill_one(KEY, second, b"one", 100.0)
-    copies.fill_one(KEY, first, b"another", 100.0)  # who knows which is newer
+    first, second = copies.reserve_one(KEY), copies.reserve_one(KEY)
+    copies.fill_one(KEY, second, b"one", 100.0, term())
+    copies.fill_one(KEY, first, b"another", 100.0, term())  # who knows which is newer
     assert copies.get(KEY, 0) is None
     read(copies, b"one")
     copies.learned([KEY], [b"one"])
@@ -83,9 +83,9 @@ def test_what_came_late_drops_what_another_has_read() -> None:
 
 def test_a_change_spares_what_is_read_after_it() -> None:
     copies = Copies(10_000, 10)
-    reserved = copies.reserve([KEY, b"b"], term())
-    copies.invalidate([KEY], set(reserved))
-    copies.fill([KEY, b"b"], reserved, [b"1", b"2"], [100.0, 100.0])
+    place = copies.reserve([KEY, b"b"])
+    copies.invalidate([KEY], place)
+    copies.fill([KEY, b"b"], place, [b"1", b"2"], 100.0, term())
     assert copies.get_many([KEY, b"b", b"c"], 0) == ([b"1", b"2", None], 1)
 
 
@@ -105,9 +105,9 @@ def test_bytes_are_counted_whatever_threads_do() -> None:
     def work(seed: int) -> None:
         for number in range(2000):
             key = b"key%d" % ((number * seed) % 50)
-            copy = copies.reserve_one(key, term())
+            place = copies.reserve_one(key)
             if number % 3:
-                copies.fill_one(key, copy, b"x" * (number % 200), 100.0)
+                copies.fill_one(key, place, b"x" * (number % 200), 100.0, term())
             copies.get(key, 0)
             if number % 5 == 0:
                 copies.drop([b"key%d" % (number % 50)])
@@ -137,7 +137,7 @@ def memory():
 copies, term, before = Copies(8 * 2**20, 60), Term(1e9), memory()
 for number in range(50_000):
     key = b":1:key:%d" % number
-    copies.fill_one(key, copies.reserve_one(key, term), b"%060d" % number, float(number + 1))
+    copies.fill_one(key, copies.reserve_one(key), b"%060d" % number, float(number + 1), term)
 print(json.dumps([memory() - before, copies.info().evictions]))
 """
 

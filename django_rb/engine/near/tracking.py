@@ -18,7 +18,7 @@ https://valkey.io/topics/client-side-caching/
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
@@ -49,8 +49,8 @@ class Term:
 class Keeper(Protocol):
     """Who keeps copies."""
 
-    def invalidate(self, keys: Iterable[bytes], spared: Collection[object]) -> None:
-        """Drop the copies of keys that were changed, but for the empty ones that are spared."""
+    def invalidate(self, keys: Iterable[bytes], spared: object = None) -> None:
+        """Drop the copies of keys that were changed, but for the place that is spared."""
 
     def start_over(self) -> None:
         """In a forked child: drop all copies, whoever held a lock."""
@@ -141,11 +141,11 @@ class Tracking:
         """Take note that something came that was not read: copies do not count until it is."""
         self.term.until = 0.0
 
-    def told(self, push: Any, spared: Collection[object] = ()) -> None:
+    def told(self, push: Any, spared: object = None) -> None:
         """Take note of what the node said unasked.
 
         Args:
-            spared: the empty copies of what was read after that.
+            spared: the place of what is read after that.
         """
         if push[:1] == [b"invalidate"]:
             if push[1] is None:  # of FLUSHDB, FLUSHALL

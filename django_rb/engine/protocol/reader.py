@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -18,7 +17,7 @@ class Tracking(Protocol):
 
     term: Any
 
-    def told(self, push: Any, spared: Collection[object] = ()) -> None:
+    def told(self, push: Any, spared: object = None) -> None:
         """Take note of what the node said unasked."""
 
     def heard(self, now: float) -> None:

@@ -8,6 +8,7 @@ that have expired only when they remove them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification
 
 from ..errors import NodeFailure, ProtocolError
-from ..near.copies import Copies, Copy
+from ..near.copies import Copies, Place
+from ..near.tracking import Term
 from ..protocol.answers import are_values, is_number, is_value
 from ..protocol.encoding import Arg, Args, Buffer, encode_each
 from ..protocol.exchange import Batch, Exchange, KeysExchange
@@ -46,6 +48,8 @@ class Tracked(Exchange):
     keys: Sequence[bytes]
     is_kept = False
     _tracking: Tracking | None = None
+    _place: Place
+    _term: Term
     _times = 0  # how many replies are those of PTTL
 
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:
@@ -60,7 +64,8 @@ class Tracked(Exchange):
             self._count += self._times
             self.out = self._first = self.out + encode_each(b"PTTL", keys)  # type: ignore[operator]
             self._began = monotonic()
-            self._reserved: list[Copy] = self.copies.reserve(keys, tracking.term)
+            self._place = self.copies.reserve(keys)
+            self._term = tracking.term
 
     def feed(self, data: Buffer, size: int = -1) -> bool:
         """Read what the node sent; return whether all replies are here. See `Exchange.feed`."""
@@ -79,7 +84,13 @@ class Tracked(Exchange):
         """Take what the parser has; return whether all replies are here."""
         reader, replies = self._reader, self.replies
         try:
-            while (reply := reader.gets()) is not NO_REPLY:
+            further = [*islice(iter(reader.gets, NO_REPLY), self._count - len(replies))]
+            if PushNotification in map(type, further):
+                for reply in further:
+                    self._take(tracking, reply)
+            else:
+                replies += further
+            while reader.has_data() and (reply := reader.gets()) is not NO_REPLY:
                 self._take(tracking, reply)
         except HiredisProtocolError as error:
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
@@ -107,11 +118,9 @@ class Tracked(Exchange):
             tracking.told(push)
             return
         before = tracking.term
-        tracking.told(push, set(self._reserved))
-        if tracking.term is not before:
-            for copy in self._reserved:
-                if copy.term is before:
-                    copy.term = tracking.term
+        tracking.told(push, self._place)
+        if self._term is before:
+            self._term = tracking.term
 
     def _take_times(self) -> None:
         """Keep what was read, and be as if nobody had asked for times."""
@@ -122,17 +131,19 @@ class Tracked(Exchange):
         if self._reader.errors and any(isinstance(reply, Exception) for reply in replies):
             self.has_errors = True
         self._check_answers(0)
-        if not all(is_number(left, 0) or isinstance(left, Exception) for left in times):
-            replies.clear()
-            raise ProtocolError("The node answered PTTL with something else than a number")
-        values = self._values()
-        copies, began = self.copies, self._began
-        longest = began + copies.max_age
-        ends = [
-            longest if left == _FOR_EVER else _end(data, left, began, copies.max_age)
-            for data, left in zip(values, times, strict=True)
-        ]
-        copies.fill(self.keys, self._reserved, values, ends)
+        values, began, max_age = self._values(), self._began, self.copies.max_age
+        ends: float | list[float]
+        if not self.has_errors and {int}.issuperset(map(type, times)) and (
+            min(times) >= max_age * 1000 or times.count(_FOR_EVER) == len(times)
+        ):
+            ends = began + max_age
+        else:
+            if not all(is_number(left, 0) or isinstance(left, Exception) for left in times):
+                replies.clear()
+                raise ProtocolError("The node answered PTTL with something else than a number")
+            pairs = zip(values, times, strict=True)
+            ends = [_end(data, left, began, max_age) for data, left in pairs]
+        self.copies.fill(self.keys, self._place, values, ends, self._term)
         self.is_kept = not self.has_errors
 
     def _values(self) -> Sequence[Any]:
@@ -167,7 +178,6 @@ class TrackedGet(Tracked):
 
     answers = (is_value,)
     may_join = True
-    _copy: Copy
 
     def __init__(self, host_id: int, key: bytes, copies: Copies) -> None:
         self.host_id = host_id
@@ -181,10 +191,6 @@ class TrackedGet(Tracked):
         """The key."""
         return (self.key,)
 
-    @property
-    def _reserved(self) -> Sequence[Copy]:  # type: ignore[override]
-        return (self._copy,)
-
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Tracked)
         self._reader, self._has_pushes = reader, has_pushes
         self._tracking = tracking = reader.tracking
@@ -195,7 +201,8 @@ class TrackedGet(Tracked):
             self._count, self._times = 2, 1
             self.out = b"%b*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (self._first, len(key), key)  # type: ignore[str-format]
             self._began = monotonic()
-            self._copy = self.copies.reserve_one(key, tracking.term)
+            self._place = self.copies.reserve_one(key)
+            self._term = tracking.term
         if self.watcher is not None:
             self.watcher.began()
 
@@ -220,7 +227,7 @@ class TrackedGet(Tracked):
             replies.append(value)
             tracking.heard(began)
             end = _end(value, left, began, copies.max_age)
-            copies.fill_one(self.key, self._copy, value, end)
+            copies.fill_one(self.key, self._place, value, end, self._term)
             self.is_kept = True
             return True
         self._take(tracking, value)
