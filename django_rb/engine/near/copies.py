@@ -11,16 +11,16 @@ So a reply that was overtaken by a change is not kept. And who reads a key past 
 newer one.
 
 Hits take no lock, unless their copy moves. What comes, and what is used again, is in the
-youngest of some tables; when a quarter of the bytes has come, a new one begins. The oldest makes
-room. A table that only grows takes less memory than one from which keys go as others come, and
-small ones need little room beside them when they grow.
+youngest of some tables; a new one begins when a quarter of the bytes has come. The oldest
+makes room. A table that only grows takes less memory than one from which keys go as others
+come, and small ones need little room beside them when they grow.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from sys import getsizeof
 from typing import Any, Final
@@ -53,12 +53,16 @@ _POINTER_BYTES = 8
 # Into how many tables copies go, about, once their bytes are used up.
 _TABLES = 4
 
-# What is kept of a key: what is stored, ABSENT for nothing; until when it counts, as monotonic();
-# and the term in which it does. A tuple, as many are made at once.
+# What is kept of a key: what is stored, ABSENT for nothing; until when it counts, as
+# monotonic(); and the term in which it does. A tuple, as many are made at once.
 Copy = tuple[bytes, float, Term]
 
-# What stands in the place of a key while it is read. Each is only equal to itself.
-Place = tuple[None, float, object]
+# What a node replied to a read: keys; for each bytes, or None where there is no such key; until
+# when all of them count, or each, 0 for not at all; and the term in which they do.
+Share = tuple[Sequence[bytes], Sequence[Any], float | Sequence[float], Term]
+
+# What stands in the place of a key while it is read, with a number that no other place has.
+Place = tuple[None, float, int]
 
 
 class Copies:
@@ -77,7 +81,7 @@ class Copies:
         self.max_age = max_age
         self.keeps_misses = keeps_misses
         self.hits = self.misses = self.invalidations = self.evictions = 0
-        self._bytes = self._changes = 0
+        self._changes = 0  # how often copies or places may have gone
         self.start_over()
 
     def start_over(self) -> None:
@@ -90,6 +94,7 @@ class Copies:
         self._older: tuple[dict[bytes, Copy | Place], ...] = ()
         self._order: deque[bytes] = deque()  # of the keys of the oldest; these make room next
         self._bytes = self._bytes_came = 0
+        self._changes += 1
 
     def __len__(self) -> int:
         return sum(map(len, self._older), len(self._young))
@@ -160,22 +165,25 @@ class Copies:
 
     def reserve(self, keys: Sequence[bytes]) -> Place:
         """Return the place of keys that are about to be read."""
-        place = (None, 0.0, object())
         with self._lock:
-            self._changes += 1
             for copies in (self._young, *self._older):
                 if copies and not copies.keys().isdisjoint(keys):
                     self.drop(keys)
-            self._young.update(dict.fromkeys(keys, place))
+            self._changes += 1
+            place = (None, 0.0, self._changes)
+            places = dict.fromkeys(keys, place)
+            self._young.update(places)
+            if len(places) < len(keys):
+                self.drop(places)  # none of them is kept: it would be counted twice
         return place
 
     def reserve_one(self, key: bytes) -> Place:
         """Do what `reserve` does for one key."""
-        place = (None, 0.0, object())
         with self._lock:
+            if self._older or key in self._young:
+                self._drop(key)
             self._changes += 1
-            self._drop(key)
-            self._young[key] = place
+            self._young[key] = place = (None, 0.0, self._changes)
         return place
 
     def fill_one(
@@ -185,51 +193,55 @@ class Copies:
         if data is None and self.keeps_misses:
             data = ABSENT
         with self._lock:
-            changes = self._changes
-            copies = self._table_of(key)
-            if copies.get(key) is not place:  # it may be old, or what is there may be
-                self._learned(key, data)
-                return
+            changes, copies = self._changes, self._young
+            if copies.get(key) is not place:
+                copies = self._table_of(key)
+                if copies.get(key) is not place:  # it may be old, or what is there may be
+                    self._learned(key, data)
+                    return
             if data is None or not end:
-                del copies[key]
+                copies.pop(key, None)
                 return
             size = OVERHEAD + len(key) + len(data)
             copies[key] = (data, end, term)
             self._filled((key,), size, changes)
 
-    def fill(
+    def fill(self, place: Place, shares: Iterable[Share]) -> None:
+        """Take what nodes replied to where the place of their keys still is."""
+        for keys, values, ends, term in shares:
+            if not isinstance(ends, float):
+                self._fill_each(keys, place, values, ends, term)
+                continue
+            with self._lock:
+                changes, get = self._changes, self._young.get
+                if None in values or not (
+                    place[2] == changes or [*map(get, keys)].count(place) == len(keys)
+                ):
+                    self._fill_each(keys, place, values, repeat(ends, len(keys)), term)
+                    continue
+                copies = zip(values, repeat(ends), repeat(term), strict=False)
+                self._young.update(zip(keys, copies, strict=True))
+                size = OVERHEAD * len(keys) + sum(map(len, keys)) + sum(map(len, values))
+                self._filled(keys, size, changes)
+
+    def _fill_each(
         self,
-        keys: Sequence[bytes],
+        keys: Iterable[bytes],
         place: Place,
-        values: Sequence[Any],
-        ends: float | Sequence[float],
+        values: Iterable[Any],
+        ends: Iterable[float],
         term: Term,
     ) -> None:
-        """Take what nodes replied to where the place of a read still is.
-
-        Args:
-            place: of all keys, as `reserve` returned it.
-            values: bytes, or None where there is no such key.
-            ends: until when they count, as monotonic(); or until when each does, 0 for not at
-                all.
-            term: in which they do.
-        """
-        young, count = self._young, len(keys)
-        if isinstance(ends, float):
-            with self._lock:
-                changes = self._changes
-                copies = dict(zip(keys, zip(values, repeat(ends), repeat(term))))
-                if (
-                    len(copies) == list(map(young.get, keys)).count(place) == count
-                    and None not in values
-                ):
-                    size = count * OVERHEAD + sum(map(len, keys)) + sum(map(len, values))
-                    young.update(copies)
-                    self._filled(keys, size, changes)
-                    return
-            ends = [ends] * count
         for key, data, end in zip(keys, values, ends, strict=True):
             self.fill_one(key, place, data, end, term)
+
+    def leave(self, place: Place, keys: Iterable[bytes]) -> None:
+        """Take away what is left of a place."""
+        with self._lock:
+            for key in keys:
+                copies = self._table_of(key)
+                if copies.get(key) is place:
+                    del copies[key]
 
     def _filled(self, keys: Iterable[bytes], size: int, changes: int) -> None:
         """Count copies that were put where a place was, as seen after so many changes."""
@@ -243,6 +255,7 @@ class Copies:
             self._make_room()
 
     def _begin_table(self) -> None:
+        self._changes += 1  # places are not in the youngest any more
         self._bytes_came = 0
         self._older = (self._young, *self._older)
         self._young = {}
@@ -305,21 +318,20 @@ class Copies:
             size = OVERHEAD + len(key) + len(copy[0])
             self._bytes -= size
 
-    def invalidate(self, keys: Iterable[bytes], spared: object = None) -> None:
+    def invalidate(self, keys: Iterable[bytes], spared: Mapping[bytes, object]) -> None:
         """Drop the copies of keys that were changed.
 
         Args:
-            spared: the place of what will be read after the change.
+            spared: places by key of what is read after the change.
         """
         with self._lock:
             self._changes += 1
             for key in keys:
                 self.invalidations += 1
-                if spared is None or self._young.get(key) is not spared:
+                if key not in spared or self._young.get(key) is not spared[key]:
                     self._drop(key)
 
     def clear(self) -> None:
         """Drop all copies, and those that are awaited."""
         with self._lock:
-            self._changes += 1
             self._empty()
