@@ -16,6 +16,7 @@ from django.test import override_settings
 from django_rb import clusters
 from django_rb.checks import check_live_nodes
 from django_rb.testing import LocalNodes
+from tests.cache.warming.conftest import make_caches
 from tests.helpers import wait_until
 from tests.management.processes import django
 from tests.sentinel.admin import Admin
@@ -106,6 +107,30 @@ def test_a_quorum_that_cannot_be_reached() -> None:
             nodes.kill(number)
         wait_until(lambda: "W211" in found(**settings(nodes)))
         assert "cannot be reached" in found(**settings(nodes))["W211"]
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_a_cache_moves_to_watched_shards_and_back(
+    is_old: bool, watched: LocalNodes, nodes: LocalNodes, transport: str
+) -> None:
+    watched.flush()
+    layouts = [settings(watched), {"HOSTS": nodes.hosts}]
+    old, new = layouts if is_old else layouts[::-1]
+    with override_settings(RB_CLUSTERS={"old": old, "default": new}):
+        before, after, _ = make_caches()
+        keys = [f"page:{n}" for n in range(50)]
+        before.set_many(dict.fromkeys(keys, 7), 100)
+        assert after.get(keys[0]) == 7
+        assert after.incr(keys[1]) == 8
+        assert after.delete(keys[2])
+        after.set(keys[3], "new")
+        found = {**dict.fromkeys(keys, 7), keys[1]: 8, keys[3]: "new"}
+        del found[keys[2]]
+        assert after.get_many(keys) == found
+        assert 0 < (after.ttl(keys[0]) or 0) <= 100
+        before.clear()
+        assert after.get_many(keys) == found
+    clusters.reset()
 
 
 def test_sentinels_that_disagree() -> None:
