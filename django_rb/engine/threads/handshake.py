@@ -107,7 +107,9 @@ class _Discreet(redis.connection.AbstractConnection):
         Raises:
             redis.ConnectionError: it is so.
         """
-        if self._home is not None and self._leads_to not in {None, self._home.node}:
+        if self._home is None or self._leads_to is None:
+            return
+        if self._leads_to.address != self._home.node.address:
             self.disconnect()
             raise redis.ConnectionError(
                 self._home.node.named("The connection led to what is no longer the primary")
