@@ -166,10 +166,13 @@ class Rig:
             try:
                 with loop_of_callers(self.transport):
                     yield clusters["default"]
-                # What is still being opened, for a call that did not wait, goes to the pool.
-                wait_until(lambda: set(threading.enumerate()) <= threads)
             finally:  # or a test that fails would make the next ones fail
-                clusters.reset()
+                try:
+                    # What is still being opened, for a call that did not wait, goes to the
+                    # pool.
+                    wait_until(lambda: set(threading.enumerate()) <= threads)
+                finally:
+                    clusters.reset()
         wait_until(lambda: self.connections() == 0)
         wait_until(lambda: open_descriptors() <= descriptors)
 

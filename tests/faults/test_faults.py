@@ -106,13 +106,20 @@ def test_a_reply_that_comes_too_late_reaches_nobody(name: str, rig: Rig) -> None
         rig.check_connections(cluster)
 
 
+class TooBusy(Exception):
+    """This process, or a node, did not get its CPU while there was no fault yet."""
+
+
 def best(attempt: Callable[[], float], rig: Rig, bound: float) -> None:
     """Fail unless the best of a few attempts gives no more than `bound`, say in seconds."""
     results: list[float] = []
     while not results or min(results) > bound:
         assert len(results) < TRIES, f"It was {results}, not {bound}"
         rig.fill()
-        results.append(attempt())
+        try:
+            results.append(attempt())
+        except TooBusy:
+            results.append(float("inf"))
 
 
 def meet(
@@ -121,25 +128,28 @@ def meet(
     """Run an operation on a faulty node and check all but the time, which is returned."""
     proxied = (FAULTY,) if fault.proxied else ()
     with rig.cluster(*proxied, times_out=fault.is_silence) as cluster:
-        caller = Caller(mode, deadline)
-        warm_up(caller, rig)
+        warm_up(Caller(), rig)
         with fault.inflict(rig):
-            outcome = operation.run(caller, rig.data)
+            outcome = operation.run(Caller(mode, deadline), rig.data)
         check_outcome(outcome, fault, operation, mode, rig)
         check_held(rig, operation.left(rig.data))
-        check_own_replies(caller, rig)
+        check_own_replies(Caller(mode), rig)
         rig.check_connections(cluster)
     return outcome.seconds
 
 
 def warm_up(caller: Caller, rig: Rig) -> None:
     """Let the nodes have connections, and the scripts of incr() and touch()."""
-    assert caller.cache("get_many", rig.data.all).error is None
-    for name in rig.data.all:
-        assert caller.cache("touch", name).error is None
-    for names in rig.data.counters.values():
-        assert caller.cache("incr", names[0]).error is None
-        assert caller.cache("decr", names[0]).error is None
+    calls = [
+        ("get_many", rig.data.all),
+        *(("touch", name) for name in rig.data.all),
+        *((call, n[0]) for n in rig.data.counters.values() for call in ("incr", "decr")),
+    ]
+    for name, argument in calls:
+        error = caller.cache(name, argument).error
+        if isinstance(error, redis.TimeoutError):
+            raise TooBusy from error
+        assert error is None
 
 
 def check_outcome(
