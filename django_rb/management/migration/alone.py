@@ -1,9 +1,9 @@
 """One run at a time where one deletes.
 
-What one run deletes from old nodes after it was copied, another could take for a deletion by the
-site, and take its copy back: the key would be lost. So each run listens to a channel on the old
-nodes for as long as it lasts, and nodes count who listens. That leaves no keys behind, and ends
-with the process, in whatever way that ends.
+What one run deletes from old nodes after it was copied, another could take for a deletion by
+the site, and take its copy back: the key would be lost. So each run listens to a channel on the
+old nodes for as long as it lasts, and nodes count who listens. That leaves no keys behind, and
+ends with the process, in whatever way that ends.
 """
 
 from __future__ import annotations
