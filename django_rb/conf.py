@@ -111,7 +111,8 @@ def make_cluster(alias: str) -> Cluster:
     Raises:
         ImproperlyConfigured: naming the alias, the key, the value and the way out.
     """
-    return build_cluster(alias, get_config(alias))
+    config, cluster = _examined(alias)
+    return _with_observers(alias, config, cluster)
 
 
 @hides_locals
@@ -121,20 +122,34 @@ def get_config(alias: str) -> Mapping[str, Any]:
     Raises:
         ImproperlyConfigured: there is none, or they have a mistake.
     """
-    check_alias(alias)
-    config: Mapping[str, Any] = read_clusters()[alias]
-    if mistakes := list(find_mistakes(alias, config)):
-        raise mistakes[0]
-    return config
+    return _examined(alias)[0]
 
 
 @hides_locals
 def build_cluster(alias: str, config: Mapping[str, Any]) -> Cluster:
     """Return a new cluster with settings that have no mistake. Nothing is connected."""
     cluster = _build(alias, config, _import_router(alias, config))
+    return _with_observers(alias, config, cluster)
+
+
+def _with_observers(alias: str, config: Mapping[str, Any], cluster: Cluster) -> Cluster:
     if (seconds := check_slow(config.get("SLOW"))) is not None:
         cluster.observers = (SlowCalls(alias, seconds),)
     return cluster
+
+
+def _examined(alias: str) -> tuple[Mapping[str, Any], Cluster]:
+    """Return the settings of the cluster under an alias, and a cluster with them.
+
+    Raises:
+        ImproperlyConfigured: there is none, or they have a mistake.
+    """
+    check_alias(alias)
+    config = read_clusters()[alias]
+    mistakes, cluster = _examine(alias, config)
+    if mistakes or cluster is None:
+        raise mistakes[0]
+    return config, cluster
 
 
 @hides_locals
@@ -151,33 +166,47 @@ def find_all_mistakes() -> list[ImproperlyConfigured]:
     ]
 
 
-def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
-    """Yield the mistakes in one cluster's settings; connects to nothing."""
+def find_mistakes(alias: str, config: object) -> list[ImproperlyConfigured]:
+    """Return the mistakes in one cluster's settings; connects to nothing."""
+    return _examine(alias, config)[0]
+
+
+def _examine(alias: str, config: object) -> tuple[list[ImproperlyConfigured], Cluster | None]:
+    """Return the mistakes in one cluster's settings, and a cluster if there are none in it."""
     if not isinstance(config, Mapping):
-        yield mistake_at(
-            alias, (), f"A {type(config).__name__} is not a dictionary with the key 'HOSTS'."
-        )
-        return
-    for key in config:
-        if key not in KEYS:
-            text = f"Unknown key {masked(key)}. {did_you_mean(key, KEYS)}"
-            yield mistake_at(alias, (key,), text)
+        text = f"A {type(config).__name__} is not a dictionary with the key 'HOSTS'."
+        return [mistake_at(alias, (), text)], None
+    unknown = [
+        mistake_at(alias, (key,), f"Unknown key {masked(key)}. {did_you_mean(key, KEYS)}")
+        for key in config
+        if key not in KEYS
+    ]
     if "HOSTS" not in config:
-        yield mistake_at(
-            alias, ("HOSTS",), "It is missing. Name the nodes: [{'host': '127.0.0.1'}]."
-        )
-        return
-    sound = True
+        text = "It is missing. Name the nodes: [{'host': '127.0.0.1'}]."
+        return [*unknown, mistake_at(alias, ("HOSTS",), text)], None
     try:
         _check_topology(alias, config)
     except ImproperlyConfigured as error:
-        yield error
-        return
+        return [*unknown, error], None
+    mistakes = list(_find_mistakes_in_options(alias, config))
+    cluster = None
     try:
-        read_nodes(config)
+        router = _import_router(alias, config)
+        if not mistakes:
+            cluster = _build(alias, config, router)
+    except ImproperlyConfigured as error:
+        mistakes.append(error)
     except BadHostSetup as error:
-        sound = False
-        yield mistake_at(alias, error.path, str(error))
+        mistakes.append(mistake_at(alias, error.path, str(error)))
+    if cluster is None:
+        in_nodes = _find_mistake_in_nodes(alias, config)
+        mistakes = [*in_nodes, *(one for one in mistakes if str(one) not in map(str, in_nodes))]
+    return [*unknown, *mistakes, *find_test_mistakes(alias, config)], cluster
+
+
+def _find_mistakes_in_options(
+    alias: str, config: Mapping[str, Any]
+) -> Iterator[ImproperlyConfigured]:
     checks: tuple[tuple[Callable[[Any], object], object], ...] = (
         (check_pool_options, config.get("POOL_OPTIONS")),
         (check_health, config.get("HEALTH", DEFAULT_HEALTH)),
@@ -187,25 +216,19 @@ def find_mistakes(alias: str, config: object) -> Iterator[ImproperlyConfigured]:
         try:
             check(value)
         except BadHostSetup as error:
-            sound = False
             yield mistake_at(alias, error.path, str(error))
     options = config.get("ROUTER_OPTIONS")
     if options is not None and not isinstance(options, Mapping):
-        sound = False
-        yield mistake_at(
-            alias, ("ROUTER_OPTIONS",), f"{options!r} is not a dictionary of options."
-        )
+        text = f"{options!r} is not a dictionary of options."
+        yield mistake_at(alias, ("ROUTER_OPTIONS",), text)
+
+
+def _find_mistake_in_nodes(alias: str, config: Mapping[str, Any]) -> list[ImproperlyConfigured]:
     try:
-        router = _import_router(alias, config)
-    except ImproperlyConfigured as error:
-        yield error
-        return
-    if sound:
-        try:
-            _build(alias, config, router)
-        except BadHostSetup as error:
-            yield mistake_at(alias, error.path, str(error))
-    yield from find_test_mistakes(alias, config)
+        read_nodes(config)
+    except BadHostSetup as error:
+        return [mistake_at(alias, error.path, str(error))]
+    return []
 
 
 def _build(alias: str, config: Mapping[str, Any], router: type[BaseRouter] | None) -> Cluster:

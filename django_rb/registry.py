@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
@@ -15,6 +16,7 @@ from django.dispatch import Signal, receiver
 
 from . import conf
 from .engine import Cluster, HealthChange, PrimaryChange
+from .engine.forks import register_at_fork
 from .engine.secrecy import hides_locals
 from .signals import cluster_made, node_health_changed, primary_changed
 
@@ -34,6 +36,12 @@ class Clusters:
     def __init__(self) -> None:
         self.make: Callable[[str], Cluster] = conf.make_cluster
         self._clusters: dict[str, Cluster] = {}
+        self._being_made: dict[str, Cluster] = {}  # their receivers are being told of them
+        self._start_over_after_fork()
+        register_at_fork(self._start_over_after_fork)
+
+    def _start_over_after_fork(self) -> None:
+        self._making = threading.RLock()  # another thread of the parent may hold it
 
     @hides_locals
     def __getitem__(self, alias: str) -> Cluster:
@@ -43,16 +51,24 @@ class Clusters:
             ImproperlyConfigured: there is none, or its settings have a mistake.
         """
         cluster = self._clusters.get(alias)
-        if cluster is None:
-            # Two threads may get here at once; one cluster wins, and nothing was connected.
+        return self._make_once(alias) if cluster is None else cluster
+
+    def _make_once(self, alias: str) -> Cluster:
+        """Return the cluster under an alias; others wait until its observers are there."""
+        with self._making:
+            # A receiver of the signal may be the one who asks.
+            cluster = self.made().get(alias)
+            if cluster is not None:
+                return cluster
             cluster = self.make(alias)
             cluster.on_health_change(partial(_send, node_health_changed, alias))
             cluster.on_primary_change(partial(_send, primary_changed, alias))
-            made = self._clusters.setdefault(alias, cluster)
-            if made is cluster:
+            self._being_made[alias] = cluster
+            try:
                 cluster_made.send(sender=Cluster, alias=alias, cluster=cluster)
-            cluster = made
-        return cluster
+            finally:
+                self._clusters[alias] = self._being_made.pop(alias)
+            return cluster
 
     def __iter__(self) -> Iterator[str]:
         return iter(conf.get_aliases())
@@ -65,7 +81,7 @@ class Clusters:
 
     def made(self) -> dict[str, Cluster]:
         """Return the clusters that were asked for since the last reset(), by alias."""
-        return dict(self._clusters)
+        return {**self._clusters, **self._being_made}
 
     def reset(self) -> None:
         """Close all clusters; they are made anew, from the settings as they are then."""

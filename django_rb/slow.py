@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from .callers import find_caller
 from .engine.errors import BadHostSetup
-from .engine.rounds.calls import CallObserver
-from .engine.rounds.observing import BatchEvent, ExchangeEvent
+from .engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
 from .engine.wording import get_logger, masked, number_of
 
 logger = get_logger("django_rb.slow")
@@ -33,7 +32,7 @@ def check_slow(slow: object) -> float | None:
     return float(seconds)
 
 
-class SlowCalls(CallObserver):
+class SlowCalls(Observer):
     """Logs the calls of a cluster that take longer than so many seconds.
 
     Args:
@@ -42,7 +41,6 @@ class SlowCalls(CallObserver):
     """
 
     def __init__(self, alias: str, seconds: float) -> None:
-        super().__init__()
         self._alias = alias
         self._seconds = seconds
 

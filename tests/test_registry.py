@@ -19,7 +19,8 @@ import django_rb
 from django_rb import clusters
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster
-from django_rb.signals import node_health_changed
+from django_rb.engine.rounds.observing import Observer
+from django_rb.signals import cluster_made, node_health_changed
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache, wait_until
 
@@ -55,6 +56,29 @@ def test_threads_that_ask_at_once_get_the_same_one() -> None:
         with override_settings(RB_CLUSTERS=TWO), ThreadPoolExecutor(16) as threads:
             asked = [thread.result() for thread in [threads.submit(ask) for _ in range(16)]]
         assert len(set(map(id, asked))) == 1
+
+
+def test_nobody_gets_a_cluster_before_its_receivers_have_seen_it() -> None:
+    seen: list[Any] = []
+    threads: list[threading.Thread] = []
+
+    def watch(*, alias: str, cluster: Cluster, **_: Any) -> None:
+        assert clusters[alias] is cluster
+        assert clusters.made() == {alias: cluster}
+        other = threading.Thread(target=lambda: seen.append(clusters[alias].observers))
+        threads.append(other)
+        other.start()
+        other.join(0.1)  # it has to wait for what comes now
+        cluster.observers = (Observer(),)
+
+    cluster_made.connect(watch)
+    try:
+        with override_settings(RB_CLUSTERS=TWO):
+            cluster = clusters["default"]
+            threads[0].join()
+            assert seen == [cluster.observers]
+    finally:
+        cluster_made.disconnect(watch)
 
 
 def test_caches_of_one_alias_share_its_cluster(nodes: LocalNodes) -> None:

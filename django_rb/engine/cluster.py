@@ -30,7 +30,8 @@ from .protocol.exchange import Batch
 from .protocol.scripts import remember_script
 from .rounds.batch import call_nodes
 from .rounds.from_replicas import from_replicas
-from .rounds.observing import Observer, observed
+from .rounds.observing import Observer
+from .rounds.telling import observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hidden, hides_locals
 from .topology.making import Layout, make_topology
@@ -136,7 +137,6 @@ class Cluster(ClientSource):
         self.is_retired = False
         self.observers: Sequence[Observer] = ()
         self.trackings = Trackings()
-        self._host_defaults = dict(hidden(host_defaults or {}))
         make_node = partial(
             Node,
             options=self._pool_options,
@@ -170,6 +170,7 @@ class Cluster(ClientSource):
             read_from=reading,
             changes=self._health_changes,
         )
+        self._host_defaults = dict(hidden(host_defaults or {}))
         if not isinstance(self._topology, RedisClusterTopology):
             self._topology.router = self._make_router()
         if isinstance(self._topology, StaticTopology):

@@ -374,8 +374,8 @@ def test_a_lock_is_extended_by_a_time_of_any_type(
     cache: RBCache, servers: Servers, time: Any
 ) -> None:
     lock = cache.lock("name", timeout=60)
-    assert lock.acquire()
     with servers.expiring(b":1:name", 120_000):
+        assert lock.acquire()
         lock.extend(time)
     with pytest.raises(TypeError, match="additional_time '60'"):
         lock.extend("60")  # type: ignore[arg-type]

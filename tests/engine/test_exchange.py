@@ -188,7 +188,7 @@ def test_commands_arrive_as_hiredis_packs_them_however_the_socket_takes_them(
     commands: list[list[bytes | str | int | float]], step: int
 ) -> None:
     packed = b"".join(pack(tuple(args)) for args in commands)
-    assert sent_in_steps(encode(map(tuple, commands)), step) == packed
+    assert sent_in_steps(encode(list(map(tuple, commands))), step) == packed
 
 
 @given(

@@ -548,3 +548,10 @@ def test_unix_sockets_work() -> None:
                 assert cluster.get_local_client_for_key("key").get("key") == b"1"
             finally:
                 cluster.close()
+
+
+@pytest.mark.parametrize("defaults", ["redis://10.0.0.1", [("db", 1)], 7])
+def test_defaults_that_are_no_dictionary_are_refused(defaults: Any) -> None:
+    with pytest.raises(BadHostSetup, match="is not a dictionary of options such as") as caught:
+        Cluster([{}], host_defaults=defaults)
+    assert caught.value.path == ("HOST_DEFAULTS",)

@@ -21,8 +21,7 @@ from ...callers import find_caller
 from ...engine import UnroutableCommand
 from ...engine.protocol.commands import is_read_only, keys_of
 from ...engine.protocol.encoding import encode_key
-from ...engine.rounds.calls import CallObserver
-from ...engine.rounds.observing import BatchEvent, ExchangeEvent
+from ...engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
 from ...engine.wording import escaped
 from ..watching import Watching
 
@@ -140,17 +139,11 @@ class Recording:
         }
 
 
-class Recorder(CallObserver):
+class Recorder(Observer):
     """Puts each call of a cluster into the recording of its request, if there is one."""
 
     def __init__(self, alias: str) -> None:
-        super().__init__()
         self._alias = alias
-
-    def exchange_ended(self, exchange: ExchangeEvent) -> None:
-        """Keep it if somebody records."""
-        if _current.get() is not None:
-            super().exchange_ended(exchange)
 
     def call_ended(self, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
         """Record a call."""

@@ -15,8 +15,7 @@ import redis
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
-from ...engine.rounds.calls import CallObserver
-from ...engine.rounds.observing import BatchEvent, ExchangeEvent
+from ...engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
 from ...engine.wording import shown_command
 from .metrics import Metrics, describe_error, describe_server
 
@@ -27,7 +26,7 @@ _PIPELINE = "PIPELINE"
 _MOST_COMMANDS = 20
 
 
-class Telemetry(CallObserver):
+class Telemetry(Observer):
     """Makes a span and measurements of each call of a cluster.
 
     Args:
@@ -45,7 +44,6 @@ class Telemetry(CallObserver):
         slow_seconds: float,
         record_commands: bool,
     ) -> None:
-        super().__init__()
         self._alias = alias
         self._tracer = tracer
         self._metrics = metrics

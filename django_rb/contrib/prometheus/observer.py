@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...engine.rounds.calls import CallObserver
-from ...engine.rounds.observing import BatchEvent, ExchangeEvent
+from ...engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
 from ..watching import made_clusters
 from .metrics import Metrics
 
@@ -14,7 +13,7 @@ _MOST_OPERATIONS = 100
 _OTHER = "other"
 
 
-class Counting(CallObserver):
+class Counting(Observer):
     """Counts the calls of a cluster.
 
     Args:
@@ -23,7 +22,6 @@ class Counting(CallObserver):
     """
 
     def __init__(self, alias: str, metrics: Metrics) -> None:
-        super().__init__()
         self._alias = alias
         self._metrics = metrics
         self._operations: set[str] = set()

@@ -62,7 +62,8 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
         """
         if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
             return options[EMPTY_RESPONSE]
-        return await self._cluster.arun(self._call(args, options), self._command_timeout)
+        call = self._call(self._sendable(args), options)
+        return await self._cluster.arun(call, self._command_timeout)
 
     async def scan_iter(  # type: ignore[override]
         self,

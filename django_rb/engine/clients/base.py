@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -28,11 +28,11 @@ from ..protocol.commands import (
     patterns_of,
     refusal,
 )
-from ..protocol.encoding import Arg, Args, as_number, encode_key
+from ..protocol.encoding import Arg, Args, as_number, encode_key, with_text_for_numbers
 from ..routing.hashing import hash_tag
 from ..routing.routers import BaseRouter, SlotRouter
 from .port import ClientPort
-from .recorded import Recorded, get_recorded
+from .recorded import NotKept, get_recorded
 
 Combine: TypeAlias = Callable[[list[Any]], Any]
 
@@ -119,7 +119,6 @@ class ManyNodes:
         self._cluster = cluster
         self._decode = self.get_encoder().decode if kwargs.get("decode_responses") else None
         self._owns_callbacks = False
-        self._gets_plainly = False
         # Where a router has a say of its own in commands, each of them is put to it.
         is_free = leaves_commands_alone(cluster.router)
         self._simple = SIMPLE if is_free else frozenset[Arg]()
@@ -135,18 +134,21 @@ class ManyNodes:
 
     # From a call to commands.
 
-    def _route(self, args: tuple[Any, ...]) -> Route:
+    def _is_simple(self, sent: Args) -> bool:
+        """Return whether a command goes as it is to the host of its first argument."""
+        count = len(sent)
+        return (count > 1 and sent[0] in self._simple) or (
+            count == 2 and sent[0] in self._simple_with_one_key
+        )
+
+    def _route(self, sent: Args) -> Route:
         """Return each command of a call with the node that owns its keys.
 
         Raises:
             UnroutableCommand: no single node owns them, and it cannot be split.
-            redis.DataError: an argument that is not bytes, text or a number.
         """
-        sent = self._sendable(args)
         router = self._cluster.router
-        if (len(sent) > 1 and sent[0] in self._simple) or (
-            len(sent) == 2 and sent[0] in self._simple_with_one_key
-        ):
+        if self._is_simple(sent):
             return (router.get_host_for_key(encode_key(sent[1])),), (sent,), None
         sent = words_apart(sent)
         self._check(sent)
@@ -187,22 +189,26 @@ class ManyNodes:
         return owners, commands, combine[split.replies]
 
     def _sendable(self, args: tuple[Any, ...]) -> Args:
-        """Return a command whose arguments can all be encoded."""
+        """Return a command whose arguments can all be encoded; numbers are text by then."""
+        has_numbers = False
         for arg in args:
             kind = type(arg)
-            if not (
-                (kind is str and arg.isascii()) or kind is bytes or kind is int or kind is float
-            ):
+            if kind is str:
+                if not arg.isascii():
+                    break
+            elif kind is int or kind is float:
+                has_numbers = True
+            elif kind is not bytes:
                 break
         else:
-            return args
+            return with_text_for_numbers(args) if has_numbers else args
         # It raises what redis-py raises for None and the like.
         encode: Callable[[Any], Any] = self.get_encoder().encode
 
-        def encoded(arg: Any) -> bytes | int | float:
+        def encoded(arg: Any) -> bytes:
             number = as_number(arg)
             if number is not None:  # redis-py would send the repr() of an IntEnum
-                return number
+                return repr(number).encode()
             return arg if type(arg) is bytes else bytes(encode(arg))
 
         name, *rest = map(encoded, args)
@@ -215,18 +221,21 @@ class ManyNodes:
 
     # From replies to a value.
 
-    def _convert(self, name: str, reply: Any, options: dict[str, Any]) -> Any:
+    def _convert(self, name: str, reply: Any, options: Mapping[str, Any]) -> Any:
         """Return what redis-py makes of a reply."""
+        return self._converted(self.response_callbacks.get(name), reply, options)
+
+    def _converted(
+        self, callback: Callable[..., Any] | None, reply: Any, options: Mapping[str, Any]
+    ) -> Any:
+        """Return what redis-py makes of a reply, by the callback of its command if any."""
         if self._decode is not None and NEVER_DECODE not in options:
             reply = decoded(reply, self._decode)
-        callbacks: dict[str, Callable[..., Any]] = self.response_callbacks
-        callback = callbacks.get(name)
         if callback is None:
             return reply
-        if options and not _SPENT.issuperset(options):
+        if not _SPENT.isdisjoint(options):
             options = {name: v for name, v in options.items() if name not in _SPENT}
-            return callback(reply, **options)
-        return callback(reply)
+        return callback(reply, **options)
 
     def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
         """Convert the replies of a command in another way, on this client only."""
@@ -234,7 +243,6 @@ class ManyNodes:
             if not self._owns_callbacks:
                 self.response_callbacks = copy.copy(self.response_callbacks)
                 self._owns_callbacks = True
-            self._gets_plainly = False
         self.response_callbacks[command] = callback
 
     def _keep_script(self, script: Any) -> str:
@@ -283,21 +291,19 @@ class ManyNodesClient(ManyNodes, redis.Redis):
 
     def set(self, name: Any, value: Any, *args: Any, **options: Any) -> Any:
         """Set the value of a key; see redis-py's own."""
-        recorded = get_recorded("set", 2, args, options)
-        if recorded is None:
+        try:
+            command, rest, meaning = get_recorded("set", 2, *args, **options)
+        except (TypeError, NotKept):
             return super().set(name, value, *args, **options)
-        return self._execute_recorded(recorded, name, value)
+        return self.execute_command(command, name, value, *rest, **meaning)  # type: ignore[no-untyped-call]
 
     def zrange(self, name: Any, *args: Any, **options: Any) -> Any:
         """Return a range of a sorted set; see redis-py's own."""
-        recorded = get_recorded("zrange", 1, args, options)
-        if recorded is None:
+        try:
+            command, rest, meaning = get_recorded("zrange", 1, *args, **options)
+        except (TypeError, NotKept):
             return super().zrange(name, *args, **options)
-        return self._execute_recorded(recorded, name)
-
-    def _execute_recorded(self, recorded: Recorded, *first: Any) -> Any:
-        name, rest, options = recorded
-        return self.execute_command(name, *first, *rest, **options)  # type: ignore[no-untyped-call]
+        return self.execute_command(command, name, *rest, **meaning)  # type: ignore[no-untyped-call]
 
     def register_script(self, script: Any) -> RedisScript:
         """Return a script to be called; nodes that do not know it get it by themselves."""

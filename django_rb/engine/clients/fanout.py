@@ -80,14 +80,14 @@ class FanoutClient(MappingClient):
                 "The fanout client was given no hosts. Use cluster.fanout(hosts=[0, 1]), "
                 "cluster.all() or client.target([0, 1])."
             )
-        sent = words_apart(self._sendable(args))
-        self._check(sent)
+        words = words_apart(self._sendable(args))
+        self._check(words)
         hosts = self._hosts
         chosen = checked_hosts(self._cluster, hosts) if isinstance(hosts, str) else hosts
         promises = {host_id: Promise[Any](self._unhandled) for host_id in chosen}
         is_bound = not self._is_single  # what goes to a key's owner follows the key
         for host_id, promise in promises.items():
-            route = ((host_id,), (sent,), None)
+            route = ((host_id,), (words,), None)
             self._add(promise, route, args[0], options, None, is_bound=is_bound)
         if self._is_single:
             (promise,) = promises.values()

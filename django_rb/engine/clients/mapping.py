@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Any, NoReturn, TypeAlias, cast
 
 import redis
 from redis.client import EMPTY_RESPONSE
 
 from ..errors import NodeFailure, UnroutableCommand, attach
-from ..protocol.encoding import Args
+from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Batch
 from ..rounds.commands import run_commands
+from ..routing.routers import BaseRouter
 from .base import Combine, ManyNodesClient, Route, node_failures
 from .port import ClientPort
-from .promise import Promise, Unhandled, resolve_each
+from .promise import Promise, Unhandled, settle_each
 
-_Detail: TypeAlias = tuple[str, dict[str, Any], int, Combine | None, tuple[Any, ...] | None]
+# Of a call that became more than one command which its first argument places: the name that
+# redis-py knows its conversion by, its options, how many commands it became, how their replies
+# become one, and the call itself, if its keys place it.
+_Detail: TypeAlias = tuple[str, Mapping[str, Any], int, Combine | None, Args | None]
 
-_PLAIN_GET: _Detail = ("GET", {}, 1, None, ())
+_NO_OPTIONS: Mapping[str, Any] = {}
 
-# Types of replies that are values as they are.
-_UNCONVERTED = frozenset({bytes, type(None)})
+_get_name, _get_key = itemgetter(0), itemgetter(1)
 
 
 class MappingClient(ManyNodesClient):
@@ -51,12 +55,11 @@ class MappingClient(ManyNodesClient):
             )
         self._max_concurrency = max_concurrency
         # What waits to be sent, and the promises of its replies.
-        self._owners: list[int] = []
         self._commands: list[Args] = []
         self._promises: list[Promise[Any]] = []
-        # For promises, by position, whose value is more than the next reply as it is: the
-        # name that redis-py knows the conversion by, its options, how many commands the
-        # call became, how their replies become one, and the call, if its keys route it.
+        # The hosts of commands, by position, that are not placed by their first argument.
+        self._owners: dict[int, int] = {}
+        # What is to be known of promises, by position, that is not plain.
         self._details: dict[int, _Detail] = {}
         self._bound: set[int] = set()  # positions of commands that were sent to hosts by id
         self._router = cluster.router  # that of what waits
@@ -64,19 +67,13 @@ class MappingClient(ManyNodesClient):
         # What nobody was told of: errors of callbacks, and what failed on which node.
         self._raised: list[Exception] = []
         self._failures: list[NodeFailure] = []
-        self._gets_plainly = (
-            "GET" in self._simple
-            and self._decode is None
-            and "GET" not in self.response_callbacks
-        )
+        self._gets_plainly = "GET" in self._simple
 
     def get(self, name: Any) -> Promise[Any]:  # type: ignore[override]
         """Return a promise for the value of a key; None where there is no such key."""
-        if self._gets_plainly and type(name) is str:
+        if self._gets_plainly and type(name) is str and name.isascii():
             # What most calls of most batches are, without the detours of the rest.
-            owner = self._cluster.router.get_host_for_key(name.encode())
             promise: Promise[Any] = Promise(self._unhandled)
-            self._owners.append(owner)
             self._commands.append(("GET", name))
             self._promises.append(promise)
             return promise
@@ -88,10 +85,19 @@ class MappingClient(ManyNodesClient):
         Raises:
             UnroutableCommand: its keys live on several nodes, or it has none.
         """
-        if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
+        if len(args) == 1 and EMPTY_RESPONSE in options:  # mget([])
             return Promise.resolved(options[EMPTY_RESPONSE])
+        sent = self._sendable(args)
         promise: Promise[Any] = Promise(self._unhandled)
-        self._add(promise, self._route(args), args[0], options, args)
+        if not self._is_simple(sent):
+            self._add(promise, self._route(sent), cast(str, sent[0]), options, sent)
+            return promise
+        # It is placed, with all others, when it is sent.
+        if options and (len(options) > 1 or "keys" not in options):
+            name = cast(str, sent[0])
+            self._details[len(self._promises)] = (name, options, 1, None, None)
+        self._commands.append(sent)
+        self._promises.append(promise)
         return promise
 
     def _add(
@@ -99,15 +105,16 @@ class MappingClient(ManyNodesClient):
         promise: Promise[Any],
         route: Route,
         name: str,
-        options: dict[str, Any],
-        call: tuple[Any, ...] | None,
+        options: Mapping[str, Any],
+        call: Args | None,
         *,
         is_bound: bool = False,
     ) -> None:
         owners, commands, combine = route
+        first = len(self._commands)
         if is_bound:
-            self._bound.add(len(self._commands))
-        self._owners += owners
+            self._bound.add(first)
+        self._owners.update(enumerate(owners, first))
         self._commands += commands
         self._details[len(self._promises)] = (name, options, len(owners), combine, call)
         self._promises.append(promise)
@@ -163,12 +170,13 @@ class MappingClient(ManyNodesClient):
     def _run(self) -> Batch[None]:
         """Send what waits, settle its promises, and keep what failed on which node."""
         cluster = self._cluster
-        owners, commands, bound = self._owners[:], self._commands[:], self._bound.copy()
+        commands, owners, bound = self._commands[:], self._owners.copy(), self._bound.copy()
         promises, details = self._promises[:], self._details.copy()
         self.cancel()
         try:
+            hosts = _hosts_of(cluster.router, commands, owners)
             replies = yield from run_commands(
-                owners,
+                hosts,
                 commands,
                 merge=self.auto_batch,
                 slot_of=None if cluster.layout is None else cluster.layout.get_slot,
@@ -178,55 +186,84 @@ class MappingClient(ManyNodesClient):
         except BaseException as error:  # who else awaits one of them must not wait for ever
             self._reject(promises, error)
             raise
-        if not details and _UNCONVERTED.issuperset(map(type, replies)):
-            self._raised += resolve_each(promises, replies)
-            return
-        following = iter(replies)
-        is_failing = False
-        for position, promise in enumerate(promises):
-            reply = next(following)
-            if (detail := details.get(position)) is not None:
-                name, options, count, combine, _ = detail
-                if combine is not None:
-                    reply = _combined([reply, *islice(following, count - 1)], combine)
-                if isinstance(reply, redis.ResponseError) and EMPTY_RESPONSE in options:
-                    reply = options[EMPTY_RESPONSE]
-                elif not isinstance(reply, Exception):
-                    try:
-                        reply = self._convert(name, reply, options)
-                    except Exception as error:  # noqa: BLE001 (it is the promise's)
-                        reply = error
-            try:
-                if isinstance(reply, Exception):
-                    is_failing = True
-                    promise.reject(reply)
-                else:
-                    promise.resolve(reply)
-            except Exception as error:  # noqa: BLE001 (a callback's; the others go on)
-                self._raised.append(error)
+        values = self._values(commands, replies, len(promises), details)
+        raised, is_failing = settle_each(promises, values)
+        self._raised += raised
         if is_failing:
-            self._failures += node_failures(cluster, owners, commands, replies)
+            self._failures += node_failures(cluster, hosts, commands, replies)
+
+    def _values(
+        self,
+        commands: Sequence[Args],
+        replies: Sequence[Any],
+        count: int,
+        details: dict[int, _Detail],
+    ) -> Sequence[Any]:
+        """Return what each of `count` promises is settled with; for some it is an exception."""
+        names = {*map(_get_name, commands), *map(_get_name, details.values())}
+        callbacks = {name: self.response_callbacks.get(name) for name in names}
+        is_decoding = self._decode is not None
+        if not details and not is_decoding and not any(callbacks.values()):
+            return replies
+        values: list[Any] = []
+        following = zip(commands, replies, strict=True)
+        if not details and not is_decoding:  # as in most batches
+            for args, reply in following:
+                value, callback = reply, callbacks[args[0]]
+                if callback is not None and not isinstance(reply, Exception):
+                    try:
+                        value = callback(reply)
+                    except Exception as error:  # noqa: BLE001 (it is the promise's)
+                        value = error
+                values.append(value)
+            return values
+        for position in range(count):
+            args, reply = next(following)
+            name, options = args[0], _NO_OPTIONS
+            if (detail := details.get(position)) is not None:
+                name, options, number, combine, _ = detail
+                if combine is not None:
+                    others = (other for _, other in islice(following, number - 1))
+                    reply = _combined([reply, *others], combine)
+            if isinstance(reply, redis.ResponseError) and EMPTY_RESPONSE in options:
+                reply = options[EMPTY_RESPONSE]
+            elif not isinstance(reply, Exception):
+                try:
+                    reply = self._converted(callbacks[name], reply, options)
+                except Exception as error:  # noqa: BLE001 (it is the promise's)
+                    reply = error
+            values.append(reply)
+        return values
 
     def _route_anew(self) -> None:
-        """Route what waits by the router of now: hosts came or went since it was told."""
+        """Place what waits by the router of now: hosts came or went since it was told."""
         self._router = self._cluster.router
-        known = iter(list(zip(self._owners, self._commands, strict=True)))
-        bound, position_of_command = self._bound.copy(), 0
+        known = iter(self._commands[:])
+        owners, bound = self._owners.copy(), self._bound.copy()
         promises, details = self._promises[:], self._details.copy()
         self.cancel()
+        first = 0  # position of the first command of a promise
         for position, promise in enumerate(promises):
-            name, options, count, combine, call = details.get(position, _PLAIN_GET)
-            owners, commands = zip(*islice(known, count), strict=True)
-            is_bound = position_of_command in bound
-            position_of_command += count
+            detail = details.get(position)
+            count = 1 if detail is None else detail[2]
+            commands = tuple(islice(known, count))
+            owner, is_bound = owners.get(first), first in bound
+            first += count
+            if owner is None:
+                if detail is not None:
+                    self._details[len(self._promises)] = detail
+                self._commands += commands
+                self._promises.append(promise)
+                continue
+            assert detail is not None
+            name, options, _, combine, call = detail
             try:
                 if call is None:
-                    self._check_host(owners[0])
-                    route = (owners, commands, combine)
-                    self._add(promise, route, name, options, None, is_bound=is_bound)
-                    continue
-                call = call or commands[0]
-                self._add(promise, self._route(call), name, options, call)
+                    self._check_host(owner)
+                    route: Route = ((owner,), commands, combine)
+                else:
+                    route = self._route(call)
+                self._add(promise, route, name, options, call, is_bound=is_bound)
             except UnroutableCommand as error:
                 self._reject([promise], error)
 
@@ -248,9 +285,9 @@ class MappingClient(ManyNodesClient):
 
     def cancel(self) -> None:
         """Forget what was not sent yet; its promises stay pending."""
-        self._owners.clear()
         self._commands.clear()
         self._promises.clear()
+        self._owners.clear()
         self._details.clear()
         self._bound.clear()
 
@@ -275,3 +312,22 @@ def _combined(parts: list[Any], combine: Combine) -> Any:
         if isinstance(part, Exception):
             return part
     return combine(parts)
+
+
+def _hosts_of(
+    router: BaseRouter, commands: Sequence[Args], owners: Mapping[int, int]
+) -> list[int]:
+    """Return the host of each command: that in `owners`, or its first argument's."""
+    placed = commands
+    if owners:
+        placed = [args for position, args in enumerate(commands) if position not in owners]
+    hosts = router.get_hosts_for_keys(
+        [key.encode() if type(key) is str else encode_key(key) for key in map(_get_key, placed)]
+    )
+    if not owners:
+        return hosts
+    others = iter(hosts)
+    return [
+        owners[position] if position in owners else next(others)
+        for position in range(len(commands))
+    ]

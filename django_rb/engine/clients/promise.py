@@ -257,23 +257,38 @@ class Promise(Generic[T]):
         return f"<{type(self).__name__} {self.value!r}>"
 
 
-def resolve_each(promises: Sequence[Promise[Any]], values: Sequence[Any]) -> list[Exception]:
-    """Resolve promises that a client made, with values that are no promises.
+_SPECIAL = (Exception, Promise)
 
-    Returns what callbacks raised.
+
+def settle_each(
+    promises: Sequence[Promise[Any]], values: Sequence[Any]
+) -> tuple[list[Exception], bool]:
+    """Settle promises that a client made; a value that is an exception rejects its promise.
+
+    Returns what callbacks raised, and whether a promise was rejected.
     """
     raised: list[Exception] = []
+    is_rejecting = False
+    # Without callbacks, what resolve() does with most values is not worth a call.
+    special = {kind for kind in set(map(type, values)) if issubclass(kind, _SPECIAL)}
     for promise, value in zip(promises, values, strict=True):
-        # Without callbacks, what resolve() does is not worth a call.
-        if promise._callbacks is None and promise._state == PENDING:  # noqa: SLF001
+        if (
+            promise._callbacks is None  # noqa: SLF001
+            and promise._state is PENDING  # noqa: SLF001
+            and type(value) not in special
+        ):
             promise._state = RESOLVED  # noqa: SLF001
             promise.value = value
             continue
         try:
-            promise.resolve(value)
+            if isinstance(value, Exception):
+                is_rejecting = True
+                promise.reject(value)
+            else:
+                promise.resolve(value)
         except Exception as error:  # noqa: BLE001 (the others wait for their values)
             raised.append(error)
-    return raised
+    return raised, is_rejecting
 
 
 def _call_all(callbacks: list[Callable[[Any], object]], argument: Any) -> None:

@@ -5,7 +5,7 @@ In redis-py 8, `set` and `zrange` take longer for that than all else of a comman
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
 from types import NoneType
@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 
 import redis
 
-from ..protocol.encoding import Args
+from ..protocol.encoding import Args, with_text_for_numbers
 
 # Options of these types are kept: they are small, and are what they are equal to.
 _KEPT = frozenset({bool, int, float, timedelta, NoneType})
+
+# What can be sent as it is.
+_SENT = frozenset({str, bytes, int, float})
 
 
 class Recorded(NamedTuple):
@@ -46,26 +49,29 @@ class _Recorder(redis.Redis):
 _recorder = _Recorder()
 
 
-def get_recorded(
-    method: str, count: int, args: Sequence[Any], options: Mapping[str, Any]
-) -> Recorded | None:
-    """Return what redis-py sends for a method; None where that is not kept.
+class NotKept(Exception):
+    """What redis-py sends for these options is not kept."""
+
+
+@lru_cache(maxsize=1024, typed=True)  # a site has few timeouts, and few ranges
+def get_recorded(method: str, count: int, *args: Any, **options: Any) -> Recorded:
+    """Return what redis-py sends for a method.
 
     Args:
         count: how many first arguments are sent as they are, the key among them.
         args, options: the others, by position and by name.
 
     Raises:
-        TypeError, redis.DataError: what redis-py raises for them.
+        NotKept: it is not kept; TypeError: nor can it be, or redis-py refuses them.
+        redis.DataError: what redis-py raises for them.
     """
-    if _KEPT.issuperset(map(type, args)) and _KEPT.issuperset(map(type, options.values())):
-        return _record(method, count, *args, **options)
-    return None
-
-
-@lru_cache(maxsize=1024, typed=True)  # a site has few timeouts, and few ranges
-def _record(method: str, count: int, *args: Any, **options: Any) -> Recorded:
     first = ("",) * count
     sent, meaning = getattr(_recorder, method)(*first, *args, **options)
+    rest = sent[1 + count :]
+    if not (
+        _KEPT.issuperset(map(type, (*args, *options.values())))
+        and _SENT.issuperset(map(type, rest))
+    ):
+        raise NotKept
     meaning.pop("keys", None)  # those of redis-py's own cache
-    return Recorded(sent[0], sent[1 + count :], meaning)
+    return Recorded(sent[0], with_text_for_numbers(rest), meaning)

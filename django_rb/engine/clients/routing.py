@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import redis
@@ -43,15 +43,15 @@ class Routing(ManyNodes):
         self._command_timeout = timeout
         self.is_for_primaries = False
 
-    def _call(self, args: tuple[Any, ...], options: dict[str, Any]) -> Batch[Any]:
-        owners, commands, combine = self._route(args)
+    def _call(self, sent: Args, options: Mapping[str, Any]) -> Batch[Any]:
+        owners, commands, combine = self._route(sent)
         cluster = self._cluster
         replies = yield from run_commands(owners, commands, for_primary=self.is_for_primaries)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise first_error(node_failures(cluster, owners, commands, replies))
         reply = replies[0] if combine is None else combine(replies)
-        return self._convert(args[0], reply, options)
+        return self._convert(cast(str, sent[0]), reply, options)
 
     def _scan_options(self, match: Any, count: int | None, kind: str | None) -> Args:
         options: list[Any] = []
@@ -94,7 +94,8 @@ class RoutingClient(Routing, ManyNodesClient):
         """
         if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
             return options[EMPTY_RESPONSE]
-        return self._cluster.run(self._call(args, options), self._command_timeout)
+        call = self._call(self._sendable(args), options)
+        return self._cluster.run(call, self._command_timeout)
 
     def lock(self, *args: Any, **options: Any) -> Any:
         """Return a lock of redis-py's on the node that owns its name; it follows its name.

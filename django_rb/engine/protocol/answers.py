@@ -6,7 +6,8 @@ to GET, shows that a connection is out of step; then nothing more that it says m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from .encoding import Arg, Args
@@ -104,3 +105,10 @@ def answer_to(command: Args) -> Callable[[Any, int], bool]:
     if name == "SET" and len(command) == 3:  # no option makes it answer otherwise
         return is_ok
     return _BY_NAME.get(name, is_anything)
+
+
+def answers_to(commands: Sequence[Args]) -> Sequence[Callable[[Any, int], bool]]:
+    """Return what tells so for each of some commands: one for all, one for each, or none."""
+    is_uniform = len(set(map(len, commands))) == len(set(map(itemgetter(0), commands))) == 1
+    answers = [answer_to(commands[0])] if is_uniform else list(map(answer_to, commands))
+    return () if answers == [is_anything] else answers

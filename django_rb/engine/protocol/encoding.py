@@ -8,6 +8,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from operator import index
 from typing import TypeAlias, cast
 
@@ -23,7 +24,7 @@ Args: TypeAlias = tuple[Arg, ...]
 PIECE_SIZE = 65536
 
 # hiredis' own annotation knows tuples of one argument only.
-_pack = cast(Callable[[tuple[bytes, ...]], bytes], hiredis.pack_command)
+_pack = cast(Callable[[tuple[str | bytes, ...]], bytes], hiredis.pack_command)
 
 
 def encode_key(key: Key | bytearray | memoryview) -> bytes:
@@ -74,17 +75,16 @@ def pack(args: Args) -> bytes:
 def pack_small(args: Args) -> bytes | None:
     """Return the bytes of one command; None if it has arguments that are better not copied.
 
-    hiredis is given bytes and nothing else: for a number it calls Python, where a signal
-    handler may raise, and then it goes on with a null pointer.
+    hiredis is given text and bytes and nothing else: for a number it calls Python, where a
+    signal handler may raise, and then it goes on with a null pointer.
     """
-    words: list[bytes] = []
+    words: list[str | bytes] = []
     for arg in args:
-        if type(arg) is bytes:  # most are of these three
+        word: str | bytes
+        if type(arg) is str or type(arg) is bytes:  # most are of these three
             word = arg
-        elif type(arg) is str:
-            word = arg.encode()
         elif type(arg) is int:
-            word = b"%d" % arg
+            word = str(arg)
         else:
             word = encode_key(arg)
         if len(word) >= PIECE_SIZE:
@@ -173,8 +173,28 @@ def make_set_frame(options: Args) -> SetFrame:
     return b"*%d\r\n$3\r\nSET" % (len(options) + 3), b"\r\n" + encode_words(options)
 
 
-def encode(commands: Iterable[Args]) -> Iterator[Buffer]:
+# How many commands are looked at together before they are encoded.
+_AT_A_TIME = 256
+
+_NUMBERS = frozenset({int, float})
+_TEXT_OR_BYTES = frozenset({str, bytes})
+
+
+def encode(commands: Sequence[Args]) -> Iterator[Buffer]:
     """Yield the bytes of commands, joined into pieces of about PIECE_SIZE."""
+    for first in range(0, len(commands), _AT_A_TIME):
+        some = commands[first : first + _AT_A_TIME]
+        words = list(chain.from_iterable(some))
+        if (
+            _TEXT_OR_BYTES.issuperset(map(type, words))
+            and sum(map(len, cast(list[str], words))) < PIECE_SIZE
+        ):
+            yield b"".join(map(cast(Callable[[Args], bytes], _pack), some))
+        else:
+            yield from _encode_one_by_one(some)
+
+
+def _encode_one_by_one(commands: Iterable[Args]) -> Iterator[Buffer]:
     pieces: list[bytes] = []
     size = 0
     for args in commands:
@@ -192,6 +212,11 @@ def encode(commands: Iterable[Args]) -> Iterator[Buffer]:
                 pieces, size = [], 0
     if pieces:
         yield b"".join(pieces)
+
+
+def with_text_for_numbers(args: Args) -> Args:
+    """Return arguments with each number as the text that is sent."""
+    return tuple([repr(arg) if type(arg) in _NUMBERS else arg for arg in args])
 
 
 def encode_large(args: Args) -> Iterator[Buffer]:

@@ -8,7 +8,7 @@ from itertools import accumulate, chain, groupby, islice, repeat
 from operator import itemgetter
 from typing import Any
 
-from ..protocol.answers import answer_to
+from ..protocol.answers import answers_to
 from ..protocol.encoding import Args, Key
 from ..protocol.exchange import Batch, Exchange, PipelineExchange
 
@@ -73,8 +73,10 @@ def _run_shares(
         counts: Sequence[int] = ()
         if merge:
             sent, counts = _merged(sent, slot_of)
+            if len(sent) == len(share):
+                counts = ()  # none was merged
         exchange: Exchange = PipelineExchange(host_id, sent)
-        exchange.answers = list(map(answer_to, sent))
+        exchange.answers = answers_to(sent)
         exchange.is_for_primary = for_primary
         if bound:
             firsts = islice(accumulate(counts or repeat(1), initial=0), len(sent))

@@ -56,3 +56,4 @@ class LocalWatch:
             )
             tell(observers, "exchange_ended", event)
             tell(observers, "batch_ended", batch)
+            tell(observers, "call_ended", batch, [event])

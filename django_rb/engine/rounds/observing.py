@@ -15,29 +15,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
-import redis
-
-from ..errors import at_node
 from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Batch, Exchange
-from ..protocol.interludes import Interlude
 from ..wording import get_logger
-from .again import asks_for_more, look_again, with_second_looks
-from .port import Port, Rounds
 
 T = TypeVar("T")
 
 Command = tuple[str | bytes, ...]
 
 logger = get_logger("django_rb.observers")
-
-_TOLD = ("batch_began", "round_began", "exchange_ended", "batch_ended")
 
 # Their arguments are passwords.
 _SECRET = ("AUTH", "HELLO")
@@ -155,15 +146,18 @@ class Observer:
     def batch_ended(self, batch: BatchEvent) -> None:
         """A batch has ended: `seconds` and `error` are known."""
 
+    def call_ended(self, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
+        """A batch has ended; for those who want to know of it once, and of all of it.
+
+        Args:
+            exchanges: in the order in which they ended; empty if nothing was to be sent.
+        """
+
 
 class Observed(Protocol):
     """A cluster, as far as this file knows it."""
 
     observers: Sequence[Observer]
-
-
-class ObservedPort(Observed, Port, Protocol):
-    """A cluster that runs batches."""
 
 
 _changing = threading.Lock()
@@ -196,19 +190,29 @@ def begin_use(cluster: Observed) -> Sequence[Observer]:
     return cluster.observers  # some may be gone by now
 
 
-def tell(observers: Sequence[Observer], name: str, event: object) -> None:
+def tell(observers: Sequence[Observer], name: str, *events: object) -> None:
     """Call a method of each observer."""
     _here.is_telling = True
     try:
         for observer in observers:
             try:
-                getattr(observer, name)(event)
+                getattr(observer, name)(*events)
             except Exception:
                 if not getattr(observer, "_has_failed", False):
                     observer._has_failed = True  # type: ignore[attr-defined]  # noqa: SLF001
                     logger.exception("%r failed; it is not logged again.", observer)
     finally:
         _here.is_telling = False
+
+
+def go_on(batch: Batch[Any], event: BatchEvent) -> Sequence[Exchange]:
+    """Return the next round of a batch; what it says by `tell_found` is put into the event."""
+    outer = getattr(_here, "batch", None)
+    _here.batch = event
+    try:
+        return next(batch)
+    finally:
+        _here.batch = outer
 
 
 def tell_found(hits: int, misses: int, *, near: int = 0, warmed: int = 0) -> None:
@@ -224,180 +228,6 @@ def tell_found(hits: int, misses: int, *, near: int = 0, warmed: int = 0) -> Non
         batch.misses += misses
         batch.near += near
         batch.warmed += warmed
-
-
-def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
-    """Return a batch with second looks, of which the cluster's observers are told."""
-    observers = begin_use(cluster)
-    if not observers:
-        return with_second_looks(cluster, batch)
-    event = BatchEvent(operation=cast(Any, batch).__name__.lstrip("_"))
-    return _Telling(cluster, observers, event).told(batch)
-
-
-class _Attempt:
-    """The `Watcher` of an exchange, each time that it is sent."""
-
-    __slots__ = ("bytes_in", "bytes_out", "exchange", "since", "until")
-
-    def __init__(self, exchange: Exchange, since: float) -> None:
-        self.exchange = exchange
-        self.since = since
-        self.until: float | None = None
-        self.bytes_out = self.bytes_in = 0
-        exchange.watcher = self
-        exchange.may_join = False  # together with others it would be sent as another exchange
-
-    def began(self) -> None:
-        self.since = perf_counter()
-
-    def sent(self, size: int) -> None:
-        self.bytes_out += size
-
-    def received(self, size: int) -> None:
-        self.bytes_in += size
-
-    def ended(self) -> None:
-        self.until = perf_counter()
-
-
-@lru_cache(maxsize=256)
-def _heard_by(kind: Any) -> frozenset[str]:
-    """Return the names of the methods that observers of a class have not left out."""
-    return frozenset(
-        name for name in _TOLD if getattr(kind, name, None) is not getattr(Observer, name)
-    )
-
-
-class _Telling:
-    """Tells some observers of one batch."""
-
-    def __init__(
-        self, cluster: ObservedPort, observers: Sequence[Observer], event: BatchEvent
-    ) -> None:
-        self._cluster = cluster
-        self._observers = observers
-        kinds: Sequence[Any] = list(map(type, observers))
-        self._heard = _heard_by(kinds[0])
-        for kind in kinds[1:]:
-            self._heard |= _heard_by(kind)
-        self._event = event
-        self._failed: list[Exchange] = []
-
-    def told(self, batch: Batch[T]) -> Batch[T]:
-        """Return the batch as it is to be run."""
-        event = self._event
-        if "batch_began" in self._heard:
-            tell(self._observers, "batch_began", event)
-        try:
-            while True:
-                exchanges = self._next(batch)
-                is_question = False
-                for exchange in exchanges:
-                    if exchange.is_question:
-                        is_question = True
-                    else:
-                        event.commands += exchange.count
-                yield from self._round(exchanges, redirects=0, is_question=is_question)
-                if asks_for_more(exchanges):
-                    with closing(look_again(self._cluster, exchanges)) as rounds:
-                        for following in rounds:
-                            is_question = any(one.is_question for one in following)
-                            yield from self._round(
-                                following, redirects=1, is_question=is_question
-                            )
-        except StopIteration as end:
-            if self._failed:
-                event.error = next(filter(None, map(_error_of, self._failed)), None)
-            result: T = end.value
-            return result
-        except BaseException as error:
-            event.error = event.error or error
-            raise
-        finally:
-            batch.close()
-            event.seconds = perf_counter() - event.began
-            if "batch_ended" in self._heard:
-                tell(self._observers, "batch_ended", event)
-
-    def _next(self, batch: Batch[T]) -> Sequence[Exchange]:
-        """Go on with the batch, which may `tell_found`."""
-        outer = getattr(_here, "batch", None)
-        _here.batch = self._event
-        try:
-            return next(batch)
-        finally:
-            _here.batch = outer
-
-    def _round(
-        self, exchanges: Sequence[Exchange], *, redirects: int, is_question: bool
-    ) -> Rounds:
-        """Have a round run, and tell of it."""
-        event = self._event
-        if not is_question:
-            if isinstance(exchanges, Interlude):
-                yield exchanges
-                return
-            event.rounds += 1
-            if "round_began" in self._heard:
-                tell(self._observers, "round_began", event)
-        now = perf_counter()
-        attempts = [_Attempt(exchange, now) for exchange in exchanges]
-        cut_off: BaseException | None = None
-        try:
-            yield exchanges
-        except GeneratorExit as closed:
-            # Raised while the transport gives up, because of the error in the context.
-            event.error = cut_off = closed.__context__ or closed
-            raise
-        finally:
-            for attempt in attempts:
-                self._tell_of(attempt, cut_off, redirects)
-
-    def _tell_of(
-        self, attempt: _Attempt, cut_off: BaseException | None, redirects: int
-    ) -> None:
-        exchange = attempt.exchange
-        exchange.watcher = None
-        host_id = exchange.host_id
-        address = self._cluster.get_address(host_id)
-        error: BaseException | None = None
-        if exchange.has_errors:
-            error = _error_of(exchange)
-        if error is not None:
-            self._failed.append(exchange)
-        elif exchange.is_stale:
-            text = at_node(
-                "The node had closed the connection", host_id, address, self._cluster.alias
-            )
-            error = redis.ConnectionError(text)
-        elif attempt.until is None:
-            error = cut_off
-        if "exchange_ended" not in self._heard:
-            return
-        until = perf_counter() if attempt.until is None else attempt.until
-        event = ExchangeEvent(
-            batch=self._event,
-            host_id=host_id,
-            address=address,
-            count=exchange.count,
-            bytes_out=attempt.bytes_out,
-            bytes_in=attempt.bytes_in,
-            began=attempt.since,
-            seconds=until - attempt.since,
-            redirects=redirects,
-            error=error,
-            round=self._event.rounds,
-            _exchange=exchange,
-        )
-        tell(self._observers, "exchange_ended", event)
-
-
-def _error_of(exchange: Exchange) -> Exception | None:
-    """Return why an exchange failed, or its first error reply."""
-    if exchange.error is not None or not exchange.has_errors:
-        return exchange.error
-    return next((reply for reply in exchange.replies if isinstance(reply, Exception)), None)
 
 
 def _to_name(word: Any) -> str:
