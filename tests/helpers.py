@@ -24,7 +24,7 @@ _HOUSEKEEPING = {"auth", "client", "cluster", "config", "hello", "info", "select
 cache_class: type[RBCache] = RBCache
 
 
-def wait_until(predicate: Callable[[], object], seconds: float = 5.0) -> None:
+def wait_until(predicate: Callable[[], object], seconds: float = 30.0) -> None:
     """Return as soon as `predicate()` is true; fail after `seconds`."""
     end = monotonic() + seconds
     while not predicate():
