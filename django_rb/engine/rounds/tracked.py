@@ -324,10 +324,10 @@ class MgetExchange(KeysExchange):
 
     def __init__(self, host_id: int, keys: Sequence[bytes]) -> None:
         super().__init__(host_id, b"MGET", keys)
-        self.answers = (self._is_answer,)
-
-    def _is_answer(self, reply: Any, _kind: int) -> bool:
-        return are_values(reply, len(self.keys))
+        size = len(keys)
+        # No method of its own: that would be a cycle, which keeps all values that were found
+        # until Python collects it.
+        self.answers = (lambda reply, _kind: are_values(reply, size),)
 
 
 class TrackedMget(Tracked, MgetExchange):
