@@ -35,11 +35,11 @@ def keys_of(args: Sequence[Arg]) -> list[Arg]:
         keys_of(("EVAL", "return 1", 1, b"key", "arg"))   # [b"key"]
 
     The channels of SPUBLISH, SSUBSCRIBE and SUNSUBSCRIBE count as keys: servers route
-    them as if they were. Keys that a server makes up itself (SORT's BY and GET, what a
-    script composes) are seen by nobody but that server.
+    them as if they were. Keys that a server composes itself (SORT's BY and GET, keys that a
+    script composes) are not found.
 
-    UnroutableCommand: nobody described this command. MalformedCommand, a kind of it: the
-    keys cannot be told from these arguments.
+    UnroutableCommand: the command is unknown. MalformedCommand, a subclass of it: the keys
+    cannot be found in these arguments.
     """
     try:
         # Most commands end here: one key, and it comes first.

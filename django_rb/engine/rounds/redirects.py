@@ -1,4 +1,4 @@
-"""Redirects: which commands go again because of what nodes of a Redis Cluster said, and where.
+"""Redirects: which commands are sent again after error replies of a Redis Cluster, and where.
 
     MOVED         to the slot's new owner, which is remembered at once
     ASK           to the node it names, with ASKING ahead; nothing is remembered
@@ -7,10 +7,11 @@
     LOADING, MASTERDOWN, READONLY, BUSY
                   to the owner, if that is another node by now
 
-So does what a node was not sent, or only reads, if its connection failed and another node owns
-the slot by now. What only reads keys may go to a replica as well, if READ_FROM says so.
-Commands on keys of one slot that go again do so together, in their order. What a node has
-carried out is never sent again.
+If a connection failed and another node owns the slot by now, commands that were not sent, or
+that only read, go there. Commands that only read keys may go to a replica as well, if READ_FROM
+allows it.
+Commands on keys of one slot are sent again together, in their order. A command that a node has
+executed is never sent again.
 
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding
 """
@@ -39,23 +40,23 @@ MOVED, ASK, LATER, ELSEWHERE, SOURCE = "MOVED", "ASK", "LATER", "ELSEWHERE", "SO
 # Seconds of the first pause; it grows from round to round up to the last.
 _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.25
 
-# Redirects of one call that are followed at once. Further ones may be a circle.
+# How many redirects of one call are followed at once. Further ones may be a loop.
 _AT_ONCE = 4
 
 
 @dataclass(slots=True)
 class Errand:
-    """A command that may have to go again.
+    """A command that may have to be sent again.
 
     Attributes:
-        first, position: the exchange that it belongs to, and its place there.
-        command: what is sent.
-        slot: of its keys; None if it is for one host, whatever its keys.
-        error: what became of it.
-        why: what that comes to.
-        host_id: where it goes; None as long as that is not known.
-        with_asking: ASKING goes ahead of it.
-        is_bound: it is for one host and no other.
+        first, position: its first exchange, and its position there.
+        command: the command.
+        slot: the slot of its keys; None if it is for one host, whatever its keys.
+        error: its error.
+        why: the kind of the error, as of `why_again`.
+        host_id: the host to send it to; None as long as that is not known.
+        with_asking: ASKING is sent before it.
+        is_bound: it is for one host only.
     """
 
     first: Exchange
@@ -70,16 +71,16 @@ class Errand:
 
     @property
     def reads(self) -> bool:
-        """Whether any copy of its keys will do."""
+        """Whether it only reads keys, so that a replica can run it."""
         first = self.first
         return not (self.is_bound or first.is_for_primary) and reads_keys(self.command)
 
 
 class Journey:
-    """What a call has been through.
+    """The redirects and pauses of one call so far.
 
     Attributes:
-        rounds: in which commands went again.
+        rounds: the number of rounds in which commands were sent again.
     """
 
     def __init__(self) -> None:
@@ -100,14 +101,14 @@ class Journey:
 
     @property
     def pause_in_circle(self) -> float:
-        """Seconds to wait before redirects are followed; 0 while there were few."""
+        """Return the seconds to wait before redirects are followed; 0 after few of them."""
         if self.rounds < _AT_ONCE:
             return 0.0
         return random.uniform(0.5, 1) * _FIRST_PAUSE * (self.rounds - _AT_ONCE + 1)
 
 
 def why_again(reply: Exception, command: Args) -> str | None:
-    """Return what an error reply to a command comes to; None if it is final."""
+    """Return how to go on after an error reply; None if it is final."""
     if isinstance(reply, redis_errors.NoScriptError):
         return SOURCE
     # MasterDownError is a ClusterDownError, too.
@@ -120,7 +121,7 @@ def why_again(reply: Exception, command: Args) -> str | None:
         if code in {MOVED, ASK}:
             return code
         if "READONLY" in rest and encode_key(command[0]).upper().startswith(_RUN_SCRIPTS):
-            return ELSEWHERE  # a script's error, in which the server's is wrapped
+            return ELSEWHERE  # the server's error, wrapped in a script's error
     return None
 
 
@@ -184,13 +185,13 @@ def _unanswered(layout: Layout, exchange: Exchange, error: Exception) -> Iterato
 
 
 def _address_in(reply: Exception, slot: int) -> str | None:
-    """Return the address that ``MOVED 7 10.0.0.1:6379`` names, None if it is of no use."""
+    """Return the address in ``MOVED 7 10.0.0.1:6379``, None if it is unusable."""
     words = str(reply).split(" ")
     return words[2] if len(words) > 2 and words[1] == str(slot) else None
 
 
 def _may_be_elsewhere(exchange: Exchange, error: Exception) -> bool:
-    """Return whether what failed may be sent to another node: it is not in doubt."""
+    """Return whether a failed exchange may be sent to another node: no command may run twice."""
     is_nodes_failure = isinstance(
         error, redis_errors.ConnectionError | redis_errors.TimeoutError
     ) and not (
@@ -239,10 +240,10 @@ def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], lis
 
 
 def _find_owner(layout: Layout, errand: Errand, *, reads: bool) -> int | None:
-    """Return who is to run a command; None if all were asked in vain.
+    """Return the host that should run a command; None if all have failed.
 
     Args:
-        reads: any copy of its keys will do.
+        reads: a replica can run it.
     """
     slot, first = errand.slot, errand.first
     owner = layout.get_shard(first.host_id) if slot is None else layout.get_owner(slot)
@@ -257,7 +258,7 @@ def _find_owner(layout: Layout, errand: Errand, *, reads: bool) -> int | None:
 
 
 def address_later(layout: Layout, errands: Iterable[Errand]) -> None:
-    """Let errands that waited go to the owner of their slot, as far as it is known by now."""
+    """Send errands after a pause to the owner of their slot, as far as that is known by now."""
     for errand in errands:
         if errand.slot is not None:
             errand.host_id = layout.get_owner(errand.slot)

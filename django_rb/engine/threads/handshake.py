@@ -1,10 +1,10 @@
 """redis-py's classes of connections, as the engine and its local clients open them.
 
-They differ from redis-py's own in four ways. An error on the way to a connection shows no
-credentials in the variables of its frames. A credential provider that fails is a node that
-cannot be connected to, whatever it raises. And the host name in a node's certificate is
-checked unless the settings say otherwise: redis-py does so by itself only since 6.0.
-What a local client sends is told to the cluster's observers, but for the handshake.
+They differ from redis-py's own in four ways. The frames of an error while connecting have no
+credentials in their variables. Whatever exception a credential provider raises becomes a
+ConnectionError. The host name in a node's certificate is checked unless the settings say
+otherwise; redis-py does so by default only since 6.0. And the cluster's observers are called
+for what a local client sends, except for the handshake.
 
 The engine looks names up by `lookups`, but for those of nodes with TLS: redis-py has to be
 given the name to which it holds their certificates.
@@ -86,7 +86,7 @@ class _Discreet(redis.connection.AbstractConnection):
             ) from error
 
     def _go_home(self) -> None:
-        """Before it connects: lead to the node that has the part by now."""
+        """Set the address to that of the current primary, before connecting."""
         if self._home is None or self._leads_to is not None:
             return
         node = self._home.node
@@ -101,10 +101,10 @@ class _Discreet(redis.connection.AbstractConnection):
         super().disconnect(*args)  # type: ignore[no-untyped-call]
 
     def _check_home(self) -> None:
-        """Close a connection that leads to what has another part by now.
+        """Close the connection if its node is no longer the primary.
 
         Raises:
-            redis.ConnectionError: it is so.
+            redis.ConnectionError: it was closed.
         """
         if self._home is not None and self._leads_to not in {None, self._home.node}:
             self.disconnect()
@@ -114,13 +114,13 @@ class _Discreet(redis.connection.AbstractConnection):
 
     @hides_locals
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
-        """Do what newer redis-py does where it connects anew before it sends."""
+        """Do what newer redis-py does if it reconnects before it sends."""
         guarding.check(self)
         with self._in_handshake():
             super().connect_check_health(*args, **kwargs)
 
     def _greet(self) -> None:
-        """Say what the node is to know of each connection."""
+        """Send the commands that the node needs on each connection."""
         for greeting in self._greetings:
             self.send_command(*greeting)  # type: ignore[no-untyped-call]
             self.read_response()
@@ -191,7 +191,7 @@ def connect(connection: _Discreet) -> None:
         try:
             connection.connect()
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            # Another type tells of a node that was reached.
+            # A subclass means that the node was reached, so no other address is tried.
             if not left or type(error) not in {redis.ConnectionError, redis.TimeoutError}:
                 raise
         else:
