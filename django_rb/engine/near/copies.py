@@ -1,14 +1,14 @@
-"""The near copies of one cache: bytes as nodes have them, by key. No I/O.
+"""The near copies of one cache: stored bytes by key. No I/O.
 
-The order in which things happen decides:
+The order of these steps keeps copies correct:
 
-    reserve     before a read is sent, an empty copy takes the place of the key
-    fill        with the reply the place is filled, if it is still the same
-    drop        whoever learns of a change, or writes, empties the place
+    reserve     before a read is sent, an empty copy is put in the key's place
+    fill        when the reply has come, that copy is filled, if it is still in place
+    drop        when a change is reported, or this process writes, the copy is removed
 
-So a reply that was overtaken by a change fills a place that nobody looks into any more. And
-who reads a key past its copy (`learned`) drops a copy that differs: nobody is served an older
-value after somebody had a newer one.
+So a reply that is older than a change fills a copy that is no longer in place. And a read that
+did not use the copy (`learned`) drops it if it differs: no caller gets an older value after
+another one had a newer one.
 
 Hits take no lock.
 """
@@ -37,22 +37,22 @@ class _Absent(bytes):
     __hash__ = bytes.__hash__
 
 
-# What is kept of a key that does not exist.
+# The data of a copy for a key that does not exist.
 ABSENT: Final = _Absent()
 
-# Bytes of memory that a copy takes beside those of its key and its data, on CPython of 64 bits:
-# two bytes objects, the copy, a float, and its part of the table. That is from 30 to 340: it
-# depends on how far the table is from the size at which it grows, and now and then a table is
-# made anew beside the old one. This is near the most, so that MAX_BYTES holds within 10 %.
+# Bytes of memory that a copy takes in addition to its key and data, on 64-bit CPython: two
+# bytes objects, the copy, a float, and its share of the table. The share is 30 to 340 bytes: it
+# depends on how full the table is, and while it grows, the old and the new one exist together.
+# This is close to the maximum, so that MAX_BYTES holds within 10 %.
 OVERHEAD = 460
 
 
 class Copy:
-    """A place for what a node has of a key.
+    """The copy of one key's value.
 
     Attributes:
-        data: what is stored, ABSENT for nothing; None while it is awaited.
-        term: it counts as long as this does.
+        data: the stored bytes, ABSENT for none; None until the reply has come.
+        term: the copy is valid as long as this term is.
         expires: and until then, as monotonic().
     """
 
@@ -65,14 +65,14 @@ class Copy:
 
 
 class Copies:
-    """Near copies, bounded by bytes; those that were not used for longest make room.
+    """Near copies with a limit in bytes; the least recently used ones are evicted.
 
     Args:
         max_bytes: bytes of memory for all of them.
-        max_age: seconds for which a copy counts at most.
-        keeps_misses: whether it is kept, too, that a key does not exist.
+        max_age: seconds for which a copy is valid at most.
+        keeps_misses: whether misses are kept as well.
 
-    Counts are of this process; where threads count at the same moment, some get lost.
+    Counts are those of this process; concurrent threads may lose some.
     """
 
     def __init__(self, max_bytes: int, max_age: float, *, keeps_misses: bool = False) -> None:
@@ -94,7 +94,7 @@ class Copies:
         return len(self._copies)
 
     def info(self) -> NearInfo:
-        """Return what there is, and what was done."""
+        """Return sizes and counts."""
         return NearInfo(
             self.hits,
             self.misses,
@@ -106,10 +106,10 @@ class Copies:
         )
 
     def get(self, key: bytes, now: float) -> bytes | None:
-        """Return the copy of a key that counts, None if there is none.
+        """Return the valid copy of a key, None if there is none.
 
         Args:
-            now: as monotonic(); the changes that nodes told of were looked at by then.
+            now: as monotonic(); the nodes' pushes were read by then.
         """
         copy = self._copies.get(key)
         if copy is None or now >= copy.expires or now >= copy.term.until:
@@ -141,7 +141,7 @@ class Copies:
         return found, misses
 
     def reserve(self, keys: Sequence[bytes], term: Term) -> list[Copy]:
-        """Return empty copies in the places of keys that are about to be read."""
+        """Put empty copies in place for keys that are about to be read, and return them."""
         copies, reserved = self._copies, []
         with self._lock:
             for key in keys:
@@ -166,7 +166,7 @@ class Copies:
             data = ABSENT
         copies = self._copies
         with self._lock:
-            if copies.get(key) is not copy:  # it may be old, or what is there may be
+            if copies.get(key) is not copy:  # either value may be the older one
                 self._learned(key, data)
             elif data is None or not end:
                 del copies[key]
@@ -184,11 +184,11 @@ class Copies:
         values: Sequence[Any],
         ends: Sequence[float],
     ) -> None:
-        """Take what nodes replied into the places that were reserved.
+        """Fill reserved copies with the replies.
 
         Args:
-            values: bytes, or None where there is no such key.
-            ends: until when each counts, as monotonic(); 0 for not at all.
+            values: bytes, or None if there is no such key.
+            ends: until when each is valid, as monotonic(); 0 for not at all.
         """
         get, size = self._copies.get, 0
         with self._lock:
@@ -212,10 +212,10 @@ class Copies:
                 self.evictions += 1
 
     def learned(self, keys: Iterable[bytes], values: Iterable[Any]) -> None:
-        """Drop copies that differ from what nodes replied past them.
+        """Drop copies that differ from the replies to reads that did not use them.
 
         Args:
-            values: bytes, None where there is no such key, or an exception for not known.
+            values: bytes, None if there is no such key, or an exception if unknown.
         """
         with self._lock:
             for key, data in zip(keys, values, strict=True):
@@ -227,7 +227,7 @@ class Copies:
             self._drop(key)
 
     def drop(self, keys: Iterable[bytes]) -> None:
-        """Drop the copies of keys, and those that are awaited."""
+        """Drop the copies of keys, reserved ones included."""
         with self._lock:
             for key in keys:
                 self._drop(key)
@@ -251,7 +251,7 @@ class Copies:
                     self._drop(key)
 
     def clear(self) -> None:
-        """Drop all copies, and those that are awaited."""
+        """Drop all copies, reserved ones included."""
         with self._lock:
             self._copies.clear()
             self._bytes = 0

@@ -191,7 +191,7 @@ def _address_in(reply: Exception, slot: int) -> str | None:
 
 
 def _may_be_elsewhere(exchange: Exchange, error: Exception) -> bool:
-    """Return whether a failed exchange may be sent to another node: no command may run twice."""
+    """Return whether a failed exchange may be sent to another node without running twice."""
     is_nodes_failure = isinstance(
         error, redis_errors.ConnectionError | redis_errors.TimeoutError
     ) and not (

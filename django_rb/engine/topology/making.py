@@ -36,7 +36,7 @@ def make_topology(
     read_from: ReadFrom,
     changes: HealthChanges,
 ) -> tuple[Topology, Layout | None]:
-    """Return a topology, and what others than the settings may say of it; see `Cluster`.
+    """Return a topology, and its `Layout` if it has one; see `Cluster`.
 
     Args:
         make_node: makes a node of what is known of it.

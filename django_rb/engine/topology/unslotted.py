@@ -1,4 +1,4 @@
-"""What second looks ask of shards whose keys the settings place: there are no slots."""
+"""The layout, for second looks, of shards without slots, whose keys the router places."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ class Unslotted(Looking):
         return self.replicas.get_readers(shard)
 
     def note_moved(self, slot: int, address: str, said_by: int) -> None:
-        """Do nothing: such nodes do not say MOVED."""
+        """Do nothing: such nodes do not reply MOVED."""
 
     def find(self, address: str, said_by: int) -> None:
-        """Return None: such nodes do not say ASK."""
+        """Return None: such nodes do not reply ASK."""
 
     @property
     def is_look_due(self) -> bool:
-        """Whether it is time to look, for whoever comes first."""
+        """Whether it is time for a look; the next caller takes it."""
         # Each call asks.
         return monotonic() >= self._times.look_at or (
             self.replicas.measures_lag and self.replicas.is_look_due
         )
 
     def look_if_due(self) -> Rounds:
-        """Yield the rounds of a look, if it is time and nobody else looks."""
+        """Yield the rounds of a look, if it is time and no other caller looks."""
         yield from super().look_if_due()
         yield from self.replicas.look_if_due(self._get_primaries())
 
@@ -93,11 +93,11 @@ class StaticLayout(Unslotted):
         return self._topology.nodes
 
     def want_look(self) -> None:
-        """Do nothing: nobody knows more than the settings."""
+        """Do nothing: the settings say everything."""
 
     @property
     def is_look_due(self) -> bool:
-        """Whether it is time to look how far replicas are behind."""
+        """Whether it is time to measure the replicas' lag."""
         return self.replicas.is_look_due
 
     def _look(self) -> Batch[bool]:
