@@ -327,7 +327,7 @@ class RedisClusterTopology(Looking):
         return has_changed
 
     def _owners(self, by_id: Mapping[int, Shard]) -> list[int]:
-        """Return each slot's owner; for one without, a host that will reply so (CLUSTERDOWN)."""
+        """Return each slot's owner; for one without, a host that will reply CLUSTERDOWN."""
         owners = [_NOBODY] * CLUSTER_SLOTS
         for host_id, shard in by_id.items():
             for first, last in shard.slots:

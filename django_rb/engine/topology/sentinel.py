@@ -346,7 +346,7 @@ class SentinelTopology(Unslotted):
             logger.warning("%s%s", text, cluster)
 
     def _apply(self, host_id: int, claim: Claim) -> bool:
-        """Set a shard's primary to the one that a Sentinel reports; return whether it is new."""
+        """Set a shard's primary as a Sentinel reports it; return whether it is new."""
         node = claim.node
         if node is None:  # it is there already
             return False
