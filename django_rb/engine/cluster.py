@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import redis
 import redis.asyncio
@@ -34,7 +34,7 @@ from .rounds.observing import Observer
 from .rounds.telling import observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hidden, hides_locals
-from .topology.making import Layout, make_topology
+from .topology.making import Topology, make_topology
 from .topology.redis_cluster import RedisClusterTopology
 from .topology.replicas import PREFER_REPLICA, read_read_from
 from .topology.sentinel import SentinelTopology
@@ -158,12 +158,16 @@ class Cluster(ClientSource):
         )
         reading = read_read_from(read_from, max_lag)
         self._prefers_replicas = reading.choice == PREFER_REPLICA
-        self._topology, self._layout = make_topology(
+        self._topology = make_topology(
             topology,
             hosts,
             host_defaults,
             make_node,
-            partial(_use, self._threads, self._loops, self._local_pools),
+            # Event loops know nodes, and these the topology: it must not keep what uses them.
+            partial(
+                _use,
+                [weakref.ref(user) for user in (self._threads, self._loops, self._local_pools)],
+            ),
             pool_options=self._pool_options,
             address_map=address_map,
             sentinels=sentinels,
@@ -175,8 +179,6 @@ class Cluster(ClientSource):
         self._host_defaults = dict(hidden(host_defaults or {}))
         if not isinstance(self._topology, RedisClusterTopology):
             self._topology.router = self._make_router()
-        if isinstance(self._topology, StaticTopology):
-            self._use(self._topology.everybody)
         self.trackings.layout = self._topology
         _clusters.add(self)
 
@@ -206,12 +208,9 @@ class Cluster(ClientSource):
         return self._topology.nodes
 
     @property
-    def layout(self) -> Layout | None:
-        """The layout that a Redis Cluster or Sentinels reported; None for independent nodes.
-
-        If replicas of independent nodes are read from, these replicas and their lag.
-        """
-        return self._layout
+    def layout(self) -> Topology:
+        """What is known of the shards: by the settings, Sentinels or the nodes themselves."""
+        return self._topology
 
     @property
     def router(self) -> BaseRouter:
@@ -240,7 +239,7 @@ class Cluster(ClientSource):
             raise BadHostSetup(f"Host id {host_id!r} is not an integer of 0 or more.")
         described = node_of_arguments(node, options)
         info = parse_host(host_id, described, self._host_defaults)
-        topology.add(info, self._make_router, self._use)
+        topology.add(info, self._make_router)
 
     def remove_host(self, host_id: int) -> bool:
         """Remove a host while the cluster is in use; return whether it was there.
@@ -248,10 +247,7 @@ class Cluster(ClientSource):
         Raises:
             BadHostSetup: the router needs the host; it is not removed.
         """
-        return self._static().remove(host_id, self._make_router, self._use)
-
-    def _use(self, nodes: Mapping[int, Node]) -> None:
-        _use(self._threads, self._loops, self._local_pools, nodes)
+        return self._static().remove(host_id, self._make_router)
 
     def _static(self) -> StaticTopology:
         if isinstance(self._topology, RedisClusterTopology):
@@ -278,15 +274,15 @@ class Cluster(ClientSource):
         Raises:
             redis.ConnectionError, redis.TimeoutError: no node or Sentinel answers.
         """
-        if self._layout is not None and not self._layout.is_known:
-            failure = self._threads.run(self._layout.learn(), timeout)
+        if not self._topology.is_known:
+            failure = self._threads.run(self._topology.learn(), timeout)
             if failure is not None:
                 raise failure
 
     async def alearn(self, timeout: float | None = None) -> None:
         """Do what `learn` does, on the running event loop."""
-        if self._layout is not None and not self._layout.is_known:
-            failure = await self._loops.run(self._layout.learn(), timeout)
+        if not self._topology.is_known:
+            failure = await self._loops.run(self._topology.learn(), timeout)
             if failure is not None:
                 raise failure
 
@@ -357,20 +353,22 @@ class Cluster(ClientSource):
         Args:
             timeout: seconds for the whole batch; commands without a reply by then fail.
         """
-        if self._layout is not None and self._layout.is_look_due:
-            batch = self._layout.looking(batch)
-        if self._prefers_replicas and self._layout is not None:
-            batch = from_replicas(self._layout, batch)
+        topology = self._topology
+        if not topology.is_quiet and topology.is_look_due:
+            batch = topology.looking(batch)
+        if self._prefers_replicas:
+            batch = from_replicas(topology, batch)
         if self.observers:
             return self._threads.run(observed(self, batch), timeout)
         return self._threads.run(batch, timeout, self)
 
     def arun(self, batch: Batch[T], timeout: float | None = None) -> Coroutine[Any, Any, T]:
         """Return a coroutine that runs a batch on the running event loop; see `run`."""
-        if self._layout is not None and self._layout.is_look_due:
-            batch = self._layout.looking(batch)
-        if self._prefers_replicas and self._layout is not None:
-            batch = from_replicas(self._layout, batch)
+        topology = self._topology
+        if not topology.is_quiet and topology.is_look_due:
+            batch = topology.looking(batch)
+        if self._prefers_replicas:
+            batch = from_replicas(topology, batch)
         if self.observers:
             return self._loops.run(observed(self, batch), timeout)
         return self._loops.run(batch, timeout, self)
@@ -405,8 +403,7 @@ class Cluster(ClientSource):
         Raises:
             LookupError: the cluster has no such host.
         """
-        if self._layout is not None:
-            self.learn()
+        self.learn()
         return redis.Redis(connection_pool=self.get_pool_for_host(host_id))
 
     def get_local_client_for_key(self, key: Key) -> redis.Redis:
@@ -439,16 +436,15 @@ class Cluster(ClientSource):
         await self._loops.aclose()
 
 
-def _use(
-    transport: threads.Transport,
-    loops_transport: loops.Transport,
-    local_pools: LocalPools,
-    nodes: Mapping[int, Node],
-) -> None:
+class _UsesNodes(Protocol):
+    def use(self, nodes: Mapping[int, Node]) -> None: ...
+
+
+def _use(users: Iterable[weakref.ref[_UsesNodes]], nodes: Mapping[int, Node]) -> None:
     """Connect to these nodes only, from now on."""
-    transport.use(nodes)
-    loops_transport.use(nodes)
-    local_pools.keep_only(nodes)
+    for reference in users:
+        if (user := reference()) is not None:
+            user.use(nodes)
 
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()

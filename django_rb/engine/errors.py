@@ -50,6 +50,15 @@ class LostRace(redis_errors.TimeoutError):
     """Another node answered first, so this one's reply was not awaited."""
 
 
+class Redirected(redis_errors.ReadOnlyError):
+    """A node that is a replica by now names its primary (``REDIRECT 10.0.0.1:6379``)."""
+
+    @property
+    def place(self) -> str:
+        """What it names: host and port."""
+        return str(self).partition(" ")[2].partition(" ")[0]
+
+
 class NodeBusy(redis_errors.ResponseError):
     """A script or function keeps the node busy (``BUSY``), so it refuses other commands."""
 
@@ -119,6 +128,7 @@ _REPLY_CLASSES: dict[str, type[redis_errors.RedisError]] = {
     "NOSCRIPT": redis_errors.NoScriptError,
     "OOM": redis_errors.OutOfMemoryError,
     "READONLY": redis_errors.ReadOnlyError,
+    "REDIRECT": Redirected,
     "TRYAGAIN": redis_errors.TryAgainError,
     "WRONGPASS": redis_errors.AuthenticationError,
 }

@@ -88,4 +88,8 @@ if find_spec("debug_toolbar") and os.environ.get("BOOKSHOP_TOOLBAR") != "off":
         "debug_toolbar.panels.sql.SQLPanel",
         "debug_toolbar.panels.templates.TemplatesPanel",
     ]
-    DEBUG_TOOLBAR_CONFIG = {"SHOW_TOOLBAR_CALLBACK": "bookshop.nodes.shows_toolbar"}
+    DEBUG_TOOLBAR_CONFIG = {
+        "SHOW_TOOLBAR_CALLBACK": "bookshop.nodes.shows_toolbar",
+        # The toolbar would keep what each template was given: 90 MB for the front page.
+        "SHOW_TEMPLATE_CONTEXT": False,
+    }

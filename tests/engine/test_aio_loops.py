@@ -318,8 +318,9 @@ def test_a_cluster_that_is_collected_takes_its_connections_along(
         for _ in range(3):
             await use(Cluster(nodes.hosts))
             gc.collect()
-            await asyncio.sleep(0.01)
-        assert len(sockets() - before) == 0
+        async with asyncio.timeout(10):  # a loop closes sockets in a later turn
+            while sockets() - before:
+                await asyncio.sleep(0.01)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())

@@ -17,7 +17,7 @@ from django_rb.engine.loops.pool import Pool
 from django_rb.testing import LocalNodes
 from tests.faults.operations import COUNT, Caller, Data, Loop, as_stored, own, stored
 from tests.faults.proxy import Proxy
-from tests.helpers import Servers, wait_until
+from tests.helpers import Servers, wait_until, without_redirects
 
 FAULTY = 1
 # Short, but what is alive answers within them on a busy machine too.
@@ -47,7 +47,9 @@ class Rig:
     transport = "poll"
 
     def __init__(self, count: int, **options: str) -> None:
-        user = [USER, "on", f">{PASSWORD}", "~*", "&*", "+@all"]
+        # A replica then refuses writes and names no primary, as Redis and older Valkey do.
+        # What becomes of calls where it does is told by tests/redirects.
+        user = [USER, "on", f">{PASSWORD}", "~*", "&*", "+@all", *without_redirects()]
         # Tests come past the proxies and log in nowhere, and let nodes load by DEBUG RELOAD.
         own = [("requirepass", ""), ("enable-debug-command", "yes")]
         self.nodes = LocalNodes(count, options=[("user", user), *own, *options.items()])
@@ -164,10 +166,13 @@ class Rig:
             try:
                 with loop_of_callers(self.transport):
                     yield clusters["default"]
-                # What is still being opened, for a call that did not wait, goes to the pool.
-                wait_until(lambda: set(threading.enumerate()) <= threads)
             finally:  # or a test that fails would make the next ones fail
-                clusters.reset()
+                try:
+                    # What is still being opened, for a call that did not wait, goes to the
+                    # pool.
+                    wait_until(lambda: set(threading.enumerate()) <= threads)
+                finally:
+                    clusters.reset()
         wait_until(lambda: self.connections() == 0)
         wait_until(lambda: open_descriptors() <= descriptors)
 

@@ -202,7 +202,8 @@ def test_a_stopped_clock_does_not_stop_time(
     deadline: float | None, is_connected: bool, nodes: LocalNodes
 ) -> None:
     """As tests of sites do with freezegun. (It stops event loops as a whole.)"""
-    options = {"socket_timeout": 0.1, "socket_connect_timeout": 0.1}
+    seconds = 0.5 if deadline is None else 5.0  # time enough for nodes that answer
+    options = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
     cluster = Cluster(nodes.hosts, pool_options=options, router_cls=SlotRouter)
     if is_connected:
         cluster.run(find(cluster, KEYS))

@@ -33,7 +33,7 @@ from tests.faults.proxy import delayed
 from tests.faults.rig import CONNECT_TIMEOUT, FAULTY, SOCKET_TIMEOUT, Rig
 
 # A bound in time is the best of so many: other processes may keep this one from its CPU.
-TRIES = 5
+TRIES = 20
 SLACK = 0.05
 LONGEST = CONNECT_TIMEOUT + SOCKET_TIMEOUT + SLACK
 
@@ -44,6 +44,9 @@ EXCHANGES = {
     "raise": ("get", "get_many", "incr", "set_many", "map of reads", "fanout"),
     "miss": ("get_many", "set_many"),
 }
+# Of these, what is left for a fault of which another of its kind meets all: one command, one
+# per node, many per node, a write, and an error that is a miss.
+FEWER = {"raise": ("get", "map of reads", "set_many"), "miss": ("get_many",)}
 
 
 def kind_of(fault: Fault) -> object:
@@ -51,8 +54,14 @@ def kind_of(fault: Fault) -> object:
     return fault.is_silence, fault.is_answer, tuple(fault.fates.items())
 
 
-# One fault of each kind meets every operation, the others every form of an exchange.
+# One fault of each kind meets every operation, on threads, and every form of an exchange.
 FIRST_OF_KIND = {kind_of(FAULTS[name]): name for name in reversed(FAULTS)}.values()
+
+
+def forms(name: str, mode: str) -> tuple[str, ...]:
+    return (EXCHANGES if name in FIRST_OF_KIND else FEWER)[mode]
+
+
 CASES = [
     (name, operation, mode, transport)
     for transport in ("poll", "asyncio")
@@ -60,7 +69,7 @@ CASES = [
     for name in FAULTS
     for operation in (OPERATIONS if mode == "raise" else CACHE_OPERATIONS)
     if mode == "raise" or "fails" in FAULTS[name].fates.values()
-    if operation in EXCHANGES[mode] or (transport == "poll" and name in FIRST_OF_KIND)
+    if operation in forms(name, mode) or (transport == "poll" and name in FIRST_OF_KIND)
 ]
 
 
@@ -97,13 +106,20 @@ def test_a_reply_that_comes_too_late_reaches_nobody(name: str, rig: Rig) -> None
         rig.check_connections(cluster)
 
 
+class TooBusy(Exception):
+    """This process, or a node, did not get its CPU while there was no fault yet."""
+
+
 def best(attempt: Callable[[], float], rig: Rig, bound: float) -> None:
     """Fail unless the best of a few attempts gives no more than `bound`, say in seconds."""
     results: list[float] = []
     while not results or min(results) > bound:
         assert len(results) < TRIES, f"It was {results}, not {bound}"
         rig.fill()
-        results.append(attempt())
+        try:
+            results.append(attempt())
+        except TooBusy:
+            results.append(float("inf"))
 
 
 def meet(
@@ -112,25 +128,28 @@ def meet(
     """Run an operation on a faulty node and check all but the time, which is returned."""
     proxied = (FAULTY,) if fault.proxied else ()
     with rig.cluster(*proxied, times_out=fault.is_silence) as cluster:
-        caller = Caller(mode, deadline)
-        warm_up(caller, rig)
+        warm_up(Caller(), rig)
         with fault.inflict(rig):
-            outcome = operation.run(caller, rig.data)
+            outcome = operation.run(Caller(mode, deadline), rig.data)
         check_outcome(outcome, fault, operation, mode, rig)
         check_held(rig, operation.left(rig.data))
-        check_own_replies(caller, rig)
+        check_own_replies(Caller(mode), rig)
         rig.check_connections(cluster)
     return outcome.seconds
 
 
 def warm_up(caller: Caller, rig: Rig) -> None:
     """Let the nodes have connections, and the scripts of incr() and touch()."""
-    assert caller.cache("get_many", rig.data.all).error is None
-    for name in rig.data.all:
-        assert caller.cache("touch", name).error is None
-    for names in rig.data.counters.values():
-        assert caller.cache("incr", names[0]).error is None
-        assert caller.cache("decr", names[0]).error is None
+    calls = [
+        ("get_many", rig.data.all),
+        *(("touch", name) for name in rig.data.all),
+        *((call, n[0]) for n in rig.data.counters.values() for call in ("incr", "decr")),
+    ]
+    for name, argument in calls:
+        error = caller.cache(name, argument).error
+        if isinstance(error, redis.TimeoutError):
+            raise TooBusy from error
+        assert error is None
 
 
 def check_outcome(

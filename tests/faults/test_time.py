@@ -150,12 +150,11 @@ def lose(
     """Run an operation while several nodes are faulty; the others' work counts."""
     proxied = [host_id for host_id, fault in faults.items() if fault is not killed]
     with rig.cluster(*proxied, times_out=True) as cluster:
-        caller = Caller("miss", deadline)
-        warm_up(caller, rig)
+        warm_up(Caller("raise"), rig)
         with ExitStack() as stack:
             for host_id, fault in faults.items():
                 stack.enter_context(fault(rig, host_id))
-            outcome = operation.run(caller, rig.data)
+            outcome = operation.run(Caller("miss", deadline), rig.data)
         assert outcome.error is None
         health = cluster.health()
         assert {i for i in health if health[i].state == "failing"} == set(faults)

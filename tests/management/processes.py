@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -101,7 +102,42 @@ def start(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Pop
     )
 
 
-def read_until(process: subprocess.Popen[str], text: str) -> str:
+class Running:
+    """A management command that goes on, begun where the imports are done.
+
+    As much of `subprocess.Popen` as the tests use. Its standard error goes where its output
+    goes.
+    """
+
+    def __init__(self, *args: str, env: Mapping[str, str] | None = None) -> None:
+        ours, theirs = os.pipe()
+        self.stdout = os.fdopen(ours)
+        with Path(os.devnull).open() as nothing, os.fdopen(theirs, "w") as output:
+            streams = [nothing.fileno(), *[output.fileno()] * 2]
+            self._process = forkserver.start(
+                args, environment() if env is None else env, streams
+            )
+        self.pid = self._process.pid
+        self.send_signal, self.kill = self._process.send_signal, self._process.kill
+        self.wait = self._process.wait
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return the rest of what it says, and nothing, once it has ended."""
+        self.wait(timeout)
+        with self.stdout:
+            return self.stdout.read(), ""
+
+
+def read_until(process: subprocess.Popen[str] | Running, text: str) -> str:
     """Return what a process says up to the line that has `text` in it."""
     assert process.stdout is not None
     said = ""
@@ -215,8 +251,9 @@ def _switches(pid: int) -> str:
     return " ".join(re.findall(r"ctxt_switches:\s+(\d+)", status))
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: subprocess.Popen[str] | Running) -> None:
     """End a process that a test has left, and read what it left."""
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)
-    process.communicate()
+    if process.stdout is None or not process.stdout.closed:
+        process.communicate()

@@ -21,7 +21,7 @@ from django_rb.testing import LocalNodes
 from tests.helpers import Servers, wait_until
 
 from .calls import plain, rows, run, run_and_fail, run_json
-from .processes import DJANGO, Terminal, django, on_nodes, start
+from .processes import Running, Terminal, django, on_nodes
 
 OPERATIONS = ["get", "set", "get_many", "set_many"]
 
@@ -102,7 +102,7 @@ class TestMeasurement:
 class TestMemory:
     @pytest.fixture
     def small(self) -> Iterator[Cluster]:
-        options = {"maxmemory": "8mb", "maxmemory-policy": "allkeys-lru"}
+        options = {"maxmemory": "4mb", "maxmemory-policy": "allkeys-lru"}
         with LocalNodes(1, options=options) as nodes:
             with override_settings(RB_CLUSTERS={"default": {"HOSTS": nodes.hosts}}):
                 yield clusters["default"]
@@ -112,7 +112,7 @@ class TestMemory:
         small.get_local_client(0).set("of the site", 1)
         out, error = run_and_fail("rb_bench", "--keys", "1000", "--size", "100000")
         assert out.startswith("default: 1,000 keys of 97.7 KiB, 95.5 MiB in all")
-        assert error.startswith("default: Of the 8,388,608 bytes that node 0 (127.0.0.1:")
+        assert error.startswith("default: Of the 4,194,304 bytes that node 0 (127.0.0.1:")
         assert "would push other keys out" in error
         assert small.get_local_client(0).keys() == [b"of the site"]
 
@@ -126,11 +126,11 @@ class TestMemory:
             "full": {"HOSTS": full},
             "after": {"HOSTS": nodes.hosts},
         }
-        args = ["rb_bench", "--keys", "100", "--size", "100000"]
+        args = ["rb_bench", "--keys", "100", "--size", "40000"]
         with override_settings(RB_CLUSTERS=config):
             said, error = run_and_fail(*args, "--format", "json")
             table, _ = run_and_fail(*args)
-        assert error.startswith("full: Of the 8,388,608 bytes that node 0 (127.0.0.1:")
+        assert error.startswith("full: Of the 4,194,304 bytes that node 0 (127.0.0.1:")
         before, refused, after = json.loads(said)["clusters"]
         assert list(before["operations"]) == list(after["operations"]) == OPERATIONS
         assert (before["error"], after["error"]) == (None, None)
@@ -167,7 +167,7 @@ class TestEnds:
     def test_keys_go_by_themselves_if_it_is_killed(
         self, servers: Servers, nodes: LocalNodes
     ) -> None:
-        process = start(*DJANGO, "rb_bench", env=on_nodes(default=nodes.hosts))
+        process = Running("rb_bench", env=on_nodes(default=nodes.hosts))
         wait_until(lambda: sum(map(len, servers.keys().values())) == 1001, 30)
         process.kill()
         process.communicate()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .calls import run, run_and_fail
 from .processes import (
     DJANGO,
     ROOT,
+    Running,
     Terminal,
     django,
     environment,
@@ -131,7 +133,7 @@ class TestCommand:
             capture_output=True,
             text=True,
             check=True,
-            env=environment("bookshop.settings", PYTHONPATH="example_project"),
+            env=environment(PYTHONPATH=str(ROOT)),
             cwd=ROOT,
         )
         said = done.stdout.splitlines()[-1]
@@ -171,6 +173,21 @@ class TestClusters:
         assert (done.returncode, done.stderr) == (0, "")
         return document_of(done.stdout)[0]
 
+    @contextmanager
+    def started(self, settings: dict[str, str], *args: str) -> Iterator[dict[str, str]]:
+        """Start nodes; yield the environment of a process that uses them."""
+        process = Running("rb_nodes", "--format", "json", *args, env=settings)
+        try:
+            document, _ = document_of(read_until(process, "Ctrl-C ends them."))
+            yield {**settings, **document["environment"]}
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        finally:
+            kill(process)
+
+    def flush(self, env: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
+        return django("rb_flushall", "--no-input", *args, env=env)
+
     @with_clusters(small={"HOSTS": ["redis://a", "redis://b"]}, large={"HOSTS": [{}] * 5})
     def test_as_many_nodes_as_the_largest_has(self, settings: dict[str, str]) -> None:
         document = self.nodes(settings)
@@ -200,9 +217,8 @@ class TestClusters:
 
     @with_clusters(default={"HOSTS": [{}]}, other={"HOSTS": [{"port": 1}]})
     def test_the_others_keep_their_nodes(self, settings: dict[str, str]) -> None:
-        done = django(
-            "rb_nodes", "--cluster=default", "--", "rb_flushall", "--no-input", env=settings
-        )
+        with self.started(settings, "--cluster=default") as env:
+            done = self.flush(env)
         assert done.returncode == 1
         assert re.search(r"default 0  127\.0\.0\.1:\d{4,5} .* flushed\n", done.stdout)
         assert done.stderr.startswith("CommandError: 1 of 2 databases could not be flushed:")
@@ -215,12 +231,14 @@ class TestClusters:
     @with_clusters(default={"HOSTS": []})
     def test_hosts_that_only_production_knows(self, settings: dict[str, str]) -> None:
         assert len(self.nodes(settings)["nodes"]) == 4
-        done = django("rb_nodes", "--", "rb_flushall", "--no-input", env=settings)
+        with self.started(settings) as env:
+            done = self.flush(env)
         assert (done.returncode, done.stderr) == (0, "")
 
     @with_clusters(**{f"c{number}": {"HOSTS": [{}]} for number in range(20)})
     def test_more_clusters_than_servers_have_databases(self, settings: dict[str, str]) -> None:
-        done = django("rb_nodes", "--", "rb_flushall", "--no-input", env=settings)
+        with self.started(settings) as env:
+            done = self.flush(env)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.count("flushed\n") == 20
 
@@ -237,26 +255,27 @@ class TestClusters:
         }
     )
     def test_local_nodes_ask_for_no_secrets(self, settings: dict[str, str]) -> None:
-        done = django("rb_nodes", "--", "rb_flushall", "--no-input", env=settings)
+        with self.started(settings) as env:
+            done = self.flush(env)
         assert (done.returncode, done.stderr) == (0, "")
         assert "secret" not in done.stdout
 
     @with_clusters(default="redis://a", other={"HOSTS": [{}], "POOL_OPTIONS": "no"})
     def test_mistakes_are_still_explained(self, settings: dict[str, str]) -> None:
-        for alias, mistake in (("default", "A str is not"), ("other", "is not a dictionary")):
-            done = django(
-                "rb_nodes", "--", "rb_flushall", "--no-input", "--cluster", alias, env=settings
-            )
-            assert done.returncode == 1
-            assert f"settings.RB_CLUSTERS['{alias}']" in done.stderr
-            assert mistake in done.stderr
+        mistakes = {"default": "A str is not", "other": "is not a dictionary"}
+        with self.started(settings) as env:
+            for alias, mistake in mistakes.items():
+                done = self.flush(env, "--cluster", alias)
+                assert done.returncode == 1
+                assert f"settings.RB_CLUSTERS['{alias}']" in done.stderr
+                assert mistake in done.stderr
 
     @with_clusters(default={"HOSTS": [{}]}, broken={"HOSTS": [{}], "ROUTER": "no.where"})
     def test_one_mistake_is_no_obstacle_elsewhere(self, settings: dict[str, str]) -> None:
-        args = ("rb_flushall", "--no-input", "--cluster")
-        done = django("rb_nodes", "--", *args, "default", env=settings)
-        assert (done.returncode, done.stderr) == (0, "")
-        done = django("rb_nodes", "--", *args, "broken", env=settings)
+        with self.started(settings) as env:
+            done = self.flush(env, "--cluster", "default")
+            assert (done.returncode, done.stderr) == (0, "")
+            done = self.flush(env, "--cluster", "broken")
         assert "settings.RB_CLUSTERS['broken']['ROUTER']: 'no.where'" in done.stderr
 
 
@@ -320,7 +339,7 @@ class TestMistakes:
 class TestWaiting:
     @pytest.fixture
     def waiting(self, output_format: str) -> Iterator[Any]:
-        process = start(*DJANGO, "rb_nodes", "--count", "2", "--format", output_format)
+        process = Running("rb_nodes", "--count", "2", "--format", output_format)
         yield process, read_until(process, "Ctrl-C ends them.")
         kill(process)
 
@@ -328,9 +347,7 @@ class TestWaiting:
         ("number", "output_format"),
         [(signal.SIGINT, "table"), (signal.SIGTERM, "json"), (signal.SIGHUP, "table")],
     )
-    def test_until_a_signal(
-        self, waiting: tuple[subprocess.Popen[str], str], number: signal.Signals
-    ) -> None:
+    def test_until_a_signal(self, waiting: tuple[Running, str], number: signal.Signals) -> None:
         process, said = waiting
         if said.startswith("{"):
             document, _ = document_of(said)
@@ -379,17 +396,14 @@ sys.exit(5)
 
 class TestSignals:
     @pytest.fixture
-    def running(self) -> Iterator[tuple[subprocess.Popen[str], list[int], int]]:
+    def running(self) -> Iterator[tuple[Running, list[int], int]]:
         """A rb_nodes, the pids of its two nodes, and the pid of the program it runs."""
-        command = [*DJANGO, "rb_nodes", "--count=2", "--", sys.executable, "-c", COUNTER]
-        process = start(*command)
+        process = Running("rb_nodes", "--count=2", "--", sys.executable, "-c", COUNTER)
         said = read_until(process, "ready")
         yield process, pids_in(said), int(re.findall(r"child (\d+)", said)[0])
         kill(process)
 
-    def test_they_are_passed_on(
-        self, running: tuple[subprocess.Popen[str], list[int], int]
-    ) -> None:
+    def test_they_are_passed_on(self, running: tuple[Running, list[int], int]) -> None:
         process, pids, child = running
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGINT):
             process.send_signal(number)
@@ -402,7 +416,7 @@ class TestSignals:
 
     @linux_only
     def test_nothing_is_left_when_it_is_killed(
-        self, running: tuple[subprocess.Popen[str], list[int], int]
+        self, running: tuple[Running, list[int], int]
     ) -> None:
         process, pids, child = running
         assert len(pids) == 2

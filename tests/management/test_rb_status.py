@@ -24,13 +24,14 @@ from django_rb.management.commands.rb_status import fitted
 from django_rb.management.status import PINGS, TURN_SECONDS
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
-from tests.helpers import wait_until
+from tests.helpers import wait_until, without_redirects
 
 from .calls import plain
 from .processes import (
     DJANGO,
     ROOT,
     SECONDS,
+    Running,
     Terminal,
     django,
     kill,
@@ -207,9 +208,10 @@ class TestDocument:
 class TestReplication:
     @pytest.fixture
     def replicas(self, own_nodes: LocalNodes) -> LocalNodes:
-        """Nodes of which 2 and 3 are replicas of 0."""
+        """Nodes of which 2 and 3 are replicas of 0, and do not send calls on to it."""
         ask(own_nodes, 0, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
         for host_id in (2, 3):
+            ask(own_nodes, host_id, "ACL", "SETUSER", "default", *without_redirects())
             ask(
                 own_nodes,
                 host_id,
@@ -534,9 +536,7 @@ class TestWatch:
         ]
 
     def test_on_a_pipe_one_is_below_the_other(self, nodes: LocalNodes) -> None:
-        process = start(
-            *DJANGO, "rb_status", "--watch", "0.1", env=on_nodes(default=nodes.hosts)
-        )
+        process = Running("rb_status", "--watch", "0.1", env=on_nodes(default=nodes.hosts))
         try:
             said = "".join(read_until(process, "Largest share") for _ in range(3))
             process.send_signal(signal.SIGINT)
@@ -548,8 +548,8 @@ class TestWatch:
         assert "\x1b" not in said + rest
 
     def test_json_is_a_document_a_line(self, nodes: LocalNodes) -> None:
-        command = [*DJANGO, "rb_status", "--watch", "0.1", "--format", "json"]
-        process = start(*command, env=on_nodes(default=nodes.hosts))
+        command = ["rb_status", "--watch", "0.1", "--format", "json"]
+        process = Running(*command, env=on_nodes(default=nodes.hosts))
         try:
             looks = [json.loads(read_until(process, "{")) for _ in range(3)]
             process.send_signal(signal.SIGINT)
@@ -561,8 +561,8 @@ class TestWatch:
         assert [len(look["nodes"]) for look in looks] == [4, 4, 4]
 
     def test_a_node_that_dies_and_comes_back(self, own_nodes: LocalNodes) -> None:
-        command = [*DJANGO, "rb_status", "--watch", "0.05", "--format", "json"]
-        process = start(*command, env=on_nodes(default=own_nodes.hosts))
+        command = ["rb_status", "--watch", "0.05", "--format", "json"]
+        process = Running(*command, env=on_nodes(default=own_nodes.hosts))
 
         def wait_for_state(state: str) -> Mapping[str, Any]:
             end = monotonic() + 20

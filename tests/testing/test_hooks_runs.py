@@ -65,6 +65,14 @@ def untouched(production: LocalNodes) -> Iterator[dict[str, str]]:
         assert connections() == before
 
 
+@pytest.fixture
+def meeting(tmp_path: Path) -> dict[str, str]:
+    """The variables by which the tests of two processes wait for each other."""
+    place = tmp_path / "workers"
+    place.mkdir()
+    return {"WORKERS": f"{place}:2"}
+
+
 def check_passed(status: int, said: str) -> None:
     assert status == 0, said
     assert re.search(r"(?m)^OK\b|\d+ passed", said), said
@@ -75,8 +83,12 @@ class TestTheSuitePasses:
     @pytest.mark.parametrize(
         ("command", "workers", "method"),
         [
-            ((*DJANGO, BOOK[DJANGO], "--shuffle", "--parallel", "2"), 2, "fork"),
-            ((*PYTEST, "--deselect", WORKERS[PYTEST], "-n", "2", "--dist", "loadscope"), 2, ""),
+            (
+                (*DJANGO, BOOK[DJANGO], WORKERS[DJANGO], "--shuffle", *PARALLEL[DJANGO]),
+                2,
+                "fork",
+            ),
+            ((*PYTEST, *PARALLEL[PYTEST], "--dist", "loadscope"), 2, ""),
         ],
         ids=["django-fork", "pytest-xdist"],
     )
@@ -87,54 +99,49 @@ class TestTheSuitePasses:
         method: str,
         runs: Runs,
         untouched: dict[str, str],
+        meeting: dict[str, str],
     ) -> None:
-        status, said = runs.run(*command, START_METHOD=method, **untouched)
+        """Side by side, and without a look at each other's keys."""
+        status, said = runs.run(*command, START_METHOD=method, **untouched, **meeting)
         check_passed(status, said)
         assert len(runs.pids) > NODES * workers  # faults make new ones
         wait_until_gone(*runs.pids)
 
     @pytest.mark.parametrize(
-        "command",
-        [(*DJANGO, BOOK[DJANGO], "--debug-sql", "--buffer"), (*PYTEST, BOOK[PYTEST])],
+        ("runner", "options"),
+        [(DJANGO, ("--debug-sql", "--buffer")), (PYTEST, ())],
         ids=["django", "pytest"],
     )
     def test_with_fewer_nodes(
-        self, command: tuple[str, ...], runs: Runs, untouched: dict[str, str]
+        self,
+        runner: tuple[str, ...],
+        options: tuple[str, ...],
+        runs: Runs,
+        untouched: dict[str, str],
     ) -> None:
+        """And settings that a test overrides lead to no node of the site."""
+        command = (*runner, BOOK[runner], OVERRIDE[runner], *options)
         test = json.dumps({"NODES": 2})
         check_passed(*runs.run(*command, GUESTBOOK_TEST=test, **untouched))
         assert len(runs.pids) == 2 + 1
         wait_until_gone(*runs.pids)
 
 
-@both
-def test_settings_that_a_test_overrides_lead_to_no_node_of_the_site(
-    runner: tuple[str, ...], runs: Runs, untouched: dict[str, str]
-) -> None:
-    check_passed(*runs.run(*runner, OVERRIDE[runner], **untouched))
-
-
 @pytest.mark.parametrize(
-    ("runner", "method", "early"),
-    [
-        (DJANGO, "fork", False),
-        (DJANGO, "fork", True),
-        (DJANGO, "spawn", False),
-        (PYTEST, "", False),
-    ],
-    ids=["django-fork", "django-fork-early", "django-spawn", "pytest-xdist"],
+    ("method", "early"),
+    [("fork", True), ("spawn", False)],
+    ids=["fork-early", "spawn"],
 )
 def test_workers_do_not_see_each_others_keys(
-    runner: tuple[str, ...], method: str, early: bool, runs: Runs, tmp_path: Path
+    method: str, early: bool, runs: Runs, meeting: dict[str, str]
 ) -> None:
     """`early`: the process that starts the workers has used the cluster before."""
-    (tmp_path / "workers").mkdir()
     status, said = runs.run(
-        *runner,
-        WORKERS[runner],
-        *PARALLEL[runner],
+        *DJANGO,
+        WORKERS[DJANGO],
+        *PARALLEL[DJANGO],
         START_METHOD=method,
-        WORKERS=f"{tmp_path / 'workers'}:2",
+        **meeting,
         **({"EARLY": "1"} if early else {}),
     )
     check_passed(status, said)

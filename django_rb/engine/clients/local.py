@@ -46,13 +46,13 @@ class LocalPools:
         if pool is None:
             # If two threads get here at once, one pool is dropped; it has no connections yet.
             home = None
-            if node.info.master_name is not None:
+            if node.follows_redirects and node.info.unix_socket_path is None:
                 home = self._homes.setdefault(node, Home(node))
             pool = self._by_node.setdefault(node, self._make_pool(node, home=home))
         return pool
 
-    def keep_only(self, nodes: Mapping[int, Node]) -> None:
-        """Drop the pools of all other nodes; existing clients keep using theirs.
+    def use(self, nodes: Mapping[int, Node]) -> None:
+        """Let go of the pools of all other nodes; clients that are there go on with theirs.
 
         The pool of a shard whose primary has changed connects to the new one from now on.
         """

@@ -175,6 +175,7 @@ class _AwaitedRound:
             for job, _ in self._jobs:
                 if not job.is_over:
                     job.abandon()
+            self._jobs.clear()  # a cycle would keep the replies until Python collects it
 
     def _submit(self, exchanges: Sequence[Exchange]) -> None:
         began = self._loop.time()

@@ -18,8 +18,9 @@ https://valkey.io/topics/client-side-caching/
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from ..forks import register_at_fork
@@ -31,6 +32,8 @@ LOOK_SECONDS = 0.001
 # A copy is valid for this long after something was received on its connection. Then a read asks
 # the node, which detects a connection that was lost without notice.
 HEARD_SECONDS = 5.0
+
+_NONE: Mapping[bytes, object] = MappingProxyType({})
 
 
 class Term:
@@ -50,8 +53,8 @@ class Term:
 class Keeper(Protocol):
     """An owner of near copies."""
 
-    def invalidate(self, keys: Iterable[bytes], spared: Collection[object]) -> None:
-        """Drop the copies of keys that were changed, but for the empty ones that are spared."""
+    def invalidate(self, keys: Iterable[bytes], spared: Mapping[bytes, object]) -> None:
+        """Drop the copies of keys that were changed, but for the places that are spared."""
 
     def start_over(self) -> None:
         """In a forked child: drop all copies, and replace locks."""
@@ -142,11 +145,11 @@ class Tracking:
         """Record that something unread has come: copies are invalid until it is read."""
         self.term.until = 0.0
 
-    def told(self, push: Any, spared: Collection[object] = ()) -> None:
-        """Process a push.
+    def told(self, push: Any, spared: Mapping[bytes, object] = _NONE) -> None:
+        """Take note of what the node said unasked.
 
         Args:
-            spared: the reserved copies of keys that are read after it.
+            spared: places by key of what is read after that.
         """
         if push[:1] == [b"invalidate"]:
             if push[1] is None:  # of FLUSHDB, FLUSHALL
