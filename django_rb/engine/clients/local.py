@@ -52,7 +52,7 @@ class LocalPools:
         return pool
 
     def use(self, nodes: Mapping[int, Node]) -> None:
-        """Let go of the pools of all other nodes; clients that are there go on with theirs.
+        """Drop the pools of all other nodes; existing clients keep using theirs.
 
         The pool of a shard whose primary has changed connects to the new one from now on.
         """

@@ -92,7 +92,7 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
 
     @hides_locals
     async def send_command(self, *args: Any, **kwargs: Any) -> None:
-        """Send a command; with redis-py's first words to the node, our own."""
+        """Send a command; with redis-py's first one, announce that REDIRECT is followed."""
         if self._has_said_so or not (self._follows_redirects and is_introduction(args)):
             await super().send_command(*args, **kwargs)
             return
@@ -101,7 +101,7 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
         await self.send_packed_command([b"".join(pieces)], kwargs.get("check_health", True))
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Read a reply, and before it the one that redis-py knows nothing of."""
+        """Read a reply, and before it the one to our own command."""
         if self._is_answered_first:
             self._is_answered_first = False
             with suppress(redis.ResponseError):  # an older server, or a user who may not

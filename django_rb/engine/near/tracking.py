@@ -54,7 +54,7 @@ class Keeper(Protocol):
     """An owner of near copies."""
 
     def invalidate(self, keys: Iterable[bytes], spared: Mapping[bytes, object]) -> None:
-        """Drop the copies of keys that were changed, but for the places that are spared."""
+        """Drop the copies of keys that were changed, except for `spared` placeholders."""
 
     def start_over(self) -> None:
         """In a forked child: drop all copies, and replace locks."""
@@ -146,10 +146,10 @@ class Tracking:
         self.term.until = 0.0
 
     def told(self, push: Any, spared: Mapping[bytes, object] = _NONE) -> None:
-        """Take note of what the node said unasked.
+        """Process a push.
 
         Args:
-            spared: places by key of what is read after that.
+            spared: placeholders, by key, of keys that are read after it.
         """
         if push[:1] == [b"invalidate"]:
             if push[1] is None:  # of FLUSHDB, FLUSHALL

@@ -40,10 +40,11 @@ class Node:
         changes: collects the changes of its health.
         alias: the alias of its cluster, for errors and logs; None if it has none.
         greetings: commands that each connection sends before it is used.
-        trackings: the connections of its cluster on which nodes tell of changes; None where
-            they are not asked to.
-        follows_redirects: each connection lets it know that it may name its successor, once it
-            is a primary no more (REDIRECT). A server that does not know this goes on as ever.
+        trackings: the cluster's connections on which nodes report changed keys; None if
+            there are none.
+        follows_redirects: each connection announces that the node may reply with the address
+            of its successor once it is no longer a primary (REDIRECT). Servers that do not
+            support this are not affected.
 
     Attributes:
         kwargs: the arguments for redis-py's connection classes, secrets included.

@@ -15,7 +15,7 @@ Rounds = Generator[Sequence[Exchange], None, None]
 
 
 class Layout(Protocol):
-    """What is known of the shards, and what nodes or Sentinels say of them.
+    """The shards as the settings, nodes or Sentinels describe them.
 
     Attributes:
         patience: seconds for which a call without a deadline waits for nodes that reply that
@@ -50,10 +50,10 @@ class Layout(Protocol):
         """Return the ids of the hosts that may be read from, in the order to try them."""
 
     def may_be_elsewhere(self, host_id: int) -> bool:
-        """Return whether others may have what a host does not give."""
+        """Return whether other nodes may have what a host does not return."""
 
     def note_redirected(self, host_id: int, said: Redirected, question: Args) -> None:
-        """Take note of REDIRECT: the primary of a shard is elsewhere. It counts at once.
+        """Process REDIRECT: a shard has another primary. It takes effect at once.
 
         Args:
             host_id: the shard that was asked.

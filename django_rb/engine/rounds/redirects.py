@@ -1,4 +1,4 @@
-"""Redirects: which commands go again because of what nodes said, and where.
+"""Redirects: which commands are sent again after error replies of nodes, and where.
 
     MOVED         to the slot's new owner, which is remembered at once
     ASK           to the node it names, with ASKING ahead; nothing is remembered
@@ -64,8 +64,8 @@ class Errand:
         host_id: where it goes; None as long as that is not known.
         with_asking: ASKING goes ahead of it.
         is_bound: it is for one host and no other.
-        parts: what is sent in place of the command; nothing as long as it goes as it is.
-        is_redirected: whoever was asked has named a primary.
+        parts: the commands that are sent instead, if it was split.
+        is_redirected: the node that was asked has replied REDIRECT.
     """
 
     first: Exchange

@@ -32,10 +32,10 @@ _FOR_EVER, _GONE = -1, -2  # replies to PTTL
 
 
 class Reading:
-    """Keys that are read at once, from several nodes.
+    """Keys that are read together, from several nodes.
 
     Args:
-        copies: where copies are kept.
+        copies: the near copies.
         keys: the keys.
     """
 
@@ -46,13 +46,13 @@ class Reading:
         self._shares: list[Share] = []
 
     def reserve(self) -> Place:
-        """Return the place of all keys."""
+        """Store a placeholder for all keys, and return it."""
         if self._place is None:
             self._place = self.copies.reserve(self._keys)
         return self._place
 
     def add(self, share: Share) -> None:
-        """Take what one node replied."""
+        """Add the replies of one node."""
         self._shares.append(share)
 
     def run(self, exchanges: Sequence[Exchange]) -> Batch[None]:
@@ -69,8 +69,8 @@ class Reading:
 class Tracked(Exchange):
     """Reads keys, one reply or several for all of them.
 
-    On a connection whose keys are tracked PTTL follows for each; as soon as all replies are
-    here, they are there to be kept near, and those of PTTL are taken away.
+    On a connection with tracking, PTTL is sent for each key too. When all replies have come,
+    they are added to the reading, and the replies to PTTL removed.
 
     Attributes:
         reading: of which these keys are a part.
@@ -159,7 +159,7 @@ class Tracked(Exchange):
             self._term = tracking.term
 
     def _take_times(self) -> None:
-        """Have kept what was read, and be as if nobody had asked for times."""
+        """Add what was read to the reading, and remove the replies to PTTL."""
         replies, first = self.replies, self._count - self._times
         times = replies[first:]
         del replies[first:]

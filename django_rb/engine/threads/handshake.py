@@ -1,11 +1,11 @@
 """redis-py's classes of connections, as the engine and its local clients open them.
 
-They differ from redis-py's own in five ways. An error on the way to a connection shows no
-credentials in the variables of its frames. A credential provider that fails is a node that
-cannot be connected to, whatever it raises. And the host name in a node's certificate is
-checked unless the settings say otherwise: redis-py does so by itself only since 6.0.
-What a local client sends is told to the cluster's observers, but for the handshake. And the
-engine lets a primary know, in the same packet as redis-py's name, that it follows REDIRECT.
+They differ from redis-py's own in five ways. The frames of an error while connecting have no
+credentials in their variables. Whatever exception a credential provider raises becomes a
+ConnectionError. The host name in a node's certificate is checked unless the settings say
+otherwise; redis-py does so by default only since 6.0. The cluster's observers are called for
+what a local client sends, except for the handshake. And the engine announces to a primary, in
+the same packet as redis-py's name, that it follows REDIRECT.
 
 The engine looks names up by `lookups`, but for those of nodes with TLS: redis-py has to be
 given the name to which it holds their certificates.
@@ -32,7 +32,7 @@ from ..secrecy import hides_locals
 
 
 class Home:
-    """Where the connections of a local client lead: it may be another node by and by.
+    """The node that the connections of a local client connect to; it may change.
 
     Attributes:
         node: which one.
@@ -171,7 +171,7 @@ class SSLConnection(_Discreet, redis.SSLConnection):
 
 
 class _Following(_Discreet):
-    """Lets the node know that REDIRECT is followed, in one packet with redis-py's name."""
+    """Announces that REDIRECT is followed, in one packet with redis-py's name."""
 
     _has_said_so = _is_answered_first = False
 

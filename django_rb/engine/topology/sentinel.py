@@ -5,11 +5,11 @@ on with what is known. Normally, the Sentinel that answered last is asked twice 
 failed connection or READONLY causes another look, but not more than four per second. Then all
 Sentinels are asked in parallel, and the first one with news counts.
 
-What a Sentinel says is believed if the node says itself that it is a primary, and if no newer
-failover of the shard is known (its config-epoch). If so, a new `Node` takes the place of the
-old one, to which nothing is sent any more. If not, the other Sentinels are asked; where none
-knows better, the address that was known last stays. What a demoted primary names itself
-(REDIRECT) counts until Sentinels say something else of a node that is a primary.
+A new address is accepted if the node there replies that it is a primary, and if no newer
+failover of the shard is known (its config-epoch). Then a new `Node` replaces the old one, to
+which nothing is sent any more. If it is not accepted, the other Sentinels are asked; if none
+of them has a better one, the last known address stays. The successor in a demoted primary's
+reply (REDIRECT) is used until Sentinels report another node that is a primary.
 
 https://redis.io/docs/latest/develop/reference/sentinel-clients/
 """

@@ -1,10 +1,10 @@
 """The static topology: the settings name the shards and their addresses.
 
-Hosts may come and go while the cluster is in use. What is known of them is replaced as a
-whole, never changed: a batch goes on to the end with what it knew when it began.
+Hosts can be added and removed while the cluster is in use. The dictionaries are replaced, never
+changed: a batch uses those with which it began until its end.
 
-A node that was demoted may name its successor, which stands for the host as long as the node
-that the settings name says so: once a second that one is asked, by whichever call comes next.
+A node that was demoted may report its successor, which replaces it as long as the node in the
+settings replies so: it is asked once a second, as part of the next call.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class StaticTopology(Unslotted):
         hosts: what the settings say of each host, by host id, in the order of the ids.
         nodes: the nodes, by host id; of one that was demoted, its successor.
         router: decides who owns a key; a new one whenever a host comes or goes.
-        is_quiet: there is nobody to ask.
+        is_quiet: there is no node to ask.
     """
 
     router: BaseRouter
