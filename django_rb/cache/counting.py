@@ -10,7 +10,8 @@ from ..engine.errors import first_error
 from ..engine.protocol.answers import is_counter, is_number, is_value
 from ..engine.protocol.exchange import Batch
 from ..engine.protocol.scripts import LuaScript
-from ..engine.rounds.batch import Outcome, call
+from ..engine.rounds.batch import call
+from ..engine.rounds.outcomes import Outcome
 from ..engine.rounds.scripts import run_script
 from .operations import Operations
 from .signing import BadSignature

@@ -9,7 +9,8 @@ from __future__ import annotations
 from ..engine.protocol.answers import is_number
 from ..engine.protocol.exchange import Batch
 from ..engine.protocol.scripts import LuaScript
-from ..engine.rounds.batch import Outcome, pipeline
+from ..engine.rounds.batch import pipeline
+from ..engine.rounds.outcomes import Outcome
 from ..engine.rounds.scripts import run_script
 from .operations import Operations
 from .tails import LUA, NUMBERS, SIZE

@@ -17,9 +17,10 @@ from typing import Any, TypeVar, cast
 from ..engine import Cluster
 from ..engine.near.copies import ABSENT, Copies
 from ..engine.protocol.exchange import Batch, Exchange
-from ..engine.rounds.batch import Outcome, find, keep_found
+from ..engine.rounds.batch import find, keep_found
 from ..engine.rounds.by_slot import Decode
 from ..engine.rounds.observing import tell_found
+from ..engine.rounds.outcomes import Outcome
 from ..engine.rounds.tracked import get_tracked
 from . import leases
 from .computed import Computed

@@ -22,18 +22,10 @@ from ..engine.protocol.answers import (
 )
 from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch
-from ..engine.rounds.batch import (
-    Outcome,
-    call,
-    call_each,
-    count,
-    find,
-    keep_found,
-    pipeline,
-    store,
-)
+from ..engine.rounds.batch import call, call_each, count, find, keep_found, pipeline, store
 from ..engine.rounds.by_slot import Decode
 from ..engine.rounds.observing import tell_found
+from ..engine.rounds.outcomes import Outcome
 from ..engine.wording import get_logger
 from .codec import Codec, Encoding
 from .companions import lease_of

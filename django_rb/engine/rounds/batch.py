@@ -36,30 +36,11 @@ from ..protocol.exchange import (
     PipelineExchange,
 )
 from .by_slot import CountsExchange, Decode, ValuesExchange, decode_replies, decode_some
+from .outcomes import Outcome, collected, error_in, failure_at
 from .port import Port
 from .tracked import MgetExchange, Reading, Tracked, TrackedMget, TrackedSlotValues
 
 T = TypeVar("T")
-
-Outcome = tuple[T, list[NodeFailure]]
-
-
-def _failure(
-    port: Port, host_id: int, error: Exception, keys: Sequence[bytes] = ()
-) -> NodeFailure:
-    return NodeFailure(host_id, port.get_address(host_id), error, tuple(keys))
-
-
-def _error_in(exchange: Exchange) -> Exception | None:
-    """Return why an exchange failed, or its first error reply."""
-    if exchange.error is not None:
-        return exchange.error
-    if exchange.has_errors:
-        for reply in exchange.replies:
-            if isinstance(reply, Exception):
-                return reply
-    return None
-
 
 _ABSENT: Final = object()  # the value of a name in `found` until one is read
 
@@ -125,7 +106,7 @@ def find(
         yield from reading.run(exchanges)
     failures = []
     for exchange in exchanges:
-        error = _error_in(exchange)
+        error = error_in(exchange)
         if error is not None:
             if isinstance(exchange, Tracked):
                 exchange.learn()
@@ -135,7 +116,7 @@ def find(
                 if error is None:
                     continue
             misses.append(len(lost))
-            failures.append(_failure(port, exchange.host_id, error, lost))
+            failures.append(failure_at(port, exchange.host_id, error, lost))
     if any(misses):
         found = {name: value for name, value in found.items() if value is not _ABSENT}
     return found, failures
@@ -191,7 +172,7 @@ def store(
     yield exchanges
     failures: list[NodeFailure] = []
     for exchange in exchanges:
-        error = _error_in(exchange)
+        error = error_in(exchange)
         if error is not None:
             answers = chain(exchange.replies, repeat(None))
             lost = [
@@ -199,7 +180,7 @@ def store(
                 for key, reply in zip(exchange.keys, answers, strict=False)
                 if reply != b"OK"
             ]
-            failures.append(_failure(port, exchange.host_id, error, lost))
+            failures.append(failure_at(port, exchange.host_id, error, lost))
     return None, failures
 
 
@@ -310,17 +291,17 @@ def count(
             yield again
         failures = []
         for share_sent in (*counts, *again):
-            error = _error_in(share_sent)
+            error = error_in(share_sent)
             if error is not None:
                 lost, owner = set(share_sent.lost), share_sent.host_id
                 lost_keys = [key for key in shares[owner] if key in lost]
-                failures.append(_failure(port, owner, error, lost_keys))
+                failures.append(failure_at(port, owner, error, lost_keys))
         return sum(exchange.total for exchange in counts), failures
     exchanges = [KeysExchange(owner, name, share) for owner, share in sent.items()]
     for exchange in exchanges:
         exchange.answers = (is_number,)
     yield exchanges
-    replies, failures = _collect(port, exchanges, shares)
+    replies, failures = collected(port, exchanges, shares)
     return sum(replies.values()), failures
 
 
@@ -346,8 +327,8 @@ def call(
     yield (exchange,)
     if exchange.error is None and not exchange.has_errors:
         return exchange.replies[0], []
-    error = cast(Exception, _error_in(exchange))
-    return None, [_failure(port, exchange.host_id, error, (key,))]
+    error = cast(Exception, error_in(exchange))
+    return None, [failure_at(port, exchange.host_id, error, (key,))]
 
 
 def pipeline(
@@ -372,14 +353,14 @@ def pipeline(
     exchange.answers = answers
     exchange.is_for_primary = for_primary
     yield (exchange,)
-    error = _error_in(exchange)
+    error = error_in(exchange)
     if error is None and ends_again and exchange.went_on:
         number, failures = yield from call(port, key, *commands[-1], answer=is_number)
         exchange.replies[-1] += number or 0
         return exchange.replies, failures
     if error is None:
         return exchange.replies, []
-    return [None] * len(commands), [_failure(port, exchange.host_id, error, (key,))]
+    return [None] * len(commands), [failure_at(port, exchange.host_id, error, (key,))]
 
 
 def call_each(
@@ -397,7 +378,7 @@ def call_each(
         exchange.answers = (answer or answer_to(args),)
         exchange.bound = (0,)
     yield exchanges
-    return _collect(port, exchanges, {})
+    return collected(port, exchanges, {})
 
 
 def call_nodes(
@@ -406,19 +387,3 @@ def call_nodes(
     """Run one command on some hosts, by default on all; see `call_each`."""
     targets = port.nodes if hosts is None else hosts
     return (yield from call_each(port, dict.fromkeys(targets, command)))
-
-
-def _collect(
-    port: Port, exchanges: Sequence[Exchange], shares: Mapping[int, Sequence[bytes]]
-) -> Outcome[dict[int, Any]]:
-    """Return the only reply of each exchange by host id, and what failed."""
-    replies: dict[int, Any] = {}
-    failures: list[NodeFailure] = []
-    for exchange in exchanges:
-        host_id = exchange.host_id
-        error = _error_in(exchange)
-        if error is None:
-            replies[host_id] = exchange.replies[0]
-        else:
-            failures.append(_failure(port, host_id, error, shares.get(host_id, ())))
-    return replies, failures

@@ -9,8 +9,9 @@ from ..errors import NodeFailure
 from ..protocol.answers import is_number, is_page
 from ..protocol.encoding import Args
 from ..protocol.exchange import Batch
-from .batch import Outcome, call_each, count
+from .batch import call_each, count
 from .by_slot import owned
+from .outcomes import Outcome
 from .port import Port
 
 # The cursors of scans, by host id.

@@ -10,7 +10,8 @@ from typing import Any
 from ..protocol.encoding import Arg
 from ..protocol.exchange import Batch, Exchange, IsAnswer
 from ..protocol.scripts import KeyScript, LuaScript
-from .batch import Outcome, call
+from .batch import call
+from .outcomes import Outcome
 from .port import Port
 
 

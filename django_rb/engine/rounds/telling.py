@@ -15,6 +15,7 @@ from ..protocol.exchange import Batch, Exchange
 from ..protocol.interludes import Interlude
 from .again import asks_for_more, look_again, with_second_looks
 from .observing import BatchEvent, ExchangeEvent, Observed, Observer, begin_use, go_on, tell
+from .outcomes import error_in
 from .port import Port, Rounds
 
 T = TypeVar("T")
@@ -112,7 +113,7 @@ class _Telling:
                             )
         except StopIteration as end:
             if self._failed:
-                event.error = next(filter(None, map(_error_of, self._failed)), None)
+                event.error = next(filter(None, map(error_in, self._failed)), None)
             result: T = end.value
             return result
         except BaseException as error:
@@ -164,7 +165,7 @@ class _Telling:
         address = self._cluster.get_address(host_id)
         error: BaseException | None = None
         if exchange.has_errors:
-            error = _error_of(exchange)
+            error = error_in(exchange)
         if error is not None:
             self._failed.append(exchange)
         elif exchange.is_stale:
@@ -194,10 +195,3 @@ class _Telling:
         self._exchanges.append(event)
         if "exchange_ended" in self._heard:
             tell(self._observers, "exchange_ended", event)
-
-
-def _error_of(exchange: Exchange) -> Exception | None:
-    """Return why an exchange failed, or its first error reply."""
-    if exchange.error is not None or not exchange.has_errors:
-        return exchange.error
-    return next((reply for reply in exchange.replies if isinstance(reply, Exception)), None)

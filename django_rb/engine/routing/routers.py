@@ -7,7 +7,6 @@ cluster creates a new one when its nodes change.
 
 from __future__ import annotations
 
-import math
 import reprlib
 import struct
 from collections.abc import Mapping
@@ -19,8 +18,8 @@ from zlib import crc32
 from ..errors import BadHostSetup, UnroutableCommand
 from ..protocol.commands import keys_of
 from ..secrecy import revealed
-from ..wording import number_of
 from .hashing import KetamaRing, Key, crc32_signed, encode_key, hash_tag, ketama_point
+from .weights import checked_weights, weighted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,7 +213,7 @@ class SlotRouter(BaseRouter):
     def __init__(self, cluster: HasHosts, weights: Mapping[int, float] | None = None) -> None:
         super().__init__(cluster)
         self._host_ids = sorted(cluster.hosts)
-        self._weights = _checked_weights(self._host_ids, {} if weights is None else weights)
+        self._weights = checked_weights(self._host_ids, {} if weights is None else weights)
         if self._host_ids[-1] > MAX_SLOT_ROUTER_HOST_ID:
             raise BadHostSetup(
                 f"Host id {self._host_ids[-1]} is too high for SlotRouter, whose work grows "
@@ -281,7 +280,7 @@ class SlotRouter(BaseRouter):
         if weights is None:
             owner = max(self._host_ids, key=scores.__getitem__)
         else:
-            owner = max(self._host_ids, key=lambda host: _weighted(scores[host], weights[host]))
+            owner = max(self._host_ids, key=lambda host: weighted(scores[host], weights[host]))
         self._owners[slot] = owner
         return owner
 
@@ -373,45 +372,3 @@ def _rb_name(host: HostInfo) -> str:
 
 
 _RING_NAMES = {"host_ids": lambda host: str(host.host_id), "rb": _rb_name}
-
-
-def _checked_weights(
-    host_ids: Sequence[int], weights: Mapping[int, float]
-) -> dict[int, float] | None:
-    """Return every host's weight, or None if all are equal."""
-    if not isinstance(weights, Mapping):
-        raise BadHostSetup(
-            f"{weights!r} is not a dictionary of weights, {{host id: weight}}.",
-            ("ROUTER_OPTIONS", "weights"),
-        )
-    weights = {number_of(host): number_of(weight) for host, weight in weights.items()}
-    for host_id, weight in weights.items():
-        path = ("ROUTER_OPTIONS", "weights", host_id)
-        if host_id not in host_ids:
-            raise BadHostSetup(
-                f"There is a weight for host id {host_id!r}, but no such host. "
-                f"Host ids are: {', '.join(map(str, host_ids))}.",
-                path,
-            )
-        if (
-            isinstance(weight, bool)
-            or not isinstance(weight, int | float)
-            or not 0 < weight < math.inf
-        ):
-            raise BadHostSetup(
-                f"{weight!r} is not a weight. A weight is a number above 0, such as 0.5 or 2.",
-                path,
-            )
-    if len({weights.get(host_id, 1) for host_id in host_ids}) == 1:
-        return None
-    return {host_id: weights.get(host_id, 1) for host_id in host_ids}
-
-
-def _weighted(score: int, weight: float) -> float:
-    """Return a host's score, so that hosts have the highest one in proportion to their weights.
-
-    The logarithmic method: Schindelhauer and Schomaker, "Weighted distributed hash
-    tables", SPAA 2005.
-    """
-    # The upper 52 bits and a half are exact in a float, and neither 0 nor 1.
-    return -weight / math.log(((score >> 12) + 0.5) / 2**52)
