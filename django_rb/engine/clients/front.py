@@ -1,4 +1,4 @@
-"""The methods of a cluster that return clients over many nodes and their context managers."""
+"""The methods of a cluster that return clients, and context managers of clients."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import redis.asyncio
 from redis.commands.core import Script as RedisScript
 
 from .. import threads
+from ..protocol.encoding import Key
 from .aio import AioMapManager, AioRoutingClient, AioUnconnectedPool
 from .base import UnconnectedPool
+from .local import LocalPools
 from .managers import Fanned, Hosts, MapManager, Mapped
 from .port import ClientPort
 from .promise import Promise
@@ -19,8 +21,9 @@ from .routing import RoutingClient
 
 
 class ClientSource(ClientPort):
-    """The part of a cluster that creates clients over many nodes."""
+    """The part of a cluster that creates clients."""
 
+    _local_pools: LocalPools
     _prototype: redis.Redis | None = None
     _aio_prototype: redis.asyncio.Redis | None = None
     _aio: AioRoutingClient | None = None
@@ -68,6 +71,32 @@ class ClientSource(ClientPort):
                 None without limit.
         """
         return RoutingClient(self, auto_batch=auto_batch, timeout=timeout)
+
+    def get_local_client(self, host_id: int) -> redis.Redis:
+        """Return redis-py's own client for one node, with pipelines, pub/sub and locks.
+
+        Raises:
+            LookupError: the cluster has no such host.
+        """
+        self.learn()
+        return redis.Redis(connection_pool=self.get_pool_for_host(host_id))
+
+    def get_local_client_for_key(self, key: Key) -> redis.Redis:
+        """Return redis-py's own client for the node that owns a key.
+
+        In a Redis Cluster, use it for commands and transactions on keys of one slot. If the
+        slot moves to another node, the client does not follow the redirect: it raises the
+        node's error (MOVED). Locks of `get_routing_client()` and of a cache do follow it.
+        """
+        return self.get_local_client(self.get_host_for_key(key))
+
+    def get_pool_for_host(self, host_id: int) -> redis.ConnectionPool:
+        """Return the redis-py connection pool that local clients of a node share.
+
+        Raises:
+            LookupError: the cluster has no such host.
+        """
+        return self._local_pools.get(self.nodes, host_id)
 
     def map(
         self,
