@@ -37,6 +37,13 @@ def assert_clean(servers: Servers) -> None:
     assert servers.keys() == {0: {b"of the site"}, 1: set(), 2: set(), 3: set()}
 
 
+@pytest.fixture
+def shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure for a moment only: what is compared here are no times."""
+    monkeypatch.setattr("django_rb.management.bench.SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("shortly")
 class TestMeasurement:
     def test_the_cluster(self, servers: Servers) -> None:
         header, *table = run("rb_bench").splitlines()
@@ -99,6 +106,7 @@ class TestMeasurement:
         assert "is not a whole number, 1 or more." in done.stderr
 
 
+@pytest.mark.usefixtures("shortly")
 class TestMemory:
     @pytest.fixture
     def small(self) -> Iterator[Cluster]:
@@ -189,7 +197,7 @@ class TestEnds:
         with Servers({n: own_nodes.hosts[n] for n in (0, 3)}) as servers:
             assert servers.keys() == {0: set(), 3: set()}
 
-    def test_a_dead_node(self, own_nodes: LocalNodes) -> None:
+    def test_a_dead_node(self, own_nodes: LocalNodes, shortly: None) -> None:
         own_nodes.kill(1)
         out, error = run_and_fail("rb_bench", "--keys", "100", "--format", "json")
         assert error.startswith("1 of 4 nodes could not be measured:\ndefault 1: ")
