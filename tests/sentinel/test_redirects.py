@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from django_rb.engine import Cluster
 from django_rb.testing import LocalNodes
-from tests.helpers import counts_as_online, wait_until
+from tests.helpers import wait_until
 from tests.sentinel.admin import Admin, at_work, key_of, make_cluster
 
 
@@ -32,7 +33,7 @@ def test_a_demoted_primary_names_its_successor(
     client = cluster.get_routing_client()
     client.set(key, "old")
     place = watched.address(new)
-    wait_until(lambda: counts_as_online(admin.ask(old, "INFO", "replication"), place["port"]))
+    wait_until(partial(admin.counts_as_online, old, place["port"]))
     with at_work(lambda: client.set(key, "new"), lambda: client.get(key)) as failed:
         admin.ask(old, "FAILOVER", "TO", place["host"], place["port"])
         wait_until(lambda: cluster.get_address(shard) == admin.address(new))
