@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,12 +40,18 @@ def make_cache(location: str = "default", /, **params: Any) -> RBCache:
     return cache_class(location, params)
 
 
+@functools.lru_cache(maxsize=64)
+def _client_of(*options: tuple[str, Any]) -> redis.Redis:
+    """Return a client. To make one takes longer than most tests do otherwise."""
+    return redis.Redis(**dict(options))
+
+
 class Servers:
     """The servers behind the nodes, asked by redis-py, past the code under test."""
 
     def __init__(self, hosts: Mapping[int, Mapping[str, Any]], db: int = 0) -> None:
         self._clients = {
-            host_id: redis.Redis(**{**host, "db": db}) for host_id, host in hosts.items()
+            host_id: _client_of(*{**host, "db": db}.items()) for host_id, host in hosts.items()
         }
 
     def __enter__(self) -> Self:
