@@ -60,8 +60,10 @@ moments: $(VENV)/installed ## break calls off at every moment; `make test` takes
 	EVERY_MOMENT=1 $(BIN)/python -m pytest tests/faults/test_sharing_interrupts.py $(ARGS)
 
 MINUTES ?= 3
-soak: $(VENV)/installed ## threads and processes on nodes that die, hang and are slow; MINUTES=10
-	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+# What is soaked: nothing for the cache on nodes that die, or near, or failover.
+KIND ?=
+soak: $(VENV)/installed ## threads and processes on nodes that die, hang and are slow; MINUTES=10 KIND=failover
+	$(BIN)/python -m tests.soak$(KIND:%=.%) --minutes $(MINUTES) $(ARGS)
 
 django-tests: $(VENV)/installed ## Django's own cache tests against RBCache
 	$(BIN)/python -m tests.django_suite $(ARGS)

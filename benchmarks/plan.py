@@ -14,6 +14,7 @@ from benchmarks.contestants import (
     DJANGO_RB_MAP,
     DJANGO_RB_ONE,
     HAND_WRITTEN,
+    HAND_WRITTEN_CLUSTER,
     OURS,
     RB,
     RESP3,
@@ -83,6 +84,7 @@ _AGETS = Workload("get", tasks=1000)
 _MAPS = [Workload(MAP + name, 1000) for name in COMMANDS]
 _FIRST = Workload("get_many", 1000, nodes=64, cold=True)
 _PEERS = [Workload("get"), Workload("get_many", 1000)]
+_STILL = [Workload("get", threads=4), *(batch for batch in _BATCHES if batch.keys < 10_000)]
 _LIMITED = [Workload(name, nodes=3) for name in ("get", "check", "page", "view")]
 
 # By name: those on the same nodes one after the other.
@@ -101,12 +103,17 @@ RACES: dict[str, Race] = {
     "map": Race((RB, DJANGO_RB_MAP), _MAPS, 25),
     "peers": Race((DJANGO_RB, *ALL_PEERS), _PEERS, 20),
     "first": Race((DJANGO_RB, RB), [_FIRST], 10),
-    "cluster": Race((DJANGO_RB, CLUSTER, *CLUSTER_PEERS), [_CALLS[0], *_BATCHES], 20),
+    "cluster": Race(
+        (HAND_WRITTEN_CLUSTER, DJANGO_RB, CLUSTER, *CLUSTER_PEERS), [_CALLS[0], *_BATCHES], 12
+    ),
+    "moving": Race(
+        (CLUSTER,), [each for one in _STILL for each in (one, replace(one, moving=True))], 8
+    ),
     "limits": Race((DJANGO_RB_LIMITS,), _LIMITED, 50),
 }
 
-# It takes as long as all others, and is run by itself.
-NOT_ON_THE_PAGE = frozenset({"cluster"})
+# They take as long as half of the others together, and are run by themselves.
+NOT_ON_THE_PAGE = frozenset({"cluster", "moving"})
 
 
 def races(only: Collection[str], *, quick: bool, beside: bool) -> dict[str, Race]:
@@ -188,6 +195,9 @@ def _beside_threads() -> Iterator[Row]:
         )
 
 
+_CLUSTER_BARS = {DJANGO_RB: 1.25, **dict.fromkeys(CLUSTER_PEERS, 0.25)}
+
+
 def _quiet() -> Iterator[Row]:
     def row(
         race: str, what: str, workload: Workload, peer: str, *bars: float | None,
@@ -223,12 +233,18 @@ def _quiet() -> Iterator[Row]:
         head = workload.operation in {f"{MAP}get", f"{MAP}set, ex"}
         yield row("map", workload.title, workload, RB, share, ours=DJANGO_RB_MAP, headline=head)
     for workload in RACES["cluster"].workloads:
-        bars: Bars = (1.1, None) if workload.is_single else (1.25, 0.25)
-        for peer in (DJANGO_RB, *CLUSTER_PEERS):
+        bars = {DJANGO_RB: 1.1} if workload.is_single else _CLUSTER_BARS
+        for peer in (HAND_WRITTEN_CLUSTER, DJANGO_RB, *CLUSTER_PEERS):
             yield row(
                 "cluster", f"{workload.title}, beside {CONTESTANTS[peer].title}", workload,
-                peer, bars[peer != DJANGO_RB], ours=CLUSTER, table=ON_CLUSTER,
+                peer, bars.get(peer), ours=CLUSTER, table=ON_CLUSTER,
             )  # fmt: skip
+    for still in _STILL:
+        moving = replace(still, moving=True)
+        yield row(
+            "moving", f"{moving.title}, against none", moving, CLUSTER, None, 2.0,
+            ours=CLUSTER, peer_workload=still, table=ON_CLUSTER,
+        )  # fmt: skip
     get, check, page, view = _LIMITED
     for title, ours, theirs in (
         ("check of three limits, against get", check, get),

@@ -9,11 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import redis
-
 from benchmarks.contestants import Place
 from benchmarks.proxy import ProxyProcess
-from benchmarks.redis_cluster import LocalCluster
+from benchmarks.redis_cluster import moving
 from django_rb.testing import LocalNodes
 
 Host = tuple[str, int]
@@ -27,7 +25,7 @@ class Servers:
         self._count = 0
         self._stack = ExitStack()
         self._nodes: LocalNodes | None = None
-        self._cluster: LocalCluster | None = None
+        self._cluster: LocalNodes | None = None
         self._hosts: dict[Any, list[Host]] = {}
 
     def hosts(self, place: Place, count: int, rtt: float) -> list[Host]:
@@ -45,18 +43,26 @@ class Servers:
 
     def flush(self) -> None:
         """Remove all keys."""
-        if self._nodes is not None:
-            self._nodes.flush()
-        if self._cluster is not None:
-            for host, port in self._cluster.hosts:
-                with redis.Redis(host=host, port=port) as client:
-                    client.flushall()
+        for nodes in filter(None, (self._nodes, self._cluster)):
+            nodes.flush()
 
     def pids(self) -> list[int]:
         """Return the process ids of all servers."""
-        nodes, cluster = self._nodes, self._cluster
-        pids = [nodes.pid(host_id) for host_id in nodes.hosts] if nodes is not None else []
-        return [*pids, *(cluster.pids if cluster is not None else [])]
+        return [
+            nodes.pid(host_id)
+            for nodes in filter(None, (self._nodes, self._cluster))
+            for host_id in nodes.hosts
+        ]
+
+    @contextmanager
+    def moving(self, is_wanted: bool) -> Iterator[None]:
+        """Move slots of the Redis Cluster for as long as the block runs, if that is wanted."""
+        if not is_wanted:
+            yield
+            return
+        assert self._cluster is not None
+        with moving(self._cluster):
+            yield
 
     def close(self) -> None:
         """End the servers."""
@@ -65,17 +71,20 @@ class Servers:
 
     def _start(self, place: Place) -> list[Host]:
         if place == "cluster":
-            self._cluster = self._stack.enter_context(LocalCluster(self._count))
-            return self._cluster.hosts
-        if self._nodes is None:
-            # Contestants get a host and a port, and no password.
-            nodes = LocalNodes(self._count, options={"requirepass": ""})
-            self._nodes = self._stack.enter_context(nodes)
-            self.version = self._nodes.server
+            nodes = self._cluster = self._run(topology="redis-cluster")
+        else:
+            nodes = self._nodes = self._nodes or self._run()
         if place == "tls":
-            return self._start_tls(self._nodes)
-        hosts = [(host["host"], host["port"]) for host in self._nodes.hosts.values()]
+            return self._start_tls(nodes)
+        hosts = [(host["host"], host["port"]) for host in nodes.hosts.values()]
         return hosts[:1] if place == "one" else hosts
+
+    def _run(self, **options: Any) -> LocalNodes:
+        # Contestants get a host and a port, and no password.
+        nodes = LocalNodes(self._count, options={"requirepass": ""}, **options)
+        self._stack.enter_context(nodes)
+        self.version = nodes.server
+        return nodes
 
     def _start_tls(self, nodes: LocalNodes) -> list[Host]:
         import trustme  # noqa: PLC0415 (only django-rb's own environment has it)

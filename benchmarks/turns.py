@@ -25,6 +25,7 @@ Measure = Literal["cpu", "wall", "mean", "median", "p99"]
 Side = tuple[str, Workload]  # a contestant and what it does
 
 TURN_SECONDS = 0.02  # what a turn is to take: as many calls as fit, at least one
+MOVING_SECONDS = 0.5  # while slots move: some calls see more of that than others
 SAMPLED = 10  # calls of a turn that are timed one by one
 PATIENCE = 60.0  # seconds; who needs longer to answer is left out
 
@@ -258,17 +259,18 @@ class Conductor:
             return 1
         if workload.computing is not None:
             return SAMPLED
-        calls = 1
+        calls, seconds = 1, MOVING_SECONDS if workload.moving else TURN_SECONDS
         while True:
             # The best of three: something else may have had the core meanwhile.
             wall = min(self._turn(worker, workload, calls)["wall"] for _ in range(3))
             # Threads have longer: to start them is not what is measured.
-            if wall * calls >= TURN_SECONDS / 2:
-                return max(1, int(TURN_SECONDS / wall))
+            if wall * calls >= seconds / 2:
+                return max(1, int(seconds / wall))
             calls *= 4
 
     def _turn(self, worker: Worker, workload: Workload, calls: int) -> Any:
         if not workload.cold:
-            return worker.ask("turn", workload=workload.as_json(), calls=calls)
+            with self.servers.moving(workload.moving):
+                return worker.ask("turn", workload=workload.as_json(), calls=calls)
         with self._open(worker.contestant, workload) as fresh:
             return fresh.ask("cold", workload=workload.as_json())

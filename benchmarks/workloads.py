@@ -25,6 +25,7 @@ class Workload:
             None: many calls are timed together, wall and CPU time.
         rtt: round-trip time to each node in ms, by a proxy; 0 without one.
         cold: whether it is the first call of a process that is timed.
+        moving: whether slots move from node to node meanwhile.
     """
 
     operation: str
@@ -35,6 +36,7 @@ class Workload:
     computing: int | None = None
     rtt: float = 0
     cold: bool = False
+    moving: bool = False
 
     @property
     def is_single(self) -> bool:
@@ -76,6 +78,8 @@ class Workload:
             words.append(f"{self.rtt:g} ms round trip")
         if self.cold:
             words.append(f"first call, {self.nodes} nodes")
+        if self.moving:
+            words.append("while slots move")
         return ", ".join(words)
 
     def as_json(self) -> dict[str, Any]:

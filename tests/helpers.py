@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, lru_cache
 from time import monotonic, sleep, time
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ import redis
 from django_rb.cache import RBCache
 from django_rb.engine import Cluster
 from django_rb.engine.threads.connections import Connection
+from django_rb.testing.discovery import find_server
 
 # What connections say on their own, and what the counting itself says.
 _HOUSEKEEPING = {"auth", "client", "cluster", "config", "hello", "info", "select"}
@@ -22,7 +24,7 @@ _HOUSEKEEPING = {"auth", "client", "cluster", "config", "hello", "info", "select
 cache_class: type[RBCache] = RBCache
 
 
-def wait_until(predicate: Callable[[], object], seconds: float = 5.0) -> None:
+def wait_until(predicate: Callable[[], object], seconds: float = 30.0) -> None:
     """Return as soon as `predicate()` is true; fail after `seconds`."""
     end = monotonic() + seconds
     while not predicate():
@@ -40,10 +42,17 @@ def make_cache(location: str = "default", /, **params: Any) -> RBCache:
     return cache_class(location, params)
 
 
-@functools.lru_cache(maxsize=64)
+@lru_cache(maxsize=64)
 def _client_of(*options: tuple[str, Any]) -> redis.Redis:
     """Return a client. To make one takes longer than most tests do otherwise."""
     return redis.Redis(**dict(options))
+
+
+@cache
+def without_redirects() -> tuple[str, ...]:
+    """Return what an ACL says of a user to whom a replica does not name its primary."""
+    said = subprocess.run([find_server(), "--version"], capture_output=True, check=True)
+    return ("-client|capa",) if b"Valkey" in said.stdout else ()
 
 
 class Servers:

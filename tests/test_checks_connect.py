@@ -299,6 +299,32 @@ def test_a_replica_is_not_a_node() -> None:
     assert said["E202"].startswith("settings.RB_CLUSTERS['default']['HOSTS'][1] (127.0.0.1:")
 
 
+def test_replicas_that_are_none_of_their_host() -> None:
+    options = {**SOUND, "repl-diskless-sync-delay": "0"}
+    with LocalNodes(2, replicas=1, options=options) as nodes:
+        hosts: Any = {
+            host_id: {**host, "replicas": [nodes.address(host_id + 2)]}
+            for host_id, host in nodes.hosts.items()
+        }
+        clusters_of = {"default": {"HOSTS": hosts, "READ_FROM": "prefer-replica"}}
+        with override_settings(RB_CLUSTERS=clusters_of, CACHES=CACHES):
+            assert found() == {}
+            one, other = hosts[0]["replicas"], hosts[1]["replicas"]
+            hosts[0]["replicas"], hosts[1]["replicas"] = other, one[:0]
+            of_another = found()
+            redis.Redis(**nodes.address(3)).replicaof("NO", "ONE")
+            a_primary = found()
+            hosts[0]["replicas"] = [{"host": "127.0.0.1", "port": 1}]
+            nowhere = found()
+
+    assert list(of_another) == ["W212"]
+    assert f"is a replica of 127.0.0.1:{hosts[1]['port']}, and not of" in of_another["W212"]
+    assert of_another["W212"].startswith("settings.RB_CLUSTERS['default']['HOSTS'][0]['repl")
+    assert list(a_primary) == ["W212"]
+    assert "it is a primary" in a_primary["W212"]
+    assert "127.0.0.1:1/0 cannot be read from: Error 111" in nowhere["W212"]
+
+
 def test_a_redis_cluster_needs_its_topology() -> None:
     with (
         LocalNodes(1, topology="redis-cluster", options=SOUND) as nodes,

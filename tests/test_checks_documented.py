@@ -47,7 +47,7 @@ def test_the_summaries_name_the_first_and_the_last_of_their_kind() -> None:
         for first, last, of_kind in (
             ("E001", "W015", [i for i in ids if i[1] == "0"]),
             ("W101", "W104", [i for i in ids if i[1] == "1"]),
-            ("E201", "W211", [i for i in ids if i[1] == "2" and i[0] != "I"]),
+            ("E201", "W212", [i for i in ids if i[1] == "2" and i[0] != "I"]),
         ):
             assert f"{first} to {last}" in text
             assert (of_kind[0], of_kind[-1]) == (first, last)

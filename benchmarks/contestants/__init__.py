@@ -42,7 +42,7 @@ class Contestant:
         return getattr(import_module(f".{module}", __package__), name)(hosts, prefix)
 
 
-HAND_WRITTEN, RB = "handwritten", "rb"
+HAND_WRITTEN, HAND_WRITTEN_CLUSTER, RB = "handwritten", "handwritten-cluster", "rb"
 DJANGO_RB, DJANGO_RB_ONE = "django-rb", "django-rb-one"
 DJANGO_RB_MAP, DJANGO_RB_LIMITS = "django-rb-map", "django-rb-limits"
 DEADLINE, RESP3, TLS = "django-rb-deadline", "django-rb-resp3", "django-rb-tls"
@@ -64,6 +64,9 @@ OURS = tuple(_OURS)
 
 _PEERS = {
     HAND_WRITTEN: Contestant("hand-written", "handwritten.HandWritten"),
+    HAND_WRITTEN_CLUSTER: Contestant(
+        "hand-written, cluster", "handwritten.HandWrittenCluster", place="cluster"
+    ),
     RB: Contestant("rb", "maps.Rb", "rb"),
     "redis-cache": Contestant("RedisCache", "django_caches.RedisCache", place="one"),
     "shard-client": Contestant("ShardClient", "django_caches.ShardClient"),

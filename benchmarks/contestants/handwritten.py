@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pickle
 import socket
-from collections.abc import Mapping, Sequence
+from binascii import crc_hqx
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -95,3 +96,64 @@ class HandWritten:
                 reader.feed(sock.recv(RECEIVE))
                 while reader.gets() is not False:
                     missing -= 1
+
+
+class HandWrittenCluster(HandWritten):
+    """The same on a Redis Cluster: one GET for each key, and no redirects."""
+
+    def __init__(self, hosts: Sequence[tuple[str, int]], prefix: str) -> None:
+        super().__init__(hosts, prefix)
+        ports = [port for _, port in hosts]
+        self.owners = [0] * 16384
+        self.sockets[0].sendall(pack((b"CLUSTER", b"SLOTS")))
+        while (told := self.readers[0].gets()) is False:
+            self.readers[0].feed(self.sockets[0].recv(RECEIVE))
+        for first, last, (_, port, *_), *_ in told:
+            self.owners[first : last + 1] = [ports.index(port)] * (last + 1 - first)
+
+    def get(self, name: str) -> Any:
+        return self.get_many([name]).get(name)
+
+    def set(self, name: str, value: Any, timeout: int = 300) -> None:
+        self.set_many({name: value}, timeout)
+
+    def get_many(self, names: Sequence[str]) -> dict[str, Any]:
+        prefix, owners, loads = self.prefix, self.owners, pickle.loads
+        shares: list[tuple[list[str], list[bytes]]] = [([], []) for _ in self.sockets]
+        for name in names:
+            key = f"{prefix}{name}".encode()
+            mine, commands = shares[owners[crc_hqx(key, 0) & 16383]]
+            mine.append(name)
+            commands.append(b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key))
+        found = {}
+        for mine, values in self._exchange(shares):
+            for name, value in zip(mine, values, strict=True):
+                if value is not None:
+                    found[name] = loads(value)
+        return found
+
+    def set_many(self, data: Mapping[str, Any], timeout: int = 300) -> None:
+        prefix, owners, dumps = self.prefix, self.owners, pickle.dumps
+        shares: list[tuple[list[str], list[bytes]]] = [([], []) for _ in self.sockets]
+        for name, value in data.items():
+            key = f"{prefix}{name}".encode()
+            mine, commands = shares[owners[crc_hqx(key, 0) & 16383]]
+            mine.append(name)
+            commands.append(pack((b"SET", key, dumps(value, 5), b"EX", timeout)))
+        for _ in self._exchange(shares):
+            pass
+
+    def _exchange(
+        self, shares: Sequence[tuple[list[str], list[bytes]]]
+    ) -> Iterator[tuple[list[str], list[Any]]]:
+        """Yield the names of each share, and the replies to its commands."""
+        for sock, (_, commands) in zip(self.sockets, shares, strict=True):
+            if commands:
+                sock.sendall(b"".join(commands))
+        for sock, reader, (mine, _) in zip(self.sockets, self.readers, shares, strict=True):
+            replies: list[Any] = []
+            while len(replies) < len(mine):
+                reader.feed(sock.recv(RECEIVE))
+                while (reply := reader.gets()) is not False:
+                    replies.append(reply)
+            yield mine, replies

@@ -123,22 +123,23 @@ class NearOperations(Computed):
                     tell_found(0, 0, near=len(made))
                 return found, []
             found = {}
+        if misses == len(made):
+            return (yield from self._find_far(made, names, decode))
         distinct = dict.fromkeys(names)
         if len(distinct) != len(made):  # equal names may be those of different keys
             return (yield from self._find_far(made, names, decode))
-        if misses < len(made):
-            if self.cluster.observers:
-                tell_found(0, 0, near=len(made) - misses)
-            is_near = [part is not None for part in data]
-            near = (list(compress(part, is_near)) for part in (names, made, data))
-            near_names, near_keys, near_data = near
-            decode(found, near_names, near_keys, _without_absent(near_data))
-            names, made = (
-                [part for part, near in zip(parts, is_near, strict=True) if not near]
-                for parts in (names, made)
-            )
-            if not misses:
-                return found, []
+        if self.cluster.observers:
+            tell_found(0, 0, near=len(made) - misses)
+        is_near = [part is not None for part in data]
+        near = (list(compress(part, is_near)) for part in (names, made, data))
+        near_names, near_keys, near_data = near
+        decode(found, near_names, near_keys, _without_absent(near_data))
+        names, made = (
+            [part for part, near in zip(parts, is_near, strict=True) if not near]
+            for parts in (names, made)
+        )
+        if not misses:
+            return found, []
         values, failures = yield from self._find_far(made, names, decode)
         if not found:
             return values, failures

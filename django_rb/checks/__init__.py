@@ -1,7 +1,7 @@
 """What `manage.py check` can say. Each id is described in docs/checks.md, with its cure.
 
 E001 to W015 and, with --deploy, W101 to W104 are read off the settings and connect to
-nothing. E201 to W211 are what nodes say when `manage.py check --tag rb_connect` asks them.
+nothing. E201 to W212 are what nodes say when `manage.py check --tag rb_connect` asks them.
 
 What is registered here imports the checks when it is run: they need redis-py, and a process
 that starts without them is not to wait for it.

@@ -26,7 +26,9 @@ from ..engine.errors import NodeFailure
 from ..engine.topology.redis_cluster import RedisClusterTopology
 from ..engine.topology.sentinel import SentinelTopology
 from .causes import find_causes
+from .readings import fields
 from .redis_cluster import check_layout
+from .replicas import check_replicas
 from .sentinel import check_watched
 from .site import in_cluster, listed, nodes_listed, session_cache, shown, sound_caches
 
@@ -67,7 +69,7 @@ def check_live_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
     """Ask every node of every cluster, all at once, and report what an operator should know.
 
     Args:
-        timeout: seconds for each of three questions. Nodes that take longer have failed.
+        timeout: seconds for each of four questions. Nodes that take longer have failed.
     """
     try:
         aliases = conf.get_aliases()
@@ -139,6 +141,7 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
         failures = [failure for failure in failures if cluster.hosts[failure.host_id].is_placed]
         # On connections that are open now, so that the round trip is a short one.
         ahead = _clocks_ahead(cluster, replies, timeout)
+        told += check_replicas(alias, cluster, replies, timeout)
         causes = find_causes(cluster, failures, min(timeout, PROBE_SECONDS))
     finally:
         cluster.close()
@@ -148,7 +151,7 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
             host_id,
             cluster.get_address(host_id),
             cluster.hosts[host_id].db,
-            _fields(reply),
+            fields(reply),
             ahead.get(host_id, 0.0),
             is_in_redis_cluster=isinstance(cluster.layout, RedisClusterTopology),
         )
@@ -173,11 +176,6 @@ def _clocks_ahead(
         host_id: max(0.0, clock - after) + min(0.0, clock - before)
         for host_id, clock in clocks.items()
     }
-
-
-def _fields(reply: bytes) -> dict[str, str]:
-    lines = reply.decode(errors="replace").splitlines()
-    return {name: value for name, colon, value in (line.partition(":") for line in lines)}
 
 
 def _unusable(text: str) -> CheckMessage:
@@ -208,7 +206,8 @@ def _of_one_node(node: NodeReport) -> list[CheckMessage]:
         messages.append(
             checks.Error(
                 f"{node.where} is a replica of {info.get('master_host')}:"
-                f"{info.get('master_port')}. It refuses what is written to it.",
+                f"{info.get('master_port')}. It refuses what is written to it, or sends calls "
+                "on (Valkey 8) for as long as it runs.",
                 hint="Name the master in HOSTS, or promote the replica: REPLICAOF NO ONE.",
                 id="django_rb.E202",
             )

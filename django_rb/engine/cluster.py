@@ -1,11 +1,11 @@
-"""Cluster: the front door. Nodes, a router over them, and the transports to reach them."""
+"""Cluster, the class that users create: nodes, a router, and the transports to the nodes."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import redis
 import redis.asyncio
@@ -34,7 +34,7 @@ from .rounds.observing import Observer
 from .rounds.telling import observed
 from .routing.routers import BaseRouter, PartitionRouter
 from .secrecy import hidden, hides_locals
-from .topology.making import Layout, make_topology
+from .topology.making import Topology, make_topology
 from .topology.redis_cluster import RedisClusterTopology
 from .topology.replicas import PREFER_REPLICA, read_read_from
 from .topology.sentinel import SentinelTopology
@@ -49,7 +49,7 @@ class Connections(NamedTuple):
 
     Attributes:
         open: how many there are.
-        idle: how many of them nobody uses.
+        idle: how many of them are not in use.
     """
 
     open: int
@@ -65,44 +65,46 @@ class Cluster(ClientSource):
 
     Args:
         hosts: ``{0: node, 1: node, …}`` or a list; a node is a dictionary or a URL. In a
-            list, nodes are numbered from 0 or say their "host_id".
+            list, nodes are numbered from 0, or each has a "host_id".
         host_defaults: options for every node that does not set them itself.
-        pool_cls: redis-py's class of pools for `get_local_client`; the engine has its own.
+        pool_cls: the redis-py pool class for `get_local_client`; other clients do not use it.
         pool_options: `socket_timeout` and `socket_connect_timeout` in seconds (2.0 and
-            1.0 where not given, None for no limit), `max_connections` per node and
+            1.0 by default, None for no limit), `max_connections` per node and
             process, and every option of redis-py's connections.
         router_cls: decides which node owns a key; rb's `PartitionRouter` by default.
         router_options: keyword arguments for it.
-        topology: who says which nodes there are: "static", these hosts; "redis-cluster", the
-            nodes of a Redis Cluster or Valkey Cluster, of which `hosts` names any. They
-            place keys themselves, so that no router goes with it. "sentinel": Sentinels say
-            where the primary of each host is, which is named by its "master_name".
-        address_map: where a node is that is said to be at another place, as
-            ``{"10.0.0.1:6379": "127.0.0.1:7001"}``, or as a function of host and port that
+        topology: where the list of nodes comes from. "static": from `hosts`.
+            "redis-cluster": from the nodes of a Redis Cluster or Valkey Cluster; `hosts` names
+            one or more of them. They place keys themselves, so no router can be given.
+            "sentinel": Sentinels give the address of each host's primary; a host is named by
+            its "master_name".
+        address_map: replaces addresses that nodes or Sentinels report:
+            ``{"10.0.0.1:6379": "127.0.0.1:7001"}``, or a function that takes host and port and
             returns both. Not for independent nodes.
         sentinels: where Sentinels are: URLs, dictionaries, or pairs of host and port.
         sentinel_options: options of the connections to them, such as their own password.
         read_from: "primary"; "prefer-primary": commands that only read keys go to a replica
-            where the primary is down or refuses; "prefer-replica": they go to replicas in turn,
-            to the primary where there is none. Replicas of independent nodes are named in
-            `hosts` (`"replicas": [node, …]`), others are told.
-        max_lag: seconds by which a replica that is read from may be behind, as far as that is
-            known; None for any.
-        health: when a node counts as down: after how many FAILURES in a row it is left
-            alone, for how many seconds at first (PAUSE) and at most (MAX_PAUSE). None:
-            no node ever counts as down.
-        alias: what errors and logs call it; that of the settings, None for no name.
+            if the primary is down or refuses them; "prefer-replica": they go to replicas in
+            turn, and to the primary if it has none. Replicas of independent nodes are named in
+            `hosts` (`"replicas": [node, …]`), others are discovered.
+        max_lag: how many seconds a replica that is read from may be behind, as far as that is
+            known; None for no limit.
+        health: when a node counts as down: after how many FAILURES in a row it is not asked
+            for a while, and for how many seconds at first (PAUSE) and at most (MAX_PAUSE).
+            None: no node ever counts as down.
+        alias: the cluster's name in errors and logs, as in the settings; None for no name.
 
     Attributes:
-        is_retired: another cluster took its place; for those who keep a reference.
-        recently_logged: what of its nodes was logged lately, for all who log.
+        is_retired: another cluster has replaced this one; for code that keeps a reference.
+        recently_logged: which lines about its nodes were logged recently, so that none is
+            repeated.
         observers: called for batches and exchanges; to add or remove one, replace the tuple.
-        trackings: the connections on which nodes tell of changes, for those who keep copies.
+        trackings: the connections on which nodes report changed keys, for near caches.
 
-    Nothing is connected before the first command.
+    No connection is opened before the first command.
 
     Raises:
-        BadHostSetup: hosts or options that cannot work, with the way out.
+        BadHostSetup: hosts or options cannot work; the message says what to change.
     """
 
     @hides_locals
@@ -156,12 +158,16 @@ class Cluster(ClientSource):
         )
         reading = read_read_from(read_from, max_lag)
         self._prefers_replicas = reading.choice == PREFER_REPLICA
-        self._topology, self._layout = make_topology(
+        self._topology = make_topology(
             topology,
             hosts,
             host_defaults,
             make_node,
-            partial(_use, self._threads, self._loops, self._local_pools),
+            # Event loops know nodes, and these the topology: it must not keep what uses them.
+            partial(
+                _use,
+                [weakref.ref(user) for user in (self._threads, self._loops, self._local_pools)],
+            ),
             pool_options=self._pool_options,
             address_map=address_map,
             sentinels=sentinels,
@@ -173,8 +179,6 @@ class Cluster(ClientSource):
         self._host_defaults = dict(hidden(host_defaults or {}))
         if not isinstance(self._topology, RedisClusterTopology):
             self._topology.router = self._make_router()
-        if isinstance(self._topology, StaticTopology):
-            self._use(self._topology.everybody)
         self.trackings.layout = self._topology
         _clusters.add(self)
 
@@ -195,7 +199,7 @@ class Cluster(ClientSource):
 
     @property
     def hosts(self) -> dict[int, HostInfo]:
-        """What is known of each host, by host id."""
+        """The address and options of each host, by host id."""
         return self._topology.hosts
 
     @property
@@ -204,21 +208,18 @@ class Cluster(ClientSource):
         return self._topology.nodes
 
     @property
-    def layout(self) -> Layout | None:
-        """What the nodes of a Redis Cluster or Sentinels have said; None if nobody is asked.
-
-        Where replicas of independent nodes are read from, these and how far they are behind.
-        """
-        return self._layout
+    def layout(self) -> Topology:
+        """What is known of the shards: by the settings, Sentinels or the nodes themselves."""
+        return self._topology
 
     @property
     def router(self) -> BaseRouter:
-        """The router; a new one whenever a host comes or goes."""
+        """The router; it is replaced whenever a host is added or removed."""
         return self._topology.router
 
     @hides_locals
     def add_host(self, host_id: int, *node: Any, **options: Any) -> None:
-        """Add a host while the cluster is in use; keys move as the router says.
+        """Add a host while the cluster is in use; the router decides which keys move to it.
 
         cluster.add_host(4, host="10.0.0.5", port=6379)
         cluster.add_host(5, "rediss://10.0.0.6")
@@ -229,27 +230,24 @@ class Cluster(ClientSource):
             options: its options by name.
 
         Raises:
-            TypeError: there is a host of that id, or arguments do not go together.
-            BadHostSetup: an option that cannot work, or a router that does not
-                accept the host; then it is not added.
+            TypeError: there is a host with that id, or arguments contradict each other.
+            BadHostSetup: an option cannot work, or the router does not accept the host;
+                it is not added.
         """
         topology = self._static()
         if type(host_id) is not int or host_id < 0:
             raise BadHostSetup(f"Host id {host_id!r} is not an integer of 0 or more.")
         described = node_of_arguments(node, options)
         info = parse_host(host_id, described, self._host_defaults)
-        topology.add(info, self._make_router, self._use)
+        topology.add(info, self._make_router)
 
     def remove_host(self, host_id: int) -> bool:
         """Remove a host while the cluster is in use; return whether it was there.
 
         Raises:
-            BadHostSetup: the router needs the host; then it is not removed.
+            BadHostSetup: the router needs the host; it is not removed.
         """
-        return self._static().remove(host_id, self._make_router, self._use)
-
-    def _use(self, nodes: Mapping[int, Node]) -> None:
-        _use(self._threads, self._loops, self._local_pools, nodes)
+        return self._static().remove(host_id, self._make_router)
 
     def _static(self) -> StaticTopology:
         if isinstance(self._topology, RedisClusterTopology):
@@ -266,32 +264,32 @@ class Cluster(ClientSource):
     def learn(self, timeout: float | None = None) -> None:
         """Find out which nodes there are, if that is not known yet.
 
-        Commands do so themselves. Until then, `hosts` and `nodes` of a Redis Cluster are those
-        that the cluster was made with, and nobody knows who owns a key; of hosts that Sentinels
-        watch nobody knows where they are. Independent nodes are known from the beginning.
+        Commands do so themselves. Until then, `hosts` and `nodes` of a Redis Cluster are the
+        ones it was created with, and the owner of a key is unknown; so are the addresses of
+        hosts that Sentinels watch. Independent nodes are known from the beginning.
 
         Args:
-            timeout: seconds for it.
+            timeout: in seconds.
 
         Raises:
             redis.ConnectionError, redis.TimeoutError: no node or Sentinel answers.
         """
-        if self._layout is not None and not self._layout.is_known:
-            failure = self._threads.run(self._layout.learn(), timeout)
+        if not self._topology.is_known:
+            failure = self._threads.run(self._topology.learn(), timeout)
             if failure is not None:
                 raise failure
 
     async def alearn(self, timeout: float | None = None) -> None:
-        """Do what `learn` does on the event loop that runs."""
-        if self._layout is not None and not self._layout.is_known:
-            failure = await self._loops.run(self._layout.learn(), timeout)
+        """Do what `learn` does, on the running event loop."""
+        if not self._topology.is_known:
+            failure = await self._loops.run(self._topology.learn(), timeout)
             if failure is not None:
                 raise failure
 
     # Health.
 
     def health(self) -> dict[int, NodeHealth]:
-        """Return what this process knows of each node, by host id. Nothing is asked.
+        """Return the health of each node, by host id, as this process sees it. No I/O.
 
         cluster.health()[1].state              # "up", "failing" or "down"
         """
@@ -300,15 +298,15 @@ class Cluster(ClientSource):
     def on_health_change(self, callback: Callable[[HealthChange], object]) -> None:
         """Call `callback(change)` whenever a node's state changes.
 
-        It is called at the end of the call that saw the change, in the same thread. Its
-        exceptions are logged.
+        This happens at the end of the call that noticed the change, in the same thread.
+        Exceptions of the callback are logged.
         """
         self._health_changes.add_callback(callback)
 
     def on_primary_change(self, callback: Callable[[PrimaryChange], object]) -> None:
-        """Let `callback(change)` be called whenever Sentinels give a shard another primary.
+        """Call `callback(change)` whenever Sentinels report a new primary for a shard.
 
-        As with `on_health_change`, at the end of the call that learned of it.
+        As with `on_health_change`, this happens at the end of the call that noticed it.
         """
         self._health_changes.add_callback(callback, PrimaryChange)
 
@@ -318,11 +316,10 @@ class Cluster(ClientSource):
         cluster.connections()[1].idle          # 3
 
         Args:
-            hosts: host ids; every node by default. In a Redis Cluster these are the
-                primaries, whichever node that is by now; replicas have none but for a
-                question now and then.
+            hosts: host ids; every node by default. In a Redis Cluster these are the current
+                primaries; there are hardly any connections to replicas.
 
-        Those of redis-py's own clients are not counted.
+        Connections of redis-py's own clients are not counted.
         """
         counts = {}
         for host_id in self.nodes if hosts is None else hosts:
@@ -342,7 +339,7 @@ class Cluster(ClientSource):
     def get_host_for_key(self, key: Key) -> int:
         """Return the id of the host that owns a key.
 
-        The nodes of a Redis Cluster are asked first, if that is not known yet; see `learn`.
+        In a Redis Cluster, the nodes are asked first if that is not known yet; see `learn`.
         """
         if self.router.has_slots:
             self.learn()
@@ -354,22 +351,24 @@ class Cluster(ClientSource):
         """Run a batch, such as those of `engine.rounds.batch`, and return its result.
 
         Args:
-            timeout: seconds for all of it; what is unfinished then has failed.
+            timeout: seconds for the whole batch; commands without a reply by then fail.
         """
-        if self._layout is not None and self._layout.is_look_due:
-            batch = self._layout.looking(batch)
-        if self._prefers_replicas and self._layout is not None:
-            batch = from_replicas(self._layout, batch)
+        topology = self._topology
+        if not topology.is_quiet and topology.is_look_due:
+            batch = topology.looking(batch)
+        if self._prefers_replicas:
+            batch = from_replicas(topology, batch)
         if self.observers:
             return self._threads.run(observed(self, batch), timeout)
         return self._threads.run(batch, timeout, self)
 
     def arun(self, batch: Batch[T], timeout: float | None = None) -> Coroutine[Any, Any, T]:
-        """Run a batch on the event loop that runs, once awaited; see `run`."""
-        if self._layout is not None and self._layout.is_look_due:
-            batch = self._layout.looking(batch)
-        if self._prefers_replicas and self._layout is not None:
-            batch = from_replicas(self._layout, batch)
+        """Return a coroutine that runs a batch on the running event loop; see `run`."""
+        topology = self._topology
+        if not topology.is_quiet and topology.is_look_due:
+            batch = topology.looking(batch)
+        if self._prefers_replicas:
+            batch = from_replicas(topology, batch)
         if self.observers:
             return self._loops.run(observed(self, batch), timeout)
         return self._loops.run(batch, timeout, self)
@@ -384,16 +383,16 @@ class Cluster(ClientSource):
         Args:
             args: the command and its arguments.
             hosts: host ids; every node by default.
-            timeout: seconds for all of it.
+            timeout: seconds for the whole call.
 
         Returns:
-            ``{host id: reply}`` as the server sent it, and what failed on other nodes.
+            ``{host id: reply}`` as the server sent it, and a list of what failed.
         """
         command: Args = args
         return self.run(call_nodes(self, command, hosts), timeout)
 
     def remember_script(self, source: str | bytes) -> bytes:
-        """Keep a script's source for nodes that do not know it; return its SHA1 digest."""
+        """Keep a script's source for nodes that lack it; return its SHA1 digest."""
         return remember_script(source)
 
     # Clients of one node.
@@ -404,21 +403,20 @@ class Cluster(ClientSource):
         Raises:
             LookupError: the cluster has no such host.
         """
-        if self._layout is not None:
-            self.learn()
+        self.learn()
         return redis.Redis(connection_pool=self.get_pool_for_host(host_id))
 
     def get_local_client_for_key(self, key: Key) -> redis.Redis:
         """Return redis-py's own client for the node that owns a key.
 
-        In a Redis Cluster it is good for commands and transactions on keys of one slot, as long
-        as that stays where it is: the client does not follow it, and raises what the node
-        says (MOVED). Locks of `get_routing_client()` and of a cache do.
+        In a Redis Cluster, use it for commands and transactions on keys of one slot. If the
+        slot moves to another node, the client does not follow the redirect: it raises the
+        node's error (MOVED). Locks of `get_routing_client()` and of a cache do follow it.
         """
         return self.get_local_client(self.get_host_for_key(key))
 
     def get_pool_for_host(self, host_id: int) -> redis.ConnectionPool:
-        """Return the pool of redis-py's that local clients of a node share.
+        """Return the redis-py connection pool that local clients of a node share.
 
         Raises:
             LookupError: the cluster has no such host.
@@ -426,7 +424,7 @@ class Cluster(ClientSource):
         return self._local_pools.get(self.nodes, host_id)
 
     def disconnect_pools(self) -> None:
-        """Close idle connections; the cluster opens new ones as it needs them."""
+        """Close idle connections. The cluster stays usable and opens new ones when needed."""
         self._threads.close_idle()
         self._loops.close_idle_soon()
         self._local_pools.disconnect()
@@ -434,20 +432,19 @@ class Cluster(ClientSource):
     close = disconnect_pools
 
     async def aclose(self) -> None:
-        """Close the idle connections of the event loop that runs."""
+        """Close the idle connections of the running event loop."""
         await self._loops.aclose()
 
 
-def _use(
-    transport: threads.Transport,
-    loops_transport: loops.Transport,
-    local_pools: LocalPools,
-    nodes: Mapping[int, Node],
-) -> None:
-    """Have connections to these nodes from now on."""
-    transport.use(nodes)
-    loops_transport.use(nodes)
-    local_pools.keep_only(nodes)
+class _UsesNodes(Protocol):
+    def use(self, nodes: Mapping[int, Node]) -> None: ...
+
+
+def _use(users: Iterable[weakref.ref[_UsesNodes]], nodes: Mapping[int, Node]) -> None:
+    """Connect to these nodes only, from now on."""
+    for reference in users:
+        if (user := reference()) is not None:
+            user.use(nodes)
 
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()

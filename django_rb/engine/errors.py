@@ -1,8 +1,8 @@
-"""What can go wrong, and how an error says on which node it did.
+"""The errors of the engine, and the information about nodes that they carry.
 
-Errors keep the types that redis-py's users know (`ConnectionError`, `TimeoutError`,
-`ResponseError` and its children). What happened on each node of a batch is attached to
-the error that is raised, as a tuple of `NodeFailure`; `failures_of()` reads it back.
+Errors have the types that users of redis-py know (`ConnectionError`, `TimeoutError`,
+`ResponseError` and its subclasses). What failed on each node of a batch is attached to
+the error that is raised, as a tuple of `NodeFailure`; `failures_of()` returns it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class BadHostSetup(ValueError):
 
 
 class UnroutableCommand(redis_errors.RedisError):
-    """No single node, or no way to split it, answers for this command; nothing was sent."""
+    """No single node can run this command, and it cannot be split; nothing was sent."""
 
 
 class ProtocolError(redis_errors.InvalidResponse, redis_errors.ConnectionError):
-    """What a node sent is not RESP, or not an answer to what it was asked."""
+    """A node sent something that is not RESP, or that cannot be the reply to its command."""
 
 
 class RefusedEarly(ProtocolError):
-    """A node answered with an error before it had the whole command, and will not read it."""
+    """A node answered with an error before it had received the whole command."""
 
 
 class CannotOpen(redis_errors.ConnectionError):
@@ -43,20 +43,29 @@ class CannotOpen(redis_errors.ConnectionError):
 
 
 class NodeDown(redis_errors.ConnectionError):
-    """A node that failed several times in a row is left alone for a while; nothing was sent."""
+    """The node failed several times in a row and is not asked for a while; nothing was sent."""
 
 
 class LostRace(redis_errors.TimeoutError):
-    """Another node said first what was asked for; nothing is known of this one."""
+    """Another node answered first, so this one's reply was not awaited."""
+
+
+class Redirected(redis_errors.ReadOnlyError):
+    """A node that is a replica by now names its primary (``REDIRECT 10.0.0.1:6379``)."""
+
+    @property
+    def place(self) -> str:
+        """What it names: host and port."""
+        return str(self).partition(" ")[2].partition(" ")[0]
 
 
 class NodeBusy(redis_errors.ResponseError):
-    """A script or function keeps a node busy (``BUSY``); it answers nothing else meanwhile."""
+    """A script or function keeps the node busy (``BUSY``), so it refuses other commands."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFailure:
-    """What one node could not do in one batch.
+    """A failure of one node in one batch.
 
     `keys` are the keys (as sent) whose commands failed; empty for keyless commands.
     """
@@ -68,13 +77,13 @@ class NodeFailure:
 
 
 def failures_of(error: BaseException) -> tuple[NodeFailure, ...]:
-    """Return what failed on each node, for an error that a batch raised; else ``()``."""
+    """Return what failed on each node, if a batch raised the error; ``()`` if not."""
     failures: tuple[NodeFailure, ...] = getattr(error, "failures", ())
     return failures
 
 
 def first_error(failures: Sequence[NodeFailure]) -> Exception:
-    """Return the first node's error, of its own type, with every node's failure attached."""
+    """Return the first node's error, its type unchanged, with all failures attached."""
     return attach([failure.error for failure in failures], failures)
 
 
@@ -90,10 +99,10 @@ def attach(errors: Sequence[Exception], failures: Sequence[NodeFailure]) -> Exce
 
 
 def at_node(text: object, host_id: int, address: str, alias: str | None = None) -> str:
-    """Return an error's text with the node it comes from, and its cluster, at the end.
+    """Return an error's text with its node and cluster appended.
 
     Args:
-        host_id: below 0 for a server that owns no keys, as far as is known.
+        host_id: below 0 for a server that is not known to own keys.
     """
     node = f"node {host_id}, " if host_id >= 0 else ""
     cluster = "" if alias is None else f", cluster {alias}"
@@ -101,7 +110,7 @@ def at_node(text: object, host_id: int, address: str, alias: str | None = None) 
 
 
 def is_from(error: BaseException, address: str) -> bool:
-    """Return whether an error that `at_node` has named comes from an address."""
+    """Return whether an error, with a text from `at_node`, comes from an address."""
     ends = ("]", ", cluster ")
     return any(f"{start}{address}{end}" in str(error) for start in " [" for end in ends)
 
@@ -119,6 +128,7 @@ _REPLY_CLASSES: dict[str, type[redis_errors.RedisError]] = {
     "NOSCRIPT": redis_errors.NoScriptError,
     "OOM": redis_errors.OutOfMemoryError,
     "READONLY": redis_errors.ReadOnlyError,
+    "REDIRECT": Redirected,
     "TRYAGAIN": redis_errors.TryAgainError,
     "WRONGPASS": redis_errors.AuthenticationError,
 }
@@ -141,18 +151,18 @@ def reply_error(text: str) -> redis_errors.RedisError:
     return make(text)
 
 
-# Said by nodes that live and cannot do any work now.
+# The node is running but cannot run commands now.
 NOT_READY = (redis_errors.BusyLoadingError, redis_errors.MasterDownError, NodeBusy)
 
-# Said by nodes that no longer are, or not yet, what their host id stands for.
+# After a failover, the address may not, or not yet, be the primary's.
 MOVABLE = (
     redis_errors.BusyLoadingError,
     redis_errors.MasterDownError,
     redis_errors.ReadOnlyError,
 )
 
-# Said where a connection leads to what is no longer the right node, or the right user.
+# The connection leads to a node that is no longer the primary, or has no valid login.
 OUTDATED = (redis_errors.ReadOnlyError, redis_errors.AuthenticationError)
 
-# Error replies that tell of the node, and not of the command.
+# Error replies about the node, not about the command.
 COMPLAINTS = (*NOT_READY, *OUTDATED, redis_errors.OutOfMemoryError)

@@ -1,4 +1,4 @@
-"""What a forked child does before anything else: it must not use its parent's connections."""
+"""Callbacks for forked children, which must not use their parent's connections."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from collections.abc import Callable
 
 
 def register_at_fork(hook: Callable[[], None]) -> None:
-    """Call `hook` in every forked child, before anything else is done there."""
+    """Call `hook` in every forked child, before any other code runs there."""
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=hook)

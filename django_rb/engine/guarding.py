@@ -1,6 +1,6 @@
-"""Who may be connected to: everybody, unless somebody set a guard.
+"""A check of every connection before it is opened; none by default.
 
-A test run sets one, to keep to the servers that are for tests.
+A test run sets one, so that tests connect only to servers meant for tests.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-# Is called with a connection of redis-py's before it connects; what it raises is raised by
-# whoever wanted the connection, and is no failure of the node's.
+# Called with a redis-py connection before it connects. Its exceptions are raised to the
+# caller, and do not count as failures of the node.
 guard: Callable[[Any], None] | None = None
 
 
 def check(connection: Any) -> None:
-    """Let the guard look at a connection that is about to connect."""
+    """Call the guard, if one is set, with a connection that is about to connect."""
     if guard is not None:
         guard(connection)

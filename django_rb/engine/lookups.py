@@ -1,11 +1,11 @@
-"""Addresses of host names, each looked up in a thread of its own, once for all who wait for it.
+"""Looking up host names: each name in its own thread, once for all callers that wait for it.
 
-The system's look-up cannot be ended, nor given a time: where a name server is silent it takes
-half a minute. So nobody waits for one any longer than a connection may take, a name that is
+The system's look-up cannot be cancelled and takes no timeout: if a name server does not answer,
+it lasts half a minute. So callers wait no longer than `socket_connect_timeout`, a name that is
 being looked up is not looked up again, and no other name has to wait for its thread.
 
-While a look-up is slow, or no name server answers, the address that the name had last counts,
-as RFC 8767 has it for stale records. A name that is said not to exist has none.
+While a look-up is slow, or no name server answers, the last known address is used, as RFC 8767
+describes for stale records; not if the name server says that the name does not exist.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import redis
 from .errors import CannotOpen
 from .forks import register_at_fork
 
-# A look-up is slow when it has taken this part of the time for connecting.
+# A look-up counts as slow after this share of the timeout for connecting.
 SLOW_PART = 1 / 4
 
 
@@ -35,10 +35,10 @@ class Lookup:
     """One look-up of a name.
 
     Attributes:
-        began: when, as monotonic().
-        addresses: what was found.
-        error: why nothing was found.
-        is_over: there is one or the other.
+        began: when it began, as monotonic().
+        addresses: the result.
+        error: why there is no result.
+        is_over: whether it has ended, with addresses or an error.
     """
 
     def __init__(self, name: str) -> None:
@@ -50,7 +50,7 @@ class Lookup:
         self._waiting: list[Callable[[], object]] = []
 
     def when_over(self, tell: Callable[[], object]) -> None:
-        """Call `tell()` when it is over, in whichever thread; at once if it is already."""
+        """Call `tell()` when it is over, in any thread; at once if it is over already."""
         self._waiting.append(tell)
         if self.is_over:
             self._tell()
@@ -71,29 +71,29 @@ class Lookup:
         while self._waiting:
             try:
                 tell = self._waiting.pop()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread took the last one
                 return
             tell()
 
     def seconds_left(self, seconds: float | None) -> float | None:
-        """Return how long to wait for it, of the seconds that connecting may take."""
+        """Return how many seconds to wait for it, given the timeout for connecting."""
         if self.name not in _known:
             return seconds
         return max(0.0, self.began + (seconds or 1.0) * SLOW_PART - monotonic())
 
     def cannot_run(self, error: Exception) -> None:
-        """Be over without having begun."""
+        """End without a result, as no thread could be started."""
         self.error = CannotOpen(f"The name {self.name!r} cannot be looked up: {error}")
         self.is_over = True
         _under_way.pop(self.name, None)
         self._tell()
 
     def result(self, port: int) -> Sequence[str]:
-        """Return the addresses that count by now, in the order in which they are to be tried.
+        """Return the addresses known by now, in the order in which to try them.
 
         Raises:
             redis.TimeoutError: there are none yet.
-            redis.ConnectionError: there are none; it says so as redis-py does.
+            redis.ConnectionError: there are none; the message is worded like redis-py's.
             CannotOpen: no thread could be started.
         """
         if self.addresses:
@@ -103,7 +103,7 @@ class Lookup:
             return known
         if error is None:
             raise redis.TimeoutError(f"Timeout looking up the name {self.name!r}")
-        error = copy.copy(error)  # each who waits has its own
+        error = copy.copy(error)  # each caller raises its own
         if isinstance(error, CannotOpen):
             raise error
         what, reason = "Error", str(error)
@@ -114,14 +114,15 @@ class Lookup:
         ) from error
 
 
-# By name. One assignment or removal at a time: no lock, as a signal handler may look up, too.
+# By name. There is no lock, as a signal handler may look up names too: every change is one
+# atomic assignment or removal.
 _under_way: dict[str, Lookup] = {}
 _known: dict[str, Sequence[str]] = {}  # what was found last
 
 
 @lru_cache(maxsize=1024)
 def is_address(host: str) -> bool:
-    """Return whether a host is an address, which need not be looked up."""
+    """Return whether a host is an address, which needs no look-up."""
     try:
         ip_address(host)
     except ValueError:
@@ -139,15 +140,15 @@ def look_up(name: str) -> Lookup:
         except BaseException as error:
             is_lack = isinstance(error, RuntimeError) and "thread" in str(error)
             new.cannot_run(cast(Exception, error))
-            if not is_lack:  # a signal handler's
+            if not is_lack:  # a signal handler raised it
                 raise
     return lookup
 
 
 def wait_for_addresses(name: str, port: int, seconds: float | None) -> Sequence[str]:
-    """Return the addresses of a host; the thread that calls waits for them.
+    """Return the addresses of a host; blocks the calling thread.
 
-    Where no other thread can be started it looks a new name up itself, however long that takes.
+    If no thread can be started, a new name is looked up in the calling one, without a timeout.
 
     Args:
         port: for errors.
@@ -169,7 +170,7 @@ def wait_for_addresses(name: str, port: int, seconds: float | None) -> Sequence[
 
 
 async def await_addresses(name: str, port: int, seconds: float | None) -> Sequence[str]:
-    """Return the addresses of a host; the task that calls waits for them.
+    """Return the addresses of a host; the calling task waits for them.
 
     Args:
         port: for errors.
@@ -196,10 +197,10 @@ async def await_addresses(name: str, port: int, seconds: float | None) -> Sequen
 
 
 def _resolve(name: str) -> Sequence[str]:
-    """Return the addresses of a name in the order in which they are to be tried."""
+    """Return the addresses of a name in the order in which to try them."""
     found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     addresses = (
-        # The fourth is the zone of an address that holds on one network only (fe80::1%2).
+        # The fourth is the zone of a link-local address (fe80::1%2).
         f"{place[0]}%{place[3]}" if len(place) > 3 and place[3] else str(place[0])
         for *_, place in found
     )
@@ -207,14 +208,14 @@ def _resolve(name: str) -> Sequence[str]:
 
 
 def _is_unanswered(error: Exception) -> bool:
-    """Return whether nothing was said of a name, by whichever server."""
+    """Return whether no name server gave an answer about the name."""
     return isinstance(error, CannotOpen) or (
         isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
     )
 
 
 def _start_over_after_fork() -> None:
-    _under_way.clear()  # the parent's threads are not here
+    _under_way.clear()  # the parent's threads do not run here
 
 
 register_at_fork(_start_over_after_fork)

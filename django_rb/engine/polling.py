@@ -1,4 +1,4 @@
-"""Waiting for sockets: select.poll() where there is one, else the best of `selectors`."""
+"""Waiting for sockets: select.poll() if the platform has it, else the best of `selectors`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ POLLIN, POLLOUT = 1, 4  # the values of poll(2) everywhere; select lacks them on
 
 
 class Poller(Protocol):
-    """What the engine uses of select.poll()."""
+    """The part of select.poll()'s interface that the engine uses."""
 
     def register(self, fd: int, eventmask: int, /) -> None:
         """Watch a descriptor."""
@@ -25,7 +25,7 @@ class Poller(Protocol):
 
 
 class SelectorPoller:
-    """select.poll() for platforms that have none, made of the best of `selectors`."""
+    """A replacement for select.poll() on platforms without it."""
 
     def __init__(self) -> None:
         import selectors  # noqa: PLC0415 (needed on few platforms)
@@ -67,6 +67,6 @@ class SelectorPoller:
 
 
 def make_poller() -> Poller:
-    """Return a poll object. Looked up late, so that gevent's patching is seen."""
+    """Return a poll object. select.poll is looked up late, so that gevent can patch it."""
     poll = getattr(select, "poll", None)
     return SelectorPoller() if poll is None else cast(Poller, poll())

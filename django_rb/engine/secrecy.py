@@ -1,8 +1,8 @@
-"""What keeps passwords out of the local variables that error reports show, and out of repr().
+"""Keeping passwords out of repr() and out of the local variables that error reports show.
 
-Debug pages, error trackers and `traceback` with `capture_locals` print the variables of
-every frame that an error came through. Where settings and passwords are among them, the
-frames stay, so that one sees the way, and forget their variables.
+Debug pages, error trackers and `traceback` with `capture_locals` print the local variables of
+every frame of a traceback. Frames that handle settings and passwords stay in the traceback,
+but their variables are cleared.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Only our own frames and those of redis-py: a credential provider or a router of the
-# site's keeps its variables.
+# Only our own frames and those of redis-py are cleared. Those of the site's own classes, such
+# as a credential provider or a router, keep their variables.
 _PACKAGES = frozenset({__name__.partition(".")[0], "redis"})
 
-# Options of redis-py's connections, and rb's names for those of TLS, that are secret.
+# The secret options of redis-py's connections, TLS options under rb's names included.
 _SECRET_OPTIONS = frozenset({"password", "ssl_password"})
 
 
 class HiddenText(str):
-    """A text whose repr() does not show it, nor that of a dictionary or list it is in."""
+    """A string whose repr() is '***', also inside a dictionary or list."""
 
     __slots__ = ()
 
@@ -36,7 +36,7 @@ class HiddenText(str):
 
 
 def hidden(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return options of connections as they are, but printing them shows no password."""
+    """Return the same options with passwords that repr() does not show."""
     concealed: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, Mapping) and (inner := hidden(value)) is not value:
@@ -47,7 +47,7 @@ def hidden(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def revealed(value: Any) -> Any:
-    """Return what was hidden, or options with something hidden, as it was given."""
+    """Return a value, or options, with hidden passwords as plain strings again."""
     if isinstance(value, HiddenText):
         return str(value)
     if type(value) is dict:
@@ -56,9 +56,9 @@ def revealed(value: Any) -> Any:
 
 
 def hides_locals(function: Callable[P, T]) -> Callable[P, T]:
-    """Let no error show the arguments of a function, or the variables of what it calls.
+    """Clear the local variables of a function, and of what it calls, when it raises.
 
-    Of a coroutine function: nor of what it awaits.
+    This is a decorator; for a coroutine function, also those of what it awaits.
     """
     if iscoroutinefunction(function):
         awaited: Any = _hides_locals_awaited(function)
@@ -99,7 +99,7 @@ def _forget_locals(error: BaseException, handled: BaseException | None) -> None:
 
 
 def _chain(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what led to it, up to what the caller was handling already."""
+    """Yield an error, its causes and its contexts, but not what the caller was handling."""
     seen = {id(handled)}
     pending: list[BaseException | None] = [error]
     while pending:

@@ -1,8 +1,8 @@
-"""System calls on plain sockets that never block, and so keep the interpreter's lock.
+"""System calls on plain sockets that never block and do not release the GIL.
 
-Where other threads compute, getting the lock back takes 5 ms for each of them. A call that
-never blocks need not let go of it: these functions call the C library as ctypes.PyDLL does.
-They are for sockets of the system's own on Linux and macOS; `is_plain` tells which.
+If other threads compute, getting the GIL back takes 5 ms for each of them. A call that never
+blocks need not release it, so these functions call the C library through ctypes.PyDLL.
+They work with plain sockets on Linux and macOS; see `is_plain`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from .protocol.encoding import Buffer
 
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # lacking on Windows
 
-# What `receive` returns when the socket has nothing now.
+# What `receive` returns if there is nothing to read now.
 NOTHING_YET = -1
 
-# Where in memory a buffer is, and its size in bytes, as C knows them.
+# A buffer's address in memory and its size in bytes, as C types.
 Place = tuple[ctypes.c_void_p, ctypes.c_size_t]
 
 _NOT_NOW = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR})
 
-_POLL_FD = struct.Struct("ihh")  # struct pollfd of poll(2): descriptor, events, what is there
+_POLL_FD = struct.Struct("ihh")  # struct pollfd of poll(2): fd, events, revents
 
 
 def _c_function(name: str) -> Any:
-    """Return a function of the C library that keeps the interpreter's lock; None without.
+    """Return a function of the C library that keeps the GIL; None if there is none.
 
-    Its arguments are of C's types already, or integers for an int: to have ctypes convert
-    them takes as long as the rest of the call.
+    Callers pass C types, or integers for an int: converting arguments in ctypes would take as
+    long as the rest of the call.
     """
     if not _DONT_WAIT:
         return None
@@ -55,9 +55,9 @@ _ONE = ctypes.c_ulong(1)
 
 
 def is_plain(sock: socket.socket) -> bool:
-    """Return whether a socket is the system's own, and may be moved by the C library.
+    """Return whether the functions of this module work with a socket.
 
-    Not with TLS, and not with the sockets of gevent and its like, which wait otherwise.
+    Not with TLS, nor with sockets of gevent and the like, which wait in their own way.
     """
     return (
         type(sock).__module__ == "socket"
@@ -67,9 +67,9 @@ def is_plain(sock: socket.socket) -> bool:
 
 
 def make_send(sock: socket.socket) -> Callable[[Buffer], int]:
-    """Return a function that sends what the socket takes of some bytes, and returns how many.
+    """Return a function that sends as many bytes as the socket accepts, and returns how many.
 
-    It raises BlockingIOError where that is none, and OSError where sending failed.
+    It raises BlockingIOError if that is none, and OSError if sending failed.
     """
     send, fileno = sock.send, sock.fileno  # -1 once it is closed, as by a fork
 
@@ -77,22 +77,22 @@ def make_send(sock: socket.socket) -> Callable[[Buffer], int]:
         if type(data) is not bytes:  # the rest of a large one
             return send(data, _DONT_WAIT)
         size: int = _send(fileno(), data, _c_size(len(data)), _DONT_WAIT)
-        return size if size >= 0 else send(data, _DONT_WAIT)  # once more, for the reason
+        return size if size >= 0 else send(data, _DONT_WAIT)  # again, to raise the right error
 
     return send_now
 
 
 def make_buffer(size: int) -> tuple[bytearray, Place]:
-    """Return a buffer of `size` bytes to receive into, and its place."""
+    """Return a buffer of `size` bytes to receive into, with its `Place`."""
     buffer = bytearray(size)
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     return buffer, (ctypes.c_void_p(address), ctypes.c_size_t(size))
 
 
 def receive(fd: int, place: Place) -> int:
-    """Read into a buffer what is here; return its size in bytes.
+    """Read what is available into a buffer; return its size in bytes.
 
-    0 is the end of the stream, NOTHING_YET where nothing is here.
+    0 is the end of the stream; NOTHING_YET means that nothing is available.
 
     Raises:
         OSError: the connection is broken.
@@ -104,14 +104,14 @@ def receive(fd: int, place: Place) -> int:
 
 
 def poll_fd_of(fd: int) -> bytes:
-    """Return the struct pollfd that asks whether a descriptor can be read."""
+    """Return a struct pollfd that polls a descriptor for reading."""
     return _POLL_FD.pack(fd, POLLIN, 0)
 
 
 def make_has_input(sock: socket.socket) -> Callable[[], object]:
-    """Return a function that is true if something can be read, the stream's end included.
+    """Return a function that tells whether a socket is readable; the end of the stream counts.
 
-    It takes any socket. Of TLS, decrypted bytes may wait where it does not see them.
+    It works with any socket, but does not see bytes that TLS has decrypted already.
     """
     fd = sock.fileno()
     if is_plain(sock):
@@ -123,9 +123,9 @@ def make_has_input(sock: socket.socket) -> Callable[[], object]:
 
 
 def find_readable(poll_fds: Sequence[bytes]) -> list[int]:
-    """Return the places of those descriptors that can be read, of any kind of socket.
+    """Return the indexes of the readable descriptors, for any kind of socket.
 
-    One system call for all, which never waits.
+    One system call for all of them, which never waits.
     """
     if not poll_fds:
         return []
@@ -140,9 +140,9 @@ def find_readable(poll_fds: Sequence[bytes]) -> list[int]:
 
 
 def find_input(poll_fds: Sequence[bytes]) -> Iterator[bool]:
-    """Yield for each descriptor whether it can be read; nothing at all if none can.
+    """Yield for each descriptor whether it is readable; yield nothing if none is.
 
-    One system call for all.
+    One system call for all of them.
     """
     places = ctypes.create_string_buffer(b"".join(poll_fds), len(poll_fds) * _POLL_FD.size)
     if _poll(places, ctypes.c_ulong(len(poll_fds)), 0):

@@ -1,4 +1,4 @@
-"""How messages put names, settings and what servers and keys say; and how settings are read."""
+"""How messages show names, settings, commands and text from servers; and reading of numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
-# So much of a command is shown.
+# How much of a command is shown.
 _SHOWN_WORDS = 10
 _SHOWN_CHARACTERS = 60
 
@@ -20,14 +20,14 @@ _ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def escaped(text: object, keep: str = "") -> str:
-    r"""Return text as a terminal or a log may show it: ``\x1b[2J`` is text, and no command.
+    r"""Return text that is safe in a terminal or log: ``\x1b[2J`` clears no screen.
 
-    Control and format characters, line separators, surrogates and whatever else is not
-    printable are escaped, by the bytes that UTF-8 has for them, as redis-cli does it.
-    Backslashes stay as they are.
+    Control and format characters, line separators, surrogates and everything else that is
+    not printable is escaped by its bytes in UTF-8, as redis-cli does it. Backslashes stay as
+    they are.
 
     Args:
-        keep: characters that are left alone, such as line breaks that are our own.
+        keep: characters that are not escaped, such as our own line breaks.
     """
     text = str(text)
     if text.isprintable():
@@ -40,13 +40,13 @@ def escaped(text: object, keep: str = "") -> str:
 def _escaped_char(char: str) -> str:
     if char in _ESCAPES:
         return _ESCAPES[char]
-    is_byte = "\udc80" <= char <= "\udcff"  # one that was no UTF-8
+    is_byte = "\udc80" <= char <= "\udcff"  # a byte that was not valid UTF-8
     data = char.encode(errors="surrogateescape" if is_byte else "surrogatepass")
     return "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of a name. What its lines tell of is escaped; see `escaped`."""
+    """Return a logger that escapes the arguments of its messages; see `escaped`."""
     logger = logging.getLogger(name)
     logger.addFilter(_escape_record)
     return logger
@@ -64,9 +64,9 @@ def _escape_record(record: logging.LogRecord) -> bool:
 
 
 def number_of(value: object) -> Any:
-    """Return the number that a text such as "6379" or "0.5" says; anything else as it is.
+    """Return the number in a text such as "6379" or "0.5"; anything else as it is.
 
-    Settings take their numbers from the environment, where all is text.
+    Settings often come from environment variables, which are text.
     """
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         return float(value) if "." in value else int(value)
@@ -74,12 +74,12 @@ def number_of(value: object) -> Any:
 
 
 def clause(error: object) -> str:
-    """Return an error's text for a sentence that goes on or ends behind it."""
+    """Return an error's text without the final period, for use inside a sentence."""
     return str(error).rstrip(".")
 
 
 def did_you_mean(name: object, known: Sequence[str] | frozenset[str]) -> str:
-    """Return what an error says about an unknown name: the nearest known one, or all."""
+    """Return a hint about an unknown name: the most similar known one, or all of them."""
     by_lower = {str(k).lower(): k for k in known}
     near = get_close_matches(str(name).lower(), by_lower, n=1)
     if near:
@@ -90,14 +90,14 @@ def did_you_mean(name: object, known: Sequence[str] | frozenset[str]) -> str:
 def about_unknown(
     what: str, names: Iterable[object], known: Sequence[str] | frozenset[str]
 ) -> str:
-    """Return what an error says about unknown names, each with its way out."""
+    """Return the text of an error about unknown names, with a hint for each."""
     return " ".join(
         f"Unknown {what} {masked(name)}. {did_you_mean(name, known)}" for name in names
     )
 
 
 def masked(value: object) -> str:
-    """Return a value as an error may show it: without what could be a password."""
+    """Return a value for an error message, without anything that could be a password."""
     if isinstance(value, str):
         return _masked_text(value)
     if value is None or isinstance(value, int | float):
@@ -106,25 +106,25 @@ def masked(value: object) -> str:
 
 
 def _masked_text(text: str) -> str:
-    """Return a URL without user, password and query, any other text as it is."""
+    """Return a URL without user, password and query; other text as it is if it has no "@"."""
     scheme, mark, rest = text.partition("://")
     if not mark:
         return "A text with '@'" if "@" in text else repr(text)
     user, at, where = rest.rpartition("@")
-    if "?" in user or "@" in user or "#" in rest:  # who knows where the password ends?
+    if "?" in user or "@" in user or "#" in rest:  # unclear where the password ends
         return repr(f"{scheme}://***")
     return repr(f"{scheme}://{'***@' if at else ''}{where.partition('?')[0]}")
 
 
 def shown_command(command: Sequence[str | bytes]) -> str:
-    """Return a command in one line that people can read; what is long is cut off."""
+    """Return a command as one readable line; long ones are cut off."""
     words = [_shown_word(word) for word in command[:_SHOWN_WORDS]]
     more = len(command) - len(words)
     return " ".join([*words, f"… ({more} more)"] if more else words)
 
 
 def _shown_word(word: str | bytes) -> str:
-    text = repr(word)[2:-1]  # of bytes, with what does not print in backslashes
+    text = repr(word)[2:-1]  # bytes, with escapes for what is not printable
     with suppress(UnicodeDecodeError):
         decoded = word if isinstance(word, str) else word.decode()
         if decoded.isprintable():

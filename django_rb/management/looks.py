@@ -10,9 +10,8 @@ from typing import Any
 
 from ..engine import Cluster
 from ..engine.nodes.health import NodeHealth
-from ..engine.topology.redis_cluster import RedisClusterTopology
-from ..engine.topology.sentinel import SentinelTopology
 from .base import NodeName, at_once
+from .primaries import fetch_since, seen_since, source_of
 from .slots import SlotsStatus, fetch_slots
 from .status import NodeStatus, fetch_status, read_status, sum_up
 from .warming import Warming, fetch_warmings
@@ -25,6 +24,8 @@ class NodeRow:
     Attributes:
         said_by: who says that it is the primary of its shard; None where nobody but the
             settings does.
+        primary_since: since when it is known to be, at least, in Unix seconds; None where
+            neither a Sentinel nor this process has seen it become one, or be one for a time.
     """
 
     name: NodeName
@@ -34,6 +35,7 @@ class NodeRow:
     health: NodeHealth
     slots: SlotsStatus | None = None
     said_by: str | None = None
+    primary_since: float | None = None
 
     @property
     def word(self) -> str:
@@ -65,9 +67,11 @@ class Look:
 def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
     """Ask all nodes of all clusters at once, which takes `timeout` seconds at most."""
     # In threads, as somebody may run a loop in this one.
+    began = time.time()
     tasks: dict[str, Callable[[], Any]] = {
         "said": lambda: asyncio.run(fetch_status(chosen, timeout)),
         "slots": lambda: fetch_slots(chosen, timeout),
+        "since": lambda: fetch_since(chosen, timeout),
     }
     outcomes: dict[str, Any] = at_once(tasks)
     for outcome in outcomes.values():
@@ -76,10 +80,10 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
     said, errors = outcomes["said"]
     clusters = {}
     for alias, cluster in chosen.items():
-        hosts, health = cluster.hosts, cluster.health()
+        nodes, health = cluster.nodes, cluster.health()
         rows = clusters[alias] = list[NodeRow]()
-        for host_id, info in hosts.items():
-            name = alias, host_id
+        for host_id, node in nodes.items():
+            info, name = node.info, (alias, host_id)
             if host_id not in health:  # it has just left
                 continue
             if name in said:
@@ -90,18 +94,20 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
                 continue
             address = info.address.rpartition("/")[0]
             slots = outcomes["slots"].get(name)
-            said_by = source_of(cluster, host_id)
+            since = outcomes["since"].get(name) or seen_since(cluster, host_id, began)
             rows.append(
-                NodeRow(name, address, info.db, status, health[host_id], slots, said_by)
+                NodeRow(
+                    name,
+                    address,
+                    info.db,
+                    status,
+                    health[host_id],
+                    slots,
+                    source_of(cluster, host_id),
+                    since,
+                )
             )
     return Look(time.time(), clusters, fetch_warmings(chosen))
-
-
-def source_of(cluster: Cluster, host_id: int) -> str | None:
-    """Return who says that a node is the primary of its shard; None for the settings."""
-    if isinstance(cluster.layout, SentinelTopology):
-        return cluster.layout.said_by.get(host_id)
-    return "its nodes" if isinstance(cluster.layout, RedisClusterTopology) else None
 
 
 def document_of(look: Look) -> dict[str, Any]:
@@ -123,6 +129,7 @@ def document_of(look: Look) -> dict[str, Any]:
                 },
                 **asdict(node.status),
                 "said_by": node.said_by,
+                "primary_since": node.primary_since,
                 **({} if node.slots is None else {"cluster_slots": asdict(node.slots)}),
             }
             for node in look.nodes

@@ -174,7 +174,11 @@ async def fetch_status(
 
     async def call_info(node: NodeName) -> NodeName:
         try:
-            said[node] = Said(await call(node, "INFO"))
+            info = await call(node, "INFO")
+            if b"\r\nrole:slave" in info and not chosen[node[0]].router.has_slots:
+                await call(node, "DBSIZE")  # it may name its successor
+                info = await call(node, "INFO")
+            said[node] = Said(info)
         except (redis.RedisError, BadHostSetup) as error:
             errors[node] = error
         return node

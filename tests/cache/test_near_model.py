@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import sleep
 from typing import Any
 
@@ -16,6 +17,7 @@ import redis
 
 from django_rb.testing import LocalNodes
 from tests.cache.near_model import MAX_AGE
+from tests.helpers import wait_until
 from tests.rediscluster.admin import Admin, slot_of
 
 pytestmark = [pytest.mark.only_sync, pytest.mark.static]
@@ -109,5 +111,22 @@ def test_nothing_goes_backwards_while_slots_move() -> None:
         with readers(nodes, 1.5) as told:
             for slot in list(slots)[:4]:
                 admin.move(slot, owners[slot], (owners[slot] + 1) % 3)
+                sleep(0.1)
+    check(told, MAX_AGE)
+
+
+def is_primary(admin: Admin, node: int) -> bool:
+    role = admin.ask(node, "ROLE")[0]
+    return role in {b"master", "master"}
+
+
+def test_nothing_goes_backwards_while_replicas_take_over() -> None:
+    with LocalNodes(3, topology="redis-cluster", replicas=1) as nodes, Admin(nodes) as admin:
+        for replica in (3, 4, 5):
+            wait_until(partial(admin.is_in_place, replica))
+        with readers(nodes, 1.2) as told:
+            for replica in (3, 4):
+                admin.ask(replica, "CLUSTER", "FAILOVER")  # it loses no write
+                wait_until(partial(is_primary, admin, replica))
                 sleep(0.1)
     check(told, MAX_AGE)

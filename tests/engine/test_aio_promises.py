@@ -116,7 +116,7 @@ def test_a_waiting_task_gets_the_connection_that_is_free() -> None:
             if number == 1:  # its handshake fails, and late
                 await asyncio.wait_for(heard.wait(), SOON)
                 break
-            writer.write(b"+OK\r\n" * data.count(b"SETINFO"))
+            writer.write(b"+OK\r\n" * data.count(b"CLIENT"))
             if b"LLEN" in data and number == 2:
                 heard.set()
                 await asyncio.sleep(0.1)

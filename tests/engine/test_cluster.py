@@ -243,7 +243,7 @@ def test_batches_under_way_are_unharmed_by_hosts_that_come_and_go(
     stop.set()
     for thread in threads:
         thread.join()
-    assert errors == []
+    assert list(map(str, errors)) == []
     assert all(rounds)
     cluster.close()
 

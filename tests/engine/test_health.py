@@ -29,7 +29,7 @@ from django_rb.engine.protocol.exchange import Batch
 from django_rb.engine.rounds.batch import call_each
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
-from tests.helpers import Servers, wait_until
+from tests.helpers import Servers, wait_until, without_redirects
 
 OPTIONS = HealthOptions(3, 1.0, 30.0)
 
@@ -453,22 +453,29 @@ def test_a_deadline_blames_nobody_that_answered_in_earlier_rounds() -> None:
 
 
 def test_a_complaint_about_a_single_get_names_the_node(nodes: LocalNodes) -> None:
-    with override_settings(RB_CLUSTERS={"default": {"HOSTS": [nodes.hosts[0]]}}):
+    # To this user a replica does not name its primary.
+    user = ["old", "on", ">secret", "~*", "+@all", *without_redirects()]
+    host = {**nodes.hosts[0], "username": "old", "password": "secret"}
+    with (
+        override_settings(RB_CLUSTERS={"default": {"HOSTS": [host]}}),
+        Servers({0: nodes.hosts[0]}) as servers,
+    ):
+        servers.ask(0, "ACL", "SETUSER", *user)
         cache = RBCache("default", {})
         cache.set("key", 1)
         assert cache.get("key") == 1
         changes: list[HealthChange] = []
         cache.cluster.on_health_change(changes.append)
-        with Servers({0: nodes.hosts[0]}) as servers:
+        try:
             servers.ask(0, "REPLICAOF", "127.0.0.1", "1")
             servers.ask(0, "CONFIG", "SET", "replica-serve-stale-data", "no")
-            try:
-                for _ in range(3):
-                    with pytest.raises(redis.exceptions.MasterDownError, match="node 0"):
-                        cache.get("key")
-            finally:
-                servers.ask(0, "CONFIG", "SET", "replica-serve-stale-data", "yes")
-                servers.ask(0, "REPLICAOF", "NO", "ONE")
+            for _ in range(3):
+                with pytest.raises(redis.exceptions.MasterDownError, match="node 0"):
+                    cache.get("key")
+        finally:
+            servers.ask(0, "CONFIG", "SET", "replica-serve-stale-data", "yes")
+            servers.ask(0, "REPLICAOF", "NO", "ONE")
         assert cache.get("key") == 1
+        servers.ask(0, "ACL", "DELUSER", "old")
     (change,) = changes
     assert "[node 0, 127.0.0.1:" in str(change.error)

@@ -32,7 +32,7 @@ from tests.faults.proxy import (
     without_the_last,
 )
 from tests.faults.rig import CONNECT_TIMEOUT, FAULTY, PASSWORD, SOCKET_TIMEOUT, USER, Rig
-from tests.helpers import wait_until
+from tests.helpers import wait_until, without_redirects
 
 AT_ONCE = 0.0
 DIES_AFTER = 0.05
@@ -213,7 +213,7 @@ def no_permission(rig: Rig) -> Iterator[None]:
     try:
         yield
     finally:
-        rig.ask("ACL", "SETUSER", USER, "+@all")
+        rig.ask("ACL", "SETUSER", USER, "+@all", *without_redirects())
 
 
 # Of the proxy.

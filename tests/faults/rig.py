@@ -17,7 +17,7 @@ from django_rb.engine.loops.pool import Pool
 from django_rb.testing import LocalNodes
 from tests.faults.operations import COUNT, Caller, Data, Loop, as_stored, own, stored
 from tests.faults.proxy import Proxy
-from tests.helpers import Servers, wait_until
+from tests.helpers import Servers, wait_until, without_redirects
 
 FAULTY = 1
 # Short, but what is alive answers within them on a busy machine too.
@@ -47,7 +47,9 @@ class Rig:
     transport = "poll"
 
     def __init__(self, count: int, **options: str) -> None:
-        user = [USER, "on", f">{PASSWORD}", "~*", "&*", "+@all"]
+        # A replica then refuses writes and names no primary, as Redis and older Valkey do.
+        # What becomes of calls where it does is told by tests/redirects.
+        user = [USER, "on", f">{PASSWORD}", "~*", "&*", "+@all", *without_redirects()]
         # Tests come past the proxies and log in nowhere, and let nodes load by DEBUG RELOAD.
         own = [("requirepass", ""), ("enable-debug-command", "yes")]
         self.nodes = LocalNodes(count, options=[("user", user), *own, *options.items()])

@@ -17,6 +17,7 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.testing import LocalNodes
+from tests.helpers import without_redirects
 
 from .processes import Terminal, django, on_nodes, project
 
@@ -256,6 +257,7 @@ class TestNodesThatFail:
 
     def test_a_node_that_refuses(self, own_nodes: LocalNodes) -> None:
         with redis.Redis(**own_nodes.hosts[3]) as client:
+            client.execute_command("ACL", "SETUSER", "default", *without_redirects())
             client.execute_command("REPLICAOF", "127.0.0.1", own_nodes.hosts[0]["port"])
         _, error = flush_and_fail("--no-input")
         assert error.startswith("1 of 4 databases could not be flushed:\ndefault 3: READONLY")

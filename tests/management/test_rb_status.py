@@ -24,7 +24,7 @@ from django_rb.management.commands.rb_status import fitted
 from django_rb.management.status import PINGS, TURN_SECONDS
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
-from tests.helpers import wait_until
+from tests.helpers import wait_until, without_redirects
 
 from .calls import plain
 from .processes import (
@@ -208,9 +208,10 @@ class TestDocument:
 class TestReplication:
     @pytest.fixture
     def replicas(self, own_nodes: LocalNodes) -> LocalNodes:
-        """Nodes of which 2 and 3 are replicas of 0."""
+        """Nodes of which 2 and 3 are replicas of 0, and do not send calls on to it."""
         ask(own_nodes, 0, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
         for host_id in (2, 3):
+            ask(own_nodes, host_id, "ACL", "SETUSER", "default", *without_redirects())
             ask(
                 own_nodes,
                 host_id,

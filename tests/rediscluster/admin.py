@@ -143,7 +143,7 @@ class Admin:
         self.ids[newcomer] = _text(self.ask(newcomer, "CLUSTER", "MYID"))
         self.ask(newcomer, "CLUSTER", "MEET", host, port, bus_port)
         everybody = range(len(self.clients))
-        wait_until(lambda: all(self._knows_all(n) for n in everybody), 10)
+        wait_until(lambda: all(self._knows_all(n) for n in everybody))
 
     def _knows_all(self, node: int) -> bool:
         lines = _text(self.ask(node, "CLUSTER", "NODES")).splitlines()
@@ -175,12 +175,12 @@ class Admin:
     def _wait_for_epochs(self) -> None:
         # Who takes a slot makes its claim newer than any it has heard of. A node that has not
         # heard of the last move makes one that is no newer, and owners that disagree for good.
-        wait_until(lambda: len({self.epoch(n) for n in range(len(self.clients))}) == 1, 10)
+        wait_until(lambda: len({self.epoch(n) for n in range(len(self.clients))}) == 1)
 
     def agree(self, slot: int, owner: int) -> None:
         """Wait until all nodes say who owns a slot."""
         everybody = range(len(self.clients))
-        wait_until(lambda: {self.owner(slot, n) for n in everybody} == {owner}, 10)
+        wait_until(lambda: {self.owner(slot, n) for n in everybody} == {owner})
 
     def is_ok(self, node: int = 0) -> bool:
         """Return whether a node takes the cluster for whole."""

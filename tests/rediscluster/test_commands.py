@@ -117,7 +117,7 @@ def test_slots_without_owner_are_found(admin: Admin) -> None:
         found = ids()
     finally:
         admin.ask(owner, "CLUSTER", "ADDSLOTS", 0)
-    wait_until(lambda: all(map(admin.is_ok, range(3))), 10)
+    wait_until(lambda: all(map(admin.is_ok, range(3))))
     admin.agree(0, owner)
     # Whether the one that was asked knows of the slot depends on who it was.
     assert {"django_rb.E207", "django_rb.W208"} <= found

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ import redis
 
 from django_rb.engine import Cluster
 from django_rb.engine.protocol.exchange import Batch
-from django_rb.engine.rounds.batch import find
+from django_rb.engine.rounds.batch import find, store
 from django_rb.engine.topology.redis_cluster import RedisClusterTopology
 from django_rb.testing import LocalNodes
 from tests.helpers import idle_connections, wait_until
@@ -34,6 +34,8 @@ def replicated() -> Iterator[LocalNodes]:
     options = {
         "cluster-node-timeout": str(round(NODE_SECONDS * 1000)),
         "cluster-require-full-coverage": "no",
+        "cluster-allow-reads-when-down": "yes",
+        "enable-debug-command": "local",
     }
     with LocalNodes(3, topology="redis-cluster", replicas=1, options=options) as nodes:
         yield nodes
@@ -72,10 +74,11 @@ def test_parts_are_swapped_and_nobody_notices(admin: Admin, cluster: Cluster) ->
     wait_until(lambda: admin.is_replica(replica))
     with reading_and_writing(cluster, KEYS) as failed:
         admin.ask(replica, "CLUSTER", "FAILOVER")
-        wait_until(lambda: admin.owner(0, 1) == replica, 10)
+        wait_until(lambda: admin.owner(0, 1) == replica)
         wait_until(lambda: cluster.get_address(shard) == f"{admin.address(replica)}/0", 5)
     assert failed == []
     assert owner_of_first_slot(cluster) == shard
+    assert list(cluster.layout.since) == [shard]  # the others were what they are from the start
     assert sorted(cluster.connections()) == [0, 1, 2]
     assert cluster.connections()[shard].idle > 0
     assert others <= set(idle_connections(cluster))
@@ -138,7 +141,7 @@ def test_a_primary_that_is_killed_has_a_successor(
                 )
                 for one, run in zip(clusters, runs, strict=True)
             ]
-            wait_until(lambda: admin.owner(0, witness) == successor, 10)
+            wait_until(lambda: admin.owner(0, witness) == successor)
             is_known.set()
             for read in reading:
                 read.result()
@@ -147,7 +150,42 @@ def test_a_primary_that_is_killed_has_a_successor(
             with_one_seed.close()
     finally:
         admin.nodes.restart(primary)
-    wait_until(lambda: admin.is_replica(primary), 10)
+    wait_until(lambda: admin.is_replica(primary))
+
+
+@contextmanager
+def cut_off(admin: Admin, node: int) -> Iterator[None]:
+    """Let a node hear nothing that other nodes say; clients reach it."""
+    if not any(b"-2 to drop all" in line for line in admin.ask(node, "DEBUG", "HELP")):
+        pytest.skip("this server cannot be cut off from others")
+    admin.ask(node, "DEBUG", "DROP-CLUSTER-PACKET-FILTER", -2)
+    try:
+        yield
+    finally:
+        admin.ask(node, "DEBUG", "DROP-CLUSTER-PACKET-FILTER", -1)
+
+
+def test_a_node_with_an_old_layout_is_left_when_others_say_so(
+    admin: Admin, replicated: LocalNodes, cluster: Cluster
+) -> None:
+    """It was cut off, has a successor, does not know it, and goes on to answer reads."""
+    old = admin.owner(0)
+    successor = replica_of(admin, old)
+    witness = next(n for n in range(6) if n not in {old, successor})
+    key = next(k for k in KEYS if admin.owner(slot_of(k.decode())) == old)
+    wait_until(lambda: admin.is_replica(successor))
+    admin.ask(old, "WAIT", 1, 1000)
+    with cut_off(admin, old):
+        wait_until(lambda: admin.owner(0, witness) == successor)
+        admin.ask(successor, "SET", key, "new")
+        newcomer = Cluster([replicated.address(old)], topology="redis-cluster")
+        for one, run in ((cluster, Cluster.run), (newcomer, run_awaited)):
+            # Nothing tells it from an owner, until it is to write.
+            assert run(one, find(one, [key])) == ({key: key}, [])
+            wait_until(lambda: not run(one, store(one, [key], [b"newer"], bytes))[1], 15)  # noqa: B023
+            assert run(one, find(one, [key])) == ({key: b"newer"}, [])
+        newcomer.close()
+    wait_until(lambda: admin.is_replica(old))
 
 
 def test_slots_without_owner_take_nothing_else_along(admin: Admin, cluster: Cluster) -> None:
@@ -169,7 +207,7 @@ def test_slots_without_owner_take_nothing_else_along(admin: Admin, cluster: Clus
         admin.nodes.restart(replica)
     client = cluster.get_routing_client()
     lost = next(key for key in KEYS if key not in theirs)
-    wait_until(lambda: is_set(client, lost), 15)
+    wait_until(lambda: is_set(client, lost))
 
 
 def test_half_of_the_slots_have_no_owner(
@@ -199,8 +237,8 @@ def test_half_of_the_slots_have_no_owner(
     finally:
         admin.ask(one, "CLUSTER", "ADDSLOTSRANGE", start, middle)
         admin.ask(other, "CLUSTER", "ADDSLOTSRANGE", further, end)
-        wait_until(lambda: all(admin.covers(s, n) for s in (start, end) for n in range(6)), 10)
-    wait_until(lambda: is_set(cluster.get_routing_client(), KEYS[0]), 5)
+        wait_until(lambda: all(admin.covers(s, n) for s in (start, end) for n in range(6)))
+    wait_until(lambda: is_set(cluster.get_routing_client(), KEYS[0]))
 
 
 def is_set(client: redis.Redis, key: bytes) -> bool:

@@ -9,6 +9,8 @@ import pytest
 import redis
 
 from django_rb.engine import Cluster, UnroutableCommand
+from django_rb.engine.protocol.exchange import Exchange
+from django_rb.engine.rounds import again
 from django_rb.engine.topology.slots_replies import (
     Member,
     Shard,
@@ -154,6 +156,34 @@ def test_a_circle_ends(liars: Liars, make: Callable[..., Cluster], transport: st
     assert sum(len(peer.commands) for peer in liars.peers) < 16 + 2 * len(liars.asked) + 10
     with pytest.raises(redis.RedisError), cluster.map(timeout=0.05) as client:
         client.get(KEY)
+
+
+def test_several_keys_in_a_circle_end_as_soon(
+    liars: Liars,
+    make: Callable[..., Cluster],
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = make()
+    liars.answer = lambda peer, _: liars.moved(SLOT, (peer + 1) % 4)
+    sent: list[Exchange] = []
+    make_exchange = again._make_exchange
+
+    def make_and_note(*args: Any) -> Exchange:
+        sent.append(make_exchange(*args))
+        return sent[-1]
+
+    monkeypatch.setattr(again, "_make_exchange", make_and_note)
+
+    def get_three() -> None:
+        with cluster.map(auto_batch=False) as client:
+            for n in range(3):
+                client.get(f"{{{KEY}}}:{n}")
+
+    with pytest.raises(redis.ResponseError):
+        get_three()
+    # What became of each before is known once, not for each of them in each round.
+    assert max(len(exchange.tried) for exchange in sent) <= 3 * len(sent)
 
 
 def test_a_move_to_nowhere_is_taken_back(

@@ -56,7 +56,7 @@ def admin(tmp_path: Path) -> Iterator[Admin]:
         newcomer = make_server(2, two.program, tmp_path)
         newcomer.spawn()
         try:
-            wait_until(newcomer.ready, 10)
+            wait_until(newcomer.ready)
             with Admin(Three(two, newcomer)) as admin:
                 yield admin
         finally:
@@ -110,7 +110,7 @@ class Elsewhere:
             server.cluster_config = text
             server.awaited = [ACCEPTS, IN_CLUSTER]
             server.spawn()
-        wait_until(lambda: all(server.ready() for server in self.servers), 10)
+        wait_until(lambda: all(server.ready() for server in self.servers))
 
     def stop(self) -> None:
         for server in self.servers:

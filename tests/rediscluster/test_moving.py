@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import redis
 
+from benchmarks.redis_cluster import moving as slots_moving
 from django_rb.engine import Cluster
+from django_rb.engine.rounds.batch import count, find
 from django_rb.testing import LocalNodes
 from tests.helpers import wait_until
 from tests.rediscluster.admin import Admin, Questions, slot_of
@@ -131,32 +134,92 @@ def test_scripts_follow_their_keys(
         assert script(keys=[f"{TAG}:1"], args=[3]) == 8
 
 
-def test_keys_on_both_sides_are_waited_for(
+@contextmanager
+def half_moved(admin: Admin, client: Any, keys: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """A slot that stays under way, with every other key on one side."""
+    client.mset({key: key for key in keys})
+    with moving(admin, slot_of(keys[0])) as (source, target):
+        admin.move_keys(keys[::2], source, target)
+        yield source, target
+
+
+def test_keys_on_both_sides_are_asked_for_one_by_one(
     admin: Admin, new_cluster: Callable[[], Cluster], transport: str
 ) -> None:
     cluster = new_cluster()
     client = cluster.get_routing_client()
-    client.mset({f"{TAG}:1": 1, f"{TAG}:2": 2})
-    with moving(admin, SLOT) as (source, target):
-        admin.move_keys([f"{TAG}:1"], source, target)
+    keys = [f"{TAG}:{n}" for n in range(6)]
+    values = [key.encode() for key in keys]
+    with half_moved(admin, client, keys):
+        cluster.observers = (questions := Questions(),)
+        # What is on neither side is asked for on both.
+        assert client.mget(f"{TAG}:none", *keys, "other", keys[0]) == [
+            *(None, *values),
+            *(None, values[0]),
+        ]
+        assert client.exists(*keys, f"{TAG}:none", keys[0]) == 7
+        assert client.touch(*keys) == 6
+        found, failures = cluster.run(find(cluster, values))
+        assert (found, failures) == (dict(zip(values, values, strict=True)), [])
+        assert [client.delete(*keys[:2]), client.unlink(*keys[1:4])] == [2, 2]
+        assert cluster.run(count(cluster, b"UNLINK", values)) == (2, [])
+        assert client.mget(keys) == [None] * 6
+        # Each was refused, split, and then sent on in part.
+        assert max(names.count("MGET") for _, names in questions.sent) == len(keys) + 2
+
+
+def test_keys_on_both_sides_keep_the_order_of_commands(
+    admin: Admin, new_cluster: Callable[[], Cluster], transport: str
+) -> None:
+    cluster = new_cluster()
+    client = cluster.get_routing_client()
+    moved, stayed = f"{TAG}:moved", f"{TAG}:stayed"
+    with half_moved(admin, client, [moved, stayed]), cluster.map(auto_batch=False) as block:
+        block.set(moved, "1")
+        both = block.mget(moved, stayed)
+        block.append(moved, "2")
+        gone = block.delete(moved, stayed)
+        length = block.append(moved, "3")
+    assert both.value == [b"1", stayed.encode()]
+    assert gone.value == 2
+    assert length.value == 1
+
+
+def test_a_key_of_another_type_on_both_sides_is_missing(
+    admin: Admin, new_cluster: Callable[[], Cluster], transport: str
+) -> None:
+    client = new_cluster().get_routing_client()
+    client.lpush(f"{TAG}:list", "x")
+    with half_moved(admin, client, [f"{TAG}:1", f"{TAG}:2"]):
+        assert client.mget(f"{TAG}:1", f"{TAG}:list", f"{TAG}:2") == [
+            *(f"{TAG}:1".encode(), None, f"{TAG}:2".encode()),
+        ]
+
+
+def test_what_cannot_be_split_waits_for_its_keys(
+    admin: Admin, new_cluster: Callable[[], Cluster], transport: str
+) -> None:
+    client = new_cluster().get_routing_client()
+    keys = [f"{TAG}:1", f"{TAG}:2"]
+    with half_moved(admin, client, keys) as (source, target):
         timer = threading.Timer(0.1, admin.end_move, (SLOT, source, target))
         timer.start()
-        assert client.mget(f"{TAG}:1", f"{TAG}:2") == [b"1", b"2"]
+        assert client.mset(dict.fromkeys(keys, "new")) is True
         timer.join()
+        assert client.mget(keys) == [b"new"] * 2
 
 
 def test_what_is_not_to_be_had_in_time_is_said(
     admin: Admin, new_cluster: Callable[[], Cluster], transport: str
 ) -> None:
     cluster = new_cluster()
-    cluster.get_routing_client().mset({f"{TAG}:1": 1, f"{TAG}:2": 2})
-    with moving(admin, SLOT) as (source, target):
-        admin.move_keys([f"{TAG}:1"], source, target)
-        with (
-            pytest.raises((redis.exceptions.TryAgainError, redis.TimeoutError), match=SAID),
-            cluster.map(timeout=0.2) as block,
-        ):
-            block.mget(f"{TAG}:1", f"{TAG}:2")
+    keys = [f"{TAG}:1", f"{TAG}:2"]
+    too_late = pytest.raises((redis.exceptions.TryAgainError, redis.TimeoutError), match=SAID)
+    with half_moved(admin, cluster.get_routing_client(), keys):
+        with too_late, cluster.map(timeout=0.2) as block:
+            block.mset(dict.fromkeys(keys, "new"))
+            after = block.mget(keys)
+        assert after.is_rejected  # it was not to see what was there before
 
 
 def test_a_lock_survives_a_move(admin: Admin, new_cluster: Callable[[], Cluster]) -> None:
@@ -212,6 +275,27 @@ def test_slots_move_at_once_under_load(admin: Admin, shared_load: Load) -> None:
         wait_until(lambda owner=target: admin.owner(last, owner) == owner, 20)  # type: ignore[misc]
         shared_load.wait()
     admin.agree(last, 0)
+
+
+def test_slots_move_while_something_is_measured(
+    admin: Admin, redis_cluster: LocalNodes, new_cluster: Callable[[], Cluster]
+) -> None:
+    client = new_cluster().get_routing_client()
+    client.mset({key: key for key in KEYS})
+    homes = {slot: admin.owner(slot) for slot in map(slot_of, KEYS)}
+    with slots_moving(redis_cluster) as moved:
+        begun = len(moved)
+        wait_until(lambda: len(moved) > begun > 0)
+        assert client.mget(KEYS) == [key.encode() for key in KEYS]
+    owners = {slot: admin.owner(slot) for slot in homes}
+    gone = {slot for slot in homes if owners[slot] != homes[slot]}
+    assert gone
+    assert gone <= set(moved) <= homes.keys()
+    for source, target in {(owners[slot], homes[slot]) for slot in gone}:
+        back = [slot for slot in gone if (owners[slot], homes[slot]) == (source, target)]
+        admin.move_many(back, source, target)
+    for slot in gone:
+        admin.agree(slot, homes[slot])
 
 
 def test_databases_other_than_0_are_those_of_valkey_9(

@@ -70,7 +70,7 @@ def servers(authority: trustme.CA, tmp_path: Path) -> Iterator[list[TLSServer]]:
         for server in made:
             server.spawn()
         try:
-            wait_until(lambda: all(server.ready() for server in made), 10)
+            wait_until(lambda: all(server.ready() for server in made))
         except Failure as error:
             if "Failed finding TLS support" in str(error):
                 pytest.skip("this server was built without TLS")

@@ -69,14 +69,14 @@ class Admin:
         return f"{address['host']}:{address['port']}/0"
 
 
-def make_cluster(nodes: LocalNodes, **options: Any) -> Cluster:
+def make_cluster(nodes: LocalNodes, socket_timeout: float = 0.5, **options: Any) -> Cluster:
     return Cluster(
-        nodes.hosts,
+        options.pop("hosts", nodes.hosts),
         topology="sentinel",
         sentinels=nodes.sentinels,
         router_cls=SlotRouter,
         pool_options={
-            "socket_timeout": 0.5,
+            "socket_timeout": socket_timeout,
             "socket_connect_timeout": 0.5,
             "client_name": NAME,
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ class Liars:
         epochs: how many failovers each Sentinel knows.
         roles: what each node says that it is.
         silent: Sentinels that do not answer.
+        before_answer: called before a Sentinel tells where a primary is.
         asked: the Sentinels that were asked for addresses, in order.
         set_on: nodes that were sent SET.
     """
@@ -32,6 +34,7 @@ class Liars:
         self.epochs = [1] * sentinels
         self.roles = ["master"] * nodes
         self.silent: set[int] = set()
+        self.before_answer: Callable[[], object] = lambda: None
         self.asked: list[int] = []
         self.set_on: list[int] = []
         self._stack = contextlib.ExitStack()
@@ -67,6 +70,7 @@ class Liars:
             node = self.primaries[number].get(command[2].decode())
             if command[1] == b"GET-MASTER-ADDR-BY-NAME":
                 self.asked.append(number)
+                self.before_answer()
                 told = None if node is None else ["127.0.0.1", str(self.nodes[node].port)]
                 said = b"*-1\r\n" if told is None else resp(told)
             else:

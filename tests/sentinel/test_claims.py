@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -71,6 +73,28 @@ def test_the_primary_is_where_sentinels_say(cluster: Cluster, liars: Liars) -> N
     liars.agree_on(1, epoch=2)
     becomes(cluster, liars, 1)
     assert cluster.hosts[0].port == liars.nodes[1].port
+
+
+def test_who_comes_second_waits_for_who_asks_first(liars: Liars, transport: str) -> None:
+    cluster = liars.make_cluster()
+    client = cluster.get_routing_client()
+    is_asked, goes_on = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        is_asked.set()
+        goes_on.wait(20)
+
+    liars.before_answer = hold
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(client.set, "key", "value")
+        assert is_asked.wait(20)
+        second = threads.submit(client.set, "key", "value")
+        wait_until(second.running)
+        assert not wait([second], 0.05).done
+        goes_on.set()
+        assert first.result()
+        assert second.result()
+    cluster.close()
 
 
 def test_a_node_that_is_no_primary_gets_nothing(cluster: Cluster, liars: Liars) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from io import StringIO
+from time import time
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from django.test import override_settings
 from django_rb import clusters
 from django_rb.checks import check_live_nodes
 from django_rb.testing import LocalNodes
+from tests.cache.warming.conftest import make_caches
 from tests.helpers import wait_until
 from tests.management.processes import django
 from tests.sentinel.admin import Admin
@@ -69,6 +71,11 @@ def test_a_site_on_watched_shards(site: LocalNodes) -> None:
     ]
     assert row[:3] == ["0", admin.address(0).removesuffix("/0"), "Sentinel"]
     assert row[-3:] == ["online", *row[-2:]]
+    document = StringIO()
+    call_command("rb_status", "--format", "json", stdout=document)
+    for node in json.loads(document.getvalue())["nodes"]:
+        assert node["said_by"].startswith("Sentinel 127.0.0.1:")
+        assert node["up_since"] - 5 < node["primary_since"] <= time()
     flushed = StringIO()
     call_command("rb_flushall", interactive=False, stdout=flushed)
     assert flushed.getvalue().count("flushed") == 2
@@ -100,6 +107,45 @@ def test_a_quorum_that_cannot_be_reached() -> None:
             nodes.kill(number)
         wait_until(lambda: "W211" in found(**settings(nodes)))
         assert "cannot be reached" in found(**settings(nodes))["W211"]
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_a_cache_moves_to_watched_shards_and_back(
+    is_old: bool, watched: LocalNodes, nodes: LocalNodes, transport: str
+) -> None:
+    watched.flush()
+    layouts = [settings(watched), {"HOSTS": nodes.hosts}]
+    old, new = layouts if is_old else layouts[::-1]
+    with override_settings(RB_CLUSTERS={"old": old, "default": new}):
+        before, after, _ = make_caches()
+        keys = [f"page:{n}" for n in range(50)]
+        before.set_many(dict.fromkeys(keys, 7), 100)
+        assert after.get(keys[0]) == 7
+        assert after.incr(keys[1]) == 8
+        assert after.delete(keys[2])
+        after.set(keys[3], "new")
+        found = {**dict.fromkeys(keys, 7), keys[1]: 8, keys[3]: "new"}
+        del found[keys[2]]
+        assert after.get_many(keys) == found
+        assert 0 < (after.ttl(keys[0]) or 0) <= 100
+        before.clear()
+        assert after.get_many(keys) == found
+    clusters.reset()
+
+
+def test_sentinels_that_disagree() -> None:
+    with LocalNodes(2, topology="sentinel", failover_seconds=30) as nodes:
+        admin = Admin(nodes)
+        place = nodes.address(1)
+        odd = admin.first_sentinel + 2
+        admin.ask(odd, "SENTINEL REMOVE", "node-0")
+        admin.ask(odd, "SENTINEL MONITOR", "node-0", place["host"], place["port"], 2)
+        said = found(**settings(nodes))["W210"]
+        places = [admin.address(n).removesuffix("/0") for n in (0, 1)]
+        of_odd = f"{places[1]} by {admin.address(odd)}"
+        assert "disagree on the primary of 'node-0': " in said
+        assert of_odd in said
+        assert f"{places[0]} by {admin.address(odd - 2)} and {admin.address(odd - 1)}" in said
 
 
 def test_local_nodes_on_request() -> None:

@@ -1,4 +1,4 @@
-"""A primary is killed under load: python -m tests.soak.failover [--seconds 30]
+"""A primary is killed under load: python -m tests.soak.failover [--minutes 0.5]
 
 Threads read and write shards that Sentinels watch, with READ_FROM "prefer-primary"; a third of
 the time in, a primary is killed. In every quarter of a second but the one of the kill, 99 of
@@ -61,9 +61,10 @@ class Load:
 def main() -> int:
     """Run, and return 1 if something was not as it has to be."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--minutes", type=float, default=0.5)
     parser.add_argument("--threads", type=int, default=4)
     options = parser.parse_args()
+    seconds = options.minutes * 60
     with LocalNodes(2, topology="sentinel", replicas=1, failover_seconds=1) as nodes:
         cluster = Cluster(
             nodes.hosts,
@@ -79,11 +80,11 @@ def main() -> int:
         threads.append(threading.Thread(target=load.write, args=(key,)))
         for thread in threads:
             thread.start()
-        sleep(options.seconds / 3)
+        sleep(seconds / 3)
         killed = monotonic()
         nodes.kill(0)
         promoted = wait_for_promotion(nodes)
-        sleep(max(0.0, load.began + options.seconds - monotonic()))
+        sleep(max(0.0, load.began + seconds - monotonic()))
         load.is_over.set()
         for thread in threads:
             thread.join()

@@ -46,12 +46,12 @@ class LocalPools:
         if pool is None:
             # Two threads may get here at once; one pool wins, and nothing was connected.
             home = None
-            if node.info.master_name is not None:
+            if node.follows_redirects and node.info.unix_socket_path is None:
                 home = self._homes.setdefault(node, Home(node))
             pool = self._by_node.setdefault(node, self._make_pool(node, home=home))
         return pool
 
-    def keep_only(self, nodes: Mapping[int, Node]) -> None:
+    def use(self, nodes: Mapping[int, Node]) -> None:
         """Let go of the pools of all other nodes; clients that are there go on with theirs.
 
         The pool of a shard whose primary has changed leads to the new one from now on.

@@ -26,7 +26,7 @@ from .. import guarding
 from ..errors import BadHostSetup
 from ..lookups import await_addresses
 from ..nodes.hosts import HostInfo
-from ..nodes.options import check_host_name
+from ..nodes.options import FOLLOW_REDIRECTS, check_host_name, is_introduction
 from ..nodes.tracking import TRACK_KEYS, tracking_kwargs
 from ..protocol.encoding import Args
 from ..secrecy import hides_locals
@@ -44,8 +44,12 @@ def take_writer(connection: Any) -> asyncio.StreamWriter | None:
 
 class _Discreet(redis.asyncio.connection.AbstractConnection):
     @hides_locals
-    def __init__(self, greetings: Sequence[Args] = (), **kwargs: Any) -> None:
+    def __init__(
+        self, greetings: Sequence[Args] = (), follows_redirects: bool = False, **kwargs: Any
+    ) -> None:
         self._greetings = greetings
+        self._follows_redirects = follows_redirects
+        self._has_said_so = self._is_answered_first = False
         if kwargs.get("retry") is not None:
             kwargs["retry"] = _awaited(kwargs["retry"])
         if kwargs.get("retry_on_error") is not None:
@@ -65,6 +69,10 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
             if self._provider is not None:
                 self.credential_provider = _Credentials(await _credentials_from(self._provider))
             await self._reach()
+            if self._follows_redirects and not self._has_said_so:  # redis-py told no name
+                await self.send_command(*FOLLOW_REDIRECTS)
+                with suppress(redis.ResponseError):
+                    await self.read_response()
             for greeting in self._greetings:
                 await self.send_command(*greeting)
                 await self.read_response()
@@ -82,8 +90,27 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
     async def _reach(self) -> None:
         await super().connect()  # type: ignore[no-untyped-call]
 
+    @hides_locals
+    async def send_command(self, *args: Any, **kwargs: Any) -> None:
+        """Send a command; with redis-py's first words to the node, our own."""
+        if self._has_said_so or not (self._follows_redirects and is_introduction(args)):
+            await super().send_command(*args, **kwargs)
+            return
+        self._has_said_so = self._is_answered_first = True
+        pieces = [*self.pack_command(*FOLLOW_REDIRECTS), *self.pack_command(*args)]
+        await self.send_packed_command([b"".join(pieces)], kwargs.get("check_health", True))
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Read a reply, and before it the one that redis-py knows nothing of."""
+        if self._is_answered_first:
+            self._is_answered_first = False
+            with suppress(redis.ResponseError):  # an older server, or a user who may not
+                await super().read_response(*args, **kwargs)
+        return await super().read_response(*args, **kwargs)
+
     async def disconnect(self, *args: Any, **kwargs: Any) -> None:
         """Close at once: a farewell over TLS would wait for its answer."""
+        self._has_said_so = self._is_answered_first = False
         writer = take_writer(self)
         if writer is not None:
             writer.transport.abort()
@@ -182,7 +209,7 @@ async def connect(node: Node, *, is_tracked: bool = False) -> asyncio.StreamWrit
         redis.RedisError: it cannot be connected.
     """
     kwargs = tracking_kwargs(node.kwargs) if is_tracked else node.kwargs
-    connection: Any = _kind_of(node.info)(**kwargs)
+    connection: Any = _kind_of(node.info)(follows_redirects=node.follows_redirects, **kwargs)
     try:
         if isinstance(connection, SSLConnection):
             await _give_context(connection, node)

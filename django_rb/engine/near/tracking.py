@@ -18,8 +18,9 @@ https://valkey.io/topics/client-side-caching/
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from ..forks import register_at_fork
@@ -31,6 +32,8 @@ LOOK_SECONDS = 0.001
 # A copy counts for so long after its connection was last heard. Then one read asks the node: a
 # connection that is broken without a sign is found out.
 HEARD_SECONDS = 5.0
+
+_NONE: Mapping[bytes, object] = MappingProxyType({})
 
 
 class Term:
@@ -49,8 +52,8 @@ class Term:
 class Keeper(Protocol):
     """Who keeps copies."""
 
-    def invalidate(self, keys: Iterable[bytes], spared: Collection[object]) -> None:
-        """Drop the copies of keys that were changed, but for the empty ones that are spared."""
+    def invalidate(self, keys: Iterable[bytes], spared: Mapping[bytes, object]) -> None:
+        """Drop the copies of keys that were changed, but for the places that are spared."""
 
     def start_over(self) -> None:
         """In a forked child: drop all copies, whoever held a lock."""
@@ -141,11 +144,11 @@ class Tracking:
         """Take note that something came that was not read: copies do not count until it is."""
         self.term.until = 0.0
 
-    def told(self, push: Any, spared: Collection[object] = ()) -> None:
+    def told(self, push: Any, spared: Mapping[bytes, object] = _NONE) -> None:
         """Take note of what the node said unasked.
 
         Args:
-            spared: the empty copies of what was read after that.
+            spared: places by key of what is read after that.
         """
         if push[:1] == [b"invalidate"]:
             if push[1] is None:  # of FLUSHDB, FLUSHALL

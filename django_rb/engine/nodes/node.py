@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from ..errors import COMPLAINTS, NOT_READY, OUTDATED, at_node
+from ..errors import COMPLAINTS, NOT_READY, OUTDATED, Redirected, at_node
 from ..near.tracking import Trackings
 from ..protocol.encoding import Args
 from .changes import HealthChanges
@@ -42,6 +42,8 @@ class Node:
         greetings: commands that each connection sends before it is used.
         trackings: the connections of its cluster on which nodes tell of changes; None where
             they are not asked to.
+        follows_redirects: each connection lets it know that it may name its successor, once it
+            is a primary no more (REDIRECT). A server that does not know this goes on as ever.
 
     Attributes:
         kwargs: the arguments of redis-py's connection classes. They hold its secrets.
@@ -61,6 +63,7 @@ class Node:
         alias: str | None = None,
         greetings: Sequence[Args] = (),
         trackings: Trackings | None = None,
+        follows_redirects: bool = False,
     ) -> None:
         self.trackings = trackings
         self.info = info
@@ -82,6 +85,7 @@ class Node:
         self.kwargs = conceal(introduce(merge(kwargs, info.connection_kwargs)))
         if greetings:
             self.kwargs["greetings"] = greetings
+        self.follows_redirects = follows_redirects
         self.socket_timeout: float | None = self.kwargs["socket_timeout"]
         self.socket_connect_timeout: float | None = self.kwargs["socket_connect_timeout"]
         self.has_pushes = str(self.kwargs["protocol"]) == "3"
@@ -123,7 +127,8 @@ class Node:
         is_ready = True
         for error in said:
             error.said_by = self.address  # type: ignore[attr-defined]
-            if isinstance(error, COMPLAINTS):
+            # What a redirect comes to is told by who follows it.
+            if isinstance(error, COMPLAINTS) and not isinstance(error, Redirected):
                 self.health.complained(error)
                 if isinstance(error, NOT_READY):
                     is_ready = False

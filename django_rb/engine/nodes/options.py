@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from ssl import CERT_NONE
 from typing import Any
@@ -61,6 +61,16 @@ def conceal(options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(key_password := concealed.get("ssl_password"), str):
         concealed["ssl_password"] = KeyPassword(key_password)
     return concealed
+
+
+# Said to primaries: where a node that was demoted is asked for keys, it names its successor
+# (REDIRECT; Valkey 8). https://valkey.io/commands/client-capa/
+FOLLOW_REDIRECTS = ("CLIENT", "CAPA", "redirect")
+
+
+def is_introduction(command: Sequence[object]) -> bool:
+    """Return whether redis-py says its name, after it has logged in."""
+    return command[:2] == ("CLIENT", "SETINFO")
 
 
 class KeyPassword:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -18,7 +18,7 @@ class Tracking(Protocol):
 
     term: Any
 
-    def told(self, push: Any, spared: Collection[object] = ()) -> None:
+    def told(self, push: Any, spared: Mapping[bytes, object] = ...) -> None:
         """Take note of what the node said unasked."""
 
     def heard(self, now: float) -> None:

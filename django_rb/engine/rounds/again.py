@@ -5,11 +5,8 @@ something `asks_for_more`, and runs the rounds of `look_again`; their replies ta
 of the first ones before the batch goes on. `with_second_looks` makes that a batch again, for
 who wants to see all rounds. Where all goes well it is one look at each exchange.
 
-One reply asks for that of every node:
-
-    NOSCRIPT    the script itself is sent in place of its digest
-
-Where nodes place keys themselves, `redirects` decides, which knows what else they say.
+A script that a node does not know (NOSCRIPT) is sent itself in place of its digest. What else
+nodes say that sends a command elsewhere, or back for later, is known to `redirects`.
 
 An exchange whose idle connection turned out to be closed (`is_stale`, see `may_go_again`)
 goes again as a whole, on a new connection.
@@ -22,16 +19,25 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from typing import TypeVar
 
-from redis.exceptions import NoScriptError
-
 from ..errors import at_node
-from ..protocol.answers import is_anything, is_ok
+from ..protocol.answers import answer_to, is_anything, is_ok
+from ..protocol.commands import name_of
 from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Batch, Exchange, IsAnswer, PipelineExchange
 from ..protocol.interludes import Pause
 from ..protocol.scripts import with_source
 from .port import Layout, Port, Rounds
-from .redirects import SOURCE, Errand, Journey, address_later, errands_of, settle
+from .redirects import (
+    SOURCE,
+    Errand,
+    Journey,
+    address_later,
+    errands_of,
+    joined,
+    note_answers,
+    questions_after,
+    settle,
+)
 
 T = TypeVar("T")
 
@@ -89,14 +95,7 @@ def look_again(
         for exchange in stale:
             exchange.start_over()
         yield stale
-    journey = journey or Journey()
-    layout = port.layout
-    if layout is not None:
-        yield from _look_elsewhere(port, layout, exchanges, journey)
-        return
-    errands = _with_sources(port, exchanges)
-    if errands and journey.rounds < _MOST_ROUNDS - 1:
-        yield from _send(port, errands, journey)
+    yield from _look_elsewhere(port, port.layout, exchanges, journey or Journey())
 
 
 def _look_elsewhere(
@@ -111,6 +110,9 @@ def _look_elsewhere(
     ]
     if not errands:
         return
+    if questions := questions_after(errands):
+        yield list(questions)
+        note_answers(layout, questions)
     yield from layout.look_if_due()
     if journey.rounds >= _MOST_ROUNDS - 1:
         return
@@ -155,7 +157,9 @@ def _send(port: Port, errands: Sequence[Errand], journey: Journey) -> Rounds:
         for errand in share:
             if errand.with_asking:
                 next(answers)
-            errand.first.replies[errand.position] = next(answers)
+            errand.first.replies[errand.position] = (
+                joined([next(answers) for _ in errand.parts]) if errand.parts else next(answers)
+            )
     for first in changed:
         first.has_errors = any(isinstance(reply, Exception) for reply in first.replies)
         if first.on_done is not None and not first.has_errors:
@@ -170,6 +174,10 @@ def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
     with_sources: set[bytes] = set()
     for errand in errands:
         command = errand.command
+        if errand.parts:
+            commands += errand.parts
+            answers += [answer_to((name_of(part), *part[1:])) for part in errand.parts]
+            continue
         if errand.with_asking:
             commands.append((b"ASKING",))
             answers.append(is_ok)
@@ -185,7 +193,10 @@ def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
     exchange = PipelineExchange(host_id, commands, is_checked=True)
     exchange.answers, exchange.bound = answers, bound
     exchange.is_for_primary = any(errand.first.is_for_primary for errand in errands)
-    exchange.tried = tuple(error for e in errands for error in (*e.first.tried, e.error))
+    # Each error once: from round to round there would be ever so many times more.
+    before = (first.tried for first in dict.fromkeys(errand.first for errand in errands))
+    errors = (errand.error for errand in errands)
+    exchange.tried = tuple(dict.fromkeys(chain(*before, errors)))
     return exchange
 
 
@@ -195,23 +206,14 @@ def _answer_to(exchange: Exchange, position: int) -> IsAnswer:
     return answers[position % len(answers)] if answers else is_anything
 
 
-def _with_sources(port: Port, exchanges: Sequence[Exchange]) -> list[Errand]:
-    """Return the commands whose scripts the nodes did not know."""
-    return [
-        Errand(exchange, position, command, None, reply, SOURCE, exchange.host_id)
-        for exchange in exchanges
-        if exchange.has_errors and exchange.error is None
-        for position, reply, command in _errors_of(port, exchange)
-        if isinstance(reply, NoScriptError) and with_source(command) is not None
-    ]
-
-
 def _errors_of(port: Port, exchange: Exchange) -> Iterator[tuple[int, Exception, Args]]:
     """Yield the error replies of an exchange, which name their node now, and their commands."""
     address = port.get_address(exchange.host_id)
-    commands = exchange.commands()
+    commands: Sequence[Args] | None = None
     for position, reply in enumerate(exchange.replies):
         if isinstance(reply, Exception):
+            if commands is None:  # to parse them takes long, if they are many
+                commands = exchange.commands()
             # By now another node may have the host id.
             said_by = getattr(reply, "said_by", address)
             reply.args = (at_node(reply, exchange.host_id, said_by, port.alias),)

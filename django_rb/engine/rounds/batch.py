@@ -37,7 +37,7 @@ from ..protocol.exchange import (
 )
 from .by_slot import CountsExchange, Decode, ValuesExchange, decode_replies, decode_some
 from .port import Port
-from .tracked import MgetExchange, Tracked, TrackedMget, TrackedSlotValues
+from .tracked import MgetExchange, Reading, Tracked, TrackedMget, TrackedSlotValues
 
 T = TypeVar("T")
 
@@ -112,25 +112,17 @@ def find(
         share[1].append(key)
     exchanges: list[Exchange] = []
     misses: list[int] = []
-    router = port.router
+    reading = None if copies is None else Reading(copies, keys)
     for owner, share in shares.items():
-        exchange: Exchange
-        if router.has_slots:
-            exchange = (
-                ValuesExchange(owner, share[1], router)
-                if copies is None
-                else TrackedSlotValues(owner, share[1], router, copies)
-            )
-            exchange.on_done = partial(decode_replies, decode, misses, found, *share)
-        else:
-            exchange = (
-                MgetExchange(owner, share[1])
-                if copies is None
-                else TrackedMget(owner, share[1], copies)
-            )
-            exchange.on_done = partial(_decode_reply, decode, misses, found, *share)
+        exchange = _look_up(port, owner, share[1], reading)
+        is_in_parts = isinstance(exchange, ValuesExchange)
+        decode_share = decode_replies if is_in_parts else _decode_reply
+        exchange.on_done = partial(decode_share, decode, misses, found, *share)
         exchanges.append(exchange)
-    yield exchanges
+    if reading is None:
+        yield exchanges
+    else:
+        yield from reading.run(exchanges)
     failures = []
     for exchange in exchanges:
         error = _error_in(exchange)
@@ -147,6 +139,19 @@ def find(
     if any(misses):
         found = {name: value for name, value in found.items() if value is not _ABSENT}
     return found, failures
+
+
+def _look_up(
+    port: Port, owner: int, keys: Sequence[bytes], reading: Reading | None
+) -> Exchange:
+    router = port.router
+    if reading is None:
+        if router.has_slots:
+            return ValuesExchange(owner, keys, router)
+        return MgetExchange(owner, keys)
+    if router.has_slots:
+        return TrackedSlotValues(owner, keys, router, reading)
+    return TrackedMget(owner, keys, reading)
 
 
 def _decode_reply(

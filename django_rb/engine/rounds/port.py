@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol
 
+from ..errors import Redirected
 from ..nodes.node import Node
-from ..protocol.encoding import Key
+from ..protocol.encoding import Args, Key
 from ..protocol.exchange import Exchange
 from ..routing.routers import BaseRouter
 
@@ -14,7 +15,7 @@ Rounds = Generator[Sequence[Exchange], None, None]
 
 
 class Layout(Protocol):
-    """What others than the settings have said of the shards: the nodes, or Sentinels.
+    """What is known of the shards, and what nodes or Sentinels say of them.
 
     Attributes:
         patience: seconds for which one call waits for nodes that say that they cannot answer
@@ -48,6 +49,17 @@ class Layout(Protocol):
     def get_readers(self, shard: int) -> Sequence[int]:
         """Return the ids of the hosts that may be read from, in the order to try them."""
 
+    def may_be_elsewhere(self, host_id: int) -> bool:
+        """Return whether others may have what a host does not give."""
+
+    def note_redirected(self, host_id: int, said: Redirected, question: Args) -> None:
+        """Take note of REDIRECT: the primary of a shard is elsewhere. It counts at once.
+
+        Args:
+            host_id: the shard that was asked.
+            question: what a node answers with REDIRECT as long as it is a replica.
+        """
+
     def want_look(self) -> None:
         """Have the layout looked at soon."""
 
@@ -76,8 +88,8 @@ class Port(Protocol):
         """The nodes that own keys, by host id, as of now."""
 
     @property
-    def layout(self) -> Layout | None:
-        """What others say of the shards; None if the settings say everything."""
+    def layout(self) -> Layout:
+        """What is known of the shards."""
 
     def get_address(self, host_id: int) -> str:
         """Return where a node is, for errors."""

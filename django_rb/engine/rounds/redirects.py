@@ -1,11 +1,14 @@
-"""Redirects: which commands go again because of what nodes of a Redis Cluster said, and where.
+"""Redirects: which commands go again because of what nodes said, and where.
 
     MOVED         to the slot's new owner, which is remembered at once
     ASK           to the node it names, with ASKING ahead; nothing is remembered
-    TRYAGAIN      to the same node, a little later
+    TRYAGAIN      key by key, if it is a command that does the same for each of its keys (MGET,
+                  UNLINK); else as it is, a little later
     CLUSTERDOWN   to the owner, as far as it is known by then, a little later
     LOADING, MASTERDOWN, READONLY, BUSY
                   to the owner, if that is another node by now
+    REDIRECT      to the primary it names, which is remembered at once (no Redis Cluster; a
+                  little later, where nodes name each other)
 
 So does what a node was not sent, or only reads, if its connection failed and another node owns
 the slot by now. What only reads keys may go to a replica as well, if READ_FROM says so.
@@ -18,23 +21,27 @@ https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redir
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from time import monotonic
+from typing import Any
 
 from redis import exceptions as redis_errors
 
-from ..errors import MOVABLE, NodeBusy, UnroutableCommand, is_from
+from ..errors import MOVABLE, NodeBusy, Redirected, UnroutableCommand, is_from
 from ..nodes.failing import DeadlineError, is_own_lack
 from ..nodes.node import PoolIsFull
-from ..protocol.commands import keys_of, reads_keys
+from ..protocol.commands import SPLITTABLE, keys_of, name_of, reads_keys
 from ..protocol.encoding import Args, encode_key
-from ..protocol.exchange import Exchange
+from ..protocol.exchange import Exchange, PipelineExchange
 from ..protocol.scripts import with_source
 from .port import Layout
 
-MOVED, ASK, LATER, ELSEWHERE, SOURCE = "MOVED", "ASK", "LATER", "ELSEWHERE", "SOURCE"
+MOVED, ASK, LATER, ELSEWHERE = "MOVED", "ASK", "LATER", "ELSEWHERE"
+SPLIT, SOURCE = "SPLIT", "SOURCE"
 
 # Seconds of the first pause; it grows from round to round up to the last.
 _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.25
@@ -56,6 +63,8 @@ class Errand:
         host_id: where it goes; None as long as that is not known.
         with_asking: ASKING goes ahead of it.
         is_bound: it is for one host and no other.
+        parts: what is sent in place of the command; nothing as long as it goes as it is.
+        is_redirected: whoever was asked has named a primary.
     """
 
     first: Exchange
@@ -67,6 +76,8 @@ class Errand:
     host_id: int | None = None
     with_asking: bool = False
     is_bound: bool = False
+    parts: Sequence[Args] = ()
+    is_redirected: bool = False
 
     @property
     def reads(self) -> bool:
@@ -114,7 +125,8 @@ def why_again(reply: Exception, command: Args) -> str | None:
     if isinstance(reply, (*MOVABLE, NodeBusy)):
         return ELSEWHERE
     if isinstance(reply, redis_errors.ClusterDownError | redis_errors.TryAgainError):
-        return LATER
+        is_apart = isinstance(reply, redis_errors.TryAgainError) and parts_of(command)
+        return SPLIT if is_apart else LATER
     if isinstance(reply, redis_errors.ResponseError):
         code, _, rest = str(reply).partition(" ")
         if code in {MOVED, ASK}:
@@ -125,6 +137,26 @@ def why_again(reply: Exception, command: Args) -> str | None:
 
 
 _RUN_SCRIPTS = (b"EVAL", b"FCALL")
+
+
+def parts_of(command: Args) -> list[Args]:
+    """Return a command for each key, of one that does the same for each of several keys.
+
+    MSET is none: it sets all keys of a slot, or none.
+    """
+    with suppress(UnroutableCommand):
+        split = SPLITTABLE.get(name_of(command))
+        if split is not None and split.step == 1 and len(command) > 2:
+            return [(command[0], key) for key in command[1:]]
+    return []
+
+
+def joined(replies: Sequence[Any]) -> Any:
+    """Return the reply to a command from those to its parts; an error if one of them is."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            return reply
+    return list(chain(*replies)) if isinstance(replies[0], list) else sum(replies)
 
 
 def errands_of(
@@ -150,7 +182,7 @@ def errands_of(
         if slot is None:
             if why != ELSEWHERE:
                 continue
-            layout.want_look()
+            _note_refusal(layout, host_id, reply, command)
         elif why in {MOVED, ASK}:
             address = _address_in(reply, slot)
             if address is None:
@@ -161,16 +193,24 @@ def errands_of(
                 target = layout.find(address, host_id)
         elif isinstance(reply, redis_errors.ClusterDownError) or why == ELSEWHERE:
             layout.want_look()
-        yield Errand(
+        errand = Errand(
             exchange, position, command, slot, reply, why, target, why == ASK, is_bound
         )
+        errand.is_redirected = isinstance(reply, Redirected)
+        yield errand
     if exchange.error is not None:
         yield from _unanswered(layout, exchange, exchange.error)
 
 
+def _note_refusal(layout: Layout, host_id: int, reply: Exception, command: Args) -> None:
+    if isinstance(reply, Redirected):
+        layout.note_redirected(host_id, reply, question_about(command))
+    layout.want_look()
+
+
 def _unanswered(layout: Layout, exchange: Exchange, error: Exception) -> Iterator[Errand]:
     """Yield what may go to another node of an exchange whose connection failed."""
-    if not _may_be_elsewhere(exchange, error):
+    if not (layout.may_be_elsewhere(exchange.host_id) and _is_in_no_doubt(exchange, error)):
         return
     layout.want_look()
     commands = exchange.commands()
@@ -189,8 +229,8 @@ def _address_in(reply: Exception, slot: int) -> str | None:
     return words[2] if len(words) > 2 and words[1] == str(slot) else None
 
 
-def _may_be_elsewhere(exchange: Exchange, error: Exception) -> bool:
-    """Return whether what failed may be sent to another node: it is not in doubt."""
+def _is_in_no_doubt(exchange: Exchange, error: Exception) -> bool:
+    """Return whether what failed may be sent to another node."""
     is_nodes_failure = isinstance(
         error, redis_errors.ConnectionError | redis_errors.TimeoutError
     ) and not (
@@ -221,16 +261,25 @@ def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], lis
     now: list[Errand] = []
     later: list[Errand] = []
     for group in by_slot.values():
-        if any(errand.why == LATER for errand in group):
+        reasons = {errand.why for errand in group}
+        if LATER in reasons:
             for errand in group:
                 errand.with_asking, errand.why = False, LATER
             later += group
             continue
+        if SPLIT in reasons:
+            # Of keys that it no longer has, the owner says so one by one.
+            for errand in group:
+                errand.with_asking, errand.host_id = False, None
+                if errand.why == SPLIT:
+                    errand.parts = parts_of(errand.command)
         last = group[-1]
         if last.why in {MOVED, ELSEWHERE} or last.host_id is None:
             reads = all(errand.reads for errand in group)
             last.host_id = _find_owner(layout, last, reads=reads)
         if last.host_id is None:
+            if last.is_redirected or _has_moved_back(layout, last):
+                later += group
             continue
         for errand in group:
             errand.host_id, errand.with_asking = last.host_id, last.with_asking
@@ -256,8 +305,54 @@ def _find_owner(layout: Layout, errand: Errand, *, reads: bool) -> int | None:
     return None
 
 
+def _has_moved_back(layout: Layout, errand: Errand) -> bool:
+    """Return whether a replica has refused a write whose primary is one that did so before."""
+    if errand.slot is not None or "READONLY" not in str(errand.error):
+        return False
+    node = layout.get_node(layout.get_shard(errand.first.host_id))
+    return node is not None and not is_from(errand.error, node.address)
+
+
 def address_later(layout: Layout, errands: Iterable[Errand]) -> None:
     """Let errands that waited go to the owner of their slot, as far as it is known by now."""
     for errand in errands:
         if errand.slot is not None:
             errand.host_id = layout.get_owner(errand.slot)
+        else:
+            errand.host_id = layout.get_shard(errand.first.host_id)
+
+
+def question_about(command: Args) -> Args:
+    """Return what a replica answers with REDIRECT if a command was not for it: a read."""
+    with suppress(UnroutableCommand):
+        for key in keys_of(command)[:1]:
+            return (b"EXISTS", key)
+    return (b"DBSIZE",)
+
+
+def questions_after(errands: Iterable[Errand]) -> dict[Exchange, list[Errand]]:
+    """Return what is to be asked of nodes that refused what scripts write, and for which ones.
+
+    That is no REDIRECT: it is the script that writes, and not its command.
+    """
+    refused: dict[int, list[Errand]] = defaultdict(list)
+    for errand in errands:
+        is_script = encode_key(errand.command[0]).upper().startswith(_RUN_SCRIPTS)
+        if is_script and errand.slot is None and "READONLY" in str(errand.error):
+            refused[errand.first.host_id].append(errand)
+    questions: dict[Exchange, list[Errand]] = {}
+    for host_id, share in refused.items():
+        exchange = PipelineExchange(host_id, [question_about(share[0].command)])
+        exchange.is_question, exchange.bound = True, (0,)
+        questions[exchange] = share
+    return questions
+
+
+def note_answers(layout: Layout, questions: Mapping[Exchange, Sequence[Errand]]) -> None:
+    """Take note of what nodes have answered to `questions_after`."""
+    for exchange, share in questions.items():
+        for reply in exchange.replies:
+            if isinstance(reply, Redirected):
+                layout.note_redirected(exchange.host_id, reply, exchange.commands()[0])
+                for errand in share:
+                    errand.is_redirected = True

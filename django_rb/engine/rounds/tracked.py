@@ -8,6 +8,7 @@ that have expired only when they remove them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification
 
 from ..errors import NodeFailure, ProtocolError
-from ..near.copies import Copies, Copy
+from ..near.copies import Copies, Place, Share
+from ..near.tracking import Term
 from ..protocol.answers import are_values, is_number, is_value
 from ..protocol.encoding import Arg, Args, Buffer, encode_each
 from ..protocol.exchange import Batch, Exchange, KeysExchange
@@ -29,23 +31,61 @@ if TYPE_CHECKING:
 _FOR_EVER, _GONE = -1, -2  # what PTTL says
 
 
+class Reading:
+    """Keys that are read at once, from several nodes.
+
+    Args:
+        copies: where copies are kept.
+        keys: the keys.
+    """
+
+    def __init__(self, copies: Copies, keys: Sequence[bytes]) -> None:
+        self.copies = copies
+        self._keys = keys
+        self._place: Place | None = None
+        self._shares: list[Share] = []
+
+    def reserve(self) -> Place:
+        """Return the place of all keys."""
+        if self._place is None:
+            self._place = self.copies.reserve(self._keys)
+        return self._place
+
+    def add(self, share: Share) -> None:
+        """Take what one node replied."""
+        self._shares.append(share)
+
+    def run(self, exchanges: Sequence[Exchange]) -> Batch[None]:
+        """Run the exchanges of the keys; keep copies of what was read."""
+        try:
+            yield exchanges
+        finally:
+            if self._place is not None:
+                self.copies.fill(self._place, self._shares)
+                if sum(len(keys) for keys, *_ in self._shares) < len(self._keys):
+                    self.copies.leave(self._place, self._keys)  # no node tells of the others
+
+
 class Tracked(Exchange):
     """Reads keys, one reply or several for all of them.
 
     On a connection whose keys are tracked PTTL follows for each; as soon as all replies are
-    here, they are kept near, and those of PTTL are taken away.
+    here, they are there to be kept near, and those of PTTL are taken away.
 
     Attributes:
-        copies: where copies are kept.
+        reading: of which these keys are a part.
         keys: the keys.
-        is_kept: what was read is kept near. What is not, `learn` compares with what is there.
+        is_kept: what was read is to be kept near. What is not, `learn` compares with what is
+            there.
     """
 
     is_tracked = True
-    copies: Copies
+    reading: Reading
     keys: Sequence[bytes]
     is_kept = False
     _tracking: Tracking | None = None
+    _place: Place
+    _term: Term
     _times = 0  # how many replies are those of PTTL
 
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:
@@ -60,7 +100,8 @@ class Tracked(Exchange):
             self._count += self._times
             self.out = self._first = self.out + encode_each(b"PTTL", keys)  # type: ignore[operator]
             self._began = monotonic()
-            self._reserved: list[Copy] = self.copies.reserve(keys, tracking.term)
+            self._place = self.reading.reserve()
+            self._term = tracking.term
 
     def feed(self, data: Buffer, size: int = -1) -> bool:
         """Read what the node sent; return whether all replies are here. See `Exchange.feed`."""
@@ -79,7 +120,13 @@ class Tracked(Exchange):
         """Take what the parser has; return whether all replies are here."""
         reader, replies = self._reader, self.replies
         try:
-            while (reply := reader.gets()) is not NO_REPLY:
+            further = [*islice(iter(reader.gets, NO_REPLY), self._count - len(replies))]
+            if PushNotification in map(type, further):
+                for reply in further:
+                    self._take(tracking, reply)
+            else:
+                replies += further
+            while reader.has_data() and (reply := reader.gets()) is not NO_REPLY:
                 self._take(tracking, reply)
         except HiredisProtocolError as error:
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
@@ -107,43 +154,57 @@ class Tracked(Exchange):
             tracking.told(push)
             return
         before = tracking.term
-        tracking.told(push, set(self._reserved))
-        if tracking.term is not before:
-            for copy in self._reserved:
-                if copy.term is before:
-                    copy.term = tracking.term
+        tracking.told(push, dict.fromkeys(self.keys, self._place))
+        if self._term is before:
+            self._term = tracking.term
 
     def _take_times(self) -> None:
-        """Keep what was read, and be as if nobody had asked for times."""
+        """Have kept what was read, and be as if nobody had asked for times."""
         replies, first = self.replies, self._count - self._times
         times = replies[first:]
         del replies[first:]
         self._count, self._times = first, 0
         if self._reader.errors and any(isinstance(reply, Exception) for reply in replies):
             self.has_errors = True
-        self._check_answers(0)
-        if not all(is_number(left, 0) or isinstance(left, Exception) for left in times):
-            replies.clear()
-            raise ProtocolError("The node answered PTTL with something else than a number")
-        values = self._values()
-        copies, began = self.copies, self._began
-        longest = began + copies.max_age
-        ends = [
-            longest if left == _FOR_EVER else _end(data, left, began, copies.max_age)
-            for data, left in zip(values, times, strict=True)
-        ]
-        copies.fill(self.keys, self._reserved, values, ends)
+        if first != 1 or not self.answers[0](replies[0], 0):
+            self._check_answers(0)
+        values, began, max_age = self._values(), self._began, self._copies.max_age
+        ends: float | list[float]
+        if not self.has_errors and _are_longer(times, max_age * 1000):
+            ends = began + max_age
+        else:
+            if not all(is_number(left, 0) or isinstance(left, Exception) for left in times):
+                replies.clear()
+                raise ProtocolError("The node answered PTTL with something else than a number")
+            pairs = zip(values, times, strict=True)
+            ends = [_end(data, left, began, max_age) for data, left in pairs]
+        self._keep(values, ends)
         self.is_kept = not self.has_errors
+
+    def _keep(self, values: Sequence[Any], ends: float | Sequence[float]) -> None:
+        self.reading.add((self.keys, values, ends, self._term))
 
     def _values(self) -> Sequence[Any]:
         """Return what was read for each key: bytes, None, or an exception."""
         raise NotImplementedError
 
+    @property
+    def _copies(self) -> Copies:
+        return self.reading.copies
+
     def learn(self) -> None:
         """Drop copies that differ from what was read, unless it was kept; when all is read."""
         if not self.is_kept:
             values = self._values() if self.error is None else [self.error] * len(self.keys)
-            self.copies.learned(self.keys, values)
+            self._copies.learned(self.keys, values)
+
+
+def _are_longer(times: list[Any], longest: float) -> bool:
+    """Return whether all of what PTTL said are numbers, and not before so many milliseconds."""
+    try:
+        return bool(min(times) >= longest) or times.count(_FOR_EVER) == len(times)
+    except TypeError:  # there are others than numbers
+        return False
 
 
 def _end(data: Any, left: Any, began: float, max_age: float) -> float:
@@ -167,23 +228,22 @@ class TrackedGet(Tracked):
 
     answers = (is_value,)
     may_join = True
-    _copy: Copy
 
     def __init__(self, host_id: int, key: bytes, copies: Copies) -> None:
         self.host_id = host_id
         self.out = self._first = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
         self.replies = []
         self.key = key
-        self.copies = copies
+        self._of = copies
+
+    @property
+    def _copies(self) -> Copies:
+        return self._of
 
     @property
     def keys(self) -> Sequence[bytes]:  # type: ignore[override]
         """The key."""
         return (self.key,)
-
-    @property
-    def _reserved(self) -> Sequence[Copy]:  # type: ignore[override]
-        return (self._copy,)
 
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Tracked)
         self._reader, self._has_pushes = reader, has_pushes
@@ -195,7 +255,8 @@ class TrackedGet(Tracked):
             self._count, self._times = 2, 1
             self.out = b"%b*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (self._first, len(key), key)  # type: ignore[str-format]
             self._began = monotonic()
-            self._copy = self.copies.reserve_one(key, tracking.term)
+            self._place = self._of.reserve_one(key)
+            self._term = tracking.term
         if self.watcher is not None:
             self.watcher.began()
 
@@ -216,11 +277,11 @@ class TrackedGet(Tracked):
             and not reader.has_data()
         ):
             self._count, self._times = 1, 0
-            began, copies = self._began, self.copies
+            began, copies = self._began, self._of
             replies.append(value)
             tracking.heard(began)
             end = _end(value, left, began, copies.max_age)
-            copies.fill_one(self.key, self._copy, value, end)
+            copies.fill_one(self.key, self._place, value, end, self._term)
             self.is_kept = True
             return True
         self._take(tracking, value)
@@ -235,6 +296,9 @@ class TrackedGet(Tracked):
 
     def _values(self) -> Sequence[Any]:
         return self.replies
+
+    def _keep(self, values: Sequence[Any], ends: float | Sequence[float]) -> None:
+        self._of.fill(self._place, [(self.keys, values, ends, self._term)])
 
 
 def get_tracked(
@@ -269,9 +333,9 @@ class MgetExchange(KeysExchange):
 class TrackedMget(Tracked, MgetExchange):
     """MGET of keys of one node."""
 
-    def __init__(self, host_id: int, keys: Sequence[bytes], copies: Copies) -> None:
+    def __init__(self, host_id: int, keys: Sequence[bytes], reading: Reading) -> None:
         MgetExchange.__init__(self, host_id, keys)
-        self.copies = copies
+        self.reading = reading
 
     def _values(self) -> Sequence[Any]:
         reply = self.replies[0]
@@ -282,10 +346,10 @@ class TrackedSlotValues(Tracked, ValuesExchange):
     """GETs of keys of one node, where nodes place keys by slots."""
 
     def __init__(
-        self, host_id: int, keys: Sequence[bytes], router: BaseRouter, copies: Copies
+        self, host_id: int, keys: Sequence[bytes], router: BaseRouter, reading: Reading
     ) -> None:
         ValuesExchange.__init__(self, host_id, keys, router)
-        self.copies = copies
+        self.reading = reading
 
     def _values(self) -> Sequence[Any]:
-        return self.values()
+        return list(self.values())

@@ -1,10 +1,11 @@
 """redis-py's classes of connections, as the engine and its local clients open them.
 
-They differ from redis-py's own in four ways. An error on the way to a connection shows no
+They differ from redis-py's own in five ways. An error on the way to a connection shows no
 credentials in the variables of its frames. A credential provider that fails is a node that
 cannot be connected to, whatever it raises. And the host name in a node's certificate is
 checked unless the settings say otherwise: redis-py does so by itself only since 6.0.
-What a local client sends is told to the cluster's observers, but for the handshake.
+What a local client sends is told to the cluster's observers, but for the handshake. And the
+engine lets a primary know, in the same packet as redis-py's name, that it follows REDIRECT.
 
 The engine looks names up by `lookups`, but for those of nodes with TLS: redis-py has to be
 given the name to which it holds their certificates.
@@ -13,7 +14,7 @@ given the name to which it holds their certificates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from .. import guarding
 from ..lookups import wait_for_addresses
 from ..nodes.hosts import HostInfo
 from ..nodes.node import Node
-from ..nodes.options import check_host_name
+from ..nodes.options import FOLLOW_REDIRECTS, check_host_name, is_introduction
 from ..protocol.encoding import Args
 from ..rounds.local_watch import LocalWatch
 from ..rounds.observing import Observer
@@ -106,7 +107,9 @@ class _Discreet(redis.connection.AbstractConnection):
         Raises:
             redis.ConnectionError: it is so.
         """
-        if self._home is not None and self._leads_to not in {None, self._home.node}:
+        if self._home is None or self._leads_to is None:
+            return
+        if self._leads_to.address != self._home.node.address:
             self.disconnect()
             raise redis.ConnectionError(
                 self._home.node.named("The connection led to what is no longer the primary")
@@ -167,11 +170,67 @@ class SSLConnection(_Discreet, redis.SSLConnection):
         super().__init__(**check_host_name(kwargs))
 
 
-def kind_of(info: HostInfo) -> type[_Discreet]:
-    """Return the class of connections for the kind of address that a node has."""
+class _Following(_Discreet):
+    """Lets the node know that REDIRECT is followed, in one packet with redis-py's name."""
+
+    _has_said_so = _is_answered_first = False
+
+    @hides_locals
+    def send_command(self, *args: Any, **kwargs: Any) -> None:
+        if self._has_said_so or not is_introduction(args):
+            super().send_command(*args, **kwargs)  # type: ignore[no-untyped-call]
+            return
+        self._has_said_so = self._is_answered_first = True
+        connection: Any = self
+        pieces = [*connection.pack_command(*FOLLOW_REDIRECTS), *connection.pack_command(*args)]
+        self.send_packed_command([b"".join(pieces)], kwargs.get("check_health", True))
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Read a reply, and before it the one that redis-py knows nothing of."""
+        if self._is_answered_first:
+            self._is_answered_first = False
+            with suppress(redis.ResponseError):  # an older server, or a user who may not
+                super().read_response(*args, **kwargs)
+        return super().read_response(*args, **kwargs)
+
+    def _greet(self) -> None:
+        if not self._has_said_so:  # redis-py told no name
+            self.send_command(*FOLLOW_REDIRECTS)
+            with suppress(redis.ResponseError):
+                self.read_response()
+        super()._greet()
+
+    def disconnect(self, *args: Any) -> None:
+        self._has_said_so = self._is_answered_first = False
+        super().disconnect(*args)
+
+
+class _FollowingTCPConnection(_Following, TCPConnection):
+    pass
+
+
+class _FollowingUnixDomainSocketConnection(_Following, UnixDomainSocketConnection):
+    pass
+
+
+class _FollowingSSLConnection(_Following, SSLConnection):
+    pass
+
+
+def kind_of(info: HostInfo, *, follows_redirects: bool = False) -> type[_Discreet]:
+    """Return the class of connections for the kind of address that a node has.
+
+    Args:
+        follows_redirects: whoever uses them follows REDIRECT, as redis-py's clients do not.
+    """
+    kinds: tuple[type[_Discreet], type[_Discreet]]
     if info.unix_socket_path is not None:
-        return UnixDomainSocketConnection
-    return SSLConnection if info.ssl else TCPConnection
+        kinds = UnixDomainSocketConnection, _FollowingUnixDomainSocketConnection
+    elif info.ssl:
+        kinds = SSLConnection, _FollowingSSLConnection
+    else:
+        kinds = TCPConnection, _FollowingTCPConnection
+    return kinds[follows_redirects]
 
 
 def connect(connection: _Discreet) -> None:

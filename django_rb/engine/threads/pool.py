@@ -132,7 +132,8 @@ class Pool:
         kwargs = self._connection_kwargs()
         if seconds is not None:
             kwargs = _limited(kwargs, seconds)
-        redis_connection: Any = kind_of(node.info)(**kwargs)
+        kind = kind_of(node.info, follows_redirects=node.follows_redirects)
+        redis_connection: Any = kind(**kwargs)
         try:
             connect(redis_connection)
             connection = self._made(redis_connection, epoch)

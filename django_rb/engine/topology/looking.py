@@ -25,7 +25,10 @@ class Looking(ABC):
 
     Attributes:
         is_known: something was learned.
+        is_quiet: there is nobody to ask, for the time being.
     """
+
+    is_quiet = False
 
     def __init__(self, times: LookTimes) -> None:
         self.is_known = False

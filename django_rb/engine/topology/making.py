@@ -15,9 +15,7 @@ from .sentinel import SentinelTopology
 from .sentinel_settings import read_watched
 from .settings import REDIS_CLUSTER, SENTINEL, read_address_map
 from .static import StaticTopology
-from .unslotted import StaticLayout
 
-Layout: TypeAlias = RedisClusterTopology | SentinelTopology | StaticLayout
 Topology: TypeAlias = StaticTopology | RedisClusterTopology | SentinelTopology
 
 
@@ -35,8 +33,8 @@ def make_topology(
     alias: str | None,
     read_from: ReadFrom,
     changes: HealthChanges,
-) -> tuple[Topology, Layout | None]:
-    """Return a topology, and what others than the settings may say of it; see `Cluster`.
+) -> Topology:
+    """Return a topology; see `Cluster`.
 
     Args:
         make_node: makes a node of what is known of it.
@@ -47,13 +45,15 @@ def make_topology(
     """
     if topology == REDIS_CLUSTER:
         infos = parse_hosts(hosts, host_defaults)
-        told = RedisClusterTopology(
+        return RedisClusterTopology(
             infos, make_node, use, read_address_map(address_map), read_from
         )
-        return told, told
+    # A replica that knows this would answer no read.
+    make_primary = partial(make_node, follows_redirects=True)
     if topology == SENTINEL:
-        watched = SentinelTopology(
+        return SentinelTopology(
             read_watched(hosts, host_defaults, sentinels, sentinel_options, pool_options),
+            make_primary,
             make_node,
             partial(make_node, options=None),  # those of nodes are not for Sentinels
             use,
@@ -62,6 +62,5 @@ def make_topology(
             read_from,
             changes,
         )
-        return watched, watched
-    static = StaticTopology(parse_hosts(hosts, host_defaults), make_node, read_from)
-    return static, StaticLayout(static) if read_from.reads_replicas else None
+    infos = parse_hosts(hosts, host_defaults)
+    return StaticTopology(infos, make_primary, make_node, use, read_from, alias, changes)

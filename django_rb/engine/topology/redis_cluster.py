@@ -16,14 +16,14 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import TypeVar
 
-from ..errors import BadHostSetup, NodeDown, at_node
+from ..errors import BadHostSetup, NodeDown, Redirected, at_node
 from ..nodes.failing import DeadlineError
 from ..nodes.hosts import HostInfo
 from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
-from ..protocol.encoding import Key
+from ..protocol.encoding import Args, Key
 from ..protocol.exchange import Batch
 from ..rounds.port import Rounds
 from ..routing.slots import CLUSTER_SLOTS, ClusterRouter
@@ -61,6 +61,8 @@ class RedisClusterTopology(Looking):
         shards: what the nodes said last, by host id.
         uncovered: how many slots have no owner.
         version: another number whenever keys may have moved.
+        since: since when, in Unix seconds, this process sees the primary of a shard be it; only
+            for shards whose primary has changed since the process knows them.
     """
 
     version = 0
@@ -95,6 +97,7 @@ class RedisClusterTopology(Looking):
         self.router = ClusterRouter(self, [next(iter(self.nodes))] * CLUSTER_SLOTS)
         self.shards: dict[int, Shard] = {}
         self.uncovered = 0
+        self.since: dict[int, float] = {}
         timeout = next(iter(self.nodes.values())).socket_timeout
         self.patience = DEFAULT_SOCKET_TIMEOUT if timeout is None else timeout
         self._epoch = 0
@@ -132,6 +135,13 @@ class RedisClusterTopology(Looking):
     def get_readers(self, shard: int) -> Sequence[int]:
         """Return the ids of the hosts that may be read from, in the order to try them."""
         return self.replicas.get_readers(shard)
+
+    def may_be_elsewhere(self, host_id: int) -> bool:
+        """Return True: any slot may be with another node by now."""
+        return True
+
+    def note_redirected(self, host_id: int, said: Redirected, question: Args) -> None:
+        """Do nothing: such nodes say MOVED, and a look is wanted anyway."""
 
     def note_moved(self, slot: int, address: str, said_by: int) -> None:
         """Take note of MOVED: a slot belongs to an address. It counts at once."""
@@ -309,6 +319,10 @@ class RedisClusterTopology(Looking):
         has_changed = not self.is_known or nodes != self.nodes or owners != self.router.owners
         self.shards = by_id
         if has_changed:
+            if self.is_known:
+                self.since.update(
+                    (i, time()) for i in nodes.keys() & self.nodes if nodes[i] != self.nodes[i]
+                )
             self.nodes = nodes
             self.hosts = {host_id: node.info for host_id, node in nodes.items()}
             self.router = ClusterRouter(self, owners)

@@ -9,14 +9,14 @@ asked side by side, and the first that has news counts.
 What a Sentinel says is believed if the node says itself that it is a primary, and if no newer
 failover of the shard is known (its config-epoch). If so, a new `Node` takes the place of the
 old one, to which nothing is sent any more. If not, the other Sentinels are asked; where none
-knows better, the address that was known last stays.
+knows better, the address that was known last stays. What a demoted primary names itself
+(REDIRECT) counts until Sentinels say something else of a node that is a primary.
 
 https://redis.io/docs/latest/develop/reference/sentinel-clients/
 """
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,11 +25,12 @@ from typing import Any, TypeVar, cast
 
 from redis.sentinel import MasterNotFoundError
 
-from ..errors import LostRace, at_node
-from ..nodes.changes import HealthChanges, PrimaryChange, RecentlyLogged
+from ..errors import LostRace, Redirected, at_node
+from ..nodes.changes import HealthChanges, RecentlyLogged
 from ..nodes.failing import DeadlineError
 from ..nodes.hosts import HostInfo
 from ..nodes.node import Node
+from ..protocol.encoding import Args
 from ..protocol.exchange import Batch, Exchange
 from ..rounds.port import Rounds
 from ..routing.routers import BaseRouter
@@ -67,8 +68,8 @@ class SentinelTopology(Unslotted):
 
     Args:
         watched: how to speak to the nodes of each shard, and where Sentinels are.
-        make_node: makes a node of what is known of it.
-        make_sentinel: makes that of a Sentinel.
+        make_node: makes a primary of what is known of it.
+        make_replica, make_sentinel: make those of a replica and of a Sentinel.
         use: is told all servers that there may be connections to, by host id.
         address_map: where a node is that Sentinels say to be at a host and port.
         alias: that of the cluster, for the log.
@@ -81,17 +82,15 @@ class SentinelTopology(Unslotted):
         sentinels: the Sentinels; their host ids are below 0.
         router: decides who owns a key; it stays.
         is_known: the primary of some shard is known.
-        version: another number whenever a shard has another primary.
-        said_by: which Sentinel told of each primary, by host id.
     """
 
     router: BaseRouter
-    version = 0
 
     def __init__(
         self,
         watched: Watched,
         make_node: Callable[[HostInfo], Node],
+        make_replica: Callable[[HostInfo], Node],
         make_sentinel: Callable[[HostInfo], Node],
         use: Callable[[Mapping[int, Node]], None],
         address_map: AddressMap | None = None,
@@ -99,44 +98,30 @@ class SentinelTopology(Unslotted):
         read_from: ReadFrom | None = None,
         changes: HealthChanges | None = None,
     ) -> None:
+        shards = watched.shards
         super().__init__(
-            LookTimes(LEAST_SECONDS, PERIOD), Replicas(read_from or ReadFrom(), make_node)
+            shards,
+            LookTimes(LEAST_SECONDS, PERIOD),
+            Replicas(read_from or ReadFrom(), make_replica),
+            make_node,
+            use,
+            alias,
+            changes,
         )
-        self.hosts = shards = watched.shards
-        self._make_node = make_node
-        self._use = use
         self._map = address_map
-        self._alias = alias
-        self._changes = changes
-        self.nodes = {host_id: make_node(info) for host_id, info in shards.items()}
         for node in self.nodes.values():
             node.health.bar(_NOT_ASKED)
         self.sentinels = [make_sentinel(info) for info in watched.sentinels]
-        self._addresses = {i: node.address for i, node in self.nodes.items()}
         self._addresses.update((node.host_id, node.address) for node in self.sentinels)
         # By Sentinel and name of the shard, as they said last.
         self._told_replicas: dict[Node, dict[str, list[Address]]] = {}
         self._candidates: dict[int, Node] = {}  # that may be new primaries, by ids of their own
         self._names = {host_id: cast(str, info.master_name) for host_id, info in shards.items()}
         self._epochs = dict.fromkeys(shards, 0)
-        self.said_by: dict[int, str] = {}
         self._favourite: Node | None = None  # the Sentinel that answered last
         self._looks = 0
         self._recently_logged = RecentlyLogged()
-        self.start_over()
         self._use_all()
-
-    def start_over(self) -> None:
-        """In a forked child: another thread of the parent may hold a lock."""
-        self._changing = threading.RLock()  # a signal handler may use the cluster
-        self._times.start_over()
-
-    def get_address(self, host_id: int) -> str:
-        """Return where a host is, as far as is known; or a Sentinel."""
-        return self.replicas.get_address(host_id) or self._addresses[host_id]
-
-    def _get_primaries(self) -> Mapping[int, Node]:
-        return self.nodes
 
     # Looking.
 
@@ -202,7 +187,7 @@ class SentinelTopology(Unslotted):
         }
         for host_id, places in told.items():
             primary = self.hosts[host_id]
-            mapped = map(self._to_ours, places)
+            mapped = map(self.to_ours, places)
             others = [place for place in mapped if place != address_of(primary)]
             if others or self.nodes[host_id].health.is_well:  # now they are needed
                 infos[host_id] = infos_at(primary, others)
@@ -236,7 +221,7 @@ class SentinelTopology(Unslotted):
 
         def read(exchange: Exchange) -> dict[str, Address]:
             told = zip(names, map(read_address, exchange.replies), strict=False)
-            return {name: self._to_ours(place) for name, place in told if place}
+            return {name: self.to_ours(place) for name, place in told if place}
 
         def tells_news(exchange: Exchange) -> bool:
             return tells_all(exchange, len(names)) and self._has_news(read(exchange))
@@ -352,26 +337,26 @@ class SentinelTopology(Unslotted):
         if node is None:  # it is there already
             return False
         with self._changing:
-            old = self.nodes[host_id]
             node.rename(host_id)
-            self._addresses[host_id] = node.address
             self._epochs[host_id] = claim.epoch
-            self.nodes = {**self.nodes, host_id: node}
-            self.hosts = {**self.hosts, host_id: node.info}
             self._candidates.pop(_FIRST_CANDIDATE - host_id, None)
-            self._use_all()
-            self.version += 1
-            self.is_known = True
-        node.health.succeed(old.health)
-        # Whoever is about to ask the old one is refused, and finds the new one.
-        old.health.bar(f"The primary of {self._names[host_id]!r} is {node.address} by now")
-        said_by = f"Sentinel {claim.sentinel.address.removesuffix('/0')}"
-        self.said_by[host_id] = said_by
-        if old.info.is_placed and self._changes is not None:
-            self._changes.waiting.append(
-                PrimaryChange(host_id, node.address, old.address, said_by, self._alias)
-            )
+            sentinel = claim.sentinel.address.removesuffix("/0")
+            self._put(host_id, node, f"Sentinel {sentinel}")
         return True
+
+    def _put(self, host_id: int, node: Node, said_by: str) -> None:
+        with self._changing:
+            self.hosts = {**self.hosts, host_id: node.info}
+            super()._put(host_id, node, said_by)
+
+    def note_redirected(self, host_id: int, said: Redirected, question: Args) -> None:
+        """Take note of REDIRECT until Sentinels are asked, which is soon."""
+        super().note_redirected(host_id, said, question)
+        self.want_look()
+
+    def _read_place(self, said: Redirected, here: Address) -> Address | None:
+        place = super()._read_place(said, here)
+        return None if place is None else self.to_ours(place)
 
     def _use_all(self) -> None:
         with self._changing:
@@ -379,7 +364,8 @@ class SentinelTopology(Unslotted):
             extra = {**sentinels, **self._candidates, **self.replicas.by_id}
             self._use({**self.nodes, **extra})
 
-    def _to_ours(self, address: Address) -> Address:
+    def to_ours(self, address: Address) -> Address:
+        """Return where a node is that Sentinels say to be at an address; see ADDRESS_MAP."""
         if self._map is None:
             return address
         host, port = self._map(*address)

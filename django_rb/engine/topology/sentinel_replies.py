@@ -41,6 +41,19 @@ def read_epoch(reply: Any) -> int:
     return int(number) if number.isdecimal() else 0
 
 
+def read_primary_for(reply: Any) -> tuple[Address, float] | None:
+    """Return the primary in a reply to SENTINEL MASTER, and since how many seconds it is one.
+
+    That is what it has said to this Sentinel. None if it does not say so.
+    """
+    said = as_dict(reply)
+    milliseconds = said.get("role-reported-time", "")
+    place = read_address([said.get("ip", ""), said.get("port", "")])
+    if said.get("role-reported") != "master" or place is None or not milliseconds.isdecimal():
+        return None
+    return place, int(milliseconds) / 1000
+
+
 def read_role(reply: Any) -> str:
     """Return what a node says that it is, from a reply to ROLE; "" if this is none."""
     return _text(reply[0]) if isinstance(reply, list) and reply else ""

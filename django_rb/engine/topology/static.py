@@ -2,75 +2,124 @@
 
 Hosts may come and go while the cluster is in use. What is known of them is replaced as a
 whole, never changed: a batch goes on to the end with what it knew when it began.
+
+A node that was demoted may name its successor, which stands for the host as long as the node
+that the settings name says so: once a second that one is asked, by whichever call comes next.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from ..errors import BadHostSetup
+from ..errors import BadHostSetup, Redirected
+from ..nodes.changes import HealthChanges
 from ..nodes.hosts import HostInfo
 from ..nodes.node import Node
+from ..protocol.encoding import Args
+from ..protocol.exchange import Batch
 from ..routing.routers import BaseRouter
+from .look_times import LookTimes
+from .questions import address_of
 from .replicas import ReadFrom, Replicas
+from .sentinel_questions import ask, run
+from .slots_replies import Address
+from .unslotted import Unslotted
+
+# Seconds between two questions to nodes that were demoted: at least, where something does not
+# fit; and where all is well.
+LEAST_SECONDS, PERIOD = 0.25, 1.0
+
+# How long such a node may take to connect, and to answer, in seconds.
+_PATIENCE = 0.5
+
+# Host ids of such nodes: this less the host's.
+_FIRST_DEMOTED = -3_000_000
 
 
-class StaticTopology:
+@dataclass
+class _Demoted:
+    """A node of the settings for which another one stands.
+
+    Attributes:
+        node: to ask it.
+        question: that it answers with REDIRECT as long as it is a replica.
+        names: what it named last. That one may name another.
+    """
+
+    node: Node
+    question: Args
+    names: Address
+
+
+class StaticTopology(Unslotted):
     """The hosts of one cluster, their nodes, and the router over them.
 
     Args:
         hosts: by host id.
         make_node: makes a node of what is known of a host.
+        make_replica: makes that of a replica.
+        use: is told all servers that there may be connections to, by host id.
         read_from: where reads go.
+        alias, changes: see `Unslotted`.
 
     Attributes:
-        hosts: what is known of each host, by host id, in the order of the ids.
-        nodes: the nodes, by host id.
+        hosts: what the settings say of each host, by host id, in the order of the ids.
+        nodes: the nodes, by host id; of one that was demoted, its successor.
         router: decides who owns a key; a new one whenever a host comes or goes.
-        version: another number whenever keys may have moved.
+        is_quiet: there is nobody to ask.
     """
 
     router: BaseRouter
-    version = 0
 
     def __init__(
         self,
         hosts: Mapping[int, HostInfo],
         make_node: Callable[[HostInfo], Node],
-        read_from: ReadFrom | None = None,
-    ) -> None:
-        self.hosts = dict(hosts)
-        self._make_node = make_node
-        self.replicas = Replicas(read_from or ReadFrom(), make_node)
-        self._know_replicas()
-        self.nodes = {host_id: make_node(info) for host_id, info in self.hosts.items()}
-        self._addresses = {host_id: node.address for host_id, node in self.nodes.items()}
-        self._changing = threading.Lock()
-
-    def get_address(self, host_id: int) -> str:
-        """Return where a host is, or was before it was removed."""
-        return self.replicas.get_address(host_id) or self._addresses[host_id]
-
-    @property
-    def everybody(self) -> dict[int, Node]:
-        """All nodes, replicas included, by host id."""
-        return {**self.nodes, **self.replicas.by_id}
-
-    def _know_replicas(self) -> None:
-        self.replicas.learn({host_id: info.replicas for host_id, info in self.hosts.items()})
-
-    def add(
-        self,
-        info: HostInfo,
-        make_router: Callable[[], BaseRouter],
+        make_replica: Callable[[HostInfo], Node],
         use: Callable[[Mapping[int, Node]], None],
+        read_from: ReadFrom | None = None,
+        alias: str | None = None,
+        changes: HealthChanges | None = None,
     ) -> None:
+        super().__init__(
+            hosts,
+            LookTimes(LEAST_SECONDS, PERIOD),
+            Replicas(read_from or ReadFrom(), make_replica),
+            make_node,
+            use,
+            alias,
+            changes,
+        )
+        self.is_known = True
+        self._demoted: dict[int, _Demoted] = {}
+        self._has_moved: set[int] = set()  # hosts that were elsewhere at times
+        self._know_all()
+
+    def _know_all(self) -> None:
+        self.replicas.learn({host_id: info.replicas for host_id, info in self.hosts.items()})
+        self.is_quiet = not (self.replicas.measures_lag or self._demoted)
+        self._use_all()
+
+    def _use_all(self) -> None:
+        asked = {demoted.node.host_id: demoted.node for demoted in self._demoted.values()}
+        self._use({**self.nodes, **self.replicas.by_id, **asked})
+
+    def may_be_elsewhere(self, host_id: int) -> bool:
+        """Return whether others may have what a host does not give."""
+        return (
+            host_id in self._has_moved
+            or self.replicas.get_shard(host_id) != host_id
+            or bool(self.replicas.by_shard.get(host_id))
+        )
+
+    # Hosts that come and go.
+
+    def add(self, info: HostInfo, make_router: Callable[[], BaseRouter]) -> None:
         """Add a host.
 
         Args:
             make_router: makes the router over what is in `hosts` by then.
-            use: is told the nodes there are from now on.
 
         Raises:
             TypeError: there is a host of that id.
@@ -85,23 +134,16 @@ class StaticTopology:
             # In this order: whoever learns of the host from the router finds its node.
             self.nodes = {**nodes, host_id: self._make_node(info)}
             self.hosts = dict(sorted({**hosts, host_id: info}.items()))
-            self._know_replicas()
-            use(self.everybody)
+            self._know_all()
             try:
                 self.router = make_router()
             except BadHostSetup:
                 self.hosts, self.nodes = hosts, nodes
-                self._know_replicas()
-                use(self.everybody)
+                self._know_all()
                 raise
             self.version += 1
 
-    def remove(
-        self,
-        host_id: int,
-        make_router: Callable[[], BaseRouter],
-        use: Callable[[Mapping[int, Node]], None],
-    ) -> bool:
+    def remove(self, host_id: int, make_router: Callable[[], BaseRouter]) -> bool:
         """Remove a host; return whether it was there. See `add`.
 
         Raises:
@@ -118,11 +160,88 @@ class StaticTopology:
                 self.hosts = hosts
                 raise
             self.nodes = {other: node for other, node in self.nodes.items() if other != host_id}
-            self._know_replicas()
-            use(self.everybody)
+            for known in (self._demoted, self.said_by, self.since, self._trails):
+                known.pop(host_id, None)
+            self._know_all()
             self.version += 1
             return True
 
-    def start_over(self) -> None:
-        """In a forked child: another thread of the parent may hold the lock."""
-        self._changing = threading.Lock()
+    # Nodes that were demoted.
+
+    def _follow(self, host_id: int, place: Address, said_by: str, question: Args) -> None:
+        if host_id not in self._demoted:
+            demoted = self._make_demoted(host_id)
+            self._addresses[demoted.host_id] = demoted.address
+            self._demoted[host_id] = _Demoted(demoted, question, place)
+        super()._follow(host_id, place, said_by, question)
+
+    def _make_demoted(self, host_id: int) -> Node:
+        """Return a node that is to be asked whether it still is a replica, and soon answers."""
+        info, node = self.hosts[host_id], self.nodes[host_id]
+        timeouts = {
+            name: min(_PATIENCE, getattr(node, name) or _PATIENCE)
+            for name in ("socket_timeout", "socket_connect_timeout")
+        }
+        extra = _FIRST_DEMOTED - host_id
+        return self._make_node(
+            replace(info, host_id=extra, options={**info.options, **timeouts})
+        )
+
+    def _put(self, host_id: int, node: Node, said_by: str) -> None:
+        self._has_moved.add(host_id)
+        if node.address == self.hosts[host_id].address:  # it is where the settings say
+            self._demoted.pop(host_id, None)
+        super()._put(host_id, node, said_by)
+        if host_id not in self._demoted:
+            self.said_by.pop(host_id)
+        self.is_quiet = not (self.replicas.measures_lag or self._demoted)
+
+    def want_look(self) -> None:
+        """Have nodes that were demoted asked soon. Others than the settings know nothing."""
+        if self._demoted:
+            super().want_look()
+
+    @property
+    def is_look_due(self) -> bool:
+        """Whether it is time to ask nodes that were demoted, or how far replicas are behind."""
+        return (bool(self._demoted) and self._times.is_due) or self.replicas.is_look_due
+
+    def _look(self) -> Batch[bool]:
+        """Ask nodes that were demoted whether they still are replicas."""
+        asked = {
+            host_id: (demoted, ask(demoted.node, [demoted.question]))
+            for host_id, demoted in self._demoted.items()
+        }
+        has_changed = False
+        is_cut_short = True
+        try:
+            if asked:
+                yield from run([exchange for _, exchange in asked.values()])
+            is_cut_short = False
+            for host_id, (demoted, exchange) in asked.items():
+                for reply in exchange.replies:
+                    with self._changing:
+                        if self._demoted.get(host_id) is demoted:
+                            has_changed |= self._hear(host_id, demoted, reply)
+        finally:
+            self._times.plan(
+                has_changed,
+                is_cut_short=is_cut_short,
+                is_calm=all(self.nodes[i].health.is_well for i in asked if i in self.nodes),
+            )
+        return False
+
+    def _hear(self, host_id: int, demoted: _Demoted, reply: object) -> bool:
+        """Take note of what a node that was demoted says; return whether it is news."""
+        here = demoted.node.address.rpartition("/")[0]
+        if not isinstance(reply, Exception):  # it is a primary again
+            self._put(host_id, self._make_node(self.hosts[host_id]), here)
+            return True
+        if isinstance(reply, Redirected):
+            place = self._read_place(reply, address_of(demoted.node.info))
+            if place is not None and place != demoted.names:
+                demoted.names = place
+                if place != address_of(self.nodes[host_id].info):
+                    self._follow(host_id, place, here, demoted.question)
+                    return True
+        return False

@@ -1,42 +1,116 @@
-"""What second looks ask of shards whose keys the settings place: there are no slots."""
+"""Shards whose keys the settings place: there are no slots, and a host id is a shard.
+
+A primary that was demoted may name its successor (REDIRECT; Valkey 8). That counts at once: a
+new `Node` stands for the host id, and nothing is sent to the old one any more.
+"""
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from time import monotonic
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import monotonic, time
 
-from ..nodes.node import Node
-from ..protocol.encoding import Key
-from ..protocol.exchange import Batch
+from ..errors import Redirected
+from ..nodes.changes import HealthChanges, PrimaryChange
+from ..nodes.hosts import HostInfo
+from ..nodes.node import DEFAULT_SOCKET_TIMEOUT, Node
+from ..protocol.encoding import Args, Key
 from ..rounds.port import Rounds
 from .look_times import LookTimes
 from .looking import Looking
+from .questions import address_of
 from .replicas import Replicas
-from .static import StaticTopology
+from .slots_replies import Address, read_address
+
+# Nodes that name each other are believed no more often than this, in seconds; each time the
+# pause doubles. A name is forgotten after the longest one.
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 30.0
+
+
+@dataclass
+class _Trail:
+    """Where a shard's primary was, and how long the next name that is among it has to wait."""
+
+    places: set[Address] = field(default_factory=set)
+    since: float = float("-inf")
+    pause: float = _FIRST_PAUSE
+
+    def may_lead_to(self, here: Address, place: Address) -> bool:
+        """Return whether a name is believed; if so, the primary is there from now on."""
+        waited = monotonic() - self.since
+        if waited > 2 * _LAST_PAUSE:
+            self.places, self.pause = set(), _FIRST_PAUSE
+        if place in self.places:
+            if waited < self.pause:
+                return False
+            self.pause = min(2 * self.pause, _LAST_PAUSE)
+        self.places.add(here)
+        self.since = monotonic()
+        return True
 
 
 class Unslotted(Looking):
     """See `rounds.port.Layout`.
 
     Args:
+        hosts: what is known of each shard's primary, by host id.
         times: when it is looked at.
         replicas: the replicas of the shards.
+        make_node: makes a primary of what is known of it.
+        use: is told all servers that there may be connections to, by host id.
+        alias: that of the cluster, for the log.
+        changes: where new primaries are put down.
 
     Attributes:
-        version: another number whenever a shard has another primary.
+        nodes: the primaries, by host id.
+        version: another number whenever keys may have moved, or a shard has another primary.
+        said_by: who told of each primary, by host id; nobody for one that the settings name.
+        since: since when, in Unix seconds, this process sees it be the primary; only for shards
+            whose primary has changed since the process knows them.
     """
 
     version = 0
 
-    def __init__(self, times: LookTimes, replicas: Replicas) -> None:
+    def __init__(
+        self,
+        hosts: Mapping[int, HostInfo],
+        times: LookTimes,
+        replicas: Replicas,
+        make_node: Callable[[HostInfo], Node],
+        use: Callable[[Mapping[int, Node]], None],
+        alias: str | None = None,
+        changes: HealthChanges | None = None,
+    ) -> None:
         super().__init__(times)
+        self.hosts = dict(hosts)
         self.replicas = replicas
-        self.patience = 0.0
+        self._make_node = make_node
+        self._use = use
+        self._alias = alias
+        self._changes = changes
+        self.nodes = {host_id: make_node(info) for host_id, info in self.hosts.items()}
+        self._addresses = {host_id: node.address for host_id, node in self.nodes.items()}
+        timeout = next(iter(self.nodes.values())).socket_timeout
+        self.patience = DEFAULT_SOCKET_TIMEOUT if timeout is None else timeout
+        self.said_by: dict[int, str] = {}
+        self.since: dict[int, float] = {}
+        self._trails: dict[int, _Trail] = {}
+        self.start_over()
+
+    def start_over(self) -> None:
+        """In a forked child: another thread of the parent may hold a lock."""
+        self._changing = threading.RLock()  # a signal handler may use the cluster
+        self._times.start_over()
 
     @abstractmethod
-    def _get_primaries(self) -> Mapping[int, Node]:
-        """Return the primaries, by host id."""
+    def _use_all(self) -> None:
+        """Tell which servers there may be connections to."""
+
+    def get_address(self, host_id: int) -> str:
+        """Return where a host is, or was, as far as is known."""
+        return self.replicas.get_address(host_id) or self._addresses[host_id]
 
     def get_slot(self, key: Key) -> None:
         """Return None: there are no slots."""
@@ -47,7 +121,7 @@ class Unslotted(Looking):
 
     def get_node(self, host_id: int) -> Node | None:
         """Return the node that has a host id now."""
-        return self._get_primaries().get(host_id) or self.replicas.by_id.get(host_id)
+        return self.nodes.get(host_id) or self.replicas.by_id.get(host_id)
 
     def get_shard(self, host_id: int) -> int:
         """Return the id of the shard that a host is part of."""
@@ -57,49 +131,83 @@ class Unslotted(Looking):
         """Return the ids of the hosts that may be read from, in the order to try them."""
         return self.replicas.get_readers(shard)
 
+    def may_be_elsewhere(self, host_id: int) -> bool:
+        """Return whether others may have what a host does not give."""
+        return True
+
     def note_moved(self, slot: int, address: str, said_by: int) -> None:
         """Do nothing: such nodes do not say MOVED."""
 
     def find(self, address: str, said_by: int) -> None:
         """Return None: such nodes do not say ASK."""
 
+    # Redirects.
+
+    def note_redirected(self, host_id: int, said: Redirected, question: Args) -> None:
+        """Take note of REDIRECT: the primary of a shard is elsewhere. It counts at once.
+
+        Not if it is old news, nor if it leads back where the primary just was: two nodes name
+        each other until one of them is a primary.
+
+        Args:
+            host_id: the shard that was asked.
+            question: what a node answers with REDIRECT as long as it is a replica.
+        """
+        with self._changing:
+            node = self.nodes.get(host_id)
+            if node is None or getattr(said, "said_by", node.address) != node.address:
+                return
+            here = address_of(node.info)
+            place = self._read_place(said, here)
+            trail = self._trails.setdefault(host_id, _Trail())
+            if place is None or place == here or not trail.may_lead_to(here, place):
+                node.health.complained(said)
+                return
+            self._follow(host_id, place, node.address.rpartition("/")[0], question)
+
+    def _read_place(self, said: Redirected, here: Address) -> Address | None:
+        """Return the address that a node has named, None if it is none."""
+        return read_address(said.place, here)
+
+    def _follow(self, host_id: int, place: Address, said_by: str, question: Args) -> None:
+        """Have a shard's primary be where a node has said."""
+        host, port = place
+        info = replace(self.hosts[host_id], host=host, port=port, unix_socket_path=None)
+        self._put(host_id, self._make_node(info), said_by)
+
+    def _put(self, host_id: int, node: Node, said_by: str) -> None:
+        """Have a node be the primary of a shard, and close all connections to the old one."""
+        with self._changing:
+            old = self.nodes[host_id]
+            self._addresses[host_id] = node.address
+            self.nodes = {**self.nodes, host_id: node}
+            self._use_all()
+            self.said_by[host_id] = said_by
+            if old.info.is_placed:
+                self.since[host_id] = time()
+            self.version += 1
+            self.is_known = True
+        node.health.succeed(old.health)
+        # Whoever is about to ask the old one is refused, and finds the new one.
+        old.health.bar(f"The primary is {node.address} by now")
+        if old.info.is_placed and self._changes is not None:
+            self._changes.waiting.append(
+                PrimaryChange(host_id, node.address, old.address, said_by, self._alias)
+            )
+
+    # Looks.
+
     @property
     def is_look_due(self) -> bool:
         """Whether it is time to look, for whoever comes first."""
-        # Each call asks.
-        return monotonic() >= self._times.look_at or (
-            self.replicas.measures_lag and self.replicas.is_look_due
+        # Each call asks. While nothing is known, who comes second waits for who looks first.
+        return (
+            monotonic() >= self._times.look_at
+            or not self.is_known
+            or (self.replicas.measures_lag and self.replicas.is_look_due)
         )
 
     def look_if_due(self) -> Rounds:
         """Yield the rounds of a look, if it is time and nobody else looks."""
         yield from super().look_if_due()
-        yield from self.replicas.look_if_due(self._get_primaries())
-
-
-class StaticLayout(Unslotted):
-    """Shards whose replicas the settings name.
-
-    Args:
-        topology: the shards.
-    """
-
-    def __init__(self, topology: StaticTopology) -> None:
-        super().__init__(LookTimes(), topology.replicas)
-        self._topology = topology
-        self.is_known = True
-
-    def _get_primaries(self) -> Mapping[int, Node]:
-        return self._topology.nodes
-
-    def want_look(self) -> None:
-        """Do nothing: nobody knows more than the settings."""
-
-    @property
-    def is_look_due(self) -> bool:
-        """Whether it is time to look how far replicas are behind."""
-        return self.replicas.is_look_due
-
-    def _look(self) -> Batch[bool]:
-        yield from ()
-        return False
+        yield from self.replicas.look_if_due(self.nodes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -12,6 +13,7 @@ from ...cache import RBCache, get_cache
 from ...checks.site import caches_of_kind
 from ..base import describe_node, failure_of
 from ..keys import KeysCommand, Keyspace, for_json, home_of, number, readable
+from ..migration.alone import OtherRunError, alone
 from ..migration.copies import DIFFERENT, Transfer
 from ..migration.migrating import Migration, Wishes
 from ..migration.sides import Side, Sides
@@ -107,11 +109,17 @@ class Command(KeysCommand):
         what = "Counting" if wishes.dry_run else "Copying"
         screen = None if self._is_quiet else self.stderr
         with RateProgress(screen, what, sum(sizes.values()), "keys") as progress:
+            is_interrupted = False
             try:
-                Migration(sides, wishes, progress).run(pattern, sizes)
-                is_interrupted = False
+                with nullcontext() if wishes.dry_run else alone(sides.old, wishes.delete):
+                    Migration(sides, wishes, progress).run(pattern, sizes)
             except KeyboardInterrupt:
                 is_interrupted = True
+            except OtherRunError:
+                raise CommandError(
+                    f"Another rb_migrate takes keys from {old}, and one of both has --delete. "
+                    "Wait until it has ended, or stop it, and start again."
+                ) from None
         self.report(sides, pattern, options)
         if is_interrupted:
             raise CommandError(

@@ -101,10 +101,10 @@ class Command(NodesCommand):
             title = f"{alias}: {answered} of {len(nodes)} {noun} answered, {clock}"
             warmings = [Shown(one.words) for one in look.warmings if one.cluster == alias]
             heading = painted(title, self.style.MIGRATE_HEADING)
-            found.append([heading, *self.tables(nodes), *warmings])
+            found.append([heading, *self.tables(nodes, look.time), *warmings])
         return found
 
-    def tables(self, nodes: Sequence[NodeRow]) -> list[Shown]:
+    def tables(self, nodes: Sequence[NodeRow], now: float) -> list[Shown]:
         """Return as few tables as the terminal is wide enough for, and the balance."""
         totals = sum_up(node.status for node in nodes)
         tables: list[tuple[Column, ...]] = []
@@ -123,8 +123,11 @@ class Command(NodesCommand):
         }
         right = [column.header for group in groups[1:] for column in group]
         texts = [self.table(*cells(columns, nodes, totals), paint, right) for columns in tables]
-        if any(node.said_by or node.status.replication.connected for node in nodes):
-            texts.append(self.table(*shard_cells(nodes), paint))
+        if any(
+            node.said_by or node.primary_since or node.status.replication.connected
+            for node in nodes
+        ):
+            texts.append(self.table(*shard_cells(nodes, now), paint, ["FOR"]))
         balance = totals.balance
         shares = (
             "Largest share over the mean: "
@@ -272,16 +275,22 @@ def cells(
     return [column.header for column in columns], rows
 
 
-def shard_cells(nodes: Sequence[NodeRow]) -> tuple[list[str], list[list[str]]]:
+def shard_cells(nodes: Sequence[NodeRow], now: float) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of the table of shards: a row for each replica."""
     rows: list[list[str]] = []
     for node in nodes:
-        first = [str(node.name[1]), node.address, node.said_by or "settings"]
+        lasted = None if node.primary_since is None else max(0.0, now - node.primary_since)
+        first = [
+            str(node.name[1]),
+            node.address,
+            node.said_by or "settings",
+            "-" if node.said_by is None and lasted is None else known(lasted, time_of),
+        ]
         replicas = [
             [replica.address, replica.state, known(replica.lag_seconds, time_of)]
             for replica in node.status.replication.connected or ()
         ]
         for replica in replicas or [["none", "", ""]]:
             rows.append([*first, *replica])
-            first = ["", "", ""]
-    return ["SHARD", "PRIMARY", "SAID BY", "REPLICA", "STATE", "LAG"], rows
+            first = [""] * len(first)
+    return ["SHARD", "PRIMARY", "SAID BY", "FOR", "REPLICA", "STATE", "LAG"], rows

@@ -1,0 +1,69 @@
+"""What replicas say that the settings name: `manage.py check --tag rb_connect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from ..engine import Cluster
+from ..engine.nodes.node import Node
+from ..engine.protocol.exchange import Batch
+from ..engine.topology.sentinel_questions import ask, run
+from ..engine.topology.static import StaticTopology
+from .readings import fields
+from .site import in_cluster
+
+
+def check_replicas(
+    alias: str, cluster: Cluster, infos: Mapping[int, bytes], timeout: float
+) -> list[CheckMessage]:
+    """Ask the replicas that are read from whether they have the data of their hosts.
+
+    Args:
+        infos: what hosts have answered to INFO.
+    """
+    if not isinstance(cluster.layout, StaticTopology):
+        return []  # others know the replicas of a primary from it
+    nodes = cluster.layout.replicas.by_id
+    messages: list[CheckMessage] = []
+    for host_id, reply in cluster.run(_ask(nodes.values()), timeout).items():
+        shard = cluster.layout.get_shard(host_id)
+        host = fields(infos.get(shard))
+        if why := _why_not(reply, host):
+            message = checks.Warning(
+                f"{in_cluster(alias, 'HOSTS', shard)}['replicas']: "
+                f"{nodes[host_id].address} {why}",
+                hint="Name the replicas of each host beside it, or make it one: REPLICAOF "
+                "with the host and port of the host.",
+                id="django_rb.W212",
+            )
+            messages.append(message)
+    return messages
+
+
+def _ask(nodes: Iterable[Node]) -> Batch[dict[int, Any]]:
+    """Return what nodes answer to INFO, or why they do not, by host id."""
+    asked = [ask(node, [(b"INFO",)]) for node in nodes]
+    yield from run(asked)
+    return {each.host_id: each.error or each.replies[0] for each in asked}
+
+
+def _why_not(reply: Any, host: Mapping[str, str]) -> str:
+    """Return why a replica is not to be read from; "" if it is.
+
+    Whoever takes part in one replication has its id: primaries, replicas, and theirs.
+    """
+    if isinstance(reply, Exception):
+        return f"cannot be read from: {reply}"
+    said = fields(reply)
+    if not host or not said or said.get("master_replid") == host.get("master_replid"):
+        return ""
+    primary = f"{said.get('master_host')}:{said.get('master_port')}"
+    if said.get("role") != "slave":
+        return "is no replica of its host: it is a primary. It answers reads with what it has."
+    if said.get("master_link_status") == "up":
+        return f"is a replica of {primary}, and not of its host. Reads get that one's values."
+    return f"has never had the data of its host: its link to {primary} is down."
