@@ -6,7 +6,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from time import monotonic, sleep, time
 from types import TracebackType
 from typing import Any, Self
@@ -48,6 +48,12 @@ def make_cache(location: str = "default", /, **params: Any) -> RBCache:
     return cache_class(location, params)
 
 
+@lru_cache(maxsize=64)
+def _client_of(*options: tuple[str, Any]) -> redis.Redis:
+    """Return a client. To make one takes longer than most tests do otherwise."""
+    return redis.Redis(**dict(options))
+
+
 @cache
 def without_redirects() -> tuple[str, ...]:
     """Return what an ACL says of a user to whom a replica does not name its primary."""
@@ -60,7 +66,7 @@ class Servers:
 
     def __init__(self, hosts: Mapping[int, Mapping[str, Any]], db: int = 0) -> None:
         self._clients = {
-            host_id: redis.Redis(**{**host, "db": db}) for host_id, host in hosts.items()
+            host_id: _client_of(*{**host, "db": db}.items()) for host_id, host in hosts.items()
         }
 
     def __enter__(self) -> Self:
