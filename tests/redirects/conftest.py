@@ -69,8 +69,15 @@ class Admin:
         """Have a primary hand over to a replica; it waits until that has everything."""
         wait_until(partial(self.has_link, new), SECONDS)
         address = self.nodes.address(new)
+        # Its primary knows a little later that it is online.
+        wait_until(lambda: address["port"] in self.online_replicas(old), SECONDS)
         self.ask(old, "FAILOVER", "TO", address["host"], address["port"])
         wait_until(lambda: (self.role(old), self.role(new)) == ("slave", "master"), SECONDS)
+
+    def online_replicas(self, node: int) -> set[int]:
+        said = self.ask(node, "INFO", "replication")
+        replicas = (said[f"slave{number}"] for number in range(said["connected_slaves"]))
+        return {replica["port"] for replica in replicas if replica["state"] == "online"}
 
     def has_link(self, node: int) -> bool:
         return bool(self.ask(node, "INFO", "replication")["master_link_status"] == "up")
