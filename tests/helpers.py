@@ -32,6 +32,12 @@ def wait_until(predicate: Callable[[], object], seconds: float = 30.0) -> None:
         sleep(0.002)
 
 
+def counts_as_online(replication: Mapping[str, Any], port: int) -> bool:
+    """Return whether a primary may hand over to the replica at a port, by what INFO says."""
+    replicas = [value for value in replication.values() if isinstance(value, dict)]
+    return any(one.get("port") == port and one.get("state") == "online" for one in replicas)
+
+
 def idle_connections(cluster: Cluster) -> list[Connection]:
     """Return the connections of threads that are idle, of all nodes."""
     return [connection for pool in cluster._threads.pools.values() for connection in pool.idle]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RBCache(RedisNames):
-    """A cache on the nodes of one cluster; multi-key calls ask every node at once.
+    """A cache on the nodes of one cluster; calls with many keys ask all nodes in parallel.
 
     CACHES = {
         "default": {
@@ -28,12 +28,12 @@ class RBCache(RedisNames):
     }
 
     Args:
-        location: the alias; "default" where it is empty.
+        location: the alias of the cluster; "default" if empty.
         params: the cache's settings.
 
-    Mistakes in the settings are raised by the first use, as an ImproperlyConfigured that
-    names the setting, the value and the way out: `manage.py check` makes every cache before
-    it can say what is wrong with one.
+    Mistakes in the settings are raised when the cache is first used, as ImproperlyConfigured
+    with the setting, the value and what to do. They are not raised earlier, because
+    `manage.py check` creates every cache before it can report what is wrong with one.
     """
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
@@ -47,7 +47,7 @@ class RBCache(RedisNames):
         return ops.cluster.run(ops.get(key, default, version, default), ops.deadline)
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        """Return ``{key: value}`` for the keys that exist: one MGET per node, all at once."""
+        """Return ``{key: value}`` for the keys that exist: one MGET per node, in parallel."""
         return self._run(self._ops.get_many(list(keys), version))
 
     def set(
@@ -63,8 +63,8 @@ class RBCache(RedisNames):
         """Store a value for `timeout` seconds, None for ever.
 
         Args:
-            nx: store it only where the key does not exist, and return whether it was stored.
-            xx: likewise, only where it exists.
+            nx: store it only if the key does not exist, and return whether it was stored.
+            xx: likewise, only if the key exists.
         """
         if nx or xx:
             expiry = self.get_backend_timeout(timeout)
@@ -82,7 +82,7 @@ class RBCache(RedisNames):
         timeout: Any = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> list[Any]:
-        """Store ``{key: value}``: one pipeline per node, all at once.
+        """Store ``{key: value}``: one pipeline per node, in parallel.
 
         Returns the keys that could not be stored.
         """
@@ -106,7 +106,7 @@ class RBCache(RedisNames):
         return self._run(self._ops.delete(key, version))
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        """Delete keys: one UNLINK per node, all at once."""
+        """Delete keys: one UNLINK per node, in parallel."""
         self._run(self._ops.delete_many(list(keys), version))
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
@@ -121,15 +121,15 @@ class RBCache(RedisNames):
         *,
         ignore_key_check: bool = False,
     ) -> int:
-        """Add to an integer in one step on its node; its expiry stays as it is.
+        """Add to an integer atomically on its node, without changing its expiry.
 
         Args:
-            ignore_key_check: whether a key that does not exist counts as 0; it is made without
-                an expiry then.
+            ignore_key_check: whether a missing key counts as 0; it is then created without an
+                expiry.
 
         Raises:
-            ValueError: the key does not exist, or is no integer of 64 bits (the latter is
-                redis-py's ResponseError as well, as in Django's RedisCache).
+            ValueError: the key does not exist, or its value is not a 64-bit integer (the
+                latter is also redis-py's ResponseError, as in Django's RedisCache).
         """
         ops, delta = self._ops, index(delta)
         return self._run(ops.incr(key, delta, version, may_create=ignore_key_check))
@@ -143,7 +143,7 @@ class RBCache(RedisNames):
         version = self.version if version is None else index(version)
         return self._run(self._ops.incr_version(key, index(delta), version))
 
-    # A number of another type may have no room for its opposite.
+    # The negative of a number of another type may overflow.
 
     def decr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Subtract from an integer; see `incr`."""
@@ -157,7 +157,7 @@ class RBCache(RedisNames):
         """Empty the configured database of every node, including other caches' keys."""
         return self._run(self._ops.clear())
 
-    # Near copies, which are of this process: nothing is asked, and nothing is awaited.
+    # Near copies are in this process: these methods do no I/O.
 
     def near_clear(self) -> None:
         """Drop the copies of values that OPTIONS["NEAR"] keeps in this process."""
@@ -166,14 +166,14 @@ class RBCache(RedisNames):
             near.copies.clear()
 
     def near_info(self) -> NearInfo | None:
-        """Return what near copies have done in this process; None for a cache without.
+        """Return the statistics of near copies in this process; None for a cache without them.
 
         cache.near_info().hits
         """
         near = self._ops.near
         return None if near is None else near.copies.info()
 
-    # The same, awaited: no thread is used, and each is as atomic as the one it is named for.
+    # The same for event loops: no threads are used, and each is as atomic as its namesake.
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """See `get`."""
@@ -290,10 +290,10 @@ def get_cache(alias: str = "default") -> RBCache:
     cache = get_cache()
     cache.ttl("page:1")
 
-    It is the same object as ``caches[alias]``, which is a BaseCache for type checkers.
+    It is the same object as ``caches[alias]``, which type checkers treat as a BaseCache.
 
     Raises:
-        ImproperlyConfigured: there is none, or its BACKEND is another.
+        ImproperlyConfigured: there is none, or it has another BACKEND.
     """
     if alias not in settings.CACHES:
         from ..engine.wording import did_you_mean  # noqa: PLC0415 (and with it redis-py)

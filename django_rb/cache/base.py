@@ -1,7 +1,7 @@
-"""What every method of a cache on a cluster stands on: its settings and its operations.
+"""The base class of the backend: its settings and operations.
 
-The engine and redis-py are imported by the first use of a cache (see `_settings`): a
-process that uses none is spared them.
+The engine and redis-py are imported when a cache is first used (see `_settings`), so that a
+process that uses none does not import them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ClusterBackend(BaseCache):
         self._operations: Computed | None = None
 
     def check_settings(self) -> None:
-        """Raise ImproperlyConfigured for a mistake in the settings; connect to nothing."""
+        """Raise ImproperlyConfigured for a mistake in the settings; no I/O."""
         self._settings.check_location()
 
     @property
@@ -59,12 +59,12 @@ class ClusterBackend(BaseCache):
 
     @property
     def key_maker(self) -> Keys:
-        """What makes stored keys of the cache's own, and finds and reverses them."""
+        """Turns the cache's keys into stored keys and back, and makes patterns."""
         return self._settings.keys
 
     @property
     def codec(self) -> Codec | SignedCodec:
-        """What turns values into what is stored under a stored key, and back."""
+        """Turns values into stored bytes and back."""
         return self._settings.codec
 
     @cached_property

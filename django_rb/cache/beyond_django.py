@@ -1,4 +1,4 @@
-"""What a cache can do beyond Django's API: expiry, patterns and locks."""
+"""The methods of a cache beyond Django's API: expiry, patterns and locks."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ class BeyondDjango(ClusterBackend):
     """Methods and arguments under django-redis's names."""
 
     def ttl(self, key: Any, version: int | None = None) -> int | None:
-        """Return the seconds a key has left: None for ever, 0 where it does not exist."""
+        """Return the seconds until a key expires: None for never, 0 if it does not exist."""
         return self._run(self._ops.time_left(b"TTL", key, version))
 
     def pttl(self, key: Any, version: int | None = None) -> int | None:
-        """Return the milliseconds a key has left: None for ever, 0 where it does not exist."""
+        """Return the milliseconds until a key expires; see `ttl`."""
         return self._run(self._ops.time_left(b"PTTL", key, version))
 
     def expire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        """Let a key expire in `timeout` seconds; return whether it exists. See `touch`."""
+        """Set a key to expire in `timeout` seconds; return whether it exists. See `touch`."""
         return self._run(self._ops.touch(key, self.get_backend_timeout(timeout), version))
 
     def pexpire(self, key: Any, timeout: Any, version: int | None = None) -> bool:
-        """Let a key expire in `timeout` milliseconds; return whether it exists."""
+        """Set a key to expire in `timeout` milliseconds; return whether it exists."""
         return self._run(self._ops.touch(key, self._milliseconds(timeout), version))
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
-        """Let a key expire at a time: a datetime or Unix seconds; return whether it exists."""
+        """Set a key to expire at a datetime or Unix seconds; return whether it exists."""
         expiry = to_unix_milliseconds(when, "when")
         return self._run(self._ops.expire_at(key, expiry, version))
 
     def pexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
-        """Let a key expire at a datetime or Unix milliseconds; return whether it exists."""
+        """Set a key to expire at a datetime or Unix milliseconds; return whether it exists."""
         return self._run(self._ops.expire_at(key, _unix_milliseconds(when), version))
 
     def persist(self, key: Any, version: int | None = None) -> bool:
-        """Take a key's expiry away; return whether it had one."""
+        """Remove a key's expiry; return whether it had one."""
         return self._run(self._ops.persist(key, version))
 
     def keys(self, search: str = "*", version: int | None = None) -> list[str]:
@@ -64,9 +64,9 @@ class BeyondDjango(ClusterBackend):
     def iter_keys(
         self, search: str = "*", itersize: int | None = None, version: int | None = None
     ) -> Iterator[str]:
-        """Yield the keys that match a glob pattern, page by page from all nodes at once.
+        """Yield the keys that match a glob pattern, page by page from all nodes in parallel.
 
-        A key may come twice, as with SCAN. A DEADLINE is one for each page.
+        A key may be returned twice, as with SCAN. A DEADLINE applies to each page.
 
         Args:
             search: the pattern.
@@ -93,21 +93,21 @@ class BeyondDjango(ClusterBackend):
         """Delete the keys of one version that match a glob pattern; return how many.
 
         Args:
-            prefix: that of the keys, where it is not the cache's KEY_PREFIX.
+            prefix: the keys' prefix, if it is not the cache's KEY_PREFIX.
             itersize: how many keys a node looks at for one page; 1,000 for None or 0.
         """
         match = self._match(pattern, version, prefix)
         return self._run(self._ops.delete_pattern(match, _page_size(itersize)))
 
     def warm_share(self, minutes: int = 5) -> WarmShare:
-        """Return how many keys were read lately, and how many of them the old layout had.
+        """Return how many keys were read recently, and how many of them came from WARM_FROM.
 
         cache.warm_share().share  # 0.02: one in fifty came from what WARM_FROM names
 
-        It counts what all processes have read, which tell it every few seconds.
+        Reads of all processes count; they report them every few seconds.
 
         Args:
-            minutes: how many of the last, up to 60, beside the one that runs.
+            minutes: how many past minutes count, up to 60, in addition to the current one.
 
         Raises:
             ImproperlyConfigured: the cache has no WARM_FROM.
@@ -124,14 +124,16 @@ class BeyondDjango(ClusterBackend):
         blocking_timeout: float | timedelta | None = None,
         thread_local: bool = True,
     ) -> Lock:
-        """Return a redis-py lock on the node that owns the name, and follows it.
+        """Return a redis-py lock on the node that owns the name.
 
         with cache.lock("report", timeout=30):
             …
 
+        If the name moves to another node, as in a Redis Cluster, the lock follows it.
+
         Args:
-            timeout: seconds after which the lock ends by itself, None for never.
-            sleep: seconds between two tries to get it.
+            timeout: seconds after which the lock expires, None for never.
+            sleep: seconds between two attempts to acquire it.
             blocking: whether to wait for it.
             blocking_timeout: seconds to wait at most, None without limit.
         """
@@ -148,7 +150,7 @@ class BeyondDjango(ClusterBackend):
             thread_local=thread_local,
         )
 
-    # The same, awaited.
+    # The same for event loops.
 
     async def attl(self, key: Any, version: int | None = None) -> int | None:
         """See `ttl`."""

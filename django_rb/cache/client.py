@@ -1,4 +1,4 @@
-"""Clients whose keys are a cache's, and whose values go through its codec."""
+"""Clients that use a cache's keys and its stored form of values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from .computed import Computed
 from .signing import BadSignature
 from .values import NO_VALUES, PLACES, STRINGS, Places, positions_of
 
-# What values of lists, sets, hashes and sorted sets are signed for: they move from key to key.
+# The key for which members of lists, sets, hashes and sorted sets are signed: commands can move
+# them to other keys.
 _ANY_KEY = b""
 
 
@@ -28,12 +29,12 @@ _WORDS = (str, bytes, int, float)
 
 
 class Wording:
-    """Makes commands and replies of a cache's keys and values.
+    """Translates commands and replies between a client's keys and values and stored ones.
 
     Args:
-        cache: whose.
+        cache: the cache.
         ops: its operations.
-        version: of its keys.
+        version: the version of its keys.
     """
 
     def __init__(self, cache: BeyondDjango, ops: Computed, version: int | None) -> None:
@@ -46,7 +47,7 @@ class Wording:
         return self._ops.make_key(key.decode() if isinstance(key, bytes) else key, self.version)
 
     def encode(self, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Places, list[bytes]]:
-        """Return a command as it is sent, where it has values, and its keys.
+        """Return a command as it is sent, the places of its values, and its keys.
 
         Raises:
             UnroutableCommand: it is not known where its keys are.
@@ -72,7 +73,7 @@ class Wording:
             near.copies.drop(map(encode_key, keys_of(words)))
 
     def decode(self, places: Places, keys: list[bytes], reply: Any) -> Any:
-        """Return a reply with the values that the cache has for what is stored."""
+        """Return a reply with stored values decoded."""
         if places.replies == "-":
             return reply
         if places.replies == "fields":
@@ -143,7 +144,7 @@ class CacheClient(RoutingClient):
 
 
 class AioCacheClient(AioRoutingClient):
-    """What `CacheClient` is, for event loops; see `RBCache.aclient`."""
+    """A `CacheClient` for event loops; see `RBCache.aclient`."""
 
     def __init__(self, wording: Wording, cluster: Cluster) -> None:
         super().__init__(cluster)
@@ -197,11 +198,11 @@ class CacheMappingClient(MappingClient):
         self._sent: list[tuple[Any, ...]] = []
 
     def get(self, name: Any) -> Promise[Any]:  # type: ignore[override]
-        """Return a promise for the value of a key; None where there is no such key."""
+        """Return a promise for the value of a key; None if there is no such key."""
         return self.execute_command("GET", name)
 
     def join(self, timeout: float | None = None) -> None:
-        """Run what was asked for; see `MappingClient.join`."""
+        """Run the pending commands; see `MappingClient.join`."""
         sent, self._sent = self._sent, []
         try:
             super().join(timeout)
@@ -210,7 +211,7 @@ class CacheMappingClient(MappingClient):
                 self._wording.drop_copies(words)
 
     async def ajoin(self, timeout: float | None = None) -> None:
-        """Do what `join` does on the event loop that runs."""
+        """Do what `join` does, on the running event loop."""
         sent, self._sent = self._sent, []
         try:
             await super().ajoin(timeout)
@@ -219,7 +220,7 @@ class CacheMappingClient(MappingClient):
                 self._wording.drop_copies(words)
 
     def execute_command(self, *args: Any, **options: Any) -> Promise[Any]:
-        """Return a promise for the result of a command that is yet to be sent."""
+        """Return a promise for the result of a command; nothing is sent yet."""
         if len(args) == 1:
             return super().execute_command(*args, **options)
         sent, places, keys = self._wording.encode(args)
@@ -231,7 +232,7 @@ class CacheMappingClient(MappingClient):
 
 
 def _set_of(values: list[Any]) -> Any:
-    """Return a set, or a list where there are values that no set takes, such as lists."""
+    """Return a set, or a list if some values are not hashable."""
     try:
         return set(values)
     except TypeError:

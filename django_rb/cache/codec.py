@@ -36,7 +36,7 @@ MISSING = object()  # None is a value
 SIGNED = b"\xc1h"  # what precedes the MAC of a signed value
 MAC_SIZE = 32  # bytes
 
-# Values, or what stands for them, and what makes of each of them what is stored.
+# Items that contain values, and a function that returns the stored bytes of an item.
 Encoding = tuple[Iterable[Any], Callable[[Any], bytes]]
 
 _FRAME = 0xC1
@@ -53,37 +53,37 @@ _MAX_BITS = (
 class Codec:
     """Turns values into what is stored under a key, and back.
 
-    A value looks the same under every key, which need not be given; see SignedCodec.
+    The stored bytes do not depend on the key, which need not be given; but see SignedCodec.
 
     Args:
-        serializer: for everything but integers.
-        compressor: for what is at least `min_bytes` long once serialized.
+        serializer: for everything except integers.
+        compressor: for serialized values of at least `min_bytes`.
         min_bytes: bytes.
 
     Attributes:
-        is_safe: whether bytes that nobody signed can be read without running code that whoever
-            wrote them has chosen, as unpickling does.
+        is_safe: whether unsigned bytes can be read without running arbitrary code, which
+            unpickling may do.
     """
 
     def __init__(
         self, serializer: Serializer, compressor: Compressor | None = None, min_bytes: int = 0
     ) -> None:
-        # Nearly every cache pickles, and spares itself a call for each value. No pickle of any
-        # protocol can be taken for something else.
+        # The fast path for pickle, which most caches use. No pickle of any protocol can be
+        # mistaken for something else, so it needs no frame.
         self._pickle_protocol: int | None = None
         self._is_pickling = type(serializer) is PickleSerializer
         if type(serializer) is PickleSerializer and compressor is None:
             self._pickle_protocol = serializer.protocol
         self._dumps = serializer.dumps
         self._loads = serializer.loads
-        # What only makes numbers, texts and containers of whatever it is given to read.
+        # These create only numbers, text and containers, whatever they read.
         self.is_safe = type(serializer) in {JSONSerializer, MessagePackSerializer}
         self._compressor = compressor
         self._min_bytes = min_bytes
 
     def encode(self, value: Any, key: bytes = b"") -> bytes:
         """Return what is stored for a value under a key."""
-        # Not bool, nor any other child of int.
+        # Not bool, nor any other subclass of int.
         if type(value) is int and value.bit_length() <= _MAX_BITS:
             return b"%d" % value
         if self._pickle_protocol is not None:
@@ -93,7 +93,7 @@ class Codec:
         return self._framed_if_ambiguous(data) if packed is None else packed
 
     def encode_computed(self, value: Any, key: bytes = b"") -> bytes:
-        """Return what is stored for a value behind which a tail is to follow."""
+        """Return what is stored for a value, in a form that can have a tail."""
         if self._pickle_protocol is not None:
             return pickle.dumps(value, self._pickle_protocol)
         data = self._dumps(value)
@@ -151,11 +151,11 @@ class Codec:
         return misses
 
     def moved(self, data: bytes, key: bytes, new_key: bytes) -> bytes:
-        """Return what is stored for a value once it was moved to another key."""
+        """Return stored bytes changed as needed for another key."""
         return data
 
     def _compressed(self, data: bytes) -> bytes | None:
-        """Return data compressed and framed, None where that makes it no smaller."""
+        """Return data compressed and framed, None if that is not smaller."""
         if self._compressor is not None and len(data) >= self._min_bytes:
             packed = self._compressor.compress(data)
             if len(packed) + 2 < len(data):

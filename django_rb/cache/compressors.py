@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class Compressor(NamedTuple):
-    """One way to compress. Its code is stored with each value that it compressed."""
+    """A compression format. Its code is stored with each value that it has compressed."""
 
     name: str
     code: int
@@ -25,7 +25,7 @@ def _zlib() -> Compressor:
 
 def _zstd() -> Compressor:
     zstandard = _import("zstd", "zstandard")
-    # The module's functions make a context for each call: contexts are not thread-safe.
+    # The module's functions create a context for each call, as contexts are not thread-safe.
     return Compressor("zstd", ord("s"), zstandard.compress, zstandard.decompress)
 
 
@@ -64,7 +64,7 @@ def get_compressor(name: object) -> Compressor:
 
 
 def get_compressor_by_code(code: int) -> Compressor | None:
-    """Return the compressor that a stored value names, None where there is no such code.
+    """Return the compressor for the code in a stored value, None if it is unknown.
 
     Raises:
         ImproperlyConfigured: its package is not installed here.

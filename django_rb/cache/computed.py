@@ -1,4 +1,4 @@
-"""The commands for values with stampede protection, and what their replies mean."""
+"""The operations for values with stampede protection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NEVER = 1e18  # Unix milliseconds
 
 
 class Computed(Expiring, Counting, Patterns):
-    """The operations of one cache on one cluster, those on computed values included."""
+    """The operations of one cache on one cluster, including those on computed values."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -36,7 +36,7 @@ class Computed(Expiring, Counting, Patterns):
         self.under_way = self.flights.by_key
 
     def look(self, made: bytes, *arguments: Any) -> Batch[Any]:
-        """Return the value of a key, or what is `Seen` of one that is to be computed.
+        """Return the value of a key, or a `Seen` if it has to be computed.
 
         Args:
             arguments: those of `get_terms`; `early` comes first.
@@ -45,7 +45,7 @@ class Computed(Expiring, Counting, Patterns):
         if failures:
             self._raise_or_log(failures)
             return UNKNOWN
-        # What nearly every call finds, without the detours of the rest.
+        # The fast path of most calls.
         if data is not None and data.endswith(MARK):
             try:
                 if not arguments[0]:
@@ -71,7 +71,7 @@ class Computed(Expiring, Counting, Patterns):
         }
 
     def judge(self, made: bytes, data: bytes | None, terms: Terms) -> Any:
-        """Return the value that is stored, or what is `Seen` of one that is to be computed."""
+        """Return the stored value, or a `Seen` if it has to be computed."""
         if data is None:
             return NOTHING
         try:
@@ -112,5 +112,5 @@ class Computed(Expiring, Counting, Patterns):
         return told
 
     def end(self, begun: Mapping[bytes, int], rest: int = 0) -> Batch[None]:
-        """See `leases.end`. What fails is let be: leases end by time, too."""
+        """See `leases.end`. Failures are ignored, as leases also end by time."""
         yield from leases.end(self.cluster, begun, rest)

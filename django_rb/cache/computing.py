@@ -1,7 +1,7 @@
-"""Stampede protection: one caller computes a value, the others are served.
+"""Stampede protection: one caller computes a value, the others wait or get the stale one.
 
-It is a plan: a generator that does nothing itself. It yields steps, which a thread takes one by
-one (`run`), and an event loop (`arun`); they are the same for one key and for many.
+It is a plan: a generator without I/O that yields steps. A thread (`run`) or an event loop
+(`arun`) executes them one by one. The plan is the same for one key and for many.
 
 For each key that is missing or stale the plan finds out who computes it, in this order:
 
@@ -9,7 +9,7 @@ For each key that is missing or stale the plan finds out who computes it, in thi
     another process                           it has the lease; the node is asked now and then
     nobody                                    the lease is taken, and the function called
 
-Who has a value that may still be served waits for nobody.
+A caller with a stale value that may still be served does not wait.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ T = TypeVar("T")
 
 logger = get_logger("django_rb.cache")
 
-# Seconds between two questions whether another process is done: the first, and the longest.
+# Seconds between two checks whether another process is done: the first, and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 
-# Whoever has waited so often in a row computes. The first that is waited for may have died, and
-# then another has taken over.
+# A caller that has waited this often in a row computes itself. It is 2, because the first
+# process may have died and another one taken over.
 _WAITS = 2
 
 
@@ -69,7 +69,7 @@ class Call(NamedTuple):
 
 
 class Aside(NamedTuple):
-    """Take the steps of another plan beside the caller."""
+    """Execute another plan in the background."""
 
     plan: Plan[None]
 
@@ -79,18 +79,18 @@ Plan: TypeAlias = Generator[Step, Any, T]
 
 
 class Computation:
-    """One call that wants the values of some keys.
+    """One call for the values of some keys.
 
     Args:
-        ops: of the cache.
-        names: what the caller knows the keys by.
-        function: computes; see `is_single`.
+        ops: the operations of the cache.
+        names: the caller's names of the keys.
+        function: computes values; see `is_single`.
         is_single: whether the function takes nothing and returns the value; if not, it takes
-            the names that are to be computed and returns ``{name: value}``.
+            the names to compute and returns ``{name: value}``.
         timeout: for how many milliseconds values are fresh; None for ever.
         terms: how they are computed.
-        is_forced: whether they are computed anew whatever there is.
-        is_on_loop: whether a task takes the steps, and no thread.
+        is_forced: whether they are computed even if there is a value.
+        is_on_loop: whether the steps are executed on an event loop.
     """
 
     def __init__(
@@ -124,10 +124,10 @@ class Computation:
         self._pause = _FIRST_PAUSE
 
     def plan(self, wanted: Mapping[bytes, Seen]) -> Plan[dict[bytes, Any]]:
-        """Compute what is wanted, or have it computed. Returns the values by key.
+        """Compute values, or wait for others that do. Returns the values by key.
 
         Args:
-            wanted: what was seen of each of the keys.
+            wanted: the `Seen` of each key.
         """
         self._wanted.update(wanted)
         try:
@@ -148,7 +148,7 @@ class Computation:
         return self._waits_until is not None and monotonic() >= self._waits_until
 
     def _is_mine(self, flight: Flight) -> bool:
-        """Return whether whoever waited for a flight would keep it from ending."""
+        """Return whether this caller would block a flight by waiting for it."""
         return flight.is_of_this_task() if self._is_on_loop else flight.is_of_this_thread()
 
     def _serve(self, key: bytes, value: Any) -> None:
@@ -159,8 +159,8 @@ class Computation:
         """End flights without a value.
 
         Args:
-            error: what whoever waits for them is to raise. That of nodes is only for those
-                who want their keys; a way to end this thread or task is for nobody.
+            error: the error for those that wait. Errors of nodes are only for those that wait
+                for their keys; exceptions that end this thread or task are for no other.
         """
         failed = (
             {key for failure in failures_of(error) for key in failure.keys} if error else ()
@@ -171,7 +171,7 @@ class Computation:
             self._flights.end(key, flight, error=shared if is_of_key else None)
 
     def _find_flights(self) -> None:
-        """Begin the flights that nobody else has begun."""
+        """Begin the flights that no other caller has begun."""
         self._others.clear()
         for key, seen in list(self._wanted.items()):
             if key in self._led:
@@ -183,7 +183,7 @@ class Computation:
                     self._serve(key, seen.value)
                     continue
                 age = monotonic() - other.began
-                if self._is_mine(other):  # the function has come back to its own key
+                if self._is_mine(other):  # the function asks for its own key
                     self._wanted[key] = seen._replace(is_unknown=True)
                     flight = Flight(is_missed=True)  # of which nobody else knows
                 elif self._is_forced:
@@ -221,7 +221,7 @@ class Computation:
             yield Ask(self._ops.end(unused))
 
     def _is_served(self, key: bytes, begun: int, data: bytes | None) -> bool:
-        """Decide what becomes of a key whose lease was asked for; return whether that is all.
+        """Handle a key after asking for its lease; return whether it is done.
 
         Args:
             begun: above 0 where the lease was granted.
@@ -229,7 +229,7 @@ class Computation:
         """
         found, seen = self._ops.judge(key, data, self._later_terms), self._wanted[key]
         if type(found) is not Seen:
-            # Fresh. It was so before, if it is to be computed early.
+            # It is fresh; if this is an early computation, it was so before.
             is_same = bool(seen.print) and seen.print == fingerprint(data)
             if not self._is_forced and not is_same:
                 self._serve(key, found)
@@ -347,7 +347,7 @@ class Computation:
         return results
 
     def _call(self, keys: Iterable[bytes]) -> Plan[dict[bytes, Any]]:
-        """Return what the function says, by key."""
+        """Call the function; return its values by key."""
         if self._is_single:
             value = yield Call(self._function, ())
             return dict.fromkeys(keys, value)
@@ -361,7 +361,7 @@ class Computation:
         return {key: values[name] for key, name in names.items() if name in values}
 
     def _give_up(self, leased: Mapping[bytes, int], served: Iterable[bytes]) -> Plan[None]:
-        """End leases; those of what is served in another way only after a while."""
+        """End leases; those of keys with a value to serve only after a while."""
         resting = {key: leased[key] for key in served if key in leased}
         for share, rest in (
             (resting, self._terms.rest),
@@ -379,7 +379,7 @@ class Computation:
         )
 
     def _wait(self) -> Plan[None]:
-        """Wait for others, but no longer than the lease of one of them, twice."""
+        """Wait for others that compute, for at most two leases."""
         now, lock = monotonic(), self._terms.lock
         if self._waits_until is None:
             self._waits_until = now + _WAITS * lock

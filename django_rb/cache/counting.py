@@ -1,4 +1,4 @@
-"""Integers that servers count with."""
+"""Integers, which servers can increment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ..engine.errors import first_error
 from ..engine.protocol.answers import is_counter, is_number, is_value
 from ..engine.protocol.exchange import Batch
 from ..engine.protocol.scripts import LuaScript
-from ..engine.rounds.batch import Outcome, call
+from ..engine.rounds.batch import call
+from ..engine.rounds.outcomes import Outcome
 from ..engine.rounds.scripts import run_script
 from .operations import Operations
 from .signing import BadSignature
@@ -44,10 +45,10 @@ MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
 
 class NotCountable(ResponseError, ValueError):
-    """What incr() says of a value that is no integer of 64 bits, or would not stay one.
+    """incr() cannot add: the value is not a 64-bit integer, or the sum would not be one.
 
-    Django documents ValueError; its own RedisCache raises redis-py's ResponseError, which
-    sites that move here may be catching.
+    It is both a ValueError, as Django documents, and redis-py's ResponseError, as raised by
+    Django's RedisCache: existing sites may catch either.
     """
 
 
@@ -57,10 +58,10 @@ class Counting(Operations):
     def incr(
         self, key: object, delta: int, version: int | None, *, may_create: bool = False
     ) -> Batch[int]:
-        """Add to an integer where it lives; return the sum.
+        """Add to an integer on its node; return the sum.
 
         Args:
-            may_create: whether what does not exist counts as 0.
+            may_create: whether a missing key counts as 0.
         """
         made = self._keys.make(key, version)
         if not MIN_INTEGER <= delta <= MAX_INTEGER:
@@ -95,9 +96,9 @@ class Counting(Operations):
         return run_script(self.cluster, made, _INCR, delta, answer=is_counter)
 
     def _write_digits(self, made: bytes) -> Batch[bool]:
-        """Store a computed integer as the server can count with it; return whether it is one.
+        """Store a computed integer as digits without a tail; return whether it is one.
 
-        It is fresh for as long as before, and then gone.
+        It stays fresh for as long as before, and then expires.
         """
         data, failures = yield from call(
             self.cluster, made, b"GET", made, answer=is_value, for_primary=True

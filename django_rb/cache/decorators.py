@@ -1,4 +1,4 @@
-"""@cached: what a function returns is kept, and computed once for all who want it."""
+"""@cached: a function's results are cached, and computed by one caller for all."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .terms import get_terms
 if TYPE_CHECKING:
     from .backend import RBCache
 
-# Types whose repr() is the same in every process and tells every value from others.
+# Types whose repr() is the same in every process and different for different values.
 _PLAIN = (bool, int, float, complex, bytes, Decimal, UUID, date, time, timedelta)
 _WORD = re.compile(r"(?!None|True|False|nan|inf)[A-Za-z][\w-]*", re.ASCII)  # text as it is
 _READABLE = re.compile(r"[\w.,:+@/=-]{0,150}", re.ASCII)
 
-# What a result depends on: the name of a parameter, perhaps with attributes behind dots, or a
-# function without parameters.
+# What a result depends on: the name of a parameter, optionally with attributes ("self.pk"), or
+# a function without parameters.
 Dependency = str | Callable[[], object]
 
 
@@ -49,23 +49,22 @@ def cached(
         @cached(timeout=300, stale=60)
         def bestsellers(category, limit=10): ...
 
-        bestsellers("poetry")             # computed once, and then kept
-        bestsellers.key("poetry")         # of the cache
+        bestsellers("poetry")             # computed once, then cached
+        bestsellers.key("poetry")         # the key in the cache
         bestsellers.invalidate("poetry")  # the next call computes
-        bestsellers.refresh("poetry")     # computes now, and returns
+        bestsellers.refresh("poetry")     # computes now, stores and returns
 
     Those of a coroutine function are awaited, but for `key`. The argument that is left out and
     the one that is given as its default are the same.
 
     Args:
         cache: the alias of a cache of django_rb.
-        key: the key: a template for the parameters, such as "books:{category}", or a function
-            of
+        key: the key: a template with parameters, such as "books:{category}", or a function of
             the arguments. By default the function's dotted name and the arguments.
-        vary: what the result depends on. Names of parameters, such as "self.pk" or "category",
-            are those that count, in place of all; functions, such as
-            `django.utils.translation.get_language`, return what counts besides.
-        version: that of the key.
+        vary: what the result depends on. If names of parameters are given, such as "self.pk" or
+            "category", only these are part of the key; by default all are. The results of
+            functions, such as `django.utils.translation.get_language`, are added to the key.
+        version: the version of the key.
 
     For the other arguments see `RBCache.get_or_set`.
 
@@ -73,7 +72,7 @@ def cached(
         TypeError: what is decorated is no function; or an argument of a call has no text of its
             own that could be part of a key.
     """
-    get_terms(early, stale, lock, background, retry_after)  # says what is wrong with them
+    get_terms(early, stale, lock, background, retry_after)  # raises if they are invalid
     options = {
         "stale": stale,
         "lock": 5 if lock is None else lock,
@@ -113,7 +112,7 @@ class CachedFunction:
         self._options = options
 
     def __get__(self, instance: object, owner: type | None = None) -> CachedFunction:
-        """Return what is called as a method of an object."""
+        """Return the function bound to an object, for methods."""
         if instance is None:
             return self
         bound: CachedFunction = type(self)(
@@ -135,14 +134,14 @@ class CachedFunction:
         """The cache.
 
         Raises:
-            ImproperlyConfigured: there is none, or it is none of django_rb's.
+            ImproperlyConfigured: there is none, or it is not an RBCache.
         """
         from .backend import get_cache  # noqa: PLC0415 (which knows this module)
 
         return get_cache(self._alias)
 
     def key(self, *args: Any, **kwargs: Any) -> str:
-        """Return the cache's key of a call."""
+        """Return the key in the cache for a call."""
         return self._make_key(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -280,7 +279,7 @@ def _look_up(arguments: Mapping[str, Any], path: str) -> Any:
 
 
 def _text(value: object, function: str) -> str:
-    """Return text that stands for a value, the same in every process."""
+    """Return text for a value that is the same in every process."""
     text = _text_of_scalar(value)
     if text is not None:
         return text

@@ -1,7 +1,7 @@
-"""When keys expire: asked and changed, as it is for plain values and for computed ones.
+"""Reading and changing when keys expire, for plain and for computed values.
 
-The time of a computed value is that in which it is fresh; its key stays while it is stale. A
-new time is written into its tail by the node, in one step with the expiry of the key.
+For a computed value, the expiry is the end of the time in which it is fresh; its key exists
+longer, while it is stale. A script changes both the time in the tail and the key's expiry.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from ..engine.protocol.answers import is_number
 from ..engine.protocol.exchange import Batch
 from ..engine.protocol.scripts import LuaScript
-from ..engine.rounds.batch import Outcome, pipeline
+from ..engine.rounds.batch import pipeline
+from ..engine.rounds.outcomes import Outcome
 from ..engine.rounds.scripts import run_script
 from .operations import Operations
 from .tails import LUA, NUMBERS, SIZE
@@ -52,7 +53,7 @@ class Expiring(Operations):
     """Operations on when keys expire. Timeouts are in milliseconds: None for ever."""
 
     def touch(self, key: object, timeout: int | None, version: int | None) -> Batch[bool]:
-        """Let a key expire after a timeout; return whether it exists."""
+        """Set a key to expire after a timeout; return whether it exists."""
         if timeout == 0:
             deleted = yield from self.delete(key, version)
             return deleted
@@ -66,7 +67,7 @@ class Expiring(Operations):
         return bool(found)
 
     def expire_at(self, key: object, when: int, version: int | None) -> Batch[bool]:
-        """Let a key expire at a time, in milliseconds since 1970."""
+        """Set a key to expire at a time, in Unix milliseconds."""
         made = self._keys.make(key, version)
         found, failures = yield from self._expire(made, b"PEXPIREAT", when)
         if failures:
@@ -74,7 +75,7 @@ class Expiring(Operations):
         return bool(found)
 
     def persist(self, key: object, version: int | None) -> Batch[bool]:
-        """Let a key never expire; return whether it would have."""
+        """Remove a key's expiry; return whether it had one."""
         made = self._keys.make(key, version)
         found, failures = yield from self._expire(made, b"PERSIST", 0)
         if failures:
@@ -82,7 +83,7 @@ class Expiring(Operations):
         return bool(found)
 
     def time_left(self, command: bytes, key: object, version: int | None) -> Batch[int | None]:
-        """Return what TTL and PTTL mean: None for ever, 0 where there is no such key."""
+        """Return the result of TTL or PTTL: None for ever, 0 if there is no such key."""
         left, failures = yield from self._time_left(self._keys.make(key, version))
         if failures:
             self._raise_or_log(failures)

@@ -1,8 +1,8 @@
-"""Flights: the computations that are under way in this process, and who waits for them.
+"""Flights: the computations that are running in this process, and the callers that wait.
 
 Threads and tasks that want the same key find its flight and wait for it, without asking the
-node. There is no lock: the table is changed by single steps of a dictionary, and where two
-should begin a flight for one key, the lease on the node decides.
+node. There is no lock: the table is changed by atomic operations on a dictionary, and if two
+callers begin a flight for one key, the lease on the node decides.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..engine.forks import register_at_fork
 class Flight:
     """One computation, or one wait for another process that computes.
 
-    Its outcome is what is stored at its end; None where whoever waited has to look again.
+    Its outcome is the stored data at its end; None if waiting callers have to look again.
 
     Attributes:
-        began: by the monotonic clock, in seconds.
+        began: when it began, as monotonic().
         is_missed: there was no value that could be served in the meantime.
     """
 
@@ -35,19 +35,19 @@ class Flight:
         self.belongs_here()
 
     def belongs_here(self) -> None:
-        """Let the thread, and the task, that calls be those that compute."""
+        """Set the calling thread and task as the ones that compute."""
         self._thread, self._task = get_ident(), _current_task()
 
     def is_of_this_thread(self) -> bool:
-        """Return whether a thread that waited for it would keep it from going on."""
+        """Return whether the calling thread computes it, and so must not block on it."""
         return self._thread == get_ident()
 
     def is_of_this_task(self) -> bool:
-        """Return whether a task that waited for it would keep it from going on."""
+        """Return whether the calling task computes it, and so must not await it."""
         return self._thread == get_ident() and self._task is _current_task()
 
     def end(self, data: bytes | None = None, error: Exception | None = None) -> None:
-        """Wake who waits. Only the first call counts."""
+        """Wake the waiting callers. Only the first call counts."""
         if not self._outcome.done():
             if error is None:
                 self._outcome.set_result(data)
@@ -74,7 +74,7 @@ class Flight:
         return self._outcome.done()
 
     def outcome(self) -> bytes | None:
-        """Return what is stored, None where one has to look again; or raise the error."""
+        """Return the stored data, None if one has to look again; or raise the error."""
         return self._outcome.result(0)
 
 
@@ -82,7 +82,7 @@ class Flights:
     """The flights of one cluster's keys in this process.
 
     Attributes:
-        by_key: those that are under way.
+        by_key: the running flights.
     """
 
     def __init__(self) -> None:
@@ -90,12 +90,12 @@ class Flights:
         _tables.add(self)
 
     def begin(self, key: bytes, *, is_missed: bool) -> Flight | None:
-        """Begin the flight of a key; return None where another has begun one."""
+        """Begin the flight of a key; return None if there is one."""
         flight = Flight(is_missed=is_missed)
         return flight if self.by_key.setdefault(key, flight) is flight else None
 
     def replace(self, key: bytes, old: Flight) -> Flight | None:
-        """Begin a flight in the place of another; return None where somebody else did."""
+        """Begin a flight in place of another; return None if another caller did so first."""
         if self.by_key.get(key, old) is not old:
             return None
         flight = self.by_key[key] = Flight(is_missed=True)
@@ -108,13 +108,13 @@ class Flights:
         data: bytes | None = None,
         error: Exception | None = None,
     ) -> None:
-        """End a flight: for what comes now, there is none."""
+        """End a flight and remove it."""
         if self.by_key.get(key) is flight:
             self.by_key.pop(key, None)
         flight.end(data, error)
 
     def clear(self) -> None:
-        """Forget the flights of threads that are no more."""
+        """Remove the flights of threads that no longer exist."""
         self.by_key.clear()
 
 

@@ -1,4 +1,4 @@
-"""The methods of a cache that compute what they do not find."""
+"""The methods of a cache that compute missing values."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Names = Mapping[bytes, Any]
 Wanted = Mapping[bytes, Seen]
 MakeKeys = Callable[[list[Any], int | None], list[bytes]]
 
-UNKNOWN = object()  # what a node that failed has for a key
+UNKNOWN = object()  # the result for a key whose node failed
 
 
 class GetOrSet(BeyondDjango):
-    """`get_or_set` and its kin.
+    """`get_or_set` and related methods.
 
-    Without one of the arguments `stale`, `lock`, `early`, `background` and `retry_after`
-    `get_or_set` is Django's. With them, of all who do not find the value one computes it, and
-    the others wait for it or are served the stale one. See `django_rb.cache.computing`.
+    Without the arguments `stale`, `lock`, `early`, `background` and `retry_after`, `get_or_set`
+    works as Django's. With one of them, only one caller computes a missing value, and the
+    others wait for it or get the stale one. See `django_rb.cache.computing`.
     """
 
     def get_or_set(
@@ -44,7 +44,7 @@ class GetOrSet(BeyondDjango):
         background: bool = False,
         retry_after: Any = None,
     ) -> Any:
-        """Return the value of a key; where there is none, store `default` or what it returns.
+        """Return the value of a key; if there is none, store `default` or what it returns.
 
         books = cache.get_or_set("books", fetch_books, 300, stale=60, lock=5)
 
@@ -52,16 +52,16 @@ class GetOrSet(BeyondDjango):
         or timedeltas.
 
         Args:
-            stale: how long beyond `timeout` a value may be served while one computes it anew,
-                or while the function fails. After both times the key expires.
-            lock: how long others wait for whoever computes before they do it themselves; 5 if
-                it is not given. Give more than the function takes.
-            early: compute anew before the time is up, by chance: the likelier, the nearer that
-                is
-                and the longer the function takes. A number above 1 for earlier.
-            background: compute anew in another thread, and return the value that is there.
-            retry_after: how long a function that failed while there was a value to serve is
-                not called again; 5 if it is not given.
+            stale: how long after `timeout` a value may still be returned while one caller
+                computes a new one, or while the function fails. The key expires after both.
+            lock: how long the others wait for the caller that computes before they compute
+                themselves; 5 by default. Give more than the function takes.
+            early: sometimes compute a new value before the old one expires. This becomes more
+                likely as the expiry approaches, and the longer the function takes. A number
+                above 1 means earlier.
+            background: compute a new value in another thread, and return the stale one.
+            retry_after: if the function fails while there is a value to return, it is not
+                called again for this time; 5 by default.
         """
         if stale is lock is retry_after is None and not early and not background:
             return self._get_or_set(key, default, timeout, version)
@@ -122,14 +122,15 @@ class GetOrSet(BeyondDjango):
     ) -> Any:
         """Compute the value of a key now, whatever there is; store and return it.
 
-        Who computes it already does not overwrite it. For the arguments see `get_or_set`.
+        Computations that are already running do not overwrite it. For the arguments see
+        `get_or_set`.
         """
         made = self._ops.make_key(key, version)
         terms = get_terms(stale=stale, lock=lock)
         names, wanted = {made: key}, {made: NOTHING}
         return self._compute(names, wanted, default, timeout, terms, is_forced=True)[made]
 
-    # The same, awaited.
+    # The same for event loops.
 
     async def aget_or_set(
         self,
@@ -206,7 +207,7 @@ class GetOrSet(BeyondDjango):
     def _compute(
         self, names: Names, wanted: Wanted, default: Any, *args: Any, **options: Any
     ) -> dict[bytes, Any]:
-        """Compute what is wanted in this thread; see `Computation`."""
+        """Compute values in this thread; see `Computation`."""
         from .stepping import run  # noqa: PLC0415 (and with it redis-py)
 
         return run(self._ops, self._plan(names, wanted, default, *args, **options))
@@ -214,7 +215,7 @@ class GetOrSet(BeyondDjango):
     async def _acompute(
         self, names: Names, wanted: Wanted, default: Any, *args: Any, **options: Any
     ) -> dict[bytes, Any]:
-        """Compute what is wanted on the event loop that runs."""
+        """Compute values on the running event loop."""
         from .stepping import arun  # noqa: PLC0415
 
         plan = self._plan(names, wanted, default, *args, is_on_loop=True, **options)
@@ -243,7 +244,7 @@ class GetOrSet(BeyondDjango):
             return found
         value = default() if callable(default) else default
         refuse_awaitable(value, default)
-        if found is UNKNOWN:  # the node failed: it is not waited for once more
+        if found is UNKNOWN:  # the node failed: do not wait for it again
             return value
         return self._run(ops.get_or_add(key, value, self.get_backend_timeout(timeout), version))
 
@@ -264,18 +265,18 @@ class GetOrSet(BeyondDjango):
 
 
 def _is_missed(flight: Flight | None) -> bool:
-    """Return whether somebody computes a value in place of which there is none to be served."""
+    """Return whether a flight is running for a key without a value that can be served."""
     return flight is not None and flight.is_missed
 
 
 def _named(keys: Iterable[Any], make_keys: MakeKeys, version: int | None) -> dict[bytes, Any]:
-    """Return keys as they are stored, and what the caller knows them by."""
+    """Return stored keys, and the caller's names of them."""
     distinct = list(dict.fromkeys(keys))
     return dict(zip(make_keys(distinct, version), distinct, strict=True))
 
 
 def _take_wanted(found: dict[bytes, Any]) -> dict[bytes, Seen]:
-    """Take out of what was found what is to be computed."""
+    """Remove from `found` the keys that have to be computed, and return them."""
     wanted = {made: seen for made, seen in found.items() if type(seen) is Seen}
     for made in wanted:
         del found[made]

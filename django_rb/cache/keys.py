@@ -1,4 +1,4 @@
-"""Cache keys: made in one pass, checked once per batch, and found again by pattern."""
+"""Cache keys: making and checking them in batches, and finding them by pattern."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from django.core.cache.backends.base import BaseCache, default_key_func
 from django.core.exceptions import ImproperlyConfigured
 
-# What memcached cannot take in a key, and Django warns about.
+# The characters that memcached does not allow in keys, and that Django warns about.
 _NOT_PORTABLE = bytes(range(0x21)) + b"\x7f"
 _MAX_LENGTH = 250
 _GLOB = re.compile(r"([*?\[\]\\])")
@@ -27,9 +27,8 @@ _STAND_IN = "4294967291"  # where a key is in a stored key; digits survive most 
 class Keys:
     """Makes and validates the keys of one cache, as its make_key() and validate_key() do.
 
-    The prefix and the version are joined once for a batch, and a batch is looked at as a
-    whole; only where something is amiss, or where a subclass has its own ideas, are its
-    keys taken one by one.
+    Prefix and version are joined once per batch, and a batch is checked as a whole. Keys are
+    handled one by one only if a check fails, or if a subclass overrides these methods.
     """
 
     def __init__(self, cache: BaseCache, reverse: Callable[[str], str] | None = None) -> None:
@@ -43,7 +42,7 @@ class Keys:
         self._is_plain = not self._has_own_make and not self._has_own_validate
 
     def make(self, key: object, version: int | None) -> bytes:
-        """Return one key as it is sent; warns as Django does where it is not portable."""
+        """Return one key as it is sent; warns as Django does if it is not portable."""
         cache = self._cache
         if self._is_plain and cache.key_func is default_key_func:
             if version is None:
@@ -55,7 +54,7 @@ class Keys:
         return self.make_many((key,), version)[0]
 
     def make_many(self, keys: Collection[Any], version: int | None) -> list[bytes]:
-        """Return keys as they are sent; warns as Django does where they are not portable."""
+        """Return keys as they are sent; warns as Django does if they are not portable."""
         cache = self._cache
         if not keys:
             return []
@@ -118,7 +117,7 @@ class Keys:
         return f"{_escaped(before)}{pattern}{_escaped(after)}".encode()
 
     def reverser(self, version: int | None) -> Callable[[bytes], str]:
-        """Return what turns a stored key of one version into the cache's own.
+        """Return a function that turns a stored key of one version into the cache's own key.
 
         Raises:
             ImproperlyConfigured: the cache has a KEY_FUNCTION and no REVERSE_KEY_FUNCTION.
@@ -135,7 +134,7 @@ class Keys:
         return lambda made: made.decode(errors="surrogateescape").removeprefix(prefix)
 
     def matcher(self, prefixes: tuple[str, ...]) -> Callable[[bytes], object]:
-        """Return what tells whether the cache's own key of a stored one begins with a prefix.
+        """Return a function that tells whether a stored key's own key begins with a prefix.
 
         Raises:
             ImproperlyConfigured: the cache has a KEY_FUNCTION and no REVERSE_KEY_FUNCTION.
@@ -167,7 +166,7 @@ def is_closed(pattern: str) -> bool:
 
 
 def loggable(key: bytes) -> str:
-    """Return a stored key as a log may show it: who knows a session's key has the session.
+    """Return a stored key for a log, shortened, as a session's key gives access to it.
 
     Of a word of 24 letters, digits, "-" and "_" or more, the first six are left.
     """
@@ -180,7 +179,7 @@ def is_lease(key: bytes) -> bool:
 
 
 def is_companion(key: bytes) -> bool:
-    """Return whether a stored key is kept beside others, and none of the site's own."""
+    """Return whether a stored key belongs to another one, and is not one of the site."""
     return b"\x1f" in key and (LEASE in key or SEAL in key or TALLY in key)
 
 

@@ -1,17 +1,17 @@
-"""Leases: who may compute a value, decided where the value lives; and how it is stored then.
+"""Leases: which caller may compute a value, decided on the value's node, and storing it.
 
-The lease of a key is a key of its own on the same node, also of a Redis Cluster, where it has
-the same slot. Each script looks at one key only: a cluster whose slots move refuses those that
-look at two. That it is one computation that stores follows from the order:
+The lease of a key is a key of its own on the same node; in a Redis Cluster, in the same slot.
+Each script uses one key only, because a Redis Cluster refuses scripts on two keys while their
+slot moves. The order makes sure that only one computation is stored:
 
-    take     lease, then read the value: who was there before has stored it by then
-    store    the value, then end the lease; who finds it gone takes the value back
+    take     the lease, then read the value: a previous computation has stored it by then
+    store    the value, then end the lease; if the lease is gone, remove the value again
 
-A lease names the first and the latest computation that it was given to, by their beginnings on
-the node's clock, and ends by time. It stays for a while longer, so that whoever is late may
-still store. Deleting a key deletes its lease, and with it the right of all that compute by
-then. A computation does not overwrite the value of a later one, nor what was stored by other
-means since it began.
+A lease contains the first and the latest computation that it was granted to, as their begin on
+the node's clock, and ends by time. The key exists for a while longer, so that a late
+computation can still be stored. Deleting a key deletes its lease, so that computations that
+are running then cannot be stored. A computation does not overwrite the value of a later one,
+nor one that was stored in another way since it began.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..engine.rounds.port import Port
 from .companions import lease_of
 from .tails import LUA, NUMBERS
 
-KEEP = 3_600_000  # milliseconds after its end in which a late computation may store
+KEEP = 3_600_000  # milliseconds after a lease's end in which its computation may be stored
 
 # KEYS: the lease. ARGV: milliseconds, and whether it is taken from who has it.
 # Returns when the computation begins, or how long another has the lease, in milliseconds below
@@ -188,7 +188,7 @@ def end(port: Port, begun: Mapping[bytes, int], rest: int) -> Batch[Answers]:
 def _ask(
     port: Port, commands: Mapping[bytes, Sequence[Args]], answers: Sequence[IsAnswer]
 ) -> Batch[Answers]:
-    """Run commands where the keys live that they are for, all nodes at once.
+    """Run commands on the nodes that own their keys, in parallel.
 
     In a Redis Cluster each command of a key waits for the one before it. While a slot moves,
     its keys are on two nodes, and the first command may be sent on when the second has run.
@@ -211,7 +211,8 @@ def _ask_at_once(
 ) -> Batch[Answers]:
     """Run the commands of each key in one go.
 
-    Scripts are sent whole: a node that had to ask for one would run it after what follows it.
+    Scripts are sent whole: one that a node lacks would be sent again after the commands
+    that follow it.
     """
     shares: dict[int, list[bytes]] = defaultdict(list)
     keys = list(commands)
@@ -221,7 +222,7 @@ def _ask_at_once(
     for owner, share in shares.items():
         exchange = PipelineExchange(owner, [args for key in share for args in commands[key]])
         exchange.answers = answers
-        exchange.is_for_primary = True  # a replica may not know of a lease yet
+        exchange.is_for_primary = True  # a replica may not have a lease yet
         exchanges.append(exchange)
     yield exchanges
     told: dict[bytes, Any] = {}

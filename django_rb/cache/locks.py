@@ -1,4 +1,4 @@
-"""redis-py's locks, which the cache gives its own understanding of times."""
+"""redis-py's locks, with the cache's types for times."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class _Extends:
 
 
 class Lock(_Extends, locks.Lock):
-    """A lock in a thread."""
+    """A lock for threads."""
 
 
 class AioLock(_Extends, locks.AioLock):
-    """A lock on an event loop."""
+    """A lock for event loops."""

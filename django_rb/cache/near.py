@@ -1,7 +1,7 @@
-"""The operations of a cache that keeps copies of values near; see `django_rb.engine.near`.
+"""The operations of a cache with near copies; see `django_rb.engine.near`.
 
-What is read is kept as the nodes have it, and decoded anew for each caller. Whatever writes
-drops the copies of its keys when it ends, in whatever way it does.
+Copies are stored bytes, which are decoded for each caller. Operations that write drop the
+copies of their keys when they end, also after an error.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any, TypeVar, cast
 from ..engine import Cluster
 from ..engine.near.copies import ABSENT, Copies
 from ..engine.protocol.exchange import Batch, Exchange
-from ..engine.rounds.batch import Outcome, find, keep_found
+from ..engine.rounds.batch import find, keep_found
 from ..engine.rounds.by_slot import Decode
 from ..engine.rounds.observing import tell_found
+from ..engine.rounds.outcomes import Outcome
 from ..engine.rounds.tracked import get_tracked
 from . import leases
 from .computed import Computed
@@ -68,9 +69,9 @@ class NearOperations(Computed):
     def get_or_begin(
         self, key: object, default: Any, version: int | None
     ) -> tuple[Any, Batch[Any] | None]:
-        """Return the value of a key, or `default`, if it is near; if not, the batch for it.
+        """Return a key's value, or `default`, from its near copy; without one, return a batch.
 
-        What most reads are takes fewer steps here than as a batch.
+        This is the fast path for most reads.
         """
         made = self._make_key(key, version)
         takes = self._takes
@@ -149,7 +150,7 @@ class NearOperations(Computed):
     def _find_far(
         self, made: list[bytes], names: list[Any], decode: Decode
     ) -> Batch[Outcome[dict[Any, Any]]]:
-        """Ask the nodes for keys, and keep copies of those that may be near."""
+        """Read keys from the nodes, and keep near copies of those that may have one."""
         look_up = partial(find, self.cluster, decode=decode)
         if self._takes is None:
             return (yield from look_up(made, names, copies=self.copies))
@@ -192,7 +193,7 @@ class NearOperations(Computed):
     # Writes.
 
     def _writing(self, batch: Batch[T], *made: bytes) -> Batch[T]:
-        """Return a batch at the end of which the copies of keys are dropped."""
+        """Return a batch that drops the copies of keys when it ends."""
         dropping = self._dropping(batch, made)
         cast(Any, dropping).__name__ = cast(Any, batch).__name__  # what observers are told
         return dropping

@@ -1,4 +1,4 @@
-"""What OPTIONS["NEAR"] of a cache may say, and what a cache is told of its near copies."""
+"""Reading OPTIONS["NEAR"] of a cache."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DEFAULT_MAX_AGE = 10.0  # seconds
 
 
 class NearOptions(NamedTuple):
-    """How copies are kept near.
+    """The settings of near copies.
 
     Attributes:
         max_bytes: bytes of memory for all of them in a process.
-        max_age: seconds for which a copy counts at most.
-        prefixes: what the keys begin with of which copies are kept; None for all keys.
-        keeps_misses: whether it is kept, too, that a key does not exist.
+        max_age: seconds for which a copy is valid at most.
+        prefixes: copies are kept of keys with one of these prefixes; None for all keys.
+        keeps_misses: whether misses are kept as well.
     """
 
     max_bytes: int = DEFAULT_MAX_BYTES
@@ -46,7 +46,7 @@ class Near(Protocol):
 
 
 def near_options_of(options: Mapping[str, Any]) -> NearOptions | None:
-    """Return what OPTIONS of a cache say of near copies; None where they want none.
+    """Return the settings of near copies in OPTIONS of a cache; None if there are none.
 
     Raises:
         ImproperlyConfigured: naming the setting, the value and the way out.

@@ -1,7 +1,7 @@
-"""What each cache operation asks of the nodes, and what it makes of their answers.
+"""The operations of a cache: the commands that they send, and their results.
 
-Every operation is a generator of the engine's rounds (see `django_rb.engine.rounds.batch`): it
-does no I/O, so one text serves whichever transport drives it.
+Every operation is a generator of the engine's rounds (see `django_rb.engine.rounds.batch`). It
+does no I/O, so the same code runs in threads and on event loops.
 """
 
 from __future__ import annotations
@@ -22,18 +22,10 @@ from ..engine.protocol.answers import (
 )
 from ..engine.protocol.encoding import Args
 from ..engine.protocol.exchange import Batch
-from ..engine.rounds.batch import (
-    Outcome,
-    call,
-    call_each,
-    count,
-    find,
-    keep_found,
-    pipeline,
-    store,
-)
+from ..engine.rounds.batch import call, call_each, count, find, keep_found, pipeline, store
 from ..engine.rounds.by_slot import Decode
 from ..engine.rounds.observing import tell_found
+from ..engine.rounds.outcomes import Outcome
 from ..engine.wording import get_logger
 from .codec import Codec, Encoding
 from .companions import lease_of
@@ -55,12 +47,12 @@ class Operations:
         cluster: the cluster.
         keys: makes the cache's keys.
         codec: the stored form of its values.
-        raises: whether a node's failure is raised once the others are done; if not, it is
-            logged, and what the node should have said counts as a miss.
+        raises: whether a node's failure is raised when the others are done; if not, it is
+            logged, and the node's keys count as missing.
         deadline: seconds for one operation, None without limit.
 
     Attributes:
-        near: what is kept near; None for nothing.
+        near: the near copies; None for none.
     """
 
     near: Near | None = None
@@ -88,16 +80,16 @@ class Operations:
         return self.cluster.run(operation, self.deadline)
 
     def arun(self, operation: Batch[T]) -> Coroutine[Any, Any, T]:
-        """Run one of the operations below on the event loop that runs, once awaited."""
+        """Return a coroutine that runs one of the operations on the running event loop."""
         return self.cluster.arun(operation, self.deadline)
 
     # Timeouts are in milliseconds here: None for ever, 0 for already expired.
 
     def get(self, key: object, default: Any, version: int | None, unknown: Any) -> Batch[Any]:
-        """Return the value of a key, `default` where there is none.
+        """Return the value of a key, `default` if there is none.
 
         Args:
-            unknown: the answer where the node failed.
+            unknown: the result if the node failed.
         """
         return self._get(self._make_key(key, version), default, unknown, self._fetch)
 
@@ -136,7 +128,7 @@ class Operations:
         return found
 
     def _fetch(self, made: bytes) -> Fetching:
-        """Read what is stored for a key; None where there is nothing."""
+        """Read what is stored for a key; None for nothing."""
         return call(self.cluster, made, b"GET", made, answer=is_value)
 
     def _find(
@@ -146,7 +138,7 @@ class Operations:
         decode: Decode = keep_found,
         bad: Sequence[bytes] = (),
     ) -> Batch[Outcome[dict[Any, Any]]]:
-        """Look keys up; see `engine.rounds.batch.find`.
+        """Read keys; see `engine.rounds.batch.find`.
 
         Args:
             bad: keys that `decode` has found, with bad signatures.
@@ -207,7 +199,7 @@ class Operations:
             deleted = yield from self.delete(key, version)
             return deleted
         made = self._keys.make(key, version)
-        if timeout == 0:  # it would be gone at once: only the answer is left to give
+        if timeout == 0:  # it would expire at once, so only the result matters
             found, failures = yield from self._exists(made)
             if failures:
                 self._raise_or_log(failures)
@@ -221,7 +213,7 @@ class Operations:
     def _put_if(
         self, made: bytes, data: bytes, timeout: int | None, condition: bytes
     ) -> Batch[Outcome[Any]]:
-        """Store data on a condition of SET; return None where it is not met."""
+        """Store data on a condition of SET; return None if it is not met."""
         options = (*_expiry(timeout), condition)
         return call(self.cluster, made, b"SET", made, data, *options, answer=is_ok_or_nil)
 
@@ -230,10 +222,10 @@ class Operations:
     ) -> Batch[Any]:
         """Store a value unless the key exists; return what is stored then.
 
-        A value with a bad signature is replaced. Where the node fails, `value` is returned.
+        A value with a bad signature is replaced. If the node fails, `value` is returned.
         """
         made = self._keys.make(key, version)
-        if timeout == 0:  # it would be gone at once
+        if timeout == 0:  # it would expire at once
             stored, failures = yield from self._fetch(made)
         else:
             data = self._encode(value, made)
@@ -269,7 +261,7 @@ class Operations:
         return deleted
 
     def _unlink(self, made: bytes) -> Batch[tuple[bool, list[NodeFailure]]]:
-        """Delete a key; who computes its value has no right to store it any more."""
+        """Delete a key and its lease, so that running computations cannot store its value."""
         replies, failures = yield from pipeline(
             self.cluster,
             made,
@@ -302,10 +294,10 @@ class Operations:
         return call(self.cluster, made, b"EXISTS", made, answer=is_number)
 
     def incr_version(self, key: object, delta: int, version: int) -> Batch[int]:
-        """Move a value to another version, as it is stored and with the expiry it has.
+        """Move a value to another version, with its stored form and expiry.
 
-        The two versions may live on different nodes: the new one is written before the
-        old one is deleted.
+        The two versions may be on different nodes: the new one is written before the old one
+        is deleted.
         """
         old, new = self._keys.make(key, version), self._keys.make(key, version + delta)
         (data, ttl), failures = yield from self._fetch_with_time(old)
@@ -327,7 +319,7 @@ class Operations:
         return version + delta
 
     def _fetch_with_time(self, made: bytes) -> Batch[Outcome[list[Any]]]:
-        """Read what is stored for a key, and how many milliseconds it has left."""
+        """Read what is stored for a key, and in how many milliseconds it expires."""
         return pipeline(
             self.cluster,
             made,
@@ -356,10 +348,10 @@ class Operations:
         )
 
     def _raise_or_log(self, failures: Sequence[NodeFailure]) -> None:
-        """Raise what failed, or make do, as the cache is set to.
+        """Raise failures, or log them, according to the cache's settings.
 
-        What is wrong with a node is in the log of `django_rb.health`; left for this one are
-        the errors that a command was answered with.
+        Failures of nodes are logged by `django_rb.health`; only error replies to commands are
+        logged here.
         """
         if self._raises:
             raise first_error(failures)

@@ -1,4 +1,4 @@
-"""What CACHES[alias] says of a cache: read by its first use, and made into its operations."""
+"""Reading CACHES[alias] when a cache is first used, and creating its operations."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ DEFAULT_COMPRESS_MIN_BYTES = 1024
 
 
 class CacheSettings:
-    """The settings of one cache, without a mistake in TIMEOUT or OPTIONS. Nothing is connected.
+    """The settings of one cache; TIMEOUT and OPTIONS are checked. No I/O.
 
     Args:
-        cache: whose keys are made.
-        alias: of its cluster, from LOCATION; it may be wrong, or become so.
+        cache: the cache.
+        alias: the alias in LOCATION; it may be wrong, or become so.
         timeout: its TIMEOUT.
         options: its OPTIONS, those that concern signing as Secret objects.
 
@@ -75,7 +75,7 @@ class CacheSettings:
 
     @property
     def is_warming(self) -> bool:
-        """Whether the cache has another layout to take its keys from."""
+        """Whether the cache has WARM_FROM, an old layout to read missing keys from."""
         return self._warm_from is not None
 
     def check_location(self) -> None:
@@ -85,7 +85,7 @@ class CacheSettings:
             _check_warm_from(self._warm_from, self._alias)
 
     def make_operations(self) -> Computed:
-        """Return the cache's operations on the cluster that its alias has now.
+        """Return the cache's operations on the current cluster of its alias.
 
         Raises:
             ImproperlyConfigured: there is none, or its settings have a mistake.
@@ -121,7 +121,7 @@ def _check_warm_from(alias: object, location: str) -> None:
 
 
 def _way_out(name: object) -> str:
-    """Return what there is in place of an option that is unknown."""
+    """Return a hint about an unknown option."""
     return OF_OTHERS.get(str(name).upper()) or did_you_mean(name, OPTIONS)
 
 

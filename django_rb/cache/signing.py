@@ -1,4 +1,4 @@
-"""Signed values: what a node says counts only if it was written with the site's key.
+"""Signed values: they are read only if they were written with the site's key.
 
 A value other than an integer is stored as
 
@@ -47,7 +47,7 @@ class BadSignature(Exception):
 
 
 class Secret:
-    """Something that no repr() shows, nor a traceback with the values of variables."""
+    """A value that is not shown by repr(), nor by tracebacks with local variables."""
 
     __slots__ = ("value",)
 
@@ -56,7 +56,7 @@ class Secret:
 
 
 class Signer:
-    """Signs with one secret, and takes what that one or an older one has signed.
+    """Signs with one secret, and accepts signatures of that one and of older ones.
 
     Args:
         secret: of any length.
@@ -90,7 +90,7 @@ class SignedCodec:
         signer: signs it.
     """
 
-    is_safe = True  # what nobody signed is not read
+    is_safe = True  # unsigned data is not read
 
     def __init__(self, codec: Codec, signer: Signer) -> None:
         self._codec = codec
@@ -169,7 +169,7 @@ class SignedCodec:
 
 
 def get_signer(options: Mapping[str, Any]) -> Signer | None:
-    """Return what signs the values of a cache with these OPTIONS, None without SIGNING_KEY.
+    """Return the signer for a cache with these OPTIONS, None without SIGNING_KEY.
 
     Args:
         options: the two that concern signing as Secret objects.
@@ -177,7 +177,7 @@ def get_signer(options: Mapping[str, Any]) -> Signer | None:
     Raises:
         ImproperlyConfigured: one of them is of the wrong type, or too short.
     """
-    # Whoever raises holds no secret in a variable: some tracebacks show them all.
+    # This frame has no secret in a variable, as some tracebacks show local variables.
     mistake = next(_mistakes(options), None)
     if mistake is not None:
         raise ImproperlyConfigured(mistake)
@@ -229,5 +229,5 @@ def _derived(secret: Secret) -> bytes:
 
 
 def _as_bytes(secret: str | bytes) -> bytes:
-    # Whatever text it is: an error of encode() would show it.
+    # It must accept any text: an error of encode() would show it.
     return secret.encode(errors="surrogatepass") if isinstance(secret, str) else secret

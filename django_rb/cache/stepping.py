@@ -1,5 +1,4 @@
-"""Who takes the steps of a plan (see `django_rb.cache.computing`): a thread, or an event
-loop."""
+"""Executing a plan (see `django_rb.cache.computing`) in a thread or on an event loop."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ _tasks: set[asyncio.Task[None]] = set()  # a loop keeps weak references only
 
 
 def run(ops: Computed, plan: Plan[T]) -> T:
-    """Take the steps of a plan in the thread that calls."""
+    """Execute a plan in the calling thread."""
     result, error = None, None
     try:
         while True:
@@ -63,7 +62,7 @@ def _take_step(ops: Computed, step: Step) -> Any:
 
 
 async def arun(ops: Computed, plan: Plan[T]) -> T:
-    """Take the steps of a plan on the event loop that runs."""
+    """Execute a plan on the running event loop."""
     result, error = None, None
     try:
         while True:
@@ -106,7 +105,7 @@ async def _arun_and_log(ops: Computed, plan: Plan[None]) -> None:
 
 
 def _run_aside(ops: Computed, plan: Plan[None]) -> None:
-    """Run a plan in another thread; in this one while the interpreter ends."""
+    """Execute a plan in another thread; in this one while the interpreter shuts down."""
     global _executor  # noqa: PLW0603 (made when first needed, and anew after a fork)
     if _executor is None:
         _executor = ThreadPoolExecutor(MAX_THREADS, "django_rb.cache")

@@ -1,4 +1,4 @@
-"""What is kept of a computed value, behind it and under the same key.
+"""The tail of a computed value: data that follows it under the same key.
 
     the value as any reader knows it, 32 bytes of numbers, 8 bytes that nothing else ends with
 
@@ -7,10 +7,10 @@ node's clock, infinity for ever), for how many milliseconds more it may be serve
 computed anew, how many it took to compute, and when that was begun (Unix microseconds). The key
 itself expires at the end of both times.
 
-Who knows nothing of tails reads the value all the same: pickle ignores what follows a pickle
-(it is documented so), and so do zlib, zstd and lz4. What another serializer wrote is put into a
-frame of zlib's without being compressed; see `django_rb.cache.codec`. Signatures do not cover
-the tail, as the node itself changes it with the key's expiry.
+Readers that do not know tails can read the value as well: pickle ignores what follows a pickle
+(this is documented), and so do zlib, zstd and lz4. Output of other serializers is put into an
+uncompressed zlib frame; see `django_rb.cache.codec`. Signatures do not cover the tail, as the
+node itself changes it with the key's expiry.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NoTail = struct_error
 
 
 class Tail(NamedTuple):
-    """What is kept of a computed value.
+    """The tail of a computed value.
 
     Attributes:
         fresh_until: Unix milliseconds; infinity for ever.
@@ -47,14 +47,14 @@ class Tail(NamedTuple):
 
 
 def read_tail(data: bytes) -> Tail | None:
-    """Return the tail of what is stored, None where it has none."""
+    """Return the tail of stored data, None if it has none."""
     if data[-_MARK_SIZE:] != MARK or len(data) < SIZE:
         return None
     return Tail._make(_numbers.unpack_from(data, len(data) - SIZE))
 
 
 def fingerprint(data: bytes | None) -> bytes:
-    """Return what tells whether a key still has this value; empty where there was none.
+    """Return bytes that identify a stored value; empty if there was none.
 
     That is its length and its end, which no two computed values have in common.
     """

@@ -1,4 +1,4 @@
-"""What a call says of how its values are to be computed, and what was seen of one.
+"""The arguments for computing values, and what is known of a stored value.
 
 Neither the engine nor redis-py is imported.
 """
@@ -23,9 +23,9 @@ class Terms(NamedTuple):
     Attributes:
         stale: for how many milliseconds a value may be served after its time.
         lock: for how many seconds others wait for whoever computes.
-        beta: how eagerly a value is computed anew before its time; 0 for never.
+        beta: how early a value is computed again before it expires; 0 for never.
         is_aside: whether that is done by another thread or task.
-        rest: for how many milliseconds nobody tries again after a failure.
+        rest: for how many milliseconds the function is not called again after a failure.
     """
 
     stale: int
@@ -36,7 +36,7 @@ class Terms(NamedTuple):
 
 
 def get_terms(*arguments: Any, **named: Any) -> Terms:
-    """Return what the arguments of `get_or_set` say; see `make_terms`."""
+    """Return the arguments of `get_or_set` as `Terms`, cached; see `make_terms`."""
     try:
         return _get_terms(*arguments, **named)
     except TypeError:  # one of them is not hashable, and so cannot be
@@ -50,10 +50,10 @@ def make_terms(
     background: bool = False,
     retry_after: Any = None,
 ) -> Terms:
-    """Return what the arguments of `get_or_set` say.
+    """Return the arguments of `get_or_set` as `Terms`.
 
     Raises:
-        TypeError, ValueError: one of them cannot be; the message names it.
+        TypeError, ValueError: one of them is invalid; the message names it.
     """
     seconds = to_seconds(DEFAULT_LOCK if lock is None else lock, "lock")
     if not 0 < seconds < math.inf:
@@ -82,13 +82,13 @@ _get_terms = lru_cache(maxsize=256)(make_terms)  # a site has few
 
 
 class Seen(NamedTuple):
-    """What there is of a value that is to be computed.
+    """The stored data of a key whose value has to be computed.
 
     Attributes:
-        value: what may be served in the meantime; MISSING if there is nothing.
-        print: the fingerprint of what is stored.
-        until: when that expires, in Unix milliseconds; 0 where it is not known.
-        is_unknown: the node has failed, and is not asked once more.
+        value: the value that may be served in the meantime; MISSING if there is none.
+        print: the fingerprint of the stored data.
+        until: when that expires, in Unix milliseconds; 0 if unknown.
+        is_unknown: the node has failed, and is not asked again.
     """
 
     value: Any = MISSING
@@ -106,7 +106,7 @@ MOST = 37
 
 
 def is_early(took: float, left: float, beta: float, get_chance: Callable[[], float]) -> bool:
-    """Return whether a fresh value is to be computed anew, so that it does not expire for all.
+    """Return whether to compute a fresh value early, before it expires for all callers.
 
     Args:
         took: how long it took to compute.
@@ -122,10 +122,10 @@ def is_early(took: float, left: float, beta: float, get_chance: Callable[[], flo
 
 
 def refuse_awaitable(value: Any, function: object) -> None:
-    """Raise a TypeError for what is to be awaited, where nobody can."""
+    """Raise a TypeError for an awaitable, which a synchronous method cannot await."""
     if isawaitable(value):
         if iscoroutine(value):
-            value.close()  # or Python would warn that nobody awaited it
+            value.close()  # or Python would warn that it was never awaited
         raise TypeError(
             f"The default {function!r} is to be awaited. Use aget_or_set(), or give a "
             "function that is not asynchronous."

@@ -1,4 +1,4 @@
-"""Which arguments and replies of Redis's commands are values of a cache.
+"""Which arguments and replies of Redis commands are values of a cache.
 
 Keys are known from the engine's table of commands; this one says of commands on strings,
 hashes, lists, sets and sorted sets which of their other arguments are values, and whether

@@ -395,34 +395,6 @@ class Cluster(ClientSource):
         """Keep a script's source for nodes that lack it; return its SHA1 digest."""
         return remember_script(source)
 
-    # Clients of one node.
-
-    def get_local_client(self, host_id: int) -> redis.Redis:
-        """Return redis-py's own client for one node, with pipelines, pub/sub and locks.
-
-        Raises:
-            LookupError: the cluster has no such host.
-        """
-        self.learn()
-        return redis.Redis(connection_pool=self.get_pool_for_host(host_id))
-
-    def get_local_client_for_key(self, key: Key) -> redis.Redis:
-        """Return redis-py's own client for the node that owns a key.
-
-        In a Redis Cluster, use it for commands and transactions on keys of one slot. If the
-        slot moves to another node, the client does not follow the redirect: it raises the
-        node's error (MOVED). Locks of `get_routing_client()` and of a cache do follow it.
-        """
-        return self.get_local_client(self.get_host_for_key(key))
-
-    def get_pool_for_host(self, host_id: int) -> redis.ConnectionPool:
-        """Return the redis-py connection pool that local clients of a node share.
-
-        Raises:
-            LookupError: the cluster has no such host.
-        """
-        return self._local_pools.get(self.nodes, host_id)
-
     def disconnect_pools(self) -> None:
         """Close idle connections. The cluster stays usable and opens new ones when needed."""
         self._threads.close_idle()

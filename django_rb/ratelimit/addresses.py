@@ -1,9 +1,9 @@
 """Which client a request comes from, as its limits count it.
 
-A request names its client twice: by the address of whoever connected, and by what the header
-X-Forwarded-For says. The first is true, and behind a proxy it is the proxy's. The second is
-written by the client until a proxy adds to it. So the way goes from the right: from the address
-that connected to what it says of its own client, for as long as it is a proxy of the site's.
+There are two sources: the address of the connection, and the header X-Forwarded-For. The first
+is reliable, but behind a proxy it is the proxy's address. The second starts with what the
+client itself sends, and each proxy appends to it. So, beginning with the address of the
+connection, entries are read from right to left, as long as each is one of the site's proxies.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _WITH_PORT = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?|([\d.]+):\d{1,5}", re.ASCI
 def client_address(request: HttpRequest) -> Address | None:
     """Return the address of the client that a request comes from.
 
-    X-Forwarded-For is trusted as far as RATELIMIT_TRUSTED_PROXIES says, and not at all
-    without it. What is no address ends the way: the nearest that is one counts.
+    X-Forwarded-For is trusted only according to RATELIMIT_TRUSTED_PROXIES. Reading it stops at
+    an entry that is not an address; the last address before it counts.
 
     Returns:
-        None where trusted proxies on a unix socket name nobody.
+        None if trusted proxies on a unix socket give no address.
 
     Raises:
-        ImproperlyConfigured: the server names no address, as on a unix socket, and no proxy
-            is trusted that could.
+        ImproperlyConfigured: the server gives no address, as on a unix socket, and no proxy is
+            trusted.
     """
     trusted = get_config().trusted_proxies
     peer = request.META.get("REMOTE_ADDR", "")
@@ -60,11 +60,11 @@ def client_address(request: HttpRequest) -> Address | None:
 
 
 def address_key(request: HttpRequest) -> str:
-    """Return what limits count a client as: its address, or the network that it is in.
+    """Return the client's address, or its network, as limits count it.
 
-    IPv6 addresses are grouped by RATELIMIT_IPV6_MASK, a site's or a home's network of 64
-    bits, out of which a client may choose. Those that stand for an IPv4 address (NAT64) are
-    counted as that one. Clients that no proxy names are one.
+    IPv6 addresses are grouped by RATELIMIT_IPV6_MASK, by default in networks of 64 bits, in
+    which a client can choose its address. An address that represents an IPv4 address (NAT64)
+    counts as that one. Clients for which proxies give no address count as one.
     """
     config = get_config()
     masks = config.ipv4_mask, config.ipv6_mask
@@ -91,7 +91,7 @@ def _network_of(text: str, ipv4_mask: int, ipv6_mask: int) -> str | None:
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address that a server or a proxy means, None for what is none.
+    """Return the address in the text of a server or proxy, None if there is none.
 
     A port, brackets and an IPv6 zone are left out. An IPv4 address in the form of IPv6
     (``::ffff:10.0.0.1``) is the IPv4 address.
@@ -114,7 +114,7 @@ def _parse(text: str) -> Address | None:
 
 
 def _forwarded_for(request: HttpRequest) -> Iterator[str]:
-    """Yield what X-Forwarded-For names, the nearest first."""
+    """Yield the entries of X-Forwarded-For, from right to left."""
     rest = request.META.get("HTTP_X_FORWARDED_FOR", "")
     while rest:
         rest, _, named = rest.rpartition(",")

@@ -1,7 +1,7 @@
-"""How limits are counted: the algorithms, as scripts that run where a limit's key lives.
+"""How limits are counted: the algorithms, as scripts that run on the node of a limit's key.
 
-A script is put together from three parts: the clock, the arguments, and the decision of the
-algorithm (the files in lua/). It reads the clock of its server, so those of web servers do
+A script is assembled from three parts: the clock, the arguments, and the decision of the
+algorithm (the files in lua/). It uses the clock of its server, so the clocks of web servers do
 not matter.
 """
 
@@ -28,7 +28,7 @@ TOKEN_BUCKET = "token-bucket"  # noqa: S105 (no password)
 
 ALGORITHMS = (SLIDING_WINDOW, FIXED_WINDOW, TOKEN_BUCKET)
 
-# What a script is asked to do.
+# The actions of a script.
 HIT, PEEK, REFUND = b"hit", b"peek", b"refund"
 
 _NO_CHARGE = (0.0, 0.0)
@@ -36,8 +36,8 @@ _NO_CHARGE = (0.0, 0.0)
 ARGUMENTS = 2  # of the scripts: what to do, and the numbers
 _pack_numbers = Struct(">7d").pack
 
-# What a script answered: ``(allowed, used, reset, retry, charged_at, level_before)``, all
-# whole numbers; a refund is told the last two.
+# A script's reply: ``(allowed, used, reset, retry, charged_at, level_before)``, all whole
+# numbers; a refund needs the last two as arguments.
 Answer = tuple[float, ...]
 _answer = Struct(">6d")
 read_answer = _answer.unpack
@@ -116,9 +116,9 @@ class Rule:
     def make_key(self, prefix: str, key: str | bytes) -> bytes:
         """Return the key of a limit as it is stored.
 
-        It begins with all that the state depends on, so that none is misread. Long keys are
-        stored as their SHA-256, and so are those with a hash tag: who makes up the key
-        shall not choose its node.
+        It begins with everything that the state depends on, so that no state is misread. Long
+        keys are stored as their SHA-256, and so are those with a hash tag, so that a client
+        cannot choose the node.
         """
         stored = _encode_text(key) if isinstance(key, str) else key
         if len(stored) > _MAX_KEY or _BRACE in stored or stored.startswith(_DIGEST):

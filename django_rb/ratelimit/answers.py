@@ -1,4 +1,4 @@
-"""What a refused request is answered with."""
+"""The responses to refused requests."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _PAGE = """<!doctype html>
 
 
 def answer(request: HttpRequest, refusal: Ratelimited) -> HttpResponseBase:
-    """Return the answer to a refused request.
+    """Return the response to a refused request.
 
     Raises:
-        Ratelimited: the view was called by hand, or the site has a handler403 of its own and
-            nothing that says how to answer.
+        Ratelimited: the view was not called by Django; or the site has its own handler403, and
+            neither RATELIMIT_VIEW nor a template.
     """
     view = _view_for(request, refusal)
     if view is None:
@@ -64,7 +64,7 @@ async def aanswer(request: HttpRequest, refusal: Ratelimited) -> HttpResponseBas
             return _own_answer(request, refusal)
         # Context processors may ask a database, which they cannot in an event loop.
         return await sync_to_async(_own_answer)(request, refusal)
-    if not iscoroutinefunction(view):  # a site's own code, which may wait for something
+    if not iscoroutinefunction(view):  # the site's own code, which may block
         view = sync_to_async(view)
     return cast(HttpResponseBase, await view(request, refusal))
 
@@ -96,7 +96,7 @@ def import_view(view: str | Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _view_for(request: HttpRequest, refusal: Ratelimited) -> Callable[..., Any] | None:
-    """Return the site's view that answers; None for an answer of our own."""
+    """Return the site's view for refused requests; None if it has none."""
     if isinstance(request, HttpRequest) and request.resolver_match is None:
         raise refusal  # not Django, but a test or another function has called the view
     if refusal.unavailable:

@@ -27,18 +27,18 @@ UNIX = "unix"
 
 _MAPPED_BITS = 96  # of ::ffff:0:0/96, whose addresses are those of IPv4
 
-# What a refused request is answered with: a view's path, or the view; a template's name.
+# For responses to refused requests: a view, the path of one, or the name of a template.
 View = str | Callable[..., Any] | None
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedProxies:
-    """RATELIMIT_TRUSTED_PROXIES: whose X-Forwarded-For is believed.
+    """RATELIMIT_TRUSTED_PROXIES: the proxies whose X-Forwarded-For is trusted.
 
     Attributes:
-        hops: so many proxies are in front of the site, None where networks are named.
-        networks: the proxies are in one of them.
-        unix: whoever connects by a unix socket is one of them.
+        hops: how many proxies are in front of the site, None if networks are given.
+        networks: the networks of the proxies.
+        unix: connections through a unix socket come from a proxy.
     """
 
     hops: int | None = None

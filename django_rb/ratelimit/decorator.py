@@ -69,7 +69,7 @@ def ratelimit(
     @ratelimit(limits=[("ip", "100/m"), ("user", "1000/h")])
     async def prices(request): …
 
-    Decorators that stand one upon the other are one: their limits are asked at once.
+    Several decorators on one view work as one: their limits are checked in parallel.
 
     Args:
         group: what is counted together; by default the view.
@@ -78,17 +78,17 @@ def ratelimit(
         rate: "100/m", (100, 60), None for no limit, or a function ``(group, request)``
             that returns one, or its dotted path.
         method: the HTTP method or methods that are limited, `UNSAFE` or `ALL`.
-        block: refuse a request that is over the limit; if not, `request.limited` tells.
-        limits: several limits at once: pairs ``(key, rate)``, or dictionaries with any of
-            these arguments; the others given hold for each.
+        block: refuse a request that is over the limit; if False, only set `request.limited`.
+        limits: several limits: pairs ``(key, rate)``, or dictionaries with any of these
+            arguments; the other arguments apply to each of them.
         cost: what one request is charged.
         algorithm: "sliding-window", "fixed-window" or "token-bucket"; by default
             RATELIMIT_ALGORITHM.
         burst: how many requests a full bucket has room for; for "token-bucket".
-        name: what the fields of answers call the limit; by default the key.
+        name: the limit's name in the header fields of responses; by default the key.
 
     Raises:
-        ImproperlyConfigured: at once, if an argument is impossible.
+        ImproperlyConfigured: an argument is invalid; raised when the view is decorated.
     """
     view_limits = make_view_limits(
         limits,
@@ -115,11 +115,11 @@ def is_ratelimited(
     method: Methods = ALL,
     increment: bool = False,
 ) -> bool:
-    """Return whether a request is over a limit: charged with `increment`, else only asked.
+    """Return whether a request is over a limit; with `increment`, count the request.
 
     is_ratelimited(request, group="login", key="ip", rate="5/m", increment=True)
 
-    Without `increment` it says whether one more request would be refused.
+    Without `increment`, return whether one more request would be refused.
 
     Args:
         group: what is counted together.
@@ -127,7 +127,7 @@ def is_ratelimited(
         key, rate, method: as the decorator takes them.
 
     Raises:
-        ImproperlyConfigured: neither `group` nor `fn` is given, or an argument is impossible.
+        ImproperlyConfigured: neither `group` nor `fn` is given, or an argument is invalid.
     """
     usage = get_usage(request, group, fn, key, rate, method, increment)
     return usage is not None and bool(usage["should_limit"])
@@ -162,8 +162,8 @@ def get_usage(
 
     Returns:
         None if the request is not limited; else a dictionary: `count` of requests, `limit`,
-        `should_limit`, and `time_left`, the whole seconds until the limit is as if unused.
-        Where a node failed it is None, or with RATELIMIT_FAIL_OPEN = False a refusal with a
+        `should_limit`, and `time_left`, the whole seconds until the limit is unused again.
+        If a node failed it is None, or with RATELIMIT_FAIL_OPEN = False a refusal with a
         `time_left` of -1.
     """
     view_limit = _find_one(request, group, fn, key, rate, method)
@@ -211,7 +211,7 @@ def _shown_name(group: str) -> str:
 
 
 def make_guard(view_limits: Sequence[ViewLimit], group: str) -> Guard:
-    """Return the guard of a view, of which `manage.py check` then knows."""
+    """Return the guard of a view, and register the view for `manage.py check`."""
     guard = Guard(view_limits, group)
     shown = _shown_name(group)
     limited_views.add(shown)
@@ -232,7 +232,7 @@ def _guarded(view_limits: list[ViewLimit], view: View) -> View:
 
 
 class _Guarded:
-    """What a wrapper wraps. Other decorators copy it to wrappers that are not its own."""
+    """The view that a wrapper wraps. Other decorators copy it to their own wrappers."""
 
     __slots__ = ("guard", "view", "wrapper")
 

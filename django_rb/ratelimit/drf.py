@@ -1,4 +1,4 @@
-"""Throttles for Django REST framework, which has to be installed for this module alone.
+"""Throttles for Django REST framework. Only this module needs it to be installed.
 
 class Search(APIView):
     throttle_classes = [SearchThrottle]
@@ -38,10 +38,10 @@ class LimitsUnavailable(APIException):  # type: ignore[misc]  # it has no types
 
 
 class RatelimitThrottle(BaseThrottle):  # type: ignore[misc]  # it has no types
-    """A throttle with limits that are asked at once; inherit from it.
+    """The base class of throttles, whose limits are checked in parallel.
 
-    Its users are those of the view's authentication. Refused requests are answered by the
-    framework, with Retry-After; the middleware adds the fields of the limits.
+    Its users are those of the view's authentication. The framework responds to refused
+    requests, with Retry-After; the middleware adds the header fields of the limits.
 
     Attributes:
         limits: as the decorator takes them.
@@ -72,7 +72,7 @@ class RatelimitThrottle(BaseThrottle):  # type: ignore[misc]  # it has no types
         """Charge the limits; return whether all of them allow the request.
 
         Raises:
-            LimitsUnavailable: a node failed, and no limit refuses that could be asked.
+            LimitsUnavailable: a node failed, and none of the other limits refuses.
         """
         if self._guard is None:
             raise ImproperlyConfigured(

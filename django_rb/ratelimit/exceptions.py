@@ -1,4 +1,4 @@
-"""What a refused request raises."""
+"""The exception for refused requests."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Ratelimited(PermissionDenied):
     """A limit refuses the request.
 
     Attributes:
-        usages: what the request's limits said, in the order in which they are written.
+        usages: the `Usage` of each of the request's limits, in the order of the decorators.
         policies: the names of the limits that refuse it.
-        unavailable: it is refused since a limit's node failed, and not for having had enough.
-        retry_after: whole seconds after which it may be tried again; None for not known, or
-            never.
+        unavailable: it is refused because a limit's node failed, not because it is over a
+            limit.
+        retry_after: whole seconds after which it may be tried again; None if unknown or never.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class Ratelimited(PermissionDenied):
 
     @property
     def unavailable(self) -> bool:
-        """Whether no limit refuses that could be asked."""
+        """Whether a node failed and none of the other limits refuses."""
         refusing = [usage for usage in self.usages if not usage.allowed]
         return bool(refusing) and all(usage.error for usage in refusing)
 
     @property
     def status_code(self) -> int:
-        """The status of the answer: 429, or 503 where a node failed."""
+        """The status of the response: 429, or 503 if a node failed."""
         return 503 if self.unavailable else 429
 
     @property

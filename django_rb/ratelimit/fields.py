@@ -1,4 +1,4 @@
-"""The fields of answers: RateLimit-Policy, RateLimit and Retry-After.
+"""The header fields of responses: RateLimit-Policy, RateLimit and Retry-After.
 
 The first two are those of draft-ietf-httpapi-ratelimit-headers, in the form they have had since
 its 10th version: lists of strings with parameters (structured fields, RFC 9651). A policy has
@@ -21,14 +21,14 @@ _LARGEST = 10**15 - 1  # of the integers of structured fields
 
 
 def set_fields(request: HttpRequest, response: HttpResponseBase) -> None:
-    """Let an answer say what the limits of its request have said, if there are any."""
+    """Set the header fields of a response from the limits of its request, if it has any."""
     record = find_record(request)
     if record is not None:
         tell(record, response)
 
 
 def tell(record: Record, response: HttpResponseBase) -> None:
-    """Let an answer say what limits have said."""
+    """Set the header fields of a response from a record of limits."""
     if record.said:
         policies = _policies(tuple([(name, rule) for name, rule, _, _ in record.said]))
         response.headers["RateLimit-Policy"] = policies

@@ -1,4 +1,4 @@
-"""Functions of a site's own that say what a request's key or rate is."""
+"""The site's own functions that return a request's key or rate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RequestFunction:
         whose: what it is for, in errors.
 
     Raises:
-        ImproperlyConfigured: it cannot be called so, or its path leads nowhere.
+        ImproperlyConfigured: it cannot be called so, or there is nothing at its path.
     """
 
     def __init__(self, given: Callable[..., Any] | str, whose: str) -> None:
@@ -46,12 +46,12 @@ class RequestFunction:
             self._function = self._checked(given)
 
     def __call__(self, group: str, request: HttpRequest) -> Any:
-        """Return what it says of a request."""
+        """Return the function's result for a request."""
         said = self.resolve()(group, request)
         return async_to_sync(_wait)(said) if inspect.isawaitable(said) else said
 
     async def acall(self, group: str, request: HttpRequest) -> Any:
-        """Do what calling it does, and await it where it is async."""
+        """Return the function's result for a request, awaited if the function is async."""
         said = self.resolve()(group, request)
         return await said if inspect.isawaitable(said) else said
 
@@ -84,7 +84,7 @@ class RequestFunction:
 
     @property
     def is_resolved(self) -> bool:
-        """Whether the function is there; one that is named by a path is once it was used."""
+        """Whether the function is known; one given by its path is imported when first used."""
         return self._function is not None
 
     def is_namesake(self, other: RequestFunction) -> bool:
@@ -112,7 +112,7 @@ class RequestFunction:
                 f"cannot be called with (group, request): {clause(error)}. Write it as "
                 "def function(group, request)."
             ) from error
-        except ValueError:  # a builtin that does not say what it takes
+        except ValueError:  # a builtin without a signature
             pass
         return function
 

@@ -1,4 +1,4 @@
-"""A view behind its limits: all are asked at once, and the answer says what they said."""
+"""Limiting a view: its limits are checked in parallel, and set the response's header fields."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Guard:
     def run(
         self, request: HttpRequest, view: Callable[[], HttpResponseBase]
     ) -> HttpResponseBase:
-        """Return what a view answers, or what a refused request is answered."""
+        """Return the view's response, or the one for a refused request."""
         refusal = self.charge(request)
         response = answer(request, refusal) if refusal else view()
         return _told(request, response)
@@ -68,7 +68,7 @@ class Guard:
         return _told(request, cast(HttpResponseBase, response))
 
     def charge(self, request: HttpRequest) -> Ratelimited | None:
-        """Charge the limits that apply to a request; return why it is refused, if it is."""
+        """Charge the limits that apply to a request; return the refusal, None if it passes."""
         limits = self._applying(request)
         asked = [read for limit in limits if (read := limit.read(request))]
         if not asked:
@@ -106,7 +106,7 @@ class Guard:
 def _charge(
     cluster: Cluster, request: HttpRequest, asked: Sequence[ReadLimit]
 ) -> Batch[Ratelimited | None]:
-    """Charge limits; return why they refuse the request, if they do."""
+    """Charge limits; return the refusal, None if the request passes."""
     calls = [call for _, _, _, call in asked]
     if len({key for key, _, _ in calls}) == len(calls):
         replies = yield from run_scripts(cluster, calls, is_answer)
@@ -134,9 +134,9 @@ def make_limits(asked: Sequence[ReadLimit]) -> list[Limit]:
 def _have_allowed(
     request: HttpRequest, asked: Sequence[ReadLimit], replies: Sequence[Any]
 ) -> bool:
-    """Return whether all limits allow a request; if so, note what they said.
+    """Return whether all limits allow a request; if so, record their replies.
 
-    That is what `_decide` does, but makes no `Usage`, which few requests need.
+    This is the fast path of `_decide`, without creating a `Usage`, which few requests need.
     """
     said: list[Said] = []
     for (view_limit, limit, _, _), reply in zip(asked, replies, strict=True):
@@ -155,7 +155,7 @@ def _have_allowed(
 def _decide(
     request: HttpRequest, names: Sequence[str], usages: Sequence[Usage]
 ) -> Ratelimited | None:
-    """Note what limits said; return why they refuse the request, if they do."""
+    """Record the limits' replies; return the refusal, None if the request passes."""
     said = [_make_said(name, usage) for name, usage in zip(names, usages, strict=True)]
     is_over = not all(usage.allowed for usage in usages)
     said = _note(request, said, is_over=is_over)
@@ -181,7 +181,7 @@ def _make_said(name: str, usage: Usage) -> Said:
 
 
 def _note(request: HttpRequest, said: list[Said], *, is_over: bool) -> list[Said]:
-    """Note what limits said, and return it under names that no earlier limit has."""
+    """Record the limits' replies, and return them under names that no earlier limit has."""
     request.limited = getattr(request, "limited", False) or is_over  # type: ignore[attr-defined]
     if said:
         record = get_record(request)
@@ -193,9 +193,9 @@ def _note(request: HttpRequest, said: list[Said], *, is_over: bool) -> list[Said
 
 
 def _told(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Return an answer that says what the limits said, unless the middleware will do that.
+    """Return a response with the header fields, unless the middleware will set them.
 
-    What is no response (a framework may make one of it later) is returned as it is.
+    Anything that is not a response (a framework may convert it later) is returned unchanged.
     """
     record = find_record(request)
     if (

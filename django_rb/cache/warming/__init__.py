@@ -1,6 +1,6 @@
-"""OPTIONS["WARM_FROM"]: what the layout before has counts, and comes along as it is read.
+"""OPTIONS["WARM_FROM"]: keys are read from the old layout, and copied to the new one.
 
-`old_layout` asks the nodes of the layout before, `fills` stores what they say in the new one,
-`reading` and `operations` are the operations of a cache that does so, and `tally` counts how
-much that is.
+`old_layout` reads from the nodes of the old layout, `fills` stores values in the new one,
+`reading` and `operations` are the operations of such a cache, and `tally` counts how many keys
+were read from where.
 """

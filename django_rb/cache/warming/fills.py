@@ -1,11 +1,10 @@
 """How values of the old layout are stored in the new one, and what keeps them out of it.
 
-A value is stored only where there is none, and where the key has no seal. A seal is a key of
-its own beside the key, on the same node; it says that what the old layout has for the key does
-not count any more. Whoever deletes a key leaves a seal, so that who has read the old value just
-before does not store it after. A reader stores nothing later than `fill_seconds` after it
-began; a seal lasts for longer (`SHORT`). Where the old value could not be deleted, as its node
-is down, the seal stays for a day (`LONG`).
+A value is stored only if the key has neither a value nor a seal. A seal is a separate key on
+the same node; it means that the value in the old layout is no longer valid. Deleting a key sets
+a seal, so that a reader that has read the old value just before does not store it afterwards. A
+reader stores nothing later than `fill_seconds` after it began; a seal lasts longer (`SHORT`).
+If the old value could not be deleted because its node is down, the seal lasts a day (`LONG`).
 
 Both keys are looked at in one step. In a Redis Cluster they have the same slot.
 """
@@ -149,7 +148,7 @@ def fill(
 
 
 def seal(port: Port, keys: Sequence[bytes], milliseconds: int) -> Batch[list[NodeFailure]]:
-    """Let what the old layout has for keys not count for a while; return what failed."""
+    """Seal keys, so that their values in the old layout are ignored; return what failed."""
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(port.router.get_hosts_for_keys(keys), keys, strict=True):
         shares[owner].append(key)

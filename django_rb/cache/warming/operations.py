@@ -25,7 +25,8 @@ from ...engine.protocol.answers import is_number, is_ok
 from ...engine.protocol.encoding import Args
 from ...engine.protocol.exchange import Batch
 from ...engine.protocol.interludes import Pause
-from ...engine.rounds.batch import Outcome, pipeline
+from ...engine.rounds.batch import pipeline
+from ...engine.rounds.outcomes import Outcome
 from ...engine.rounds.scans import Cursors
 from ...engine.wording import get_logger
 from .. import leases

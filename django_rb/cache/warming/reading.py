@@ -15,9 +15,10 @@ from redis.exceptions import ResponseError
 
 from ...engine import NodeFailure
 from ...engine.protocol.exchange import Batch
-from ...engine.rounds.batch import Outcome, keep_found
+from ...engine.rounds.batch import keep_found
 from ...engine.rounds.by_slot import Decode
 from ...engine.rounds.observing import tell_found
+from ...engine.rounds.outcomes import Outcome
 from ..computed import Computed
 from .fills import fill
 from .old_layout import Moved, OldLayout

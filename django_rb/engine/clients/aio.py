@@ -1,4 +1,4 @@
-"""The clients over many nodes for event loops: the same routing, the same batches.
+"""The clients over many nodes for event loops, with the routing and batches of the others.
 
 Commands and the conversion of replies are redis-py's, of its asyncio client.
 """
@@ -25,10 +25,10 @@ C = TypeVar("C", bound=Promising)
 
 
 class AioUnconnectedPool(redis.asyncio.ConnectionPool):
-    """Knows how nodes are spoken to, and connects to none of them."""
+    """A pool that gives clients their options, and never connects."""
 
     def get_connection(self, *_args: Any, **_options: Any) -> NoReturn:
-        """Say which client has connections to hand out."""
+        """Raise an error that names a client with connections."""
         raise NotImplementedError(
             "This needs one connection to one node, and a client of many nodes has none to "
             "hand out. Use redis.asyncio.Redis for the node."
@@ -39,7 +39,7 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
     """Each command goes to the node that owns its keys; its result is awaited.
 
     await cluster.aio.set("page:1", "text")
-    await cluster.aio.mget("page:1", "page:2")     # asks each node for its share, at once
+    await cluster.aio.mget("page:1", "page:2")     # asks all nodes in parallel
 
     Any number of tasks, loops and threads may share one.
     """
@@ -88,12 +88,12 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
                 raise first_error(failures)
 
     def register_script(self, script: Any) -> AsyncScript:  # type: ignore[override]
-        """Return a script to be awaited; nodes that do not know it get it by themselves."""
+        """Return a script to call and await; it is loaded on nodes that lack it."""
         self._keep_script(script)
         return AsyncScript(self, script)
 
     async def script_load(self, script: Any) -> str:
-        """Keep a script for all nodes, return its SHA1 digest; a node gets it with its use."""
+        """Keep a script and return its SHA1 digest; nodes load it when it is first used."""
         return self._keep_script(script)
 
     def map(
@@ -121,7 +121,7 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
 class AioMapManager(Generic[C]):
     """Runs a client's commands when its block ends, unless an exception ends it.
 
-    A promise that is awaited inside the block has everything sent that waits by then.
+    Awaiting a promise inside the block sends all commands that are pending by then.
     """
 
     def __init__(self, client: C, timeout: float | None, *, needs_nodes: bool = False) -> None:

@@ -1,8 +1,8 @@
-"""What the clients over many nodes share: which node gets a command, and in what form.
+"""The base of the clients over many nodes: routing and encoding of commands.
 
-The clients inherit every command method, and the conversion of replies, from redis-py's
-own client; what is theirs is where a command goes. Nothing of redis-py's connection
-handling is used: commands become a batch of the engine's.
+The clients inherit the command methods and the conversion of replies from redis-py's
+own client, and decide where a command goes. redis-py's connection handling is not used:
+commands become a batch of the engine.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ Combine: TypeAlias = Callable[[list[Any]], Any]
 Route: TypeAlias = tuple[Sequence[int], Sequence[Args], Combine | None]
 """What a call becomes: host ids, the command for each, and how replies become one."""
 
-# What is left of redis-py's options once a reply is there, and means nothing to callbacks.
+# Options of redis-py that are not for the callbacks that convert replies.
 _SPENT = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
 
-# Commands that are split where they have several keys, and take nothing but keys.
+# Commands that take only keys, and are split by node.
 _SPLIT_BY_KEYS: frozenset[Arg] = frozenset(
     name for name, split in SPLITTABLE.items() if split.step == 1
 )
@@ -59,7 +59,7 @@ register_at_fork(_start_over_after_fork)
 
 
 def _refused(what: str, instead: str) -> Any:
-    """Return a method that says why a client of many nodes does not have it."""
+    """Return a method that raises NotImplementedError and names the alternative."""
 
     def method(self: ManyNodes, *_args: Any, **_options: Any) -> NoReturn:
         raise NotImplementedError(
@@ -72,13 +72,13 @@ def _refused(what: str, instead: str) -> Any:
 
 
 class UnconnectedPool(redis.ConnectionPool):
-    """Knows how nodes are spoken to, and connects to none of them.
+    """A pool that gives clients their options, and never connects.
 
-    Whatever of redis-py asks a client of many nodes for a connection ends here.
+    Methods of redis-py that need a connection of their own end here, with an error.
     """
 
     def get_connection(self, *_args: Any, **_options: Any) -> NoReturn:
-        """Say which client has connections to hand out."""
+        """Raise an error that names a client with connections."""
         raise NotImplementedError(
             "This needs one connection to one node, and a client of many nodes has none to "
             "hand out. Use cluster.get_local_client(host_id) or "
@@ -87,9 +87,10 @@ class UnconnectedPool(redis.ConnectionPool):
 
 
 class Script(RedisScript):
-    """redis-py's Lua script, which here needs no client: ``Script(None, "return 1")``.
+    """redis-py's Lua script, which needs no client here: ``Script(None, "return 1")``.
 
-    For `Cluster.execute_commands`. `register_script` of a client gives one to be called.
+    It is for `Cluster.execute_commands`. For a script to call, use a client's
+    `register_script`.
     """
 
     def __init__(self, registered_client: redis.Redis | None, script: str | bytes) -> None:
@@ -99,27 +100,28 @@ class Script(RedisScript):
 
 
 class ManyNodes:
-    """What the clients over many nodes share, whoever waits for their replies."""
+    """The base of all clients over many nodes, for threads and for event loops."""
 
-    _or_instead = ""  # beside what a refused method names
+    _or_instead = ""  # further alternatives that the error of a refused method names
 
     if TYPE_CHECKING:  # redis-py's
         connection_pool: redis.ConnectionPool
         response_callbacks: Any
 
         def get_encoder(self) -> Any:
-            """Return what encodes arguments."""
+            """Return redis-py's encoder of arguments."""
 
     def __init__(
         self, cluster: ClientPort, *, auto_batch: bool = True, like: object | None = None
     ) -> None:
-        # redis-py's constructor takes as long as many a batch; the cluster calls it once.
+        # redis-py's constructor takes as long as a small batch, so the cluster calls it once.
         vars(self).update(vars(like or self._get_prototype(cluster)))
         kwargs = self.connection_pool.connection_kwargs
         self._cluster = cluster
         self._decode = self.get_encoder().decode if kwargs.get("decode_responses") else None
         self._owns_callbacks = False
-        # Where a router has a say of its own in commands, each of them is put to it.
+        # The fast path goes by the first key alone. A router that overrides
+        # get_host_for_command() is asked about each command instead.
         is_free = leaves_commands_alone(cluster.router)
         self._simple = SIMPLE if is_free else frozenset[Arg]()
         self._simple_with_one_key = _SPLIT_BY_KEYS if is_free else frozenset[Arg]()
@@ -135,7 +137,7 @@ class ManyNodes:
     # From a call to commands.
 
     def _is_simple(self, sent: Args) -> bool:
-        """Return whether a command goes as it is to the host of its first argument."""
+        """Return whether a command can be sent unchanged to its first argument's host."""
         count = len(sent)
         return (count > 1 and sent[0] in self._simple) or (
             count == 2 and sent[0] in self._simple_with_one_key
@@ -189,7 +191,7 @@ class ManyNodes:
         return owners, commands, combine[split.replies]
 
     def _sendable(self, args: tuple[Any, ...]) -> Args:
-        """Return a command whose arguments can all be encoded; numbers are text by then."""
+        """Return a command whose arguments are all text or bytes."""
         has_numbers = False
         for arg in args:
             kind = type(arg)
@@ -202,7 +204,7 @@ class ManyNodes:
                 break
         else:
             return with_text_for_numbers(args) if has_numbers else args
-        # It raises what redis-py raises for None and the like.
+        # For None and the like, it raises redis-py's own error.
         encode: Callable[[Any], Any] = self.get_encoder().encode
 
         def encoded(arg: Any) -> bytes:
@@ -222,13 +224,13 @@ class ManyNodes:
     # From replies to a value.
 
     def _convert(self, name: str, reply: Any, options: Mapping[str, Any]) -> Any:
-        """Return what redis-py makes of a reply."""
+        """Return a reply as redis-py converts it."""
         return self._converted(self.response_callbacks.get(name), reply, options)
 
     def _converted(
         self, callback: Callable[..., Any] | None, reply: Any, options: Mapping[str, Any]
     ) -> Any:
-        """Return what redis-py makes of a reply, by the callback of its command if any."""
+        """Return a reply as a callback of redis-py converts it; as it is without one."""
         if self._decode is not None and NEVER_DECODE not in options:
             reply = decoded(reply, self._decode)
         if callback is None:
@@ -238,7 +240,7 @@ class ManyNodes:
         return callback(reply, **options)
 
     def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
-        """Convert the replies of a command in another way, on this client only."""
+        """Set the function that converts the replies to a command, for this client only."""
         with _setting_callbacks:
             if not self._owns_callbacks:
                 self.response_callbacks = copy.copy(self.response_callbacks)
@@ -249,7 +251,7 @@ class ManyNodes:
         encode: Callable[[Any], bytes] = self.get_encoder().encode
         return self._cluster.remember_script(encode(script)).decode()
 
-    # What belongs to one connection, and so to one node.
+    # Methods that need one connection, and so one node.
 
     pipeline = _refused(
         "A pipeline",
@@ -277,7 +279,7 @@ class ManyNodes:
 
     @classmethod
     def from_url(cls, *_args: Any, **_options: Any) -> NoReturn:
-        """Not on many nodes: a cluster makes its clients."""
+        """Raise NotImplementedError: clients are created by a cluster."""
         raise NotImplementedError(
             f"{cls.__name__} has many nodes, and a URL names one. Use Cluster([url, …]) and "
             "one of its get_routing_client(), map() and fanout()."
@@ -287,10 +289,10 @@ class ManyNodes:
 
 
 class ManyNodesClient(ManyNodes, redis.Redis):
-    """What the clients over many nodes share that wait for no event loop."""
+    """The base of the clients over many nodes that are not asynchronous."""
 
     def set(self, name: Any, value: Any, *args: Any, **options: Any) -> Any:
-        """Set the value of a key; see redis-py's own."""
+        """Set the value of a key; see redis-py's `set`."""
         try:
             command, rest, meaning = get_recorded("set", 2, *args, **options)
         except (TypeError, NotKept):
@@ -298,7 +300,7 @@ class ManyNodesClient(ManyNodes, redis.Redis):
         return self.execute_command(command, name, value, *rest, **meaning)  # type: ignore[no-untyped-call]
 
     def zrange(self, name: Any, *args: Any, **options: Any) -> Any:
-        """Return a range of a sorted set; see redis-py's own."""
+        """Return a range of a sorted set; see redis-py's `zrange`."""
         try:
             command, rest, meaning = get_recorded("zrange", 1, *args, **options)
         except (TypeError, NotKept):
@@ -306,7 +308,7 @@ class ManyNodesClient(ManyNodes, redis.Redis):
         return self.execute_command(command, name, *rest, **meaning)  # type: ignore[no-untyped-call]
 
     def register_script(self, script: Any) -> RedisScript:
-        """Return a script to be called; nodes that do not know it get it by themselves."""
+        """Return a script to call; it is loaded on nodes that lack it."""
         self._keep_script(script)
         return RedisScript(self, script)
 
@@ -317,7 +319,7 @@ def leaves_commands_alone(router: BaseRouter) -> bool:
 
 
 def words_apart(sent: Args) -> Args:
-    """Return a command with the words of its name apart, as they are sent."""
+    """Return a command with its name split into words, as they are sent."""
     name = sent[0] if sent else ""
     if not isinstance(name, str):
         name = encode_key(name).decode()
@@ -325,14 +327,14 @@ def words_apart(sent: Args) -> Args:
         return sent
     words = name.split()
     if not words:
-        name_of(sent)  # says what is wrong
+        name_of(sent)  # raises the right error
     return (*words, *sent[1:])
 
 
 def _check_patterns(router: BaseRouter, owner: int, sent: Args) -> None:
-    """Refuse a SORT whose patterns name keys that its node need not have."""
+    """Refuse a SORT whose patterns may name keys of other nodes."""
     for pattern in patterns_of(sent):
-        # A hash tag ahead of the asterisk says where all its keys are.
+        # With a hash tag before the asterisk, all matching keys are on one node.
         start = encode_key(pattern).partition(b"*")[0]
         is_tagged = hash_tag(start) != start
         if not (
@@ -342,7 +344,7 @@ def _check_patterns(router: BaseRouter, owner: int, sent: Args) -> None:
         ):
             raise UnroutableCommand(
                 f"{name_of(sent)} with the pattern {pattern!r} reads keys that may be on "
-                "other hosts than its own, and a server takes those for missing. With "
+                "other hosts than its own, and a server treats those as missing. With "
                 "SlotRouter, give key and pattern the same hash tag, such as {user:7}:ids "
                 "and {user:7}:weight:*; or choose the host by "
                 "cluster.get_local_client_for_key(key)."
@@ -352,12 +354,12 @@ def _check_patterns(router: BaseRouter, owner: int, sent: Args) -> None:
 def node_failures(
     cluster: ClientPort, owners: Sequence[int], commands: Sequence[Args], replies: Sequence[Any]
 ) -> list[NodeFailure]:
-    """Return what failed, an entry for each error of each node."""
+    """Return what failed, one entry for each error of each node."""
     failed: dict[tuple[int, int], tuple[Exception, list[Arg]]] = {}
     for owner, args, reply in zip(owners, commands, replies, strict=True):
         if isinstance(reply, Exception):
             _, keys = failed.setdefault((owner, id(reply)), (reply, []))
-            with suppress(UnroutableCommand):  # fanned out, it may be any command
+            with suppress(UnroutableCommand):  # with fanout(), it may be an unknown command
                 keys += keys_of(args)
     return [
         NodeFailure(owner, cluster.get_address(owner), error, tuple(keys))

@@ -1,4 +1,4 @@
-"""The client whose commands go to chosen hosts, side by side."""
+"""The client whose commands go to chosen hosts, in parallel."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class FanoutClient(MappingClient):
         like: redis.Redis | None = None,
     ) -> None:
         super().__init__(cluster, max_concurrency, auto_batch=auto_batch, like=like)
-        # All that there are is what there are by the time that they are asked.
+        # "all" stands for the hosts that exist when a command is called.
         self._hosts: str | list[int] | None = None
         if hosts is not None:
             self._hosts = "all" if hosts == "all" else checked_hosts(cluster, hosts)
         self._is_single = False
         self._is_retargeted = False
-        self._gets_plainly = False  # that would be to the key's owner
+        self._gets_plainly = False  # that fast path sends to the key's owner
 
     def target(self, hosts: Hosts) -> Self:
-        """Return a client for other hosts; what it is asked runs with this one's batch.
+        """Return a client for other hosts; its commands run in the same batch.
 
         client.target([0, 3]).ping()
 
@@ -54,13 +54,13 @@ class FanoutClient(MappingClient):
         return self._retargeted(hosts, is_single=False)
 
     def target_key(self, key: Any) -> Self:
-        """Return a client for the host that owns a key; its values are plain results."""
+        """Return a client for the host that owns a key; its results are no dictionaries."""
         return self._retargeted([self._cluster.get_host_for_key(key)], is_single=True)
 
     def _retargeted(self, hosts: Hosts, *, is_single: bool) -> Self:
         if self._is_retargeted:
             raise TypeError("Cannot use target more than once.")
-        targeted = copy.copy(self)  # both fill the same lists of what waits
+        targeted = copy.copy(self)  # both share the lists of pending commands
         vars(targeted).update(
             _hosts=checked_hosts(self._cluster, hosts),
             _is_retargeted=True,
@@ -85,7 +85,7 @@ class FanoutClient(MappingClient):
         hosts = self._hosts
         chosen = checked_hosts(self._cluster, hosts) if isinstance(hosts, str) else hosts
         promises = {host_id: Promise[Any](self._unhandled) for host_id in chosen}
-        is_bound = not self._is_single  # what goes to a key's owner follows the key
+        is_bound = not self._is_single  # target_key() follows redirects, target() does not
         for host_id, promise in promises.items():
             route = ((host_id,), (words,), None)
             self._add(promise, route, args[0], options, None, is_bound=is_bound)
@@ -95,13 +95,13 @@ class FanoutClient(MappingClient):
         return Promise.all(promises)
 
     def script_load(self, script: Any) -> Promise[Any]:  # type: ignore[override]
-        """Load a script on the chosen hosts; other nodes get it with its use."""
+        """Load a script on the chosen hosts; other nodes load it when it is first used."""
         self._keep_script(script)
         return self.execute_command("SCRIPT LOAD", script)
 
 
 def checked_hosts(cluster: ClientPort, hosts: Hosts) -> list[int]:
-    """Return host ids, each once, of hosts that the cluster has."""
+    """Return host ids without duplicates; raise ValueError if the cluster lacks one."""
     cluster.learn()
     if isinstance(hosts, str):
         if hosts != "all":

@@ -1,4 +1,4 @@
-"""What a cluster gives of clients over many nodes, and of the blocks in which they batch."""
+"""The methods of a cluster that return clients, and context managers of clients."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import redis.asyncio
 from redis.commands.core import Script as RedisScript
 
 from .. import threads
+from ..protocol.encoding import Key
 from .aio import AioMapManager, AioRoutingClient, AioUnconnectedPool
 from .base import UnconnectedPool
+from .local import LocalPools
 from .managers import Fanned, Hosts, MapManager, Mapped
 from .port import ClientPort
 from .promise import Promise
@@ -19,15 +21,16 @@ from .routing import RoutingClient
 
 
 class ClientSource(ClientPort):
-    """The half of a cluster that hands out clients over many nodes."""
+    """The part of a cluster that creates clients."""
 
+    _local_pools: LocalPools
     _prototype: redis.Redis | None = None
     _aio_prototype: redis.asyncio.Redis | None = None
     _aio: AioRoutingClient | None = None
 
     @property
     def prototype(self) -> redis.Redis:
-        """A client of redis-py's that never connects: its reply callbacks and its encoder."""
+        """A redis-py client that never connects, for its reply callbacks and its encoder."""
         if self._prototype is None:
             node = next(iter(self.nodes.values()))
             self._prototype = redis.Redis(
@@ -37,7 +40,7 @@ class ClientSource(ClientPort):
 
     @property
     def aio_prototype(self) -> redis.asyncio.Redis:
-        """As `prototype`, of redis-py's asyncio side."""
+        """Like `prototype`, of redis.asyncio."""
         if self._aio_prototype is None:
             kwargs = self.prototype.connection_pool.connection_kwargs
             pool = AioUnconnectedPool(**kwargs)
@@ -46,7 +49,7 @@ class ClientSource(ClientPort):
 
     @property
     def aio(self) -> AioRoutingClient:
-        """The client for event loops that sends each command where its keys live.
+        """The client for event loops that sends each command to the node that owns its keys.
 
         await cluster.aio.incr("hits")
         """
@@ -57,7 +60,7 @@ class ClientSource(ClientPort):
     def get_routing_client(
         self, auto_batch: bool = True, timeout: float | None = None
     ) -> RoutingClient:
-        """Return a client that sends each command where its keys live.
+        """Return a client that sends each command to the node that owns its keys.
 
         client = cluster.get_routing_client()
         client.incr("hits")
@@ -68,6 +71,32 @@ class ClientSource(ClientPort):
                 None without limit.
         """
         return RoutingClient(self, auto_batch=auto_batch, timeout=timeout)
+
+    def get_local_client(self, host_id: int) -> redis.Redis:
+        """Return redis-py's own client for one node, with pipelines, pub/sub and locks.
+
+        Raises:
+            LookupError: the cluster has no such host.
+        """
+        self.learn()
+        return redis.Redis(connection_pool=self.get_pool_for_host(host_id))
+
+    def get_local_client_for_key(self, key: Key) -> redis.Redis:
+        """Return redis-py's own client for the node that owns a key.
+
+        In a Redis Cluster, use it for commands and transactions on keys of one slot. If the
+        slot moves to another node, the client does not follow the redirect: it raises the
+        node's error (MOVED). Locks of `get_routing_client()` and of a cache do follow it.
+        """
+        return self.get_local_client(self.get_host_for_key(key))
+
+    def get_pool_for_host(self, host_id: int) -> redis.ConnectionPool:
+        """Return the redis-py connection pool that local clients of a node share.
+
+        Raises:
+            LookupError: the cluster has no such host.
+        """
+        return self._local_pools.get(self.nodes, host_id)
 
     def map(
         self,
@@ -82,15 +111,15 @@ class ClientSource(ClientPort):
         values = [promise.value for promise in pages]
 
         Args:
-            timeout: seconds from the end of the block for all commands together; the
-                promises of what is unfinished then are rejected with a TimeoutError.
-            max_concurrency: how many nodes are asked at a time; None for all.
+            timeout: seconds from the end of the block for all commands together; promises
+                that are pending then are rejected with a TimeoutError.
+            max_concurrency: how many nodes are asked at the same time; None for all.
             auto_batch: merge adjacent GETs to a node into an MGET, and SETs without
-                options into an MSET. (An MGET gives None where a GET would complain that
-                the key holds no string.)
+                options into an MSET. (For a key that holds no string, MGET returns None
+                and GET an error.)
 
-        Raises, at the end of the block and after every node has finished, the first error
-        that no callback handled; `failures_of(error)` says what failed on which node.
+        At the end of the block, after every node has finished, the first error that no
+        callback handled is raised; `failures_of(error)` returns what failed on which node.
         """
         return self.get_routing_client(auto_batch).map(timeout, max_concurrency)
 
@@ -108,7 +137,7 @@ class ClientSource(ClientPort):
         sizes.value                            # {0: 12, 1: 7}
 
         Args:
-            hosts: host ids, or "all"; None where each command names its own, with
+            hosts: host ids, or "all"; None if each command names its own, with
                 `client.target([0])` or `client.target_key("page:1")`.
         """
         client = self.get_routing_client(auto_batch)
@@ -139,9 +168,9 @@ class ClientSource(ClientPort):
             pages = [client.get(f"page:{n}") for n in range(100)]
         values = [promise.value for promise in pages]
 
-        A promise can be awaited, by one task. Inside the block that has everything sent that
-        waits, and the timeout counts for each time. What is cut short then, as by a
-        cancellation, is rejected: it may have run.
+        A promise can be awaited, by one task. Inside the block, that sends all pending
+        commands, and the timeout counts anew each time. If it is interrupted, for example by
+        a cancellation, the promises are rejected; their commands may have run.
         """
         return self.aio.map(timeout, max_concurrency, auto_batch)
 
@@ -171,7 +200,7 @@ class ClientSource(ClientPort):
         max_concurrency: int | None = 64,
         auto_batch: bool = True,
     ) -> dict[Any, list[Promise[Any]]]:
-        """Run commands on the nodes that own given keys, all nodes at once.
+        """Run commands on the nodes that own given keys, on all nodes in parallel.
 
         cluster.execute_commands({
             "foo": [("PING",), ("TIME",)],

@@ -13,14 +13,14 @@ from ..threads.handshake import Home
 
 
 class MakePool(Protocol):
-    """Makes a pool for a node; `home` is where its connections lead, if that may change."""
+    """A function that makes a pool; `home` says where it connects to, if that may change."""
 
     def __call__(self, node: Node, *, home: Home | None = None) -> redis.ConnectionPool:
         """Return a new pool."""
 
 
 class LocalPools:
-    """The pools of redis-py's that the local clients of a cluster share.
+    """The redis-py pools that the local clients of a cluster share.
 
     Args:
         make_pool: makes one for a node.
@@ -44,7 +44,7 @@ class LocalPools:
             )
         pool = self._by_node.get(node)
         if pool is None:
-            # Two threads may get here at once; one pool wins, and nothing was connected.
+            # If two threads get here at once, one pool is dropped; it has no connections yet.
             home = None
             if node.follows_redirects and node.info.unix_socket_path is None:
                 home = self._homes.setdefault(node, Home(node))
@@ -52,9 +52,9 @@ class LocalPools:
         return pool
 
     def use(self, nodes: Mapping[int, Node]) -> None:
-        """Let go of the pools of all other nodes; clients that are there go on with theirs.
+        """Drop the pools of all other nodes; existing clients keep using theirs.
 
-        The pool of a shard whose primary has changed leads to the new one from now on.
+        The pool of a shard whose primary has changed connects to the new one from now on.
         """
         for node in self._by_node.keys() - set(nodes.values()):
             pool, home = self._by_node.pop(node), self._homes.pop(node, None)

@@ -1,4 +1,4 @@
-"""redis-py's locks, on clients of many nodes: each is where its name is, wherever that goes."""
+"""redis-py's locks for clients of many nodes: a lock is on the node that owns its name."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from redis.commands.core import Script as RedisScript
 
 from ..protocol.encoding import encode_key
 
-# Of redis-py's `Redis.lock`, in whose place the class of the lock may come.
+# How many arguments of redis-py's `Redis.lock` come before `lock_class`.
 ARGUMENTS_BEFORE_CLASS = 5
 
 
 class Lock(redis.lock.Lock):
-    """A lock in a thread."""
+    """A lock for threads."""
 
     def __init__(self, redis: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(_for_primaries(redis), *args, **kwargs)
 
     def register_scripts(self) -> None:
-        """Make the scripts of the class, if it has none yet: without a client to keep alive."""
+        """Make the scripts of the class, if missing, without a client: it would stay alive."""
         for name, source in _sources(type(self)):
             if getattr(type(self), name, None) is None:
                 setattr(type(self), name, RedisScript(None, source))  # type: ignore[arg-type]
 
 
 class AioLock(redis.asyncio.lock.Lock):
-    """A lock on an event loop."""
+    """A lock for event loops."""
 
     def __init__(self, redis: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(_for_primaries(redis), *args, **kwargs)
@@ -43,7 +43,7 @@ class AioLock(redis.asyncio.lock.Lock):
 
 
 def _for_primaries(client: Any) -> Any:
-    """Return a client that asks nobody else who has a lock: a replica may not know yet."""
+    """Return a client that asks primaries only, as replicas may lag behind."""
     client = copy(client)
     client.is_for_primaries = True
     return client

@@ -1,4 +1,4 @@
-"""The blocks of `map()` and `fanout()`, and what type checkers are told of their clients."""
+"""The context managers of `map()` and `fanout()`, and the types of their clients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
 
     class PromisedCommands(Protocol):
-        """What promised.pyi declares, for type checkers only."""
+        """Declared in promised.pyi, for type checkers only."""
 
     FannedCommands = PromisedCommands
 
@@ -22,42 +22,42 @@ C = TypeVar("C", bound="Promising")
 
 
 class Promising(Protocol):
-    """What type checkers see of both clients besides their commands."""
+    """The type of both clients, without their commands."""
 
     def register_script(self, script: Any) -> RedisScript:
-        """Return a script to be called."""
+        """Return a script to call."""
 
     def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
-        """Convert the replies of a command in another way, on this client only."""
+        """Set the function that converts the replies to a command, for this client only."""
 
     def join(self, timeout: float | None = None) -> None:
-        """Run what was asked for and settle its promises."""
+        """Run the pending commands and settle their promises."""
 
     async def ajoin(self, timeout: float | None = None) -> None:
-        """Do so on the event loop that runs."""
+        """Do what `join` does, on the running event loop."""
 
     async def alearn(self) -> None:
         """Find out which nodes there are, if that is not known yet."""
 
     def run_when_awaited(self, timeout: float | None = None) -> None:
-        """Let a pending promise that is awaited have everything sent that waits."""
+        """From now on, awaiting a pending promise sends all pending commands."""
 
     def run_no_more(self) -> None:
-        """Let a pending promise that is awaited raise a RuntimeError."""
+        """From now on, awaiting a pending promise raises a RuntimeError."""
 
     def cancel(self) -> None:
-        """Forget what was not sent yet."""
+        """Drop the commands that were not sent yet."""
 
 
 class Mapped(PromisedCommands, Promising, Protocol):
-    """What type checkers see of a `MappingClient`: its commands give promises.
+    """The type of a `MappingClient`: its commands return promises.
 
-    The annotations that it inherits from redis-py's client name the values themselves.
+    The annotations that the class inherits from redis-py name the values themselves.
     """
 
 
 class Fanned(FannedCommands, Promising, Protocol):
-    """What type checkers see of a `FanoutClient`: promises of ``{host id: result}``."""
+    """The type of a `FanoutClient`: its commands return promises of ``{host id: result}``."""
 
     def target(self, hosts: Hosts) -> Fanned:
         """Return a client for other hosts."""

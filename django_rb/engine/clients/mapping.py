@@ -1,4 +1,4 @@
-"""The client whose commands become promises, and run when its block ends."""
+"""The client of `map()`: commands return promises and run when the block ends."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .base import Combine, ManyNodesClient, Route, node_failures
 from .port import ClientPort
 from .promise import Promise, Unhandled, settle_each
 
-# Of a call that became more than one command which its first argument places: the name that
-# redis-py knows its conversion by, its options, how many commands it became, how their replies
-# become one, and the call itself, if its keys place it.
+# For a call that is not just one command routed by its first argument: the name of redis-py's
+# reply callback, its options, the number of commands that are sent, the function that combines
+# their replies, and the call itself, if it is routed by its keys.
 _Detail: TypeAlias = tuple[str, Mapping[str, Any], int, Combine | None, Args | None]
 
 _NO_OPTIONS: Mapping[str, Any] = {}
@@ -30,13 +30,13 @@ _get_name, _get_key = itemgetter(0), itemgetter(1)
 
 
 class MappingClient(ManyNodesClient):
-    """Commands become promises; all of them run, side by side, when the block ends.
+    """Commands return promises; all of them run, nodes in parallel, when the block ends.
 
     with cluster.map() as client:
         hits = [client.get(f"page:{n}") for n in range(100)]
     [promise.value for promise in hits]
 
-    For one thread.
+    Not thread-safe.
     """
 
     def __init__(
@@ -54,25 +54,25 @@ class MappingClient(ManyNodesClient):
                 "time, 1 or more; None asks all of them."
             )
         self._max_concurrency = max_concurrency
-        # What waits to be sent, and the promises of its replies.
+        # Pending commands, and the promises for their replies.
         self._commands: list[Args] = []
         self._promises: list[Promise[Any]] = []
-        # The hosts of commands, by position, that are not placed by their first argument.
+        # The hosts of commands that are not routed by their first argument, by position.
         self._owners: dict[int, int] = {}
-        # What is to be known of promises, by position, that is not plain.
+        # Details of promises that do not take the fast path, by position.
         self._details: dict[int, _Detail] = {}
-        self._bound: set[int] = set()  # positions of commands that were sent to hosts by id
-        self._router = cluster.router  # that of what waits
+        self._bound: set[int] = set()  # positions of commands for hosts that are given by id
+        self._router = cluster.router  # the one that routed the pending commands
         self._unhandled = Unhandled()
-        # What nobody was told of: errors of callbacks, and what failed on which node.
+        # To be raised by join(): errors of callbacks, and what failed on which node.
         self._raised: list[Exception] = []
         self._failures: list[NodeFailure] = []
         self._gets_plainly = "GET" in self._simple
 
     def get(self, name: Any) -> Promise[Any]:  # type: ignore[override]
-        """Return a promise for the value of a key; None where there is no such key."""
+        """Return a promise for the value of a key; None if there is no such key."""
         if self._gets_plainly and type(name) is str and name.isascii():
-            # What most calls of most batches are, without the detours of the rest.
+            # The fast path of the most common call.
             promise: Promise[Any] = Promise(self._unhandled)
             self._commands.append(("GET", name))
             self._promises.append(promise)
@@ -80,7 +80,7 @@ class MappingClient(ManyNodesClient):
         return cast(Promise[Any], super().get(name))
 
     def execute_command(self, *args: Any, **options: Any) -> Promise[Any]:
-        """Return a promise for the result of a command that is yet to be sent.
+        """Return a promise for the result of a command; nothing is sent yet.
 
         Raises:
             UnroutableCommand: its keys live on several nodes, or it has none.
@@ -92,7 +92,7 @@ class MappingClient(ManyNodesClient):
         if not self._is_simple(sent):
             self._add(promise, self._route(sent), cast(str, sent[0]), options, sent)
             return promise
-        # It is placed, with all others, when it is sent.
+        # It is routed, with all others, when it is sent.
         if options and (len(options) > 1 or "keys" not in options):
             name = cast(str, sent[0])
             self._details[len(self._promises)] = (name, options, 1, None, None)
@@ -120,19 +120,19 @@ class MappingClient(ManyNodesClient):
         self._promises.append(promise)
 
     def join(self, timeout: float | None = None) -> None:
-        """Run what was asked for and settle its promises.
+        """Run the pending commands and settle their promises.
 
         Args:
-            timeout: seconds; what is unfinished then is rejected with a TimeoutError.
+            timeout: seconds; promises that are pending then are rejected with a TimeoutError.
 
         Raises:
-            The first error that nobody handled, of its own type, after every node has
-            finished. `failures_of(error)` says what failed on which node.
+            The first error that no callback handled, after every node has finished.
+            `failures_of(error)` returns what failed on which node.
         """
         self._cluster.run(self._map(), timeout)
 
     async def ajoin(self, timeout: float | None = None) -> None:
-        """Run what was asked for on the event loop that runs; see `join`."""
+        """Do what `join` does, on the running event loop."""
         await self._cluster.arun(self._map(), timeout)
 
     async def alearn(self) -> None:
@@ -140,14 +140,14 @@ class MappingClient(ManyNodesClient):
         await self._cluster.alearn()
 
     def run_when_awaited(self, timeout: float | None = None) -> None:
-        """Let a pending promise that is awaited have everything sent that waits.
+        """From now on, awaiting a pending promise sends all pending commands.
 
-        What fails is left to its promises, and to `ajoin`.
+        Errors are raised where their promises are awaited, or by `ajoin`.
         """
         self._unhandled.run = lambda: self._cluster.arun(self._settling(), timeout)
 
     def run_no_more(self) -> None:
-        """Let a pending promise that is awaited raise a RuntimeError."""
+        """From now on, awaiting a pending promise raises a RuntimeError."""
         self._unhandled.run = None
 
     def _map(self) -> Batch[None]:
@@ -161,14 +161,14 @@ class MappingClient(ManyNodesClient):
             raise attach(errors, failures)
 
     def _settling(self) -> Batch[None]:
-        while self._promises:  # callbacks may ask for more
+        while self._promises:  # callbacks may add commands
             if self._router is not self._cluster.router:
                 self._route_anew()
                 continue
             yield from self._run()
 
     def _run(self) -> Batch[None]:
-        """Send what waits, settle its promises, and keep what failed on which node."""
+        """Send the pending commands, settle their promises, and keep the failures."""
         cluster = self._cluster
         commands, owners, bound = self._commands[:], self._owners.copy(), self._bound.copy()
         promises, details = self._promises[:], self._details.copy()
@@ -183,7 +183,7 @@ class MappingClient(ManyNodesClient):
                 bound=bound,
                 max_concurrency=self._max_concurrency,
             )
-        except BaseException as error:  # who else awaits one of them must not wait for ever
+        except BaseException as error:  # else other tasks would await the promises for ever
             self._reject(promises, error)
             raise
         values = self._values(commands, replies, len(promises), details)
@@ -199,7 +199,7 @@ class MappingClient(ManyNodesClient):
         count: int,
         details: dict[int, _Detail],
     ) -> Sequence[Any]:
-        """Return what each of `count` promises is settled with; for some it is an exception."""
+        """Return the value of each of `count` promises, or the exception that rejects it."""
         names = {*map(_get_name, commands), *map(_get_name, details.values())}
         callbacks = {name: self.response_callbacks.get(name) for name in names}
         is_decoding = self._decode is not None
@@ -236,7 +236,7 @@ class MappingClient(ManyNodesClient):
         return values
 
     def _route_anew(self) -> None:
-        """Place what waits by the router of now: hosts came or went since it was told."""
+        """Route the pending commands again: hosts were added or removed since."""
         self._router = self._cluster.router
         known = iter(self._commands[:])
         owners, bound = self._owners.copy(), self._bound.copy()
@@ -272,7 +272,7 @@ class MappingClient(ManyNodesClient):
             raise UnroutableCommand(f"Host {host_id} was removed before the command was sent.")
 
     def _reject(self, promises: Sequence[Promise[Any]], error: BaseException) -> None:
-        """Settle the promises of an interrupted batch, whose commands may have run."""
+        """Reject the promises of an interrupted batch, whose commands may have run."""
         for promise in promises:
             reason = error
             if not isinstance(error, Exception):
@@ -280,11 +280,11 @@ class MappingClient(ManyNodesClient):
             try:
                 if promise.is_pending:
                     promise.reject(reason)
-            except Exception as raised:  # noqa: BLE001 (a callback's; the others go on)
+            except Exception as raised:  # noqa: BLE001 (of a callback; the others are called)
                 self._raised.append(raised)
 
     def cancel(self) -> None:
-        """Forget what was not sent yet; its promises stay pending."""
+        """Drop the commands that were not sent yet; their promises stay pending."""
         self._commands.clear()
         self._promises.clear()
         self._owners.clear()
@@ -292,11 +292,11 @@ class MappingClient(ManyNodesClient):
         self._bound.clear()
 
     def script_load(self, script: Any) -> Promise[str]:  # type: ignore[override]
-        """Keep a script for all nodes; a node gets it with its use."""
+        """Keep a script; nodes load it when it is first used."""
         return Promise.resolved(self._keep_script(script))
 
     def _not_promised(self, *_args: Any, **_options: Any) -> NoReturn:
-        """Not promised: it would not know where to go on."""
+        """Raise NotImplementedError: each page needs the cursor of the one before."""
         raise NotImplementedError(
             "Iterators of SCAN and its kin wait for one page to ask for the next, and "
             f"{type(self).__name__} gives promises. Use those of "
@@ -317,7 +317,7 @@ def _combined(parts: list[Any], combine: Combine) -> Any:
 def _hosts_of(
     router: BaseRouter, commands: Sequence[Args], owners: Mapping[int, int]
 ) -> list[int]:
-    """Return the host of each command: that in `owners`, or its first argument's."""
+    """Return the host of each command: the one in `owners`, or its first argument's."""
     placed = commands
     if owners:
         placed = [args for position, args in enumerate(commands) if position not in owners]

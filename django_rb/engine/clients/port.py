@@ -1,4 +1,4 @@
-"""What the clients over many nodes need of a cluster."""
+"""The interface of a cluster that the clients over many nodes use."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ T = TypeVar("T")
 
 
 class ClientPort(Port, Protocol):
-    """A cluster, as far as its clients know it."""
+    """The part of a cluster that its clients use."""
 
     @property
     def prototype(self) -> redis.Redis:
-        """A client of redis-py's that never connects: its reply callbacks and its encoder."""
+        """A redis-py client that never connects, for its reply callbacks and its encoder."""
 
     @property
     def aio_prototype(self) -> redis.asyncio.Redis:
-        """As `prototype`, of redis-py's asyncio side."""
+        """Like `prototype`, of redis.asyncio."""
 
     def get_host_for_key(self, key: Key) -> int:
         """Return the id of the host that owns a key."""
@@ -32,13 +32,13 @@ class ClientPort(Port, Protocol):
         """Find out which nodes there are, if that is not known yet."""
 
     async def alearn(self, timeout: float | None = None) -> None:
-        """Do so on the event loop that runs."""
+        """Do what `learn` does, on the running event loop."""
 
     def remember_script(self, source: str | bytes) -> bytes:
-        """Keep a script's source for nodes that do not know it; return its SHA1 digest."""
+        """Keep a script's source for nodes that lack it; return its SHA1 digest."""
 
     def run(self, batch: Batch[T], timeout: float | None = None) -> T:
-        """Run a batch in the thread that calls."""
+        """Run a batch in the calling thread."""
 
     async def arun(self, batch: Batch[T], timeout: float | None = None) -> T:
-        """Run a batch on the event loop that runs."""
+        """Run a batch on the running event loop."""

@@ -1,8 +1,8 @@
-"""Promises: the values that commands will have once their batch has run.
+"""Promises for the results of commands whose batch has not run yet.
 
-The names are rb's; the rules for chains are those of ECMAScript's promises
-(https://tc39.es/ecma262/#sec-promise-objects), but callbacks are called at once, and a
-promise may be settled by anyone.
+The names are rb's. Chaining follows ECMAScript's promises
+(https://tc39.es/ecma262/#sec-promise-objects), but callbacks are called at once, and any code
+may settle a promise.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ PENDING, RESOLVED, REJECTED = "pending", "resolved", "rejected"
 
 
 class Unhandled(dict["Promise[Any]", list[BaseException]]):
-    """Rejected promises whose error nobody handled, and the errors, in their order.
+    """Rejected promises whose error no callback handled, and the errors, in order.
 
     Attributes:
-        run: what an event loop awaits to have pending promises settled.
+        run: a coroutine function that settles pending promises, when one is awaited.
     """
 
     run: Callable[[], Awaitable[None]] | None = None
 
 
 class Promise(Generic[T]):
-    """The value that a command will have once it has run.
+    """The future result of a command.
 
     with cluster.map() as client:
         promise = client.get("page:1")
     promise.value
 
     Attributes:
-        value: what it was resolved with; None if it was rejected. While the promise is
-            pending, reading it raises a RuntimeError.
+        value: the result; None if the promise was rejected. Reading it while the promise is
+            pending raises a RuntimeError.
         reason: the error that it was rejected with, or None.
     """
 
@@ -51,32 +51,32 @@ class Promise(Generic[T]):
         self._state = PENDING
         self._callbacks = None
         self._errbacks = None
-        # Where a rejection is noted that nobody handles; shared with derived promises.
+        # Collects rejections that no callback handles; shared with derived promises.
         self._unhandled = unhandled
 
-    if not TYPE_CHECKING:  # which would take every name for an attribute
+    if not TYPE_CHECKING:  # else type checkers would accept any attribute
 
         def __getattr__(self, name: str) -> NoReturn:
-            """Say why there is no value; called for what a promise does not have."""
+            """Explain why a pending promise has no value; called for missing attributes."""
             if name == "value":
                 raise RuntimeError(
                     "The promise is pending: it has no value yet. Read it after the end of "
-                    "the `with` block in which it was made, or after client.join(). (A block "
-                    "that was left by an exception has sent nothing. On event loops, await "
+                    "the `with` block in which it was made, or after client.join(). (If an "
+                    "exception ended the block, nothing was sent. On event loops, await "
                     "the promise.)"
                 )
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @staticmethod
     def resolved(value: T) -> Promise[T]:
-        """Return a promise that has a value already."""
+        """Return a promise that is resolved with a value."""
         promise: Promise[T] = Promise()
         promise.resolve(value)
         return promise
 
     @staticmethod
     def rejected(reason: BaseException) -> Promise[Any]:
-        """Return a promise that has failed already."""
+        """Return a promise that is rejected with an error."""
         promise: Promise[Any] = Promise()
         promise.reject(reason)
         return promise
@@ -166,9 +166,10 @@ class Promise(Generic[T]):
         on_success: Callable[[T], object] | None = None,
         on_failure: Callable[[Any], object] | None = None,
     ) -> Promise[T]:
-        """Call back with the value or the error, at once if it is known; return the promise.
+        """Add callbacks for the value and the error; return the promise itself.
 
-        An error that goes to an `on_failure` counts as handled.
+        A callback is called at once if the promise is settled already. An error for which
+        there is an `on_failure` counts as handled.
         """
         if self._state == PENDING:
             if on_success is not None:
@@ -193,11 +194,10 @@ class Promise(Generic[T]):
         success: Callable[[T], Any] | None = None,
         failure: Callable[[Any], Any] | None = None,
     ) -> Promise[Any]:
-        """Return a promise for what a callback makes of the value or the error.
+        """Return a promise for what a callback returns for the value or the error.
 
-        Without a callback for it, the value or the error is passed on. A promise that a
-        callback returns is followed. A callback that raises rejects the promise that is
-        returned.
+        Without a callback, the value or the error is passed on. If a callback returns a
+        promise, its result counts. If a callback raises, the returned promise is rejected.
         """
         derived: Promise[Any] = Promise(self._unhandled)
 
@@ -213,7 +213,7 @@ class Promise(Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         """Wait for the value, or raise the error.
 
-        Of a client for event loops, a pending promise has everything sent that waits.
+        With a client for event loops, this sends all pending commands first.
         """
         if self._state == PENDING:
             yield from self._wait().__await__()
@@ -228,8 +228,9 @@ class Promise(Generic[T]):
         if self._unhandled is not None:
             if self._unhandled.run is None:
                 raise RuntimeError(
-                    "The promise is pending, and to await it sends nothing. Await promises of "
-                    "cluster.amap(), afanout() or aall(), in or after a block that ended well."
+                    "The promise is pending, and awaiting it sends nothing. Await promises of "
+                    "cluster.amap(), afanout() or aall(), inside the block, or after it if no "
+                    "exception ended it."
                 )
             await self._unhandled.run()
         if self._state == PENDING:
@@ -245,7 +246,7 @@ class Promise(Generic[T]):
     def _follow(self, other: Promise[Any]) -> None:
         if other is self:
             raise TypeError("A promise cannot be resolved with itself.")
-        if self._unhandled is None:  # an error that nobody handles must not end here
+        if self._unhandled is None:  # else an unhandled error would get lost
             self._unhandled = other._unhandled
         other.done(self.resolve, self.reject)
 
@@ -263,13 +264,13 @@ _SPECIAL = (Exception, Promise)
 def settle_each(
     promises: Sequence[Promise[Any]], values: Sequence[Any]
 ) -> tuple[list[Exception], bool]:
-    """Settle promises that a client made; a value that is an exception rejects its promise.
+    """Settle promises of a client; a value that is an exception rejects its promise.
 
-    Returns what callbacks raised, and whether a promise was rejected.
+    Returns the exceptions of callbacks, and whether a promise was rejected.
     """
     raised: list[Exception] = []
     is_rejecting = False
-    # Without callbacks, what resolve() does with most values is not worth a call.
+    # The fast path: without callbacks, most values need no call of resolve().
     special = {kind for kind in set(map(type, values)) if issubclass(kind, _SPECIAL)}
     for promise, value in zip(promises, values, strict=True):
         if (
@@ -286,7 +287,7 @@ def settle_each(
                 promise.reject(value)
             else:
                 promise.resolve(value)
-        except Exception as error:  # noqa: BLE001 (the others wait for their values)
+        except Exception as error:  # noqa: BLE001 (the other promises are settled first)
             raised.append(error)
     return raised, is_rejecting
 
@@ -297,7 +298,7 @@ def _call_all(callbacks: list[Callable[[Any], object]], argument: Any) -> None:
     for callback in callbacks:
         try:
             callback(argument)
-        except Exception as error:  # noqa: BLE001 (the others wait for their call)
+        except Exception as error:  # noqa: BLE001 (the other callbacks are called first)
             if first is None:
                 first = error
             else:

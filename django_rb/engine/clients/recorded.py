@@ -1,6 +1,7 @@
-"""What redis-py's methods send after the key, put together once for each set of options.
+"""A cache of the arguments that redis-py's methods send after the key.
 
-In redis-py 8, `set` and `zrange` take longer for that than all else of a command in `map()`.
+In redis-py 8, `set` and `zrange` take longer to put these together than everything else that
+`map()` does for a command.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ import redis
 
 from ..protocol.encoding import Args, with_text_for_numbers
 
-# Options of these types are kept: they are small, and are what they are equal to.
+# Options of these types are cached: they are small, and equal ones are sent alike.
 _KEPT = frozenset({bool, int, float, timedelta, NoneType})
 
-# What can be sent as it is.
+# The types of arguments that are sent without conversion by redis-py.
 _SENT = frozenset({str, bytes, int, float})
 
 
 class Recorded(NamedTuple):
-    """What a method sends.
+    """The command that a method sends.
 
     Attributes:
-        name: of the command.
-        rest: what follows the first arguments.
-        options: by which the reply is read.
+        name: the name of the command.
+        rest: the arguments after the first ones.
+        options: the options for the conversion of the reply.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Recorded(NamedTuple):
 
 
 class _Recorder(redis.Redis):
-    """Executes nothing: its methods return what they would have."""
+    """A client whose methods return what redis-py would send, and send nothing."""
 
     def __init__(self) -> None:
         pass
@@ -50,7 +51,7 @@ _recorder = _Recorder()
 
 
 class NotKept(Exception):
-    """What redis-py sends for these options is not kept."""
+    """The command for these options is not cached."""
 
 
 @lru_cache(maxsize=1024, typed=True)  # a site has few timeouts, and few ranges
@@ -58,12 +59,13 @@ def get_recorded(method: str, count: int, *args: Any, **options: Any) -> Recorde
     """Return what redis-py sends for a method.
 
     Args:
-        count: how many first arguments are sent as they are, the key among them.
-        args, options: the others, by position and by name.
+        count: how many first arguments, the key included, are sent as they are.
+        args, options: the other arguments, by position and by name.
 
     Raises:
-        NotKept: it is not kept; TypeError: nor can it be, or redis-py refuses them.
-        redis.DataError: what redis-py raises for them.
+        NotKept: the command is not cached.
+        TypeError: an argument is not hashable, or redis-py refuses the arguments.
+        redis.DataError: redis-py refuses the arguments.
     """
     first = ("",) * count
     sent, meaning = getattr(_recorder, method)(*first, *args, **options)
@@ -73,5 +75,5 @@ def get_recorded(method: str, count: int, *args: Any, **options: Any) -> Recorde
         and _SENT.issuperset(map(type, rest))
     ):
         raise NotKept
-    meaning.pop("keys", None)  # those of redis-py's own cache
+    meaning.pop("keys", None)  # for redis-py's own client-side cache only
     return Recorded(sent[0], with_text_for_numbers(rest), meaning)

@@ -1,4 +1,4 @@
-"""The client that sends each command where its keys live, and waits for the result."""
+"""The client that sends each command to the node that owns its keys, and returns the result."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .port import ClientPort
 
 
 class Routing(ManyNodes):
-    """A command's way from a routing client and back, as a batch.
+    """The base of the routing clients for threads and event loops.
 
     Args:
         timeout: seconds for each command; None without limit.
 
     Attributes:
-        is_for_primaries: no replica will do, whatever READ_FROM says.
+        is_for_primaries: replicas are not asked, whatever READ_FROM says.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Routing(ManyNodes):
     def _scan(
         self, cursors: Cursors | None, options: Args
     ) -> Batch[tuple[Cursors, list[Any], list[NodeFailure]]]:
-        """Read a page of each node that has more, the first one of all nodes at first.
+        """Read the next page of each node that has more keys; the first page of all at first.
 
-        Returns the cursors of those that still have, the keys, and what failed.
+        Returns the cursors of the nodes that still have more, the keys, and what failed.
         """
         if cursors is None:
             cursors = first_cursors(self._cluster)
@@ -77,11 +77,11 @@ class Routing(ManyNodes):
 
 
 class RoutingClient(Routing, ManyNodesClient):
-    """Each command goes to the node that owns its keys; the result is there at once.
+    """Each command goes to the node that owns its keys, and returns its result.
 
     client = cluster.get_routing_client()
     client.set("page:1", "text")
-    client.mget("page:1", "page:2")       # asks each node for its share, side by side
+    client.mget("page:1", "page:2")       # asks all nodes in parallel
 
     Safe to share between threads.
     """
@@ -98,10 +98,12 @@ class RoutingClient(Routing, ManyNodesClient):
         return self._cluster.run(call, self._command_timeout)
 
     def lock(self, *args: Any, **options: Any) -> Any:
-        """Return a lock of redis-py's on the node that owns its name; it follows its name.
+        """Return a redis-py lock on the node that owns its name.
 
         with client.lock("report", timeout=30):
             …
+
+        If the name moves to another node, as in a Redis Cluster, the lock follows it.
 
         The arguments are those of redis-py's `Redis.lock`.
         """
@@ -116,9 +118,9 @@ class RoutingClient(Routing, ManyNodesClient):
         _type: str | None = None,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        """Yield the keys of all nodes, scanning every node at once, page by page.
+        """Yield the keys of all nodes, scanning all nodes in parallel, page by page.
 
-        Memory stays constant. As with SCAN, a key may come twice.
+        Memory use is constant. As with SCAN, a key may be returned twice.
 
         Args:
             match: glob pattern.
@@ -136,7 +138,7 @@ class RoutingClient(Routing, ManyNodesClient):
                 raise first_error(failures)
 
     def script_load(self, script: Any) -> str:
-        """Keep a script for all nodes, return its SHA1 digest; a node gets it with its use."""
+        """Keep a script and return its SHA1 digest; nodes load it when it is first used."""
         return self._keep_script(script)
 
     def map(
@@ -145,7 +147,7 @@ class RoutingClient(Routing, ManyNodesClient):
         max_concurrency: int | None = 64,
         auto_batch: bool | None = None,
     ) -> MapManager[Mapped]:
-        """Return a context manager for promised commands; see `Cluster.map`."""
+        """Return a context manager whose commands return promises; see `Cluster.map`."""
         return MapManager(self.get_mapping_client(max_concurrency, auto_batch), timeout)
 
     def fanout(

@@ -1,4 +1,4 @@
-"""The transport of event loops: who waits is a task."""
+"""The transport for event loops: the calling task waits for replies."""
 
 from .transport import Transport
 

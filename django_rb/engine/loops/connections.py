@@ -1,8 +1,8 @@
-"""Connections of event loops: opened by redis-py's asyncio side, then moved by the engine.
+"""Connections for event loops: redis.asyncio opens them, and the engine uses their sockets.
 
 redis-py sets a connection up; from then on what a node sends goes from the loop straight to
-an exchange: by a transport of the engine's own where the socket is plain, and where it is not
-(TLS, gevent, Windows) by that of asyncio, whose protocol the connection is then.
+an exchange. Plain sockets have a transport of the engine's own. Others (TLS, gevent, Windows)
+keep asyncio's transport, and the connection is its protocol.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from ..sockets import make_has_input
 from .jobs import Job, Joined
 from .plain import Inbox, PlainTransport, take_over
 
-# Bytes that are written before the loop has its turn, and that may wait in a transport.
+# Bytes that are written before the loop runs other tasks, and that a transport may buffer.
 _WRITE_SIZE = PIECE_SIZE
 
-# While a node takes what there is to send, it is looked at so often per `socket_timeout`.
+# While a large request is sent, its progress is checked this often per `socket_timeout`.
 _LOOKS = 4
 
-# A timer that comes so many seconds late tells of a loop that was kept from its work.
+# If a timer is this many seconds late, the loop was blocked.
 LATE_SECONDS = 0.1
 
 FOREVER = float("inf")
 
 
 class Home(Protocol):
-    """The pool of a connection, as far as the connection knows it."""
+    """The part of a pool that its connections use."""
 
     node: Node
     loop: asyncio.AbstractEventLoop
     inbox: Inbox
 
     async def connect(self) -> asyncio.StreamWriter:
-        """Return the stream of a new connection."""
+        """Open a connection and return its stream."""
 
     def make_connection(self, writer: asyncio.StreamWriter, epoch: int) -> AioConnection:
-        """Return the connection of a stream."""
+        """Return a connection that uses a stream."""
 
     def take_back(self, connection: AioConnection, reader: ReplyReader) -> None:
-        """Give a connection whose last reply was read its next job, or none."""
+        """Give a connection its next job after its last reply, or keep it idle."""
 
     def failed(
         self, jobs: Sequence[Job], error: Exception, *, is_unheard: bool, is_new: bool
@@ -56,20 +56,20 @@ class Home(Protocol):
         """End jobs whose connection failed."""
 
     def expire(self, jobs: Sequence[Job], now: float, error: Exception) -> None:
-        """End those of some jobs to which the node should have said something by now."""
+        """End those jobs whose time limit is over."""
 
     def forget(self, connection: AioConnection) -> None:
-        """Know a closed connection no more."""
+        """Remove a closed connection."""
 
 
 class AioConnection(asyncio.Protocol):
-    """One set-up connection of an event loop. It has one job at a time.
+    """One connection of an event loop that is set up. It has one job at a time.
 
     Attributes:
-        epoch: that of its node when it was opened.
-        is_closed: it is of no more use.
-        is_heard: the node said something to the job.
-        since: the last time that the node did something, or was given something to do.
+        epoch: the node's epoch when it was opened.
+        is_closed: it cannot be used any more.
+        is_heard: the node has begun to answer the job.
+        since: when bytes were last sent or received, as loop.time().
     """
 
     def __init__(self, writer: asyncio.StreamWriter, pool: Home, epoch: int) -> None:
@@ -82,12 +82,12 @@ class AioConnection(asyncio.Protocol):
         self._job: Job | Joined | None = None
         self._is_reused = False
         self._is_paused = False
-        self._unsent = 0  # bytes that the transport kept when it was last looked at
+        self._unsent = 0  # bytes in the transport's buffer when it was last checked
         self.since = 0.0
-        # Seconds that the node is given for the next.
+        # Seconds until the node must accept or send further bytes.
         self._patience = self._node.socket_timeout or FOREVER
         self._timer: asyncio.TimerHandle | None = None
-        self._is_forgiven = False  # it had more time, as the loop had not listened
+        self._is_forgiven = False  # its time was extended once, as the loop was blocked
         self.is_heard = False
         self.is_closed = False
 
@@ -98,7 +98,7 @@ class AioConnection(asyncio.Protocol):
         if plain is not None:
             self._has_input = plain.has_input
             return plain
-        # Kept: a StreamWriter that is collected closes its transport.
+        # Kept, as a StreamWriter closes its transport when it is garbage-collected.
         self._writer = writer
         transport = cast(asyncio.Transport, writer.transport)
         transport.set_protocol(self)
@@ -108,7 +108,7 @@ class AioConnection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a question may be sent: the node has not hung up, nor said anything."""
+        """Whether commands may be sent: it is not closed, and nothing can be read from it."""
         return not (
             self.is_closed
             or self.epoch != self._node.epoch
@@ -117,7 +117,7 @@ class AioConnection(asyncio.Protocol):
         )
 
     def start(self, job: Job | Joined, *, is_reused: bool) -> None:
-        """Send what a job asks, and read until it is answered."""
+        """Send a job's commands, and read until all replies have come."""
         job.sit_on(self)
         self._job = job
         self._is_reused = is_reused
@@ -138,28 +138,28 @@ class AioConnection(asyncio.Protocol):
             self._pool.forget(self)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: let go of the descriptor, and touch nothing else of the loop's.
+        """In a forked child: close the descriptor without using the loop.
 
-        It shares its selector with the parent's loop.
+        The loop shares its selector with the parent's loop.
         """
         self.is_closed = True
         if isinstance(self._transport, PlainTransport):
             self._transport.let_go()
             return
-        nowhere, nobody = socket.socketpair()  # something that can be polled, and is over
+        nowhere, nobody = socket.socketpair()  # takes the descriptor's place: pollable, closed
         os.dup2(nowhere.fileno(), self._transport.get_extra_info("socket").fileno())
         nowhere.close()
         nobody.close()
 
     def abandon(self) -> None:
-        """Close the connection if nobody awaits any more what it works for."""
+        """Close the connection if its job is no longer awaited."""
         if self._job is not None and self._job.is_over:
             self.close()
 
-    # What the loop calls.
+    # Called by the loop.
 
     def data_received(self, data: Buffer, size: int = -1) -> None:
-        """Give the job what the node sent: the first `size` bytes of `data`, or all."""
+        """Pass the first `size` bytes of `data`, or all of it, to the job."""
         job = self._job
         if job is None:  # an answer that nobody asked for
             self.close()
@@ -170,7 +170,7 @@ class AioConnection(asyncio.Protocol):
         try:
             if job.exchange.feed(data, size):
                 if self._transport.get_write_buffer_size():
-                    # It answered what it does not know yet.
+                    # It answered commands that were not sent yet.
                     raise job.exchange.too_much(is_early=True)
                 self._job = None
                 self._pool.take_back(self, self._reader)
@@ -183,17 +183,17 @@ class AioConnection(asyncio.Protocol):
             raise
 
     def eof_received(self) -> None:
-        """Fail the job: the node will say no more."""
+        """Fail the job: the node has closed the connection."""
         self.connection_lost(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the job: the node hung up, or the way to it is broken."""
+        """Fail the job: the connection was closed or broken."""
         if self._job is not None:
             self._fail(exc or ConnectionResetError("the node closed the connection"))
         self.close()
 
     def pause_writing(self) -> None:
-        """Make no more of the commands until the node has taken what there is."""
+        """Encode no more commands until the transport's buffer has been sent."""
         self._is_paused = True
 
     def resume_writing(self) -> None:
@@ -202,14 +202,14 @@ class AioConnection(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
-        """Write a piece of what is left, if any. Before the next one the loop has its turn."""
+        """Write the next piece, if any. The loop runs other tasks before the one after it."""
         job = self._job
         if job is None or self._is_paused:
             return
         exchange = job.exchange
         out = exchange.out
         if out is not None:
-            if len(out) > _WRITE_SIZE:  # transports copy what they do not get rid of
+            if len(out) > _WRITE_SIZE:  # transports copy what they cannot send at once
                 out = memoryview(out)[:_WRITE_SIZE]
             try:
                 self._transport.write(out)
@@ -221,10 +221,10 @@ class AioConnection(asyncio.Protocol):
                     raise
                 return
             self._unsent = self._transport.get_write_buffer_size()
-        self.since = self._loop.time()  # to encode may have taken long
+        self.since = self._loop.time()  # encoding may have taken long
 
     def _crash(self, error: BaseException) -> None:
-        """Close, and let those who await the job have an error that is not the node's."""
+        """Close, and raise to those who await the job an error that is not the node's."""
         job, self._job = self._job, None
         self.close()
         if job is not None:
@@ -243,13 +243,13 @@ class AioConnection(asyncio.Protocol):
     # Time.
 
     def _watch(self) -> None:
-        """Look at the time when the node has had enough of it."""
+        """Set the timer for when the node's time is over."""
         look_at = self._expires()
         if self._unsent:
             look_at = min(look_at, self._loop.time() + self._patience / _LOOKS)
         if self._timer is not None:
             if self._timer.when() <= look_at:
-                return  # it looks again then
+                return  # that timer checks again
             self._timer.cancel()
             self._timer = None
         if look_at != FOREVER:
@@ -258,7 +258,7 @@ class AioConnection(asyncio.Protocol):
             )
 
     def _expires(self) -> float:
-        """Return when the node will have been silent for too long."""
+        """Return when the node's time is over, as loop.time()."""
         expires = self.since + self._patience
         if self.is_heard or self._job is None:
             return expires
@@ -272,16 +272,16 @@ class AioConnection(asyncio.Protocol):
         now = self._loop.time()
         unsent = self._transport.get_write_buffer_size()
         if unsent < self._unsent:
-            self.since = now  # it takes what it is sent
+            self.since = now  # the node accepts what it is sent
         self._unsent = unsent
         if now >= self._expires():
             if self._has_input():
-                # The loop has not read yet what came in time. It does so next.
+                # The loop has not read yet what has come in time. It does so next.
                 self._timer = self._loop.call_later(0, self._check_time, now)
                 return
             if now - planned >= LATE_SECONDS and not self._is_forgiven:
                 self._is_forgiven = True
-                self.since = now  # nobody listened before
+                self.since = now  # the loop was blocked before
                 for one in job.jobs:
                     one.limit = max(one.limit, now + self._patience)
         if now >= self.since + self._patience:

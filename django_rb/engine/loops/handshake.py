@@ -1,10 +1,10 @@
 """redis-py's classes of connections for asyncio, as the engine opens them.
 
-They differ from redis-py's own as those of `handshake` do. Besides, a credential provider
-is asked once for each connection, and awaited if it can be, whatever the version of
-redis-py; the files of TLS are read in the loop's executor, and again only when they
-change; what is closed is closed at once; and names are looked up by `lookups`, so that
-redis-py is given addresses. `take_writer` is the one private access.
+They differ from redis-py's own in the same ways as those of `threads.handshake`. Besides, with
+every version of redis-py, a credential provider is called once for each connection, and awaited
+if it is asynchronous; the files for TLS are read in the loop's executor, and again only when
+they change; connections are closed at once; and names are looked up by `lookups`, so that
+redis-py gets addresses. Only `take_writer` uses a private attribute of redis-py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def take_writer(connection: Any) -> asyncio.StreamWriter | None:
-    """Take the stream of a connection that redis-py set up, and leave it none."""
+    """Return the stream of a connection that redis-py has set up, and detach it."""
     writer: asyncio.StreamWriter | None
     writer, connection._writer = connection._writer, None  # noqa: SLF001 (the one exception)
     return writer
@@ -81,7 +81,7 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
                 _complete(error)
             raise
         except Exception as error:
-            # redis-py does so only after errors of its own
+            # redis-py disconnects only after errors of its own
             await self.disconnect()
             raise redis.ConnectionError(
                 f"Connecting failed: {type(error).__name__}: {error}"
@@ -92,7 +92,7 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
 
     @hides_locals
     async def send_command(self, *args: Any, **kwargs: Any) -> None:
-        """Send a command; with redis-py's first words to the node, our own."""
+        """Send a command; with redis-py's first one, announce that REDIRECT is followed."""
         if self._has_said_so or not (self._follows_redirects and is_introduction(args)):
             await super().send_command(*args, **kwargs)
             return
@@ -101,7 +101,7 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
         await self.send_packed_command([b"".join(pieces)], kwargs.get("check_health", True))
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Read a reply, and before it the one that redis-py knows nothing of."""
+        """Read a reply, and before it the one to our own command."""
         if self._is_answered_first:
             self._is_answered_first = False
             with suppress(redis.ResponseError):  # an older server, or a user who may not
@@ -109,7 +109,7 @@ class _Discreet(redis.asyncio.connection.AbstractConnection):
         return await super().read_response(*args, **kwargs)
 
     async def disconnect(self, *args: Any, **kwargs: Any) -> None:
-        """Close at once: a farewell over TLS would wait for its answer."""
+        """Close at once, without waiting for the node's close_notify of TLS."""
         self._has_said_so = self._is_answered_first = False
         writer = take_writer(self)
         if writer is not None:
@@ -129,7 +129,7 @@ class TCPConnection(_Discreet, redis.asyncio.Connection):
             try:
                 await super()._reach()
             except (redis.ConnectionError, redis.TimeoutError) as error:
-                # Another type tells of a node that was reached.
+                # A subclass means that the node was reached, so no other address is tried.
                 if not left or type(error) not in {redis.ConnectionError, redis.TimeoutError}:
                     raise
             else:
@@ -143,7 +143,7 @@ class UnixDomainSocketConnection(_Discreet, redis.asyncio.UnixDomainSocketConnec
 
 
 class _NamedContext(ssl.SSLContext):
-    """Holds a node to its name, whichever of its addresses was connected to."""
+    """A context that checks certificates against the node's name, not its address."""
 
     node_name = ""
 
@@ -160,21 +160,21 @@ class SSLConnection(TCPConnection, redis.asyncio.SSLConnection):
     ) -> None:
         kwargs = check_host_name(kwargs)
         requirement = kwargs.get("ssl_cert_reqs")
-        if isinstance(requirement, ssl.VerifyMode):  # redis-py 5 knows only the names
+        if isinstance(requirement, ssl.VerifyMode):  # redis-py 5 accepts only the names
             kwargs["ssl_cert_reqs"] = requirement.name.removeprefix("CERT_").lower()
         super().__init__(**kwargs)
-        # Only redis-py 8 knows these two.
+        # Only redis-py 8 has these two.
         self._key_password = ssl_password
         self._ca_path = ssl_ca_path
 
     @hides_locals
     def make_context(self) -> ssl.SSLContext:
-        """Return what the options say; it reads the files."""
+        """Return an SSL context for the options; this reads files."""
         told: Any = self.ssl_context
         certfile, keyfile = told.certfile, told.keyfile
         told.certfile = told.keyfile = None
         context: ssl.SSLContext = told.get()
-        context.__class__ = _NamedContext  # it is made by ssl.create_default_context()
+        context.__class__ = _NamedContext  # ssl.create_default_context() takes no class
         cast(_NamedContext, context).node_name = self.host
         if certfile or keyfile:
             context.load_cert_chain(certfile, keyfile, self._key_password)
@@ -184,15 +184,15 @@ class SSLConnection(TCPConnection, redis.asyncio.SSLConnection):
 
 
 def _complete(error: redis.ConnectionError) -> None:
-    """Let an error say what it hides.
+    """Put the reason of an OSError into the text of redis-py's error.
 
     Raises:
-        redis.RedisError: what a node said, which is only the cause if it is a unix socket's.
+        redis.RedisError: the node's error reply, which for unix sockets is only the cause.
     """
     if isinstance(error.__cause__, redis.RedisError):
         raise error.__cause__ from None
     reason = error.__context__
-    if isinstance(reason, OSError) and len(reason.args) > 1:  # redis-py 5 tells the number
+    if isinstance(reason, OSError) and len(reason.args) > 1:  # redis-py 5: only the number
         text = str(reason.args[1])
         if text not in str(error):
             said = str(error).removesuffix(f" {reason.args[0]}.")
@@ -203,7 +203,7 @@ async def connect(node: Node, *, is_tracked: bool = False) -> asyncio.StreamWrit
     """Return the stream of a new connection to a node, set up by redis-py.
 
     Args:
-        is_tracked: the node is to tell of changes of what is read on it.
+        is_tracked: the node should track the keys that are read on it.
 
     Raises:
         redis.RedisError: it cannot be connected.
@@ -232,7 +232,7 @@ def _kind_of(info: HostInfo) -> type[_Discreet]:
 
 
 def check_options(node: Node) -> None:
-    """Raise BadHostSetup for an option of a node's that redis-py takes only without asyncio."""
+    """Raise BadHostSetup for options that redis-py does not support with asyncio."""
     kind: Any = _kind_of(node.info)
     unknown = sorted(node.kwargs.keys() - _options_of(kind))
     if unknown:
@@ -257,7 +257,7 @@ def _options_of(kind: type) -> frozenset[str]:
 
 
 class _Credentials(redis.CredentialProvider):
-    """What a provider said: redis-py before 5.3 would not await it."""
+    """Credentials from a provider that was called already; redis-py < 5.3 cannot await it."""
 
     def __init__(self, said: Any) -> None:
         self._said = said
@@ -270,7 +270,7 @@ class _Credentials(redis.CredentialProvider):
 
 
 async def _credentials_from(provider: Any) -> Any:
-    """Return what a provider gives, in its asynchronous way if it has one of its own."""
+    """Return a provider's credentials, from its asynchronous method if it overrides it."""
     inherited = getattr(redis.CredentialProvider, "get_credentials_async", None)
     own = getattr(type(provider), "get_credentials_async", inherited)
     if own is inherited:
@@ -279,11 +279,11 @@ async def _credentials_from(provider: Any) -> Any:
 
 
 def _awaited(retry: Any) -> Any:
-    """Return a Retry of redis-py's as its asyncio side takes it."""
+    """Return a Retry for redis.asyncio, made from one of redis-py."""
     if isinstance(retry, redis.asyncio.retry.Retry):
         return retry
     twin = redis.asyncio.retry.Retry.__new__(redis.asyncio.retry.Retry)
-    for name, value in vars(retry).items():  # both keep the same
+    for name, value in vars(retry).items():  # both have the same attributes
         setattr(twin, name, value)
     return twin
 
@@ -292,14 +292,14 @@ def _awaited(retry: Any) -> Any:
 
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
-# To make one takes as long as hundreds of commands.
+# Creating one takes as long as hundreds of commands.
 _contexts: weakref.WeakKeyDictionary[Node, tuple[object, ssl.SSLContext]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 async def _give_context(connection: SSLConnection, node: Node) -> None:
-    """Let a connection use the node's context, which is made anew when its files change."""
+    """Set a connection's SSL context to the node's, which is renewed when its files change."""
     stamp = [_changed_at(node.kwargs.get(name)) for name in _TLS_FILES]
     known_stamp, context = _contexts.get(node, (None, None))
     if context is None or stamp != known_stamp:

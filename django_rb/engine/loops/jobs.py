@@ -1,4 +1,4 @@
-"""Exchanges that somebody awaits on an event loop, alone or joined to go out together."""
+"""Exchanges that are awaited on an event loop, sent alone or joined with others."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from ..protocol.exchange import Exchange
 
 
 class Carrier(Protocol):
-    """A connection that works for a job."""
+    """The part of a connection that its jobs use."""
 
     is_heard: bool
     since: float
 
     def abandon(self) -> None:
-        """Close the connection if nobody awaits any more what it works for."""
+        """Close the connection if its job is no longer awaited."""
 
 
 class Owner(Protocol):
-    """Who awaits a job."""
+    """The round that awaits a job."""
 
     def ended(self) -> None:
         """The exchange has its replies or its error."""
 
     def crash(self, error: BaseException) -> None:
-        """Something was raised that is no node's failure."""
+        """An exception was raised that is not a failure of a node."""
 
 
 class Job:
-    """An exchange that somebody awaits.
+    """An exchange that a round awaits.
 
     Args:
-        exchange: what is to be sent and read.
-        owner: who awaits it.
-        began: when, as loop.time().
-        limit: when the node must have said something, as loop.time().
+        exchange: the exchange.
+        owner: the round that awaits it.
+        began: when it began, as loop.time().
+        limit: when the node must have begun to answer, as loop.time().
 
     Attributes:
-        limit: when the node must have said something, as loop.time().
-        connection: the one that works for it.
-        is_over: nobody awaits it any more.
-        is_late: others' work kept it waiting, which is not the node's fault.
-        is_forgiven: its limit was put off, as the loop had not listened.
-        is_probe: it is to find out whether the node is back.
+        limit: when the node must have begun to answer, as loop.time().
+        connection: the connection that it runs on.
+        is_over: it is no longer awaited.
+        is_late: it had to wait for other jobs, which is not the node's fault.
+        is_forgiven: its limit was extended once, as the loop was blocked.
+        is_probe: it probes a node that is down.
     """
 
     __slots__ = (
@@ -63,12 +63,12 @@ class Job:
 
     @property
     def jobs(self) -> Sequence[Job]:
-        """Those that have not ended: itself."""
+        """The jobs that have not ended: itself."""
         return (self,)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it is still to be sent."""
+        """Whether it was not sent yet."""
         return self.connection is None and not self.is_over
 
     @property
@@ -81,7 +81,7 @@ class Job:
         return (self,)
 
     def sit_on(self, connection: Carrier) -> None:
-        """Know the connection that works for it."""
+        """Set the connection that it runs on."""
         self.connection = connection
 
     def done(self) -> None:
@@ -108,14 +108,14 @@ class Job:
             self._owner.crash(error)
 
     def abandon(self) -> None:
-        """End, as nobody awaits it any more. A connection that works for it alone is closed."""
+        """End, as it is no longer awaited. If it has a connection to itself, that is closed."""
         self.is_over = True
         if self.connection is not None:
             self.connection.abandon()
 
 
 class Joined:
-    """Jobs of one command each that go out together and are answered in their order."""
+    """Jobs of one command each that are sent together and answered in their order."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
@@ -132,23 +132,23 @@ class Joined:
 
     @property
     def jobs(self) -> Sequence[Job]:
-        """Those that have not ended."""
+        """The jobs that have not ended."""
         return [job for job in self._jobs if not job.is_over]
 
     @property
     def limit(self) -> float:
-        """When the node must have said something to the first of them."""
+        """When the node must have begun to answer, as loop.time()."""
         return min((job.limit for job in self._jobs if not job.is_over), default=0.0)
 
     def sit_on(self, connection: Carrier) -> None:
-        """Let each know the connection that works for it."""
+        """Set the connection that they run on."""
         for job in self._jobs:
             job.connection = connection
             job.exchange.untouched = False
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody awaits any of them any more."""
+        """Whether none of them is awaited any more."""
         return all(job.is_over for job in self._jobs)
 
     def done(self) -> None:

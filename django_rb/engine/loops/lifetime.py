@@ -1,9 +1,9 @@
-"""Whose connections are whose: the pools of an event loop live and end with it.
+"""The lifetime of connections on event loops: the pools of a loop are closed with it.
 
-Nothing here keeps a loop alive. The pools are kept by the loop itself, as part of what
-stands in for its `close()`: that ends the connections first, while the loop can still
-turn. So nothing is left of a loop that was closed, whether or not its asynchronous
-generators were shut down, and nothing of a loop that was collected.
+Nothing here keeps a loop alive. The loop itself refers to its pools, through a replacement for
+its `close()` that closes the connections first, while the loop can still run. So no connection
+of a closed loop stays open, whether or not its asynchronous generators were shut down, and none
+of a loop that was garbage-collected.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class LoopPools:
 
     Args:
         loop: the loop that the pools belong to.
-        user: without whom they are of no use.
+        user: the transport; when it is garbage-collected, they are closed.
 
     Attributes:
-        inbox: what all connections of the loop read into.
+        inbox: the buffer that all plain connections of the loop share.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, user: KnownLoops) -> None:
@@ -57,7 +57,7 @@ class LoopPools:
         return pool
 
     def for_tracked(self, node: Node) -> Pool:
-        """Return where a read of keys that may be tracked finds its connection."""
+        """Return the pool for reads of keys that the node should track."""
         pool = self.of(node)
         if node.trackings is None:
             return pool
@@ -67,13 +67,13 @@ class LoopPools:
         return tracked if tracked.is_free else pool
 
     def count(self, node: Node) -> tuple[int, int]:
-        """From any thread: return how many connections to a node are open, and are idle."""
+        """From any thread: return how many connections to a node are open, how many idle."""
         known = filter(None, (self._by_node.get(node), self._tracked.get(node)))
         counts = [pool.count() for pool in known]
         return sum(count for count, _ in counts), sum(idle for _, idle in counts)
 
     def keep_only(self, nodes: Collection[Node]) -> None:
-        """Let the connections to all other nodes end with their work."""
+        """Close the connections to all other nodes as soon as their jobs have ended."""
         self._retired = [pool for pool in self._retired if pool.connections]
         for node in [node for node in self._by_node if node not in nodes]:
             for pool in filter(None, (self._by_node.pop(node), self._tracked.pop(node, None))):
@@ -91,7 +91,7 @@ class LoopPools:
         await _let_close()
 
     async def close(self) -> None:
-        """Close everything, for good, and be known no more."""
+        """Close everything, for good."""
         openings = [task for pool in self.pools for task in pool.close()]
         if openings:
             await asyncio.wait(openings)
@@ -101,12 +101,12 @@ class LoopPools:
             user.forget(self._loop)
 
     def soon(self, do: Callable[[], object]) -> None:
-        """From any thread: have the loop do something."""
+        """From any thread: call `do` soon, in the loop's thread."""
         with suppress(RuntimeError):  # the loop is closed, and everything with it
             self._loop.call_soon_threadsafe(do)
 
     def close_idle_soon(self) -> None:
-        """From any thread: let the loop close what is idle."""
+        """From any thread: have the loop close idle connections."""
         self.soon(self._close_idle)
 
     def _close_idle(self) -> None:
@@ -114,7 +114,7 @@ class LoopPools:
             pool.close_idle()
 
     def _let_go(self, _: object) -> None:
-        """From any thread: have everything closed, as the cluster was collected."""
+        """From any thread: close everything, as the cluster was garbage-collected."""
         self.soon(self._leave)
 
     def _leave(self) -> None:
@@ -123,7 +123,7 @@ class LoopPools:
         _Ending.of(self._loop).forget(self)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: let go of the descriptors, and of the parent's loop."""
+        """In a forked child: close the descriptors without using the parent's loop."""
         _Ending.of(self._loop).members.clear()
         for pool in self.pools:
             for connection in pool.connections:
@@ -147,19 +147,19 @@ class KnownLoops:
 
     def get(self, loop: asyncio.AbstractEventLoop) -> LoopPools:
         """Return the pools of a loop. Call it in the loop's thread."""
-        # As long as they live, so does the loop, and nothing else has its id.
+        # An id is unique while the loop exists, and the pools exist only as long as that.
         pools = self._pools.get(id(loop))
         if pools is None:
             pools = self._pools[id(loop)] = LoopPools(loop, self)
         return pools
 
     def forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Know a loop that was closed no more."""
+        """Remove a loop that was closed."""
         self._pools.pop(id(loop), None)
 
 
 class _Ending:
-    """Stands in for a loop's `close()`: connections end first."""
+    """Replaces a loop's `close()`: connections are closed first."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -169,7 +169,7 @@ class _Ending:
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> _Ending:
-        """Return that of a loop, which has it from now on."""
+        """Return the one of a loop, which is installed if needed."""
         ending = vars(loop).get("close")
         if not isinstance(ending, cls):
             ending = cls(loop)
@@ -188,7 +188,7 @@ class _Ending:
                 asyncio.get_running_loop()
             except RuntimeError:
                 self._run_end()
-            else:  # another loop runs in this thread, and two cannot
+            else:  # another loop runs in this thread, so this one cannot
                 thread = Thread(target=self._run_end)
                 thread.start()
                 thread.join()
@@ -197,7 +197,7 @@ class _Ending:
         self._loop.run_until_complete(self._end())
 
     def forget(self, pools: LoopPools) -> None:
-        """Know the pools of a cluster that is gone no more."""
+        """Remove the pools of a cluster that is gone."""
         self.members = [member for member in self.members if member is not pools]
 
     async def _end(self) -> None:
@@ -206,7 +206,7 @@ class _Ending:
 
 
 async def _let_close() -> None:
-    """Wait until transports that were aborted are closed, which takes TLS three turns."""
+    """Wait until aborted transports are closed, which takes three loop iterations for TLS."""
     for _ in range(3):
         await asyncio.sleep(0)
 
@@ -216,6 +216,6 @@ _endings: weakref.WeakSet[_Ending] = weakref.WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """End the connections of loops that nobody closes before the interpreter exits."""
+    """At exit, close the connections of loops that were not closed."""
     for ending in list(_endings):
         ending.end()

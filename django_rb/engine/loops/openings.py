@@ -1,4 +1,4 @@
-"""How connections of an event loop are opened, and what of it its pools share."""
+"""Opening connections on an event loop, with limits that its pools share."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ..nodes.failing import to_redis_error
 from ..nodes.node import Node
 from .connections import LATE_SECONDS, AioConnection, Home
 
-_TICK = 0.1  # seconds between two looks at whether the loop runs
-_TRIES = 3  # to open a connection, where the loop was kept from it
+_TICK = 0.1  # seconds between two checks whether the loop was blocked
+_TRIES = 3  # to open a connection, if the loop was blocked meanwhile
 
 
 class OpensMore(Protocol):
-    """A pool, as far as others' openings concern it."""
+    """The part of a pool that `AllOpenings` uses."""
 
     def open_more(self) -> None:
-        """Open connections for what waits, as far as there may be more."""
+        """Open connections for waiting jobs, within the limits."""
 
 
 class AllOpenings(set["asyncio.Task[None]"]):
-    """What is being opened on one loop, to whatever node.
+    """The connections that are being opened on one loop, to all nodes.
 
     Attributes:
-        held: pools that would open more if there were less.
+        held: pools that wait to open more.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class AllOpenings(set["asyncio.Task[None]"]):
 
 
 async def open_connection(pool: Home) -> AioConnection:
-    """Return a new connection of a pool's.
+    """Return a new connection of a pool.
 
     Raises:
         redis.RedisError, OSError: it cannot be opened; see `as_failure`.
@@ -57,15 +57,15 @@ async def open_connection(pool: Home) -> AioConnection:
                         writer.transport.abort()
                         raise
                     try:
-                        # What asyncio had of a plain socket is closed in the loop's next turn.
-                        # Nothing may fork before: nobody would close it in the child.
+                        # asyncio closes its copy of a plain socket in the loop's next
+                        # iteration. A fork before that would leave it open in the child.
                         await asyncio.sleep(0)
                     except BaseException:
                         connection.close()
                         raise
                     return connection
             except (redis.TimeoutError, TimeoutError):
-                # The node may have answered in time, while the loop did not run.
+                # The node may have answered in time, while the loop was blocked.
                 if not stalls.seconds or tries == _TRIES:
                     raise
 
@@ -73,7 +73,7 @@ async def open_connection(pool: Home) -> AioConnection:
 def as_failure(node: Node, error: Exception) -> Exception | None:
     """Return why a connection could not be opened, naming the node.
 
-    None if that is no failure of the node's.
+    None if that is not a failure of the node.
     """
     if isinstance(error, redis.RedisError):
         _say_why(error)
@@ -87,7 +87,7 @@ def as_failure(node: Node, error: Exception) -> Exception | None:
 
 
 def _say_why(error: redis.RedisError) -> None:
-    """Let an error of redis-py's say "Connection refused", and not "Connect call failed"."""
+    """Replace "Connect call failed" in redis-py's error by "Connection refused"."""
     lost = error.__context__
     if isinstance(lost, OSError) and lost.errno:
         said = lost.strerror or ""
@@ -96,9 +96,9 @@ def _say_why(error: redis.RedisError) -> None:
 
 
 class _Stalls:
-    """Counts the seconds in which a loop did not get to run, while the block runs.
+    """A context manager that measures for how many seconds the loop could not run.
 
-    Some code blocks it, the machine is busy, or nobody runs it for a while.
+    Other code blocks it, the machine is busy, or the loop was stopped for a while.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

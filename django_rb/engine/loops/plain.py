@@ -1,9 +1,9 @@
-"""The transport of plain sockets: it never lets go of the interpreter's lock.
+"""The transport for plain sockets, which never releases the GIL.
 
-asyncio's transports let go of it for each send and receive, and where threads compute beside
-the loop, getting it back takes 5 ms for each of them. This one sends and receives by the
-functions of `sockets`; only the loop's own wait lets go. What came for others while the loop
-was woken is read with it.
+asyncio's transports release it for each send and receive, and if other threads compute,
+getting it back takes 5 ms for each of them. This one uses the functions of `sockets`; only the
+loop's own wait releases the GIL. When the loop wakes up for one socket, data for other sockets
+is read as well.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from ..sockets import (
 from ..spinning import Spin
 
 _READ_SIZE = 65536  # bytes
-_READS = 4  # before the loop has its turn
+_READS = 4  # reads from one socket before the loop runs other tasks
 
 
 class Receiver(Protocol):
-    """Whom a transport works for."""
+    """The protocol of a transport."""
 
     def data_received(self, data: Buffer, size: int = -1) -> None:
-        """Take what the node sent: the first `size` bytes of `data`."""
+        """Process what the node sent: the first `size` bytes of `data`."""
 
     def eof_received(self) -> None:
-        """Know that the node will say no more."""
+        """Handle the end of the stream."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Know that the way to the node is broken."""
+        """Handle the loss of the connection."""
 
     def pause_writing(self) -> None:
-        """Write nothing for now."""
+        """Stop writing for now."""
 
     def resume_writing(self) -> None:
-        """Go on writing."""
+        """Resume writing."""
 
 
 class Inbox:
-    """What the plain sockets of one loop read into.
+    """The receive buffer that the plain sockets of one loop share.
 
     Attributes:
         buffer, place: see `sockets.make_buffer`.
-        expecting: those that were given something to send, and have heard nothing since.
-        spin: whether to spin before a wait.
+        expecting: the transports that have sent something and received nothing since.
+        spin: decides whether to spin before a wait.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Inbox:
         self.spin = Spin()
 
     def read_what_came(self) -> None:
-        """Read of all that expect something what is here by now."""
+        """Read from all transports that expect something what is available by now."""
         expecting = list(self.expecting)
         found = find_input([transport.poll_fd for transport in expecting])
         for transport, is_here in zip(expecting, found, strict=False):
@@ -81,7 +81,7 @@ def take_over(
     """Move the socket of a stream to a transport of its own; None if it is not plain."""
     if writer.get_extra_info("ssl_object") is not None:
         return None
-    # asyncio does not give sockets away: it closes its descriptor, and ours stays.
+    # asyncio cannot detach a socket: it closes its own descriptor, and ours stays open.
     sock = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
     try:
         if not is_plain(sock):
@@ -96,7 +96,7 @@ def take_over(
 
 
 class PlainTransport:
-    """Moves the bytes of one plain socket.
+    """The transport of one plain socket.
 
     Attributes:
         poll_fd: see `sockets.find_input`.
@@ -127,11 +127,11 @@ class PlainTransport:
         return self._is_closing
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes the socket has not taken yet."""
+        """Return how many bytes the socket has not accepted yet."""
         return len(self._unsent)
 
     def write(self, data: Buffer) -> None:
-        """Send what the socket takes. If that is not all, pause the receiver until it is."""
+        """Send what the socket accepts. Pause the receiver until the rest is sent, if any."""
         try:
             size = self._send(data)
         except BlockingIOError:
@@ -154,7 +154,7 @@ class PlainTransport:
             self.let_go()
 
     def let_go(self) -> None:
-        """Close the descriptor, and touch nothing of the loop's."""
+        """Close the descriptor without using the loop."""
         self._is_closing = True
         self._inbox.expecting.discard(self)
         self._sock.close()
@@ -181,7 +181,7 @@ class PlainTransport:
             self._inbox.read_what_came()
 
     def read(self) -> bool:
-        """Read what is here; return whether something was."""
+        """Read what is available; return whether something was."""
         inbox, receiver = self._inbox, self._receiver
         for _ in range(_READS):
             if self._is_closing:
@@ -199,8 +199,8 @@ class PlainTransport:
                 return False
             try:
                 receiver.data_received(inbox.buffer, size)
-            except Exception as error:  # noqa: BLE001 (who awaits it was told)
-                # As asyncio's transports do: this may be within somebody else's call.
+            except Exception as error:  # noqa: BLE001 (the awaiting round has it already)
+                # As asyncio's transports do: this may run inside another task's call.
                 context = {"message": "data_received() failed", "exception": error}
                 self._loop.call_exception_handler({**context, "protocol": receiver})
             if size < _READ_SIZE:

@@ -1,7 +1,7 @@
-"""The connections of one event loop to one node, and what waits for them.
+"""The connections of one event loop to one node, and the jobs that wait for them.
 
-A pool is bounded. What finds no connection waits its turn; commands of one key that wait
-side by side go out together, as one exchange.
+A pool is bounded. Jobs without a connection wait in a queue; waiting commands on one key are
+joined, and sent together as one exchange.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from .openings import AllOpenings, as_failure, open_connection
 from .plain import Inbox
 from .queues import Queues
 
-# Connections per node and loop where POOL_OPTIONS["max_connections"] says nothing.
+# Connections per node and loop if POOL_OPTIONS["max_connections"] is not set.
 DEFAULT_MAX_CONNECTIONS = 32
 
-# So many connections of a pool work on what may be joined, and the rest of it waits: the
-# more goes out together, the fewer are the system calls, here and at the node.
+# This many connections of a pool are used for jobs that may be joined; further ones wait. The
+# more are sent together, the fewer system calls are made, here and on the node.
 _JOINING = 2
 
-# Seconds between two looks at what waits for a connection, at least.
+# The least time between two checks of the queues, in seconds.
 _BETWEEN_LOOKS = 0.01
 
 
@@ -42,13 +42,13 @@ class Pool:
     """The connections of one loop to one node, and the jobs that wait for one.
 
     Args:
-        openings: what is being opened on the loop, to whatever node.
+        openings: the connections that are being opened on the loop, to all nodes.
 
     Attributes:
-        node, loop: whose they are.
-        inbox: what all connections of the loop read into.
-        openings: what is being opened on the loop, to whatever node.
-        open_timeout: seconds that a job may wait for the node's first word.
+        node, loop: the node and the loop.
+        inbox: the buffer that all plain connections of the loop share.
+        openings: the connections that are being opened on the loop, to all nodes.
+        open_timeout: seconds that a job may wait for the first bytes of a reply.
         connections: all connections, idle and busy.
     """
 
@@ -68,7 +68,7 @@ class Pool:
         self._idle: list[AioConnection] = []
         self._joining: set[AioConnection] = set()
         self._queues = Queues()  # of jobs without a connection
-        # Connections that are being opened, and the jobs that they were meant for.
+        # Connections that are being opened, and the jobs for which that was begun.
         self._openings: dict[asyncio.Task[None], Job] = {}
         self.openings = openings
         self._queue_timer: asyncio.TimerHandle | None = None
@@ -76,7 +76,7 @@ class Pool:
         self._is_retired = False
 
     def count(self) -> tuple[int, int]:
-        """From any thread: return how many connections are open, and how many are idle."""
+        """From any thread: return how many connections are open, and how many of them idle."""
         return len(self.connections), len(self._idle)
 
     def submit(self, job: Job) -> None:
@@ -90,11 +90,11 @@ class Pool:
                 return
             job.is_probe = health.is_down
         if job.exchange.needs_new_connection:
-            self.close_idle()  # the other connection of its age was closed
+            self.close_idle()  # another one was closed, so these are probably dead too
         while self._idle and not (job.exchange.may_join and len(self._joining) >= _JOINING):
             connection = self._idle[-1]
             if connection.is_usable:
-                # Taken when it has its job: whatever is raised, somebody will close it.
+                # Removed from the idle ones only now: after any exception, it is still closed.
                 self._start(connection, job, is_reused=True)
                 return
             connection.close()
@@ -113,7 +113,7 @@ class Pool:
                 self._idle.pop()
 
     def take_back(self, connection: AioConnection, reader: ReplyReader) -> None:
-        """Give a connection whose last reply was read its next job, or none."""
+        """Give a connection its next job after its last reply, or keep it idle."""
         node = self.node
         self._joining.discard(connection)
         if reader.errors or not node.health.is_well:
@@ -129,14 +129,14 @@ class Pool:
     def failed(
         self, jobs: Sequence[Job], error: Exception, *, is_unheard: bool, is_new: bool
     ) -> None:
-        """End jobs whose connection failed; those that may go again are stale.
+        """End jobs whose connection failed; those that may be sent again are marked as stale.
 
         Args:
-            is_unheard: the connection had lain idle before, and nothing came back on it.
+            is_unheard: the connection had been idle before, and nothing was received on it.
             is_new: it was opened for them.
         """
         if is_unheard:
-            self.close_idle()  # they lay beside it
+            self.close_idle()  # they are as old, so they are probably dead too
         lost: list[Job] = []
         for job in jobs:
             if is_unheard and may_go_again(job.exchange, error):
@@ -148,7 +148,7 @@ class Pool:
         self._give_up(lost, error, is_nodes_fault=True, is_new=is_new)
 
     def expire(self, jobs: Sequence[Job], now: float, error: Exception) -> None:
-        """End those of some jobs to which the node should have said something by now."""
+        """End those jobs whose time limit is over."""
         over = [job for job in jobs if job.limit <= now]
         self._give_up(over, error, is_nodes_fault=not all(job.is_late for job in over))
 
@@ -170,13 +170,13 @@ class Pool:
             self._after_failure()
 
     def is_silent(self, job: Job) -> bool:
-        """Tell whether the node is what a job is waiting for, and has said nothing."""
+        """Return whether a job waits for the node's reply, and nothing has come yet."""
         if job.connection is None:
             return not self.connections
         return not (job.connection.is_heard or job.is_late)
 
     def forget(self, connection: AioConnection) -> None:
-        """Know a closed connection no more; open another if somebody waits for it."""
+        """Remove a closed connection; open another if jobs wait for one."""
         self.connections.discard(connection)
         self._joining.discard(connection)
         if connection in self._idle:
@@ -184,18 +184,18 @@ class Pool:
         self._go_on()
 
     def close_idle(self) -> None:
-        """Close what is idle."""
+        """Close the idle connections."""
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
     def retire(self) -> None:
-        """Let connections end with their jobs: another pool takes the place."""
+        """Close each connection when its job has ended: another pool has replaced this one."""
         self._is_retired = True
         self.close_idle()
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Close everything, for good; return the tasks that were opening something."""
+        """Close everything, for good; return the tasks that were opening connections."""
         self._is_closed = True
         if self._queue_timer is not None:
             self._queue_timer.cancel()
@@ -218,7 +218,7 @@ class Pool:
             self.open_more()
 
     def _check_at(self, when: float) -> None:
-        """Look at the queues at a time, as loop.time(), if not before."""
+        """Check the queues at a time, as loop.time(), or earlier."""
         timer = self._queue_timer
         if timer is not None and when < timer.when():
             timer.cancel()
@@ -229,7 +229,7 @@ class Pool:
             )
 
     def _go_on(self) -> None:
-        """Give what waits to idle connections, and open others."""
+        """Give waiting jobs to idle connections, and open further ones."""
         while self._idle and not self._is_closed and self._has_work():
             self._employ(self._idle.pop(), is_reused=True)
         self.open_more()
@@ -241,7 +241,7 @@ class Pool:
         )
 
     def _employ(self, connection: AioConnection, *, is_reused: bool) -> None:
-        """Give a connection what has waited longest, or let it be idle."""
+        """Give a connection the job that has waited longest, or keep it idle."""
         job = self._next_for(connection, is_reused=is_reused)
         if job is not None:
             self._start(connection, job, is_reused=is_reused)
@@ -251,7 +251,7 @@ class Pool:
             self._idle.append(connection)
 
     def _next_for(self, connection: AioConnection, *, is_reused: bool) -> Job | Joined | None:
-        """Take from the queues what a connection is to do next."""
+        """Take the next job for a connection from the queues."""
         waiting, to_join = self._queues.first_other(), self._queues.first_to_join()
         if to_join is not None and (
             len(self._joining) >= _JOINING
@@ -271,7 +271,7 @@ class Pool:
         return job
 
     def _check_queues(self, planned: float) -> None:
-        """Fail what waited too long for a connection."""
+        """Fail the jobs that have waited too long for a connection."""
         self._queue_timer = None
         now = self.loop.time()
         stalled = now - planned
@@ -287,20 +287,20 @@ class Pool:
         for job in self._queues.take_all():
             if stalled >= LATE_SECONDS and not job.is_forgiven:
                 job.is_forgiven = True
-                job.limit = now + self.open_timeout  # nobody listened before
+                job.limit = now + self.open_timeout  # the loop was blocked before
             if job.limit > now:
                 self._queues.add(job)
                 next_limit = min(next_limit, job.limit)
             else:
                 job.is_late = bool(self.connections)
                 over.append(job)
-        # Each look is at all of them: not for each that comes soon after another.
+        # A check goes through all jobs, so there is none right after another.
         self._check_at(max(next_limit, now + _BETWEEN_LOOKS))
         self.open_more()
         self.expire(over, now, TimeoutError(text))
 
     def _after_failure(self) -> None:
-        """Let nobody wait for a node that is down, but who probes it."""
+        """If the node is down, fail the waiting jobs except for the probe."""
         if not self.node.health.is_down:
             return
         jobs = self._queues.take_all()
@@ -317,15 +317,15 @@ class Pool:
     # Opening.
 
     async def connect(self) -> asyncio.StreamWriter:
-        """Return the stream of a new connection."""
+        """Open a connection and return its stream."""
         return await connect(self.node)
 
     def make_connection(self, writer: asyncio.StreamWriter, epoch: int) -> AioConnection:
-        """Return the connection of a stream."""
+        """Return a connection that uses a stream."""
         return AioConnection(writer, self, epoch)
 
     def open_more(self) -> None:
-        """Open connections for what waits, as far as there may be more."""
+        """Open connections for waiting jobs, within the limits."""
         while (
             not self._is_closed
             and not self._shares_openings
@@ -333,8 +333,8 @@ class Pool:
             and sum(not job.is_given_up for job in self._openings.values()) < self._wanted()
             and (job := self._queues.first_but(set(self._openings.values())))
         ):
-            # A connection keeps the context that it was opened in, and timers theirs: not
-            # that of a request.
+            # Connections and timers keep the contextvars context in which they were created;
+            # this must not be the context of one request.
             opening = self._open(job)
             try:
                 task = self.loop.create_task(
@@ -351,13 +351,13 @@ class Pool:
 
     @property
     def _shares_openings(self) -> bool:
-        """Whether those that are under way have to do."""
+        """Whether no more connections may be opened now, so that jobs share those."""
         return bool(self._openings) and (
             len(self._openings) >= MOST_OPENINGS_PER_NODE or len(self.openings) >= MOST_OPENINGS
         )
 
     def _wanted(self) -> int:
-        """Return how many more connections would have work at once."""
+        """Return how many more connections would be used at once."""
         others, to_join = self._queues.sizes()
         return others + min(to_join, _JOINING - len(self._joining))
 
@@ -369,10 +369,10 @@ class Pool:
         self.open_more()
 
     async def _open(self, job: Job) -> None:
-        """Open a connection for a job that waits, or for whichever is next by then."""
+        """Open a connection for a waiting job, or for another if that is served by then."""
         try:
             connection = await open_connection(self)
-        except Exception as error:  # noqa: BLE001 (it is told where it belongs)
+        except Exception as error:  # noqa: BLE001 (it is raised to those who wait)
             self._opened()
             self._not_opened(job, error)
             return  # more is opened at its end: eager tasks would begin inside each other
@@ -394,7 +394,7 @@ class Pool:
         self._let_others_open(task)
 
     def _let_others_open(self, task: asyncio.Task[None]) -> None:
-        """Have other pools look again, as there is one opening less."""
+        """Let other pools open connections, as there is one opening less."""
         openings = self.openings
         openings.discard(task)
         if openings.held and len(openings) < MOST_OPENINGS:
@@ -410,7 +410,7 @@ class Pool:
             return
         if is_own_lack(failure):
             self.node.health.complained(failure)
-        elif job.exchange.error is None:  # else the job has told of it
+        elif job.exchange.error is None:  # else the job has reported it
             self.node.failed(failure)
         if job.is_waiting:
             job.exchange.fail(failure)

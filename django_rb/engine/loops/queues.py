@@ -10,7 +10,7 @@ from typing import cast
 from ..protocol.encoding import PIECE_SIZE
 from .jobs import Job, Joined
 
-# So many commands that wait go out together at most, or some that have so many bytes.
+# At most this many waiting commands are sent together, or fewer with so many bytes.
 _JOINED = 512
 _JOINED_SIZE = PIECE_SIZE
 
@@ -26,32 +26,32 @@ class Queues:
         return chain(self._others, self._to_join)
 
     def add(self, job: Job) -> None:
-        """Have a job wait behind those of its kind."""
+        """Append a job to the queue of its kind."""
         (self._to_join if job.exchange.may_join else self._others).append(job)
 
     def first_to_join(self) -> Job | None:
-        """Return the first that may be joined, None if there is none."""
+        """Return the first job that may be joined, None if there is none."""
         return _first_of(self._to_join)
 
     def first_other(self) -> Job | None:
-        """Return the first of the others, None if there is none."""
+        """Return the first of the other jobs, None if there is none."""
         return _first_of(self._others)
 
     def first_but(self, jobs: Collection[Job]) -> Job | None:
-        """Return the first that waits and is none of some jobs."""
+        """Return the first waiting job that is not among some jobs."""
         return next((job for job in self if job.is_waiting and job not in jobs), None)
 
     def sizes(self) -> tuple[int, int]:
-        """Return how many others there are, and how many that may be joined."""
+        """Return how many jobs cannot be joined, and how many can."""
         others = len(self._others) if self.first_other() is not None else 0
         return others, len(self._to_join) if self.first_to_join() is not None else 0
 
     def take_other(self) -> Job:
-        """Take the first of the others."""
+        """Remove and return the first job that cannot be joined."""
         return self._others.popleft()
 
     def take_joined(self) -> Job | Joined:
-        """Take those that go out together next."""
+        """Remove and return the next jobs to send together."""
         taken: list[Job] = []
         size = 0
         while (
@@ -64,7 +64,7 @@ class Queues:
         return taken[0] if len(taken) == 1 else Joined(taken)
 
     def take_all(self) -> list[Job]:
-        """Take all that somebody still awaits."""
+        """Remove and return all jobs that are still awaited."""
         jobs = [job for job in self if not job.is_over]
         self._others.clear()
         self._to_join.clear()
@@ -72,7 +72,7 @@ class Queues:
 
 
 def _first_of(queue: deque[Job]) -> Job | None:
-    """Return what is next in a queue, without those that nobody awaits any more."""
+    """Return the next job in a queue, and drop those that are no longer awaited."""
     while queue:
         if not queue[0].is_over:
             return queue[0]

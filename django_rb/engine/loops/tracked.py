@@ -1,4 +1,4 @@
-"""The connection of an event loop to one node on which it tracks the keys that are read."""
+"""The connection of an event loop on which a node tracks the keys that are read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .pool import Pool
 
 
 class TrackedConnection(AioConnection):
-    """A connection on which the node tracks keys, and tells of their changes."""
+    """A connection on which the node tracks keys and reports their changes."""
 
     def __init__(self, writer: asyncio.StreamWriter, pool: Pool, epoch: int) -> None:
         super().__init__(writer, pool, epoch)
@@ -41,13 +41,13 @@ class TrackedConnection(AioConnection):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a question may be sent. What the node has said is no sign of a fault."""
+        """Whether commands may be sent. If something can be read, it is a push."""
         return not (
             self.is_closed or self.epoch != self._node.epoch or self._transport.is_closing()
         )
 
     def hear(self) -> None:
-        """Read what the node has told, if this is where the loop runs."""
+        """Read the node's pushes, if called in the loop's thread."""
         transport = self._transport
         if isinstance(transport, PlainTransport) and _running_loop() is self._loop:
             transport.read()
@@ -55,7 +55,7 @@ class TrackedConnection(AioConnection):
             self._tracking.fell_behind()
 
     def data_received(self, data: Buffer, size: int = -1) -> None:
-        """Take note of what the node tells; give the job what it sent."""
+        """Process the node's pushes, and pass replies to the job."""
         if self._job is not None:
             super().data_received(data, size)
             return
@@ -73,23 +73,23 @@ class TrackedConnection(AioConnection):
         tracking.heard(monotonic())
 
     def close(self) -> None:
-        """Close the connection; copies of what was read on it count no more."""
+        """Close the connection, and invalidate the copies of what was read on it."""
         self._tracking.end()
         super().close()
 
     def __del__(self) -> None:
         tracking = getattr(self, "_tracking", None)
-        if tracking is not None:  # of a loop that was collected, and never closed
+        if tracking is not None:  # its loop was garbage-collected without being closed
             tracking.end()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: let go of the descriptor."""
+        """In a forked child: close the descriptor."""
         self._tracking.end()
         super().leave_to_parent()
 
 
 def _hear(connection: weakref.ref[TrackedConnection], tracking: Tracking) -> None:
-    """Read what was told, if there is still a connection."""
+    """Read the node's pushes, if the connection still exists."""
     known = connection()
     if known is None:
         tracking.end()
@@ -107,8 +107,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 class TrackedPool(Pool):
     """That connection, and the read that waits for it to be opened.
 
-    Where it cannot be had, because the node does not track keys for this user, the read goes
-    to the other connections.
+    If the node does not track keys for this user, other connections are used instead.
 
     Args:
         pool: the connections for everything else.
@@ -122,7 +121,7 @@ class TrackedPool(Pool):
 
     @property
     def is_free(self) -> bool:
-        """Whether there is a connection that nobody uses, or none at all."""
+        """Whether the connection is idle, or not opened yet."""
         if self._idle:
             return True
         return (
@@ -135,16 +134,16 @@ class TrackedPool(Pool):
         )
 
     def submit(self, job: Job) -> None:
-        """Run a job that is a read of keys to be tracked."""
+        """Run a job that reads keys which the node should track."""
         job.exchange.may_join = False
         super().submit(job)
 
     async def connect(self) -> asyncio.StreamWriter:
-        """Return the stream of a new connection."""
+        """Open a connection and return its stream."""
         return await connect(self.node, is_tracked=True)
 
     def make_connection(self, writer: asyncio.StreamWriter, epoch: int) -> AioConnection:
-        """Return the connection of a stream."""
+        """Return a connection that uses a stream."""
         return TrackedConnection(writer, self, epoch)
 
     def _not_opened(self, job: Job, error: Exception) -> None:

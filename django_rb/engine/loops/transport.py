@@ -1,7 +1,7 @@
-"""Moves the bytes of a batch's exchanges on event loops, as `threads.transport` in threads.
+"""Runs batches on event loops, as `threads.transport` does in threads.
 
-The same batches, exchanges, health and second looks; what differs is who waits. Connections
-belong to the loop that made them and end with it.
+Batches, exchanges, health and second looks are the same. Connections belong to the loop that
+opened them and are closed with it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ T = TypeVar("T")
 
 
 class Transport:
-    """Drives batches on the event loop that runs.
+    """Runs batches on the running event loop.
 
     Args:
-        changes: those of the nodes' health, told at the end of a call.
+        changes: the changes of the nodes' health, reported at the end of a call.
     """
 
     def __init__(self, changes: HealthChanges) -> None:
@@ -51,17 +51,17 @@ class Transport:
         _transports.add(self)
 
     def use(self, nodes: Mapping[int, Node]) -> None:
-        """Have connections to these nodes from now on, and to no others."""
+        """Connect to these nodes only, from now on."""
         self._nodes = nodes
         for pools in self._loops:
             pools.soon(partial(self._keep_known, pools))
 
     def _keep_known(self, pools: LoopPools) -> None:
-        # Those that are known by now: it runs a little later.
+        # The current nodes, not those given above: this runs a little later.
         pools.keep_only(list(self._nodes.values()))
 
     def close_idle_soon(self) -> None:
-        """From any thread: let all loops close what is idle."""
+        """From any thread: have all loops close their idle connections."""
         for pools in self._loops:
             pools.close_idle_soon()
 
@@ -71,20 +71,21 @@ class Transport:
         """Run a batch to its end and return its result.
 
         Args:
-            batch: the generator; what fails on a node is told to it, not raised here.
-            timeout: seconds after which whatever is unfinished has failed.
-            port: for second looks; None if the batch takes them itself.
+            batch: the generator. Failures of nodes are not raised here; it finds them in its
+                exchanges.
+            timeout: seconds after which unfinished exchanges fail.
+            port: the cluster, for second looks; None if the batch includes them.
         """
         loop = asyncio.get_running_loop()
         deadline = FOREVER if timeout is None else loop.time() + timeout
         pools = self._loops.get(loop)
-        # Those of a host that is removed meanwhile are known to the end of the batch.
+        # A host that is removed meanwhile stays usable until the batch ends.
         latest = nodes = self._nodes
         try:
             given = timeout
             while True:
                 exchanges = next(batch)
-                if self._nodes is not latest:  # and of a new one it may be told
+                if self._nodes is not latest:  # a host was added, and the batch may use it
                     latest = self._nodes
                     nodes = {**nodes, **latest}
                 await _AwaitedRound(nodes, pools, deadline, given).run(exchanges)
@@ -92,7 +93,7 @@ class Transport:
                 if port is not None and asks_for_more(exchanges):
                     with contextlib.closing(look_again(port, exchanges)) as rounds:
                         for following in rounds:
-                            nodes = {**nodes, **self._nodes}  # there may be new ones in each
+                            nodes = {**nodes, **self._nodes}  # each round may learn of new ones
                             round_ = _AwaitedRound(nodes, pools, deadline)
                             await round_.run(following)
         except StopIteration as end:
@@ -104,7 +105,7 @@ class Transport:
                 self._changes.tell()
 
     def count(self, host_id: int) -> tuple[int, int]:
-        """From any thread: return how many connections to a node are open, and are idle."""
+        """From any thread: return how many connections to a node are open, how many idle."""
         node = self._nodes.get(host_id)
         counts = [pools.count(node) for pools in self._loops] if node else []
         return sum(count for count, _ in counts), sum(idle for _, idle in counts)
@@ -114,9 +115,9 @@ class Transport:
         await self._loops.get(asyncio.get_running_loop()).close_idle()
 
     def _start_over(self) -> None:
-        """In a forked child: the parent's loops are not ours."""
+        """In a forked child: forget the parent's loops."""
         loops, self._loops = self._loops, KnownLoops()
-        # Never collected, as that would touch the parent's loop.
+        # Kept for ever: garbage collection would use the parent's loop.
         _left_to_parents.append(loops)
         for pools in loops:
             _left_to_parents.append(pools)
@@ -124,7 +125,7 @@ class Transport:
 
 
 class _AwaitedRound:
-    """The exchanges that run side by side, until the last of them has ended."""
+    """Exchanges that run in parallel, until the last of them has ended."""
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class _AwaitedRound:
         self._race: Race | None = None
 
     async def run(self, exchanges: Sequence[Exchange]) -> None:
-        """Run exchanges to their ends."""
+        """Run exchanges until all have ended."""
         if isinstance(exchanges, Pause):
             left = self._deadline - self._loop.time()
             exchanges.is_over = left <= exchanges.seconds
@@ -162,7 +163,7 @@ class _AwaitedRound:
             self._submit(exchanges)
             if self._error is None:
                 if not self._left:
-                    # What has failed at once lets others have their turn all the same.
+                    # Even if all failed at once, other tasks must get to run.
                     await asyncio.sleep(0)
                 elif not self._is_served_in_a_spin():
                     await self._wait()
@@ -200,11 +201,11 @@ class _AwaitedRound:
         if len(exchanges) > 1:
             self._submitted = self._loop.time()
             for job, _ in self._jobs:
-                job.limit += self._submitted - began  # to encode may have taken long
+                job.limit += self._submitted - began  # encoding may have taken long
 
     def _is_served_in_a_spin(self) -> bool:
         inbox = self._pools.inbox
-        # Unless some of it waits for a connection, or has a transport of asyncio's.
+        # Not if some jobs wait for a connection, or use a transport of asyncio.
         if inbox.spin.left <= 0 or len(inbox.expecting) < self._left:
             return False
         return inbox.spin.serve(self._serve_what_came)
@@ -219,10 +220,10 @@ class _AwaitedRound:
             self._timer = self._loop.call_at(self._deadline, self._expire)
         spin, began = self._pools.inbox.spin, self._loop.time()
         computed = thread_time() if spin.is_alert else None
-        spin.is_alert = False  # one look at that clock is enough for all that wait
+        spin.is_alert = False  # one measurement is enough for all waiting rounds
         await self._done
         seconds = self._loop.time() - began
-        if computed is not None:  # what the loop computed meanwhile was no wait
+        if computed is not None:  # CPU time of the loop itself does not count as waiting
             spin.waited(seconds - (thread_time() - computed))
         if seconds > LONG_WAIT_SECONDS:
             spin.is_alert = True
@@ -236,7 +237,7 @@ class _AwaitedRound:
             self._look_at(self._race)
 
     def _look_at(self, race: Race) -> None:
-        """Wait for nobody any more if a race is decided."""
+        """End the other exchanges if a race is decided."""
         if any(job.is_over and race.is_decided_by(job.exchange) for job, _ in self._jobs):
             self._race = None
             for job, _ in self._jobs:
@@ -247,7 +248,7 @@ class _AwaitedRound:
             self._wake()
 
     def crash(self, error: BaseException) -> None:
-        """Raise an error that is no node's failure."""
+        """Raise an error that is not a failure of a node."""
         self._error = error
         self._wake()
 
@@ -258,7 +259,7 @@ class _AwaitedRound:
 
     def _expire(self) -> None:
         """Fail everything that is unfinished."""
-        # Time in which the loop did not run is not the nodes'.
+        # Nodes are not blamed for time in which the loop did not run.
         now = self._loop.time()
         is_late = now - self._deadline > min(LATE_SECONDS, LATE_PART * (now - self._began))
         for job, pool in self._jobs:

@@ -1,1 +1,1 @@
-"""Near copies: what nodes said of keys, kept in this process until they tell of a change."""
+"""Near copies: values kept in this process until their node reports a change."""

@@ -1,19 +1,19 @@
-"""The near copies of one cache: bytes as nodes have them, by key. No I/O.
+"""The near copies of one cache: stored bytes by key. No I/O.
 
-The order in which things happen decides:
+The order of these steps keeps copies correct:
 
-    reserve     before a read is sent, its place is put where the copies of its keys will be
-    fill        with the reply they are filled, where the place is still there
-    drop        whoever learns of a change, or writes, takes away what is there
+    reserve     before a read is sent, a placeholder is stored for each of its keys
+    fill        when the reply has come, it replaces the placeholders that are still there
+    drop        when a change is reported, or this process writes, what is stored is removed
 
-So a reply that was overtaken by a change is not kept. And who reads a key past its copy
-(`learned`) drops a copy that differs: nobody is served an older value after somebody had a
-newer one.
+So a reply that is older than a change is not kept. And a read that did not use the copy
+(`learned`) drops it if it differs: no caller gets an older value after another one had a newer
+one.
 
-Hits take no lock, unless their copy moves. What comes, and what is used again, is in the
-youngest of some tables; a new one begins when a quarter of the bytes has come. The oldest
-makes room. A table that only grows takes less memory than one from which keys go as others
-come, and small ones need little room beside them when they grow.
+Hits take no lock, unless their copy moves to another table. New copies, and those that are used
+again, are in the youngest of several tables; a new table begins after each quarter of the
+bytes. The oldest table is evicted. Tables that only grow take less memory than one in which
+keys are replaced, and small ones need little additional memory while they grow.
 """
 
 from __future__ import annotations
@@ -40,40 +40,40 @@ class _Absent(bytes):
     __hash__ = bytes.__hash__
 
 
-# What is kept of a key that does not exist.
+# The data of a copy for a key that does not exist.
 ABSENT: Final = _Absent()
 
-# Bytes of memory that a copy takes beside those of its key and its data, without its part of a
-# table, on CPython of 64 bits: two bytes objects, a tuple, and half a float, as keys that were
-# read together share theirs.
+# Bytes of memory that a copy takes in addition to its key, its data and its share of a table,
+# on 64-bit CPython: two bytes objects, a tuple, and half a float, as keys that were read
+# together share theirs.
 OVERHEAD = 160
 
 _POINTER_BYTES = 8
 
-# Into how many tables copies go, about, once their bytes are used up.
+# The approximate number of tables when MAX_BYTES is reached.
 _TABLES = 4
 
-# What is kept of a key: what is stored, ABSENT for nothing; until when it counts, as
-# monotonic(); and the term in which it does. A tuple, as many are made at once.
+# The copy of a key: the stored bytes, ABSENT for none; until when it is valid, as monotonic();
+# and its term. A tuple, which is fast to create, as many are created together.
 Copy = tuple[bytes, float, Term]
 
-# What a node replied to a read: keys; for each bytes, or None where there is no such key; until
-# when all of them count, or each, 0 for not at all; and the term in which they do.
+# A node's replies to a read: keys; for each its bytes, or None if there is no such key; until
+# when all of them, or each, are valid, 0 for not at all; and their term.
 Share = tuple[Sequence[bytes], Sequence[Any], float | Sequence[float], Term]
 
-# What stands in the place of a key while it is read, with a number that no other place has.
+# The placeholder of keys while they are read, with a number of its own.
 Place = tuple[None, float, int]
 
 
 class Copies:
-    """Near copies, bounded by bytes; those that were not used for longest make room.
+    """Near copies with a limit in bytes; the least recently used ones are evicted.
 
     Args:
         max_bytes: bytes of memory for all of them.
-        max_age: seconds for which a copy counts at most.
-        keeps_misses: whether it is kept, too, that a key does not exist.
+        max_age: seconds for which a copy is valid at most.
+        keeps_misses: whether misses are kept as well.
 
-    Counts are of this process; where threads count at the same moment, some get lost.
+    Counts are those of this process; concurrent threads may lose some.
     """
 
     def __init__(self, max_bytes: int, max_age: float, *, keeps_misses: bool = False) -> None:
@@ -100,7 +100,7 @@ class Copies:
         return sum(map(len, self._older), len(self._young))
 
     def info(self) -> NearInfo:
-        """Return what there is, and what was done."""
+        """Return sizes and counts."""
         copies = len(self)
         return NearInfo(
             self.hits,
@@ -113,10 +113,10 @@ class Copies:
         )
 
     def get(self, key: bytes, now: float) -> bytes | None:
-        """Return the copy of a key that counts, None if there is none.
+        """Return the valid copy of a key, None if there is none.
 
         Args:
-            now: as monotonic(); the changes that nodes told of were looked at by then.
+            now: as monotonic(); the nodes' pushes were read by then.
         """
         copy = self._young.get(key)
         if copy is None and self._older:
@@ -147,7 +147,7 @@ class Copies:
         return found, misses
 
     def _renew(self, key: bytes) -> Copy | Place | None:
-        """Return what an older table has of a key; from now on the youngest has it."""
+        """Move a key from an older table to the youngest one; return its copy, if any."""
         if any(key in copies for copies in self._older):
             with self._lock:
                 copy = self._table_of(key).pop(key, None)
@@ -164,7 +164,7 @@ class Copies:
         return self._young
 
     def reserve(self, keys: Sequence[bytes]) -> Place:
-        """Return the place of keys that are about to be read."""
+        """Store a placeholder for keys that are about to be read, and return it."""
         with self._lock:
             for copies in (self._young, *self._older):
                 if copies and not copies.keys().isdisjoint(keys):
@@ -196,7 +196,7 @@ class Copies:
             changes, copies = self._changes, self._young
             if copies.get(key) is not place:
                 copies = self._table_of(key)
-                if copies.get(key) is not place:  # it may be old, or what is there may be
+                if copies.get(key) is not place:  # either value may be the older one
                     self._learned(key, data)
                     return
             if data is None or not end:
@@ -207,7 +207,7 @@ class Copies:
             self._filled((key,), size, changes)
 
     def fill(self, place: Place, shares: Iterable[Share]) -> None:
-        """Take what nodes replied to where the place of their keys still is."""
+        """Store the replies of nodes for keys that still have the placeholder."""
         for keys, values, ends, term in shares:
             if not isinstance(ends, float):
                 self._fill_each(keys, place, values, ends, term)
@@ -236,7 +236,7 @@ class Copies:
             self.fill_one(key, place, data, end, term)
 
     def leave(self, place: Place, keys: Iterable[bytes]) -> None:
-        """Take away what is left of a place."""
+        """Remove a placeholder from keys that still have it."""
         with self._lock:
             for key in keys:
                 copies = self._table_of(key)
@@ -246,7 +246,7 @@ class Copies:
     def _filled(self, keys: Iterable[bytes], size: int, changes: int) -> None:
         """Count copies that were put where a place was, as seen after so many changes."""
         self._bytes += size
-        if self._changes != changes:  # a signal handler has taken a place away
+        if self._changes != changes:  # a signal handler has removed a placeholder
             self.drop(keys)
         self._bytes_came += size
         if self._bytes_came * _TABLES > self.max_bytes:
@@ -290,10 +290,10 @@ class Copies:
         return sum(map(getsizeof, tables)) + _POINTER_BYTES * len(self._order)
 
     def learned(self, keys: Iterable[bytes], values: Iterable[Any]) -> None:
-        """Drop copies that differ from what nodes replied past them.
+        """Drop copies that differ from the replies to reads that did not use them.
 
         Args:
-            values: bytes, None where there is no such key, or an exception for not known.
+            values: bytes, None if there is no such key, or an exception if unknown.
         """
         with self._lock:
             self._changes += 1
@@ -306,7 +306,7 @@ class Copies:
             self._drop(key)
 
     def drop(self, keys: Iterable[bytes]) -> None:
-        """Drop the copies of keys, and those that are awaited."""
+        """Drop the copies of keys, reserved ones included."""
         with self._lock:
             self._changes += 1
             for key in keys:
@@ -322,7 +322,7 @@ class Copies:
         """Drop the copies of keys that were changed.
 
         Args:
-            spared: places by key of what is read after the change.
+            spared: placeholders, by key, of keys that are read after the change.
         """
         with self._lock:
             self._changes += 1
@@ -332,6 +332,6 @@ class Copies:
                     self._drop(key)
 
     def clear(self) -> None:
-        """Drop all copies, and those that are awaited."""
+        """Drop all copies, reserved ones included."""
         with self._lock:
             self._empty()

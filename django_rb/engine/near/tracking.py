@@ -1,16 +1,16 @@
-"""Whether near copies count: what nodes tell of keys that were read on a connection.
+"""Whether near copies are valid: nodes report changes of keys that were read.
 
-A node tracks the keys that are read on a connection with CLIENT TRACKING, and tells of their
-changes on the same connection (RESP3). So replies and changes come in one order: a change that
-comes behind a reply is newer than it, and one that came before is in it. When the connection is
-lost, the node tells of these keys no more.
+With CLIENT TRACKING, a node tracks the keys that are read on a connection, and reports their
+changes as pushes on the same connection (RESP3). So replies and changes are in order: a change
+after a reply is newer than it, and one before it is included in it. When the connection is
+lost, the node no longer reports changes of these keys.
 
-Copies hold on to a `Term`: it is over when the connection is lost, when the node says that
-everything may have changed (FLUSHDB), and when keys may have moved. A term counts only while
-the node was heard of lately.
+Each copy belongs to a `Term`, which ends when the connection is lost, when the node reports
+that everything may have changed (FLUSHDB), and when keys may have moved. A term is valid only
+if something was received from the node recently.
 
-`Trackings.look` reads what nodes have told: one system call for all connections of a cluster,
-and no more often than every LOOK_SECONDS.
+`Trackings.look` reads the nodes' pushes: one system call for all connections of a cluster, at
+most once in LOOK_SECONDS.
 
 https://valkey.io/topics/client-side-caching/
 """
@@ -26,21 +26,22 @@ from typing import Any, NamedTuple, Protocol
 from ..forks import register_at_fork
 from ..sockets import find_readable
 
-# Changes are looked for when a copy is asked for, if the last look is longer ago.
+# Pushes are read when a copy is needed, if they were last read longer ago than this.
 LOOK_SECONDS = 0.001
 
-# A copy counts for so long after its connection was last heard. Then one read asks the node: a
-# connection that is broken without a sign is found out.
+# A copy is valid for this long after something was received on its connection. Then a read asks
+# the node, which detects a connection that was lost without notice.
 HEARD_SECONDS = 5.0
 
 _NONE: Mapping[bytes, object] = MappingProxyType({})
 
 
 class Term:
-    """A time in which copies count.
+    """A period in which copies are valid.
 
     Attributes:
-        until: when it ends if nothing is heard by then, as monotonic(); 0 once it is over.
+        until: when it ends unless something is received by then, as monotonic(); 0 once it
+            is over.
     """
 
     __slots__ = ("until",)
@@ -50,32 +51,32 @@ class Term:
 
 
 class Keeper(Protocol):
-    """Who keeps copies."""
+    """An owner of near copies."""
 
     def invalidate(self, keys: Iterable[bytes], spared: Mapping[bytes, object]) -> None:
-        """Drop the copies of keys that were changed, but for the places that are spared."""
+        """Drop the copies of keys that were changed, except for `spared` placeholders."""
 
     def start_over(self) -> None:
-        """In a forked child: drop all copies, whoever held a lock."""
+        """In a forked child: drop all copies, and replace locks."""
 
     def clear(self) -> None:
         """Drop all copies."""
 
     def info(self) -> NearInfo:
-        """Return what there is, and what was done."""
+        """Return sizes and counts."""
 
 
 class NearInfo(NamedTuple):
-    """What near copies have done in this process.
+    """Statistics of near copies in this process.
 
     Attributes:
         hits: reads of keys that were answered by a copy.
-        misses: reads of keys that had none, and might have.
-        copies: how many there are.
-        bytes: what they take, about.
-        max_bytes: what they may take.
-        invalidations: changes of keys that nodes told of.
-        evictions: copies that had to make room.
+        misses: reads of keys without a copy.
+        copies: how many copies there are.
+        bytes: how much memory they take, approximately.
+        max_bytes: how much memory they may take.
+        invalidations: changes of keys that nodes have reported.
+        evictions: copies that were dropped because of `max_bytes`.
     """
 
     hits: int = 0
@@ -88,29 +89,29 @@ class NearInfo(NamedTuple):
 
 
 class Server(Protocol):
-    """A node, as far as it matters here; see `Node`."""
+    """The part of a `Node` that this module uses."""
 
     epoch: int
 
 
 class Layout(Protocol):
-    """A topology, as far as it matters here: its version changes when keys may have moved."""
+    """The part of a topology used here: its version changes when keys may have moved."""
 
     version: int
 
 
 class Tracking:
-    """What a node tells on one connection.
+    """The tracking of keys on one connection.
 
     Args:
-        trackings: those of the cluster.
-        node: tells.
-        epoch: of the node when the connection was opened.
+        trackings: the cluster's trackings.
+        node: the node.
+        epoch: the node's epoch when the connection was opened.
         poll_fd: the connection's; see `sockets.poll_fd_of`.
-        hear: reads what was told; if it cannot, it calls `fell_behind`.
+        hear: reads the pushes that have come; if it cannot, it calls `fell_behind`.
 
     Attributes:
-        term: that of copies of what is read now.
+        term: the term for copies of what is read now.
     """
 
     __slots__ = ("_trackings", "epoch", "hear", "is_open", "node", "poll_fd", "term")
@@ -130,7 +131,7 @@ class Tracking:
         trackings.add(self)
 
     def heard(self, now: float) -> None:
-        """Take note that all that came was read, and told.
+        """Record that everything received so far was processed.
 
         Args:
             now: as monotonic(), or a little earlier.
@@ -141,14 +142,14 @@ class Tracking:
             term.until = 0.0
 
     def fell_behind(self) -> None:
-        """Take note that something came that was not read: copies do not count until it is."""
+        """Record that something unread has come: copies are invalid until it is read."""
         self.term.until = 0.0
 
     def told(self, push: Any, spared: Mapping[bytes, object] = _NONE) -> None:
-        """Take note of what the node said unasked.
+        """Process a push.
 
         Args:
-            spared: places by key of what is read after that.
+            spared: placeholders, by key, of keys that are read after it.
         """
         if push[:1] == [b"invalidate"]:
             if push[1] is None:  # of FLUSHDB, FLUSHALL
@@ -158,12 +159,12 @@ class Tracking:
                     keeper.invalidate(push[1], spared)
 
     def end_term(self) -> None:
-        """Let the copies of all that was read so far count no more."""
+        """Invalidate the copies of all that was read so far."""
         over, self.term = self.term, Term(monotonic() + HEARD_SECONDS if self.is_open else 0.0)
         over.until = 0.0
 
     def end(self) -> None:
-        """Take note that the connection is closed. Does nothing the second time."""
+        """Stop tracking, as the connection is closed. Does nothing the second time."""
         if self.is_open:
             self.is_open = False
             self._trackings.remove(self)
@@ -171,11 +172,11 @@ class Tracking:
 
 
 class Trackings:
-    """The connections of one cluster on which nodes tell of changes.
+    """The connections of one cluster on which nodes track keys.
 
     Attributes:
-        keepers: who keeps copies.
-        look_at: when to look next, as monotonic().
+        keepers: the owners of near copies.
+        look_at: when to read pushes next, as monotonic().
         layout: the topology of the cluster.
     """
 
@@ -192,20 +193,20 @@ class Trackings:
         return len(self._open)
 
     def info(self) -> NearInfo:
-        """Return what all near copies of the cluster's keys have done in this process."""
+        """Return the statistics of all near copies of the cluster's keys in this process."""
         infos = [keeper.info() for keeper in self.keepers]
         return NearInfo(*map(sum, zip(*infos, strict=True))) if infos else NearInfo()
 
     def add(self, tracking: Tracking) -> None:
-        """Look at a connection from now on."""
+        """Read pushes of a connection from now on."""
         self._open[tracking] = None
 
     def remove(self, tracking: Tracking) -> None:
-        """Look at a connection no more."""
+        """Stop reading pushes of a connection."""
         self._open.pop(tracking, None)
 
     def look(self, now: float) -> None:
-        """Take note of all that nodes have told by now."""
+        """Process all pushes that have come by now."""
         self.look_at = now + LOOK_SECONDS
         version = self.layout.version
         if version != self._version:
@@ -220,7 +221,7 @@ class Trackings:
             tracking.hear(tracking)
 
     def end_terms(self) -> None:
-        """Let no copies count that were made until now."""
+        """Invalidate all copies that were made until now."""
         for tracking in tuple(self._open):
             tracking.end_term()
 
@@ -233,7 +234,7 @@ class Trackings:
 
 
 def forget_all() -> None:
-    """Drop all copies of this process, as after the nodes were emptied."""
+    """Drop all copies of this process, for example after the nodes were flushed."""
     for trackings in list(_all):
         for keeper in trackings.keepers:
             keeper.clear()

@@ -1,1 +1,1 @@
-"""What is known of nodes: where they are, how they are."""
+"""Nodes: addresses, options and health."""

@@ -1,4 +1,4 @@
-"""What changes in a cluster: the health of its nodes, and primaries; and who is told."""
+"""Changes of nodes' health and of primaries, and the callbacks for them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ topology_logger = get_logger("django_rb.topology")
 
 UP, FAILING, DOWN = "up", "failing", "down"
 
-# Seconds for which what was logged is not logged again.
+# The same thing is not logged again for this many seconds.
 QUIET_SECONDS = 60.0
 
-# How many different things are remembered at most.
+# How many things are remembered at most.
 MOST_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class HealthChange:
-    """A node went from one state to another, or stays in its state and has a complaint.
+    """A node changed its state, or has a complaint in an unchanged state.
 
-    A complaint is an error reply that tells of the node, such as LOADING or OOM, or a
-    failure for which the node is not to blame. It is told once per kind, and again when
-    it was not heard of for a minute.
+    A complaint is an error reply about the node itself, such as LOADING or OOM, or a failure
+    that is not the node's fault. Each kind is reported once, and again if it did not occur
+    for a minute.
 
     Attributes:
         host_id, address: the node.
@@ -39,7 +39,7 @@ class HealthChange:
         failures: how many calls had failed in a row.
         error: the failure that led to it; None for a node that is up again.
         seconds: how long the previous state lasted; None for the state at the start.
-        alias: that of the node's cluster; None for a cluster that no setting names.
+        alias: the alias of the node's cluster; None for a cluster without one.
     """
 
     host_id: int
@@ -54,14 +54,14 @@ class HealthChange:
 
 @dataclass(frozen=True, slots=True)
 class PrimaryChange:
-    """A shard has another primary.
+    """A shard has a new primary.
 
     Attributes:
         host_id: the shard.
-        address: where its primary is by now.
-        previous: where it was before.
-        said_by: who says so: the address of a Sentinel.
-        alias: that of the cluster; None for a cluster that no setting names.
+        address: the address of the new primary.
+        previous: the address of the previous one.
+        said_by: the address of the Sentinel that reported it.
+        alias: the alias of the cluster; None for a cluster without one.
     """
 
     host_id: int
@@ -72,13 +72,13 @@ class PrimaryChange:
 
 
 class RecentlyLogged:
-    """Tells what is new from what was logged a moment ago."""
+    """Keeps log lines from being repeated within a minute."""
 
     def __init__(self) -> None:
         self._logged_at: dict[Hashable, float] = {}
 
     def is_new(self, what: Hashable) -> bool:
-        """Return whether this did not come up for a minute, or never."""
+        """Return whether this was not seen for a minute, or never."""
         now = monotonic()
         last = self._logged_at.get(what)
         if len(self._logged_at) >= MOST_REMEMBERED:
@@ -88,13 +88,13 @@ class RecentlyLogged:
 
 
 class HealthChanges:
-    """The changes of a cluster's nodes, from where they happen to those who want to know.
+    """The changes of a cluster's nodes, and the callbacks for them.
 
-    They are told when the call that saw them is over, so that nobody's slowness or
-    failure gets between the nodes.
+    Callbacks are called at the end of the call that noticed a change, so that a slow or
+    failing callback does not delay the nodes' replies.
 
     Attributes:
-        waiting: what was not told yet.
+        waiting: the changes that callbacks have not been called with yet.
     """
 
     def __init__(self) -> None:
@@ -108,11 +108,11 @@ class HealthChanges:
     def add_callback(
         self, callback: Callable[[Any], object], kind: type = HealthChange
     ) -> None:
-        """Let `callback(change)` be called with each change of a kind from now on."""
+        """Call `callback(change)` for each change of a kind from now on."""
         self._callbacks[kind].append(callback)
 
     def tell(self) -> None:
-        """Tell what is waiting. A callback that raises is logged."""
+        """Call the callbacks with the waiting changes. Their exceptions are logged."""
         if getattr(self._telling, "is_on", False):
             return
         self._telling.is_on = True
@@ -122,21 +122,21 @@ class HealthChanges:
             self._telling.is_on = False
 
     def _tell(self) -> None:
-        # A callback that uses the cluster comes back to tell(), and adds to what is waiting.
+        # A callback that uses the cluster calls tell() again, and may add changes.
         while self.waiting:
             try:
                 change = self.waiting.popleft()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread took the last one
                 return
             for callback in self._callbacks[type(change)]:
                 try:
                     callback(change)
-                except Exception:  # a caller's call must not fail for it
+                except Exception:  # it must not make the caller's own call fail
                     logger.exception("A callback failed that is told of changes: %r", callback)
 
 
 def log_primary(change: PrimaryChange) -> None:
-    """Write one line about a shard that has another primary."""
+    """Log that a shard has a new primary."""
     text = (
         f"Node {change.host_id} is {change.address} by now and no longer {change.previous}, "
         f"says {change.said_by}"
@@ -145,7 +145,7 @@ def log_primary(change: PrimaryChange) -> None:
 
 
 def log_change(change: HealthChange) -> None:
-    """Write one line about a node's change of state."""
+    """Log that a node has changed its state."""
     host_id, error = change.host_id, change.error
     if change.state == change.previous:
         logger.warning("%s complains: %s", _named(change), error)
@@ -156,7 +156,7 @@ def log_change(change: HealthChange) -> None:
             "%s is down after %d failures in a row: %s", _named(change), change.failures, error
         )
     else:
-        # The address is no part of the format: fe80::1%eth0 is one.
+        # The address is an argument, not part of the format: fe80::1%eth0 has a "%".
         logger.log(
             logging.WARNING if change.previous == DOWN else logging.INFO,
             "%s",

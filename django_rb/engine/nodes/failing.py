@@ -1,4 +1,4 @@
-"""How an exchange ends that does not get its replies, whatever transport moves its bytes."""
+"""How exchanges fail, in threads as on event loops: errors, and who is to blame."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from ..errors import CannotOpen, ProtocolError, RefusedEarly
 from ..protocol.exchange import Exchange
 from .node import Node
 
-# At most so many connections to a node are being opened at a time, and so many beyond one for
-# each node. Who wants more shares those that are under way.
+# At most this many connections to a node are being opened at the same time, and altogether this
+# many in addition to one for each node. Further callers share those that are being opened.
 MOST_OPENINGS_PER_NODE = 8
 MOST_OPENINGS = 32
 
-# Nodes limit what one caller may send, but to no less than this: servers take no less for
-# proto-max-bulk-len and client-query-buffer-limit.
+# Servers limit the size of requests, but to no less than this: it is the smallest value that
+# they accept for proto-max-bulk-len and client-query-buffer-limit.
 _LEAST_LIMIT = 2**20  # bytes
 
-# Whose wait was longer than it was to be by this part of it was kept from running, by other
-# threads or processes, or by what else its event loop had to do.
+# If a wait took longer than planned by this share of it, the thread or event loop was kept from
+# running by other threads, processes or tasks. Nodes are not blamed for that.
 LATE_PART = 1 / 3
 
-# What the system says to a process that has used up what it may have.
+# The system's errors for a process that has used up its file descriptors or memory.
 _USED_UP = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-# What is raised where it lacks something.
+# What is raised if the process itself lacks something.
 _LACKS = (CannotOpen, MemoryError, RecursionError)
 
 
 def is_own_lack(error: BaseException) -> bool:
-    """Return whether a connection was not opened for want of something of this process's."""
-    seen: list[BaseException] = []  # errors that were raised again may form a circle
+    """Return whether a connection could not be opened because this process lacks something."""
+    seen: list[BaseException] = []  # errors that were raised again may form a cycle
     reason: BaseException | None = error
     while reason is not None and reason not in seen:
         if isinstance(reason, _LACKS) or getattr(reason, "errno", None) in _USED_UP:
@@ -55,7 +55,7 @@ def give_up(
     is_nodes_fault: bool = True,
     is_new: bool = False,
 ) -> None:
-    """End an exchange, and let the node's health know."""
+    """End an exchange with an error, and count a failure of the node."""
     give_up_all((exchange,), node, error, is_nodes_fault=is_nodes_fault, is_new=is_new)
 
 
@@ -67,13 +67,13 @@ def give_up_all(
     is_nodes_fault: bool = True,
     is_new: bool = False,
 ) -> None:
-    """End exchanges that failed together; for the node's health that is one failure.
+    """End exchanges that failed together; this counts as one failure of the node.
 
     Args:
         is_new: the connection was opened for them: the node had answered on it just before.
     """
     excess = _excess(exchanges, error, is_new=is_new)
-    errors = [to_redis_error(node, error, excess) for _ in exchanges]  # each caller has its own
+    errors = [to_redis_error(node, error, excess) for _ in exchanges]  # one for each caller
     if is_nodes_fault and (not excess or node.health.is_down):
         node.failed(errors[0])
     else:
@@ -83,7 +83,7 @@ def give_up_all(
 
 
 def _excess(exchanges: Sequence[Exchange], error: Exception, *, is_new: bool) -> str:
-    """Return what was perhaps too much for a node that closed a connection; "" if nothing."""
+    """Return a note that the request may have been too large for the node; "" if it was not."""
     if isinstance(error, RefusedEarly):
         return "not all of it was sent yet"
     if not isinstance(error, OSError) or isinstance(error, TimeoutError):
@@ -100,24 +100,24 @@ def _excess(exchanges: Sequence[Exchange], error: Exception, *, is_new: bool) ->
 
 
 def is_blamed_for_deadline(*, timeout: float | None, silent: float, is_heard: bool) -> bool:
-    """Tell whether a node has failed that did not answer before the deadline of a call.
+    """Return whether a node that did not answer before a deadline counts as failed.
 
-    One that was speaking has not, nor one that was left little of the time, by other nodes or
-    by the caller: a million keys take longer to be made and packed than a node to answer.
+    It does not if it had begun to answer, or if other nodes or the caller left it little time:
+    encoding a million keys takes longer than a node's answer.
 
     Args:
         timeout: seconds for the whole call; None if this was not its first round.
-        silent: for how many of them it was waited for.
-        is_heard: it said something.
+        silent: seconds for which the node was awaited.
+        is_heard: the node had begun to answer.
     """
     return timeout is not None and not is_heard and silent >= timeout * (1 - LATE_PART)
 
 
 def to_redis_error(node: Node, error: Exception, excess: str = "") -> redis.RedisError:
-    """Return the error that a caller sees for what went wrong on the way to a node.
+    """Return the error that is raised to the caller for a failure of a connection.
 
     Args:
-        excess: what may have been too much for it.
+        excess: a note that the request may have been too large.
     """
     failed: redis.RedisError
     if isinstance(error, DeadlineError):
@@ -130,6 +130,6 @@ def to_redis_error(node: Node, error: Exception, excess: str = "") -> redis.Redi
         failed = ProtocolError(str(error))
     text = f"{failed}; {excess}" if excess else failed
     failed.args = (node.named(text),)
-    # Its frames refer to the exchange, and that to the error: a cycle.
+    # Without the traceback: its frames refer to the exchange, which refers to the error.
     failed.__cause__ = error.with_traceback(None)
     return failed

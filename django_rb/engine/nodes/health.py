@@ -1,14 +1,14 @@
 """When a node counts as down, and when it is tried again.
 
-A node that failed several times in a row is left alone: calls to it fail at once, without
-any I/O. After a pause one caller is let through to probe it; its success brings the node
-back, its failure begins a longer pause. This is the circuit breaker of Michael Nygard's
-*Release It!*, with the pauses of exponential backoff and "equal jitter"
-(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that many
-processes do not probe a node in step.
+A node that failed several times in a row is down: calls to it fail at once, without any I/O.
+After a pause one caller may probe it. If that succeeds, the node is up again; if not, a longer
+pause begins. This is the circuit breaker of Michael Nygard's *Release It!*, with the pauses of
+exponential backoff and "equal jitter"
+(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that processes
+do not all probe a node at the same time.
 
-Only what happens to a connection counts: refused, reset, silent, a handshake that failed,
-bytes that are no RESP. A node that answers with an error is a node that answers.
+Only failures of a connection count: refused, reset, no answer in time, a failed handshake,
+bytes that are not RESP. An error reply is no failure, as the node does answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PATH = ("HEALTH",)
 
 @dataclass(frozen=True, slots=True)
 class HealthOptions:
-    """How a cluster judges its nodes; HEALTH in the settings.
+    """When nodes count as down; HEALTH in the settings.
 
     Attributes:
         failures: this many in a row mark a node as down; None for never.
@@ -48,9 +48,9 @@ class HealthOptions:
 
 
 def check_health(health: object) -> HealthOptions:
-    """Return HEALTH, ``{"FAILURES": 3, "PAUSE": 1.0, "MAX_PAUSE": 30.0}`` or a part of it.
+    """Return the options in HEALTH, ``{"FAILURES": 3, "PAUSE": 1.0, "MAX_PAUSE": 30.0}``.
 
-    None stands for nodes that never count as down.
+    Missing keys have these defaults; with None, no node ever counts as down.
 
     Raises:
         BadHostSetup: naming the key, its value and the way out.
@@ -100,13 +100,13 @@ def check_health(health: object) -> HealthOptions:
 
 @dataclass(frozen=True, slots=True)
 class NodeHealth:
-    """What this process knows of a node.
+    """The health of a node, as this process sees it.
 
     Attributes:
         state: "up"; "failing": its last calls failed; "down": it is not asked for a while.
         failures: how many calls failed in a row.
-        since: when the state began, in Unix seconds; None if it never was another.
-        error: the last failure, None where there is none.
+        since: when the state began, in Unix seconds; None if it never changed.
+        error: the last failure, None if there is none.
         retry_in: seconds until it is probed, for a node that is down.
     """
 
@@ -118,22 +118,22 @@ class NodeHealth:
 
 
 class Health:
-    """The health of one node, as this process sees it.
+    """The circuit breaker of one node, in this process.
 
-    Its lock is held for a few assignments, never while anything waits; it is reentrant, as
-    a signal handler may ask for the node that the interrupted code was judging.
+    Its lock is held for a few assignments only, never during I/O. It is reentrant, as a signal
+    handler may use the node while the interrupted code holds the lock.
 
     Args:
         host_id, address: the node.
         options: when it counts as down.
         probe_seconds: how long a probe may take before another caller may try; None
-            where that has no limit.
-        changes: where changes of its state are put down.
-        alias: that of its cluster.
+            for no limit.
+        changes: collects the changes of its state.
+        alias: the alias of its cluster.
 
     Attributes:
-        is_well: nothing is wrong. There is nothing to ask before a call to the node and
-            nothing to say after it.
+        is_well: the node is up and has no failures. Then calls need neither `refusal()`
+            before nor `answered()` after them.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Health:
         self._began: float | None = None
         self._failures = 0
         self._error: str | None = None
-        self._probes = 0  # that failed, since the node is down
+        self._probes = 0  # how many failed since the node is down
         self._is_probed = False
         self._retry_at = 0.0
         self._barred: str | None = None
@@ -164,25 +164,29 @@ class Health:
         self.start_over()
 
     def bar(self, why: str) -> None:
-        """Have the node never be asked: nobody knows where it is, or another has its part."""
+        """Mark the node as unusable: its address is unknown, or another node has replaced it.
+
+        Args:
+            why: the reason, for errors.
+        """
         with self._lock:
             self.is_well = False
             self._state, self._error, self._barred = DOWN, why, why
 
     def succeed(self, before: Health) -> None:
-        """Be that of a node which takes another one's place, and is up."""
+        """Mark the node as up; it replaces the node that `before` belongs to."""
         with self._lock:
             if before._barred is None:
                 self._state, self._began = before._state, before._began
             self._go_to(UP, None)
 
     def rename(self, host_id: int) -> None:
-        """Speak of the node by another host id from now on."""
+        """Use another host id in errors and changes from now on."""
         self._host_id = host_id
 
     @property
     def is_down(self) -> bool:
-        """Whether the node is left alone."""
+        """Whether the node counts as down."""
         return self._state == DOWN
 
     @property
@@ -191,14 +195,14 @@ class Health:
         return self._state != DOWN or monotonic() >= self._retry_at
 
     def start_over(self) -> None:
-        """In a forked child: what is known stays, but somebody else may hold the lock."""
+        """Replace the lock in a forked child: a thread of the parent may have held it."""
         self._lock = threading.RLock()
 
     def refusal(self) -> redis.ConnectionError | None:
-        """Return why the node must not be asked now, or None: then the caller may ask it.
+        """Return the error for a node that must not be asked now, else None.
 
-        A caller that may ask a node that is down probes it, and is the only one for a
-        while: it has to say how that went.
+        With None, the caller may ask the node. If the node is down, that is the probe: for a
+        while no other caller gets None, and this one has to call `answered` or `failed`.
         """
         with self._lock:
             if self._barred is not None:
@@ -218,10 +222,10 @@ class Health:
             return NodeDown(self._named(text))
 
     def failed(self, error: Exception) -> None:
-        """Take note of a connection that failed."""
+        """Count a connection that failed."""
         with self._lock:
             if self._barred is not None or (self._state == DOWN and not self._is_probed):
-                return  # of a call that began before
+                return  # the call began before the node was down
             self.is_well = False
             self._failures += 1
             self._error = str(error).removesuffix(self._named(""))
@@ -234,16 +238,20 @@ class Health:
                 self._go_to(DOWN, error)
 
     def complained(self, error: Exception) -> None:
-        """Take note of what the node said of itself, or could not do and is not to blame."""
+        """Report an error reply about the node, or a failure that is not its fault.
+
+        It does not change the state.
+        """
         if self._recently_logged.is_new(type(error).__name__):
             with self._lock:
                 self._announce(self._state, error)
 
     def answered(self, *, is_ready: bool = True) -> None:
-        """Take note of a command that was answered.
+        """Reset the failures after a reply; the node is up.
 
         Args:
-            is_ready: the node can do its work; it is not, say, still loading its data.
+            is_ready: False if the node cannot run commands now, for example because it is
+                loading its data. Then failures stay, and a probe counts as failed.
         """
         with self._lock:
             if self._barred is not None:
@@ -257,7 +265,7 @@ class Health:
                 self._rest()
 
     def get(self) -> NodeHealth:
-        """Return what is known of the node."""
+        """Return the current health."""
         with self._lock:
             is_down = self._state == DOWN
             return NodeHealth(
@@ -271,9 +279,9 @@ class Health:
             )
 
     def _rest(self) -> None:
-        """Begin a pause."""
+        """Begin a pause, during which the node is not asked."""
         options = self._options
-        # 2**1000 is still a float, and longer than any MAX_PAUSE.
+        # 2.0**1000 does not overflow, and is longer than any MAX_PAUSE.
         pause = min(options.max_pause, options.pause * 2.0 ** min(self._probes, 1000))
         self._is_probed = False
         self._retry_at = monotonic() + pause * random.uniform(0.5, 1)

@@ -1,4 +1,4 @@
-"""What a cluster knows of a node before it is connected: address, credentials, options."""
+"""Reading HOSTS: the address, credentials and options of each node."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .options import merge
 
 URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
-# Where a node is.
+# The options for the address of a node.
 _ADDRESS = ("host", "port", "unix_socket_path")
 
-# What Cluster.add_host() of rb takes by position, after the host id.
+# The positional arguments of rb's Cluster.add_host(), after the host id.
 _RB_ARGUMENTS = ("host", "port", "unix_socket_path", "db", "password", "ssl", "ssl_options")
 
 
@@ -30,12 +30,12 @@ class HostInfo:
 
     Attributes:
         host_id: the integer that names the node inside its cluster.
-        host, port: TCP address; unused where `unix_socket_path` is set.
+        host, port: TCP address; unused if `unix_socket_path` is set.
         db: database number.
         ssl: TLS is used.
         options: every further option of redis-py's connection classes.
-        master_name: what Sentinels call the shard whose primary it is. As long as they have
-            not said where that is, `host` is "".
+        master_name: the name that Sentinels have for the shard whose primary this is. Until
+            they have given its address, `host` is "".
     """
 
     host_id: int
@@ -52,7 +52,8 @@ class HostInfo:
     replicas: tuple[HostInfo, ...] = ()
 
     def __post_init__(self) -> None:
-        # The way to set something of a frozen dataclass: asdict() and vars() show it all.
+        # Passwords are hidden in place, as asdict() and vars() show every attribute. This is
+        # the way to set attributes of a frozen dataclass.
         if self.password is not None:
             object.__setattr__(self, "password", HiddenText(self.password))
         if self.ssl_options is not None:
@@ -61,12 +62,12 @@ class HostInfo:
 
     @property
     def is_placed(self) -> bool:
-        """Whether it is known where the node is."""
+        """Whether the node's address is known."""
         return bool(self.host or self.unix_socket_path)
 
     @property
     def address(self) -> str:
-        """Where the node is, in words that hold no secret: ``10.0.0.1:6379/0``."""
+        """The address as text, without secrets: ``10.0.0.1:6379/0``."""
         if self.unix_socket_path is not None:
             return f"unix:{self.unix_socket_path}/{self.db}"
         if not self.is_placed:
@@ -79,7 +80,7 @@ class HostInfo:
 
     @property
     def connection_kwargs(self) -> dict[str, Any]:
-        """The arguments of redis-py's connections to this node. They hold its secrets."""
+        """The arguments for redis-py's connections to this node, secrets included."""
         kwargs: dict[str, Any] = {"db": self.db, **self.options}
         if self.unix_socket_path is not None:
             kwargs["path"] = self.unix_socket_path
@@ -176,7 +177,7 @@ def number_hosts(hosts: object) -> Mapping[int, object]:
     if isinstance(hosts, Mapping):
         numbered: dict[int, object] = {}
         for given, node in hosts.items():
-            host_id = number_of(given)  # JSON has texts for keys
+            host_id = number_of(given)  # keys in JSON are text
             path = ("HOSTS", given if isinstance(given, int) else str(given))
             if type(host_id) is not int or host_id < 0:
                 raise BadHostSetup(
@@ -238,7 +239,7 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
     replicas = _parse_replicas(host_id, node.pop("replicas", ()), node, defaults)
     check_options(node, path)
     options = merge(with_numbers(defaults), node)
-    if "unix_socket_path" in node:  # a node's own address wins over a default one
+    if "unix_socket_path" in node:  # a node's own address overrides a default one
         for name in {"host", "port"} - node.keys():
             options.pop(name, None)
     elif "host" in node or "port" in node:
@@ -249,7 +250,7 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
         )
     ssl = bool(options.pop("ssl", False))
     if not ssl:
-        # Options for TLS in the defaults are for those nodes that use it.
+        # TLS options in the defaults may be meant for other nodes, so only own ones count.
         misplaced = [k for k in node if k.startswith("ssl_") and options[k] is not None]
         if misplaced:
             raise BadHostSetup(
@@ -279,7 +280,7 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
 def _parse_replicas(
     host_id: int, replicas: object, node: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[HostInfo, ...]:
-    """Return the replicas of a node. What they do not say themselves is as it is there."""
+    """Return the replicas of a node; options that they do not set are the node's."""
     path = ("HOSTS", host_id, "replicas")
     if isinstance(replicas, str | bytes) or not isinstance(replicas, Sequence):
         raise BadHostSetup(
@@ -329,18 +330,18 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
     problem = ""
     try:
         options.update(parse_url(url))  # type: ignore[no-untyped-call]
-        # redis-py reads only a whole number there and passes over anything else.
+        # redis-py silently ignores a database that is not a whole number.
         if not is_unix and database and not database.strip("/").isdecimal():
             raise ValueError(f"{database!r} is not a database number")
     except ValueError as error:
-        # What cannot be read may be a password with characters of its own meaning.
+        # The part that cannot be read may be a password with unescaped characters.
         problem = (
             "check port and database number, and write characters such as / ? # @ [ in a "
             "user or password as %2F %3F %23 %40 %5B"
             if "@" in url
             else str(error)
         )
-    if problem:  # raised here, to leave the other error and what its frames know behind
+    if problem:  # raised here, so that the other error and its frames are not attached
         raise BadHostSetup(
             f"{masked(url)} cannot be read: {problem}. "
             "A URL looks like redis://user:password@10.0.0.1:6379/0.",
@@ -360,7 +361,7 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
 
 
 def _misread(url: str) -> str:
-    """Return what redis-py drops of a URL or takes for something else: it may be a password."""
+    """Return which part of a URL redis-py would ignore or misread; it may be a password."""
     query = url.partition("?")[2]
     pairs = [part.partition("=") for part in query.split("&")] if query else []
     if "#" in url:

@@ -1,4 +1,4 @@
-"""What is known of a node: where it is, how it is spoken to, how it is. No connections."""
+"""A node: its address, the options of its connections, and its health. No I/O."""
 
 from __future__ import annotations
 
@@ -21,37 +21,38 @@ DEFAULT_SOCKET_TIMEOUT = 2.0
 DEFAULT_SOCKET_CONNECT_TIMEOUT = 1.0
 
 
-# Seconds for which a node that cannot do any work is passed over, where another one can.
+# Seconds for which a node that cannot run commands is skipped if another one can.
 _UNREADY_SECONDS = 1.0
 
 
 class PoolIsFull(redis.exceptions.MaxConnectionsError):
-    """All connections that POOL_OPTIONS["max_connections"] allows for are in use."""
+    """All connections that POOL_OPTIONS["max_connections"] allows are in use."""
 
 
 class Node:
     """One node of a cluster.
 
     Args:
-        info: where it is.
+        info: its address and options.
         options: POOL_OPTIONS: `socket_timeout` and `socket_connect_timeout` in seconds,
             `max_connections`, and every option of redis-py's connections.
         health_options: when it counts as down.
-        changes: where changes of its health are put down.
-        alias: that of its cluster, for errors and logs; None where it has none.
+        changes: collects the changes of its health.
+        alias: the alias of its cluster, for errors and logs; None if it has none.
         greetings: commands that each connection sends before it is used.
-        trackings: the connections of its cluster on which nodes tell of changes; None where
-            they are not asked to.
-        follows_redirects: each connection lets it know that it may name its successor, once it
-            is a primary no more (REDIRECT). A server that does not know this goes on as ever.
+        trackings: the cluster's connections on which nodes report changed keys; None if
+            there are none.
+        follows_redirects: each connection announces that the node may reply with the address
+            of its successor once it is no longer a primary (REDIRECT). Servers that do not
+            support this are not affected.
 
     Attributes:
-        kwargs: the arguments of redis-py's connection classes. They hold its secrets.
-        max_connections: how many connections each pool of it may have; None for no limit.
-        has_pushes: it speaks RESP3, and may say what answers nothing.
-        health: when it may be asked. Where that is well, it need not be looked at.
-        epoch: connections that were opened in an earlier one are of no more use: they may
-            be dead, or lead to what is no longer the right node.
+        kwargs: the arguments for redis-py's connection classes, secrets included.
+        max_connections: how many connections each of its pools may have; None for no limit.
+        has_pushes: it speaks RESP3, and may send pushes, which are no replies.
+        health: its circuit breaker.
+        epoch: connections that were opened in an earlier epoch must not be used: they may
+            be dead, or lead to a node that is no longer the right one.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Node:
         )
 
     def rename(self, host_id: int) -> None:
-        """Have another host id from now on: what the node stands for has changed."""
+        """Change the host id, as the node now has another role in its cluster."""
         self.info = replace(self.info, host_id=host_id)
         self.host_id = host_id
         self.health.rename(host_id)
@@ -110,7 +111,7 @@ class Node:
 
     @property
     def is_unready(self) -> bool:
-        """Whether the node has just said that it lives and cannot do any work."""
+        """Whether the node has just replied that it cannot run commands now."""
         return monotonic() < self._unready_until
 
     @property
@@ -121,7 +122,7 @@ class Node:
         return self.socket_timeout + self.socket_connect_timeout
 
     def answered(self, errors: list[Exception]) -> None:
-        """Take note of an answer and of the error replies in it, which are cleared."""
+        """Update the health after a reply; `errors`, its error replies, is cleared."""
         said = errors.copy()
         errors.clear()
         is_ready = True
@@ -134,26 +135,26 @@ class Node:
                     is_ready = False
                     self._unready_until = monotonic() + _UNREADY_SECONDS
                 if isinstance(error, OUTDATED):
-                    # A new connection may lead elsewhere, as after a failover, or log in anew.
+                    # A new connection may lead to another node after a failover, or log in.
                     self.epoch += 1
         self.health.answered(is_ready=is_ready)
 
     def failed(self, error: Exception) -> None:
-        """Take note of a connection that failed."""
+        """Count a connection that failed."""
         self.health.failed(error)
-        if self.health.is_down:  # what is idle may be dead as well, and not know it
+        if self.health.is_down:  # idle connections may be dead as well, without a sign of it
             self.epoch += 1
 
     def name_in(self, error: redis.RedisError) -> None:
-        """Add the node to what redis-py says of a connection that failed."""
+        """Add this node to the text of an error of redis-py."""
         error.args = (self.named(error),)
 
     def named(self, text: object) -> str:
-        """Return an error's text with this node at the end."""
+        """Return an error's text with this node appended."""
         return at_node(text, self.host_id, self.address, self.alias)
 
     def too_many_connections(self) -> PoolIsFull:
-        """Return the error for a pool that has as many connections as it may have."""
+        """Return the error for a pool that has reached `max_connections`."""
         text = (
             f"All {self.max_connections} connections are in use; raise "
             "POOL_OPTIONS['max_connections']"

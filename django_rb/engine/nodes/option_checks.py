@@ -1,4 +1,4 @@
-"""Which options of a node there are, and whether what is given for them can work."""
+"""Checks of the options of a node: their names and values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..wording import about_unknown, masked, number_of
 
 _OWN_READER = "the engine reads replies itself, with hiredis and as bytes"
 
-# What redis-py's connections take and a node may not set, and why.
+# Options of redis-py's connections that a node may not set, and why.
 REFUSED_OPTIONS = {
     "command_packer": "the engine packs commands itself",
     "legacy_responses": "replies have the same form with every version of redis-py; "
@@ -30,7 +30,7 @@ REFUSED_OPTIONS = {
     "socket_read_size": "the engine reads into buffers of its own",
 }
 
-# What redis-py's objects tell each other.
+# Arguments that redis-py's objects pass to each other; they are no options.
 _INTERNAL_OPTIONS = {
     "self",
     "kwargs",
@@ -72,7 +72,7 @@ def _tls_options() -> frozenset[str]:
 
 @cache
 def pool_options() -> frozenset[str]:
-    """Return the names that POOL_OPTIONS may use: what holds for all nodes alike."""
+    """Return the names that POOL_OPTIONS may use."""
     return (connection_options() - {"host", "port", "db"}) | {"max_connections"}
 
 
@@ -83,7 +83,7 @@ _NUMBERS = {*_INTEGERS, *_SECONDS, "health_check_interval", "protocol"}
 
 
 def with_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with those that are numbers as numbers, also where they are digits."""
+    """Return options with numeric ones as numbers, also if they were given as text."""
     return {n: number_of(v) if n in _NUMBERS else v for n, v in options.items()}
 
 
@@ -151,7 +151,7 @@ def _check_login(options: Mapping[str, Any], path: tuple[str | int, ...]) -> Non
     login = {name: options.get(name) for name in ("username", "password")}
     for name, value in login.items():
         if not isinstance(value, str | None):
-            raise BadHostSetup(  # the value stays out of the message: it may be the secret
+            raise BadHostSetup(  # without the value, which may be a secret
                 f"A {type(value).__name__} is not text.", (*path, name)
             )
     provider = options.get("credential_provider")

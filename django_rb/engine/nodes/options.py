@@ -13,15 +13,15 @@ from ...version import __version__
 
 
 def check_host_name(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of TLS by which the host name is checked unless they say otherwise."""
+    """Return TLS options with the check of the host name turned on by default."""
     if options.get("ssl_cert_reqs", "required") in (None, "none", CERT_NONE):
-        # there is no certificate to look at
+        # the certificate is not checked at all
         return {**options, "ssl_check_hostname": False}
     return {"ssl_check_hostname": True, **options}
 
 
 def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options where a node's own win over defaults, its way to log in included."""
+    """Return defaults overridden by a node's own options; credentials as a whole."""
     if own.get("credential_provider") is not None:
         losers = {"username", "password"}
     elif own.get("username") is not None or own.get("password") is not None:
@@ -32,7 +32,7 @@ def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 
 
 def introduce(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options by which CLIENT LIST shows django-rb, unless they say who connects.
+    """Return options with which CLIENT LIST shows django-rb, unless they name a client.
 
     redis-py would read its own version from disk for each connection.
     """
@@ -51,7 +51,7 @@ def _introduction() -> dict[str, Any]:
 
 
 def conceal(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of a connection so that printing them, as some pools do, tells nothing."""
+    """Return options of a connection that can be printed, as some pools do, without secrets."""
     concealed = dict(options)
     username, password = concealed.pop("username", None), concealed.pop("password", None)
     if username or password:
@@ -74,7 +74,7 @@ def is_introduction(command: Sequence[object]) -> bool:
 
 
 class KeyPassword:
-    """The password of a key, told to ssl, which calls it, and to nobody who prints it."""
+    """A callable that returns the password of a TLS key; its repr() does not show it."""
 
     def __init__(self, password: str) -> None:
         self._password = password

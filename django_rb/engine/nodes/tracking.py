@@ -1,4 +1,4 @@
-"""How a connection is set up on which a node tells of changes, and what it may say to that."""
+"""Setting up a connection on which a node reports changed keys (CLIENT TRACKING)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import redis
 
 TRACK_KEYS = ("CLIENT", "TRACKING", "ON")
 
-# A node that did not track keys is asked again after so many seconds.
+# A node that refused to track keys is asked again after this many seconds.
 REFUSED_SECONDS = 30.0
 
 
 def tracking_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of redis-py's connections for one that tells of changes: RESP3."""
+    """Return arguments of redis-py's connections with RESP3, which has pushes."""
     return {**kwargs, "protocol": 3}
 
 
 def is_refusal(error: Exception) -> bool:
-    """Return whether a node has said that it does not track keys, or not for this user."""
+    """Return whether an error means that the node does not track keys for this user."""
     return isinstance(error, redis.ResponseError)

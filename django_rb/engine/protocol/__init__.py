@@ -1,1 +1,1 @@
-"""Bytes: commands and their keys, requests, replies. No I/O."""
+"""The protocol: commands and their keys, requests, replies. No I/O."""

@@ -1,7 +1,7 @@
-"""What replies to commands can look like: a reply that cannot be the answer is another's.
+"""Checks whether a reply can be the answer to its command.
 
-RESP has no way to tell which question a reply belongs to. But a string to INCRBY, or an array
-to GET, shows that a connection is out of step; then nothing more that it says may be trusted.
+RESP replies do not name their command. But a string for INCRBY, or an array for GET, shows that
+replies and commands are out of step; then no reply on that connection can be trusted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ELEMENTS = frozenset({bytes, type(None)})
 
 
 def is_anything(_reply: Any, _kind: int) -> bool:
-    """Return whether this can answer a command of which nothing is known."""
+    """Return True, for commands that may be answered with anything."""
     return True
 
 
@@ -34,7 +34,7 @@ def are_values(reply: Any, count: int) -> bool:
 
 
 def is_string(reply: Any, _kind: int) -> bool:
-    """Return whether this can be a string."""
+    """Return whether this is a string."""
     return type(reply) is bytes
 
 
@@ -54,7 +54,7 @@ def is_ok(reply: Any, _kind: int) -> bool:
 
 
 def is_ok_or_nil(reply: Any, _kind: int) -> bool:
-    """Return whether this can answer a SET that may not be done: NX, XX."""
+    """Return whether this can answer a SET with a condition: NX, XX."""
     return reply is None or reply == b"OK"
 
 
@@ -93,10 +93,10 @@ _BY_NAME.update({str(name).encode(): answer for name, answer in _BY_NAME.items()
 
 
 def answer_to(command: Args) -> Callable[[Any, int], bool]:
-    """Return what tells whether a reply can answer a command, named in upper case.
+    """Return the check for replies to a command, which is named in upper case.
 
-    It knows the commands that the engine merges, splits or sends most; to others anything
-    is an answer.
+    There are checks for the commands that the engine merges, splits or sends most; other
+    commands may be answered with anything.
     """
     name = command[0]
     if name == "MGET":
@@ -108,7 +108,7 @@ def answer_to(command: Args) -> Callable[[Any, int], bool]:
 
 
 def answers_to(commands: Sequence[Args]) -> Sequence[Callable[[Any, int], bool]]:
-    """Return what tells so for each of some commands: one for all, one for each, or none."""
+    """Return the checks for some commands: one for all, one for each, or none."""
     is_uniform = len(set(map(len, commands))) == len(set(map(itemgetter(0), commands))) == 1
     answers = [answer_to(commands[0])] if is_uniform else list(map(answer_to, commands))
     return () if answers == [is_anything] else answers

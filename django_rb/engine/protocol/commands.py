@@ -1,4 +1,4 @@
-"""What is known about commands: their keys, what may be repeated, split, or not shared.
+"""Which arguments of commands are keys, and what may be repeated, split, or not shared.
 
 The facts come from servers themselves: command_table.py is generated from their COMMAND
 replies. This module reads it, adds what a key specification cannot say, and answers
@@ -35,18 +35,18 @@ def keys_of(args: Sequence[Arg]) -> list[Arg]:
         keys_of(("EVAL", "return 1", 1, b"key", "arg"))   # [b"key"]
 
     The channels of SPUBLISH, SSUBSCRIBE and SUNSUBSCRIBE count as keys: servers route
-    them as if they were. Keys that a server makes up itself (SORT's BY and GET, what a
-    script composes) are seen by nobody but that server.
+    them as if they were. Keys that a server composes itself (SORT's BY and GET, keys that a
+    script composes) are not found.
 
-    UnroutableCommand: nobody described this command. MalformedCommand, a kind of it: the
-    keys cannot be told from these arguments.
+    UnroutableCommand: the command is unknown. MalformedCommand, a subclass of it: the keys
+    cannot be found in these arguments.
     """
     try:
         # Most commands end here: one key, and it comes first.
         if args[0] in _ONE_KEY:
             return [args[1]]
     except (IndexError, TypeError):
-        pass  # the long way says what is wrong
+        pass  # the slow path raises the right error
     return [args[position] for position in key_positions(args)]
 
 
@@ -74,17 +74,17 @@ def key_positions(args: Sequence[Arg]) -> list[int]:
 def name_of(args: Sequence[Arg]) -> str:
     """Return a command's name in upper case, of two words with a space: "OBJECT FREQ".
 
-    Looks up in SPLITTABLE, and reads well in messages. UnroutableCommand: see keys_of().
+    It is the key of SPLITTABLE, and the name in messages. UnroutableCommand: see keys_of().
     """
     return _find(args)[0].name
 
 
 def is_read_only(args: Sequence[Arg]) -> bool:
-    """Tell whether a command may be sent twice without anybody seeing a difference.
+    """Return whether a command is read-only, so that sending it twice is safe.
 
     True for what servers flag as read-only (EVAL_RO and FCALL_RO included) and for
     questions about the server itself (PING, INFO, CONFIG GET). False for the rest, for
-    EVAL, whatever its script does, and for commands that nobody described.
+    EVAL, whatever its script does, and for unknown commands.
     """
     try:
         return _find(args)[0].read_only
@@ -93,9 +93,9 @@ def is_read_only(args: Sequence[Arg]) -> bool:
 
 
 def reads_keys(args: Sequence[Arg]) -> bool:
-    """Tell whether a command reads keys and does nothing else, so that any copy will do.
+    """Return whether a command only reads keys, so that a replica can run it.
 
-    Not what asks the server about itself or about all keys (INFO, DBSIZE, SCAN).
+    False for questions about the server itself or about all keys (INFO, DBSIZE, SCAN).
     """
     try:
         command = _find(args)[0]
@@ -105,12 +105,12 @@ def reads_keys(args: Sequence[Arg]) -> bool:
 
 
 def refusal(args: Sequence[Arg]) -> str | None:
-    """Return why a client over many nodes cannot run a command and which can; else None.
+    """Return why clients over many nodes cannot run a command, and what can; else None.
 
         refusal(("WATCH", "key"))   # "WATCH belongs to a transaction on one connection; …"
 
-    These commands change their connection or what comes back on it, and clients over
-    many nodes share connections out to one batch at a time.
+    These commands change their connection or its replies. With clients over many nodes, the
+    next batch may get another connection, and another batch this one.
     """
     try:
         return REFUSALS.get(_find(args)[0].name)
@@ -121,10 +121,10 @@ def refusal(args: Sequence[Arg]) -> str | None:
 def check_shareable(args: Sequence[Arg]) -> None:
     """Raise UnroutableCommand for a command that changes its connection; see `refusal`.
 
-    HARMLESS has the names of most commands that need not be looked at.
+    HARMLESS has the names of most commands that need no check.
     """
     name: object = args[0] if args else b""
-    if isinstance(name, bytearray | memoryview):  # as it may be sent
+    if isinstance(name, bytearray | memoryview):  # both can be sent as a name
         name = bytes(name)
         args = (name, *args[1:])
     if not name:
@@ -146,7 +146,7 @@ def check_all_shareable(commands: Sequence[Sequence[Arg]]) -> None:
 
 
 def patterns_of(args: Sequence[Arg]) -> list[Arg]:
-    """Return the patterns by which SORT and SORT_RO name further keys; [] for the rest.
+    """Return the patterns with which SORT and SORT_RO name further keys; [] for the rest.
 
     patterns_of(("SORT", "ids", "BY", "weight_*", "GET", "#"))   # ["weight_*"]
     """
@@ -158,7 +158,7 @@ def patterns_of(args: Sequence[Arg]) -> list[Arg]:
     while at < len(words):
         word = word_of(words[at])
         if word in {"BY", "GET"}:
-            # One without an asterisk names no key: "#" is the element, others are nothing.
+            # Patterns without an asterisk name no keys; "#" is the element itself.
             found += [arg for arg in words[at + 1 : at + 2] if "*" in word_of(arg)]
         at += {"BY": 2, "GET": 2, "LIMIT": 3, "STORE": 2}.get(word, 1)
     return found
@@ -168,11 +168,11 @@ def patterns_of(args: Sequence[Arg]) -> list[Arg]:
 
 
 class Split(NamedTuple):
-    """How a command's arguments go to several nodes, and their replies become one.
+    """How a command is split by node, and how the replies are combined.
 
     After the name, each `step` arguments are a key and what belongs to it. Replies:
-    "order", each node's list gives the values of its keys, in the order of the whole
-    command; "ok", every node says OK; "sum", each node counts.
+    "order", each node's list has the values of its keys, which are put in the order of the
+    whole command; "ok", every node replies OK; "sum", the nodes' numbers are added.
     """
 
     step: int
@@ -214,12 +214,12 @@ def register_command(
     Counted as in COMMAND INFO: 0 is the command, and where its name has two words, 1 is
     the second. Default: the argument after the name. last_key=-1 is the last argument,
     first_key=0 says that there are no keys.
-    read_only: it may be sent twice without anybody seeing a difference.
-    keys: for keys that move, in place of the three. Takes the command's arguments (the
-    words of its name apart, types as the caller gave them) and returns the indexes of the
-    keys; what it raises goes to the caller of the command.
+    read_only: the command changes nothing, so that sending it twice is safe.
+    keys: instead of the three, a function that finds the keys. It is called with the
+    command's arguments (the name split into words, types as the caller gave them) and returns
+    the indexes of the keys; its exceptions are raised to the caller of the command.
 
-    The last description of a name counts, and counts for the process.
+    It applies to the whole process. A later description of the same name replaces it.
 
     TypeError, ValueError: the description makes no sense; the message says why.
     """
@@ -291,8 +291,8 @@ class _Command(NamedTuple):
 _COMMANDS: dict[str, _Command] = {}
 _CONTAINERS: dict[str, dict[str, _Command]] = {}
 
-# Names, in every spelling that keys_of() takes the short way for, of commands whose only
-# key is the argument after the name.
+# Commands whose only key is the argument after the name, in every spelling for which keys_of()
+# has a fast path.
 _ONE_KEY: set[Arg] = set()
 
 SIMPLE: set[Arg] = set()
@@ -306,7 +306,7 @@ _REFUSED = {name.partition(" ")[0] for name in REFUSALS}
 
 
 def _find(args: Sequence[Arg]) -> tuple[_Command, Sequence[Arg]]:
-    """Return a command, and args with the words of its name apart."""
+    """Return a command, and args with its name split into words."""
     name = args[0] if args else ""
     if isinstance(name, str) and (command := _COMMANDS.get(name)):
         return command, args

@@ -1,4 +1,4 @@
-"""Commands to bytes, in RESP's form of requests: arrays of bulk strings.
+"""Encoding commands in RESP: arrays of bulk strings.
 
 https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
@@ -23,15 +23,15 @@ Args: TypeAlias = tuple[Arg, ...]
 # Commands are joined into pieces of about this many bytes; larger values are not copied.
 PIECE_SIZE = 65536
 
-# hiredis' own annotation knows tuples of one argument only.
+# hiredis' own annotation allows tuples of one argument only.
 _pack = cast(Callable[[tuple[str | bytes, ...]], bytes], hiredis.pack_command)
 
 
 def encode_key(key: Key | bytearray | memoryview) -> bytes:
-    """Return the bytes that name `key` on the server, as redis-py sends them.
+    """Return a key as bytes, as redis-py sends it.
 
     Bytes stay as they are (a bytearray or memoryview is copied), text becomes UTF-8,
-    a number the repr of that int or float.
+    a number its repr() as an int or float.
 
     Raises:
         TypeError: for everything else, booleans and None included.
@@ -52,10 +52,10 @@ def encode_key(key: Key | bytearray | memoryview) -> bytes:
 
 
 def as_number(value: object) -> int | float | None:
-    """Return an int or a float for a number of their kind; None for everything else.
+    """Return a number as a plain int or float; None for everything else.
 
-    Children of int and float, such as an IntEnum, and numpy's integers have a repr() of their
-    own. A boolean is no number here.
+    Subclasses of int and float, such as an IntEnum, and numpy's integers have a repr() that
+    must not be sent. A boolean is no number here.
     """
     if isinstance(value, bool | bytes | str):
         return None
@@ -73,15 +73,15 @@ def pack(args: Args) -> bytes:
 
 
 def pack_small(args: Args) -> bytes | None:
-    """Return the bytes of one command; None if it has arguments that are better not copied.
+    """Return the bytes of one command; None if it has large arguments, which are not copied.
 
-    hiredis is given text and bytes and nothing else: for a number it calls Python, where a
-    signal handler may raise, and then it goes on with a null pointer.
+    hiredis gets only text and bytes: for a number it calls Python code, and if a signal handler
+    raises there, hiredis goes on with a null pointer.
     """
     words: list[str | bytes] = []
     for arg in args:
         word: str | bytes
-        if type(arg) is str or type(arg) is bytes:  # most are of these three
+        if type(arg) is str or type(arg) is bytes:  # the common types first
             word = arg
         elif type(arg) is int:
             word = str(arg)
@@ -93,16 +93,16 @@ def pack_small(args: Args) -> bytes | None:
     return _pack(tuple(words))
 
 
-# The commands that a cache sends by the thousand are formatted here: that takes from a third
-# to two thirds of the time that hiredis takes, which is quicker for fewer keys than these.
+# From this number of keys on, the most frequent commands of a cache are formatted here, which
+# takes a third to two thirds of hiredis' time. For fewer keys, hiredis is faster.
 _MANY_KEYS = 16
 
-# Bytes of the largest argument whose header is kept.
+# Bytes of the largest argument whose header is cached.
 _LARGEST_HEADER = 4096
 
 
 class _Headers(dict[int, bytes]):
-    """What precedes an argument, by the argument's size in bytes; made when first needed."""
+    """The header of an argument by the argument's size in bytes; made when first needed."""
 
     def __missing__(self, size: int) -> bytes:
         header = b"\r\n$%d\r\n" % size
@@ -127,9 +127,9 @@ def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
 
 
 class _EachHeaders(dict[int, bytes]):
-    """What precedes the key of one command and follows that of the one before it.
+    """The bytes between the key of one command and the key of the next.
 
-    By the key's size in bytes; made when first needed.
+    By the next key's size in bytes; made when first needed.
     """
 
     def __init__(self, name: bytes) -> None:
@@ -159,21 +159,21 @@ def encode_each(name: bytes, keys: Sequence[bytes]) -> bytes:
 
 
 def encode_words(words: Args) -> bytes:
-    """Return the bytes of a part of a command."""
+    """Return the bytes of some arguments of a command."""
     return b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(encode_key, words))
 
 
-# What precedes the key of a SET, and what follows the value.
+# The bytes before the key of a SET, and those after the value.
 SetFrame = tuple[bytes, bytes]
 
 
 @lru_cache(maxsize=256)  # a site has few timeouts
 def make_set_frame(options: Args) -> SetFrame:
-    """Return what is the same in every ``SET key value`` with some options."""
+    """Return the bytes around key and value in a ``SET`` with some options."""
     return b"*%d\r\n$3\r\nSET" % (len(options) + 3), b"\r\n" + encode_words(options)
 
 
-# How many commands are looked at together before they are encoded.
+# How many commands are checked together before they are encoded.
 _AT_A_TIME = 256
 
 _NUMBERS = frozenset({int, float})
@@ -215,12 +215,12 @@ def _encode_one_by_one(commands: Iterable[Args]) -> Iterator[Buffer]:
 
 
 def with_text_for_numbers(args: Args) -> Args:
-    """Return arguments with each number as the text that is sent."""
+    """Return arguments with numbers as text."""
     return tuple([repr(arg) if type(arg) in _NUMBERS else arg for arg in args])
 
 
 def encode_large(args: Args) -> Iterator[Buffer]:
-    """Yield the bytes of one command, its large arguments uncopied."""
+    """Yield the bytes of one command, without copying its large arguments."""
     small: list[bytes] = [b"*%d\r\n" % len(args)]
     for arg in args:
         data = encode_key(arg)

@@ -1,11 +1,11 @@
 """One node's share of a batch on one connection: bytes out, bytes in, no I/O.
 
-An exchange is told three things by whoever moves its bytes: `sent(size)`, `feed(data)` and,
-when it cannot go on, `fail(error)`. It says what to send next (`out`) and, as the answer
-to `feed`, whether it has all its replies. Commands are encoded one piece ahead of the
-socket, so that a batch of any size is never held as a whole in its encoded form.
+A transport sends the bytes in `out` and calls three methods of an exchange: `sent(size)`,
+`feed(data)`, which returns whether all replies have come, and `fail(error)`. Commands are
+encoded one piece ahead of the socket, so that a batch of any size is never in memory as a
+whole in its encoded form.
 
-Any of its commands can be had again (`commands`), for a round that sends them once more.
+`commands` returns the commands again, for a round that sends some of them once more.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ T = TypeVar("T")
 _PUSH = ord(">")
 
 
-# Whether a reply can be the answer to a command. It is given the reply, and the byte that
-# names its type in RESP if it is the only reply of its exchange, else 0.
+# A check whether a reply can be the answer to a command. Its arguments are the reply, and the
+# byte of its RESP type if it is the only reply of its exchange, else 0.
 IsAnswer: TypeAlias = Callable[[Any, int], bool]
 
 
 class Watcher(Protocol):
-    """Who is told what happens to an exchange; see `rounds.observing`."""
+    """An observer of an exchange; see `rounds.observing`."""
 
     def began(self) -> None:
         """The exchange has a connection."""
 
     def sent(self, size: int) -> None:
-        """The socket took some bytes."""
+        """The socket has accepted some bytes."""
 
     def received(self, size: int) -> None:
-        """Some bytes came back."""
+        """Some bytes were received."""
 
     def ended(self) -> None:
         """The exchange has its replies or its error."""
@@ -64,34 +64,33 @@ class Exchange:
         host_id: the node.
         out: the first bytes of the encoded commands.
         count: how many replies the commands have, at least 1.
-        pieces: the rest of the encoded commands, cut anywhere; taken as the socket drains.
+        pieces: the rest of the encoded commands, cut anywhere; encoded as they are sent.
 
     Attributes:
         out: the bytes to send next; None when all was sent.
-        replies: what came back so far; error replies are exceptions in their place.
+        replies: the replies so far; error replies are exceptions in their place.
         error: why the exchange failed; None while it has not.
         is_whole: `out` was all there is to send when the exchange was made.
-        has_errors: it failed, or there are error replies among the replies.
-        is_stale: its connection turned out to be closed, and it may be sent again.
-        waited: seconds that it had waited by then, which count with those that follow.
-        needs_new_connection: an idle connection will not do.
+        has_errors: it failed, or some of the replies are errors.
+        is_stale: its idle connection turned out to be closed, and it may be sent again.
+        waited: seconds that it had waited by then, which count towards the timeout.
+        needs_new_connection: it must not use an idle connection.
         untouched: not one byte was sent yet.
         is_heard: the node has begun to answer.
-        may_join: it is one command of which an answer is soon to be expected, and may be
-            sent along with others'.
-        answers: whether a reply can be the answer: one for each command, or one for all of
-            them; none where any reply may be.
-        bound: positions of commands that are for this node and no other, whatever keys they
-            have.
-        is_question: it asks who owns which slots, for the sake of others.
-        is_for_primary: it is for a primary, though all of it only reads.
+        may_join: it is one command with an answer expected soon, and may be sent together
+            with commands of others.
+        answers: checks whether a reply can be the answer: one for each command, or one for
+            all of them; none if any reply may be.
+        bound: positions of commands that are for this node only, whatever their keys.
+        is_question: it asks who owns which slots; it is no part of the caller's batch.
+        is_for_primary: it is for a primary, though it only reads.
         tried: why other nodes did not run these commands.
-        is_tracked: the node is to tell of changes of what is read, if there is a connection
+        is_tracked: the node should track the keys that are read, if it has a connection
             for that.
         went_on: some of its commands were sent on to other nodes, in further rounds.
-        on_done: called when all replies are in and none of them is an error, while other
+        on_done: called when all replies have come and none of them is an error, while other
             nodes are still awaited.
-        watcher: who is told what happens; None for nobody.
+        watcher: its observer; None for none.
     """
 
     on_done: Callable[[Exchange], None] | None = None
@@ -114,7 +113,7 @@ class Exchange:
     is_whole = True
     _count = 1
     _pieces: Iterator[Buffer] | None = None
-    _taken = 0  # bytes of the pieces that the socket took
+    _taken = 0  # bytes of the pieces that the socket has accepted
 
     def __init__(
         self, host_id: int, out: Buffer, count: int = 1, pieces: Iterator[Buffer] | None = None
@@ -135,7 +134,7 @@ class Exchange:
 
     @property
     def size(self) -> int:
-        """How many bytes the node was sent or about to be sent; nothing is encoded for it."""
+        """How many bytes were sent or encoded so far; nothing more is encoded to find out."""
         if self._pieces is None:
             return len(self._first)
         return self._taken + len(self.out or b"")
@@ -158,16 +157,16 @@ class Exchange:
 
     @property
     def only_reads_keys(self) -> bool:
-        """Whether any copy of the keys will do for all commands; see `reads_keys`."""
+        """Whether a replica can run all commands; see `reads_keys`."""
         if self.is_for_primary or self.is_question or self.is_tracked or self.bound:
             return False
         commands = self.commands()
         return bool(commands) and all(map(reads_keys, commands))
 
     def start_over(self) -> None:
-        """Be as if nothing had been sent, for a new connection.
+        """Reset the exchange so that it can be sent again on a new connection.
 
-        Only for one of which nothing was sent, or that `only_reads`.
+        This is safe only if nothing was sent, or if it `only_reads`.
         """
         self.out = self._first
         self._taken = 0
@@ -176,9 +175,9 @@ class Exchange:
         self.needs_new_connection = True
 
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:
-        """Take the reader of the connection that this exchange runs on. Nothing is sent yet.
+        """Set the parser of the exchange's connection. Nothing is sent yet.
 
-        On a RESP3 connection (`has_pushes`) a node may say things that answer nothing.
+        With RESP3 (`has_pushes`) a node may send pushes, which are no replies.
         """
         self._reader = reader
         self._has_pushes = has_pushes
@@ -186,7 +185,7 @@ class Exchange:
             self.watcher.began()
 
     def sent(self, size: int) -> Buffer | None:
-        """Go on after `size` bytes of `out` were taken by the socket; return the new `out`."""
+        """Return the new `out`, after the socket has accepted `size` bytes of it."""
         self.untouched = False
         out = self.out
         if self.watcher is not None:
@@ -202,20 +201,21 @@ class Exchange:
         return self.out
 
     def feed(self, data: Buffer, size: int = -1) -> bool:
-        """Read what the node sent; return whether all replies are here.
+        """Parse what the node sent; return whether all replies have come.
 
         Args:
-            size: how many bytes of `data` that is; -1 for all.
+            size: how many bytes of `data` to parse; -1 for all.
 
         Raises:
-            ProtocolError: this is not RESP, or more than was asked for, or no answer to it.
+            ProtocolError: this is not RESP, or there are too many replies, or one cannot be
+                the answer to its command.
         """
         reader, replies, count = self._reader, self.replies, self._count
         kind = 0
         try:
             reader.feed(data, 0, size)  # type: ignore[arg-type]  # it takes any buffer
-            # Never a reply further than asked for: the parser does not tell that it has
-            # begun one, and would go on with it in the next exchange.
+            # Never parse more replies than were asked for: the parser does not report a
+            # reply that it has begun, and would continue it in the next exchange.
             if count == 1:
                 reply = reader.gets()
                 if reply is not NO_REPLY:
@@ -227,7 +227,7 @@ class Exchange:
                 kind = 0
                 self._drop_pushes()
         except HiredisProtocolError as error:
-            # What came before it counts, but a push is no reply.
+            # Replies before the error count, but not pushes.
             replies[:] = [reply for reply in replies if type(reply) is not PushNotification]
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
         if self.watcher is not None:
@@ -249,12 +249,12 @@ class Exchange:
         return True
 
     def take(self, reply: Any) -> None:
-        """Take the only reply, which came together with those of others."""
+        """Set the only reply, which was received together with those of other exchanges."""
         self.replies.append(reply)
         self.has_errors = isinstance(reply, Exception)
 
     def _drop_pushes(self) -> None:
-        """Drop what answers nothing, and read on as far as that made room."""
+        """Drop pushes from the replies, and parse as many further ones."""
         reader, replies = self._reader, self.replies
         while any(type(reply) is PushNotification for reply in replies) or (
             len(replies) == self._count and reader.has_data()
@@ -275,16 +275,16 @@ class Exchange:
         for reply, is_answer in zip(self.replies, cycle(self.answers), strict=False):
             if not is_answer(reply, kind) and not isinstance(reply, Exception):
                 command = self.commands()[self.replies.index(reply)]
-                # Others of its replies may be those of other questions as well.
+                # Its other replies may belong to other commands as well.
                 self.replies.clear()
                 name = encode_key(command[0]).decode()
                 raise ProtocolError(f"The node answered {name} with {_described(reply)}")
 
     def too_much(self, *, is_early: bool = False) -> ProtocolError:
-        """Take all replies back: nobody knows which of them answers nothing.
+        """Drop all replies and return the error: there was one too many, and it may be any.
 
         Args:
-            is_early: the node has not been sent everything yet.
+            is_early: not everything was sent to the node yet.
         """
         said = self._reader.errors[-1:]
         self.replies.clear()
@@ -293,7 +293,7 @@ class Exchange:
         return ProtocolError("The node sent more than it was asked for")
 
     def fail(self, error: Exception) -> None:
-        """End without the replies that are still missing."""
+        """End with an error; the replies so far are kept."""
         self.error = error
         self.has_errors = True
         if self.watcher is not None:
@@ -335,12 +335,13 @@ class CommandExchange(Exchange):
 
 
 class PipelineExchange(Exchange):
-    """Several commands, encoded as the socket drains.
+    """Several commands, encoded as they are sent.
 
-    The first piece is made at once: what cannot be encoded fails before anything is sent.
+    The first piece is encoded at once, so that errors there are raised before anything is sent.
 
     Args:
-        is_checked: they were sent before, but for ASKING, which changes the next command only.
+        is_checked: they were checked when they were first sent; ASKING, which may have been
+            added, affects only the next command.
 
     Raises:
         UnroutableCommand: one of them changes the connection, which others use after it.
@@ -370,7 +371,7 @@ class PipelineExchange(Exchange):
 class KeysExchange(Exchange):
     """One command whose arguments are keys.
 
-    It is encoded as it is sent: by then the nodes before it are at work.
+    It is encoded when it is sent, while the nodes before it are already working.
 
     Raises:
         UnroutableCommand: it changes the connection, which others use after it.
@@ -408,6 +409,6 @@ def _described(reply: object) -> str:
     return "nil" if reply is None else f"the number {reply}"
 
 
-# What a transport drives: it yields the exchanges of a round, each of which then has its
-# replies or its error, and returns the result of the batch.
+# A transport runs it: it yields the exchanges of a round, each of which then has its replies or
+# its error, and returns the result of the batch.
 Batch: TypeAlias = Generator[Sequence[Exchange], None, T]

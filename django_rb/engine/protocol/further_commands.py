@@ -1,7 +1,7 @@
-"""What the command table does not say: newer commands, and which are only questions."""
+"""Additions to the command table: newer commands, and commands that only ask the server."""
 
-# What the servers in the table did not list, in the table's format: commands of newer
-# Redis, which no wheel brings, as redis-py 8.1 sends them; and DEBUG's one with a key.
+# Commands that the table's servers did not list, in the table's format: commands of newer
+# Redis, as redis-py 8.1 sends them, and DEBUG OBJECT.
 LATER = """\
 ARCOUNT       read   1      newer
 ARDEL         write  1      newer
@@ -41,7 +41,7 @@ XCFGSET       write  1      newer
 XNACK         write  1      newer
 """
 
-# Servers flag as read-only what reads keys; these only ask the server something.
+# Servers flag only commands that read keys as read-only; these ask about the server itself.
 QUESTIONS = """
 ACL|CAT ACL|DRYRUN ACL|GENPASS ACL|GETUSER ACL|HELP ACL|LIST ACL|USERS ACL|WHOAMI
 CLIENT|GETNAME CLIENT|GETREDIR CLIENT|HELP CLIENT|ID CLIENT|INFO CLIENT|LIST

@@ -1,7 +1,7 @@
-"""Rounds that are not just exchanges side by side.
+"""Rounds that are not just parallel exchanges: pauses, visits and races.
 
-A batch yields one in place of exchanges. Whoever drives the batch does what it is for, within
-the time that the call has left, and then goes on.
+A batch yields one in place of exchanges. The transport does what it stands for, within the time
+that the call has left, and then continues the batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Interlude(list[Exchange]):
 
 
 class Pause(Interlude):
-    """A round in which so many seconds pass, if the call has as many left.
+    """A round that waits for some seconds, if the call has as many left.
 
     Attributes:
         is_over: the call has no time left.
@@ -34,29 +34,29 @@ class Pause(Interlude):
 
 
 class Runner(Protocol):
-    """A cluster, as far as a visit knows it."""
+    """The part of a cluster that a visit uses."""
 
     def run(self, batch: Batch[T], timeout: float | None = None) -> T:
-        """Run a batch in the thread that calls."""
+        """Run a batch in the calling thread."""
 
     def arun(self, batch: Batch[T], timeout: float | None = None) -> Coroutine[Any, Any, T]:
-        """Run a batch on the event loop that runs, once awaited."""
+        """Return a coroutine that runs a batch on the running event loop."""
 
 
 class Visit(Interlude, Generic[T]):
     """A round in which a batch runs on another cluster.
 
-    Its observers are told of it, and its nodes' health counts what fails.
+    The other cluster's observers are called, and failures count for its nodes' health.
 
     Args:
         cluster: the other cluster.
-        batch: what is asked of it.
-        seconds: for how long at most.
+        batch: the batch to run there.
+        seconds: how long it may take.
 
     Attributes:
-        result: what the batch has returned; None if it did not run, as the first cluster's
+        result: the result of the batch; None if it did not run, because the first cluster's
             call was over or had failed.
-        began: when, as monotonic().
+        began: when it began, as monotonic().
     """
 
     def __init__(self, cluster: Runner, batch: Batch[T], seconds: float) -> None:
@@ -73,19 +73,19 @@ class Visit(Interlude, Generic[T]):
         self.result = self._cluster.run(self._batch, min(self._seconds, left))
 
     async def arun(self, left: float) -> None:
-        """Run the batch on the event loop that runs."""
+        """Run the batch on the running event loop; `left` as above."""
         self.began = monotonic()
         self.result = await self._cluster.arun(self._batch, min(self._seconds, left))
 
 
 class Race(list[Exchange]):
-    """A round that is over as soon as one node has said what was asked for, or none will.
+    """A round that ends with the first good answer, or when all exchanges have ended.
 
-    What the others would say is not waited for: their exchanges fail.
+    Other answers are not awaited: their exchanges fail with LostRace.
 
     Args:
-        exchanges: those that race.
-        is_good: whether the replies of one are what was asked for.
+        exchanges: the exchanges.
+        is_good: whether the replies of an exchange are a good answer.
     """
 
     def __init__(
@@ -99,5 +99,5 @@ class Race(list[Exchange]):
         return not exchange.has_errors and self._is_good(exchange)
 
     def lose(self, exchange: Exchange) -> None:
-        """End an exchange whose answer is no longer waited for."""
+        """End an exchange whose answer is no longer awaited."""
         exchange.fail(LostRace("Another node answered first"))

@@ -19,7 +19,7 @@ KeyFinder: TypeAlias = Callable[[Sequence[Arg]], Sequence[int]]
 
 
 class MistakeError(Exception):
-    """What is wrong with a command, to be said after its name."""
+    """What is wrong with a command; the text follows its name."""
 
 
 @cache  # so that the same description is the same function, see _add()
@@ -38,7 +38,7 @@ def every(first: int, last: int, step: int = 1) -> KeyFinder:
 
 
 def _counted(at: int, step: int, *, may_be_none: bool) -> KeyFinder:
-    """Argument `at` tells how many keys follow it, each with step - 1 further arguments."""
+    """Argument `at` is the number of keys after it, each with step - 1 further arguments."""
 
     def find(args: Sequence[Arg]) -> Sequence[int]:
         if at >= len(args):
@@ -54,7 +54,7 @@ def _counted(at: int, step: int, *, may_be_none: bool) -> KeyFinder:
 
 
 def _after(word: str, start: int, parts: int) -> KeyFinder:
-    """After a word comes a list to the end, of which one part in `parts` are keys."""
+    """After a word, the rest is `parts` lists of the same length; the first has the keys."""
 
     def find(args: Sequence[Arg]) -> Sequence[int]:
         for position in range(start, len(args)):
@@ -78,7 +78,7 @@ def _integer(arg: Arg) -> int | None:
 
 
 def word_of(arg: Arg) -> str:
-    """Return an argument in upper case; "" for one that is no word."""
+    """Return an argument in upper case; "" if it is not text."""
     if isinstance(arg, str):
         return arg.upper()
     return arg.decode("latin-1").upper() if isinstance(arg, bytes) else ""
@@ -86,7 +86,7 @@ def word_of(arg: Arg) -> str:
 
 @cache  # most commands share a few notations
 def finders_of(keys: str) -> tuple[KeyFinder, ...]:
-    """Return what finds the keys that a row of the command table describes."""
+    """Return the functions that find the keys, for the notation of the command table."""
     return () if keys == "-" else tuple(map(_finder, keys.split(",")))
 
 
@@ -144,7 +144,7 @@ def _stored(
 ) -> Sequence[int]:
     """Return the position after the last of words, if there is one.
 
-    values: options whose so many values are skipped, as they may look like words.
+    values: how many values of which options are skipped, as they may look like words.
     """
     found: list[int] = []
     at = start
@@ -154,7 +154,7 @@ def _stored(
             at += 1
             if at == len(args):
                 raise MistakeError(f"lacks the key after {word}")
-            found = [at]  # servers let the last one count
+            found = [at]  # servers use the last one
         at += 1 + values.get(word, 0)
     return found
 
@@ -164,5 +164,5 @@ BY_HAND: dict[str, tuple[KeyFinder, ...]] = {
     "GEORADIUSBYMEMBER": (_keys_of_georadiusbymember,),
     "MIGRATE": (_keys_of_migrate,),
     "SORT": (_keys_of_sort,),
-    "SORT_RO": (every(1, 1),),  # only its BY and GET are beyond specification
+    "SORT_RO": (every(1, 1),),  # only its BY and GET have no key specification
 }

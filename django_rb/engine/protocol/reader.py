@@ -1,4 +1,4 @@
-"""The parser of what nodes say: replies, errors among them, and what they tell unasked."""
+"""The parser of what nodes send: replies, error replies and pushes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ NO_REPLY: Final = object()
 
 
 class Tracking(Protocol):
-    """Who takes what a node tells of keys that were read; see `near.tracking`."""
+    """The receiver of a node's pushes about changed keys; see `near.tracking`."""
 
     term: Any
 
     def told(self, push: Any, spared: Mapping[bytes, object] = ...) -> None:
-        """Take note of what the node said unasked."""
+        """Process a push of the node."""
 
     def heard(self, now: float) -> None:
-        """Take note that all that came was read, and told."""
+        """Record that everything received so far was processed."""
 
 
 class ReplyReader(Reader):
     """A parser for the replies of one connection; error replies come as exceptions.
 
     Attributes:
-        errors: the error replies that came since somebody cleared them.
-        is_cut: it has begun to read what follows the last reply that was asked for. That may
-            be a push that has not come whole; no more may be asked on its connection.
-        tracking: who takes what the node tells unasked; None where that is dropped.
+        errors: the error replies since the list was last cleared.
+        is_cut: it has begun to parse something after the last expected reply. That may be an
+            incomplete push; the connection must not be used any more.
+        tracking: the receiver of pushes; None if they are dropped.
     """
 
     is_cut = False
@@ -40,13 +40,14 @@ class ReplyReader(Reader):
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
-        # A method of its own would be a cycle, which a reader cannot tell the collector.
+        # No bound method: that would be a reference cycle, and hiredis' readers do not support
+        # garbage collection.
         super().__init__(replyError=partial(_to_error, self.errors), notEnoughData=NO_REPLY)
 
     def shrink(self) -> None:
-        """Let go of the memory that a large reply took; all that came was read.
+        """Free the memory that a large reply took; everything received must have been parsed.
 
-        hiredis does so where it is fed again. Until then an idle connection would keep it.
+        hiredis frees it only when it is fed again, so an idle connection would keep it.
         """
         self.feed(b"+OK\r\n")
         self.gets()

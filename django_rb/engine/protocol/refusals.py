@@ -1,4 +1,4 @@
-"""Why clients over many nodes refuse a command, and who can run it."""
+"""Why clients over many nodes refuse a command, and what to use instead."""
 
 _PUBSUB = "listens on one connection; use cluster.get_local_client(host_id).pubsub()"
 _SHARDED_PUBSUB = (
@@ -23,7 +23,7 @@ _REPLICATION = (
     "turns its connection into a replication link; no client of the cluster reads one"
 )
 
-# By name, to be said after it.
+# By command name; the text follows the name.
 _REASONS = {
     "ASKING": _CONNECTION,
     "AUTH": _LOGIN.format('"username" and "password"'),
@@ -55,7 +55,7 @@ _REASONS = {
     "RESET": _CONNECTION,
     "SCRIPT DEBUG": _CONNECTION,
     "SELECT": _LOGIN.format('"db"'),
-    # A node that obeys closes the connection and says nothing: to a batch, a dead node.
+    # The node closes the connection without a reply, which would count as a failure.
     "SHUTDOWN": "is never answered; use cluster.get_local_client(host_id).shutdown()",
     "SSUBSCRIBE": _SHARDED_PUBSUB,
     "SUBSCRIBE": _PUBSUB,

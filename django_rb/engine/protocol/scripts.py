@@ -1,4 +1,4 @@
-"""Lua scripts: servers know them by their SHA1 digest, or are sent them whole."""
+"""Lua scripts, which are sent by their SHA1 digest, or whole to servers that lack them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _sources: dict[bytes, bytes] = {}
 
 
 def remember_script(source: str | bytes) -> bytes:
-    """Keep a script's source for nodes that do not know it; return its SHA1 digest."""
+    """Keep a script's source for nodes that lack it; return its SHA1 digest."""
     text = encode_key(source)
     digest = sha1(text, usedforsecurity=False).hexdigest().encode()
     _sources[digest] = text
@@ -19,7 +19,7 @@ def remember_script(source: str | bytes) -> bytes:
 
 
 def with_source(command: Args) -> Args | None:
-    """Return the EVAL that stands for an EVALSHA; None if the script is not known here.
+    """Return the EVAL for an EVALSHA; None if the script is not known in this process.
 
     A script that is flagged as read-only is sent by EVAL_RO.
     """
@@ -45,9 +45,9 @@ class LuaScript:
 
 
 class KeyScript(LuaScript):
-    """A Lua script on one key with always as many arguments.
+    """A Lua script on one key with a fixed number of arguments.
 
-    Its commands are formatted here, which takes a third of the time that hiredis takes.
+    Its commands are formatted here, which takes a third of hiredis' time.
 
     Args:
         source: the script.

@@ -1,1 +1,1 @@
-"""Batches, and the rounds in which they run. No I/O."""
+"""Batches and their rounds. No I/O."""

@@ -1,9 +1,9 @@
-"""Second looks: which commands go again after a round, where, and in what form.
+"""Second looks: which commands are sent again after a round, where, and in what form.
 
-A batch knows nothing of them. After each of its rounds whoever drives it looks whether
-something `asks_for_more`, and runs the rounds of `look_again`; their replies take the places
-of the first ones before the batch goes on. `with_second_looks` makes that a batch again, for
-who wants to see all rounds. Where all goes well it is one look at each exchange.
+Batches do not deal with this. After each round of a batch, the transport checks whether
+something `asks_for_more`, and runs the rounds of `look_again`; their replies replace the first
+ones before the batch goes on. `with_second_looks` includes these rounds in a batch, for
+observers. If nothing has to be sent again, this costs one check of each exchange.
 
 A script that a node does not know (NOSCRIPT) is sent itself in place of its digest. What else
 nodes say that sends a command elsewhere, or back for later, is known to `redirects`.
@@ -41,14 +41,14 @@ from .redirects import (
 
 T = TypeVar("T")
 
-# Rounds of one batch in which commands may go again after one of its own.
+# How many rounds with commands that are sent again may follow one round of a batch.
 _MOST_ROUNDS = 16
 
 
 def may_go_again(exchange: Exchange, error: Exception) -> bool:
-    """Return whether an exchange may be sent again whose idle connection failed.
+    """Return whether an exchange whose idle connection failed may be sent again.
 
-    So it is where the node had closed the connection, nothing came back on it, and either
+    This is safe if the node had closed the connection, nothing was received on it, and either
     nothing was sent or all commands are read-only.
     """
     is_closed = isinstance(error, OSError) and not isinstance(error, TimeoutError)
@@ -61,9 +61,9 @@ def may_go_again(exchange: Exchange, error: Exception) -> bool:
 
 
 def with_second_looks(port: Port, batch: Batch[T]) -> Batch[T]:
-    """Return a batch that sends commands again where their replies ask for it.
+    """Return a batch that sends commands again if their replies ask for it.
 
-    Error replies name their node from then on.
+    Error replies then name their node.
     """
     try:
         while True:
@@ -79,7 +79,7 @@ def with_second_looks(port: Port, batch: Batch[T]) -> Batch[T]:
 
 
 def asks_for_more(exchanges: Sequence[Exchange]) -> bool:
-    """Return whether something may have to go again after a round of these exchanges."""
+    """Return whether something may have to be sent again after a round of these exchanges."""
     for exchange in exchanges:  # noqa: SIM110 (a generator would take three times as long)
         if exchange.has_errors or exchange.is_stale:
             return True
@@ -101,7 +101,7 @@ def look_again(
 def _look_elsewhere(
     port: Port, layout: Layout, exchanges: Sequence[Exchange], journey: Journey
 ) -> Rounds:
-    """Yield the rounds that follow where nodes send commands elsewhere, or back for later."""
+    """Yield the rounds after nodes have redirected commands, or asked to try them later."""
     errands = [
         errand
         for exchange in exchanges
@@ -167,7 +167,7 @@ def _send(port: Port, errands: Sequence[Errand], journey: Journey) -> Rounds:
 
 
 def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
-    """Return what takes errands to a host."""
+    """Return an exchange that sends errands to a host."""
     commands: list[Args] = []
     answers: list[IsAnswer] = []
     bound: set[int] = set()

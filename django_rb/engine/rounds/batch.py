@@ -1,10 +1,10 @@
-"""Batches: commands grouped by node, run in rounds, put together again. No I/O.
+"""Batches: commands grouped by node and run in rounds, with combined results. No I/O.
 
-Each function here is a generator that yields the exchanges of a round, to be run side by
-side by a transport, and returns an `Outcome`: what the caller asked for, and a list of
-`NodeFailure`s. If a node fails, the results of the others are there all the same.
+Each function here is a generator that yields the exchanges of a round, which a transport runs
+in parallel, and returns an `Outcome`: the result, and a list of `NodeFailure`s. If a node
+fails, the results of the others are still returned.
 
-Most batches need one round. What goes again after it is decided in `again`, which wraps them.
+Most batches need one round. What is sent again after it is decided in `again`.
 """
 
 from __future__ import annotations
@@ -36,38 +36,19 @@ from ..protocol.exchange import (
     PipelineExchange,
 )
 from .by_slot import CountsExchange, Decode, ValuesExchange, decode_replies, decode_some
+from .outcomes import Outcome, collected, error_in, failure_at
 from .port import Port
 from .tracked import MgetExchange, Reading, Tracked, TrackedMget, TrackedSlotValues
 
 T = TypeVar("T")
 
-Outcome = tuple[T, list[NodeFailure]]
-
-
-def _failure(
-    port: Port, host_id: int, error: Exception, keys: Sequence[bytes] = ()
-) -> NodeFailure:
-    return NodeFailure(host_id, port.get_address(host_id), error, tuple(keys))
-
-
-def _error_in(exchange: Exchange) -> Exception | None:
-    """Return why an exchange failed, or its first error reply."""
-    if exchange.error is not None:
-        return exchange.error
-    if exchange.has_errors:
-        for reply in exchange.replies:
-            if isinstance(reply, Exception):
-                return reply
-    return None
-
-
-_ABSENT: Final = object()  # what a name has in that dictionary until a value is put there
+_ABSENT: Final = object()  # the value of a name in `found` until one is read
 
 
 def keep_found(
     found: dict[Any, Any], names: list[Any], keys: list[bytes], replies: list[bytes | None]
 ) -> int:
-    """Put what is stored into `found` as it is; return how many keys have nothing."""
+    """Put stored values into `found` unchanged; return how many keys have none."""
     misses = 0
     for name, data in zip(names, replies, strict=True):
         if data is None:
@@ -84,22 +65,22 @@ def find(
     decode: Decode = keep_found,
     copies: Copies | None = None,
 ) -> Batch[Outcome[dict[Any, Any]]]:
-    """Look keys up: one MGET per node that owns some of them.
+    """Read keys: one MGET per node that owns some of them.
 
-    Where nodes place keys by slots it is one pipeline per node.
+    In a Redis Cluster, it is one pipeline per node.
 
     Args:
-        names: what the caller knows the keys by; themselves if not given.
-        decode: does what `keep_found` does, for one node's keys; called while other nodes
+        names: the keys' names in the result; the keys themselves if not given.
+        decode: a function like `keep_found`, for one node's keys; called while other nodes
             are still awaited.
-        copies: where copies of what is read are kept near; None for nowhere.
+        copies: the near copies in which what is read is kept; None for none.
 
     Returns ``{name: value}`` for the keys that exist, in the order of the keys.
     """
     if names is None:
         names = keys
-    found = dict.fromkeys(names, _ABSENT)  # it has their order from the beginning
-    if len(found) != len(keys):  # equal names may be those of different keys, as 1 and True
+    found = dict.fromkeys(names, _ABSENT)  # fixes the order of the result
+    if len(found) != len(keys):  # names may be equal though their keys differ: 1 and True
         distinct = list(dict.fromkeys(keys))
         values, failures = yield from find(port, distinct, None, decode, copies)
         named = zip(names, keys, strict=True)
@@ -125,7 +106,7 @@ def find(
         yield from reading.run(exchanges)
     failures = []
     for exchange in exchanges:
-        error = _error_in(exchange)
+        error = error_in(exchange)
         if error is not None:
             if isinstance(exchange, Tracked):
                 exchange.learn()
@@ -135,7 +116,7 @@ def find(
                 if error is None:
                     continue
             misses.append(len(lost))
-            failures.append(_failure(port, exchange.host_id, error, lost))
+            failures.append(failure_at(port, exchange.host_id, error, lost))
     if any(misses):
         found = {name: value for name, value in found.items() if value is not _ABSENT}
     return found, failures
@@ -177,7 +158,7 @@ def store(
 ) -> Batch[Outcome[None]]:
     """Store values: one pipeline of SETs with the same options per node.
 
-    Values are encoded as the socket drains. Each failure carries the keys not stored.
+    Values are encoded as they are sent. Each failure has the keys that were not stored.
     """
     shares: dict[int, tuple[list[bytes], list[T]]] = defaultdict(lambda: ([], []))
     owners = port.router.get_hosts_for_keys(keys)
@@ -191,7 +172,7 @@ def store(
     yield exchanges
     failures: list[NodeFailure] = []
     for exchange in exchanges:
-        error = _error_in(exchange)
+        error = error_in(exchange)
         if error is not None:
             answers = chain(exchange.replies, repeat(None))
             lost = [
@@ -199,7 +180,7 @@ def store(
                 for key, reply in zip(exchange.keys, answers, strict=False)
                 if reply != b"OK"
             ]
-            failures.append(_failure(port, exchange.host_id, error, lost))
+            failures.append(failure_at(port, exchange.host_id, error, lost))
     return None, failures
 
 
@@ -217,8 +198,8 @@ class _SetsExchange(Exchange):
         options: Args,
     ) -> None:
         pieces = _encode_sets(keys, values, encode_value, options)
-        # The first piece is made at once: a value that cannot be encoded fails before
-        # anything is sent.
+        # The first piece is encoded at once, so that errors there are raised before anything
+        # is sent.
         super().__init__(host_id, next(pieces), len(keys), pieces)
         self.keys = keys
         self._values = values
@@ -279,7 +260,8 @@ def count(
     """Run a command that takes any number of keys and counts, such as UNLINK or EXISTS.
 
     Args:
-        companion_of: returns a key that is kept beside each, on its node; these go first.
+        companion_of: returns a key that belongs to each key, on the same node; companions come
+            before their keys.
 
     Returns the sum over the nodes.
     """
@@ -291,7 +273,7 @@ def count(
     if companion_of is not None:
         sent = {owner: [*map(companion_of, share), *share] for owner, share in shares.items()}
     if router.has_slots:
-        # One command on a key and its companion would have to wait while their slot moves.
+        # While a slot moves, a command on both a key and its companion would get TRYAGAIN.
         is_apart = companion_of is not None
         counts = [
             CountsExchange(owner, name, share, router, is_apart=is_apart)
@@ -300,7 +282,7 @@ def count(
         yield counts
         again: list[CountsExchange] = []
         if is_apart and any(exchange.went_on for exchange in counts):
-            # And then a companion may have been sent on when its key had had its turn.
+            # And then a companion may have been redirected, and run after its key.
             again = [
                 CountsExchange(one.host_id, name, shares[one.host_id], router, is_apart=True)
                 for one in counts
@@ -309,17 +291,17 @@ def count(
             yield again
         failures = []
         for share_sent in (*counts, *again):
-            error = _error_in(share_sent)
+            error = error_in(share_sent)
             if error is not None:
                 lost, owner = set(share_sent.lost), share_sent.host_id
                 lost_keys = [key for key in shares[owner] if key in lost]
-                failures.append(_failure(port, owner, error, lost_keys))
+                failures.append(failure_at(port, owner, error, lost_keys))
         return sum(exchange.total for exchange in counts), failures
     exchanges = [KeysExchange(owner, name, share) for owner, share in sent.items()]
     for exchange in exchanges:
         exchange.answers = (is_number,)
     yield exchanges
-    replies, failures = _collect(port, exchanges, shares)
+    replies, failures = collected(port, exchanges, shares)
     return sum(replies.values()), failures
 
 
@@ -330,11 +312,11 @@ def call(
     answer: IsAnswer | None = None,
     for_primary: bool = False,
 ) -> Batch[Outcome[Any]]:
-    """Run one command where `key` lives; return its reply, None where it failed.
+    """Run one command on the node that owns `key`; return its reply, None if it failed.
 
     Args:
-        answer: whether a reply can be the answer; any may if it is not given.
-        for_primary: no replica will do, though it only reads.
+        answer: checks whether a reply can be the answer; by default any can.
+        for_primary: a replica must not run it, though it only reads.
     """
     exchange = CommandExchange(port.router.get_host_for_key(key), args)
     if for_primary:
@@ -345,8 +327,8 @@ def call(
     yield (exchange,)
     if exchange.error is None and not exchange.has_errors:
         return exchange.replies[0], []
-    error = cast(Exception, _error_in(exchange))
-    return None, [_failure(port, exchange.host_id, error, (key,))]
+    error = cast(Exception, error_in(exchange))
+    return None, [failure_at(port, exchange.host_id, error, (key,))]
 
 
 def pipeline(
@@ -357,37 +339,37 @@ def pipeline(
     for_primary: bool = False,
     ends_again: bool = False,
 ) -> Batch[Outcome[list[Any]]]:
-    """Run commands where `key` lives, in one go.
+    """Run commands as a pipeline on the node that owns `key`.
 
     Args:
-        answers: for each command whether a reply can be its answer.
-        for_primary: no replica will do, though they only read.
+        answers: for each command, checks whether a reply can be its answer.
+        for_primary: a replica must not run them, though they only read.
         ends_again: the last one, which returns a number, is run once more if others may have
-            run after it, as while a slot moves.
+            run after it, as may happen while a slot moves.
 
-    Returns their replies; all are None where one of them failed.
+    Returns their replies; all are None if one of them failed.
     """
     exchange = PipelineExchange(port.router.get_host_for_key(key), commands)
     exchange.answers = answers
     exchange.is_for_primary = for_primary
     yield (exchange,)
-    error = _error_in(exchange)
+    error = error_in(exchange)
     if error is None and ends_again and exchange.went_on:
         number, failures = yield from call(port, key, *commands[-1], answer=is_number)
         exchange.replies[-1] += number or 0
         return exchange.replies, failures
     if error is None:
         return exchange.replies, []
-    return [None] * len(commands), [_failure(port, exchange.host_id, error, (key,))]
+    return [None] * len(commands), [failure_at(port, exchange.host_id, error, (key,))]
 
 
 def call_each(
     port: Port, commands: Mapping[int, Args], answer: IsAnswer | None = None
 ) -> Batch[Outcome[dict[int, Any]]]:
-    """Run one command per node, given as ``{host id: command}``. It goes nowhere else.
+    """Run one command per node, given as ``{host id: command}``, without redirects.
 
     Args:
-        answer: whether a reply can be the answer; by default what `answer_to` knows of it.
+        answer: checks whether a reply can be the answer; by default that of `answer_to`.
 
     Returns ``{host id: reply}`` for the nodes that answered.
     """
@@ -396,28 +378,12 @@ def call_each(
         exchange.answers = (answer or answer_to(args),)
         exchange.bound = (0,)
     yield exchanges
-    return _collect(port, exchanges, {})
+    return collected(port, exchanges, {})
 
 
 def call_nodes(
     port: Port, command: Args, hosts: Iterable[int] | None = None
 ) -> Batch[Outcome[dict[int, Any]]]:
-    """Run one command on hosts, by default on all that there are by then; see `call_each`."""
+    """Run one command on some hosts, by default on all; see `call_each`."""
     targets = port.nodes if hosts is None else hosts
     return (yield from call_each(port, dict.fromkeys(targets, command)))
-
-
-def _collect(
-    port: Port, exchanges: Sequence[Exchange], shares: Mapping[int, Sequence[bytes]]
-) -> Outcome[dict[int, Any]]:
-    """Return the only reply of each exchange by host id, and what failed."""
-    replies: dict[int, Any] = {}
-    failures: list[NodeFailure] = []
-    for exchange in exchanges:
-        host_id = exchange.host_id
-        error = _error_in(exchange)
-        if error is None:
-            replies[host_id] = exchange.replies[0]
-        else:
-            failures.append(_failure(port, host_id, error, shares.get(host_id, ())))
-    return replies, failures

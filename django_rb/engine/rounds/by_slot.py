@@ -1,7 +1,7 @@
-"""Keys of one node where the nodes place keys by slots: no command takes keys of several.
+"""Reading and counting keys in a Redis Cluster, where no command takes keys of several slots.
 
-What is one command elsewhere (MGET, UNLINK, EXISTS) is a pipeline here, packed in one pass: a
-command for each key, or for each slot where keys share a hash tag.
+What is one command elsewhere (MGET, UNLINK, EXISTS) is a pipeline here, encoded in one pass: a
+command for each key, or for each slot if keys share a hash tag.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..protocol.reader import ReplyReader
 from ..routing.routers import BaseRouter
 from .port import Layout, Port
 
-# What redis-py's users know as an error of GET, and MGET takes for a key that is not there.
+# For a key that holds no string, GET returns this error, and MGET nil.
 _NO_STRING = "WRONGTYPE"
 
 
 class SlotsExchange(Exchange):
     """Commands of one name on keys of one node.
 
-    It is encoded as it is sent: by then the nodes before it are at work.
+    It is encoded when it is sent, while the nodes before it are already working.
 
     Args:
         name: of the command for one key.
@@ -102,10 +102,10 @@ class ValuesExchange(SlotsExchange):
             super()._check_answers(kind)
 
     def learn(self) -> None:
-        """All is read: let near copies know, if there are any."""
+        """Update near copies, if there are any, when all is read."""
 
     def settle(self) -> None:
-        """Take what is no string for missing, as MGET does."""
+        """Treat keys that hold no string as missing, as MGET does."""
         for position, reply in enumerate(self.replies):
             if isinstance(reply, ResponseError) and str(reply).startswith(_NO_STRING):
                 self.replies[position] = None
@@ -196,7 +196,7 @@ def decode_some(
     names: list[Any],
     keys: list[bytes],
 ) -> tuple[Exception | None, list[bytes]]:
-    """Decode what there is beside errors; return the first error, and keys without answer."""
+    """Decode the replies that are no errors; return the first error, and the unread keys."""
     exchange.settle()
     values = exchange.values()
     answered = [n for n, value in enumerate(values) if not isinstance(value, Exception)]
@@ -219,10 +219,10 @@ def _is_error(reply: Any) -> bool:
 def owned(
     port: Port, layout: Layout, pages: Mapping[int, list[bytes]]
 ) -> Batch[dict[int, list[bytes]]]:
-    """Leave out of pages of keys what belongs to other hosts than the one that has it.
+    """Return pages of keys without those whose slot another host owns.
 
-    A slot that is under way from one node to another may have its keys on both. Before
-    anything is left out, the nodes are asked who owns what by now.
+    While a slot moves from one node to another, both may have keys of it. Before keys are left
+    out, the nodes are asked for the current owners.
     """
     kept = _owned(port.router, pages)
     if kept != pages:

@@ -1,4 +1,4 @@
-"""Batches of any commands, for the clients: on which nodes they run is the clients' matter."""
+"""Batches of any commands, for the clients, which also decide on which nodes they run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..protocol.answers import answers_to
 from ..protocol.encoding import Args, Key
 from ..protocol.exchange import Batch, Exchange, PipelineExchange
 
-# Commands of exactly so many words merge with their neighbours: more would be options.
+# Commands with exactly this many words are merged; with more they have options.
 _MERGED = {"GET": (2, "MGET"), "SET": (3, "MSET")}
 
 
@@ -26,20 +26,20 @@ def run_commands(
     max_concurrency: int | None = None,
     for_primary: bool = False,
 ) -> Batch[list[Any]]:
-    """Run any commands, each on the node that `owners` has in its place.
+    """Run any commands, each on the host whose id `owners` has at the same position.
 
-    Returns what the nodes said, in the order of the commands; an exception where a node has
-    failed or answered with an error. Commands for one node run in their order, but one whose
-    script the node did not know follows when the others are done.
+    Returns the replies, in the order of the commands; exceptions for failures and error
+    replies. Commands for one node run in their order, except that one whose script the node
+    lacks is sent again after the others.
 
     Args:
         owners: host ids.
-        commands: what is sent, names in upper case as str.
+        commands: the commands, names in upper case as str.
         merge: send adjacent GETs to a node as MGET, and SETs without options as MSET.
-        slot_of: the slot of a key where nodes take no command on keys of several slots.
-        bound: positions of commands that are for their node, whatever their keys.
-        max_concurrency: how many nodes are asked at a time; None for all.
-        for_primary: no replica will do, though some of them only read.
+        slot_of: returns the slot of a key, if nodes refuse commands on keys of several slots.
+        bound: positions of commands that are for their node only, whatever their keys.
+        max_concurrency: how many nodes are asked at the same time; None for all.
+        for_primary: replicas must not run them, though some only read.
     """
     replies: list[Any] = [None] * len(commands)
     shares: dict[int, list[int]] = defaultdict(list)
@@ -98,7 +98,7 @@ def _run_shares(
 def _merged(
     commands: Iterable[Args], slot_of: Callable[[Key], int | None] | None
 ) -> tuple[list[Args], list[int]]:
-    """Return what is sent, and how many of the commands each of it stands for."""
+    """Return merged commands, and how many of the given ones each of them replaces."""
     sent: list[Args] = []
     counts: list[int] = []
     for name, named in groupby(commands, _get_name):
@@ -132,7 +132,7 @@ _get_arguments = itemgetter(slice(1, None))
 
 
 def _apart(said: Iterable[Any], counts: Iterable[int]) -> Iterator[Any]:
-    """Yield a reply for each of the commands, of which some were sent as one."""
+    """Yield a reply for each of the original commands, some of which were merged."""
     for reply, count in zip(said, counts, strict=False):
         if count > 1 and isinstance(reply, list):
             yield from reply  # MGET

@@ -1,4 +1,4 @@
-"""Reads that begin at replicas: READ_FROM "prefer-replica"."""
+"""Sending reads to replicas first: READ_FROM "prefer-replica"."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ T = TypeVar("T")
 
 
 def from_replicas(layout: Layout, batch: Batch[T]) -> Batch[T]:
-    """Return a batch whose exchanges go to replicas first, if any copy of their keys will do.
+    """Return a batch whose exchanges go to replicas first, if they only read keys.
 
-    An exchange that writes as well goes to the primary as a whole: its commands keep their
-    order. The batch itself knows primaries only: where its exchanges went to is told to nobody
-    but second looks, which try the other nodes of a shard.
+    An exchange that also writes goes to the primary as a whole, to keep the order of its
+    commands. The batch itself deals with primaries only; second looks try the other nodes of
+    a shard.
     """
     moved = _moved(layout, batch)
     name: str = cast(Any, batch).__name__
-    cast(Any, moved).__name__ = name  # observers are told what was called
+    cast(Any, moved).__name__ = name  # observers get the name of the original batch
     return moved
 
 

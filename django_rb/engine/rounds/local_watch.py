@@ -1,4 +1,4 @@
-"""What redis-py's own clients send, as observers are told of it."""
+"""Calling observers for what redis-py's own clients send."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .observing import BatchEvent, ExchangeEvent, Observed, Observer, begin_use,
 
 
 class LocalWatch:
-    """Tells a cluster's observers what redis-py's own clients send to a node."""
+    """Calls a cluster's observers for what redis-py's own clients send to a node."""
 
     def __init__(self, cluster: Observed, host_id: int, address: str) -> None:
         self._cluster = cluster
@@ -19,13 +19,13 @@ class LocalWatch:
         self._address = address
 
     def begin_use(self) -> Sequence[Observer]:
-        """Return who is to be told; raise what `before_use` raises."""
+        """Return the observers to call; raise what `before_use` raises."""
         return begin_use(self._cluster)
 
     def send(
         self, observers: Sequence[Observer], pieces: Sequence[bytes], send: Callable[[], Any]
     ) -> None:
-        """Call `send`, which sends the pieces of some commands, and tell of it."""
+        """Call `send`, which sends the pieces of some commands, and then the observers."""
         exchange = Exchange(self._host_id, b"".join(pieces))
         count = len(exchange.commands())
         batch = BatchEvent(operation="local", commands=count)

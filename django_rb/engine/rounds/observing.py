@@ -1,4 +1,4 @@
-"""Observers: who is told of the batches that a cluster runs, and what they are told.
+"""Observers, which are called for the batches that a cluster runs, and the events they get.
 
 class Slow(Observer):
     def exchange_ended(self, exchange):
@@ -7,8 +7,8 @@ class Slow(Observer):
 
 cluster.observers = (*cluster.observers, Slow())
 
-The thread or task that runs a batch tells of it: of an exchange when the round that it is
-part of has ended. A cluster without observers makes none of what is here.
+Their methods are called in the thread or task that runs a batch; `exchange_ended` when the
+round of the exchange has ended. A cluster without observers creates no events.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ Command = tuple[str | bytes, ...]
 
 logger = get_logger("django_rb.observers")
 
-# Their arguments are passwords.
+# Commands whose arguments are passwords.
 _SECRET = ("AUTH", "HELLO")
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class BatchEvent:
-    """A call, all of whose commands are answered together.
+    """A call, whose commands are a batch.
 
     A command or a pipeline of a local client is one as well, with the operation "local".
 
     Attributes:
-        operation: what was called, as in "get" or "get_many".
-        rounds: how many rounds have begun, but for those that ask who owns which slots.
-        commands: how many commands were to be sent; what goes again counts once.
-        began: when, as `time.perf_counter()`.
-        hits, misses: how many keys a cache has found, and how many not; what is not read from
-            a cache counts as neither.
-        near: how many keys were answered by near copies; those that were found are hits, too.
+        operation: the name of the call, such as "get" or "get_many".
+        rounds: how many rounds have begun, except for those that ask who owns which slots.
+        commands: how many commands were to be sent; one that is sent again counts once.
+        began: when it began, as `time.perf_counter()`.
+        hits, misses: how many keys a cache has found, and how many not; keys that are not read
+            through a cache count as neither.
+        near: how many keys were answered by near copies; those that exist are hits, too.
         warmed: how many of the hits came from the layout that a cache is warmed from.
-        seconds: what it took; 0 until it has ended.
-        error: what it raised, or else the first error of a node's that was not mended by a
-            second look; None until it has ended.
+        seconds: its duration; 0 until it has ended.
+        error: the exception that it raised, or else the first error of a node that no second
+            look has resolved; None until it has ended.
     """
 
     operation: str
@@ -68,18 +68,18 @@ class BatchEvent:
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class ExchangeEvent:
-    """What was sent to one node in one round of a batch, and how it ended.
+    """The commands that were sent to one node in one round of a batch, and how that ended.
 
-    Of what local clients send the replies are not seen: `seconds` are those of sending.
+    For local clients, replies are not observed: `seconds` is the time for sending.
 
     Attributes:
         batch: the batch.
         host_id, address: the node.
         count: how many commands.
-        bytes_out, bytes_in: what the socket took, and what came back; nothing was sent where
+        bytes_out, bytes_in: how many bytes were sent and received; nothing was sent if
             `bytes_out` is 0.
-        began: when it had a connection, as `time.perf_counter()`; when its round began where
-            there was none.
+        began: when it had a connection, as `time.perf_counter()`; without a connection, when
+            its round began.
         seconds: from then to the last reply.
         redirects: 1 for a second look, 0 otherwise.
         error: why it failed, or the first error among the replies.
@@ -113,7 +113,7 @@ class ExchangeEvent:
         return tuple(dict.fromkeys(map(_to_name, names)))
 
     def commands(self) -> list[Command]:
-        """Return the commands, each its name and its arguments as bytes. Made when called.
+        """Return the commands, each as its name and its arguments as bytes.
 
         Arguments that are passwords (of AUTH and HELLO) are left out. Empty if the commands
         are not known.
@@ -122,16 +122,16 @@ class ExchangeEvent:
 
 
 class Observer:
-    """Is told what a cluster does; every method may be left out.
+    """The base class of observers; override the methods that you need.
 
-    What a method raises is logged, once for each observer, and the call goes on; only
-    `before_use` may stop it. What an observer does with the cluster itself is not told.
+    Exceptions of a method are logged, once for each observer, and the call goes on; only
+    `before_use` can stop it. Calls that an observer itself makes are not observed.
     """
 
     def before_use(self) -> None:
         """Something is about to be sent, or a local client is about to connect.
 
-        What this raises is raised where the cluster is used, and nothing is sent.
+        If this raises, nothing is sent, and the caller gets the exception.
         """
 
     def batch_began(self, batch: BatchEvent) -> None:
@@ -141,13 +141,13 @@ class Observer:
         """A round of a batch begins."""
 
     def exchange_ended(self, exchange: ExchangeEvent) -> None:
-        """An exchange has its replies or its error: each time that it is sent, once."""
+        """An exchange has its replies or its error. Called each time that it was sent."""
 
     def batch_ended(self, batch: BatchEvent) -> None:
         """A batch has ended: `seconds` and `error` are known."""
 
     def call_ended(self, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
-        """A batch has ended; for those who want to know of it once, and of all of it.
+        """A batch has ended; one call with all its exchanges.
 
         Args:
             exchanges: in the order in which they ended; empty if nothing was to be sent.
@@ -155,7 +155,7 @@ class Observer:
 
 
 class Observed(Protocol):
-    """A cluster, as far as this file knows it."""
+    """The part of a cluster that this module uses."""
 
     observers: Sequence[Observer]
 
@@ -166,13 +166,13 @@ _here = threading.local()
 
 
 def add_observer(cluster: Observed, observer: Observer) -> None:
-    """Let an observer know what a cluster does from now on. Once is enough."""
+    """Add an observer to a cluster, unless it was added before."""
     with _changing:
         cluster.observers = (*_others(cluster, observer), observer)
 
 
 def remove_observer(cluster: Observed, observer: Observer) -> None:
-    """Let an observer know of no further batch."""
+    """Remove an observer; it is not called for further batches."""
     with _changing:
         cluster.observers = tuple(_others(cluster, observer))
 
@@ -182,12 +182,12 @@ def _others(cluster: Observed, observer: Observer) -> Iterable[Observer]:
 
 
 def begin_use(cluster: Observed) -> Sequence[Observer]:
-    """Return who is to be told of a call; raise what `before_use` raises."""
+    """Return the observers to call; raise what `before_use` raises."""
     if getattr(_here, "is_telling", False):
         return ()
     for observer in cluster.observers:
         observer.before_use()
-    return cluster.observers  # some may be gone by now
+    return cluster.observers  # read again: before_use() may have changed it
 
 
 def tell(observers: Sequence[Observer], name: str, *events: object) -> None:
@@ -206,7 +206,7 @@ def tell(observers: Sequence[Observer], name: str, *events: object) -> None:
 
 
 def go_on(batch: Batch[Any], event: BatchEvent) -> Sequence[Exchange]:
-    """Return the next round of a batch; what it says by `tell_found` is put into the event."""
+    """Return the next round of a batch, whose `tell_found` calls update the event."""
     outer = getattr(_here, "batch", None)
     _here.batch = event
     try:
@@ -216,11 +216,11 @@ def go_on(batch: Batch[Any], event: BatchEvent) -> Sequence[Exchange]:
 
 
 def tell_found(hits: int, misses: int, *, near: int = 0, warmed: int = 0) -> None:
-    """From within a batch: say how many keys of it were found, and how many not.
+    """Report, from within a batch, how many keys were found, and how many not.
 
     Args:
         near: how many keys near copies answered.
-        warmed: how many hits, told apart, came from the layout before.
+        warmed: how many further hits came from the previous layout.
     """
     batch: BatchEvent | None = getattr(_here, "batch", None)
     if batch is not None:

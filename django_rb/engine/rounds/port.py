@@ -1,4 +1,4 @@
-"""What batches need of a cluster."""
+"""The interface of a cluster that batches use."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Rounds = Generator[Sequence[Exchange], None, None]
 
 
 class Layout(Protocol):
-    """What is known of the shards, and what nodes or Sentinels say of them.
+    """The shards as the settings, nodes or Sentinels describe them.
 
     Attributes:
-        patience: seconds for which one call waits for nodes that say that they cannot answer
-            yet, if it has no deadline.
+        patience: seconds for which a call without a deadline waits for nodes that reply that
+            they cannot answer yet.
     """
 
     patience: float
 
     def get_slot(self, key: Key) -> int | None:
-        """Return the slot of a key; None where nodes do not place keys themselves."""
+        """Return the slot of a key; None if this is no Redis Cluster."""
 
     def get_owner(self, slot: int) -> int:
         """Return the id of the host that owns a slot, as far as is known."""
@@ -34,14 +34,14 @@ class Layout(Protocol):
         """Return the node that has a host id now."""
 
     def note_moved(self, slot: int, address: str, said_by: int) -> None:
-        """Take note of MOVED: a slot belongs to an address. It counts at once.
+        """Process MOVED: a slot belongs to an address. It takes effect at once.
 
         Args:
-            said_by: the host id of who says so.
+            said_by: the host id of the node that replied so.
         """
 
     def find(self, address: str, said_by: int) -> int | None:
-        """Return the host id of an address that ASK names; None if it is not to be told."""
+        """Return the host id of the address in an ASK reply; None if it is unusable."""
 
     def get_shard(self, host_id: int) -> int:
         """Return the id of the shard that a host is part of, itself or as a replica."""
@@ -50,10 +50,10 @@ class Layout(Protocol):
         """Return the ids of the hosts that may be read from, in the order to try them."""
 
     def may_be_elsewhere(self, host_id: int) -> bool:
-        """Return whether others may have what a host does not give."""
+        """Return whether other nodes may have what a host does not return."""
 
     def note_redirected(self, host_id: int, said: Redirected, question: Args) -> None:
-        """Take note of REDIRECT: the primary of a shard is elsewhere. It counts at once.
+        """Process REDIRECT: a shard has another primary. It takes effect at once.
 
         Args:
             host_id: the shard that was asked.
@@ -61,35 +61,35 @@ class Layout(Protocol):
         """
 
     def want_look(self) -> None:
-        """Have the layout looked at soon."""
+        """Ask for the layout again soon."""
 
     def look_if_due(self) -> Rounds:
-        """Yield the rounds that ask for the layout, if it is time and nobody else does."""
+        """Yield the rounds that ask for the layout, if it is time and no other caller does."""
 
     def may_wait(self) -> bool:
-        """Return whether waiting for nodes that cannot answer yet has been of any use."""
+        """Return whether it still makes sense to wait for nodes that cannot answer yet."""
 
 
 class Port(Protocol):
-    """A cluster, as far as batches know it.
+    """The part of a cluster that batches use.
 
     Attributes:
-        alias: what errors call it; None where it has no name.
+        alias: its name in errors; None if it has none.
     """
 
     alias: str | None
 
     @property
     def router(self) -> BaseRouter:
-        """Who owns a key, as of now."""
+        """The current router."""
 
     @property
     def nodes(self) -> Mapping[int, Node]:
-        """The nodes that own keys, by host id, as of now."""
+        """The current nodes that own keys, by host id."""
 
     @property
     def layout(self) -> Layout:
         """What is known of the shards."""
 
     def get_address(self, host_id: int) -> str:
-        """Return where a node is, for errors."""
+        """Return the address of a node, for errors."""

@@ -1,4 +1,4 @@
-"""Redirects: which commands go again because of what nodes said, and where.
+"""Redirects: which commands are sent again after error replies of nodes, and where.
 
     MOVED         to the slot's new owner, which is remembered at once
     ASK           to the node it names, with ASKING ahead; nothing is remembered
@@ -10,10 +10,11 @@
     REDIRECT      to the primary it names, which is remembered at once (no Redis Cluster; a
                   little later, where nodes name each other)
 
-So does what a node was not sent, or only reads, if its connection failed and another node owns
-the slot by now. What only reads keys may go to a replica as well, if READ_FROM says so.
-Commands on keys of one slot that go again do so together, in their order. What a node has
-carried out is never sent again.
+If a connection failed and another node owns the slot by now, commands that were not sent, or
+that only read, go there. Commands that only read keys may go to a replica as well, if READ_FROM
+allows it.
+Commands on keys of one slot are sent again together, in their order. A command that a node has
+executed is never sent again.
 
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding
 """
@@ -46,13 +47,13 @@ SPLIT, SOURCE = "SPLIT", "SOURCE"
 # Seconds of the first pause; it grows from round to round up to the last.
 _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.25
 
-# Redirects of one call that are followed at once. Further ones may be a circle.
+# How many redirects of one call are followed at once. Further ones may be a loop.
 _AT_ONCE = 4
 
 
 @dataclass(slots=True)
 class Errand:
-    """A command that may have to go again.
+    """A command that may have to be sent again.
 
     Attributes:
         first, position: the exchange that it belongs to, and its place there.
@@ -63,8 +64,8 @@ class Errand:
         host_id: where it goes; None as long as that is not known.
         with_asking: ASKING goes ahead of it.
         is_bound: it is for one host and no other.
-        parts: what is sent in place of the command; nothing as long as it goes as it is.
-        is_redirected: whoever was asked has named a primary.
+        parts: the commands that are sent instead, if it was split.
+        is_redirected: the node that was asked has replied REDIRECT.
     """
 
     first: Exchange
@@ -81,16 +82,16 @@ class Errand:
 
     @property
     def reads(self) -> bool:
-        """Whether any copy of its keys will do."""
+        """Whether it only reads keys, so that a replica can run it."""
         first = self.first
         return not (self.is_bound or first.is_for_primary) and reads_keys(self.command)
 
 
 class Journey:
-    """What a call has been through.
+    """The redirects and pauses of one call so far.
 
     Attributes:
-        rounds: in which commands went again.
+        rounds: the number of rounds in which commands were sent again.
     """
 
     def __init__(self) -> None:
@@ -111,14 +112,14 @@ class Journey:
 
     @property
     def pause_in_circle(self) -> float:
-        """Seconds to wait before redirects are followed; 0 while there were few."""
+        """Return the seconds to wait before redirects are followed; 0 after few of them."""
         if self.rounds < _AT_ONCE:
             return 0.0
         return random.uniform(0.5, 1) * _FIRST_PAUSE * (self.rounds - _AT_ONCE + 1)
 
 
 def why_again(reply: Exception, command: Args) -> str | None:
-    """Return what an error reply to a command comes to; None if it is final."""
+    """Return how to go on after an error reply; None if it is final."""
     if isinstance(reply, redis_errors.NoScriptError):
         return SOURCE
     # MasterDownError is a ClusterDownError, too.
@@ -132,7 +133,7 @@ def why_again(reply: Exception, command: Args) -> str | None:
         if code in {MOVED, ASK}:
             return code
         if "READONLY" in rest and encode_key(command[0]).upper().startswith(_RUN_SCRIPTS):
-            return ELSEWHERE  # a script's error, in which the server's is wrapped
+            return ELSEWHERE  # the server's error, wrapped in a script's error
     return None
 
 
@@ -224,7 +225,7 @@ def _unanswered(layout: Layout, exchange: Exchange, error: Exception) -> Iterato
 
 
 def _address_in(reply: Exception, slot: int) -> str | None:
-    """Return the address that ``MOVED 7 10.0.0.1:6379`` names, None if it is of no use."""
+    """Return the address in ``MOVED 7 10.0.0.1:6379``, None if it is unusable."""
     words = str(reply).split(" ")
     return words[2] if len(words) > 2 and words[1] == str(slot) else None
 
@@ -288,10 +289,10 @@ def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], lis
 
 
 def _find_owner(layout: Layout, errand: Errand, *, reads: bool) -> int | None:
-    """Return who is to run a command; None if all were asked in vain.
+    """Return the host that should run a command; None if all have failed.
 
     Args:
-        reads: any copy of its keys will do.
+        reads: a replica can run it.
     """
     slot, first = errand.slot, errand.first
     owner = layout.get_shard(first.host_id) if slot is None else layout.get_owner(slot)
@@ -314,7 +315,7 @@ def _has_moved_back(layout: Layout, errand: Errand) -> bool:
 
 
 def address_later(layout: Layout, errands: Iterable[Errand]) -> None:
-    """Let errands that waited go to the owner of their slot, as far as it is known by now."""
+    """Send errands after a pause to the owner of their slot, as far as that is known by now."""
     for errand in errands:
         if errand.slot is not None:
             errand.host_id = layout.get_owner(errand.slot)

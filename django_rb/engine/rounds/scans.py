@@ -1,4 +1,4 @@
-"""Batches that go through the keys of all nodes, page by page."""
+"""Batches that scan the keys of all nodes, page by page."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from ..errors import NodeFailure
 from ..protocol.answers import is_number, is_page
 from ..protocol.encoding import Args
 from ..protocol.exchange import Batch
-from .batch import Outcome, call_each, count
+from .batch import call_each, count
 from .by_slot import owned
+from .outcomes import Outcome
 from .port import Port
 
-# Where the scans of some nodes go on, by host id.
+# The cursors of scans, by host id.
 Cursors = dict[int, bytes]
 
 
 def first_cursors(port: Port) -> Cursors:
-    """Return where a scan of all nodes begins."""
+    """Return the cursors with which a scan of all nodes begins."""
     return dict.fromkeys(port.nodes, b"0")
 
 
@@ -28,10 +29,10 @@ def scan(
     """Read a page of keys on each node that has more.
 
     Args:
-        cursors: those of the page before, or `first_cursors`.
-        options: of SCAN.
+        cursors: those of the previous page, or `first_cursors`.
+        options: the options of SCAN.
 
-    Returns the cursors of the nodes that have more still, keys by host id, and what failed.
+    Returns the cursors of the nodes that still have more, keys by host id, and what failed.
     """
     nodes = port.nodes
     pages, failures = yield from call_each(
@@ -53,7 +54,7 @@ def scan(
 def delete_pages(port: Port, pages: Mapping[int, list[bytes]]) -> Batch[Outcome[int]]:
     """Delete keys that a scan has found; return how many there were.
 
-    They are deleted where they were found. In a Redis Cluster they may be elsewhere by now.
+    They are deleted on the node where they were found. In a Redis Cluster, they may have moved.
     """
     if port.router.has_slots:
         return (yield from count(port, b"UNLINK", list(chain.from_iterable(pages.values()))))

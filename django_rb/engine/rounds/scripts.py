@@ -1,4 +1,4 @@
-"""Batches that run scripts, each on one key where that lives."""
+"""Batches that run scripts, each on the node that owns its key."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Any
 from ..protocol.encoding import Arg
 from ..protocol.exchange import Batch, Exchange, IsAnswer
 from ..protocol.scripts import KeyScript, LuaScript
-from .batch import Outcome, call
+from .batch import call
+from .outcomes import Outcome
 from .port import Port
 
 
 def run_script(
     port: Port, key: bytes, script: LuaScript, *args: Arg, answer: IsAnswer | None = None
 ) -> Batch[Outcome[Any]]:
-    """Run a script on one key where it lives; return its reply, None where it failed."""
+    """Run a script on the node that owns its key; return its reply, None if it failed."""
     return call(port, key, b"EVALSHA", script.sha, 1, key, *args, answer=answer)
 
 
-# The key that a script runs on, the script, and its arguments as `encode_words` makes them.
+# A script's key, the script, and its arguments as encoded by `encode_words`.
 ScriptCall = tuple[bytes, KeyScript, bytes]
 
 
 def run_scripts(
     port: Port, calls: Sequence[ScriptCall], answer: IsAnswer | None = None
 ) -> Batch[list[Any]]:
-    """Run scripts, each on one key where that lives, all nodes at once.
+    """Run scripts, each on the node that owns its key, on all nodes in parallel.
 
     Args:
         calls: ``(key, script, arguments)``.
-        answer: whether a reply can be the answer; any may if it is not given.
+        answer: checks whether a reply can be the answer; by default any can.
 
-    Returns what they replied, in the order of the calls; an exception where a node has
-    failed or answered with an error.
+    Returns the replies, in the order of the calls; exceptions for failures and error replies.
     """
     owners = port.router.get_hosts_for_keys([key for key, _, _ in calls])
     commands: dict[int, list[bytes]] = defaultdict(list)

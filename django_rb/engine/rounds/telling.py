@@ -1,4 +1,4 @@
-"""Tells a cluster's observers of the batches that it runs."""
+"""Calling a cluster's observers for the batches that it runs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..protocol.exchange import Batch, Exchange
 from ..protocol.interludes import Interlude
 from .again import asks_for_more, look_again, with_second_looks
 from .observing import BatchEvent, ExchangeEvent, Observed, Observer, begin_use, go_on, tell
+from .outcomes import error_in
 from .port import Port, Rounds
 
 T = TypeVar("T")
@@ -25,11 +26,11 @@ _ABOUT_EXCHANGES = ("exchange_ended", "call_ended")
 
 
 class ObservedPort(Observed, Port, Protocol):
-    """A cluster that runs batches."""
+    """The part of a cluster that this module uses."""
 
 
 def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
-    """Return a batch with second looks, of which the cluster's observers are told."""
+    """Return a batch with second looks that calls the cluster's observers."""
     observers = begin_use(cluster)
     if not observers:
         return with_second_looks(cluster, batch)
@@ -48,7 +49,7 @@ class _Attempt:
         self.until: float | None = None
         self.bytes_out = self.bytes_in = 0
         exchange.watcher = self
-        exchange.may_join = False  # together with others it would be sent as another exchange
+        exchange.may_join = False  # joined with others, it would be sent as another exchange
 
     def began(self) -> None:
         self.since = perf_counter()
@@ -65,14 +66,14 @@ class _Attempt:
 
 @lru_cache(maxsize=256)
 def _heard_by(kind: Any) -> frozenset[str]:
-    """Return the names of the methods that observers of a class have not left out."""
+    """Return the names of the methods that a class of observers overrides."""
     return frozenset(
         name for name in _TOLD if getattr(kind, name, None) is not getattr(Observer, name)
     )
 
 
 class _Telling:
-    """Tells some observers of one batch."""
+    """Calls some observers for one batch."""
 
     def __init__(
         self, cluster: ObservedPort, observers: Sequence[Observer], event: BatchEvent
@@ -89,7 +90,7 @@ class _Telling:
         self._is_telling_of_exchanges = not self._heard.isdisjoint(_ABOUT_EXCHANGES)
 
     def told(self, batch: Batch[T]) -> Batch[T]:
-        """Return the batch as it is to be run."""
+        """Return a batch that calls the observers."""
         event = self._event
         if "batch_began" in self._heard:
             tell(self._observers, "batch_began", event)
@@ -112,7 +113,7 @@ class _Telling:
                             )
         except StopIteration as end:
             if self._failed:
-                event.error = next(filter(None, map(_error_of, self._failed)), None)
+                event.error = next(filter(None, map(error_in, self._failed)), None)
             result: T = end.value
             return result
         except BaseException as error:
@@ -133,7 +134,7 @@ class _Telling:
     def _round(
         self, exchanges: Sequence[Exchange], *, redirects: int, is_question: bool
     ) -> Rounds:
-        """Have a round run, and tell of it."""
+        """Run a round, and call the observers."""
         event = self._event
         if not is_question:
             if isinstance(exchanges, Interlude):
@@ -148,7 +149,7 @@ class _Telling:
         try:
             yield exchanges
         except GeneratorExit as closed:
-            # Raised while the transport gives up, because of the error in the context.
+            # The transport closes the batch because of the error in the context.
             event.error = cut_off = closed.__context__ or closed
             raise
         finally:
@@ -164,7 +165,7 @@ class _Telling:
         address = self._cluster.get_address(host_id)
         error: BaseException | None = None
         if exchange.has_errors:
-            error = _error_of(exchange)
+            error = error_in(exchange)
         if error is not None:
             self._failed.append(exchange)
         elif exchange.is_stale:
@@ -194,10 +195,3 @@ class _Telling:
         self._exchanges.append(event)
         if "exchange_ended" in self._heard:
             tell(self._observers, "exchange_ended", event)
-
-
-def _error_of(exchange: Exchange) -> Exception | None:
-    """Return why an exchange failed, or its first error reply."""
-    if exchange.error is not None or not exchange.has_errors:
-        return exchange.error
-    return next((reply for reply in exchange.replies if isinstance(reply, Exception)), None)

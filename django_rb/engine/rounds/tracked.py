@@ -1,8 +1,8 @@
-"""Reads of keys whose changes nodes are to tell, so that copies may be kept near.
+"""Reads of keys that nodes track, so that near copies can be kept.
 
-They run on the connection of their node on which it tracks keys, if that is free, and are
-reads like others if it is not. Along with each key its expiry is asked for: nodes tell of keys
-that have expired only when they remove them.
+They run on the connection on which their node tracks keys, if that is free; if not, they are
+normal reads. PTTL is sent along with each key, because nodes report an expired key only when
+they remove it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .port import Port
 if TYPE_CHECKING:
     from ..routing.routers import BaseRouter
 
-_FOR_EVER, _GONE = -1, -2  # what PTTL says
+_FOR_EVER, _GONE = -1, -2  # replies to PTTL
 
 
 class Reading:
-    """Keys that are read at once, from several nodes.
+    """Keys that are read together, from several nodes.
 
     Args:
-        copies: where copies are kept.
+        copies: the near copies.
         keys: the keys.
     """
 
@@ -46,13 +46,13 @@ class Reading:
         self._shares: list[Share] = []
 
     def reserve(self) -> Place:
-        """Return the place of all keys."""
+        """Store a placeholder for all keys, and return it."""
         if self._place is None:
             self._place = self.copies.reserve(self._keys)
         return self._place
 
     def add(self, share: Share) -> None:
-        """Take what one node replied."""
+        """Add the replies of one node."""
         self._shares.append(share)
 
     def run(self, exchanges: Sequence[Exchange]) -> Batch[None]:
@@ -69,8 +69,8 @@ class Reading:
 class Tracked(Exchange):
     """Reads keys, one reply or several for all of them.
 
-    On a connection whose keys are tracked PTTL follows for each; as soon as all replies are
-    here, they are there to be kept near, and those of PTTL are taken away.
+    On a connection with tracking, PTTL is sent for each key too. When all replies have come,
+    they are added to the reading, and the replies to PTTL removed.
 
     Attributes:
         reading: of which these keys are a part.
@@ -117,7 +117,7 @@ class Tracked(Exchange):
         return self._read_on(tracking)
 
     def _read_on(self, tracking: Tracking) -> bool:
-        """Take what the parser has; return whether all replies are here."""
+        """Process what the parser has; return whether all replies have come."""
         reader, replies = self._reader, self.replies
         try:
             further = [*islice(iter(reader.gets, NO_REPLY), self._count - len(replies))]
@@ -149,7 +149,7 @@ class Tracked(Exchange):
             self.replies.append(reply)
 
     def _take_note(self, tracking: Tracking, push: Any) -> None:
-        """Take note of a change. What comes before the first reply was there to be read."""
+        """Process a push. One before the first reply is older than what is read."""
         if self.replies:
             tracking.told(push)
             return
@@ -159,7 +159,7 @@ class Tracked(Exchange):
             self._term = tracking.term
 
     def _take_times(self) -> None:
-        """Have kept what was read, and be as if nobody had asked for times."""
+        """Add what was read to the reading, and remove the replies to PTTL."""
         replies, first = self.replies, self._count - self._times
         times = replies[first:]
         del replies[first:]
@@ -208,12 +208,12 @@ def _are_longer(times: list[Any], longest: float) -> bool:
 
 
 def _end(data: Any, left: Any, began: float, max_age: float) -> float:
-    """Return until when a copy counts, as monotonic(); 0 if it does not.
+    """Return until when a copy is valid, as monotonic(); 0 if it is not.
 
     Args:
         data: what was read, None for nothing, or an exception.
-        left: what PTTL said, or an exception.
-        began: when they were asked for.
+        left: the reply to PTTL, or an exception.
+        began: when the commands were sent.
         max_age: seconds.
     """
     if left == _FOR_EVER or (data is None and left == _GONE):
@@ -224,7 +224,7 @@ def _end(data: Any, left: Any, began: float, max_age: float) -> float:
 
 
 class TrackedGet(Tracked):
-    """GET of one key. It is what most reads are, and takes fewer steps than `Tracked`."""
+    """GET of one key: the fast path for the most common read."""
 
     answers = (is_value,)
     may_join = True
@@ -304,7 +304,7 @@ class TrackedGet(Tracked):
 def get_tracked(
     port: Port, key: bytes, copies: Copies
 ) -> Batch[tuple[bytes | None, list[NodeFailure]]]:
-    """Return what is stored for a key, None for nothing, and have a copy kept near."""
+    """Return what is stored for a key, None for nothing, and keep a near copy."""
     host_id = port.router.get_host_for_key(key)
     exchange = TrackedGet(host_id, key, copies)
     yield (exchange,)
@@ -320,7 +320,7 @@ def get_tracked(
 
 
 class MgetExchange(KeysExchange):
-    """MGET of keys of one node, of which no copies are kept."""
+    """MGET of keys of one node, without near copies."""
 
     def __init__(self, host_id: int, keys: Sequence[bytes]) -> None:
         super().__init__(host_id, b"MGET", keys)
@@ -343,7 +343,7 @@ class TrackedMget(Tracked, MgetExchange):
 
 
 class TrackedSlotValues(Tracked, ValuesExchange):
-    """GETs of keys of one node, where nodes place keys by slots."""
+    """GETs of keys of one node of a Redis Cluster."""
 
     def __init__(
         self, host_id: int, keys: Sequence[bytes], router: BaseRouter, reading: Reading

@@ -1,4 +1,4 @@
-"""Hashes that place keys: the same bytes give the same number in every process, for ever.
+"""Hashes that place keys: stable between processes, machines and versions.
 
 A key is hashed as the bytes that are sent to the server (`encode_key`).
 """

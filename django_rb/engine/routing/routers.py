@@ -1,13 +1,12 @@
 """Which node owns a key.
 
-A router looks at keys and host ids only. It keeps no connection and learns nothing of
-a node's health: a key stays where it is when its node is down. Routers are immutable;
-a cluster builds a new one when its nodes change.
+A router looks at keys and host ids only. It has no connections and does not consider the
+nodes' health: a key stays on its node when the node is down. Routers are immutable; a
+cluster creates a new one when its nodes change.
 """
 
 from __future__ import annotations
 
-import math
 import reprlib
 import struct
 from collections.abc import Mapping
@@ -19,8 +18,8 @@ from zlib import crc32
 from ..errors import BadHostSetup, UnroutableCommand
 from ..protocol.commands import keys_of
 from ..secrecy import revealed
-from ..wording import number_of
 from .hashing import KetamaRing, Key, crc32_signed, encode_key, hash_tag, ketama_point
+from .weights import checked_weights, weighted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,12 +39,12 @@ __all__ = [
 
 SLOTS = 65536
 
-# Who owns a slot takes 8 bytes of a digest for each host id from 0 to the highest.
+# Finding the owner of a slot takes 8 bytes of a digest for each host id up to the highest.
 MAX_SLOT_ROUTER_HOST_ID = 9999
 
 _MASK = SLOTS - 1
 _UNKNOWN = -1
-_BRACE = ord("{")  # is looked for in bytes ten times as quickly as b"{"
+_BRACE = ord("{")  # finding a number in bytes is ten times as fast as finding b"{"
 
 # Never change it: it decides where the keys of every SlotRouter are. Of 2,000 numbers tried,
 # this one gives clusters of 2 to 64 equal nodes the flattest tables: with N nodes, no
@@ -55,7 +54,7 @@ _SEED = b"django-rb 509 "
 
 
 class HasHosts(Protocol):
-    """What a router needs of a cluster: its nodes by host id."""
+    """The part of a cluster that a router uses."""
 
     @property
     def hosts(self) -> Mapping[int, HostInfo]:
@@ -64,7 +63,7 @@ class HasHosts(Protocol):
 
 
 class BaseRouter:
-    """The class to subclass: a router's whole duty is key -> host id.
+    """The base class of routers, which map keys to host ids.
 
         class ByLength(BaseRouter):
             def get_host_for_key(self, key):
@@ -87,8 +86,8 @@ class BaseRouter:
     def __init__(self, cluster: HasHosts) -> None:
         if not cluster.hosts:
             raise BadHostSetup("There are no hosts. Name at least one node.", ("HOSTS",))
-        # The cluster keeps its router. Were this a strong reference, a cluster that
-        # nobody uses any more would hold its connections until the next collection.
+        # The cluster has a reference to its router. With a strong one back, an unused cluster
+        # would keep its connections until the next garbage collection.
         self._cluster = ref(cluster)
 
     @property
@@ -96,7 +95,7 @@ class BaseRouter:
         """The cluster this router belongs to.
 
         Raises:
-            RuntimeError: the cluster is gone; a router does not keep it alive.
+            RuntimeError: the cluster was garbage-collected; a router does not keep it alive.
         """
         cluster = self._cluster()
         if cluster is None:
@@ -117,26 +116,25 @@ class BaseRouter:
     def get_hosts_for_keys(self, keys: Sequence[Key]) -> list[int]:
         """Return the host ids that own `keys`, in their order.
 
-        A subclass need not implement this, but batches call it: a faster one pays.
+        A subclass need not implement this. As batches call it, a fast one is worthwhile.
         """
         return [self.get_host_for_key(key) for key in keys]
 
     def get_places(self, keys: Sequence[Key]) -> list[int]:
-        """Return for each key what has to be the same for keys that share a command.
+        """Return for each key its host, or in a Redis Cluster its slot.
 
-        It is the host, and in a Redis Cluster the slot.
+        Keys for which it is the same can be arguments of one command.
         """
         return self.get_hosts_for_keys(keys)
 
     def has_tags(self, keys: Sequence[Key]) -> bool:
-        """Return whether some of the keys may share a slot on purpose."""
+        """Return whether some of the keys may have hash tags."""
         return False
 
     def explain(self, key: Key) -> dict[str, int]:
-        """Return by name the number that places `key`: ``{"slot": 4711}``.
+        """Return the number that decides where `key` is, by name: ``{"slot": 4711}``.
 
-        For people who want to know why a key is where it is. A subclass need not implement
-        this; ``{}`` says that there is nothing to tell.
+        `rb_route` shows it. A subclass need not implement this, and may return ``{}``.
         """
         return {}
 
@@ -144,7 +142,7 @@ class BaseRouter:
         """Return the one key of a command: ``get_key("GET", ["page:1"]) == "page:1"``.
 
         Raises:
-            UnroutableCommand: it has none or several, or nobody described it.
+            UnroutableCommand: it has none or several, or the command is unknown.
         """
         keys = keys_of((command, *args))
         if len(keys) > 1:
@@ -158,8 +156,8 @@ class BaseRouter:
         """Return the id of the host that owns all keys of a command.
 
         Raises:
-            UnroutableCommand: it has no keys, or keys on several hosts, or nobody
-                described it.
+            UnroutableCommand: it has no keys, or keys on several hosts, or the command is
+                unknown.
         """
         keys = keys_of((command, *args)) or [_without_keys(command)]
         if len(keys) == 1:
@@ -215,7 +213,7 @@ class SlotRouter(BaseRouter):
     def __init__(self, cluster: HasHosts, weights: Mapping[int, float] | None = None) -> None:
         super().__init__(cluster)
         self._host_ids = sorted(cluster.hosts)
-        self._weights = _checked_weights(self._host_ids, {} if weights is None else weights)
+        self._weights = checked_weights(self._host_ids, {} if weights is None else weights)
         if self._host_ids[-1] > MAX_SLOT_ROUTER_HOST_ID:
             raise BadHostSetup(
                 f"Host id {self._host_ids[-1]} is too high for SlotRouter, whose work grows "
@@ -223,8 +221,8 @@ class SlotRouter(BaseRouter):
                 ("HOSTS", self._host_ids[-1]),
             )
         self._scores = struct.Struct(f"<{self._host_ids[-1] + 1}Q")
-        # Filled as slots are asked for, so that the first batch of a process does not
-        # wait for all of them. Two threads may fill one slot: with the same host id.
+        # Computed when needed, so that the first batch of a process does not wait for all
+        # slots. If two threads compute the same slot, the result is the same.
         self._owners = [_UNKNOWN] * SLOTS
 
     def get_slot(self, key: Key) -> int:
@@ -256,8 +254,8 @@ class SlotRouter(BaseRouter):
 
     def get_hosts_for_keys(self, keys: Sequence[Key]) -> list[int]:
         """Return the host ids that own `keys`, in their order."""
-        # Every batch comes through here. One look at all keys together, instead of one
-        # at each, tells whether they are bytes and whether any may have a hash tag.
+        # A hot path: one check of all keys together, instead of one for each, tells whether
+        # they are bytes and whether any may have a hash tag.
         try:
             tagged = _BRACE in b"".join(keys)  # type: ignore[arg-type]
         except TypeError:
@@ -282,7 +280,7 @@ class SlotRouter(BaseRouter):
         if weights is None:
             owner = max(self._host_ids, key=scores.__getitem__)
         else:
-            owner = max(self._host_ids, key=lambda host: _weighted(scores[host], weights[host]))
+            owner = max(self._host_ids, key=lambda host: weighted(scores[host], weights[host]))
         self._owners[slot] = owner
         return owner
 
@@ -364,7 +362,7 @@ class ConsistentHashingRouter(BaseRouter):
 
 
 def _rb_name(host: HostInfo) -> str:
-    """Return what rb 1.11 makes a host's points of. It holds the password: never show it."""
+    """Return the text that rb 1.11 hashes for a host's points. It contains the password."""
     return (
         f"<HostInfo db={host.db!r} host={host.host!r} host_id={host.host_id!r} "
         f"password={revealed(host.password)!r} port={host.port!r} ssl={host.ssl!r} "
@@ -374,45 +372,3 @@ def _rb_name(host: HostInfo) -> str:
 
 
 _RING_NAMES = {"host_ids": lambda host: str(host.host_id), "rb": _rb_name}
-
-
-def _checked_weights(
-    host_ids: Sequence[int], weights: Mapping[int, float]
-) -> dict[int, float] | None:
-    """Return every host's weight, or None where all weigh the same."""
-    if not isinstance(weights, Mapping):
-        raise BadHostSetup(
-            f"{weights!r} is not a dictionary of weights, {{host id: weight}}.",
-            ("ROUTER_OPTIONS", "weights"),
-        )
-    weights = {number_of(host): number_of(weight) for host, weight in weights.items()}
-    for host_id, weight in weights.items():
-        path = ("ROUTER_OPTIONS", "weights", host_id)
-        if host_id not in host_ids:
-            raise BadHostSetup(
-                f"There is a weight for host id {host_id!r}, but no such host. "
-                f"Host ids are: {', '.join(map(str, host_ids))}.",
-                path,
-            )
-        if (
-            isinstance(weight, bool)
-            or not isinstance(weight, int | float)
-            or not 0 < weight < math.inf
-        ):
-            raise BadHostSetup(
-                f"{weight!r} is not a weight. A weight is a number above 0, such as 0.5 or 2.",
-                path,
-            )
-    if len({weights.get(host_id, 1) for host_id in host_ids}) == 1:
-        return None
-    return {host_id: weights.get(host_id, 1) for host_id in host_ids}
-
-
-def _weighted(score: int, weight: float) -> float:
-    """Return a host's score, so that the highest score wins as often as weights tell.
-
-    The logarithmic method: Schindelhauer and Schomaker, "Weighted distributed hash
-    tables", SPAA 2005.
-    """
-    # The upper 52 bits and a half are exact in a float, and neither 0 nor 1.
-    return -weight / math.log(((score >> 12) + 0.5) / 2**52)

@@ -1,4 +1,4 @@
-"""The nodes' own router: who owns the 16,384 slots of a Redis Cluster.
+"""The router for a Redis Cluster, whose nodes own 16,384 slots.
 
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model
 """
@@ -19,13 +19,13 @@ _BRACE = ord("{")
 
 
 class ClusterRouter(BaseRouter):
-    """Keys hash to 16,384 slots, and the nodes say which of them owns a slot.
+    """Keys hash to 16,384 slots, and the nodes report which of them owns a slot.
 
-    A key's slot is the crc16 of its hash tag (see `hash_tag`). Commands on keys of several
-    slots are refused by the nodes, also where one node owns all of them.
+    A key's slot is the crc16 of its hash tag (see `hash_tag`). Nodes refuse commands on keys
+    of several slots, even if one node owns all of them.
 
     Args:
-        owners: the host id of the owner of each slot. A change to the list counts at once.
+        owners: the host id of the owner of each slot. Changes to the list take effect at once.
     """
 
     has_slots = True

@@ -1,4 +1,4 @@
-"""The transport of threads: who waits is the thread that calls."""
+"""The transport for threads: the calling thread waits for replies."""
 
 from .pool import make_redis_pool
 from .transport import Transport

@@ -1,12 +1,12 @@
-"""Connections of threads: opened by redis-py, then moved by the engine itself.
+"""Connections for threads: redis-py opens them, and the engine uses their sockets.
 
 redis-py sets a connection up (address, TLS, ACL, HELLO, SELECT, CLIENT SETINFO, credential
-providers, unix sockets); from then on the engine moves the bytes on its socket itself.
-`_socket_of` is the one place of this package that reads something private of redis-py.
+providers, unix sockets); from then on the engine sends and receives on its socket itself.
+`_socket_of` is the only place in this package that reads a private attribute of redis-py.
 
-On plain sockets `has_input`, `send` and `receive_now` never let go of the interpreter's lock
-(see `sockets`); `recv_into`, which waits, does. TLS, gevent and Windows use the methods of
-their sockets: `Connection` looks at its socket.
+On plain sockets `has_input`, `send` and `receive_now` never release the GIL (see `sockets`);
+`recv_into`, which waits, does. With TLS, gevent and Windows, the methods of the socket itself
+are used.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from ..sockets import (
     receive,
 )
 
-# Seconds for which a read waits in the kernel; then poll() waits. While one node is waited for
-# so, no other is heard; and after a signal Python begins a read anew, where poll() counts on.
+# Seconds for which a read waits in the kernel; then poll() waits. It is short because no other
+# node is served during such a read, and because Python restarts a read after a signal with its
+# full timeout, but not poll().
 KERNEL_WAIT_SECONDS = 0.005
 
-# Bytes that a connection reads at a time; READ_SIZE once that was not enough.
+# Bytes that a connection reads at a time: READ_SIZE once the first size was not enough.
 FIRST_READ_SIZE, READ_SIZE = 4096, 65536
 
-# What `Connection.send` raises when the socket takes nothing now.
+# The exceptions of `Connection.send` if the socket accepts nothing now.
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -53,19 +54,20 @@ def _let_wait(sock: socket.socket, socket_timeout: float | None) -> None:
 
 
 class Connection:
-    """One set-up connection. It has one owner at a time.
+    """One connection that is set up. It has one owner at a time.
 
     Attributes:
-        node, epoch: whose it is, and when it was opened.
+        node: its node.
+        epoch: the node's epoch when it was opened.
         reader: the parser of its replies; empty whenever the connection is idle.
         fd: its descriptor; -1 once it is closed.
-        buffer: what is received into.
+        buffer: the buffer for received bytes.
         poll_fd: its struct pollfd, for `with_input`.
         has_input: ``has_input()`` is true if something can be read, the end of the stream
-            included. It never waits. Decrypted bytes may wait where it does not see them.
-        send: ``send(data)`` writes what the socket takes of some bytes and returns how
-            many; raises WOULD_BLOCK where that is none.
-        recv_into: that of its socket.
+            included. It never waits, and does not see bytes that TLS has decrypted already.
+        send: ``send(data)`` writes as many bytes as the socket accepts and returns how
+            many; raises WOULD_BLOCK if that is none.
+        recv_into: the method of its socket.
         is_plain: `recv_into` waits in the kernel for KERNEL_WAIT_SECONDS, or for a shorter
             `socket_timeout`; otherwise it never waits.
         is_tls: decrypted bytes may wait in the connection where poll() does not see them.
@@ -86,10 +88,11 @@ class Connection:
         self.poll_fd = poll_fd_of(self.fd)
         self.has_input = make_has_input(sock)
         self.recv_into = sock.recv_into
-        # TLS takes a whole record from the socket, where poll() no more sees the rest of it.
+        # TLS takes a whole record from the socket, so poll() does not see the rest of it.
         self._use_buffer(READ_SIZE if self.is_tls else FIRST_READ_SIZE)
         self.reader = ReplyReader()
-        # No methods of its own: a connection that its owner drops is closed at once.
+        # No bound methods of this object: without a reference cycle, a connection that its
+        # owner drops is closed at once.
         if self.is_plain:
             _let_wait(sock, node.socket_timeout)
             self.send = make_send(sock)
@@ -101,14 +104,14 @@ class Connection:
         self.buffer, self._place = make_buffer(size)
 
     def receive_now(self) -> int:
-        """Read into the buffer what is here; return its size in bytes. Never waits.
+        """Read what is available into the buffer; return its size in bytes. Never waits.
 
-        0 is the end of the stream, NOTHING_YET where nothing is here.
+        0 is the end of the stream; NOTHING_YET means that nothing is available.
         """
         if self.is_plain:
             return receive(self.fd, self._place)
         try:
-            return self.recv_into(self.buffer, len(self.buffer))  # gevent wants a size
+            return self.recv_into(self.buffer, len(self.buffer))  # gevent needs the size
         except WOULD_BLOCK:
             return NOTHING_YET
 
@@ -127,7 +130,7 @@ class Connection:
 def with_input(connections: Sequence[Connection]) -> list[Connection]:
     """Return those connections whose `has_input()` is true.
 
-    One system call for all that are plain: that is what most batches spend on each round.
+    It takes one system call for all that are plain, in each round of a batch.
     """
     ready = [each for each in connections if not each.is_plain and each.has_input()]
     plain = [each for each in connections if each.is_plain]

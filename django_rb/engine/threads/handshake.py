@@ -1,11 +1,11 @@
 """redis-py's classes of connections, as the engine and its local clients open them.
 
-They differ from redis-py's own in five ways. An error on the way to a connection shows no
-credentials in the variables of its frames. A credential provider that fails is a node that
-cannot be connected to, whatever it raises. And the host name in a node's certificate is
-checked unless the settings say otherwise: redis-py does so by itself only since 6.0.
-What a local client sends is told to the cluster's observers, but for the handshake. And the
-engine lets a primary know, in the same packet as redis-py's name, that it follows REDIRECT.
+They differ from redis-py's own in five ways. The frames of an error while connecting have no
+credentials in their variables. Whatever exception a credential provider raises becomes a
+ConnectionError. The host name in a node's certificate is checked unless the settings say
+otherwise; redis-py does so by default only since 6.0. The cluster's observers are called for
+what a local client sends, except for the handshake. And the engine announces to a primary, in
+the same packet as redis-py's name, that it follows REDIRECT.
 
 The engine looks names up by `lookups`, but for those of nodes with TLS: redis-py has to be
 given the name to which it holds their certificates.
@@ -32,7 +32,7 @@ from ..secrecy import hides_locals
 
 
 class Home:
-    """Where the connections of a local client lead: it may be another node by and by.
+    """The node that the connections of a local client connect to; it may change.
 
     Attributes:
         node: which one.
@@ -87,7 +87,7 @@ class _Discreet(redis.connection.AbstractConnection):
             ) from error
 
     def _go_home(self) -> None:
-        """Before it connects: lead to the node that has the part by now."""
+        """Set the address to that of the current primary, before connecting."""
         if self._home is None or self._leads_to is not None:
             return
         node = self._home.node
@@ -102,10 +102,10 @@ class _Discreet(redis.connection.AbstractConnection):
         super().disconnect(*args)  # type: ignore[no-untyped-call]
 
     def _check_home(self) -> None:
-        """Close a connection that leads to what has another part by now.
+        """Close the connection if its node is no longer the primary.
 
         Raises:
-            redis.ConnectionError: it is so.
+            redis.ConnectionError: it was closed.
         """
         if self._home is None or self._leads_to is None:
             return
@@ -117,13 +117,13 @@ class _Discreet(redis.connection.AbstractConnection):
 
     @hides_locals
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
-        """Do what newer redis-py does where it connects anew before it sends."""
+        """Do what newer redis-py does if it reconnects before it sends."""
         guarding.check(self)
         with self._in_handshake():
             super().connect_check_health(*args, **kwargs)
 
     def _greet(self) -> None:
-        """Say what the node is to know of each connection."""
+        """Send the commands that the node needs on each connection."""
         for greeting in self._greetings:
             self.send_command(*greeting)  # type: ignore[no-untyped-call]
             self.read_response()
@@ -171,7 +171,7 @@ class SSLConnection(_Discreet, redis.SSLConnection):
 
 
 class _Following(_Discreet):
-    """Lets the node know that REDIRECT is followed, in one packet with redis-py's name."""
+    """Announces that REDIRECT is followed, in one packet with redis-py's name."""
 
     _has_said_so = _is_answered_first = False
 
@@ -250,7 +250,7 @@ def connect(connection: _Discreet) -> None:
         try:
             connection.connect()
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            # Another type tells of a node that was reached.
+            # A subclass means that the node was reached, so no other address is tried.
             if not left or type(error) not in {redis.ConnectionError, redis.TimeoutError}:
                 raise
         else:

@@ -1,4 +1,4 @@
-"""What a round knows of each exchange that runs in it."""
+"""The state of each exchange in a round."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FOREVER = float("inf")
 
 
 class Line:
-    """An exchange on the connection that it has until it ends."""
+    """An exchange and its connection, from its start to its end."""
 
     __slots__ = (
         "allowance", "connection", "events", "exchange", "expires", "is_reused", "patience",
@@ -29,5 +29,5 @@ class Line:
         self.patience = FOREVER if timeout is None else timeout
         self.allowance = self.patience  # seconds for the first answer
         self.expires = FOREVER
-        self.since = 0.0  # when poll() began to wait for it, or the last that was sent went out
-        self.events = POLLIN  # what is watched for
+        self.since = 0.0  # when poll() began to wait for it, or when bytes were last sent
+        self.events = POLLIN  # the events that poll() watches

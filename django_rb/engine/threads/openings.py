@@ -1,4 +1,4 @@
-"""Connections being opened side by side, each by redis-py in a thread of its own.
+"""Opening connections in parallel, each by redis-py in a thread of its own.
 
 redis-py opens connections by calls that wait: for the name, the address, TLS and the answers
 to AUTH, HELLO and SELECT. A thread ends with its opening, and there are few: see
@@ -26,8 +26,8 @@ from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE
 from .connections import READ_SIZE, Connection
 from .pool import Pool
 
-# Python's own socketpair() loses the descriptors if it is interrupted, or meets the recursion
-# limit, before it has made sockets of them. The function that it calls makes them at once.
+# Python's own socketpair() leaks the descriptors if it is interrupted, or hits the recursion
+# limit, before it has made sockets of them. The C function that it calls makes them at once.
 _make_pair: Callable[[], tuple[_socket.socket, _socket.socket]] = getattr(
     _socket, "socketpair", socket.socketpair
 )
@@ -60,11 +60,11 @@ class Bell:
                     self._button.send(b"!")
 
     def silence(self) -> None:
-        """Ring no more until `ring` is called again."""
+        """Make `fd` unreadable again."""
         self._bell.recv(READ_SIZE)
 
     def close(self) -> None:
-        """Wake nobody any more."""
+        """Close the descriptors; `ring` does nothing from now on."""
         with self._lock:
             self._is_closed = True
             try:
@@ -74,7 +74,7 @@ class Bell:
 
 
 class Ticket:
-    """Somebody waits for a connection.
+    """A caller that waits for a connection.
 
     Args:
         pool: of the node.
@@ -94,11 +94,11 @@ class Ticket:
         self.began = monotonic() - waited
         self.seconds = 0.0
         self.is_over = False
-        # One at most. Whoever pops it has it: the one who waits, or the one who is late.
+        # At most one. pop() is atomic: either the waiting caller takes it, or `let_go`.
         self._outcome: list[Connection | Exception] = []
 
     def give(self, outcome: Connection | Exception) -> None:
-        """Tell the outcome: a connection, or why there is none."""
+        """Set the outcome, a connection or an error, and wake the caller."""
         self.seconds = monotonic() - self.began
         self._outcome.append(outcome)
         self.bell.outcomes.append(self)
@@ -114,7 +114,7 @@ class Ticket:
             return None
 
     def let_go(self) -> None:
-        """Wait no more. A connection that comes too late goes to the pool."""
+        """Stop waiting. A connection that is opened later goes to the pool."""
         self.is_over = True
         outcome = self.take()
         if isinstance(outcome, Connection):
@@ -122,7 +122,7 @@ class Ticket:
 
 
 def keep_late(pool: Pool, connection: Connection) -> None:
-    """Keep a connection that came too late, if the pool has none; close it otherwise."""
+    """Give the pool a connection that was opened too late, or close it if it has others."""
     if pool.idle:
         connection.close()
     else:
@@ -130,13 +130,13 @@ def keep_late(pool: Pool, connection: Connection) -> None:
 
 
 class _Opening:
-    """A thread that opens connections to a node, for whoever waits for one.
+    """A thread that opens connections to a node, for the tickets that wait.
 
     Args:
         ticket: the first that waits.
 
     Attributes:
-        has_begun: there is a thread. Before that, who wants the ticket may be interrupted.
+        has_begun: the thread runs. Until then, the caller that starts it may be interrupted.
     """
 
     __slots__ = ("has_begun", "pool", "tickets")
@@ -147,11 +147,11 @@ class _Opening:
         self.tickets = deque([ticket])
 
     def is_awaited(self) -> bool:
-        """Whether anybody waits still."""
+        """Whether a ticket is still waiting."""
         return not all(ticket.is_over for ticket in self.tickets.copy())
 
     def next(self) -> Ticket | None:
-        """Return who waited longest, and waits still."""
+        """Return the ticket that has waited longest; None if none is left."""
         with contextlib.suppress(IndexError):
             while True:
                 ticket = self.tickets.popleft()
@@ -160,17 +160,17 @@ class _Opening:
         return None
 
     def fail(self, error: Exception) -> None:
-        """Tell all who wait why there is no connection."""
+        """Give all waiting tickets the error."""
         while ticket := self.next():
             ticket.give(error)
-            cause, error = error.__cause__, copy.copy(error)  # each has its own
+            cause, error = error.__cause__, copy.copy(error)  # each caller raises its own
             error.__cause__ = cause
 
 
 def open_in_time(ticket: Ticket, seconds: float) -> None:
-    """Open a connection for a ticket in the thread that calls, in about so many seconds.
+    """Open a connection for a ticket in the calling thread, within about `seconds`.
 
-    What takes longer is not the node's fault, unless it had all the time that it may have.
+    A timeout counts as a failure of the node only if that was its full timeout.
     """
     pool = ticket.pool
     node = pool.node
@@ -188,9 +188,9 @@ def open_in_time(ticket: Ticket, seconds: float) -> None:
 class Openings:
     """What is being opened for one cluster.
 
-    There is no lock: a signal handler that uses the cluster may come at any time, and must
-    not wait for whom it interrupts. A ticket is put to an opening before it is looked
-    whether that goes on; an opening ends before it is looked whether a ticket was put to it.
+    There is no lock: a signal handler that uses the cluster must not wait for the code that it
+    interrupts. Instead, a ticket is added to an opening before checking that the opening still
+    runs, and an opening is marked as ended before checking that no ticket was added.
     """
 
     def __init__(self) -> None:
@@ -198,9 +198,9 @@ class Openings:
         _all.add(self)
 
     def want(self, ticket: Ticket) -> bool:
-        """Have a connection opened for a ticket, or let it share in one that is under way.
+        """Open a connection for a ticket, or add the ticket to an opening that is running.
 
-        Returns False if no thread can be started for it: see `open_in_time`.
+        Returns False if no thread can be started; then use `open_in_time`.
         """
         opening = _Opening(ticket)
         try:
@@ -210,14 +210,14 @@ class Openings:
                 opening.has_begun = True
         except BaseException as error:
             self._end(opening)
-            # another RuntimeError, or whatever else, is a signal handler's
+            # any other exception was raised by a signal handler
             if not isinstance(error, RuntimeError) or "thread" not in str(error):
                 raise
             return False
         return True
 
     def _shares(self, ticket: Ticket) -> bool:
-        """Let a ticket share in an opening, if there are many."""
+        """Add a ticket to an existing opening, if there are many; return whether."""
         of_node = [
             known
             for known in self._under_way.copy()
@@ -226,7 +226,7 @@ class Openings:
         is_full = len(self._under_way) >= MOST_OPENINGS
         if not of_node or not (len(of_node) >= MOST_OPENINGS_PER_NODE or is_full):
             return False
-        # One that nobody waits for any more is late already.
+        # One without waiting tickets has taken too long already.
         awaited = [opening for opening in of_node if opening.is_awaited()]
         opening = min(awaited or of_node[-1:], key=lambda known: len(known.tickets))
         opening.tickets.append(ticket)
@@ -234,12 +234,12 @@ class Openings:
             return True
         try:
             opening.tickets.remove(ticket)
-        except ValueError:  # it was served all the same
+        except ValueError:  # it was served in the meantime
             return True
         return False
 
     def _run(self, opening: _Opening) -> None:
-        """Open connections until nobody waits for one."""
+        """Open connections until no ticket waits."""
         opening.has_begun = True
         try:
             while True:
@@ -269,7 +269,7 @@ class Openings:
         return len(self._under_way)
 
     def start_over(self) -> None:
-        """In a forked child: the parent's threads are not here."""
+        """In a forked child: forget the openings, whose threads do not run here."""
         self._under_way = []
 
 

@@ -1,9 +1,9 @@
-"""The connections of threads to one node.
+"""The connection pool for threads, one per node.
 
 A pool is a list used as a stack: `append` and `pop` are atomic, so taking a connection
-and giving it back need no lock. A connection in the list is idle and owes nobody a reply;
-whoever pops it is its only owner. One that is not given back is closed, by its owner or
-by the garbage collector.
+and giving it back need no lock. A connection in the list is idle and has no replies pending;
+the caller that pops it is its only owner. One that is not given back is closed, by its owner
+or by the garbage collector.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from ..rounds.observing import Observed
 from .connections import Connection
 from .handshake import Home, connect, kind_of
 
-# Connections that were not needed for so many seconds are closed.
+# Connections that were not needed for this many seconds are closed.
 _IDLE_SECONDS = 60.0
 
 
 class Pool:
-    """The connections of one node that threads use.
+    """The connections of threads to one node.
 
     Args:
         node: the node.
 
     Attributes:
         node: the node.
-        idle: the connections that nobody uses.
-        tracked: the connection on which the node tells of changes; None before it is needed.
+        idle: the idle connections.
+        tracked: the connection on which the node tracks keys; None before it is needed.
     """
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.tracked: Pool | None = None
         self.idle: list[Connection] = []
-        # Weak, so that a connection whose owner was interrupted is closed all the same.
+        # Weak, so that a connection whose owner was interrupted is closed by the collector.
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
         # Reentrant, as a signal handler may open connections as well.
         self._opening = threading.RLock()
         self._being_opened = 0
-        # How many connections were idle at all times since `_looked_at`.
+        # The least number of idle connections at any time since `_looked_at`.
         self._least_idle = 0
         self._looked_at = monotonic()
         _pools.add(self)
@@ -57,13 +57,13 @@ class Pool:
         return f"<Pool of {self.node!r}: {len(self.idle)} idle>"
 
     def take(self, *, is_checked: bool = True) -> Connection | None:
-        """Return an idle connection that is good for use, or None if there is none.
+        """Return an idle connection that can be used, or None.
 
-        Whatever can be read from an idle connection is the end of the stream or a reply
-        that nobody asked for; either way no question may be sent on it.
+        If something can be read from an idle connection, it is the end of the stream or an
+        unexpected reply; either way nothing may be sent on it.
 
         Args:
-            is_checked: False leaves it to the caller to look whether something can be read.
+            is_checked: False if the caller itself checks whether something can be read.
         """
         idle, epoch = self.idle, self.node.epoch
         try:
@@ -75,12 +75,12 @@ class Pool:
             self._least_idle = 0
             return None
         left = len(idle)
-        if left < self._least_idle:  # noqa: PLR1730 (a call less)
+        if left < self._least_idle:  # noqa: PLR1730 (min() would be slower)
             self._least_idle = left
         return connection
 
     def give_back(self, connection: Connection) -> None:
-        """Make a connection idle: its last reply was read, and nobody else refers to it."""
+        """Put a connection back, after its last reply; the caller must not use it any more."""
         node, reader = self.node, connection.reader
         if reader.errors or not node.health.is_well:
             node.answered(reader.errors)
@@ -95,14 +95,14 @@ class Pool:
             self.close_idle()
 
     def keep(self, connection: Connection) -> None:
-        """Make a connection idle that owes no reply; close it if it is of no more use."""
+        """Put a connection without pending replies back; close it if it is outdated."""
         if connection.epoch == self.node.epoch:
             self.idle.append(connection)
         else:
             connection.close()
 
     def _close_unneeded(self) -> None:
-        """Now and then close the connections that were idle all the time."""
+        """Close the connections that were idle for _IDLE_SECONDS."""
         now = monotonic()
         if now - self._looked_at < _IDLE_SECONDS:
             return
@@ -115,7 +115,7 @@ class Pool:
         """Return a new connection, set up by redis-py. Blocks up to `Node.open_timeout`.
 
         Args:
-            seconds: for connecting and for what is said then together, if they are less.
+            seconds: a shorter limit for connecting and the handshake together.
 
         Raises:
             PoolIsFull: there are `max_connections`.
@@ -141,7 +141,7 @@ class Pool:
             node.name_in(error)
             raise
         finally:
-            if connection is None:  # whatever was raised: nothing stays open
+            if connection is None:  # after any exception, nothing must stay open
                 redis_connection.disconnect()
             with self._opening:  # at once: it is counted once, and nobody is counting now
                 self._being_opened -= 1
@@ -157,11 +157,11 @@ class Pool:
         return self.node.kwargs
 
     def _made(self, redis_connection: Any, epoch: int) -> Connection:
-        """Return what was made of a connection that redis-py has set up."""
+        """Return the engine's connection, made from one that redis-py has set up."""
         return Connection(redis_connection, self.node, epoch)
 
     def close_idle(self) -> None:
-        """Close every idle connection. Those in use are closed by who uses them."""
+        """Close every idle connection."""
         with suppress(IndexError):
             while True:
                 self.idle.pop().close()
@@ -181,19 +181,19 @@ class Pool:
         return sum(connection.fd >= 0 for connection in list(self._all))
 
     def _start_over(self) -> None:
-        """In a forked child: the parent's connections are not ours to use."""
+        """In a forked child: close the descriptors of the parent's connections."""
         self.idle = []
         connections, self._all = list(self._all), weakref.WeakSet()
         self._opening = threading.RLock()
         self._being_opened = 0
         self.node.health.start_over()
         for connection in connections:
-            connection.close()  # only the descriptor: redis-py knows that it was forked
+            connection.close()  # redis-py sees that it was forked and closes only the fd
 
 
 def _limited(kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return arguments of a connection with half of a time for either timeout, at most."""
-    half = max(seconds / 2, 0.001)  # 0 would be no wait at all
+    """Return arguments of a connection whose two timeouts are at most `seconds` together."""
+    half = max(seconds / 2, 0.001)  # 0 would mean non-blocking
     shorter = {
         name: min(half, kwargs[name] or half)
         for name in ("socket_connect_timeout", "socket_timeout")
@@ -210,9 +210,9 @@ def make_redis_pool(
     """Return a pool of redis-py's own for a node, for clients that need one.
 
     Args:
-        observed: the cluster whose observers are told what the clients send. It lives as
-            long as the pool does.
-        home: where connections lead, if that may change.
+        observed: the cluster whose observers are called for what the clients send. The pool
+            keeps it alive.
+        home: where connections connect to, if that may change.
     """
     options = dict(node.kwargs)
     if observed is not None:

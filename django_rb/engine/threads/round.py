@@ -1,6 +1,6 @@
-"""A round in a thread: exchanges side by side, until the last of them has ended.
+"""A round in a thread: parallel exchanges, until the last of them has ended.
 
-All sends come first; then one poll() loop hears the nodes as they answer.
+All requests are sent first; then one poll() loop reads the replies as they come.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .openings import Bell, Openings, Ticket, open_in_time
 from .pool import Pool
 from .tracked import pool_for_tracked
 
-TLS_RECORD = 16384  # bytes; a larger write leaves in several, RFC 8446, section 5.1
+TLS_RECORD = 16384  # bytes; a larger write is split into several, RFC 8446, section 5.1
 
 
 class Round:
@@ -43,7 +43,7 @@ class Round:
         pools: by host id.
         openings: what is being opened.
         spin: whether to spin before a wait.
-        deadline: when whatever is unfinished has failed, as monotonic().
+        deadline: when unfinished exchanges fail, as monotonic().
         timeout: seconds for the whole call, if this is its first round and it has a deadline.
     """
 
@@ -62,7 +62,7 @@ class Round:
         self._timeout = timeout
         self._lines: dict[int, Line] = {}  # by descriptor
         self._tickets: dict[Ticket, Exchange] = {}  # for connections that are being opened
-        self._without_thread: list[Ticket] = []  # those of them that no thread opens
+        self._without_thread: list[Ticket] = []  # those for which no thread could be started
         self._bell: Bell | None = None
         self._race: Race | None = None
         self._poller: Poller = make_poller()
@@ -70,7 +70,7 @@ class Round:
         self._wake_at = 0.0  # never later than the first expiry
 
     def run(self, exchanges: Sequence[Exchange]) -> None:
-        """Run exchanges to their ends."""
+        """Run exchanges until all have ended."""
         if isinstance(exchanges, Pause):
             left = self._deadline - monotonic()
             exchanges.is_over = left <= exchanges.seconds
@@ -97,12 +97,12 @@ class Round:
             self._close()
 
     def go_on(self, exchange: Exchange, connection: Connection, pool: Pool) -> None:
-        """Finish an exchange that was begun on an idle connection."""
+        """Finish an exchange that was started on an idle connection."""
         try:
             line = self._add_line(exchange, connection, pool, is_reused=True)
             if exchange.out is not None:
                 self._send(line)
-            elif connection.is_tls:  # it may hold more, which poll() does not see
+            elif connection.is_tls:  # it may have decrypted bytes, which poll() does not see
                 self._serve(line, POLLIN)
             self._loop()
         finally:
@@ -119,7 +119,7 @@ class Round:
             self._bell.close()
         for ticket in self._tickets:
             ticket.let_go()
-        for line in self._lines.values():  # none are left unless something was raised
+        for line in self._lines.values():  # none are left unless an exception was raised
             line.connection.close()
 
     # Connections.
@@ -142,7 +142,7 @@ class Round:
         checked = [
             line.connection
             for line in lines.values()
-            if line.connection.reader.tracking is None  # where there may be news of changes
+            if line.connection.reader.tracking is None  # others may have pushes to read
         ]
         for connection in with_input(checked):
             line = lines[connection.fd]
@@ -171,7 +171,7 @@ class Round:
             if self._bell is None:
                 self._bell = Bell()
                 self._poller.register(self._bell.fd, POLLIN)
-        except OSError as error:  # no more descriptors, and a connection needs one as well
+        except OSError as error:  # no descriptor is left for it, so none for a connection
             node = pool.node
             text = node.named(f"No connection can be opened: {error}")
             self._not_opened(exchange, pool, CannotOpen(text))
@@ -196,11 +196,11 @@ class Round:
         elif isinstance(error, redis.RedisError | OSError):
             pool.node.failed(error)
         else:
-            raise error  # no failure of the node's
+            raise error  # not a failure of the node
         exchange.fail(error)
 
     def _start_opened(self) -> None:
-        """Go on with what was opened, or was not."""
+        """Start exchanges whose connections were opened; end those whose openings failed."""
         bell = self._bell
         assert bell is not None
         bell.silence()
@@ -214,23 +214,24 @@ class Round:
                 self._not_opened(exchange, pool, outcome)
                 continue
             line = self._add_line(exchange, outcome, pool, is_reused=False)
-            # Nobody waits for longer than for a connection to be opened and answered.
+            # The wait for an opening counts towards the timeout: together they take no longer
+            # than opening a connection and a reply may take.
             open_timeout = pool.node.open_timeout or FOREVER
             line.allowance = min(line.patience, open_timeout - ticket.seconds)
             self._start(line)
             line.since = monotonic()
             line.expires = line.since + line.allowance
-            self._wake_at = 0.0  # it may be the first to expire
+            self._wake_at = 0.0  # compute it again: this may be the first to expire
 
     # Bytes.
 
     def _start(self, line: Line) -> None:
-        """Send what goes out without waiting."""
+        """Send what the socket accepts without waiting."""
         line.exchange.begin(line.connection.reader, line.pool.node.has_pushes)
         self._send(line)
 
     def _loop(self) -> None:
-        """Serve whichever node is ready, until none is awaited."""
+        """Send to and read from nodes as they are ready, until all exchanges have ended."""
         lines = self._lines
         poll = self._poller.poll
         now = monotonic()
@@ -243,7 +244,7 @@ class Round:
             wake_at = self._wake_at
             ready = poll(None if wake_at == FOREVER else max(0.0, wake_at - now) * 1000)
             began, now = now, monotonic()
-            if not ready and wake_at != FOREVER:  # whatever the clock says: tests may stop it
+            if not ready and wake_at != FOREVER:  # do not ask the clock: tests may stop it
                 now = max(now, wake_at)
             for fd, events in ready:
                 line = lines.get(fd)
@@ -252,20 +253,20 @@ class Round:
                 elif self._bell is not None and fd == self._bell.fd:
                     self._start_opened()
             if now - began > LONG_WAIT_SECONDS and self._serve_all_with_input():
-                self._spin.waited(now - began)  # had some been left, there were another wait
+                self._spin.waited(now - began)  # only the last wait of a round counts
             if now >= self._wake_at:
                 self._expire(now)
                 self._wake_at = self._next_expiry()
 
     def _serve_in_a_spin(self) -> None:
-        """Serve the nodes that answer within a spin."""
+        """Read from the nodes that answer within a spin."""
         for line in self._lines.values():
             if line.exchange.out is not None or not line.connection.is_plain:
                 return
         self._spin.serve(self._serve_all_with_input)
 
     def _serve_all_with_input(self) -> bool:
-        """Serve all that have answered by now; return whether none is left."""
+        """Read from all nodes that have answered by now; return whether none is left."""
         waiting = [line for line in self._lines.values() if line.exchange.out is None]
         for connection in with_input([line.connection for line in waiting]):
             if (line := self._lines.get(connection.fd)) is not None:  # not in a forked child
@@ -277,7 +278,7 @@ class Round:
         if exchange.out is not None:
             if not self._send(line):
                 return
-            line.since = monotonic()  # to encode may have taken long
+            line.since = monotonic()  # encoding may have taken long
             line.expires = line.since + line.patience
         if events == POLLOUT and not connection.is_tls:
             return
@@ -293,7 +294,7 @@ class Round:
                 connection.make_room(size)
                 now = monotonic()
                 line.expires = now + line.patience
-                # TLS may hold more, which poll() does not see.
+                # TLS may have decrypted bytes, which poll() does not see.
                 if not connection.is_tls or now >= self._deadline:
                     return
         except (OSError, ProtocolError) as error:
@@ -302,27 +303,27 @@ class Round:
         self._end(line)
 
     def _send(self, line: Line) -> bool:
-        """Write until all is written or the socket takes no more; return whether it goes on."""
+        """Write until all is sent or the socket accepts no more; return whether it goes on."""
         exchange, connection = line.exchange, line.connection
         send, has_deadline = connection.send, self._deadline != FOREVER
         events = POLLIN
         out = exchange.out
         while out is not None:
-            if has_deadline and monotonic() >= self._deadline:  # the loop looks next
+            if has_deadline and monotonic() >= self._deadline:  # _expire() comes next
                 events |= POLLOUT
                 break
             if connection.is_tls and len(out) > TLS_RECORD:
-                exchange.untouched = False  # records may leave before send() says so
+                exchange.untouched = False  # TLS may send records and then raise
             try:
                 size = send(out)
             except WOULD_BLOCK as error:
                 if not isinstance(error, ssl.SSLWantReadError):
                     events |= POLLOUT
                 break
-            except OSError as error:  # a signal handler's as well: who knows what was sent
+            except OSError as error:  # maybe of a signal handler: it is unknown what was sent
                 self._fail(line, error)
                 return False
-            out = exchange.sent(size)  # makes the next piece; what that raises is raised
+            out = exchange.sent(size)  # errors of encoding the next piece are raised
         if events != line.events:
             line.events = events
             self._poller.modify(connection.fd, events)
@@ -341,7 +342,7 @@ class Round:
             self._lose_others(self._race)
 
     def _lose_others(self, race: Race) -> None:
-        """Wait for nobody any more."""
+        """End the exchanges that did not win the race."""
         for line in list(self._lines.values()):
             self._drop(line)
             line.connection.close()
@@ -368,7 +369,7 @@ class Round:
         give_up(exchange, node, error, is_nodes_fault=is_nodes_fault, is_new=is_new)
 
     def _drop(self, line: Line) -> None:
-        # First forgotten, then given away: it never has two owners.
+        # Removed here before it is given back, so that it never has two owners.
         fd = line.connection.fd
         if self._lines.pop(fd, None) is not None:
             self._poller.unregister(fd)
@@ -379,14 +380,14 @@ class Round:
         return min(self._deadline, *expiries) if expiries else self._deadline
 
     def _expire(self, now: float) -> None:
-        """Fail whatever was silent for too long, or everything once the deadline is over."""
+        """Fail exchanges whose node did not answer in time, or all after the deadline."""
         is_over = now >= self._deadline
-        # Time in which this process did not run is not the nodes'.
+        # Nodes are not blamed for time in which this process did not run.
         is_late = now - self._wake_at > LATE_PART * (now - self._began)
         for line in list(self._lines.values()):
             if not (is_over or now >= line.expires) or line.connection.fd not in self._lines:
                 continue
-            if line.connection.has_input():  # its answer is here, and was not yet read
+            if line.connection.has_input():  # its answer has come, but was not read yet
                 self._serve(line, POLLIN)
                 if self._lines.get(line.connection.fd) is not line:
                     continue

@@ -1,4 +1,4 @@
-"""The connection of threads to one node on which it tracks the keys that are read."""
+"""The connection of threads on which a node tracks the keys that are read."""
 
 from __future__ import annotations
 
@@ -20,28 +20,27 @@ from .pool import Pool
 
 
 class TrackedConnection(Connection):
-    """A connection on which the node tracks keys, and tells of their changes."""
+    """A connection on which the node tracks keys and reports their changes."""
 
     __slots__ = ("tracking",)
 
     tracking: Tracking
 
     def close(self) -> None:
-        """Close the connection; copies of what was read on it count no more."""
+        """Close the connection, and invalidate the copies of what was read on it."""
         tracking = getattr(self, "tracking", None)
         if tracking is not None:
             tracking.end()
         super().close()
 
     def __del__(self) -> None:
-        self.close()  # before another file has the descriptor
+        self.close()  # before the descriptor is used for another file
 
 
 class TrackedPool(Pool):
-    """That connection; more than one only where threads wanted the first at the same moment.
+    """That connection; there are several only if threads opened the first at the same moment.
 
-    Where it cannot be had, because the node does not track keys for this user, there are
-    other connections in its place.
+    If the node does not track keys for this user, other connections are used instead.
 
     Args:
         pool: the connections for everything else.
@@ -56,7 +55,7 @@ class TrackedPool(Pool):
 
     @property
     def is_free(self) -> bool:
-        """Whether there is a connection that nobody uses, or none at all."""
+        """Whether the connection is idle, or not opened yet."""
         if self.idle:
             return True
         return (
@@ -64,7 +63,7 @@ class TrackedPool(Pool):
         )
 
     def take(self, *, is_checked: bool = True) -> Connection | None:
-        """Return the connection, or None. What can be read from it is no sign of a fault."""
+        """Return the connection, or None. If something can be read from it, it is a push."""
         try:
             while (connection := self.idle.pop()).epoch != self.node.epoch:
                 connection.close()
@@ -73,7 +72,7 @@ class TrackedPool(Pool):
         return connection
 
     def give_back(self, connection: Connection) -> None:
-        """Make a connection idle."""
+        """Put a connection back."""
         node, reader = self.node, connection.reader
         if reader.tracking is None:
             self._others.give_back(connection)
@@ -83,7 +82,7 @@ class TrackedPool(Pool):
         self.keep(connection)
 
     def keep(self, connection: Connection) -> None:
-        """Make a connection idle that owes no reply."""
+        """Put a connection without pending replies back."""
         if connection.reader.tracking is None:
             self._others.keep(connection)
         elif connection.epoch == self.node.epoch:
@@ -124,7 +123,7 @@ class TrackedPool(Pool):
         return connection
 
     def hear(self, tracking: Tracking) -> None:
-        """Read what the node has told, unless somebody uses the connection."""
+        """Read the node's pushes, unless the connection is in use."""
         for _ in range(len(self.idle)):
             try:
                 connection = self.idle.pop(0)
@@ -146,7 +145,7 @@ class TrackedPool(Pool):
 
 
 def pool_for_tracked(pool: Pool) -> Pool:
-    """Return where a read of keys that may be tracked finds its connection.
+    """Return the pool for reads of keys that the node should track.
 
     Args:
         pool: the connections to its node.
@@ -160,7 +159,7 @@ def pool_for_tracked(pool: Pool) -> Pool:
 
 
 def _hear(pool: weakref.ref[TrackedPool], tracking: Tracking) -> None:
-    """Read what was told, if there is still a pool."""
+    """Read the node's pushes, if the pool still exists."""
     known = pool()
     if known is None:
         tracking.end()
@@ -169,7 +168,7 @@ def _hear(pool: weakref.ref[TrackedPool], tracking: Tracking) -> None:
 
 
 def _read(connection: Connection, tracking: Tracking) -> bool:
-    """Read all that came; return whether the connection may be used further on."""
+    """Read all that has come; return whether the connection can still be used."""
     reader = connection.reader
     while True:
         try:
@@ -184,7 +183,7 @@ def _read(connection: Connection, tracking: Tracking) -> bool:
         try:
             reader.feed(connection.buffer, 0, size)  # type: ignore[arg-type]
             while (reply := reader.gets()) is not NO_REPLY:
-                if type(reply) is not PushNotification:  # a reply that nobody asked for
+                if type(reply) is not PushNotification:  # an unexpected reply
                     return False
                 tracking.told(reply)
         except HiredisProtocolError:

@@ -1,12 +1,12 @@
-"""Moves the bytes of a batch's exchanges in the thread that calls.
+"""Runs batches in the calling thread.
 
 A batch is a generator that yields the exchanges of a round and, once each of them has its
-replies or an error, goes on to the next round or returns its result. It holds no lock while
-it waits and keeps no state between calls, so any number of threads, greenlets and signal
-handlers may be inside it at once.
+replies or an error, goes on to the next round or returns its result. The transport holds no
+lock while it waits and keeps no state between calls, so any number of threads, greenlets and
+signal handlers can use it at the same time.
 
-A connection belongs to one exchange from `Pool.take()` to `Pool.give_back()`. Every other
-way out of a round, `KeyboardInterrupt` and a killed greenlet included, closes it.
+A connection belongs to one exchange from `Pool.take()` to `Pool.give_back()`. If a round ends
+in any other way, `KeyboardInterrupt` and a killed greenlet included, it is closed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,13 @@ T = TypeVar("T")
 
 
 class Transport:
-    """Drives batches in threads.
+    """Runs batches in threads.
 
     Args:
-        changes: those of the nodes' health, told at the end of a call.
+        changes: the changes of the nodes' health, reported at the end of a call.
 
     Attributes:
-        pools: the connections to each node, by host id; another mapping whenever a host
-            comes or goes.
+        pools: the pool of each node, by host id; replaced whenever a host is added or removed.
     """
 
     def __init__(self, changes: HealthChanges) -> None:
@@ -52,31 +51,32 @@ class Transport:
         self._spin = Spin()
 
     def use(self, nodes: Mapping[int, Node]) -> None:
-        """Have connections to these nodes from now on, and to no others."""
+        """Connect to these nodes only, from now on."""
         before = {pool.node: pool for pool in self.pools.values()}
         pools = {node: before.get(node) or Pool(node) for node in nodes.values()}
         self.pools = {host_id: pools[node] for host_id, node in nodes.items()}
         for node, pool in before.items():
             if node not in pools:
-                node.epoch += 1  # what is in use now is closed by who uses it
+                node.epoch += 1  # connections in use are closed after their exchange
                 pool.close_idle()
 
     def run(self, batch: Batch[T], timeout: float | None = None, port: Port | None = None) -> T:
         """Run a batch to its end and return its result.
 
         Args:
-            batch: the generator; what fails on a node is told to it, not raised here.
-            timeout: seconds after which whatever is unfinished has failed.
-            port: for second looks; None if the batch takes them itself.
+            batch: the generator. Failures of nodes are not raised here; it finds them in its
+                exchanges.
+            timeout: seconds after which unfinished exchanges fail.
+            port: the cluster, for second looks; None if the batch includes them.
         """
         deadline = FOREVER if timeout is None else monotonic() + timeout
-        # Those of a host that is removed meanwhile are known to the end of the batch.
+        # The pools of a host that is removed meanwhile stay usable until the batch ends.
         latest = pools = self.pools
         given = timeout
         try:
             while True:
                 exchanges = next(batch)
-                if self.pools is not latest:  # and of a new one it may be told
+                if self.pools is not latest:  # a host was added, and the batch may use it
                     latest = self.pools
                     pools = {**pools, **latest}
                 if len(exchanges) != 1 or not self._run_small(
@@ -103,10 +103,10 @@ class Transport:
         pools: dict[int, Pool],
         deadline: float,
     ) -> dict[int, Pool]:
-        """Run the rounds that follow from replies; return all pools that they may use."""
+        """Run the second looks after a round; return the pools, new ones included."""
         with closing(look_again(port, exchanges)) as rounds:
             for following in rounds:
-                pools = {**pools, **self.pools}  # there may be new ones in each
+                pools = {**pools, **self.pools}  # each round may learn of new nodes
                 Round(pools, self._openings, self._spin, deadline).run(following)
         return pools
 
@@ -120,17 +120,16 @@ class Transport:
         pool = self.pools.get(host_id)
         return (0, 0) if pool is None else pool.count()
 
-    def _run_small(  # noqa: PLR0912 (what a function apart would cost is seen in each get)
+    def _run_small(  # noqa: PLR0912 (another function call would slow down each get)
         self,
         exchange: Exchange,
         pools: dict[int, Pool],
         deadline: float,
         timeout: float | None,
     ) -> bool:
-        """Run one small exchange on an idle connection; return False if nothing was begun.
+        """Run one small exchange on an idle connection; return False if it was not started.
 
-        What most calls are takes fewer steps here than in a round, which takes over wherever
-        something is out of the ordinary.
+        This is the fast path for most calls. In every other case, a round takes over.
         """
         pool = pools[exchange.host_id]
         if exchange.is_tracked:
@@ -151,7 +150,7 @@ class Transport:
             exchange.begin(connection.reader, pool.node.has_pushes)
             out = exchange.out
             if connection.is_tls and len(out) > TLS_RECORD:  # type: ignore[arg-type]
-                exchange.untouched = False  # records may leave before send() says so
+                exchange.untouched = False  # TLS may send records and then raise
             if exchange.sent(connection.send(out)) is None:  # type: ignore[arg-type]
                 size = NOTHING_YET
                 if self._spin.left > 0 and connection.is_plain:
@@ -165,7 +164,7 @@ class Transport:
                 is_done = exchange.feed(connection.buffer, size)
                 if not is_done:
                     connection.make_room(size)
-        except WOULD_BLOCK:  # it is no small one, or not answered soon
+        except WOULD_BLOCK:  # it is too large, or not answered soon
             pass
         except (OSError, ProtocolError) as caught:
             error = caught

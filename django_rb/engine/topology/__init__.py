@@ -1,1 +1,1 @@
-"""Which shards there are and where their primaries are."""
+"""Topologies: which shards there are, and where their primaries and replicas are."""

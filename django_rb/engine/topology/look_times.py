@@ -1,4 +1,4 @@
-"""When others are asked which shards there are and where, and by whom."""
+"""When nodes or Sentinels are asked about the shards, and by which caller."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import random
 import threading
 from time import monotonic
 
-# Seconds between two looks: at least, where something does not fit; and where all is well.
+# Seconds between two looks: at least, after an unexpected reply or failure; and normally.
 LEAST_SECONDS, PERIOD = 1.0, 60.0
 
-# While nothing changes, a look comes after this part of the time that the trouble has lasted.
+# While nothing changes, the next look comes after this share of the time since trouble began.
 TROUBLE_PART = 1 / 30
 
-# Waiting for nodes that say that they cannot answer yet is of no use after so many seconds.
+# Calls wait for nodes that cannot answer yet, but only during this many seconds of trouble.
 _HOPE_SECONDS = 10.0
 
-# Seconds after which nobody believes any more that somebody is looking.
+# A look that has not ended after this many seconds counts as interrupted.
 _LONGEST_LOOK = 15.0
 
 _NEVER = float("-inf")
@@ -42,7 +42,7 @@ class LookTimes:
         self.start_over()
 
     def start_over(self) -> None:
-        """In a forked child: whoever is looking does so in the parent."""
+        """In a forked child: forget a look that is running in the parent."""
         self._changing = threading.RLock()  # a signal handler may come at any time
         self._looking_since = _NEVER
 
@@ -56,51 +56,52 @@ class LookTimes:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to look, for whoever comes first."""
+        """Whether it is time for a look; the next caller takes it."""
         return monotonic() >= self.look_at
 
     @property
     def is_too_early(self) -> bool:
-        """Whether the last look was taken so lately that there is not to be another."""
+        """Whether the last look was too recent for another one."""
         return monotonic() < self._not_before
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody has met what does not fit, and no look has mended it."""
+        """Whether a look was requested that has not been taken successfully yet."""
         return self._trouble_since is not None
 
     def want(self) -> None:
-        """Have somebody look soon."""
+        """Request a look soon."""
         now = monotonic()
         if self._trouble_since is None:
             self._trouble_since = now
         self.look_at = min(self.look_at, max(now, self._not_before))
 
     def begin(self) -> bool:
-        """Return whether to look now: nobody else does, or did so just before.
+        """Return whether to look now: not if another caller does, or has just done so.
 
-        Who looks and was interrupted before it could say so has looked in vain after a while.
+        If a caller is interrupted before it calls `end`, its look counts as failed after a
+        while.
         """
         with self._changing:
             now = monotonic()
             if now - self._looking_since < _LONGEST_LOOK or now < self._not_before:
                 return False
             self._looking_since = now
-            # Who wants a look from now on wants another one.
+            # Requests from now on are for another look.
             self.look_at = now + max(self._period, _LONGEST_LOOK)
             return True
 
     def end(self) -> None:
-        """Look no more; it had begun."""
+        """End a look that has begun."""
         self._looking_since = _NEVER
 
     def plan(self, has_changed: bool | None, *, is_cut_short: bool, is_calm: bool) -> None:
         """Plan the next look.
 
         Args:
-            has_changed: whether what was said was new; None if nobody said anything.
-            is_cut_short: by an interrupt or a deadline: the next caller tries.
-            is_calm: there is nothing that does not fit.
+            has_changed: whether an answer was new; None if there was no answer.
+            is_cut_short: an interrupt or a deadline ended it: the next caller tries.
+            is_calm: there are no unexpected replies or failures.
         """
         now = monotonic()
         if is_cut_short:
@@ -114,7 +115,7 @@ class LookTimes:
         else:
             lasted = now - self._trouble_since
             pause = min(self._period, max(self._least, lasted * TROUBLE_PART))
-        # After a look that nobody had reason to want, whoever has one need not wait.
+        # After a routine look, a requested one need not wait.
         self._not_before = now if was_routine else now + pause * random.uniform(1, 1.2)
         self.look_at = now + self._period * random.uniform(0.9, 1)
         if is_wanted_again or has_changed is None:
@@ -123,9 +124,9 @@ class LookTimes:
             self._trouble_since = None
 
     def may_wait(self) -> bool:
-        """Return whether waiting for nodes that cannot answer yet has been of any use.
+        """Return whether it still makes sense to wait for nodes that cannot answer yet.
 
-        It has not where they have been saying so for long.
+        It does not if they have been replying so for long.
         """
         now = monotonic()
         if now - self._refused_at > _HOPE_SECONDS:

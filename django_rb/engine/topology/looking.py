@@ -1,4 +1,4 @@
-"""Looks at what others say of the shards: by one caller at a time, as part of its batch."""
+"""Asking nodes or Sentinels about the shards: by one caller at a time, as part of its batch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _WAIT_SECONDS = 0.005  # between two looks at whether another caller has learned
 
 
 class Looking(ABC):
-    """A topology that others tell of.
+    """A topology that is learned from nodes or Sentinels.
 
     Args:
-        times: when it is looked at.
+        times: when it is asked for.
 
     Attributes:
         is_known: something was learned.
@@ -38,26 +38,26 @@ class Looking(ABC):
 
     @abstractmethod
     def _look(self) -> Batch[bool]:
-        """Ask, and take note of what is said.
+        """Ask, and apply the answers.
 
-        Returns whether the time of the call was over before.
+        Returns whether the call's time was over before there were any.
         """
 
     def want_look(self) -> None:
-        """Have it looked at soon."""
+        """Request a look soon."""
         self._times.want()
 
     @property
     def is_look_due(self) -> bool:
-        """Whether it is time to look, for whoever comes first."""
+        """Whether it is time for a look; the next caller takes it."""
         return self._times.is_due
 
     def may_wait(self) -> bool:
-        """Return whether waiting for nodes that cannot answer yet has been of any use."""
+        """Return whether it still makes sense to wait for nodes that cannot answer yet."""
         return self._times.may_wait()
 
     def look_if_due(self) -> Rounds:
-        """Yield the rounds of a look, if it is time and nobody else looks."""
+        """Yield the rounds of a look, if it is time and no other caller looks."""
         if self._times.is_due and self._times.begin():
             try:
                 yield from self._look()
@@ -79,7 +79,7 @@ class Looking(ABC):
             batch.close()
 
     def learn(self) -> Batch[Exception | None]:
-        """Look if it is time; return why nothing is known, if it is so."""
+        """Look if it is time; return the error if nothing is known, else None."""
         failed_before = self._failed_looks
         while not self.is_known:
             failure = self._failure

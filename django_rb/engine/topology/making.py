@@ -38,7 +38,7 @@ def make_topology(
 
     Args:
         make_node: makes a node of what is known of it.
-        use: is told all servers that there may be connections to, by host id.
+        use: called with all servers that may be connected to, by host id.
 
     Raises:
         BadHostSetup: hosts or options that cannot work.

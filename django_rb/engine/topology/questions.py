@@ -1,4 +1,4 @@
-"""How a node is asked for the layout of its Redis Cluster."""
+"""Asking a node for the layout of its Redis Cluster."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _INFO: Args = (b"CLUSTER", b"INFO")
 
 
 class Unusable(Exception):
-    """An answer that tells nothing of this cluster."""
+    """The answer is not about this cluster."""
 
 
 class Answer:
-    """What a node said.
+    """The answer of a node.
 
     Attributes:
         shards: those that own slots.
-        epoch: how much it knows of changes; None if it does not say.
+        epoch: the cluster's current epoch, as far as the node knows; None if unknown.
     """
 
     def __init__(self, shards: list[Shard], epoch: int | None) -> None:
@@ -79,12 +79,12 @@ def _run(exchange: Exchange) -> Rounds:
 
 
 def address_of(info: HostInfo) -> Address:
-    """Return the address of a server, by which it is known."""
+    """Return the address of a server, which identifies it."""
     return info.host.lower(), info.port
 
 
 def failure_of(reasons: list[Exception]) -> Exception:
-    """Return why nobody told of the cluster."""
+    """Return the error if no node has answered about the cluster."""
     are_late = all(isinstance(reason, redis.TimeoutError) for reason in reasons)
     kind: type[Exception] = redis.TimeoutError if are_late else redis.ConnectionError
     said = "; ".join(dict.fromkeys(map(clause, reasons)))

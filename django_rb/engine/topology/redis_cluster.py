@@ -1,13 +1,13 @@
-"""The topology of a Redis Cluster or Valkey Cluster: the nodes say what there is.
+"""The topology of a Redis Cluster or Valkey Cluster, as its nodes report it.
 
-What is known is asked for by exchanges of a batch that needs it, one node at a time and by one
-caller at a time; the others go on with what is known. Whoever meets something that does not
-fit (MOVED, a connection that failed, a slot without owner) has it asked for again, but not more
-often than once in a second, and less often the longer nothing changes.
+It is asked for by exchanges in the batch of a caller that needs it, one node at a time and by
+one caller at a time; other callers go on with what is known. MOVED, a failed connection or a
+slot without owner causes another look, but not more than one per second, and fewer the longer
+nothing changes.
 
-A shard keeps its host id while the process lives, whichever of its nodes is its primary.
-Servers that own no slots have ids below 0: seeds of HOSTS, replicas that were asked, nodes that
-MOVED and ASK name. Connections belong to a server, and stay when its part changes.
+A shard keeps its host id as long as the process runs, whichever of its nodes is the primary.
+Servers that own no slots have ids below 0: seeds in HOSTS, replicas that were asked, nodes in
+MOVED and ASK replies. Connections belong to a server, and stay open when its role changes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .slots_replies import Address, Shard
 
 T = TypeVar("T")
 
-# So many nodes are asked in one look, if the first ones do not answer.
+# The most nodes that are asked in one look, if the first ones do not answer.
 _MOST_ASKED = 3
 
 
@@ -46,19 +46,19 @@ class RedisClusterTopology(Looking):
 
     Args:
         seeds: some of its nodes, numbered as in HOSTS.
-        make_node: makes a node of what is known of a server.
-        use: is told all servers that there may be connections to, by host id.
-        address_map: where a node is that says that it is at a host and port.
+        make_node: creates the node of a server.
+        use: called with all servers that may be connected to, by host id.
+        address_map: translates the host and port that a node reports.
         read_from: where reads go.
 
     Attributes:
-        hosts: what is known of each shard's primary, by host id, in the order of the ids; the
+        hosts: the address and options of each shard's primary, by host id, in order; the
             seeds until something is known.
         nodes: the nodes, by host id.
-        router: decides who owns a key; a new one whenever that changes, but for single slots.
-        is_known: some node has said what there is.
+        router: the router; replaced whenever owners change, except for single slots.
+        is_known: a node has reported the shards.
         patience: seconds for which a call without deadline waits for nodes.
-        shards: what the nodes said last, by host id.
+        shards: the shards as last reported, by host id.
         uncovered: how many slots have no owner.
         version: another number whenever keys may have moved.
         since: since when, in Unix seconds, this process sees the primary of a shard be it; only
@@ -83,7 +83,7 @@ class RedisClusterTopology(Looking):
                     ("HOSTS", host_id),
                 )
         super().__init__(LookTimes())
-        # Replicas send reads on to their primaries, unless a connection says this.
+        # Without READONLY, replicas redirect reads to their primaries.
         make_replica = partial(make_node, greetings=((b"READONLY",),))
         self.replicas = Replicas(read_from or ReadFrom(), make_replica)
         self._servers = Servers(
@@ -144,7 +144,7 @@ class RedisClusterTopology(Looking):
         """Do nothing: such nodes say MOVED, and a look is wanted anyway."""
 
     def note_moved(self, slot: int, address: str, said_by: int) -> None:
-        """Take note of MOVED: a slot belongs to an address. It counts at once."""
+        """Process MOVED: a slot belongs to an address. It takes effect at once."""
         place = self._servers.read(address, said_by)
         if place is None or not 0 <= slot < CLUSTER_SLOTS:
             self.want_look()
@@ -159,7 +159,7 @@ class RedisClusterTopology(Looking):
         self.want_look()
 
     def find(self, address: str, said_by: int) -> int | None:
-        """Return the host id of an address that ASK names; None if it is not to be told."""
+        """Return the host id of the address in an ASK reply; None if it is unusable."""
         place = self._servers.read(address, said_by)
         if place is None:
             self.want_look()
@@ -169,20 +169,20 @@ class RedisClusterTopology(Looking):
 
     @property
     def is_look_due(self) -> bool:
-        """Whether it is time to look, for whoever comes first."""
+        """Whether it is time for a look; the next caller takes it."""
         return monotonic() >= self._times.look_at or (
             self.replicas.measures_lag and self.replicas.is_look_due
         )
 
     def look_if_due(self) -> Rounds:
-        """Yield the rounds of a look, if it is time and nobody else looks."""
+        """Yield the rounds of a look, if it is time and no other caller looks."""
         yield from super().look_if_due()
         yield from self.replicas.look_if_due(self.nodes)
 
     # Before a batch.
 
     def _looking_first(self, batch: Batch[T]) -> Batch[T]:
-        """See `looking`. If nothing is known and nobody tells, all exchanges have failed."""
+        """See `looking`. If nothing is known and no node answers, all exchanges fail."""
         try:
             failure = yield from self.learn()
             if failure is None:
@@ -202,7 +202,7 @@ class RedisClusterTopology(Looking):
     # Looking.
 
     def _look(self) -> Batch[bool]:
-        """Ask one node after the other until one answers; take note of what it says."""
+        """Ask one node after the other until one answers; apply its answer."""
         began = monotonic()
         reasons: list[Exception] = []
         outdated: list[Answer] = []
@@ -228,7 +228,7 @@ class RedisClusterTopology(Looking):
                 if has_changed is not None:
                     break
                 outdated.append(answer)
-            if has_changed is None and len(outdated) > 1:  # it is what is known that is wrong
+            if has_changed is None and len(outdated) > 1:  # what is known must be wrong
                 newest = max(outdated, key=lambda answer: answer.epoch or 0)
                 with self._changing:
                     has_changed = self._apply(newest, began)
@@ -249,7 +249,7 @@ class RedisClusterTopology(Looking):
         return is_over
 
     def _whom_to_ask(self) -> Iterator[Node]:
-        """Yield nodes in the order in which they are to be asked, each once."""
+        """Yield nodes in the order in which to ask them, each once."""
         seen: set[Node] = set()
         with self._changing:
             primaries = list(self.nodes.values())
@@ -260,7 +260,7 @@ class RedisClusterTopology(Looking):
         healthy = [node for node in primaries if node.health.is_well]
         replicas = [m.address for shard in self.shards.values() for m in shard.replicas]
         random.shuffle(replicas)
-        # A seed is among the first: if all is elsewhere by now, the others do not know it.
+        # A seed is among the first: if the whole cluster has moved, the others are outdated.
         yield from _each_once([*healthy[: _MOST_ASKED - 1], *seeds[:1], *healthy], seen)
         for place in replicas:
             with self._changing:
@@ -270,12 +270,12 @@ class RedisClusterTopology(Looking):
         yield from _each_once([*seeds, *primaries], seen)
 
     def _take(self, answer: Answer, asked: Node, began: float) -> bool | None:
-        """Take note of an answer; return whether something has changed.
+        """Apply an answer; return whether something has changed.
 
         Returns None if it is older than what is known: the node was left behind.
 
         Raises:
-            Unusable: it is none of this cluster's.
+            Unusable: it is not about this cluster.
         """
         if not answer.shards:
             text = "It belongs to no cluster whose nodes own slots"
@@ -288,7 +288,7 @@ class RedisClusterTopology(Looking):
                 known = ids_of(self.shards.values())
                 if is_older and not known.isdisjoint(ids_of(answer.shards)):
                     return None
-            self._servers.likeness = asked.info  # its password is the right one
+            self._servers.likeness = asked.info  # its credentials work
             return self._apply(answer, began)
 
     def _check_kinship(self, shards: Iterable[Shard], asked: Node) -> None:
@@ -301,7 +301,7 @@ class RedisClusterTopology(Looking):
             raise Unusable(at_node(text, -1, asked.address))
 
     def _apply(self, answer: Answer, began: float) -> bool:
-        """Be as an answer says; return whether something has changed."""
+        """Update everything from an answer; return whether something has changed."""
         shards = sorted(answer.shards, key=lambda shard: min(shard.slots))
         by_id = number_shards(self.shards, shards, self._next_id)
         self._next_id = max(self._next_id, *(host_id + 1 for host_id in by_id))
@@ -341,7 +341,7 @@ class RedisClusterTopology(Looking):
         return has_changed
 
     def _owners(self, by_id: Mapping[int, Shard]) -> list[int]:
-        """Return the host id of each slot's owner; of one without, that of whoever says so."""
+        """Return each slot's owner; for one without, a host that will reply CLUSTERDOWN."""
         owners = [_NOBODY] * CLUSTER_SLOTS
         for host_id, shard in by_id.items():
             for first, last in shard.slots:

@@ -1,7 +1,7 @@
 """The replicas of shards, and which of them is read from next.
 
-They have host ids of their own, below 0, and connections of their own: what is a replica's does
-not become a primary's when the parts are swapped.
+They have host ids of their own, below 0, and connections of their own: after a failover, the
+connections of a replica are not used for the primary.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CHOICES = (PRIMARY, PREFER_PRIMARY, PREFER_REPLICA)
 
 _FIRST_ID = -2_000_000
 
-# Seconds between two looks at how far replicas are behind, where MAX_LAG is given.
+# Seconds between two measurements of the replicas' lag, if MAX_LAG is set.
 LAG_PERIOD = 1.0
 
-# So many looks at a primary are remembered.
+# How many measurements of a primary are remembered.
 _MOST_LOOKS = 600
 
 
@@ -50,15 +50,15 @@ class ReadFrom:
 
     @property
     def reads_replicas(self) -> bool:
-        """Whether replicas are of any use."""
+        """Whether replicas are read from at all."""
         return self.choice != PRIMARY
 
 
 def read_read_from(choice: object, max_lag: Any) -> ReadFrom:
-    """Return what READ_FROM and MAX_LAG say.
+    """Return READ_FROM and MAX_LAG, checked.
 
     Raises:
-        BadHostSetup: one of them cannot be.
+        BadHostSetup: one of them is invalid.
     """
     if choice is None:
         choice = PRIMARY
@@ -86,12 +86,12 @@ def _is_time(value: Any) -> bool:
 
 @dataclass
 class _Written:
-    """How far a primary had come, and when."""
+    """The replication offsets of a primary, and when it had them."""
 
     looks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MOST_LOOKS))
 
     def behind(self, offset: int, now: float) -> float:
-        """Return for how many seconds there has been more than a replica has."""
+        """Return for how many seconds the primary has had more than a replica's offset."""
         return next((now - when for when, written in self.looks if written > offset), 0.0)
 
 
@@ -99,16 +99,16 @@ class Replicas:
     """The replicas of a cluster's shards.
 
     Args:
-        read_from: what they are for.
-        make_node: makes a node of what is known of it.
+        read_from: where reads go.
+        make_node: creates a node.
 
     Attributes:
-        measures_lag: it is looked at how far they are behind.
-        by_shard: the replicas of each, by the shard's host id.
-        by_id: all of them, by host ids of their own.
-        lag: by how many seconds each was behind when it was last looked at; infinite for one
+        measures_lag: the replicas' lag is measured.
+        by_shard: the replicas of each shard, by the shard's host id.
+        by_id: all of them, by their own host ids.
+        lag: how many seconds each replica was behind at the last measurement; infinite for one
             that has lost its primary and does not know since when. Empty without MAX_LAG.
-        times: when it is looked at how far they are behind.
+        times: when the lag is measured.
     """
 
     def __init__(self, read_from: ReadFrom, make_node: Callable[[HostInfo], Node]) -> None:
@@ -126,7 +126,7 @@ class Replicas:
         self._turns: dict[int, Iterator[int]] = defaultdict(count)
 
     def learn(self, told: Mapping[int, Iterable[HostInfo]]) -> bool:
-        """Know the replicas of each shard from now on; return whether that is new."""
+        """Set the replicas of each shard; return whether they have changed."""
         if not self.read_from.reads_replicas:
             return False
         known = {
@@ -141,7 +141,7 @@ class Replicas:
             ]
         if by_shard == self.by_shard:
             return False
-        # Of those that are gone as well: calls on their way to them go on elsewhere.
+        # Removed replicas are kept here: running calls to them continue on other nodes.
         self._shards |= {node.host_id: s for s, nodes in by_shard.items() for node in nodes}
         self.by_id = {node.host_id: node for nodes in by_shard.values() for node in nodes}
         self._addresses |= {host_id: node.address for host_id, node in self.by_id.items()}
@@ -162,8 +162,8 @@ class Replicas:
     def get_readers(self, shard: int) -> Sequence[int]:
         """Return the ids of the hosts that may be read from, in the order to try them.
 
-        Replicas take turns. One that is down is passed over until it is time to probe it, and
-        so are one that has just said that it cannot answer, and one too far behind.
+        Replicas take turns. A replica is skipped if it is down, until it is time to probe it;
+        if it has just replied that it cannot answer; and if its lag is too large.
         """
         replicas = self.by_shard.get(shard)
         if not replicas:
@@ -184,11 +184,11 @@ class Replicas:
 
     @property
     def is_look_due(self) -> bool:
-        """Whether it is time to look how far they are behind."""
+        """Whether it is time to measure their lag."""
         return self.measures_lag and bool(self.by_id) and self.times.is_due
 
     def look_if_due(self, primaries: Mapping[int, Node]) -> Batch[None]:
-        """Ask how far replicas are behind, if it is time and nobody else does."""
+        """Measure the replicas' lag, if it is time and no other caller does."""
         if self.is_look_due and self.times.begin():
             is_cut_short = True
             try:
@@ -226,7 +226,7 @@ def _ask(node: Node) -> Exchange:
 
 
 def _fields(exchange: Exchange) -> dict[str, str]:
-    """Return what INFO says; nothing where there is no answer."""
+    """Return the fields of INFO; empty if there is no answer."""
     reply: Any = exchange.replies[0] if exchange.replies else None
     if not isinstance(reply, bytes):
         return {}
@@ -237,7 +237,7 @@ def _fields(exchange: Exchange) -> dict[str, str]:
 
 
 def _lag(fields: Mapping[str, str], written: _Written, now: float) -> float:
-    """Return by how many seconds a replica is behind, from what it says of itself."""
+    """Return how many seconds a replica is behind, from its INFO."""
     if fields.get("role") != "slave":
         return float("inf")
     if fields.get("master_link_status") != "up":
@@ -247,5 +247,5 @@ def _lag(fields: Mapping[str, str], written: _Written, now: float) -> float:
 
 
 def infos_at(likeness: HostInfo, places: Iterable[Address]) -> list[HostInfo]:
-    """Return what is known of nodes at some places that are spoken to like another one."""
+    """Return the `HostInfo` of nodes at some addresses, with the options of another node."""
     return [replace(likeness, host=host, port=port) for host, port in places]

@@ -1,16 +1,15 @@
-"""The topology of shards that Sentinels watch: they say where the primary of each is.
+"""The topology of shards that Sentinels watch, which report the primary of each.
 
-Sentinels are asked by exchanges of a batch that needs to know, by one caller at a time; the
-others go on with what is known. Where all is well one Sentinel is asked twice in a second, the
-one that answered last. Whoever meets something that does not fit (a connection that failed,
-READONLY) has them asked again, but not more often than four times in a second. They are then
-asked side by side, and the first that has news counts.
+Sentinels are asked by exchanges in a caller's batch, by one caller at a time; other callers go
+on with what is known. Normally, the Sentinel that answered last is asked twice per second. A
+failed connection or READONLY causes another look, but not more than four per second. Then all
+Sentinels are asked in parallel, and the first one with news counts.
 
-What a Sentinel says is believed if the node says itself that it is a primary, and if no newer
-failover of the shard is known (its config-epoch). If so, a new `Node` takes the place of the
-old one, to which nothing is sent any more. If not, the other Sentinels are asked; where none
-knows better, the address that was known last stays. What a demoted primary names itself
-(REDIRECT) counts until Sentinels say something else of a node that is a primary.
+A new address is accepted if the node there replies that it is a primary, and if no newer
+failover of the shard is known (its config-epoch). Then a new `Node` replaces the old one, to
+which nothing is sent any more. If it is not accepted, the other Sentinels are asked; if none
+of them has a better one, the last known address stays. The successor in a demoted primary's
+reply (REDIRECT) is used until Sentinels report another node that is a primary.
 
 https://redis.io/docs/latest/develop/reference/sentinel-clients/
 """
@@ -50,11 +49,11 @@ AddressMap = Callable[[str, int], tuple[str, int]]
 
 logger = get_logger("django_rb.topology")
 
-# Seconds between two looks: at least, where something does not fit; and where all is well.
+# Seconds between two looks: at least, after an unexpected reply or failure; and normally.
 LEAST_SECONDS, PERIOD = 0.25, 0.5
 
-# Every so many looks another Sentinel is asked than the one that answered last: that one may
-# be cut off from the others, and not know it.
+# After this many looks, another Sentinel is asked than the one that answered last, which may be
+# cut off from the others without noticing.
 _LOOKS_OF_ONE = 10
 
 # Host ids of nodes that are asked whether they are primaries: this less the shard's.
@@ -126,7 +125,7 @@ class SentinelTopology(Unslotted):
     # Looking.
 
     def _look(self) -> Batch[bool]:
-        """Ask Sentinels until they have told of all shards what can be believed."""
+        """Ask Sentinels until there is an acceptable answer about each shard."""
         unsettled = set(self._names)
         reasons: dict[Node, Exception] = {}
         refused: dict[int, list[Claim]] = defaultdict(list)
@@ -180,7 +179,7 @@ class SentinelTopology(Unslotted):
         return False
 
     def _know_replicas(self, told: Mapping[int, Sequence[Address]]) -> None:
-        """Know what Sentinels told of the replicas of some shards."""
+        """Set the replicas of some shards as Sentinels have reported them."""
         infos: dict[int, list[HostInfo]] = {
             shard: [node.info for node in nodes]
             for shard, nodes in self.replicas.by_shard.items()
@@ -244,14 +243,14 @@ class SentinelTopology(Unslotted):
         return dict(sorted(answers.items(), key=lambda answer: not self._has_news(answer[1])))
 
     def _has_news(self, addresses: Mapping[str, Address]) -> bool:
-        """Return whether some primary is said to be elsewhere than is known."""
+        """Return whether the reported address of some primary is new."""
         return any(
             name in addresses and addresses[name] != address_of(self.hosts[host_id])
             for host_id, name in self._names.items()
         )
 
     def _first_to_ask(self, sentinels: Sequence[Node]) -> Node | None:
-        """Return the Sentinel that is asked alone, None for all of them."""
+        """Return the Sentinel that is asked alone; None to ask all of them."""
         well = [node for node in sentinels if node.health.is_well]
         if len(sentinels) != len(self.sentinels) or self._favourite not in well:
             return None
@@ -332,7 +331,7 @@ class SentinelTopology(Unslotted):
             logger.warning("%s%s", text, cluster)
 
     def _apply(self, host_id: int, claim: Claim) -> bool:
-        """Have a shard's primary be where a Sentinel says; return whether that is new."""
+        """Set a shard's primary as a Sentinel reports it; return whether it is new."""
         node = claim.node
         if node is None:  # it is there already
             return False

@@ -1,4 +1,4 @@
-"""How Sentinels are asked, and what is believed of what they say."""
+"""Asking Sentinels, and checking their answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .slots_replies import Address
 
 @dataclass
 class Claim:
-    """What a Sentinel says of a shard, and what became of it.
+    """The primary that a Sentinel reports for a shard, and whether it is accepted.
 
     Attributes:
         sentinel: who says so.
@@ -41,7 +41,7 @@ class Claim:
     is_outdated: bool = False
 
     def judge(self, asked: Exchange, known_epoch: int) -> None:
-        """Note why it is not believed, if it is so.
+        """Set `refusal` if it is not acceptable.
 
         Args:
             asked: the question to the node for its role.
@@ -77,7 +77,7 @@ def find_newer(claims: Sequence[Claim], sentinels: int) -> Claim | None:
 
 
 def ask(node: Node, commands: Sequence[Args]) -> Exchange:
-    """Return a question to a node, for the sake of others."""
+    """Return an exchange that asks a node about the topology."""
     exchange = PipelineExchange(node.host_id, commands)
     exchange.is_question = True
     exchange.bound = range(len(commands))

@@ -1,4 +1,4 @@
-"""What Sentinels say of shards, and nodes of themselves.
+"""Parsing the replies of Sentinels about shards, and of nodes about themselves.
 
 https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/#sentinel-commands
 https://redis.io/docs/latest/commands/role/
@@ -55,12 +55,12 @@ def read_primary_for(reply: Any) -> tuple[Address, float] | None:
 
 
 def read_role(reply: Any) -> str:
-    """Return what a node says that it is, from a reply to ROLE; "" if this is none."""
+    """Return the role of a node from its reply to ROLE; "" if this is no such reply."""
     return _text(reply[0]) if isinstance(reply, list) and reply else ""
 
 
 def as_dict(reply: Any) -> Mapping[str, str]:
-    """Return names and values, which RESP2 has as a flat list."""
+    """Return a dictionary, from a flat list in RESP2."""
     if isinstance(reply, dict):
         return {_text(name): _text(value) for name, value in reply.items()}
     if not isinstance(reply, list):

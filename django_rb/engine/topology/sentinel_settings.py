@@ -1,4 +1,4 @@
-"""What the settings say of shards that Sentinels watch, and of the Sentinels."""
+"""Reading the settings for shards that Sentinels watch, and for the Sentinels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..wording import masked
 URL_SCHEMES = {"redis+sentinel://": "redis://", "rediss+sentinel://": "rediss://"}
 DEFAULT_PORT = 26379
 
-# What Sentinels tell, and the settings must not.
+# Options that Sentinels report, and that the settings must not have.
 _TOLD = ("host", "port", "unix_socket_path")
 
 # Seconds for a Sentinel, unless SENTINEL_OPTIONS or POOL_OPTIONS give it less or others.
@@ -25,7 +25,7 @@ SENTINEL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Watched:
-    """Shards and who watches them.
+    """Shards and the Sentinels that watch them.
 
     Attributes:
         shards: by host id: how to speak to the nodes of each; where they are is not known.
@@ -180,13 +180,13 @@ def _read_sentinels(
 
 
 def _path_of(error: BadHostSetup, position: int) -> tuple[str | int, ...]:
-    """Return where the settings have what `parse_host` does not take of a Sentinel."""
+    """Return the path in the settings of an option of a Sentinel that `parse_host` refuses."""
     is_of_host = error.path[:1] == ("HOSTS",)
     return ("SENTINELS", position, *error.path[2:]) if is_of_host else error.path
 
 
 def _seconds(pool_options: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return how long Sentinels may take: no longer than nodes."""
+    """Return the timeout for Sentinels, in seconds: no longer than that for nodes."""
     names = ("socket_timeout", "socket_connect_timeout")
     given = {name: (pool_options or {}).get(name) for name in names}
     return {

@@ -1,4 +1,4 @@
-"""The servers of a Redis Cluster by their addresses, with the nodes that stand for them."""
+"""The servers of a Redis Cluster by address, each with its `Node`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AddressMap = Callable[[str, int], tuple[str, int]]
 
 
 class Servers:
-    """The servers that are known, whatever their part is. Changes are the caller's to order.
+    """All known servers, whatever their role. Callers must not change it concurrently.
 
     Args:
         seeds: some of them, numbered as in HOSTS.
@@ -25,7 +25,7 @@ class Servers:
     Attributes:
         seeds: those of HOSTS, by address.
         by_id: the node of each server, by host id; those that own no slots have ids below 0.
-        likeness: how to speak to those that others tell of.
+        likeness: the node whose options are used for servers that nodes report.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Servers:
             if node not in names:
                 names[node] = node.host_id if node.host_id < 0 else self._new_extra()
         everybody = {host_id: node for node, host_id in names.items()}
-        # In this order: whoever learns of a host id from a router finds its node.
+        # In this order, so that each host id of a router has a node.
         self._use({**self.by_id, **everybody})
         for node, host_id in names.items():
             self._addresses[host_id] = node.address
@@ -92,10 +92,10 @@ class Servers:
         self.by_id = everybody
         self._use(everybody)
 
-    # What nodes say of where they are.
+    # Addresses as nodes report them.
 
     def read(self, said: str, said_by: int) -> Address | None:
-        """Return the address that MOVED or ASK of a host names; None for one of no use."""
+        """Return the address in a MOVED or ASK reply of a host; None if it is unusable."""
         node = self.by_id.get(said_by)
         asked = ("", 0) if node is None else address_of(node.info)
         address = read_address(said, asked)
@@ -104,7 +104,7 @@ class Servers:
         return address if said.startswith(":") else self._to_ours(address)
 
     def mapped(self, shard: Shard) -> Shard:
-        """Return a shard with the addresses that lead to its nodes."""
+        """Return a shard with the addresses of its nodes translated by the address map."""
         if self._map is None:
             return shard
 

@@ -1,4 +1,4 @@
-"""What a cluster is told of its topology, and what goes with it."""
+"""Checking the settings for a cluster's topology."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_topology(
     sentinels: object = None,
     sentinel_options: object = None,
 ) -> None:
-    """Raise BadHostSetup for a topology that is unknown, or does not go with the rest."""
+    """Raise BadHostSetup for an unknown topology, or other options that do not fit it."""
     if topology not in TOPOLOGIES:
         raise BadHostSetup(
             f"{masked(topology)} is not a topology. {did_you_mean(topology, TOPOLOGIES)}",
@@ -54,7 +54,7 @@ def check_topology(
 
 
 def read_address_map(addresses: object) -> AddressMap | None:
-    """Return the function that ADDRESS_MAP is, or stands for.
+    """Return ADDRESS_MAP as a function.
 
     Raises:
         BadHostSetup: it is neither a function nor a dictionary of addresses.

@@ -1,4 +1,4 @@
-"""Which shards are those that were known before, and whether a cluster is that one at all."""
+"""Recognising shards, and the cluster itself, in a new answer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .slots_replies import Address, Shard
 def number_shards(
     before: Mapping[int, Shard], shards: Iterable[Shard], next_id: int
 ) -> dict[int, Shard]:
-    """Give shards their host ids: those that they had, or from `next_id` on.
+    """Return shards by host id: the ids that they had before, or new ones from `next_id` on.
 
-    A shard is the same if its primary is, or is where that was, or if it has a member that the
-    other one had: a replica that was promoted.
+    A shard is the same if its primary has the same id or address, or if both have a member in
+    common, such as a replica that was promoted.
     """
     numbered: dict[int, Shard] = {}
     left = dict(before)
@@ -38,10 +38,10 @@ def ids_of(shards: Iterable[Shard]) -> set[str]:
 
 
 def are_kin(before: Iterable[Shard], shards: Iterable[Shard], asked: Address) -> bool:
-    """Return whether an answer tells of nodes that are known, beside the one that was asked.
+    """Return whether an answer has known nodes in addition to the one that was asked.
 
-    By id, or by address: a cluster may have been made anew where it was. Where there is but one
-    node, it is enough.
+    They are known by id, or by address: a cluster may have been created anew at the same
+    addresses. If there is only one node, that is enough.
     """
     known = [member for shard in before for member in shard.members]
     told = [member for shard in shards for member in shard.members]

@@ -1,7 +1,7 @@
-"""What nodes say of their cluster: the replies to CLUSTER SHARDS, CLUSTER SLOTS, CLUSTER INFO.
+"""Parsing the replies to CLUSTER SHARDS, CLUSTER SLOTS and CLUSTER INFO.
 
-A node says of itself what its network looks like from inside. An empty address stands for the
-one that it was asked at, and ``?`` for a name that it does not know.
+A node reports its address as seen from its own network. An empty address stands for the one at
+which it was asked, and ``?`` for an unknown name.
 
 https://redis.io/docs/latest/commands/cluster-shards/
 https://redis.io/docs/latest/commands/cluster-slots/
@@ -24,7 +24,7 @@ _LAST_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node of a cluster, as another one names it."""
+    """A node of a cluster, as a node reports it."""
 
     node_id: str
     address: Address
@@ -82,7 +82,7 @@ def _read_shards(reply: Any, asked: Address, *, is_tls: bool) -> Iterator[Shard]
             if _text(node["role"]) in {"replica", "slave"}:
                 replicas.append(member)
             elif "fail" in _text(node.get("health") or ""):
-                primaries.append(member)  # perhaps there is a successor
+                primaries.append(member)  # another one may have replaced it
             else:
                 primaries.insert(0, member)
         if primaries:
@@ -116,7 +116,7 @@ def _address(endpoint: Any, ip: Any, port: Any, asked: Address) -> Address:
 
 
 def read_address(said: str, asked: Address) -> Address | None:
-    """Return the address that MOVED or ASK names: ``10.0.0.1:6379``, ``::1:6379``, ``:6379``.
+    """Return the address in MOVED or ASK: ``10.0.0.1:6379``, ``::1:6379``, ``:6379``.
 
     Args:
         asked: that of the node that says so.
@@ -130,7 +130,7 @@ def read_address(said: str, asked: Address) -> Address | None:
 
 
 def read_epoch(reply: Any) -> int | None:
-    """Return cluster_current_epoch of a reply to CLUSTER INFO, None if it does not say it."""
+    """Return cluster_current_epoch from a reply to CLUSTER INFO, None if it is missing."""
     text = reply if isinstance(reply, bytes) else b""
     for line in text.splitlines():
         name, _, value = line.partition(b":")
@@ -140,7 +140,7 @@ def read_epoch(reply: Any) -> int | None:
 
 
 def _as_dict(entry: Any) -> Mapping[str, Any]:
-    """Return a map, which RESP2 has as a flat list."""
+    """Return a dictionary, from a flat list in RESP2."""
     pairs = (
         entry.items() if isinstance(entry, dict) else zip(entry[::2], entry[1::2], strict=True)
     )

@@ -1,10 +1,10 @@
-"""The static topology: the settings say which shards there are and where they are.
+"""The static topology: the settings name the shards and their addresses.
 
-Hosts may come and go while the cluster is in use. What is known of them is replaced as a
-whole, never changed: a batch goes on to the end with what it knew when it began.
+Hosts can be added and removed while the cluster is in use. The dictionaries are replaced, never
+changed: a batch uses those with which it began until its end.
 
-A node that was demoted may name its successor, which stands for the host as long as the node
-that the settings name says so: once a second that one is asked, by whichever call comes next.
+A node that was demoted may report its successor, which replaces it as long as the node in the
+settings replies so: it is asked once a second, as part of the next call.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class StaticTopology(Unslotted):
         hosts: what the settings say of each host, by host id, in the order of the ids.
         nodes: the nodes, by host id; of one that was demoted, its successor.
         router: decides who owns a key; a new one whenever a host comes or goes.
-        is_quiet: there is nobody to ask.
+        is_quiet: there is no node to ask.
     """
 
     router: BaseRouter
@@ -123,7 +123,7 @@ class StaticTopology(Unslotted):
 
         Raises:
             TypeError: there is a host of that id.
-            BadHostSetup: the router cannot do with the host; it is not added.
+            BadHostSetup: the router does not accept the host; it is not added.
         """
         host_id = info.host_id
         with self._changing:
@@ -131,7 +131,7 @@ class StaticTopology(Unslotted):
                 raise TypeError(f"Two hosts share the same host id ({host_id!r})")
             hosts, nodes = self.hosts, self.nodes
             self._addresses[host_id] = info.address
-            # In this order: whoever learns of the host from the router finds its node.
+            # In this order, so that each host id of the router has a node.
             self.nodes = {**nodes, host_id: self._make_node(info)}
             self.hosts = dict(sorted({**hosts, host_id: info}.items()))
             self._know_all()
@@ -147,7 +147,7 @@ class StaticTopology(Unslotted):
         """Remove a host; return whether it was there. See `add`.
 
         Raises:
-            BadHostSetup: the router cannot do without it; it stays.
+            BadHostSetup: the router needs the host; it is not removed.
         """
         with self._changing:
             if host_id not in self.hosts:

@@ -1,7 +1,7 @@
 """Shards whose keys the settings place: there are no slots, and a host id is a shard.
 
-A primary that was demoted may name its successor (REDIRECT; Valkey 8). That counts at once: a
-new `Node` stands for the host id, and nothing is sent to the old one any more.
+A primary that was demoted may reply with its successor (REDIRECT; Valkey 8). That takes effect
+at once: a new `Node` gets the host id, and nothing is sent to the old one any more.
 """
 
 from __future__ import annotations
@@ -132,19 +132,19 @@ class Unslotted(Looking):
         return self.replicas.get_readers(shard)
 
     def may_be_elsewhere(self, host_id: int) -> bool:
-        """Return whether others may have what a host does not give."""
+        """Return whether other nodes may have what a host does not return."""
         return True
 
     def note_moved(self, slot: int, address: str, said_by: int) -> None:
-        """Do nothing: such nodes do not say MOVED."""
+        """Do nothing: such nodes do not reply MOVED."""
 
     def find(self, address: str, said_by: int) -> None:
-        """Return None: such nodes do not say ASK."""
+        """Return None: such nodes do not reply ASK."""
 
     # Redirects.
 
     def note_redirected(self, host_id: int, said: Redirected, question: Args) -> None:
-        """Take note of REDIRECT: the primary of a shard is elsewhere. It counts at once.
+        """Process REDIRECT: a shard has another primary. It takes effect at once.
 
         Not if it is old news, nor if it leads back where the primary just was: two nodes name
         each other until one of them is a primary.
@@ -170,13 +170,13 @@ class Unslotted(Looking):
         return read_address(said.place, here)
 
     def _follow(self, host_id: int, place: Address, said_by: str, question: Args) -> None:
-        """Have a shard's primary be where a node has said."""
+        """Set a shard's primary to the address in a REDIRECT reply."""
         host, port = place
         info = replace(self.hosts[host_id], host=host, port=port, unix_socket_path=None)
         self._put(host_id, self._make_node(info), said_by)
 
     def _put(self, host_id: int, node: Node, said_by: str) -> None:
-        """Have a node be the primary of a shard, and close all connections to the old one."""
+        """Make a node the primary of a shard, and close all connections to the old one."""
         with self._changing:
             old = self.nodes[host_id]
             self._addresses[host_id] = node.address
@@ -188,7 +188,7 @@ class Unslotted(Looking):
             self.version += 1
             self.is_known = True
         node.health.succeed(old.health)
-        # Whoever is about to ask the old one is refused, and finds the new one.
+        # Callers that are about to ask the old node get an error, and try the new one.
         old.health.bar(f"The primary is {node.address} by now")
         if old.info.is_placed and self._changes is not None:
             self._changes.waiting.append(
@@ -199,8 +199,8 @@ class Unslotted(Looking):
 
     @property
     def is_look_due(self) -> bool:
-        """Whether it is time to look, for whoever comes first."""
-        # Each call asks. While nothing is known, who comes second waits for who looks first.
+        """Whether it is time for a look; the next caller takes it."""
+        # Each call checks this. While nothing is known, callers wait for the first one's look.
         return (
             monotonic() >= self._times.look_at
             or not self.is_known
@@ -208,6 +208,6 @@ class Unslotted(Looking):
         )
 
     def look_if_due(self) -> Rounds:
-        """Yield the rounds of a look, if it is time and nobody else looks."""
+        """Yield the rounds of a look, if it is time and no other caller looks."""
         yield from super().look_if_due()
         yield from self.replicas.look_if_due(self.nodes)
