@@ -10,6 +10,7 @@ from typing import Any, Self
 import pytest
 
 from django_rb.engine import lookups
+from tests.helpers import wait_until
 
 
 class Names:
@@ -52,10 +53,15 @@ class Names:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        # Not one begins when the names of another test are known.
+        wait_until(self._has_ended, 20)
         self._patch.undo()
-        self.end_hanging()
         for name in self._answers:
             lookups._known.pop(name, None)
+
+    def _has_ended(self) -> bool:
+        self.end_hanging()
+        return not lookups._under_way
 
     def _look_up(self, host: Any, port: Any, *args: Any, **options: Any) -> Any:
         if not str(host).endswith(".test"):
