@@ -122,7 +122,8 @@ class Operations:
         if bad:
             self._log_bad_signatures(bad)
         if self.cluster.observers:
-            tell_found(len(found), len(dict.fromkeys(keys)) - len(found))
+            is_all = len(found) == len(keys)  # else some may have been named twice
+            tell_found(len(found), 0 if is_all else len(set(keys)) - len(found))
         if failures:
             self._raise_or_log(failures)
         return found
