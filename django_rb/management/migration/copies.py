@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-NEVER, GONE = -1, -2  # as PEXPIRETIME says it
+NEVER, GONE = -1, -2  # as in replies to PEXPIRETIME
 
-MOST_PROBLEMS = 50  # that are told apart
-EXAMPLES = 5  # keys that are named of those that share a problem
+MOST_PROBLEMS = 50  # that are counted separately
+EXAMPLES = 5  # keys that are named for each problem
 
 DIFFERENT = "they are in both layouts, with other values or times"
 
