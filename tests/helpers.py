@@ -6,7 +6,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from time import monotonic, sleep, time
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +32,12 @@ def wait_until(predicate: Callable[[], object], seconds: float = 30.0) -> None:
         sleep(0.002)
 
 
+def counts_as_online(replication: Mapping[str, Any], port: int) -> bool:
+    """Return whether a primary may hand over to the replica at a port, by what INFO says."""
+    replicas = [value for value in replication.values() if isinstance(value, dict)]
+    return any(one.get("port") == port and one.get("state") == "online" for one in replicas)
+
+
 def idle_connections(cluster: Cluster) -> list[Connection]:
     """Return the connections of threads that are idle, of all nodes."""
     return [connection for pool in cluster._threads.pools.values() for connection in pool.idle]
@@ -40,6 +46,12 @@ def idle_connections(cluster: Cluster) -> list[Connection]:
 def make_cache(location: str = "default", /, **params: Any) -> RBCache:
     """Return a cache as Django would make it from ``CACHES[alias]``."""
     return cache_class(location, params)
+
+
+@lru_cache(maxsize=64)
+def _client_of(*options: tuple[str, Any]) -> redis.Redis:
+    """Return a client. To make one takes longer than most tests do otherwise."""
+    return redis.Redis(**dict(options))
 
 
 @cache
@@ -54,7 +66,7 @@ class Servers:
 
     def __init__(self, hosts: Mapping[int, Mapping[str, Any]], db: int = 0) -> None:
         self._clients = {
-            host_id: redis.Redis(**{**host, "db": db}) for host_id, host in hosts.items()
+            host_id: _client_of(*{**host, "db": db}.items()) for host_id, host in hosts.items()
         }
 
     def __enter__(self) -> Self:

@@ -110,10 +110,30 @@ class Visitor:
         return [(int(a), int(b), int(c)) for a, b, c in re.findall(cells, page)]
 
 
-@pytest.fixture(scope="module")
-def shop() -> Iterator[Shop]:
-    shop = open_shop("0")
-    yield shop
+class Shops:
+    """One that is whole and one that tests harm, each opened when a test wants it first."""
+
+    def __init__(self) -> None:
+        self.whole: Shop | None = None
+        self.harmed: Shop | None = None
+
+    def get(self) -> Shop:
+        self.whole = self.whole or open_shop("0")
+        return self.whole
+
+    def give_up(self) -> Shop:
+        """Return one for tests that harm it: no other test has it from then on."""
+        if self.harmed is None or self.harmed[0].poll() is not None:
+            self.harmed, self.whole = self.get(), None
+        return self.harmed
+
+    def close(self) -> None:
+        for shop in (self.whole, self.harmed):
+            if shop is not None:
+                close(shop)
+
+
+def close(shop: Shop) -> None:
     process, _, pids = shop
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
@@ -121,6 +141,23 @@ def shop() -> Iterator[Shop]:
     kill(process)
     assert len(pids) == 4
     wait_until_gone(*pids)
+
+
+@pytest.fixture(scope="module")
+def shops() -> Iterator[Shops]:
+    shops = Shops()
+    yield shops
+    shops.close()
+
+
+@pytest.fixture
+def shop(shops: Shops) -> Shop:
+    return shops.get()
+
+
+@pytest.fixture
+def harmed(shops: Shops) -> Shop:
+    return shops.give_up()
 
 
 @pytest.fixture
@@ -252,41 +289,6 @@ class TestPages:
         assert "prefers-color-scheme: dark" in visitor.get(path)
 
 
-class TestWithoutANode:
-    def test_every_page_is_served_and_says_which_node_is_gone(self) -> None:
-        process, address, pids = open_shop("0")
-        try:
-            visitors = [Visitor(address) for _ in range(3)]
-            for visitor in visitors:
-                visitor.get("books/emma/")
-                assert "does not answer" not in visitor.post("basket/", slug="emma")
-            os.kill(pids[1], signal.SIGKILL)
-            pages = [visitor.get() for visitor in visitors]
-            for visitor in visitors:
-                visitor.get("books/kim/")
-                page = visitor.post("basket/", slug="kim")
-                assert "Emma</a></td><td>1</td>" in page
-                assert "Kim</a></td><td>1</td>" in page
-                pages += [page, visitor.get("limits/"), visitor.post("limits/", times="one")]
-                visitor.get("bestsellers/")
-                visitor.get("login/")
-            for page in pages:
-                assert re.search(r"Node 1 at 127\.0\.0\.1:\d+/\d does not answer\.", page)
-                assert len(re.findall(r"does not answer\.</b>", page)) == 1
-            front = pages[len(visitors) - 1]
-            missing, lost = re.findall(
-                r"(\d+) values were not there[^.]*, and (\d+) could not be, as", front
-            )[0]
-            assert lost == missing
-            assert f"{288 - int(lost)} of 288 values came from the cache" in front
-            uncounted = "not counted: its node does not answer"  # of a quarter of the limits
-            assert any(uncounted in Visitor(address).get("limits/") for _ in range(60))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(SECONDS)
-            kill(process)
-
-
 class TestServe:
     def test_a_port_that_is_taken(self, shop: Shop) -> None:
         port = urllib.parse.urlsplit(shop[1]).port
@@ -303,9 +305,41 @@ class TestServe:
         finally:
             kill(process)
 
+
+class TestWithoutANode:
+    def test_every_page_is_served_and_says_which_node_is_gone(self, harmed: Shop) -> None:
+        _, address, pids = harmed
+        visitors = [Visitor(address) for _ in range(3)]
+        for visitor in visitors:
+            visitor.get("books/emma/")
+            assert "does not answer" not in visitor.post("basket/", slug="emma")
+        os.kill(pids[1], signal.SIGKILL)
+        pages = [visitor.get() for visitor in visitors]
+        for visitor in visitors:
+            visitor.get("books/kim/")
+            page = visitor.post("basket/", slug="kim")
+            assert "Emma</a></td><td>1</td>" in page
+            assert "Kim</a></td><td>1</td>" in page
+            pages += [page, visitor.get("limits/"), visitor.post("limits/", times="one")]
+            visitor.get("bestsellers/")
+            visitor.get("login/")
+        for page in pages:
+            assert re.search(r"Node 1 at 127\.0\.0\.1:\d+/\d does not answer\.", page)
+            assert len(re.findall(r"does not answer\.</b>", page)) == 1
+        front = pages[len(visitors) - 1]
+        missing, lost = re.findall(
+            r"(\d+) values were not there[^.]*, and (\d+) could not be, as", front
+        )[0]
+        assert lost == missing
+        assert f"{288 - int(lost)} of 288 values came from the cache" in front
+        uncounted = "not counted: its node does not answer"  # of a quarter of the limits
+        assert any(uncounted in Visitor(address).get("limits/") for _ in range(60))
+
+
+class TestEnd:
     @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-    def test_nothing_is_left_when_it_is_killed(self) -> None:
-        process, address, pids = open_shop("0")
+    def test_nothing_is_left_when_it_is_killed(self, harmed: Shop) -> None:
+        process, address, pids = harmed
         kill(process)
         wait_until_gone(*pids)
         wait_until(lambda: not answers(address), SECONDS)

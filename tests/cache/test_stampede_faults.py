@@ -12,6 +12,7 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.cache import RBCache
+from django_rb.cache.flights import Flight
 from django_rb.testing import LocalNodes
 from tests.cache.test_stampedes import KEY, Work, fail, make_stale
 from tests.faults.proxy import Proxy, delayed
@@ -45,6 +46,25 @@ def cache(request: pytest.FixtureRequest, proxy: Proxy) -> RBCache:
     return make_cache(OPTIONS={"ON_NODE_ERROR": request.param})
 
 
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> list[Flight]:
+    """The computations that calls wait for, from now on, one for each call."""
+    waited_for: list[Flight] = []
+    wait, await_end = Flight.wait, Flight.await_end
+
+    def note_wait(self: Flight, seconds: float) -> bool:
+        waited_for.append(self)
+        return wait(self, seconds)
+
+    async def note_awaited(self: Flight, seconds: float) -> bool:
+        waited_for.append(self)
+        return await await_end(self, seconds)
+
+    monkeypatch.setattr(Flight, "wait", note_wait)
+    monkeypatch.setattr(Flight, "await_end", note_awaited)
+    return waited_for
+
+
 def is_strict(cache: RBCache) -> bool:
     return bool(cache._ops._raises)
 
@@ -67,14 +87,14 @@ def test_a_node_that_is_down(cache: RBCache, proxy: Proxy, pool: ThreadPoolExecu
 
 
 def test_a_node_that_dies_in_the_middle(
-    cache: RBCache, proxy: Proxy, pool: ThreadPoolExecutor
+    cache: RBCache, proxy: Proxy, pool: ThreadPoolExecutor, waiting: list[Flight]
 ) -> None:
     make_stale(cache)
     work = Work(waits=True)
     first = pool.submit(cache.get_or_set, KEY, work, 60, lock=5)
     assert work.began.wait(5)
     others = [pool.submit(cache.get_or_set, KEY, fail, 60, lock=5) for _ in range(4)]
-    wait_until(pool._work_queue.empty)
+    wait_until(lambda: len(waiting) == 4)
     with proxy.refusing():
         work.may_end.set()
         expected = {redis.ConnectionError} if is_strict(cache) else {1}

@@ -99,8 +99,11 @@ def test_a_reply_that_comes_too_late_reaches_nobody(name: str, rig: Rig) -> None
     with rig.cluster(FAULTY, times_out=True) as cluster:
         caller = Caller()
         warm_up(caller, rig)
-        with rig.proxy.tampering(replies=too_late):
-            outcome = OPERATIONS[name].run(caller, rig.data)
+        for _ in range(TRIES):
+            with rig.proxy.tampering(replies=too_late):
+                outcome = OPERATIONS[name].run(caller, rig.data)
+            if outcome.error is not None:  # else this process was late itself
+                break
         assert isinstance(outcome.error, redis.TimeoutError)
         check_own_replies(caller, rig)
         rig.check_connections(cluster)

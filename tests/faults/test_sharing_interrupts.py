@@ -115,7 +115,7 @@ def leads_to(error: BaseException | None, wanted: type[BaseException]) -> bool:
 
 def every(step: int) -> int:
     """Return how far apart the moments are: `step` for `make moments`, else a sample."""
-    return step if os.environ.get("EVERY_MOMENT") else 3 * step + 2
+    return step if os.environ.get("EVERY_MOMENT") else 5 * step + 2
 
 
 def start_warm_or_cold(cluster: Cluster, keys: list[bytes], *, warm: bool) -> None:

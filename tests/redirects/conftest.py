@@ -13,7 +13,7 @@ from django.test import override_settings
 from django_rb import clusters
 from django_rb.engine import Cluster
 from django_rb.testing import LocalNodes
-from tests.helpers import wait_until
+from tests.helpers import counts_as_online, wait_until
 from tests.transports import awaited
 
 OPTIONS = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
@@ -67,8 +67,11 @@ class Admin:
 
     def fail_over(self, old: int, new: int) -> None:
         """Have a primary hand over to a replica; it waits until that has everything."""
-        wait_until(partial(self.has_link, new), SECONDS)
         address = self.nodes.address(new)
+        wait_until(
+            lambda: counts_as_online(self.ask(old, "INFO", "replication"), address["port"]),
+            SECONDS,
+        )
         self.ask(old, "FAILOVER", "TO", address["host"], address["port"])
         wait_until(lambda: (self.role(old), self.role(new)) == ("slave", "master"), SECONDS)
 

@@ -11,6 +11,7 @@ import redis
 
 from django_rb.engine import Cluster, SlotRouter
 from django_rb.testing import LocalNodes
+from tests.helpers import counts_as_online
 
 NAME = "of-the-cluster"
 
@@ -56,6 +57,10 @@ class Admin:
 
     def role(self, node: int) -> str:
         return str(self.ask(node, "ROLE")[0].decode())
+
+    def counts_as_online(self, primary: int, port: int) -> bool:
+        """Return whether a primary may hand over to the replica at a port."""
+        return counts_as_online(self.ask(primary, "INFO", "replication"), port)
 
     def fail_over(self, shard: int) -> None:
         self.ask(self.first_sentinel, "SENTINEL FAILOVER", f"node-{shard}")

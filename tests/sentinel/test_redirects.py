@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_a_demoted_primary_names_its_successor(
     client = cluster.get_routing_client()
     client.set(key, "old")
     place = watched.address(new)
-    wait_until(lambda: admin.ask(new, "INFO", "replication")["master_link_status"] == "up", 20)
+    wait_until(partial(admin.counts_as_online, old, place["port"]))
     with at_work(lambda: client.set(key, "new"), lambda: client.get(key)) as failed:
         admin.ask(old, "FAILOVER", "TO", place["host"], place["port"])
         wait_until(lambda: cluster.get_address(shard) == admin.address(new))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from io import StringIO
 from time import time
 from typing import Any
@@ -37,6 +38,11 @@ def settings(nodes: LocalNodes, **more: Any) -> dict[str, Any]:
 def watched() -> Iterator[LocalNodes]:
     # None fails over here: a Sentinel that is late on a busy machine would count as lost.
     with LocalNodes(2, topology="sentinel", replicas=1, failover_seconds=30) as nodes:
+        admin = Admin(nodes)
+        for shard in (0, 1):
+            port = nodes.address(admin.replica(shard))["port"]
+            primary = admin.primary(shard)
+            wait_until(partial(admin.counts_as_online, primary, port))
         yield nodes
 
 
