@@ -109,7 +109,7 @@ def from_text(text: str) -> bytes:
 def asked(request: HttpRequest, name: str) -> str:
     """Return a value from a form or the URL; empty if there is none.
 
-    Values that UTF-8 cannot encode, or that databases cannot store, are not accepted.
+    Keys, which may be any bytes, are passed in the form of `to_text`.
     """
     for source in (request.POST, request.GET):
         try:

@@ -193,7 +193,7 @@ def _commands_and_keys(
 
 
 def _shown(key: bytes) -> str:
-    """Return a key for display; session keys are hidden, because they give access."""
+    """Return a key for display, shortened, as a session's key gives access to it."""
     return escaped(loggable(key))
 
 
