@@ -18,7 +18,7 @@ __all__ = ["__version__", "clusters", "get_redis_connection"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that django_rb.engine can be imported where there is no Django.
+    # Imported here, so that django_rb.engine can be imported without Django.
     if name == "clusters":
         from .registry import clusters  # noqa: PLC0415
 

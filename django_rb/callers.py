@@ -1,4 +1,4 @@
-"""Where in the site's own code a call came from."""
+"""Finds the line of the site's own code that made a call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 _OWN = str(Path(__file__).parent) + os.sep
 
-# Where Python, what is installed beside it, and the programs that serve a site live.
+# The folders of Python, of installed packages, and of the programs that serve a site.
 _LIBRARIES = (
     _OWN,
     *(
@@ -28,9 +28,9 @@ class Caller(NamedTuple):
     """A line of code that called something.
 
     Attributes:
-        path: its file.
-        line: its number.
-        function: the function it is in.
+        path: the file.
+        line: the line number.
+        function: the function that contains it.
     """
 
     path: str
@@ -42,10 +42,11 @@ class Caller(NamedTuple):
 
 
 def find_caller() -> Caller | None:
-    """Return the innermost line of the site's own code that is being run.
+    """Return the innermost line of the site's own code on the stack.
 
-    Where there is none, the innermost line outside of django-rb, in Django's sessions say.
-    None where a task begins with a call of django-rb: ``asyncio.gather(cache.aget("a"))``.
+    If there is none, return the innermost line outside of django-rb, for example in Django's
+    sessions; None if a task starts with a call of django-rb:
+    ``asyncio.gather(cache.aget("a"))``.
     """
     frame = inspect.currentframe()
     bottom = _first_frame_of_task()
@@ -56,7 +57,7 @@ def find_caller() -> Caller | None:
             return _to_caller(frame)
         if nearest is None and not path.startswith(_OWN):
             nearest = frame
-        if frame is bottom:  # who called this is the loop
+        if frame is bottom:  # its caller is the event loop
             break
         frame = frame.f_back
     return None if nearest is None else _to_caller(nearest)
@@ -65,7 +66,7 @@ def find_caller() -> Caller | None:
 def _first_frame_of_task() -> FrameType | None:
     try:
         task = asyncio.current_task()
-    except RuntimeError:  # no loop runs in this thread
+    except RuntimeError:  # no event loop is running in this thread
         return None
     frame: FrameType | None = getattr(task and task.get_coro(), "cr_frame", None)
     return frame

@@ -75,13 +75,13 @@ def get_aliases() -> list[str]:
 
 @hides_locals
 def check_alias(alias: object, whose: str = "") -> None:
-    """Raise ImproperlyConfigured unless there is a cluster under `alias`.
+    """Raise ImproperlyConfigured unless there is a cluster with this alias.
 
     Args:
-        whose: the setting that names the alias, for the error.
+        whose: the setting that contains the alias, for the error.
     """
     clusters = read_clusters()
-    if alias in list(clusters):  # a list takes what cannot be a key, too
+    if alias in list(clusters):  # a list, as the alias may not be hashable
         return
     named = f", {whose}," if whose else ""
     name_one = f"Name an alias, such as 'default'. URLs go to {SETTING}[alias]['HOSTS']."
@@ -106,10 +106,10 @@ def check_alias(alias: object, whose: str = "") -> None:
 
 @hides_locals
 def make_cluster(alias: str) -> Cluster:
-    """Return a new cluster as configured under an alias. Nothing is connected.
+    """Return a new cluster with the settings of an alias. There is no I/O.
 
     Raises:
-        ImproperlyConfigured: naming the alias, the key, the value and the way out.
+        ImproperlyConfigured: with the alias, the key, the value and what to do.
     """
     config, cluster = _examined(alias)
     return _with_observers(alias, config, cluster)
@@ -117,7 +117,7 @@ def make_cluster(alias: str) -> Cluster:
 
 @hides_locals
 def get_config(alias: str) -> Mapping[str, Any]:
-    """Return the settings of the cluster under an alias.
+    """Return the settings of the cluster with an alias.
 
     Raises:
         ImproperlyConfigured: there is none, or they have a mistake.
@@ -127,7 +127,7 @@ def get_config(alias: str) -> Mapping[str, Any]:
 
 @hides_locals
 def build_cluster(alias: str, config: Mapping[str, Any]) -> Cluster:
-    """Return a new cluster with settings that have no mistake. Nothing is connected."""
+    """Return a new cluster with valid settings. There is no I/O."""
     cluster = _build(alias, config, _import_router(alias, config))
     return _with_observers(alias, config, cluster)
 
@@ -139,7 +139,7 @@ def _with_observers(alias: str, config: Mapping[str, Any], cluster: Cluster) -> 
 
 
 def _examined(alias: str) -> tuple[Mapping[str, Any], Cluster]:
-    """Return the settings of the cluster under an alias, and a cluster with them.
+    """Return the settings of the cluster with an alias, and a cluster with them.
 
     Raises:
         ImproperlyConfigured: there is none, or they have a mistake.
@@ -154,7 +154,7 @@ def _examined(alias: str) -> tuple[Mapping[str, Any], Cluster]:
 
 @hides_locals
 def find_all_mistakes() -> list[ImproperlyConfigured]:
-    """Return every mistake in settings.RB_CLUSTERS, as an error that explains it."""
+    """Return every mistake in settings.RB_CLUSTERS, each as an error that explains it."""
     try:
         clusters = read_clusters()
     except ImproperlyConfigured as error:
@@ -167,12 +167,12 @@ def find_all_mistakes() -> list[ImproperlyConfigured]:
 
 
 def find_mistakes(alias: str, config: object) -> list[ImproperlyConfigured]:
-    """Return the mistakes in one cluster's settings; connects to nothing."""
+    """Return the mistakes in one cluster's settings; no I/O."""
     return _examine(alias, config)[0]
 
 
 def _examine(alias: str, config: object) -> tuple[list[ImproperlyConfigured], Cluster | None]:
-    """Return the mistakes in one cluster's settings, and a cluster if there are none in it."""
+    """Return the mistakes in one cluster's settings, and a cluster if it can be created."""
     if not isinstance(config, Mapping):
         text = f"A {type(config).__name__} is not a dictionary with the key 'HOSTS'."
         return [mistake_at(alias, (), text)], None
@@ -251,7 +251,7 @@ def _build(alias: str, config: Mapping[str, Any], router: type[BaseRouter] | Non
 
 
 def _check_topology(alias: str, config: Mapping[str, Any]) -> None:
-    """Raise ImproperlyConfigured for a topology that is unknown, or goes not with the rest."""
+    """Raise ImproperlyConfigured for a topology that is unknown, or excludes other settings."""
     address_map = config.get("ADDRESS_MAP")
     try:
         if isinstance(address_map, str):

@@ -1,4 +1,4 @@
-"""What settings.RB_CLUSTERS says under TEST: servers that tests may empty."""
+"""TEST in settings.RB_CLUSTERS: servers that tests may empty."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEST_KEYS = ("NODES", "HOSTS", "DB")
 
 
 def find_test_mistakes(alias: str, config: Mapping[str, Any]) -> Iterator[ImproperlyConfigured]:
-    """Yield the mistakes in what a cluster's settings say under TEST."""
+    """Yield the mistakes in TEST of a cluster's settings."""
     test = config.get("TEST")
     if test is None:
         return
@@ -62,12 +62,12 @@ def find_test_mistakes(alias: str, config: Mapping[str, Any]) -> Iterator[Improp
 
 
 def _find_shared_databases(alias: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield why what TEST declares must not be flushed: it is not for tests alone."""
+    """Yield why databases in TEST must not be flushed: they are not only used by tests."""
     try:
         declared = get_test_config(config)
-    except BadHostSetup:  # in HOSTS: find_mistakes() tells
+    except BadHostSetup:  # in HOSTS: find_mistakes() reports it
         return
-    # The site's own nodes are not for tests either while those of `rb_nodes` replace them.
+    # Tests may not use the site's own nodes even if those of `rb_nodes` replace them.
     own = [*get_site_configs(), (alias, config)]
     owners = {
         place: f"node {host_id} of the cluster {other!r}"
@@ -96,9 +96,9 @@ def _find_shared_databases(alias: str, config: Mapping[str, Any]) -> Iterator[st
 
 
 def _find_databases_tested_before(alias: str) -> dict[str, str]:
-    """Return the databases that clusters before this one declare under TEST, and by which.
+    """Return the databases in TEST of the clusters before this one, and their clusters.
 
-    Those of the setting as it is: the nodes of `rb_nodes` are the same for all clusters.
+    Without the nodes of `rb_nodes`, which all clusters share.
     """
     clusters = read_setting()
     before = takewhile(lambda other: other != alias, clusters)
@@ -106,7 +106,7 @@ def _find_databases_tested_before(alias: str) -> dict[str, str]:
 
 
 def _tested_places(config: object) -> Iterator[str]:
-    """Yield the databases that a cluster's settings declare under TEST, if they are sound."""
+    """Yield the databases in TEST of a cluster's settings, if these are valid."""
     test = config.get("TEST") if isinstance(config, Mapping) else None
     if isinstance(config, Mapping) and isinstance(test, Mapping):
         with suppress(BadHostSetup, TypeError):
@@ -115,7 +115,7 @@ def _tested_places(config: object) -> Iterator[str]:
 
 
 def _places(config: object) -> Iterator[tuple[str, int]]:
-    """Yield which database each node is, by one of its names, and the node's host id."""
+    """Yield a name of each node's database, and the node's host id."""
     if isinstance(config, Mapping):
         with suppress(BadHostSetup):
             for host_id, info in read_nodes(config).items():
@@ -125,18 +125,18 @@ def _places(config: object) -> Iterator[tuple[str, int]]:
 
 
 def get_site_configs() -> list[tuple[str, Any]]:
-    """Return the settings of the clusters that are not for tests, mistakes and all.
+    """Return the settings of the clusters that are not for tests, including invalid ones.
 
-    Those of `rb_nodes`, and those that they stand in for.
+    Both with the nodes of `rb_nodes`, and with those that they replace.
     """
     return [*read_setting().items(), *read_clusters().items()]
 
 
 def get_test_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return a cluster's settings with the servers that TEST declares, None for local nodes."""
+    """Return a cluster's settings with the servers in TEST, None for local nodes."""
     test = config.get("TEST") or {}
     if "HOSTS" in test:
-        # For tests, servers that stand alone do for shards that Sentinels watch.
+        # For tests, independent servers can replace shards that Sentinels monitor.
         topology = REDIS_CLUSTER if get_topology(config) == REDIS_CLUSTER else STATIC
         config = with_nodes(config, test["HOSTS"], topology)
     elif "DB" not in test:

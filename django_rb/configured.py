@@ -1,4 +1,4 @@
-"""settings.RB_CLUSTERS as it is, and with local nodes in place of a site's own."""
+"""settings.RB_CLUSTERS, unchanged and with local nodes instead of the site's own."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from .engine.wording import clause, masked
 
 SETTING = "RB_CLUSTERS"
 
-# Where `manage.py rb_nodes` says which local nodes stand in for the configured ones:
+# `manage.py rb_nodes` sets this to the local nodes that replace the configured ones:
 # a JSON object {alias: [URL, …]}, or {alias: {"TOPOLOGY": "redis-cluster", "HOSTS": [URL, …]}},
-# and for Sentinels with "SENTINELS". Read here so that any program it starts finds them.
+# and for Sentinels with "SENTINELS". It is read here, so that any program it starts uses them.
 NODES_VARIABLE = "DJANGO_RB_NODES"
 
-# What is meant for a cluster's own nodes: to log in, and what no unix socket takes.
+# Options only for a cluster's own nodes: for login, and those that unix sockets do not have.
 OWN_OPTIONS = ("username", "password", "credential_provider", "socket_type")
 
 
 def get_topology(config: Mapping[str, Any]) -> str:
-    """Return who says which nodes a cluster has: "static", "sentinel" or "redis-cluster"."""
+    """Return the topology of a cluster: "static", "sentinel" or "redis-cluster"."""
     return str(config.get("TOPOLOGY", STATIC))
 
 
 def read_nodes(config: Mapping[str, Any]) -> dict[int, HostInfo]:
-    """Return what the settings of a cluster say of its nodes, by host id.
+    """Return the nodes in the settings of a cluster, by host id.
 
     Raises:
-        BadHostSetup: they have a mistake there.
+        BadHostSetup: there is a mistake in them.
     """
     hosts, defaults = config.get("HOSTS"), config.get("HOST_DEFAULTS")
     if get_topology(config) != SENTINEL:
@@ -51,10 +51,10 @@ def with_nodes(
     topology: str = STATIC,
     sentinels: Sequence[object] = (),
 ) -> Mapping[str, Any]:
-    """Return a cluster's settings with other nodes in place of its own, of a topology.
+    """Return a cluster's settings with other nodes, and their topology.
 
-    What is meant for its own nodes alone is left out: passwords, the type of sockets, and the
-    weights of nodes that are not there.
+    Settings that are only for its own nodes are left out: passwords, the type of sockets, and
+    the weights of nodes that do not exist.
     """
     options = {key: _without(value, OWN_OPTIONS) for key, value in config.items()}
     router_options = options.get("ROUTER_OPTIONS")
@@ -81,14 +81,14 @@ def _without(options: object, names: Collection[object]) -> object:
 
 
 def read_clusters() -> Mapping[str, Any]:
-    """Return the setting with the nodes of `rb_nodes`, if there are any."""
+    """Return the setting, with the nodes of `rb_nodes` if there are any."""
     clusters = read_setting()
     local = os.environ.get(NODES_VARIABLE)
     return _with_local_nodes(clusters, local) if local else clusters
 
 
 def read_setting() -> Mapping[str, Any]:
-    """Return the setting as it is, whatever `rb_nodes` says."""
+    """Return the setting unchanged, without the nodes of `rb_nodes`."""
     clusters = getattr(settings, SETTING, {})
     if not isinstance(clusters, Mapping):
         raise ImproperlyConfigured(
@@ -99,16 +99,16 @@ def read_setting() -> Mapping[str, Any]:
 
 
 def _with_local_nodes(clusters: Mapping[str, Any], local: str) -> Mapping[str, Any]:
-    """Return the settings with the nodes of `rb_nodes` in place of their own."""
+    """Return the settings with the nodes of `rb_nodes` instead of their own."""
     merged = dict(clusters)
     for alias, (urls, topology, sentinels) in _read_local_nodes(local).items():
         config = clusters.get(alias, {})
-        if isinstance(config, Mapping):  # else find_mistakes() says so
+        if isinstance(config, Mapping):  # otherwise find_mistakes() reports it
             merged[alias] = with_nodes(config, urls, topology, sentinels)
     return merged
 
 
-@lru_cache(maxsize=1)  # under ASGI, every request makes its caches anew
+@lru_cache(maxsize=1)  # under ASGI, every request creates its own caches
 def _read_local_nodes(local: str) -> dict[str, tuple[list[str], str, list[str]]]:
     """Return the URLs of local nodes, their topology and the URLs of Sentinels, by alias."""
     nodes: dict[str, tuple[list[str], str, list[str]]] = {}
@@ -128,6 +128,6 @@ def _read_local_nodes(local: str) -> dict[str, tuple[list[str], str, list[str]]]
 
 
 def mistake_at(alias: str, path: tuple[object, ...], text: str) -> ImproperlyConfigured:
-    """Return the error that says what is wrong at a place in the setting."""
+    """Return the error for a mistake at this path in the setting."""
     where = "".join(f"[{masked(key)}]" for key in (alias, *path))
     return ImproperlyConfigured(f"settings.{SETTING}{where}: {text}")

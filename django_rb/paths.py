@@ -1,4 +1,4 @@
-"""Dotted paths, which settings may give in place of what they name."""
+"""Dotted paths, which settings may contain instead of objects."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from django.utils.module_loading import import_string
 
 
 def import_path(path: str) -> Any:
-    """Return what a dotted path names.
+    """Return the object at a dotted path.
 
     Raises:
-        ImportError: nothing, or it is no such path.
+        ImportError: there is none, or the path is invalid.
     """
-    if path.startswith("."):  # import_string() has other errors for it
+    if path.startswith("."):  # import_string() raises other errors for it
         raise ImportError(f"{path} doesn't look like a module path")
     return import_string(path)

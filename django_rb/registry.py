@@ -22,7 +22,7 @@ from .signals import cluster_made, node_health_changed, primary_changed
 
 
 class Clusters:
-    """The clusters of settings.RB_CLUSTERS by alias; each is made when first asked for.
+    """The clusters of settings.RB_CLUSTERS by alias; each is created when it is first used.
 
     from django_rb import clusters
 
@@ -30,22 +30,22 @@ class Clusters:
     for alias in clusters: …
 
     Attributes:
-        make: makes the cluster of an alias; a test run makes them on nodes of its own.
+        make: creates the cluster of an alias; a test run creates them on its own nodes.
     """
 
     def __init__(self) -> None:
         self.make: Callable[[str], Cluster] = conf.make_cluster
         self._clusters: dict[str, Cluster] = {}
-        self._being_made: dict[str, Cluster] = {}  # their receivers are being told of them
+        self._being_made: dict[str, Cluster] = {}  # while the receivers of the signal run
         self._start_over_after_fork()
         register_at_fork(self._start_over_after_fork)
 
     def _start_over_after_fork(self) -> None:
-        self._making = threading.RLock()  # another thread of the parent may hold it
+        self._making = threading.RLock()  # after a fork, a thread of the parent may hold it
 
     @hides_locals
     def __getitem__(self, alias: str) -> Cluster:
-        """Return the cluster under an alias.
+        """Return the cluster with an alias.
 
         Raises:
             ImproperlyConfigured: there is none, or its settings have a mistake.
@@ -54,9 +54,9 @@ class Clusters:
         return self._make_once(alias) if cluster is None else cluster
 
     def _make_once(self, alias: str) -> Cluster:
-        """Return the cluster under an alias; others wait until its observers are there."""
+        """Return the cluster with an alias; other threads wait until it has its observers."""
         with self._making:
-            # A receiver of the signal may be the one who asks.
+            # The caller may be a receiver of the signal.
             cluster = self.made().get(alias)
             if cluster is not None:
                 return cluster
@@ -80,11 +80,11 @@ class Clusters:
         return alias in conf.get_aliases()
 
     def made(self) -> dict[str, Cluster]:
-        """Return the clusters that were asked for since the last reset(), by alias."""
+        """Return the clusters that have been created since the last reset(), by alias."""
         return {**self._clusters, **self._being_made}
 
     def reset(self) -> None:
-        """Close all clusters; they are made anew, from the settings as they are then."""
+        """Close all clusters; new ones are created from the settings at that time."""
         made, self._clusters = self._clusters, {}
         for cluster in made.values():
             cluster.is_retired = True
@@ -109,20 +109,20 @@ def _reset_when_changed(*, setting: str, **kwargs: Any) -> None:
 def get_redis_connection(
     alias: str = "default", write: bool = True, *, key: str | bytes | None = None
 ) -> redis.Redis:
-    """Return a client of redis-py's kind that knows nothing of a cache's keys and values.
+    """Return a client like redis-py's, for stored keys and values instead of a cache's own.
 
     connection = get_redis_connection("default", key="stock:7")
     with connection.pipeline() as pipe: …
 
     Args:
-        alias: of a cache in settings.CACHES, as django-redis has it.
-        write: means nothing here.
-        key: a key, as the node knows it; the client is redis-py's own, for the node that owns
-            it, with pipelines, transactions and pub/sub. Without one, the client sends each
-            command to the node that owns its keys.
+        alias: of a cache in settings.CACHES, as in django-redis.
+        write: has no effect.
+        key: a stored key; the client is redis-py's own, for the node that owns the key, with
+            pipelines, transactions and pub/sub. Without a key, the client sends each command
+            to the node that owns its keys.
 
     Raises:
-        ImproperlyConfigured: the cache is none of django_rb's.
+        ImproperlyConfigured: the cache is not one of django_rb's.
     """
     cluster = getattr(caches[alias], "cluster", None)
     if not isinstance(cluster, Cluster):

@@ -1,4 +1,4 @@
-"""Calls that took too long: a line for each in the logger `django_rb.slow`."""
+"""Logs slow calls: a line for each in the logger `django_rb.slow`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .engine.wording import get_logger, masked, number_of
 
 logger = get_logger("django_rb.slow")
 
-# So many exchanges, and names of the commands of one, are in a line at most.
+# The maximum number of exchanges, and of command names of an exchange, in a line.
 _MOST_EXCHANGES = 8
 _MOST_NAMES = 3
 
 
 def check_slow(slow: object) -> float | None:
-    """Return SLOW: seconds from which on a call is logged, None for no call.
+    """Return SLOW: the seconds above which a call is logged, None for never.
 
     Raises:
-        BadHostSetup: naming the value and the way out.
+        BadHostSetup: with the value and what to do.
     """
     seconds = number_of(slow)
     if seconds is None:
@@ -33,11 +33,11 @@ def check_slow(slow: object) -> float | None:
 
 
 class SlowCalls(Observer):
-    """Logs the calls of a cluster that take longer than so many seconds.
+    """Logs the calls of a cluster that take longer than `seconds`.
 
     Args:
-        alias: the cluster's.
-        seconds: what is not slow yet.
+        alias: the alias of the cluster.
+        seconds: the longest time that is not slow.
     """
 
     def __init__(self, alias: str, seconds: float) -> None:

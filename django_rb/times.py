@@ -1,7 +1,7 @@
-"""Times as callers give them, a timedelta or a number of any type, made into plain numbers.
+"""Converts times, a timedelta or a number of any type, to Python's own numbers.
 
-A number of another type, such as numpy's, is never calculated with before it is a Python
-number: its own type may have no room for the result.
+Numbers of other types, such as numpy's, are converted before any calculation, as results may
+overflow in their own type.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def to_seconds(value: object, argument: str) -> int | float:
 
     Args:
         value: a timedelta, or a number of seconds of any type.
-        argument: what errors call it.
+        argument: its name in errors.
 
     Raises:
         TypeError: it is neither.
@@ -35,19 +35,19 @@ def to_seconds(value: object, argument: str) -> int | float:
 
 
 def to_milliseconds(value: object, argument: str = "timeout", unit: int = 1000) -> int:
-    """Return a time in whole milliseconds; 0 for what has already expired.
+    """Return a time in whole milliseconds; 0 if it has already passed.
 
     Args:
         value: a timedelta, or a number of any type.
-        argument: what errors call it.
-        unit: milliseconds that a number counts: 1000 for seconds, 1 for milliseconds.
+        argument: its name in errors.
+        unit: the unit of a number in milliseconds: 1000 for seconds, 1 for milliseconds.
 
     Raises:
         TypeError: it is neither.
-        ValueError: it is not a number that a server can count to.
+        ValueError: it is not a number, or too large for a server.
     """
     number: int | float
-    if type(value) is int:  # nearly always
+    if type(value) is int:  # the usual case
         number = value * unit
     elif isinstance(value, timedelta):
         number = value / timedelta(milliseconds=1)
@@ -64,15 +64,15 @@ def to_milliseconds(value: object, argument: str = "timeout", unit: int = 1000) 
 
 
 def to_unix_milliseconds(when: object, argument: str) -> int:
-    """Return a point in time in milliseconds since 1970; 0 for all before.
+    """Return a point in time as Unix time in milliseconds; 0 for times before 1970.
 
     Args:
-        when: a datetime, in local time if it is naive, or a number of Unix seconds.
-        argument: what errors call it.
+        when: a datetime, in local time if it is naive, or Unix time in seconds.
+        argument: its name in errors.
 
     Raises:
         TypeError: it is neither.
-        ValueError: it is not a number that a server can count to.
+        ValueError: it is not a number, or too large for a server.
     """
     if isinstance(when, datetime):
         seconds: int | float = when.timestamp()
@@ -89,7 +89,7 @@ def _number(value: object, argument: str, kinds: str) -> int | float:
         return int(index(value))  # type: ignore[arg-type]  # not a child of int
     except TypeError:
         pass
-    # float() would read text, too.
+    # float() would also accept text.
     if hasattr(kind, "__float__") and not isinstance(value, str | bytes):
         try:
             return float(value)  # type: ignore[arg-type]

@@ -95,7 +95,7 @@ class Flights:
         return flight if self.by_key.setdefault(key, flight) is flight else None
 
     def replace(self, key: bytes, old: Flight) -> Flight | None:
-        """Begin a flight in place of another; return None if another caller did so first."""
+        """Begin a flight that replaces another; return None if another caller did so first."""
         if self.by_key.get(key, old) is not old:
             return None
         flight = self.by_key[key] = Flight(is_missed=True)

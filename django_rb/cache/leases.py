@@ -46,8 +46,8 @@ redis.call('SET', KEYS[1], lease, 'PX', ARGV[1] + {KEEP})
 return begun
 """
 
-# KEYS: the lease. ARGV: when the computation began, and for how many milliseconds nobody is to
-# compute. Returns whether it had a right to store.
+# KEYS: the lease. ARGV: when the computation began, and for how many milliseconds there should
+# be no other one. Returns whether it had a right to store.
 _END = f"""
 local lease = redis.call('GET', KEYS[1])
 if not lease then return 0 end
@@ -101,7 +101,7 @@ return 0
 
 
 class Stored(NamedTuple):
-    """What is to be stored for a key.
+    """What to store for a key.
 
     Attributes:
         data: the value as it is stored, without a tail.
@@ -177,7 +177,7 @@ def store(port: Port, values: Mapping[bytes, Stored]) -> Batch[Answers]:
 
 
 def end(port: Port, begun: Mapping[bytes, int], rest: int) -> Batch[Answers]:
-    """End leases without a value; for `rest` milliseconds nobody else takes them."""
+    """End leases without a value; for `rest` milliseconds no other caller takes them."""
     return _ask(
         port,
         {key: ((b"EVAL", _END, 1, lease_of(key), when, rest),) for key, when in begun.items()},

@@ -195,7 +195,7 @@ class NearOperations(Computed):
     def _writing(self, batch: Batch[T], *made: bytes) -> Batch[T]:
         """Return a batch that drops the copies of keys when it ends."""
         dropping = self._dropping(batch, made)
-        cast(Any, dropping).__name__ = cast(Any, batch).__name__  # what observers are told
+        cast(Any, dropping).__name__ = cast(Any, batch).__name__  # for observers
         return dropping
 
     def _dropping(self, batch: Batch[T], made: Sequence[bytes]) -> Batch[T]:

@@ -49,7 +49,7 @@ def near_options_of(options: Mapping[str, Any]) -> NearOptions | None:
     """Return the settings of near copies in OPTIONS of a cache; None if there are none.
 
     Raises:
-        ImproperlyConfigured: naming the setting, the value and the way out.
+        ImproperlyConfigured: with the setting, the value and what to do.
     """
     near = options.get("NEAR")
     if near is None:

@@ -48,8 +48,8 @@ class RedisNames(GetOrSet):
             tags, ann = promised.smembers("tags"), promised.zscore("scores", "ann")
 
         Keys have the cache's prefix and version. Values of strings, hashes, lists, sets and
-        sorted sets are what the cache stores; fields of hashes are text. Nothing expires unless
-        it is told to.
+        sorted sets are what the cache stores; fields of hashes are text. Keys expire only if
+        you set an expiry.
 
         Args:
             version: of the keys; the cache's own if it is not given.

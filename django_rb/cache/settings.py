@@ -39,7 +39,7 @@ class CacheSettings:
         options: its OPTIONS, those that concern signing as Secret objects.
 
     Raises:
-        ImproperlyConfigured: naming the setting, the value and the way out.
+        ImproperlyConfigured: with the setting, the value and what to do.
     """
 
     def __init__(

@@ -10,11 +10,11 @@ covers the key under which the value is stored, so that it counts under no other
 
     HMAC-SHA256(K, the key's length as 4 bytes, big-endian; the key; the data)
 
-K is no setting itself but HKDF-SHA256 of it (RFC 5869), with a name of its own: a site may
-sign with a secret that has other uses, such as SECRET_KEY, and neither use tells of the
-other. Integers are their digits, unsigned: the server counts with them, and no digits do
-harm to whoever reads them. So is the tail of a computed value (see `django_rb.cache.tails`),
-which says how long it may be served: the server changes that, too.
+K is not the setting itself but HKDF-SHA256 of it (RFC 5869), with its own name: a site may
+sign with a secret that has other uses, such as SECRET_KEY, and neither use weakens the
+other. Integers are stored as their digits, unsigned: the server counts with them, and reading
+digits is harmless. The tail of a computed value (see `django_rb.cache.tails`), which contains
+how long it may be served, is also unsigned, as the server changes it, too.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What `manage.py check` can say. Each id is described in docs/checks.md, with its cure.
+"""The messages of `manage.py check`. docs/checks.md describes each id and its solution.
 
-E001 to W015 and, with --deploy, W101 to W104 are read off the settings and connect to
-nothing. E201 to W212 are what nodes say when `manage.py check --tag rb_connect` asks them.
+E001 to W015 and, with --deploy, W101 to W104 depend only on the settings and do not connect to
+nodes. E201 to W212 depend on the replies of nodes to `manage.py check --tag rb_connect`.
 
-What is registered here imports the checks when it is run: they need redis-py, and a process
-that starts without them is not to wait for it.
+The functions that are registered here import the checks when they run: checks need redis-py,
+which would slow down the start of processes that run no checks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AppConfigs = Sequence[AppConfig] | None
 
 @register(Tags.caches)
 def check_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report what is amiss with clusters, caches and limits."""
+    """Report problems with clusters, caches and limits."""
     from . import from_settings, limits  # noqa: PLC0415
     from .site import shown  # noqa: PLC0415
 
@@ -35,7 +35,7 @@ def check_settings(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckM
 
 @register(Tags.urls)
 def check_views(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report what is amiss with limited views."""
+    """Report problems with limited views."""
     from . import limits  # noqa: PLC0415
     from .site import shown  # noqa: PLC0415
 
@@ -44,7 +44,7 @@ def check_views(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMess
 
 @register(Tags.security, deploy=True)
 def check_deployment(app_configs: AppConfigs = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report nodes that others can read, write or stand in for, and those not left alone."""
+    """Report insecure access to nodes, and calls that wait for dead ones."""
     from . import deployment  # noqa: PLC0415
     from .site import shown  # noqa: PLC0415
 

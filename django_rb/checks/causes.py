@@ -1,4 +1,4 @@
-"""Why a node cannot be used, in the words of its settings, and what to do about it."""
+"""Why a node cannot be used, in terms of its settings, and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..engine import Cluster, SlotRouter
 from ..engine.errors import NodeFailure, ProtocolError
 from ..engine.nodes.node import Node
 
-# What names files that TLS reads.
+# The options for files of TLS.
 FILE_OPTIONS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 _NOBODY_ANSWERS = (
@@ -24,7 +24,7 @@ _WANTS_A_CERTIFICATE = (
     "'ssl_keyfile')?"
 )
 
-# What an error says, the cause, and the cure.
+# The text of an error, the cause, and the solution.
 _CAUSES = (
     (
         r"Authentication required",
@@ -120,13 +120,13 @@ _TLS_IS_NOT_THERE = (
 def find_causes(
     cluster: Cluster, failures: Sequence[NodeFailure], timeout: float
 ) -> list[tuple[str, str]]:
-    """Return why nodes cannot be used, "" if that is unknown, and what to do about it.
+    """Return why nodes cannot be used, "" if unknown, and what to do about it.
 
-    Nodes that hung up, or said nothing where TLS is used, are asked once more, all at once:
-    with TLS if that was without, and without if that was with it. No password is sent then.
+    Nodes that closed the connection, or did not reply to TLS, are asked again in parallel: with
+    TLS if it was not used, and without if it was. No password is sent then.
 
     Args:
-        timeout: seconds for that question.
+        timeout: seconds for that attempt.
     """
     known = {failure.host_id: _cause_of(cluster, failure) for failure in failures}
     silent = [host_id for host_id, cause in known.items() if cause is None]
@@ -141,7 +141,7 @@ def find_causes(
 
 
 def _cause_of(cluster: Cluster, failure: NodeFailure) -> tuple[str, str] | None:
-    """Return what an error says by itself; None where TLS may be the cause."""
+    """Return the cause and solution for an error; None if TLS may be the cause."""
     node, text = cluster.nodes[failure.host_id], str(failure.error)
     for option, path, problem in unreadable_files(node):
         return f"{option!r} names {path!r}, {problem}", "Correct the path, or its permissions."
@@ -151,7 +151,7 @@ def _cause_of(cluster: Cluster, failure: NodeFailure) -> tuple[str, str] | None:
     for pattern, cause, cure in _CAUSES:
         if re.search(pattern, text):
             return cause, cure
-    # A port that speaks TLS hangs up on who does not; one without waits for more.
+    # A port with TLS closes connections without it; one without TLS waits for more data.
     kinds = (
         (redis.ConnectionError, redis.TimeoutError) if node.info.ssl else redis.ConnectionError
     )
@@ -160,7 +160,7 @@ def _cause_of(cluster: Cluster, failure: NodeFailure) -> tuple[str, str] | None:
 
 
 def unreadable_files(node: Node) -> Iterator[tuple[str, str, str]]:
-    """Yield the options of a node that uses TLS which name files nobody can read, and why."""
+    """Yield the TLS options of a node whose files cannot be read, and the reasons."""
     for option in FILE_OPTIONS if node.info.ssl else ():
         path = node.kwargs.get(option)
         if isinstance(path, str | os.PathLike):
@@ -171,14 +171,14 @@ def unreadable_files(node: Node) -> Iterator[tuple[str, str, str]]:
 
 
 def _answering_otherwise(cluster: Cluster, host_ids: Sequence[int], timeout: float) -> set[int]:
-    """Return at which nodes Redis or Valkey is, without TLS where that is set, or with it."""
+    """Return the nodes that answer with the opposite of their TLS setting."""
     places: dict[int, dict[str, object]] = {}
     for host_id in host_ids:
         info = cluster.hosts[host_id]
         places[host_id] = {"host": info.host, "port": info.port, "ssl": not info.ssl}
         if not info.ssl:
             places[host_id]["ssl_cert_reqs"] = "none"
-    # No deadline, which connections that are being opened would outlive.
+    # Without a deadline, which would not end attempts to connect.
     seconds = {"socket_timeout": timeout / 2, "socket_connect_timeout": timeout / 2}
     asked = Cluster(places, pool_options=seconds, router_cls=SlotRouter)
     try:

@@ -1,7 +1,7 @@
-"""What the nodes say when they are asked: `manage.py check --tag rb_connect`.
+"""Checks that ask the nodes: `manage.py check --tag rb_connect`.
 
-Django runs every check when no tag is named, and tells none which tags were. So this one
-looks whether `connecting()` is in force, which only our `check` command makes it.
+Django runs every check if there is no tag, and does not pass tags to checks. So this one only
+runs inside of `connecting()`, which only our `check` command uses.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from .site import in_cluster, listed, nodes_listed, session_cache, shown, sound_
 
 RB_CONNECT = "rb_connect"
 
-# Whatever POOL_OPTIONS allows: a check ends.
+# A limit for checks, regardless of POOL_OPTIONS.
 SECONDS = 10.0
 
-# For one more question to a node that has hung up or said nothing.
+# For the second attempt at a node that has closed the connection or not replied.
 PROBE_SECONDS = 1.0
 
-# Two nodes that are both within this of our own clock are within a second of each other.
+# Two nodes that differ at most this much from our clock differ at most a second.
 MAX_SKEW = 0.5
 
 OLDEST_TESTED = {"Redis": 7, "Valkey": 8}
@@ -50,7 +50,7 @@ _is_connecting: ContextVar[bool] = ContextVar("is_connecting", default=False)
 
 @contextmanager
 def connecting() -> Iterator[None]:
-    """Let `check_nodes` ask the nodes for as long as the context lasts."""
+    """Let `check_nodes` ask the nodes inside of this context."""
     token = _is_connecting.set(True)
     try:
         yield
@@ -61,15 +61,15 @@ def connecting() -> Iterator[None]:
 def check_nodes(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Report what nodes say, but only inside of `connecting()`."""
+    """Report problems of nodes, but only inside of `connecting()`."""
     return check_live_nodes() if _is_connecting.get() else []
 
 
 def check_live_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
-    """Ask every node of every cluster, all at once, and report what an operator should know.
+    """Ask all nodes of all clusters in parallel, and report what operators should know.
 
     Args:
-        timeout: seconds for each of four questions. Nodes that take longer have failed.
+        timeout: seconds for each of four commands. Nodes that take longer have failed.
     """
     try:
         aliases = conf.get_aliases()
@@ -94,11 +94,11 @@ def check_live_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What one node answered.
+    """The replies of one node.
 
     Attributes:
         info: the fields of INFO.
-        ahead: seconds by which its clock is ahead of ours, at least; negative: behind.
+        ahead: seconds by which its clock is at least ahead of ours; negative if behind.
     """
 
     alias: str
@@ -111,20 +111,20 @@ class NodeReport:
 
     @property
     def where(self) -> str:
-        """Its setting and its address, as messages name it."""
-        if self.is_in_redis_cluster:  # of whose nodes HOSTS names any
+        """Its setting and its address, for messages."""
+        if self.is_in_redis_cluster:  # HOSTS may contain other nodes of it
             return f"{in_cluster(self.alias)}: node {self.host_id} ({self.address})"
         return f"{in_cluster(self.alias, 'HOSTS', self.host_id)} ({self.address})"
 
     @property
     def name(self) -> str:
-        """A short name, as management commands use it."""
+        """A short name, as in management commands."""
         return f"{self.alias} {self.host_id}"
 
 
 def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[NodeReport]]:
     try:
-        # One of our own, so that what this process thinks of a node's health is left alone.
+        # A separate cluster, so that the health of nodes in this process does not change.
         cluster = conf.make_cluster(alias)
     except ImproperlyConfigured as error:
         return [_unusable(str(error))], []
@@ -137,9 +137,9 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
         if cluster.layout is not None and not cluster.layout.is_known:
             return told, []
         replies, failures = cluster.call_nodes("INFO", timeout=timeout)
-        # Hosts whose primaries nobody knows were told of already.
+        # Hosts whose primaries are unknown have already been reported.
         failures = [failure for failure in failures if cluster.hosts[failure.host_id].is_placed]
-        # On connections that are open now, so that the round trip is a short one.
+        # On connections that are already open, so that round trips are short.
         ahead = _clocks_ahead(cluster, replies, timeout)
         told += check_replicas(alias, cluster, replies, timeout)
         causes = find_causes(cluster, failures, min(timeout, PROBE_SECONDS))
@@ -164,9 +164,10 @@ def _reports_of(alias: str, timeout: float) -> tuple[list[CheckMessage], list[No
 def _clocks_ahead(
     cluster: Cluster, host_ids: Iterable[int], timeout: float
 ) -> dict[int, float]:
-    """Return by how many seconds nodes' clocks are ahead of ours, as far as that is certain.
+    """Return by how many seconds nodes' clocks are certainly ahead of ours.
 
-    A clock read between `before` and `after` that shows a time between them may be right.
+    A clock that was read between `before` and `after`, and shows a time between them, may be
+    right.
     """
     before = time()
     replies, _ = cluster.call_nodes("TIME", hosts=host_ids, timeout=timeout)
@@ -195,7 +196,7 @@ def _failed(alias: str, failure: NodeFailure, why: tuple[str, str]) -> CheckMess
     return checks.Error(f"{where}: {said}", hint=cure, id="django_rb.E201")
 
 
-# What a node says of itself.
+# What nodes report about themselves.
 
 
 def _of_one_node(node: NodeReport) -> list[CheckMessage]:
@@ -245,7 +246,7 @@ def _of_one_node(node: NodeReport) -> list[CheckMessage]:
 
 
 def _of_version(node: NodeReport) -> list[CheckMessage]:
-    # Valkey says a redis_version as well: that of the Redis whose commands it has.
+    # Valkey also has a redis_version: the Redis version that it is compatible with.
     product = "Valkey" if "valkey_version" in node.info else "Redis"
     version = node.info.get(f"{product.lower()}_version", "")
     major = version.partition(".")[0]

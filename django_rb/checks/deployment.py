@@ -1,4 +1,4 @@
-"""What `manage.py check --deploy` adds: what is fine on a developer's machine only."""
+"""The checks of `manage.py check --deploy`: settings that only suit development."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_CERTIFICATE = (None, False, "none", ssl.CERT_NONE)
 
 
 def check_deployment() -> list[CheckMessage]:
-    """Report nodes that others can read, write or stand in for, and those not left alone."""
+    """Report insecure access to nodes, and calls that wait for dead ones."""
     messages = _pickles_that_others_may_write()
     for alias, cluster in sound_clusters().items():
         messages += _nodes_in_public(alias, cluster)
@@ -105,13 +105,13 @@ def _dead_nodes_that_all_wait_for(alias: str) -> list[CheckMessage]:
 
 
 def _options(cluster: Cluster, host_id: int) -> Options:
-    """Return the options of a node's connections, POOL_OPTIONS among them."""
+    """Return the options of a node's connections, including POOL_OPTIONS."""
     options: Options = cluster.get_pool_for_host(host_id).connection_kwargs
     return options
 
 
 def _is_open(info: HostInfo, options: Options) -> bool:
-    """Whether anyone who reaches a node of another machine may write to it."""
+    """Whether a node is on another machine, and anyone who can connect may write to it."""
     if info.ssl or _is_local(info):
         return False
     return not any(options.get(name) for name in CREDENTIALS)
@@ -130,7 +130,7 @@ def _is_public(info: HostInfo) -> bool:
 
 
 def _ip_address(info: HostInfo) -> IPv4Address | IPv6Address | None:
-    """Return the IP address of a node. What a name stands for only a network knows."""
+    """Return the IP address of a node, None for a name, which would need a DNS query."""
     try:
         return None if info.unix_socket_path is not None else ip_address(info.host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What can be known from the settings alone."""
+"""Checks that need only the settings."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from .site import (
 )
 from .warming import check_chains, warm_pairs
 
-# After so many seconds gateways and servers (nginx, gunicorn, load balancers) usually give
-# a request up.
+# The seconds after which gateways and servers (nginx, gunicorn, load balancers) usually end a
+# request.
 GATEWAY_SECONDS = 30
 
-# A node that is back should be in use again within so many seconds.
+# The seconds within which a node that is available again should be used again.
 LONGEST_PAUSE = 300
 
-# Django's own: its other caches throw entries out by themselves.
+# Options of Django's own caches that evict entries themselves.
 UNUSED_OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY")
 
 PER_SITE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
@@ -70,7 +70,7 @@ def check_caches() -> list[CheckMessage]:
 
 
 def check_per_site_cache() -> list[CheckMessage]:
-    """Report a cache that the per-site cache uses and that cannot store a response."""
+    """Report a cache of the per-site cache that cannot store responses."""
     if PER_SITE_CACHE not in (settings.MIDDLEWARE or ()):
         return []
     return [
@@ -91,12 +91,12 @@ def _can_store_responses(cache: SiteCache) -> bool:
     serializer = get_serializer(cache.options.get("SERIALIZER", "pickle"))
     try:
         stored = serializer.loads(serializer.dumps(HttpResponse(b"text")))
-    except Exception:  # noqa: BLE001 (whatever a serializer says of what it cannot do)
+    except Exception:  # noqa: BLE001 (serializers may raise anything)
         return False
     return isinstance(stored, HttpResponse)
 
 
-# What is in one place.
+# Shared databases and keys.
 
 
 def check_shared_databases() -> list[CheckMessage]:
@@ -107,7 +107,7 @@ def check_shared_databases() -> list[CheckMessage]:
         for address, host_ids in _host_ids_by_address(cluster).items():
             if len(host_ids) > 1:
                 messages.append(_one_database_twice(alias, address, host_ids))
-    changing = warm_pairs()  # one layout, as it was and as it is
+    changing = warm_pairs()  # the old and new layouts of caches
     for (one, first), (other, second) in combinations(clusters.items(), 2):
         if frozenset((one, other)) in changing:
             continue
@@ -142,7 +142,7 @@ def _host_ids_by_address(cluster: Cluster) -> dict[str, list[int]]:
 
 
 def _addresses(cluster: Cluster) -> set[str]:
-    # Names of Sentinels are not unique: where those nodes are is not known here.
+    # The names of shards are not unique, and the addresses of their nodes are not known here.
     return {info.address for info in cluster.hosts.values() if info.is_placed}
 
 
@@ -176,7 +176,7 @@ def _key_rules(cache: BaseCache) -> tuple[object, ...]:
 
 
 def _djangos_caches() -> Iterator[tuple[str, BaseCache, set[str]]]:
-    """Yield the alias, the cache and the addresses of each RedisCache, as far as known."""
+    """Yield the alias, the cache and the known addresses of each RedisCache."""
     for alias, config in caches_of_kind(RedisCache):
         location = config.get("LOCATION", ())
         urls = location.replace(",", ";").split(";") if isinstance(location, str) else location
@@ -185,10 +185,10 @@ def _djangos_caches() -> Iterator[tuple[str, BaseCache, set[str]]]:
             defaults = {} if database is None else {"db": int(database)}
             yield alias, caches[alias], {parse_host(0, url, defaults).address for url in urls}
         except (BadHostSetup, ImproperlyConfigured, TypeError, ValueError):
-            continue  # Django's to explain
+            continue  # Django reports it
 
 
-# What is in the wrong place.
+# Misplaced settings and data.
 
 
 def check_prefixes() -> list[CheckMessage]:
@@ -210,7 +210,7 @@ def check_prefixes() -> list[CheckMessage]:
 
 
 def check_unused_options() -> list[CheckMessage]:
-    """Report options of Django's that bound other caches and not this one."""
+    """Report options that limit Django's other caches, but not this one."""
     return [
         checks.Warning(
             f"{cache.where}['OPTIONS'] has {listed(map(repr, unused))}, which nothing reads: "
@@ -224,7 +224,7 @@ def check_unused_options() -> list[CheckMessage]:
 
 
 def check_sessions() -> list[CheckMessage]:
-    """Report sessions that live in a cache alone, where they are easily lost."""
+    """Report sessions that are only in a cache, where they are easily lost."""
     all_caches = sound_caches()
     messages: list[CheckMessage] = []
     for sessions in all_caches:
@@ -280,7 +280,7 @@ def check_routers() -> list[CheckMessage]:
 
 
 def check_files() -> list[CheckMessage]:
-    """Report files of TLS that are not there: no connection to such a node can be opened."""
+    """Report missing files of TLS: no connection to such a node can be opened."""
     return [
         checks.Warning(
             f"{in_cluster(alias, 'HOSTS', host_id)}: {option!r} names {path!r}, {problem}. No "
@@ -295,11 +295,11 @@ def check_files() -> list[CheckMessage]:
     ]
 
 
-# How long a call may take.
+# The duration of calls.
 
 
 def check_times() -> list[CheckMessage]:
-    """Report calls that may outlast the request that makes them."""
+    """Report calls that may take longer than the request that makes them."""
     messages: list[CheckMessage] = []
     deadlines: dict[str, list[float | None]] = {}
     for cache in sound_caches():

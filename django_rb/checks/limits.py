@@ -1,4 +1,4 @@
-"""What can be known of rate limits: their settings, and the views that are limited."""
+"""Checks of rate limits: their settings, and the views that are limited."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..ratelimit.decorator import limited_views, views_by_address
 from ..ratelimit.functions import RequestFunction, named_paths
 from .site import listed
 
-# Settings that say, in one way or another, that a proxy is in front of the site.
+# Settings that imply that a proxy is in front of the site.
 SIGNS_OF_A_PROXY = (
     "SECURE_PROXY_SSL_HEADER",
     "USE_X_FORWARDED_HOST",
@@ -32,7 +32,7 @@ MOST_NAMED = 3
 
 MIDDLEWARE = "django_rb.ratelimit.middleware.RatelimitMiddleware"
 
-# What django-ratelimit reads, and what to do about it.
+# The settings of django-ratelimit, and what to do about them.
 OF_DJANGO_RATELIMIT = {
     "RATELIMIT_USE_CACHE": "Limits are counted on a cluster, which RATELIMIT_CLUSTER names.",
     "RATELIMIT_CACHE_PREFIX": "It is called RATELIMIT_PREFIX.",
@@ -53,7 +53,7 @@ def _bad_setting(error: Exception, hint: str | None = None) -> CheckMessage:
 
 
 def check_unread_settings() -> list[CheckMessage]:
-    """Report settings that nothing reads: misspelt ones, and those of django-ratelimit."""
+    """Report unused settings: misspelt ones, and those of django-ratelimit."""
     return [
         checks.Warning(
             f"settings.{name} is read by nothing.",
@@ -66,7 +66,7 @@ def check_unread_settings() -> list[CheckMessage]:
 
 
 def _is_misspelt(name: str) -> bool:
-    """Return whether a setting is nearly one of ours; others are the site's own."""
+    """Return whether a name is similar to one of our settings; others are the site's own."""
     if not name.startswith(PREFIX) or name in conf.NAMES:
         return False
     names = [known.removeprefix(PREFIX) for known in conf.NAMES]
@@ -74,9 +74,9 @@ def _is_misspelt(name: str) -> bool:
 
 
 def check_default_cluster() -> list[CheckMessage]:
-    """Report that limits have no cluster, where no setting names one and something needs it."""
+    """Report that limits have no cluster, if no setting names one and something needs it."""
     _load_views()
-    is_named = hasattr(settings, f"{PREFIX}CLUSTER")  # then E004 is of the settings
+    is_named = hasattr(settings, f"{PREFIX}CLUSTER")  # then E004 is reported for the setting
     if is_named or not (limited_views or MIDDLEWARE in settings.MIDDLEWARE):
         return []
     try:
@@ -87,7 +87,7 @@ def check_default_cluster() -> list[CheckMessage]:
 
 
 def check_limited_views() -> list[CheckMessage]:
-    """Report dotted paths of keys and rates that lead nowhere."""
+    """Report dotted paths of keys and rates that cannot be imported."""
     _load_views()
     messages: list[CheckMessage] = []
     for path in sorted(named_paths):
@@ -99,14 +99,14 @@ def check_limited_views() -> list[CheckMessage]:
 
 
 def check_proxies() -> list[CheckMessage]:
-    """Report limits by address where the address cannot be the client's."""
+    """Report limits by address if the address cannot be the client's."""
     _load_views()
     if not views_by_address:
         return []
     try:
         config = conf.get_config()
     except ImproperlyConfigured:
-        return []  # E004 says so
+        return []  # E004 reports it
     doubt = _doubt(config.trusted_proxies)
     if doubt is None:
         return []
@@ -124,7 +124,7 @@ def check_proxies() -> list[CheckMessage]:
 
 
 def _doubt(trusted: TrustedProxies) -> tuple[str, str] | None:
-    """Return what cannot be right about the proxies, and the way out; None for nothing."""
+    """Return a problem with the trusted proxies, and its solution; None if there is none."""
     setting = f"settings.{PREFIX}TRUSTED_PROXIES"
     if _trusts_all(trusted):
         return (
@@ -143,7 +143,7 @@ def _doubt(trusted: TrustedProxies) -> tuple[str, str] | None:
 
 
 def _trusts_all(trusted: TrustedProxies) -> bool:
-    """Return whether networks cover all addresses, be it in parts."""
+    """Return whether networks together cover all addresses."""
     four = (network for network in trusted.networks if isinstance(network, IPv4Network))
     six = (network for network in trusted.networks if isinstance(network, IPv6Network))
     return any(network.prefixlen == 0 for network in collapse_addresses(four)) or any(
@@ -152,7 +152,7 @@ def _trusts_all(trusted: TrustedProxies) -> bool:
 
 
 def _find_view_mistakes() -> Iterator[Exception]:
-    """Yield why what RATELIMIT_VIEW names cannot answer."""
+    """Yield why RATELIMIT_VIEW cannot be used."""
     view = getattr(settings, f"{PREFIX}VIEW", None)
     try:
         if is_template(view):
@@ -166,7 +166,7 @@ def _find_view_mistakes() -> Iterator[Exception]:
 
 
 def _load_views() -> None:
-    """Import the site's views, since a view is known to be limited once it is imported."""
+    """Import the site's views, as limited views are known only after their import."""
     if getattr(settings, "ROOT_URLCONF", None):
         _ = get_resolver().url_patterns
 

@@ -1,4 +1,4 @@
-"""How what nodes say is read."""
+"""Parses replies of nodes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def fields(reply: Any) -> dict[str, str]:
-    """Return the fields of INFO by name; none where there is no such answer."""
+    """Return the fields of INFO by name; none if it is not such a reply."""
     if not isinstance(reply, bytes):
         return {}
     lines = reply.decode(errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""What the nodes of a Redis Cluster say of it: `manage.py check --tag rb_connect`."""
+"""Checks of a Redis Cluster: `manage.py check --tag rb_connect`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUESTIONS = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
 
 
 def check_layout(alias: str, cluster: Cluster, timeout: float) -> list[CheckMessage]:
-    """Ask the primaries of a Redis Cluster whether it is whole, and whether they agree."""
+    """Ask the primaries of a Redis Cluster whether it is complete, and whether they agree."""
     try:
         cluster.learn(timeout)
     except redis.RedisError as error:

@@ -1,4 +1,4 @@
-"""What replicas say that the settings name: `manage.py check --tag rb_connect`."""
+"""Checks of replicas in the settings: `manage.py check --tag rb_connect`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def check_replicas(
     """Ask the replicas that are read from whether they have the data of their hosts.
 
     Args:
-        infos: what hosts have answered to INFO.
+        infos: the replies of hosts to INFO.
     """
     if not isinstance(cluster.layout, StaticTopology):
-        return []  # others know the replicas of a primary from it
+        return []  # other topologies get the replicas from servers
     nodes = cluster.layout.replicas.by_id
     messages: list[CheckMessage] = []
     for host_id, reply in cluster.run(_ask(nodes.values()), timeout).items():
@@ -45,16 +45,16 @@ def check_replicas(
 
 
 def _ask(nodes: Iterable[Node]) -> Batch[dict[int, Any]]:
-    """Return what nodes answer to INFO, or why they do not, by host id."""
+    """Return the replies of nodes to INFO, or their errors, by host id."""
     asked = [ask(node, [(b"INFO",)]) for node in nodes]
     yield from run(asked)
     return {each.host_id: each.error or each.replies[0] for each in asked}
 
 
 def _why_not(reply: Any, host: Mapping[str, str]) -> str:
-    """Return why a replica is not to be read from; "" if it is.
+    """Return why a replica should not be read from; "" if it should.
 
-    Whoever takes part in one replication has its id: primaries, replicas, and theirs.
+    All members of a replication have its id: primaries, replicas, and their replicas.
     """
     if isinstance(reply, Exception):
         return f"cannot be read from: {reply}"

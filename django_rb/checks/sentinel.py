@@ -1,4 +1,4 @@
-"""What Sentinels say of a cluster's shards: `manage.py check --tag rb_connect`."""
+"""Checks of Sentinels and their shards: `manage.py check --tag rb_connect`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the checks look at: those clusters and caches whose settings have no mistake."""
+"""The subjects of the checks: clusters and caches whose settings are valid."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class SiteCache(NamedTuple):
 
     @property
     def warm_from(self) -> str | None:
-        """The cluster where its keys were before, None if there is no such."""
+        """The cluster that had its keys before, None if there is none."""
         return self.options.get("WARM_FROM")
 
     @property
     def where(self) -> str:
-        """Its setting, as messages name it."""
+        """Its setting, for messages."""
         return f"settings.CACHES[{self.alias!r}]"
 
 
 def shown(messages: Iterable[CheckMessage]) -> list[CheckMessage]:
-    """Return messages as a terminal may show them, whatever nodes and settings say."""
+    """Return messages that are safe to show on a terminal, whatever they quote."""
     found = list(messages)
     for message in found:
         message.msg = escaped(message.msg)
@@ -50,9 +50,9 @@ def shown(messages: Iterable[CheckMessage]) -> list[CheckMessage]:
 
 
 def sound_clusters() -> dict[str, Cluster]:
-    """Return the site's clusters by alias, without those of E001. Nothing is connected.
+    """Return the site's clusters by alias, without those of E001. There is no I/O.
 
-    They are made for the checks: those of the site may have other nodes, as in test runs.
+    They are created for the checks, as those of the site may have other nodes in test runs.
     """
     try:
         aliases = conf.get_aliases()
@@ -68,13 +68,13 @@ def sound_clusters() -> dict[str, Cluster]:
 
 
 def health_of(alias: str) -> HealthOptions:
-    """Return what HEALTH says of a sound cluster; `failures` is None for HEALTH = None."""
+    """Return HEALTH of a valid cluster; `failures` is None for HEALTH = None."""
     config = getattr(settings, conf.SETTING, {}).get(alias, {})
     return check_health(config.get("HEALTH", DEFAULT_HEALTH))
 
 
 def sound_caches() -> list[SiteCache]:
-    """Return the caches that are RBCaches on a sound cluster, without those of E002."""
+    """Return the RBCaches on valid clusters, without those of E002."""
     known, found = sound_clusters(), []
     for alias, config in caches_of_kind(RBCache):
         location = config.get("LOCATION") or "default"
@@ -90,36 +90,36 @@ def sound_caches() -> list[SiteCache]:
 
 
 def caches_of_kind(kind: type[BaseCache]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the alias and the settings of each cache whose backend is of a kind."""
+    """Yield the alias and the settings of each cache whose backend is of this class."""
     for alias, config in settings.CACHES.items():
         backend = config.get("BACKEND", "")
         try:
             backend_class = import_string(backend) if isinstance(backend, str) else backend
         except ImportError:
-            continue  # Django says so itself
+            continue  # Django reports it
         if isinstance(backend_class, type) and issubclass(backend_class, kind):
             yield alias, config
 
 
 def session_cache() -> str | None:
-    """Return the alias of the cache that alone holds the sessions, None if there is none."""
+    """Return the alias of the cache if sessions are only in a cache, else None."""
     if settings.SESSION_ENGINE != SESSIONS_IN_CACHE:
         return None
     return str(settings.SESSION_CACHE_ALIAS)
 
 
 def in_cluster(alias: str, *path: object) -> str:
-    """Return a setting in RB_CLUSTERS, as messages name it."""
+    """Return a setting in RB_CLUSTERS, for messages."""
     return f"settings.{conf.SETTING}" + "".join(f"[{key!r}]" for key in (alias, *path))
 
 
 def listed(things: Iterable[object]) -> str:
-    """Return things in words: ``0, 1 and 2``."""
+    """Return things as text: ``0, 1 and 2``."""
     *most, last = map(str, things)
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def nodes_listed(host_ids: Iterable[int]) -> str:
-    """Return host ids in words: ``node 1``, ``nodes 0 and 2``."""
+    """Return host ids as text: ``node 1``, ``nodes 0 and 2``."""
     ids = list(host_ids)
     return f"{'node' if len(ids) == 1 else 'nodes'} {listed(ids)}"

@@ -9,7 +9,7 @@ from .site import sound_caches
 
 
 def check_chains() -> list[CheckMessage]:
-    """Report caches that take keys from a layout which is itself being warmed."""
+    """Report caches whose old layout is itself the new layout of another cache."""
     all_caches = sound_caches()
     return [
         checks.Warning(
@@ -29,7 +29,7 @@ def check_chains() -> list[CheckMessage]:
 
 
 def warm_pairs() -> set[frozenset[str]]:
-    """Return the pairs of clusters that are the layout of one cache, before and after."""
+    """Return the pairs of clusters that are the old and the new layout of a cache."""
     return {
         frozenset((cache.cluster, cache.warm_from))
         for cache in sound_caches()

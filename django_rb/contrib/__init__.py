@@ -1,1 +1,1 @@
-"""What other packages show of django-rb; each is imported only where it is wanted."""
+"""Integrations with other packages; each is imported only if it is used."""

@@ -1,7 +1,7 @@
-"""Observers for every cluster of a site: those that were made, and those to come.
+"""Observers for every cluster of a site, including those that are created later.
 
-Clusters are asked for when they are needed, so that what is switched on at the start of a
-process imports neither the engine nor redis-py.
+Clusters are looked up when they are needed, so that integrations that are started with the
+process import neither the engine nor redis-py.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Watching:
-    """Lets each cluster have an observer, between `start` and `stop`.
+    """Adds an observer to each cluster, between `start` and `stop`.
 
     Args:
-        make_observer: makes it, given the cluster's alias; called once for each alias.
+        make_observer: creates it for a cluster's alias; called once for each alias.
     """
 
     def __init__(self, make_observer: Callable[[str], Observer]) -> None:
@@ -31,13 +31,13 @@ class Watching:
         self._lock = Lock()
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Add observers from now on."""
         cluster_made.connect(self._on_made, weak=False)
         for alias, cluster in made_clusters().items():
             self._watch(alias, cluster)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Remove the observers."""
         from ..engine.rounds.observing import remove_observer  # noqa: PLC0415
 
         cluster_made.disconnect(self._on_made)
@@ -60,7 +60,7 @@ class Watching:
 
 
 def made_clusters() -> dict[str, Cluster]:
-    """Return the clusters of the site that were made so far, by alias."""
+    """Return the clusters of the site that have been created so far, by alias."""
     if "django_rb.registry" not in sys.modules:
         return {}
     from ..registry import clusters  # noqa: PLC0415

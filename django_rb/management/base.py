@@ -1,9 +1,9 @@
-"""The manners that all management commands share: options, nodes, output, questions.
+"""What all management commands have in common: options, nodes, output, questions.
 
 A command inherits from `NodesCommand` and has three parts: `add_arguments` calls
-`add_node_arguments`; `handle` asks all nodes at once (`call_clusters` for one command
-each, `at_once` for a dialogue with each cluster) and writes what the living ones said, as a
-table or as one JSON document; and `fail_for` names the dead ones and ends with exit status 1.
+`add_node_arguments`; `handle` asks all nodes in parallel (`call_clusters` for one command
+each, `at_once` for several steps with each cluster) and writes the replies, as a table or as
+one JSON document; and `fail_for` reports the failed nodes and ends with exit status 1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 NodeName = tuple[str, int]  # a cluster's alias and a host id
 
 
-# What is said where a file that output goes to cannot grow.
+# The errors if the file that output is written to cannot grow.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -55,8 +55,8 @@ K = TypeVar("K", bound=_Hashable)
 class NodesCommand(BaseCommand):
     """A command about nodes. Mistakes in RB_CLUSTERS become CommandErrors by themselves."""
 
-    # What they need of the settings they check themselves. A site with another mistake
-    # somewhere is one whose nodes are looked at.
+    # Commands validate the settings that they need. They should also work on a site that has
+    # a mistake elsewhere.
     requires_system_checks = []
 
     _is_quiet = False
@@ -71,9 +71,9 @@ class NodesCommand(BaseCommand):
         self.stderr.style_func = self.style.ERROR
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run as a process of its own: Ctrl-C and a reader who has left end it quietly."""
-        # What the log says of a failing node the command says itself. A log that the site
-        # has set up gets it all the same.
+        """Run as a process: Ctrl-C and a closed pipe end it without a traceback."""
+        # The command itself reports failing nodes, so they are not logged on standard error.
+        # Handlers that the site has configured still get the records.
         logging.getLogger("django_rb.health").addHandler(logging.NullHandler())
         try:
             super().run_from_argv(argv)
@@ -106,12 +106,12 @@ class NodesCommand(BaseCommand):
             error.args = (escaped(error, keep="\n"),)
             raise
         finally:
-            self.stdout.flush()  # here, where it can be told that nobody reads it
+            self.stdout.flush()  # here, where a closed pipe is detected
 
     # Options.
 
     def add_node_arguments(self, parser: CommandParser) -> None:
-        """Add what every command takes: --cluster, --format and --timeout."""
+        """Add the options of every command: --cluster, --format and --timeout."""
         self.add_cluster_argument(parser)
         self.add_format_argument(parser)
         self.add_timeout_argument(parser)
@@ -140,7 +140,7 @@ class NodesCommand(BaseCommand):
         parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help=text)
 
     def add_confirm_arguments(self, parser: CommandParser, dry_run: str) -> None:
-        """Add --no-input (`interactive`) and --dry-run, whose help is given."""
+        """Add --no-input (`interactive`), and --dry-run with this help."""
         parser.add_argument(
             "--noinput",
             "--no-input",
@@ -151,10 +151,10 @@ class NodesCommand(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help=dry_run)
 
     def get_clusters(self, aliases: str | Iterable[str] | None) -> dict[str, Cluster]:
-        """Return the clusters that --cluster names, all of them by default.
+        """Return the clusters of --cluster, by default all.
 
-        The nodes of a Redis Cluster are asked which nodes there are. If none answers, those
-        of HOSTS stand for all.
+        The nodes of a Redis Cluster are asked which nodes it has. If none answers, those of
+        HOSTS are used.
         """
         chosen = as_aliases(aliases) or conf.get_aliases()
         if not chosen:
@@ -165,19 +165,19 @@ class NodesCommand(BaseCommand):
         return known_clusters(chosen, self._timeout)
 
     def learn(self, cluster: Cluster) -> None:
-        """Have a cluster know its nodes, if they answer."""
+        """Let a cluster find its nodes, if they answer."""
         learn(cluster, self._timeout)
 
     # Output.
 
     def write_json(self, document: object, *, in_one_line: bool = False) -> None:
-        """Write one JSON document to standard output, at once.
+        """Write one JSON document to standard output, and flush it.
 
         Raises:
-            ValueError: there is an infinite number in it, or NaN: JSON has no word for them.
+            ValueError: it contains an infinite number, or NaN, which JSON does not have.
         """
         self.stdout.write(as_json(document, None if in_one_line else 2))
-        self.stdout.flush()  # before a child writes to the same place
+        self.stdout.flush()  # before a child process writes to the same file
 
     def table(
         self,
@@ -190,22 +190,22 @@ class NodesCommand(BaseCommand):
         return format_table(header, rows, paint, right=right, width=width_of(self.stdout))
 
     def screen(self, output_format: str) -> OutputWrapper:
-        """Return where people look: not at standard output where it is for a program."""
+        """Return the stream for people: standard error if standard output has JSON."""
         return self.stderr if output_format == "json" else self.stdout
 
     def progress(self, what: str, total: int | None, unit: str) -> Progress:
-        """Return a progress bar on standard error; nothing is shown with --verbosity 0."""
+        """Return a progress bar on standard error; it is hidden with --verbosity 0."""
         return Progress(None if self._is_quiet else self.stderr, what, total, unit)
 
     def fail_for(
         self, errors: Mapping[Any, object], total: int, done: str = "asked", noun: str = "node"
     ) -> None:
-        """End with exit status 1 and name what failed, if anything did.
+        """End with exit status 1 and report the failures, if there are any.
 
         Args:
-            errors: by node, as (alias, host id) or in words.
-            total: how many there are, those that did well included.
-            done: what was to be done with them.
+            errors: by node, as (alias, host id) or as text.
+            total: the number of nodes, including those without an error.
+            done: what should have been done with them.
         """
         if not errors:
             return
@@ -221,11 +221,11 @@ class NodesCommand(BaseCommand):
         """Ask and return whether the answer is "yes".
 
         Args:
-            question: what is lost, and whether to go on.
-            name: of what would be done, as in "Flush".
+            question: what is lost, and whether to continue.
+            name: the name of the action, as in "Flush".
 
         Raises:
-            CommandError: nobody is there to answer, or answers with Ctrl-C.
+            CommandError: there is no terminal to ask on, or the answer is Ctrl-C.
         """
         screen = self.screen(output_format)
         text = f"\n{question}\n\n    Type 'yes' to continue, or 'no' to cancel: "
@@ -248,7 +248,7 @@ class NodesCommand(BaseCommand):
 
 
 def known_clusters(aliases: Iterable[str], timeout: float | None) -> dict[str, Cluster]:
-    """Return clusters that know their nodes, if those answer in so many seconds."""
+    """Return clusters that know their nodes, if these answer within `timeout` seconds."""
     found = {alias: clusters[alias] for alias in aliases}
     at_once(
         {
@@ -261,13 +261,13 @@ def known_clusters(aliases: Iterable[str], timeout: float | None) -> dict[str, C
 
 
 def learn(cluster: Cluster, timeout: float | None) -> None:
-    """Have a cluster know its nodes, if they answer."""
+    """Let a cluster find its nodes, if they answer."""
     with suppress(redis.RedisError):
         cluster.learn(timeout)
 
 
 def as_aliases(chosen: str | Iterable[str] | None) -> list[str]:
-    """Return each alias that --cluster names once; none where it was not given."""
+    """Return the aliases of --cluster without duplicates; none if it was not given."""
     if isinstance(chosen, str):  # call_command(…, cluster="default")
         chosen = [chosen]
     return list(dict.fromkeys(chosen or ()))
@@ -285,21 +285,21 @@ def seconds(text: str) -> float:
 
 
 def name_of(node: NodeName) -> str:
-    """Return a node as people read it: ``default 0``."""
+    """Return a node as text: ``default 0``."""
     alias, host_id = node
     return f"{alias} {host_id}"
 
 
 def failure_of(node: NodeName | str, error: object) -> str:
-    """Return what failed, and why, as a line that people read."""
+    """Return what failed, and why, as a line of text."""
     return escaped(f"{node if isinstance(node, str) else name_of(node)}: {error}")
 
 
 def describe_node(node: NodeName, address: str) -> dict[str, Any]:
-    """Return a node as programs read it.
+    """Return a node for JSON.
 
     Args:
-        address: with its database, as `Cluster.get_address` has it.
+        address: with its database, as from `Cluster.get_address`.
     """
     alias, host_id = node
     server, _, database = address.rpartition("/")
@@ -312,12 +312,12 @@ def describe_node(node: NodeName, address: str) -> dict[str, Any]:
 
 
 def all_nodes(chosen: Mapping[str, Cluster]) -> list[NodeName]:
-    """Return every node of some clusters."""
+    """Return all nodes of the clusters."""
     return [(alias, host_id) for alias, cluster in chosen.items() for host_id in cluster.hosts]
 
 
 class Deadline:
-    """When the time of --timeout is over, for several questions to one node.
+    """The time when --timeout is over, for several commands to one node.
 
     Args:
         timeout: seconds from now; None for no limit.
@@ -327,7 +327,7 @@ class Deadline:
         self._end = None if timeout is None else monotonic() + timeout
 
     def left(self) -> float | None:
-        """Return the seconds that are left, which is what the engine takes as a timeout."""
+        """Return the remaining seconds, as a timeout for the engine."""
         return None if self._end is None else max(0.0, self._end - monotonic())
 
 
@@ -337,15 +337,15 @@ def call_clusters(
     *command: Any,
     timeout: float | None = None,
 ) -> tuple[dict[NodeName, Any], dict[NodeName, Exception]]:
-    """Run one command on nodes of several clusters, on all of them at once.
+    """Run one command on nodes of several clusters in parallel.
 
     Returns:
-        What each node replied, and the errors of those that did not.
+        The replies by node, and the errors of nodes that did not reply.
     """
     host_ids: dict[str, list[int]] = {}
     for alias, host_id in nodes:
         host_ids.setdefault(alias, []).append(host_id)
-    # A batch is one cluster's. The wait for one cluster is not added to another's.
+    # A batch is for one cluster. In parallel, so that waits for clusters do not add up.
     outcomes = at_once(
         {
             alias: partial(chosen[alias].call_nodes, *command, hosts=hosts, timeout=timeout)
@@ -365,9 +365,9 @@ def call_clusters(
 
 
 def at_once(tasks: Mapping[K, Callable[[], T]]) -> dict[K, T | Exception]:
-    """Run tasks side by side; return what each returned or raised.
+    """Run tasks in parallel; return what each returned or raised.
 
-    Ctrl-C waits for none of them: a node may be silent for long.
+    Ctrl-C does not wait for them, as a node may not answer for a long time.
     """
     outcomes: SimpleQueue[tuple[K, T | Exception]] = SimpleQueue()
 

@@ -21,25 +21,25 @@ from .timing import timed
 OPERATIONS = ("get", "set", "get_many", "set_many")
 PREFIX = "rb_bench"
 BATCH = 100  # keys of one get_many or set_many
-CHUNK = 500  # keys that are stored or deleted at once, before and after
+CHUNK = 500  # keys that are stored or deleted in one batch, before and after
 
 ROUNDS = 200
 FEWEST_ROUNDS = 5
 SECONDS = 0.4  # for the rounds of one operation
 
-EXPIRY = 300  # seconds; should the process be killed, the keys go by themselves
-OVERHEAD = 150  # bytes that a server needs beside a key and its value, rather more than less
-EVICTED = 0.01  # of maxmemory may be taken from a full node's other keys
+EXPIRY = 300  # seconds; if the process is killed, the keys expire
+OVERHEAD = 150  # bytes that a server needs in addition to a key and its value; a high estimate
+EVICTED = 0.01  # the share of maxmemory for which other keys of a full node may be evicted
 
-# A node is slow if its median or its 95th percentile is more than so many times that of the
-# others, and so many seconds more: a busy machine adds a little now and then.
+# A node is slow if its median or its 95th percentile exceeds that of the others by this factor,
+# and by this number of seconds: a busy machine sometimes adds a little.
 SLOW = {"p50": (2, 0.0002), "p95": (4, 0.005)}
 
 Outcome = tuple[Any, list[NodeFailure]]
 
 
 class TooLittleMemory(Exception):
-    """The measurement would push keys of the site's out of a node."""
+    """The measurement would evict keys of the site from a node."""
 
 
 @dataclass
@@ -47,9 +47,9 @@ class Series:
     """Calls of one operation with the same number of keys, and how long they took.
 
     Attributes:
-        keys: to choose from, in the order of the calls.
-        size: how many keys a call has.
-        seconds: of each call.
+        keys: the keys to choose from, in the order of the calls.
+        size: the number of keys of a call.
+        seconds: the duration of each call.
     """
 
     keys: Sequence[bytes]
@@ -57,12 +57,12 @@ class Series:
     seconds: list[float] = field(default_factory=list)
 
     def sample(self, number: int) -> Sequence[bytes]:
-        """Return the keys of a call."""
+        """Return the keys of the call with this number."""
         start = number * self.size % max(1, len(self.keys) - self.size + 1)
         return self.keys[start : start + self.size]
 
     def percentiles(self) -> dict[str, float]:
-        """Return the times that 50, 95, 99 and all of a hundred calls did not exceed."""
+        """Return the median, the 95th and 99th percentiles and the maximum, in seconds."""
         ordered = sorted(self.seconds)
         named = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
         return {
@@ -75,16 +75,16 @@ class Bench:
     """The keys of a measurement, and its times.
 
     Args:
-        cluster: what is measured.
-        keys: how many keys.
+        cluster: the cluster to measure.
+        keys: the number of keys.
         size: bytes of each value.
         timeout: seconds for one call.
 
     Attributes:
         owned: the keys of each node, by host id.
-        by_node: what was measured on each node alone, by operation and host id.
-        whole: what was measured on the cluster, by operation.
-        failures: the nodes that failed; they are asked no more.
+        by_node: the calls to single nodes, by operation and host id.
+        whole: the calls to the whole cluster, by operation.
+        failures: the nodes that failed; they are not asked again.
     """
 
     def __init__(self, cluster: Cluster, keys: int, size: int, timeout: float | None) -> None:
@@ -103,10 +103,10 @@ class Bench:
         self._never_reached: set[int] = set()
 
     def check_memory(self) -> None:
-        """Ask the nodes whether there is room for the keys.
+        """Check that the nodes have memory for the keys.
 
         Raises:
-            TooLittleMemory: on one of them there is not.
+            TooLittleMemory: one of them does not.
         """
         replies, failures = self._cluster.call_nodes("INFO", "memory", timeout=self._timeout)
         self._note(failures)
@@ -129,19 +129,19 @@ class Bench:
             progress.add(len(keys))
 
     def measure(self, progress: Progress) -> None:
-        """Time each operation for a while: in each round every node, then all at once."""
+        """Time each operation for a while: in each round every node, then all together."""
         for name in OPERATIONS:
             self._measure(name)
             progress.add(1)
 
     def remove(self) -> None:
-        """Delete the keys, of all nodes but those that never answered."""
+        """Delete the keys on all nodes, except those that never answered."""
         failed = set(self._never_reached)
         for keys in self._chunks(failed):
             failed |= self._run(count(self._cluster, b"UNLINK", keys))
 
     def slow(self) -> dict[int, list[str]]:
-        """Return by host id the operations in which a node is slower than the others."""
+        """Return, by host id, the operations in which a node is slower than the others."""
         slow: dict[int, list[str]] = {}
         for name, series in self.by_node.items():
             times = {host_id: one.percentiles() for host_id, one in series.items()}
@@ -164,7 +164,7 @@ class Bench:
                     self._time(name, series, number, host_id)
             if is_many and self.failures.keys().isdisjoint(by_node):
                 self._time(name, whole, number)
-        if not is_many:  # a call asks one node: the cluster's times are those of all nodes
+        if not is_many:  # a call asks one node, so the cluster's times are those of all nodes
             whole.seconds = [second for one in by_node.values() for second in one.seconds]
         self.by_node[name] = {host: one for host, one in by_node.items() if one.seconds}
         if whole.seconds:
@@ -181,7 +181,7 @@ class Bench:
                 series.seconds.append(sum(took))
 
     def _make(self, name: str, keys: Sequence[bytes]) -> Batch[Outcome]:
-        """Return what the cache sends for an operation."""
+        """Return the batch that the cache would run for an operation."""
         cluster, expiry = self._cluster, (b"EX", EXPIRY)
         make: dict[str, Callable[[], Batch[Any]]] = {
             "get": lambda: call(cluster, keys[0], b"GET", keys[0]),
@@ -202,7 +202,7 @@ class Bench:
             self.failures.setdefault(failure.host_id, failure.error)
 
     def _chunks(self, failed: Container[int], size: int = CHUNK) -> Iterator[list[bytes]]:
-        """Yield the keys in their order, without those of nodes that have failed by then."""
+        """Yield the keys in order, without those of nodes that have failed in the meantime."""
         for start in range(0, len(self._keys), size):
             owned = zip(self._owners[start : start + size], self._keys[start:], strict=False)
             if keys := [key for owner, key in owned if owner not in failed]:
@@ -210,13 +210,13 @@ class Bench:
 
 
 def read_info(reply: bytes, name: str) -> int:
-    """Return a number from an INFO reply, 0 if it is not there."""
+    """Return a number from an INFO reply, 0 if it is missing."""
     found = re.search(rb"(?m)^%s:(\d+)" % name.encode(), reply)
     return int(found[1]) if found else 0
 
 
 def find_slow(times: Mapping[int, Mapping[str, float]]) -> list[int]:
-    """Return the nodes that are slower than the others, given each one's percentiles."""
+    """Return the nodes that are slower than the others, from the percentiles of each."""
     slow = []
     for host_id, own in times.items():
         others = [other for other_id, other in times.items() if other_id != host_id]

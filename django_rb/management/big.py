@@ -1,4 +1,4 @@
-"""Which keys take most of the nodes' memory, by a sample of them."""
+"""Finds the keys that take the most memory on nodes, using a sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAMPLE = 100_000
 
 @dataclass(frozen=True, order=True)
 class BigKey:
-    """A key, and the bytes of memory that it takes, those for its name and expiry included.
+    """A key, and the bytes of memory that it takes, including its name and expiry.
 
     Attributes:
         kind: its type: "string", "hash" …
@@ -32,7 +32,7 @@ class BigKey:
 
 @dataclass(frozen=True)
 class BigPattern:
-    """Keys of the sample that are alike, and the bytes of memory that they take together."""
+    """Similar keys of the sample, and the bytes of memory that they take together."""
 
     pattern: bytes
     keys: int
@@ -41,12 +41,12 @@ class BigPattern:
 
 @dataclass(frozen=True)
 class BigKeys:
-    """What was found.
+    """The result of `fetch_big`.
 
     Attributes:
         keys, patterns: the largest first.
-        measured: how many keys are the sample; `size` is what they take together, in bytes.
-        total: how many keys the nodes have that answered.
+        measured: the number of keys in the sample; `size` is their total in bytes.
+        total: the number of keys on the nodes that answered.
     """
 
     keys: Sequence[BigKey]
@@ -65,19 +65,19 @@ def fetch_big(
     top: int = 20,
     progress: Progress | None = None,
 ) -> BigKeys:
-    """Measure a sample of the keys of all nodes, on all of them at once.
+    """Measure a sample of the keys of all nodes, in parallel.
 
-    Each node gives keys in the order of its hash table, as SCAN does, which has nothing to do
-    with what they are called or how large they are. So the first ones are a fair sample.
-    What MEMORY USAGE says of a key with many elements is the node's estimate, from five.
+    SCAN returns keys in the order of the node's hash table, which does not depend on their
+    names or sizes. So the first ones are a fair sample. For a key with many elements, MEMORY
+    USAGE is an estimate from five of them.
 
     Args:
-        keyspace: whose keys are looked at; patterns are of a cache's own keys.
+        keyspace: the keys that are meant; patterns are made from a cache's own keys.
         nodes: of `keyspace.clusters`; those that fail are in its `failures`.
-        pattern: as SCAN MATCH has it; b"*" for all keys.
+        pattern: for SCAN MATCH; b"*" for all keys.
         sample: how many keys to measure, of all nodes together.
         top: how many keys and patterns to return.
-        progress: is told how many keys were looked at.
+        progress: updated with the number of keys that were scanned.
 
     https://valkey.io/commands/memory-usage/
     """
@@ -90,7 +90,7 @@ def fetch_big(
             measured += 1
             size += found.size
             sums.add(own_bytes(keyspace, found.key), found.size)
-            if found not in largest:  # a key may come twice
+            if found not in largest:  # a key may be returned twice
                 if len(largest) < top:
                     heapq.heappush(largest, found)
                 else:
@@ -107,7 +107,7 @@ def fetch_big(
 
 
 def _measure(nodes: Nodes, page: Pages, limit: int) -> list[BigKey]:
-    """Return the keys of a page that are there, at most so many, shared out evenly."""
+    """Return at most `limit` existing keys of a page, evenly from all nodes."""
     kept: dict[NodeName, list[bytes]] = {node: [] for node in page}
     for place in range(max(map(len, page.values()), default=0)):
         for node, keys in page.items():
@@ -123,12 +123,12 @@ def _measure(nodes: Nodes, page: Pages, limit: int) -> list[BigKey]:
     found: list[BigKey] = []
     for node, replies in nodes.run(commands).items():
         for key, size, kind in zip(kept[node], replies[::2], replies[1::2], strict=True):
-            if size is not None:  # it has not gone in the meantime
+            if size is not None:  # it still exists
                 found.append(BigKey(size, node, key, kind.decode(errors="replace")))
     return found
 
 
 def own_bytes(keyspace: Keyspace, stored: bytes) -> bytes:
-    """Return a cache's own key for a stored one, or else the stored one."""
+    """Return a cache's own key for a stored one, or else the stored key."""
     own = keyspace.own(stored)
     return stored if own is None else from_argument(own)

@@ -1,4 +1,4 @@
-"""What is stored under a key: its type, time to live, size, and the beginning of its value."""
+"""The entry of a key: its type, time to live, size, and the beginning of its value."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .keys import readable, ttl_of
 from .scanning import Nodes
 
 LINE = 80  # bytes of a string that count as a line
-LONGEST_CELL = 239  # bytes; with the sign for more, three lines
+LONGEST_CELL = 239  # bytes; with the ellipsis, three lines
 
 MISSING = object()
 
 
 class Kind(NamedTuple):
-    """How the beginning of a collection is read.
+    """How to read the beginning of a collection.
 
     Attributes:
         length: the command that counts its elements.
-        read: the command that reads some, for a key and a number.
-        columns: what an element consists of.
-        rows: makes elements of the reply.
+        read: returns the command that reads a number of elements of a key.
+        columns: the parts of an element.
+        rows: converts the reply to elements.
     """
 
     length: str
@@ -34,18 +34,18 @@ class Kind(NamedTuple):
 
 
 def singles(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield elements of one part."""
+    """Yield elements that have one part."""
     return ((value,) for value in values)
 
 
 def pairs(values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield elements of two parts: they come one after the other, or with RESP3 paired."""
+    """Yield elements that have two parts: in a flat list, or with RESP3 in pairs."""
     if values and isinstance(values[0], list):
         return map(tuple, values)
     return zip(values[::2], values[1::2], strict=True)
 
 
-# SCAN looks at so many places for elements, of which some are empty.
+# How many slots of the hash table SCAN visits for each element, as some are empty.
 PLACES = 4
 
 KINDS = {
@@ -66,7 +66,7 @@ KINDS = {
         "ZCARD",
         lambda key, n: ("ZRANGE", key, 0, n - 1, "WITHSCORES"),
         ("member", "score"),
-        # RESP2 says scores as text.
+        # In RESP2 scores are text.
         lambda reply: ((member, float(score)) for member, score in pairs(reply)),
     ),
     "stream": Kind(
@@ -80,16 +80,16 @@ KINDS = {
 
 @dataclass
 class Entry:
-    """What one node has under a key.
+    """A key on one node.
 
     Attributes:
         ttl: seconds, None for ever.
-        memory: bytes that it takes of the node's memory; None if the node does not tell.
+        memory: bytes of the node's memory that it takes; None if unknown.
         length: the bytes of a string, the elements of anything else; None if unknown.
         data: a string, or the beginning of it.
         elements: the beginning of anything else.
-        value: what a cache reads of a string.
-        problem: why there is less to be shown than there should be.
+        value: the value of a string for a cache.
+        problem: why something is missing.
     """
 
     node: NodeName
@@ -105,19 +105,19 @@ class Entry:
 
 
 def find(nodes: Nodes, addresses: Mapping[NodeName, str], key: bytes) -> list[Entry]:
-    """Return the nodes that have a key, of those that should, with its type and expiry."""
+    """Return an entry, with type and expiry, for each of the nodes that has the key."""
     replies = nodes.run(dict.fromkeys(addresses, (("TYPE", key), ("PTTL", key))))
     return [
         Entry(node, addresses[node], kind.decode(errors="surrogateescape"), ttl_of(ttl))
         for node, (kind, ttl) in replies.items()
-        if ttl != -2  # no such key
+        if ttl != -2  # there is no such key
     ]
 
 
 def read(
     nodes: Nodes, entries: Iterable[Entry], key: bytes, limit: int, *, whole: bool
 ) -> None:
-    """Note the size and the contents of entries; all nodes at once."""
+    """Read the size and the contents of entries, from all nodes in parallel."""
     by_node = {entry.node: entry for entry in entries}
     commands = {
         node: [("MEMORY", "USAGE", key), *reading(entry.kind, key, limit, whole=whole)]
@@ -139,7 +139,7 @@ def read(
 
 
 def reading(kind: str, key: bytes, limit: int, *, whole: bool) -> list[Args]:
-    """Return the commands that count and read what is stored: two, or none for other types."""
+    """Return the commands that count and read a value: two, or none for other types."""
     if kind == "string":
         return [("STRLEN", key), ("GETRANGE", key, 0, -1 if whole else limit * LINE - 1)]
     if kind in KINDS:
@@ -148,7 +148,7 @@ def reading(kind: str, key: bytes, limit: int, *, whole: bool) -> list[Args]:
 
 
 def cell(part: Any) -> str:
-    """Return a part of an element as people read it, shortened."""
+    """Return a part of an element as text, shortened."""
     if isinstance(part, list):
         return cell(b" ".join(part))
     if isinstance(part, float):

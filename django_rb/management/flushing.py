@@ -1,4 +1,4 @@
-"""What is emptied by a flush: databases of nodes, each once, whichever clusters have it."""
+"""The databases that a flush empties: each once, even if several clusters have it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .base import NodeName, call_clusters, name_of
 
 @dataclass
 class Target:
-    """What is flushed once: one node's database, or all databases of its server.
+    """One node's database, or all databases of its server, to be flushed once.
 
     Attributes:
-        names: the nodes that have it, as (alias, host id); the first one's settings are
-            used to get there.
-        keys: how many there are, None as long as nobody has asked.
+        names: the nodes that have it, as (alias, host id); the settings of the first one are
+            used to connect.
+        keys: the number of keys, None until it is known.
     """
 
     names: list[NodeName]
@@ -30,7 +30,7 @@ class Target:
 
 
 def find_targets(chosen: Mapping[str, Cluster], *, all_databases: bool) -> list[Target]:
-    """Return what is to be flushed. What several nodes have in common is there once."""
+    """Return what to flush. What several nodes share is listed once."""
     targets: dict[tuple[str, int | str], Target] = {}
     for alias, cluster in chosen.items():
         for host_id, info in cluster.hosts.items():
@@ -47,7 +47,7 @@ def call(
     *command: str,
     timeout: float | None,
 ) -> list[tuple[Target, Any]]:
-    """Run a command on all targets at once; return replies, and note each target's error."""
+    """Run a command on all targets in parallel; return replies, and store errors in targets."""
     by_name = {target.names[0]: target for target in targets}
     replies, errors = call_clusters(chosen, by_name, *command, timeout=timeout)
     for name, target in by_name.items():
@@ -70,5 +70,5 @@ def count_keys(
 
 
 def names(target: Target) -> str:
-    """Return the nodes of a target as people read them: ``default 0, sessions 0``."""
+    """Return the nodes of a target as text: ``default 0, sessions 0``."""
     return ", ".join(map(name_of, target.names))

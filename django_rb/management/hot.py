@@ -1,14 +1,14 @@
-"""Which keys are asked for most, by what each node can tell of itself without MONITOR.
+"""Finds the keys that are used most, from what nodes can report without MONITOR.
 
-Servers know different things, and so a key's score has the unit of its source:
+Servers have different statistics, so the unit of a key's score depends on its source:
 
-    cpu         Redis 8.6, HOTKEYS START: microseconds of the server's time, in these seconds
-    rate        Valkey, HOTKEYS GET where hotkey-top-k is set: requests per second
-    frequency   a maxmemory-policy of LFU, OBJECT FREQ: requests, estimated, old ones decayed
-    recency     any other, OBJECT IDLETIME: in how many of these seconds it was asked for
+    cpu         Redis 8.6, HOTKEYS START: microseconds of CPU time in these seconds
+    rate        Valkey, HOTKEYS GET if hotkey-top-k is set: requests per second
+    frequency   an LFU maxmemory-policy, OBJECT FREQ: estimated requests, with decay
+    recency     any other, OBJECT IDLETIME: in how many of these seconds it was used
 
-What is asked for and not there is seen by the first two only. `key_counts` has what this
-process asks for, of whatever server.
+Only the first two include keys that do not exist. `key_counts` counts the requests of this
+process, with any server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .output import Progress
 from .scanning import Nodes, Pages
 from .slot_loads import HotSlot, fetch_slot_loads, hottest_slots
 
-# What a score is, by its source.
+# The unit of a score, by its source.
 UNITS = {
     "cpu": "µs of the server's time",
     "rate": "requests per second",
@@ -40,15 +40,15 @@ UNITS = {
     "recency": "seconds in which it was asked for",
 }
 LOOK_SECONDS = 0.5
-_MOST_KEYS = 20_000  # of a node, that are looked at again and again
-_MOST_HOTKEYS = 64  # that Redis tells
+_MOST_KEYS = 20_000  # per node that are checked repeatedly
+_MOST_HOTKEYS = 64  # that Redis reports
 _NEW_COUNTER = 5  # LFU_INIT_VAL
 _LOG_FACTOR = 10  # lfu-log-factor, unless it was changed
 
 
 @dataclass(frozen=True)
 class HotKey:
-    """A key, and how much it is asked for; see `UNITS`."""
+    """A key, and how much it is used; see `UNITS`."""
 
     node: NodeName
     key: bytes
@@ -58,7 +58,7 @@ class HotKey:
 
 @dataclass(frozen=True)
 class HotPattern:
-    """Keys that are alike, how many of them are asked for, and the sum of their scores."""
+    """Similar keys, how many of them are used, and the sum of their scores."""
 
     pattern: bytes
     source: str
@@ -68,13 +68,13 @@ class HotPattern:
 
 @dataclass(frozen=True)
 class NodeSource:
-    """How a node was asked.
+    """The source of a node's scores.
 
     Attributes:
-        source: see `UNITS`; None where it tells nothing.
-        looked_at: how many of its keys were looked at; None where it tells by itself.
-        total: how many it has.
-        note: why it does not tell more.
+        source: see `UNITS`; None if there is none.
+        looked_at: how many of its keys were checked; None if it reports hot keys itself.
+        total: how many keys it has.
+        note: why it has no better source.
     """
 
     source: str | None
@@ -85,11 +85,11 @@ class NodeSource:
 
 @dataclass(frozen=True)
 class HotKeys:
-    """What was found; of keys and patterns those of each source, the hottest first.
+    """The result of `fetch_hot`; keys and patterns are grouped by source, the hottest first.
 
     Attributes:
-        nodes: those that answered.
-        slots: of Redis Clusters whose nodes count.
+        nodes: the nodes that answered.
+        slots: those of Redis Clusters whose nodes have statistics of slots.
     """
 
     keys: Sequence[HotKey]
@@ -106,22 +106,22 @@ def fetch_hot(
     top: int = 20,
     progress: Progress | None = None,
 ) -> HotKeys:
-    """Find the keys that are asked for most, on all nodes at once. It takes so many seconds.
+    """Find the keys that are used most, on all nodes in parallel. It takes `seconds`.
 
     Args:
-        keyspace: whose keys are meant.
+        keyspace: the keys that are meant.
         nodes: of `keyspace.clusters`; those that fail are in its `failures`.
-        seconds: for how long to look. What nodes have to be asked key by key is looked at
-            for half of it, as far as that goes; what is in use there, again until the end.
-            Slots are those of the rest of the time.
-        top: how many keys, patterns and slots to return of each source.
-        progress: is told of each second.
+        seconds: the duration. Nodes that have to be asked key by key are scanned for half of
+            it, as far as possible; keys that are in use there are checked again until the end.
+            Slots are measured in the remaining time.
+        top: how many keys, patterns and slots to return for each source.
+        progress: updated every second.
     """
     return _Watch(keyspace, nodes, seconds, top, progress).run()
 
 
 class _Watch:
-    """One look at all nodes, of some seconds."""
+    """One observation of all nodes for some seconds."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class _Watch:
         self._notes: dict[NodeName, str] = {}
         self._looked_at: Counter[NodeName] = Counter()
         self._since: dict[NodeName, int] = {}
-        # Of keys that were used lately, in which seconds.
+        # The seconds in which recently used keys were used.
         self._used: dict[NodeName, dict[bytes, set[int]]] = {}
         self._scores: dict[str, dict[tuple[NodeName, bytes], int]] = {}
         self._sums: dict[str, PatternSums[int]] = {}
@@ -152,7 +152,7 @@ class _Watch:
         try:
             self._choose_sources(sizes)
             self._scan(sizes)
-            # From here on: the looks at all keys would be counted as well.
+            # Only from here on, as the slots' statistics would include the scan of all keys.
             loads = fetch_slot_loads(self._keyspace.clusters, nodes)
             self._look_again()
         finally:
@@ -183,8 +183,8 @@ class _Watch:
         )
 
     def _choose_sources(self, sizes: Mapping[NodeName, int]) -> None:
-        """Find out how each node can be asked; have Redis 8.6 begin to count."""
-        seconds = math.ceil(self._seconds) + 1  # after which it ends by itself
+        """Find the source of each node; start HOTKEYS on Redis 8.6."""
+        seconds = math.ceil(self._seconds) + 1  # then it ends by itself
         begin: Args = (
             *("HOTKEYS", "START", "METRICS", 1, "CPU"),
             *("COUNT", min(max(self._top, 1), _MOST_HOTKEYS), "DURATION", seconds),
@@ -201,7 +201,7 @@ class _Watch:
             why = str(begun).lower()
             if not isinstance(begun, Exception):
                 self._sources[node] = "cpu"
-            elif "subcommand" in why:  # Valkey's has no START
+            elif "subcommand" in why:  # Valkey's HOTKEYS has no START
                 if isinstance(told, Exception):
                     self._notes[node] = f"HOTKEYS does not tell: {told}"
                 else:
@@ -213,7 +213,7 @@ class _Watch:
         return self._sources.get(node) in {"cpu", "rate"}
 
     def _scan(self, sizes: Mapping[NodeName, int]) -> None:
-        """Look at the keys of nodes that do not tell by themselves, while there is time."""
+        """Check the keys of nodes that do not report hot keys, while there is time."""
         asked = {node: size for node, size in sizes.items() if not self._tells_itself(node)}
         asked = {node: size for node, size in asked.items() if node in self._sources}
         pattern = b"*" if self._keyspace.cache is None else self._keyspace.pattern("*")
@@ -227,7 +227,7 @@ class _Watch:
                 return
 
     def _look_at(self, page: Pages) -> None:
-        """Ask for what nodes know of some keys."""
+        """Ask nodes for the frequency or idle time of keys."""
         words = {"frequency": "FREQ", "recency": "IDLETIME"}
         commands: dict[NodeName, list[Args]] = {}
         for node, keys in page.items():
@@ -241,7 +241,7 @@ class _Watch:
                 continue
             now = int(time[0]) if isinstance(time, list) else 0
             for key, number in zip(page[node], numbers, strict=True):
-                if not isinstance(number, int):  # it has gone
+                if not isinstance(number, int):  # it no longer exists
                     continue
                 if self._sources.get(node) == "frequency":
                     self._note(node, key, "frequency", _requests(number))
@@ -256,7 +256,7 @@ class _Watch:
                 moments.add(now - idle)
 
     def _look_again(self) -> None:
-        """Look at the keys that were in use again and again, until the time is over."""
+        """Check the keys that were in use repeatedly, until the time is over."""
         end = self._began + self._seconds
         while (left := end - monotonic()) > 0:
             sleep(min(LOOK_SECONDS, left))
@@ -264,12 +264,12 @@ class _Watch:
             self._look_at({node: list(used) for node, used in self._used.items() if used})
 
     def _tick(self) -> None:
-        """Tell of the seconds that have passed."""
+        """Update the progress with the seconds that have passed."""
         passed = int(min(monotonic() - self._began, self._seconds))
         self._progress.add(max(0, passed - self._progress.done))
 
     def _read_hotkeys(self) -> None:
-        """Read what servers have counted, and let Redis forget it."""
+        """Read the statistics of servers, and reset those of Redis."""
         ask: tuple[Args, ...] = (("HOTKEYS", "GET"),)
         end: tuple[Args, ...] = (("HOTKEYS", "STOP"), *ask, ("HOTKEYS", "RESET"))
         by_source = {"cpu": end, "rate": ask}
@@ -292,11 +292,11 @@ class _Watch:
                     self._note(node, key, source, score)
 
     def _is_meant(self, key: bytes) -> bool:
-        """Whether a key is one of the cache's."""
+        """Whether a key belongs to the cache, if one was chosen."""
         if self._keyspace.cache is None:
             return True
         own = self._keyspace.own(key)
-        with suppress(CommandError):  # no text
+        with suppress(CommandError):  # it is not text
             return own is not None and self._keyspace.stored([from_argument(own)]) == [key]
         return False
 
@@ -304,7 +304,7 @@ class _Watch:
         if score <= 0:
             return
         scores = self._scores.setdefault(source, {})
-        if (node, key) not in scores:  # a key may come twice
+        if (node, key) not in scores:  # a key may be returned twice
             own = own_bytes(self._keyspace, key)
             self._sums.setdefault(source, PatternSums()).add(own, score)
         scores[node, key] = score
@@ -321,10 +321,10 @@ class _Watch:
 
 
 def _requests(counter: int) -> int:
-    """Return about how many requests a counter of LFU stands for.
+    """Return an estimate of the requests that an LFU counter stands for.
 
-    It grows by 1 with the probability 1 / (10 n + 1), where n is how far it is above 5, and
-    shrinks by 1 for each minute (lfu-log-factor, lfu-decay-time).
+    It is incremented with the probability 1 / (10 n + 1), where n is its value minus 5, and
+    decremented every minute (lfu-log-factor, lfu-decay-time).
 
     https://valkey.io/topics/lru-cache/
     """

@@ -1,4 +1,4 @@
-"""Which keys this process asks for most, whatever its servers can tell."""
+"""Counts the keys that this process uses most, independent of the servers' statistics."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ..engine.protocol.encoding import encode_key
 from ..engine.rounds.observing import ExchangeEvent, Observer, add_observer, remove_observer
 
 _MOST_COUNTED = 10_000
-# Questions about keys that use none of them.
+# Commands that inspect keys, and do not count as use.
 _LOOKS = {"OBJECT", "MEMORY", "TYPE"}
 
 
 class Counted(Observer):
-    """How often this process has asked for keys; see `counting`."""
+    """How often this process has used keys; see `counting`."""
 
     def __init__(self) -> None:
         self._counts: Counter[bytes] = Counter()
         self._lock = Lock()
 
     def exchange_ended(self, exchange: ExchangeEvent) -> None:
-        """Count the keys that a node was asked for."""
+        """Count the keys of commands that were sent to a node."""
         if exchange.is_question or exchange.redirects:
             return
         keys: list[bytes] = []
@@ -38,20 +38,20 @@ class Counted(Observer):
                 self._counts = Counter(dict(self._counts.most_common(_MOST_COUNTED // 2)))
 
     def top(self, count: int) -> list[tuple[bytes, int]]:
-        """Return the keys that were asked for most, and how often."""
+        """Return the keys that were used most, and how often."""
         with self._lock:
             return self._counts.most_common(count)
 
 
 @contextmanager
 def counting(cluster: Cluster) -> Iterator[Counted]:
-    """Count what this process asks a cluster for, by whichever thread or task.
+    """Count the keys that all threads and tasks of this process use on a cluster.
 
     with counting(clusters["default"]) as counted:
         time.sleep(5)
     counted.top(10)      # [(b":1:page:1", 412), …]
 
-    Of 10,000 keys the less frequent half is forgotten, so that little is kept.
+    Whenever there are 10,000 keys, the less frequent half is dropped, to save memory.
     """
     counted = Counted()
     add_observer(cluster, counted)

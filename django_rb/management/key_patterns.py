@@ -1,4 +1,4 @@
-"""Keys that are alike: those that differ only where they have numbers."""
+"""Patterns of similar keys: keys that differ only in their numbers."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Generic, TypeVar
 
 N = TypeVar("N", int, float)
 
-# A word with a digit in it: a number, a digest, a session's key.
+# A word that contains a digit: a number, a digest, a session's key.
 _VARYING = re.compile(rb"[^\s:./{}|#]*\d[^\s:./{}|#]*")
-# What Django puts before a key where there is no KEY_PREFIX: the version.
+# The version, which Django puts before a key if there is no KEY_PREFIX.
 _VERSION = re.compile(rb":\d{1,3}:(?=.)", re.DOTALL)
 _MOST_BYTES = 200
 _MOST_PATTERNS = 10_000
 
 
 def pattern_of(key: bytes) -> bytes:
-    """Return what a key has in common with others of its kind, the rest as ``*``.
+    """Return the pattern of a key: ``*`` stands for the parts that vary.
 
     pattern_of(b":1:page:17:en")   # b":1:page:*:en"
 
-    Words with digits differ; words end at a colon, a dot, a slash, a brace or a space. The
-    version that Django puts before a key stays.
+    Words with digits vary; words end at a colon, a dot, a slash, a brace or a space. The
+    version that Django puts before a key is kept.
     """
     head = _VERSION.match(key)
     at = head.end() if head else 0
@@ -32,7 +32,7 @@ def pattern_of(key: bytes) -> bytes:
 
 
 class PatternSums(Generic[N]):
-    """Adds up keys and what they come to, by pattern. Of bounded size.
+    """Counts keys and adds up their numbers, by pattern, with bounded memory.
 
     Patterns beyond the first 10,000 count as the pattern ``*``.
     """
@@ -42,7 +42,7 @@ class PatternSums(Generic[N]):
         self._sums: dict[bytes, N] = {}
 
     def add(self, key: bytes, number: N) -> None:
-        """Add a key."""
+        """Add a key and its number."""
         pattern = pattern_of(key)
         if len(self._keys) >= _MOST_PATTERNS and pattern not in self._keys:
             pattern = b"*"

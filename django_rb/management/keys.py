@@ -1,4 +1,4 @@
-"""Keys as people type and read them, as programs read them, and as a cache makes them."""
+"""Keys as text, as JSON, and as a cache stores them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from ..engine import Cluster
 from ..engine.wording import escaped
 from .base import NodesCommand, as_aliases
 
-# The setting that names the cache whose keys are meant where no --cache says so.
+# The setting for the default of --cache.
 IMPLIED_CACHE = "RB_COMMANDS_CACHE"
 
 
 def readable(data: bytes) -> str:
-    r"""Return bytes as printable text of one line, the rest escaped: ``page:\x00\xff``.
+    r"""Return bytes as one line of printable text, the rest escaped: ``page:\x00\xff``.
 
-    UTF-8 stays what it is, a backslash is doubled. Nothing in it moves a terminal's cursor.
+    UTF-8 is kept, a backslash is doubled. It contains nothing that moves a terminal's cursor.
     """
     return escaped(data.decode(errors="surrogateescape").replace("\\", r"\\"))
 
 
 def for_json(data: bytes) -> str | dict[str, str]:
-    """Return bytes as JSON says them: text, or ``{"base64": …}`` where they are no UTF-8."""
+    """Return bytes for JSON: text, or ``{"base64": …}`` if they are not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -54,18 +54,18 @@ def number(text: str) -> int:
 
 
 def ttl_of(milliseconds: int) -> float | None:
-    """Return the seconds that PTTL says a key has left, None for ever."""
+    """Return PTTL's reply in seconds, None for ever."""
     return None if milliseconds == -1 else milliseconds / 1000
 
 
 @dataclass(frozen=True)
 class Keyspace:
-    """The keys that a command is about: all of some clusters, or those of one cache.
+    """The keys that a command is for: all keys of clusters, or those of one cache.
 
     Attributes:
         clusters: by alias.
-        cache: None where keys are meant as the servers have them.
-        cache_alias: that of the cache.
+        cache: None if stored keys are meant.
+        cache_alias: the alias of the cache.
     """
 
     clusters: Mapping[str, Cluster]
@@ -73,23 +73,23 @@ class Keyspace:
     cache_alias: str | None = None
 
     def stored(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Return keys as the servers have them."""
+        """Return the stored keys."""
         if self.cache is None:
             return list(keys)
         texts = list(map(_text, keys))
         try:
             with warnings.catch_warnings():
-                # They may not suit memcached. They are looked up here, not stored.
+                # Keys that memcached would not accept can be looked up.
                 warnings.simplefilter("ignore", CacheKeyWarning)
                 return self.cache.key_maker.make_many(texts, None)
         except InvalidCacheKey as error:
             raise CommandError(str(error)) from error
 
     def pattern(self, pattern: str) -> bytes:
-        """Return a glob pattern as the servers match it.
+        """Return the glob pattern of stored keys.
 
         Raises:
-            CommandError: it matches nothing, or something else than it seems to.
+            CommandError: it matches nothing, or not what it seems to match.
         """
         typed = from_argument(pattern)
         if not pattern:
@@ -107,7 +107,7 @@ class Keyspace:
             raise CommandError(str(error)) from error
 
     def own(self, stored: bytes) -> str | None:
-        """Return a cache's own key for a stored one, None if it cannot be known."""
+        """Return a cache's own key for a stored one, None if it is unknown."""
         return None if self._reverse is None else self._reverse(stored)
 
     @cached_property
@@ -116,16 +116,16 @@ class Keyspace:
             return None
         try:
             return self.cache.key_maker.reverser(None)
-        except ImproperlyConfigured:  # a KEY_FUNCTION that nothing reverses
+        except ImproperlyConfigured:  # a KEY_FUNCTION that cannot be reversed
             return None
 
     def readable(self, stored: bytes) -> str:
-        """Return a key as people read it; a cache's own where that can be told."""
+        """Return a key as text; the cache's own key if it is known."""
         own = self.own(stored)
         return readable(stored if own is None else from_argument(own))
 
     def described(self, stored: bytes) -> dict[str, Any]:
-        """Return a key as programs read it."""
+        """Return a key for JSON."""
         described: dict[str, Any] = {"key": for_json(stored)}
         if self.cache is not None:
             own = self.own(stored)
@@ -144,7 +144,7 @@ def _text(key: bytes) -> str:
 
 
 class KeysCommand(NodesCommand):
-    """A command about keys: those of clusters, or with --cache those of a cache."""
+    """A command for keys: those of clusters, or with --cache those of a cache."""
 
     def add_cache_argument(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -165,7 +165,7 @@ class KeysCommand(NodesCommand):
                 )
 
     def get_keyspace(self, aliases: Any, cache_alias: str | None) -> Keyspace:
-        """Return the keys that --cluster and --cache name, or else RB_COMMANDS_CACHE."""
+        """Return the keys that --cluster and --cache, or else RB_COMMANDS_CACHE, select."""
         if cache_alias is None:
             cache_alias = getattr(settings, IMPLIED_CACHE, None)
             if cache_alias and aliases and home_of(cache_alias) not in as_aliases(aliases):

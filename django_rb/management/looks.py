@@ -1,4 +1,4 @@
-"""All nodes of some clusters at one time: what they say, and what this process knows."""
+"""The state of all nodes at one time: their replies, and what this process knows of them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .warming import Warming, fetch_warmings
 
 @dataclass(frozen=True)
 class NodeRow:
-    """A node, what it said, and what this process thinks of it.
+    """A node, its status, and its health for this process.
 
     Attributes:
-        said_by: who says that it is the primary of its shard; None where nobody but the
-            settings does.
-        primary_since: since when it is known to be, at least, in Unix seconds; None where
-            neither a Sentinel nor this process has seen it become one, or be one for a time.
+        said_by: the source of the information that it is the primary of its shard; None for
+            the settings.
+        primary_since: Unix time since which it is known to be the primary, which may have been
+            earlier; None if neither a Sentinel nor this process has seen it as one.
     """
 
     name: NodeName
@@ -39,7 +39,7 @@ class NodeRow:
 
     @property
     def word(self) -> str:
-        """Its health in a word. One that refuses to answer is reached, and no good."""
+        """Its health in one word. A node that refuses to answer is reachable, but unusable."""
         if self.status.error is not None and self.health.state == "up":
             return "error"
         return self.health.state
@@ -47,7 +47,7 @@ class NodeRow:
 
 @dataclass(frozen=True)
 class Look:
-    """All nodes of all clusters, at one time (Unix time)."""
+    """The state of all nodes of all clusters, at one time (Unix time)."""
 
     time: float
     clusters: Mapping[str, Sequence[NodeRow]]
@@ -60,13 +60,13 @@ class Look:
 
     @property
     def errors(self) -> dict[NodeName, str]:
-        """What went wrong, by node."""
+        """The errors by node."""
         return {n.name: n.status.error for n in self.nodes if n.status.error is not None}
 
 
 def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
-    """Ask all nodes of all clusters at once, which takes `timeout` seconds at most."""
-    # In threads, as somebody may run a loop in this one.
+    """Ask all nodes of all clusters in parallel, for at most `timeout` seconds."""
+    # In threads, as an event loop may be running in this one.
     began = time.time()
     tasks: dict[str, Callable[[], Any]] = {
         "said": lambda: asyncio.run(fetch_status(chosen, timeout)),
@@ -84,13 +84,13 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
         rows = clusters[alias] = list[NodeRow]()
         for host_id, node in nodes.items():
             info, name = node.info, (alias, host_id)
-            if host_id not in health:  # it has just left
+            if host_id not in health:  # it has just left the Redis Cluster
                 continue
             if name in said:
                 status = read_status(said[name], cluster.prototype, info.db)
             elif name in errors:
                 status = NodeStatus(error=str(errors[name]))
-            else:  # of a Redis Cluster, and joined since the others were asked
+            else:  # it has joined a Redis Cluster since the others were asked
                 continue
             address = info.address.rpartition("/")[0]
             slots = outcomes["slots"].get(name)
@@ -111,7 +111,7 @@ def take_look(chosen: Mapping[str, Cluster], timeout: float | None) -> Look:
 
 
 def document_of(look: Look) -> dict[str, Any]:
-    """Return a look as the JSON document of --format json."""
+    """Return the JSON document of --format json."""
     return {
         "time": look.time,
         "nodes": [

@@ -1,8 +1,7 @@
-"""What the management commands show to people: tables, units, and how far work is.
+"""The output of management commands for people: tables, units, and progress.
 
-All they write goes through a `Screen`, which escapes what could move a terminal's cursor,
-or hide or reorder text: error replies, fields of INFO and keys are whatever somebody stored
-or a node wants to say.
+All output goes through a `Screen`, which escapes what could move a terminal's cursor, or hide
+or reorder text: error replies, fields of INFO and keys may contain anything.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ..engine.wording import escaped
 
 WIDTH = 80
 HEIGHT = 24
-NARROWEST = 4  # columns of a table get no narrower, whatever the terminal
+NARROWEST = 4  # the minimum width of a table's columns on any terminal
 
 BAR_CELLS = 20
 REDRAW_SECONDS = 0.1
@@ -34,7 +33,7 @@ Paint = Mapping[str, Style]
 
 
 class Shown(str):
-    """Text for a screen in which what came from elsewhere is escaped, and colours are ours."""
+    """Text for a screen that is already escaped, and may contain our own colour codes."""
 
 
 CLEAR_LINE = Shown("\r\x1b[K")
@@ -44,14 +43,14 @@ CLEAR_SCREEN = Shown("\x1b[2J\x1b[H")
 class Screen(OutputWrapper):
     """A command's standard output or standard error.
 
-    What it writes is escaped but for line breaks, before it is coloured, unless it is
-    `Shown`. Of what may have line breaks that are not ours, escape each line by itself.
+    Text is escaped, except for line breaks, before it is coloured, unless it is `Shown`. If
+    text may contain line breaks that are not ours, escape each line separately.
     """
 
     def write(  # type: ignore[override]
         self, msg: str = "", style_func: Style | None = None, ending: str | None = None
     ) -> None:
-        """Write a text and, unless it ends in one, a line break."""
+        """Write a text and, unless it ends with one, a line break."""
         text = msg if isinstance(msg, Shown) else escaped(msg, keep="\n")
         super().write(text, style_func, ending)
 
@@ -62,32 +61,32 @@ def painted(text: object, style: Style) -> Shown:
 
 
 def as_json(document: object, indent: int | None = None) -> str:
-    """Return a JSON document, in ASCII that a terminal shows as it is.
+    """Return a JSON document, in printable ASCII.
 
     Raises:
-        ValueError: there is an infinite number in it, or NaN: JSON has no word for them.
+        ValueError: it contains an infinite number, or NaN, which JSON does not have.
     """
     text = json.dumps(document, indent=indent, allow_nan=False)
-    return text.replace("\x7f", r"\u007f")  # the one that json leaves as it is
+    return text.replace("\x7f", r"\u007f")  # the only one that json does not escape
 
 
 def width_of(screen: OutputWrapper) -> int:
-    """Return how many columns a table may have there: those of the terminal, else 80."""
+    """Return the width of a terminal in characters; 80 if it is not a terminal."""
     return shutil.get_terminal_size((WIDTH, HEIGHT)).columns if screen.isatty() else WIDTH
 
 
 def height_of(screen: OutputWrapper) -> int:
-    """Return how many lines a terminal has."""
+    """Return the height of a terminal in lines."""
     return shutil.get_terminal_size((WIDTH, HEIGHT)).lines
 
 
 def sliced(text: str, width: int) -> list[str]:
-    """Return a text in lines of a width."""
+    """Return a text in lines of this width."""
     return [text[at : at + width] for at in range(0, len(text), width)] or [""]
 
 
 def table_width(header: Sequence[str], rows: Sequence[Sequence[str | int]]) -> int:
-    """Return how many columns of a screen a table takes when nothing is broken."""
+    """Return the width of a table in characters if no cell is wrapped."""
     widths = [
         max(len(escaped(cell)) for cell in column) for column in zip(header, *rows, strict=True)
     ]
@@ -102,12 +101,12 @@ def format_table(
     right: Collection[str] = (),
     width: int = WIDTH,
 ) -> Shown:
-    """Return a table of at most `width` columns; a text that does not fit goes on below.
+    """Return a table of at most `width` characters; text that does not fit is wrapped.
 
     Args:
-        rows: columns with an int in them go to the right.
+        rows: columns that contain an int are right-aligned.
         paint: colours for cells by their text.
-        right: headers of further columns that go to the right.
+        right: headers of other right-aligned columns.
     """
     columns = list(zip(header, *rows, strict=True))
     widths = [max(len(escaped(cell)) for cell in column) for column in columns]
@@ -140,14 +139,14 @@ def format_table(
 
 
 def count_of(number: int) -> str:
-    """Return a count as people read it: ``9,069``, ``123 k``, ``4.56 M``."""
+    """Return a count as text: ``9,069``, ``123 k``, ``4.56 M``."""
     if number < 100_000:
         return f"{number:,}"
     return _scaled(number, 1000, ("", "k", "M", "G", "T", "P"))
 
 
 def bytes_of(number: int) -> str:
-    """Return a number of bytes as people read it: ``12.3 MiB``."""
+    """Return a number of bytes as text: ``12.3 MiB``."""
     return _scaled(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
 
 
@@ -164,7 +163,7 @@ def _scaled(number: float, step: int, units: Sequence[str]) -> str:
 
 
 def time_of(seconds: float) -> str:
-    """Return a duration as people read it: ``3 d 4 h``, ``12 s``."""
+    """Return a duration as text: ``3 d 4 h``, ``12 s``."""
     whole = int(seconds)
     for size, unit, smaller, small_unit in (
         (86400, "d", 3600, "h"),
@@ -177,19 +176,19 @@ def time_of(seconds: float) -> str:
 
 
 class Progress:
-    """How far long work is: a bar on a terminal, elsewhere a line every few seconds.
+    """The progress of long work: a bar on a terminal, otherwise a line every few seconds.
 
     with self.progress("Scanning", 27_000, "keys") as progress:
         progress.add(100)
 
     Any thread may call `add`. Before something else is written to the same terminal,
-    `clear` takes the bar away; the next `add` draws it again. At the end it is gone.
+    `clear` removes the bar; the next `add` draws it again. At the end it is removed.
 
     Args:
-        screen: where it is shown; None for nowhere.
+        screen: the output; None for none.
         what: the work, as in "Scanning".
-        total: how much there is to do; None where nobody knows.
-        unit: of what, in the plural.
+        total: how much there is to do; None if unknown.
+        unit: what is counted, in the plural.
     """
 
     cells = BAR_CELLS
@@ -219,7 +218,7 @@ class Progress:
         self.clear()
 
     def add(self, count: int) -> None:
-        """So much more is done."""
+        """Add to what is done."""
         with self._lock:
             self.done += count
             now = monotonic()
@@ -236,7 +235,7 @@ class Progress:
             self._screen.flush()
 
     def clear(self) -> None:
-        """Take the bar away, so that something else can be written."""
+        """Remove the bar, so that something else can be written."""
         with self._lock:
             if self._is_drawn and self._screen is not None:
                 self._is_drawn = False
@@ -262,10 +261,10 @@ class Progress:
 
 
 class RateProgress(Progress):
-    """Progress that also tells bytes, how many units a second, and how much time is left.
+    """Progress with bytes, units per second, and the remaining time.
 
     Attributes:
-        size: bytes; whoever does the work adds to it.
+        size: bytes; to be increased by the code that does the work.
     """
 
     cells = 12

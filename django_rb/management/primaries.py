@@ -1,4 +1,4 @@
-"""Since when the primary of each shard is known to be it."""
+"""Since when the primary of each shard is known to be the primary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import NodeName, at_once
 
 
 def source_of(cluster: Cluster, host_id: int) -> str | None:
-    """Return who says that a node is the primary of its shard; None for the settings."""
+    """Return where it is known from that a node is the primary; None for the settings."""
     if isinstance(cluster.layout, RedisClusterTopology):
         return "its nodes"
     return cluster.layout.said_by.get(host_id)
@@ -26,18 +26,18 @@ def seen_since(cluster: Cluster, host_id: int, before: float) -> float | None:
     """Return when this process saw a node become the primary of its shard; None if it did not.
 
     Args:
-        before: what it has learned after that, in Unix seconds, may have been so for long.
+        before: Unix time; of changes that this process learned of later, the time is unknown.
     """
     since = cluster.layout.since.get(host_id)
     return since if since is not None and since < before else None
 
 
 def fetch_since(chosen: Mapping[str, Cluster], timeout: float | None) -> dict[NodeName, float]:
-    """Ask all Sentinels since when they have seen primaries be what they are.
+    """Ask all Sentinels since when they know the primaries as such.
 
     Returns:
-        The earliest of the times that they say, in Unix seconds, where they say any. A
-        Sentinel that was started anew counts from then.
+        The earliest of their times, as Unix time, for the primaries that have any. Times of a
+        Sentinel begin when it was started.
     """
     tasks = {
         alias: lambda cluster=cluster: _ask(cluster, cluster.layout, timeout)
@@ -46,7 +46,7 @@ def fetch_since(chosen: Mapping[str, Cluster], timeout: float | None) -> dict[No
     }
     found: dict[NodeName, float] = {}
     for alias, said in at_once(tasks).items():
-        if not isinstance(said, Exception):  # Sentinels that are dead are told of elsewhere
+        if not isinstance(said, Exception):  # failed Sentinels are reported elsewhere
             found.update({(alias, host_id): since for host_id, since in said.items()})
     return found
 

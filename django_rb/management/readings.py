@@ -1,4 +1,4 @@
-"""Where a key or a pattern that was typed is one of a cache's own: what to say of it."""
+"""Hints for keys and patterns on the command line that are a cache's own."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .scanning import Nodes
 
 
 def key_hint(keyspace: Keyspace, key: str, timeout: float | None) -> str:
-    """Return in which cache of the site a key is that no cluster has; "" if in none."""
+    """Return a hint at the cache that has a key which no cluster has; "" if there is none."""
     for alias, reading in _readings(keyspace):
-        with suppress(CommandError):  # no key of a cache
+        with suppress(CommandError):  # it cannot be a cache's key
             (stored,) = reading.stored([from_argument(key)])
             asked: dict[NodeName, list[Args]] = {
                 (home, cluster.get_host_for_key(stored)): [("EXISTS", stored)]
@@ -36,12 +36,12 @@ def key_hint(keyspace: Keyspace, key: str, timeout: float | None) -> str:
 def pattern_hint(
     keyspace: Keyspace, pattern: str, timeout: float | None, kind: str | None = None
 ) -> str:
-    """Return which cache of the site has keys of its own that match a pattern; "" if none.
+    """Return a hint at the cache whose own keys match a pattern; "" if there is none.
 
     Args:
         kind: only keys of this type.
     """
-    if not pattern.strip("*"):  # every key, those of caches included
+    if not pattern.strip("*"):  # it matches every key, including those of caches
         return ""
     for alias, reading in _readings(keyspace):
         with suppress(CommandError):
@@ -55,7 +55,7 @@ def pattern_hint(
 
 
 def _readings(keyspace: Keyspace) -> Iterator[tuple[str, Keyspace]]:
-    """Yield the caches on the clusters that a command is about, unless it is about one."""
+    """Yield the caches on the clusters of a command, unless it is for one cache."""
     if keyspace.cache is not None:
         return
     for alias, _ in caches_of_kind(RBCache):
@@ -63,7 +63,7 @@ def _readings(keyspace: Keyspace) -> Iterator[tuple[str, Keyspace]]:
         if home in keyspace.clusters:
             cache = caches[alias]
             assert isinstance(cache, RBCache)
-            with suppress(ImproperlyConfigured):  # `manage.py check` tells
+            with suppress(ImproperlyConfigured):  # `manage.py check` reports it
                 yield alias, Keyspace({home: cache.cluster}, cache, alias)
 
 

@@ -1,4 +1,4 @@
-"""Running a command to its end, with the signals that are meant for it."""
+"""Runs a command to its end, and passes signals on to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOK_SECONDS = 0.5
 
 
 def wait(say: Callable[[str], object]) -> None:
-    """Wait for Ctrl-C or another request to end."""
+    """Wait for Ctrl-C or another signal to end."""
     with signals_held():
         say("Ctrl-C ends them.")
         sys.stdout.flush()
@@ -25,10 +25,10 @@ def wait(say: Callable[[str], object]) -> None:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a command to its end; return its exit status, as a shell would.
+    """Run a command to its end; return its exit status as a shell does.
 
-    The command is told what this process is told: to end by SIGINT, SIGTERM or SIGHUP. It
-    is asked to end (SIGTERM) should this process be killed, where Linux sees to that.
+    The command gets the signals that this process gets: SIGINT, SIGTERM or SIGHUP. If this
+    process is killed, the command gets SIGTERM (on Linux only).
     """
     with signals_held() as before:
         child = subprocess.Popen(  # noqa: S603 (what the user asked for)
@@ -38,20 +38,20 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
         )
         while child.poll() is None:
             number, from_terminal = next_signal()
-            # What a terminal sends it sends to the child as well, and once is enough.
+            # A terminal sends its signals to the child as well, and once is enough.
             if number in endings() and not from_terminal:
                 child.send_signal(number)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
 def endings() -> set[int]:
-    """Return the signals that ask for an end; nohup takes SIGHUP out."""
+    """Return the signals that request an end; without SIGHUP after nohup."""
     return {number for number in ENDINGS if signal.getsignal(number) != signal.SIG_IGN}
 
 
 @contextmanager
 def signals_held() -> Iterator[set[int]]:
-    """Let signals wait until they are asked for, so that none comes in between."""
+    """Block signals until they are read, so that none is lost in between."""
     held = {*ENDINGS, signal.SIGCHLD}
     before: set[int] = {*signal.pthread_sigmask(signal.SIG_BLOCK, held)}
     try:
@@ -63,7 +63,7 @@ def signals_held() -> Iterator[set[int]]:
 
 
 def take_signal(pending: set[int]) -> None:
-    """Take one of some signals; it may have gone to another thread, if there is one."""
+    """Take one of the pending signals; another thread may have got it first."""
     if sys.platform == "linux":
         signal.sigtimedwait(pending, 0)
     else:
@@ -71,18 +71,18 @@ def take_signal(pending: set[int]) -> None:
 
 
 def next_signal() -> tuple[int, bool]:
-    """Wait a little for a signal; return it, or 0, and whether a terminal sent it."""
+    """Wait briefly for a signal; return it, or 0, and whether a terminal sent it."""
     if sys.platform == "linux":
         info = signal.sigtimedwait({*ENDINGS, signal.SIGCHLD}, LOOK_SECONDS)
         return (info.si_signo, info.si_code > 0) if info else (0, False)
-    else:  # few others can say who sent a signal, and some drop SIGCHLD  # noqa: RET505
+    else:  # few other platforms tell the sender, and some drop SIGCHLD  # noqa: RET505
         time.sleep(LOOK_SECONDS / 10)
         pending = signal.sigpending() & ENDINGS
         return (signal.sigwait(pending), sys.stdin.isatty()) if pending else (0, False)
 
 
 def in_child(mask: set[int]) -> Callable[[], None]:
-    """Return what a child does before it becomes the command."""
+    """Return the function that a child calls before it executes the command."""
     ask_to_end_with_parent = die_with_parent(number=signal.SIGTERM)
 
     def prepare() -> None:

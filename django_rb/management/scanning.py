@@ -1,4 +1,4 @@
-"""Commands for many nodes of several clusters, and the keys of all of them page by page."""
+"""Runs commands on nodes of several clusters, and scans their keys page by page."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ..engine.rounds.commands import run_commands
 from .base import NodeName, at_once
 from .output import Progress
 
-PAGE_SIZE = 1000  # keys that a node looks at in one go; well below a millisecond
+PAGE_SIZE = 1000  # keys that a node scans per command; takes well below a millisecond
 
 Pages = dict[NodeName, list[bytes]]
 
 
 class Nodes:
-    """Nodes of some clusters. One that fails is noted, and asked no more.
+    """Nodes of several clusters. Failed nodes are recorded, and not asked again.
 
-    A database that several clusters have in common is there once, under its first name.
+    A database that several clusters share is included once, under its first name.
 
     Attributes:
-        addresses: of all of them, by name.
-        failures: why some have failed.
+        addresses: the address of each node, by name.
+        failures: the errors of failed nodes, by name.
     """
 
     def __init__(self, clusters: Mapping[str, Cluster], timeout: float | None = None) -> None:
@@ -43,10 +43,10 @@ class Nodes:
     def run(
         self, commands: Mapping[NodeName, Sequence[Args]], *, keep_errors: bool = False
     ) -> dict[NodeName, list[Any]]:
-        """Run some commands on each of some nodes, on all of them at once.
+        """Run commands on several nodes in parallel.
 
         Args:
-            keep_errors: an error that a node replied is a reply, and no failure of the node.
+            keep_errors: whether error replies are returned, and do not count as failures.
 
         Returns:
             The replies of the nodes that have not failed.
@@ -74,7 +74,7 @@ class Nodes:
             alias: partial(run_pipelines, self._clusters[alias], pipelines, self._timeout)
             for alias, pipelines in by_alias.items()
         }
-        if len(tasks) == 1:  # as nearly always: no thread is needed
+        if len(tasks) == 1:  # the usual case, which needs no thread
             return {alias: task() for alias, task in tasks.items()}
         replies: dict[str, dict[int, list[Any]]] = {}
         for alias, outcome in at_once(tasks).items():
@@ -84,7 +84,7 @@ class Nodes:
         return replies
 
     def sizes(self) -> dict[NodeName, int]:
-        """Return how many keys each node has."""
+        """Return the number of keys of each node."""
         replies = self.run(dict.fromkeys(self.addresses, (("DBSIZE",),)))
         return {node: size for node, (size,) in replies.items()}
 
@@ -97,14 +97,14 @@ class Nodes:
         page_size: int = PAGE_SIZE,
         kind: str | None = None,
     ) -> Iterator[Pages]:
-        """Yield keys by node, a page from every node at a time; a key may come twice.
+        """Yield keys by node, a page from every node at a time; a key may be returned twice.
 
         Args:
-            pattern: as SCAN MATCH has it.
+            pattern: for SCAN MATCH.
             sizes: the nodes to scan, and how many keys they have.
-            progress: is told how many keys were looked at.
-            page_size: how many keys a node looks at for one page. It doubles up to PAGE_SIZE
-                as long as nothing is found: matches may be rare.
+            progress: updated with the number of keys that were scanned.
+            page_size: how many keys a node scans for one page. It is doubled up to PAGE_SIZE
+                as long as nothing is found, as matches may be rare.
             kind: only keys of this type: "string", "hash" …
         """
         options: Args = (b"MATCH", pattern, *((b"TYPE", kind) if kind else ()))
@@ -133,7 +133,7 @@ class Nodes:
             yield pages
 
     def _owned(self, pages: Pages) -> Pages:
-        """Leave out what is under way from one node of a Redis Cluster to another."""
+        """Leave out keys that are migrating from one node of a Redis Cluster to another."""
         kept = dict(pages)
         for alias, cluster in self._clusters.items():
             if cluster.layout is not None and cluster.router.has_slots:
@@ -143,12 +143,12 @@ class Nodes:
         return kept
 
     def delete(self, pages: Pages) -> dict[NodeName, int]:
-        """Delete keys where they were found; return how many were still there, by node."""
+        """Delete keys where they were found; return how many still existed, by node."""
         unlinks = {node: self._unlinks(node, keys) for node, keys in pages.items()}
         return {node: sum(counts) for node, counts in self.run(unlinks).items()}
 
     def _unlinks(self, node: NodeName, keys: Sequence[bytes]) -> list[Args]:
-        """Return the commands that delete keys of a node."""
+        """Return the commands that delete keys on a node."""
         router = self._clusters[node[0]].router
         if not router.has_slots:
             return [("UNLINK", *keys)] if keys else []
@@ -161,7 +161,7 @@ class Nodes:
 def run_pipelines(
     cluster: Cluster, pipelines: Mapping[int, Sequence[Args]], timeout: float | None
 ) -> dict[int, list[Any]]:
-    """Run some commands on each node; return replies by host id, errors in their places."""
+    """Run commands on each node; return replies, including errors, by host id."""
     owners = [host_id for host_id, commands in pipelines.items() for _ in commands]
     sent = [command for commands in pipelines.values() for command in commands]
     answers = iter(cluster.run(run_commands(owners, sent, for_primary=True), timeout))

@@ -1,4 +1,4 @@
-"""Which slots of a Redis Cluster have most to do, as their nodes count."""
+"""Finds the busiest slots of a Redis Cluster, from the statistics of its nodes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Loads = dict[tuple[NodeName, int], tuple[int, int, int]]
 
 @dataclass(frozen=True)
 class HotSlot:
-    """A slot, and what it took in some seconds.
+    """A slot, and its load during some seconds.
 
     Attributes:
-        cpu: microseconds of the node's time.
-        bytes_in, bytes_out: of the network.
+        cpu: microseconds of the node's CPU time.
+        bytes_in, bytes_out: network traffic.
         keys: some of its keys.
     """
 
@@ -36,9 +36,9 @@ class HotSlot:
 
 
 def fetch_slot_loads(chosen: Mapping[str, Cluster], nodes: Nodes) -> Loads:
-    """Return what each slot took since its node began to count; empty where none counts.
+    """Return the total load of each slot; empty if no node has these statistics.
 
-    Nodes of Valkey 8 and Redis 8.2 count if cluster-slot-stats-enabled is "yes".
+    Valkey 8 and Redis 8.2 have them if cluster-slot-stats-enabled is "yes".
 
     https://valkey.io/commands/cluster-slot-stats/
     """
@@ -58,9 +58,9 @@ def fetch_slot_loads(chosen: Mapping[str, Cluster], nodes: Nodes) -> Loads:
 
 
 def hottest_slots(nodes: Nodes, before: Loads, after: Loads, top: int) -> list[HotSlot]:
-    """Return the slots that took most between two looks, the busiest first.
+    """Return the slots with the most load between two measurements, the busiest first.
 
-    How busy a slot is: its share of the processor's time, or of the bytes if that is larger.
+    Slots are ordered by their share of the CPU time, or of the bytes if that is larger.
     """
     took = {
         place: tuple(
@@ -90,7 +90,7 @@ def hottest_slots(nodes: Nodes, before: Loads, after: Loads, top: int) -> list[H
 
 
 def _pairs(reply: Any) -> list[tuple[Any, Any]]:
-    """Return the pairs of a map: of RESP3's, of a flat list, or of a list of pairs."""
+    """Return the pairs of a map: a RESP3 map, a flat list, or a list of pairs."""
     if isinstance(reply, dict):
         return list(reply.items())
     if reply and isinstance(reply[0], list):

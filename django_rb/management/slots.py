@@ -1,4 +1,4 @@
-"""What the nodes of a Redis Cluster say of its slots: their state, and what is under way."""
+"""The slots of a Redis Cluster as its nodes report them: their state and migrations."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ENDED = frozenset({"success", "failed", "cancelled"})
 
 @dataclass(frozen=True, kw_only=True)
 class SlotsStatus:
-    """What a primary of a Redis Cluster says; None is what it did not say.
+    """The slots that a primary of a Redis Cluster reports; None is unknown.
 
     Attributes:
         slots: how many it owns.
-        ranges: which, as in "0-5460 5470".
+        ranges: the slots, as in "0-5460 5470".
         state: cluster_state: "ok" or "fail".
-        leaving, arriving: how many are on their way to another node, or from one.
+        leaving, arriving: how many are migrating to another node, or from one.
     """
 
     slots: int
@@ -43,9 +43,9 @@ class SlotsStatus:
 def fetch_slots(
     chosen: Mapping[str, Cluster], timeout: float | None
 ) -> dict[NodeName, SlotsStatus]:
-    """Ask the primaries of Redis Clusters for their slots, all at once.
+    """Ask the primaries of Redis Clusters for their slots, in parallel.
 
-    Nodes that do not answer have what others said of them.
+    For nodes that do not answer, the reports of others are used.
     """
     tasks = {
         alias: lambda cluster=cluster: run_pipelines(
@@ -73,7 +73,7 @@ def _range(first: int, last: int) -> str:
 
 
 def _read(info: Any, nodes: Any, migrations: Any) -> dict[str, Any]:
-    """Return the fields of a status that replies tell."""
+    """Return the fields of a status from replies."""
     if not isinstance(info, bytes) or not isinstance(nodes, bytes):
         return {}
     state = re.search(rb"cluster_state:(\w+)", info)

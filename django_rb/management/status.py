@@ -1,4 +1,4 @@
-"""What nodes say about themselves, and what that comes to for a cluster."""
+"""The status of nodes as they report it, and totals for a cluster."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .timing import timed
 
 PINGS = 5
 
-# For so long no other node is sent PINGs than the one whose turn it is.
+# The maximum time that one node is sent PINGs before the next one's turn, in seconds.
 TURN_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ping:
-    """How long PINGs took there and back, in seconds, as this process sees it."""
+    """The round-trip times of PINGs, in seconds, as measured by this process."""
 
     min: float
     median: float
@@ -35,13 +35,13 @@ class Ping:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicaStatus:
-    """A replica, as its primary knows it.
+    """A replica, as its primary reports it.
 
     Attributes:
         address: host and port.
-        state: "online" if it is up to date, or on its way there.
-        lag_seconds: since its last word.
-        lag_bytes: what it has not confirmed.
+        state: "online" if it is up to date, or catching up.
+        lag_seconds: seconds since its last acknowledgement.
+        lag_bytes: bytes that it has not acknowledged.
     """
 
     address: str
@@ -52,15 +52,15 @@ class ReplicaStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Replication:
-    """How a node stands to its replicas, or a replica to its master.
+    """The replication of a master to its replicas, or of a replica from its master.
 
     Attributes:
         link: a replica's connection to its master, "up" or "down"; None for a master.
         replicas: how many are connected.
-        lag_seconds: a replica: since its master's last word. A master: since the last word
-            of the replica that has been silent longest.
-        lag_bytes: a replica: what it received and has not applied. A master: what the
-            slowest replica has not confirmed.
+        lag_seconds: for a replica, seconds since its master's last message. For a master, the
+            largest number of seconds since a replica's last acknowledgement.
+        lag_bytes: for a replica, bytes that it received and has not applied. For a master,
+            bytes that the slowest replica has not acknowledged.
         connected: the replicas of a master.
     """
 
@@ -73,7 +73,7 @@ class Replication:
 
 @dataclass
 class Said:
-    """What a node replied to INFO, how many seconds PINGs took, and what went wrong."""
+    """A node's reply to INFO, the seconds that PINGs took, and errors."""
 
     info: bytes
     pings: list[float] = field(default_factory=list)
@@ -82,19 +82,19 @@ class Said:
 
 @dataclass(kw_only=True)
 class NodeStatus:
-    """One node at one time; None is what it did not say.
+    """The status of one node at one time; None is unknown.
 
     Attributes:
-        error: why it did not say all.
+        error: why something is missing.
         role: "master" or "replica".
         version: of the server, as in "valkey 8.1.8".
-        up_since: Unix time of the server's start; `uptime` in seconds.
-        memory_used, memory_limit: bytes; a limit of 0 is none.
-        keys: in the node's database. All else is the server's.
-        hits, misses: look-ups of keys that were there, and were not. `hit_rate` is the
-            share of hits, from 0 to 1; None where there were no look-ups.
-        evictions: keys that made room for others.
-        tracked_keys: of whose changes it tells clients, as those with near copies.
+        up_since: Unix time of the server's start; `uptime` is in seconds.
+        memory_used, memory_limit: bytes; a limit of 0 means none.
+        keys: in the node's database. All other numbers are for the whole server.
+        hits, misses: look-ups of keys that existed, and that did not. `hit_rate` is the
+            share of hits, from 0 to 1; None if there were no look-ups.
+        evictions: keys that were evicted.
+        tracked_keys: keys whose changes it reports to clients, such as caches with near copies.
     """
 
     error: str | None = None
@@ -118,7 +118,7 @@ class NodeStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
-    """The largest node's share over the mean: 1 is even; None where there is nothing."""
+    """The largest node's share divided by the mean: 1 is even; None if there is nothing."""
 
     keys: float | None
     memory: float | None
@@ -126,10 +126,10 @@ class Balance:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What the nodes of a cluster that answered have together; None is unknown.
+    """The totals of the nodes of a cluster that answered; None is unknown.
 
     Attributes:
-        memory_limit: 0 where one of them has none.
+        memory_limit: 0 if one of them has none.
         hit_rate: of all look-ups of all nodes.
     """
 
@@ -149,15 +149,15 @@ class Totals:
 async def fetch_status(
     chosen: Mapping[str, Cluster], timeout: float | None
 ) -> tuple[dict[NodeName, Said], dict[NodeName, Exception]]:
-    """Ask all nodes of some clusters at once: for INFO, then PINGs one after the other.
+    """Ask all nodes of the clusters: for INFO in parallel, then PINGs one node after another.
 
-    On an event loop, where no reply waits to be read until that of a slower node is here.
+    It runs on an event loop, so that a reply is read at once, even if other nodes are slower.
 
     Args:
-        timeout: seconds for all of it.
+        timeout: seconds for everything.
 
     Returns:
-        What the nodes said, and why others did not even say the first thing.
+        The replies of the nodes, and the errors of those that did not reply at all.
     """
     deadline = Deadline(timeout)
     said: dict[NodeName, Said] = {}
@@ -176,7 +176,7 @@ async def fetch_status(
         try:
             info = await call(node, "INFO")
             if b"\r\nrole:slave" in info and not chosen[node[0]].router.has_slots:
-                await call(node, "DBSIZE")  # it may name its successor
+                await call(node, "DBSIZE")  # the reply may be REDIRECT
                 info = await call(node, "INFO")
             said[node] = Said(info)
         except (redis.RedisError, BadHostSetup) as error:
@@ -196,26 +196,26 @@ async def fetch_status(
         for is_informed in asyncio.as_completed(map(call_info, all_nodes(chosen))):
             node = await is_informed
             if node in said:
-                # PINGs at the same time would make each other look slow.
+                # PINGs at the same time would slow each other down.
                 pinging.append(asyncio.create_task(call_pings(node)))
                 await asyncio.wait(pinging[-1:], timeout=TURN_SECONDS)
         await asyncio.gather(*pinging)
     for cluster in chosen.values():
         await cluster.aclose()
     for (alias, host_id), one in said.items():
-        one.pings = times[alias].by_node[host_id][1:]  # without INFO's
+        one.pings = times[alias].by_node[host_id][1:]  # without that of INFO
     return said, errors
 
 
 def read_status(said: Said, client: redis.Redis, database: int) -> NodeStatus:
-    """Return what a node said, in our own words.
+    """Return the status of a node from its replies.
 
     Args:
-        client: of redis-py; it reads INFO, and asks nothing.
-        database: whose keys are meant.
+        client: of redis-py; it parses INFO, and does no I/O.
+        database: the database whose keys are counted.
     """
     status = read_info(client.response_callbacks["INFO"](said.info), database)
-    if b"# Keyspace" not in said.info:  # an empty database is not in it either
+    if b"# Keyspace" not in said.info:  # (an empty database is also missing there)
         status.keys = None
     if times := said.pings:
         status.ping = Ping(min=min(times), median=median(times), max=max(times))
@@ -225,7 +225,7 @@ def read_status(said: Said, client: redis.Redis, database: int) -> NodeStatus:
 
 
 def read_info(info: Mapping[str, Any], database: int) -> NodeStatus:
-    """Return what a node's INFO says, as redis-py reads it.
+    """Return the status of a node from its INFO, as parsed by redis-py.
 
     https://valkey.io/commands/info/
     """
@@ -298,14 +298,14 @@ def read_replication(info: Mapping[str, Any]) -> Replication:
 
 
 def share_of_hits(hits: int | None, misses: int | None) -> float | None:
-    """Return hits as a share of all look-ups, from 0 to 1; None where there were none."""
+    """Return hits as a share of all look-ups, from 0 to 1; None if there were none."""
     if hits is None or misses is None or hits + misses == 0:
         return None
     return hits / (hits + misses)
 
 
 def sum_up(statuses: Iterable[NodeStatus]) -> Totals:
-    """Return what the nodes come to that answered."""
+    """Return the totals of the nodes that answered."""
     known = list(statuses)
 
     def values(name: str) -> list[int]:
@@ -337,5 +337,5 @@ def sum_up(statuses: Iterable[NodeStatus]) -> Totals:
 
 
 def largest_over_mean(shares: Sequence[int]) -> float | None:
-    """Return how far the largest share is above the mean, as a factor."""
+    """Return the largest share divided by the mean."""
     return max(shares) / fmean(shares) if any(shares) else None

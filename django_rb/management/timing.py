@@ -1,4 +1,4 @@
-"""How long nodes take, as the engine measures it."""
+"""The response times of nodes, as measured by the engine."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..engine.rounds.observing import (
 
 
 class Times(Observer):
-    """Keeps how long batches take.
+    """Records the duration of batches.
 
     Attributes:
-        by_node: seconds of each exchange that a node answered, by host id.
-        whole: seconds of each batch.
+        by_node: the seconds of each exchange that a node answered, by host id.
+        whole: the seconds of each batch.
     """
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class Times(Observer):
         self.whole: list[float] = []
 
     def exchange_ended(self, exchange: ExchangeEvent) -> None:
-        """Keep a node's time."""
+        """Record the time of a node."""
         if exchange.error is None:
             self.by_node[exchange.host_id].append(exchange.seconds)
 
     def batch_ended(self, batch: BatchEvent) -> None:
-        """Keep the time of all."""
+        """Record the time of a batch."""
         self.whole.append(batch.seconds)
 
 

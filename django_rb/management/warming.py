@@ -1,4 +1,4 @@
-"""How much caches still read from the layout before, as OPTIONS["WARM_FROM"] says."""
+"""How much caches with OPTIONS["WARM_FROM"] still read from the old layout."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ MINUTES = 5
 
 @dataclass(frozen=True)
 class Warming:
-    """What a cache has read in the last minutes.
+    """The reads of a cache in the last minutes.
 
     Attributes:
         cache: its alias.
-        cluster, warm_from: the layout that it has, and that before.
-        reads: how many keys it looked up; None if it could not be found out.
-        warmed: how many of them came from the layout before.
-        share: the latter by the former; None if there was nothing.
-        error: why it could not be found out.
+        cluster, warm_from: its new and its old layout.
+        reads: how many keys it looked up; None if unknown.
+        warmed: how many of them came from the old layout.
+        share: `warmed` divided by `reads`; None if there were no reads.
+        error: why the numbers are unknown.
     """
 
     cache: str
@@ -41,7 +41,7 @@ class Warming:
 
     @property
     def words(self) -> str:
-        """What people read of it."""
+        """The numbers, or the error, as text."""
         of = f"Cache {self.cache!r}, read from {self.warm_from!r} in the last {MINUTES} minutes"
         if self.error is not None:
             return f"{of}: not known. {self.error}"
@@ -51,7 +51,7 @@ class Warming:
 
 
 def fetch_warmings(clusters: Collection[str]) -> list[Warming]:
-    """Return it for the caches on some clusters that have a WARM_FROM."""
+    """Return the reads of the caches on these clusters that have a WARM_FROM."""
     found: dict[str, tuple[Warming, RBCache]] = {}
     for alias, config in settings.CACHES.items():
         options: Any = config.get("OPTIONS") or {}

@@ -25,7 +25,7 @@ from .algorithms import SLIDING_WINDOW, check_algorithm
 PREFIX = "RATELIMIT_"
 UNIX = "unix"
 
-_MAPPED_BITS = 96  # of ::ffff:0:0/96, whose addresses are those of IPv4
+_MAPPED_BITS = 96  # of ::ffff:0:0/96, the IPv4-mapped addresses
 
 # For responses to refused requests: a view, the path of one, or the name of a template.
 View = str | Callable[..., Any] | None
@@ -56,9 +56,9 @@ class Config:
     Attributes:
         cluster: RATELIMIT_CLUSTER, an alias in RB_CLUSTERS.
         prefix: RATELIMIT_PREFIX, what the stored keys begin with.
-        fail_open: RATELIMIT_FAIL_OPEN, whether a request passes whose limit's node failed.
+        fail_open: RATELIMIT_FAIL_OPEN, whether a request passes if its limit's node failed.
         timeout: RATELIMIT_TIMEOUT, seconds for one check, None for the cluster's own.
-        algorithm: RATELIMIT_ALGORITHM, the name of the one that is used where none is named.
+        algorithm: RATELIMIT_ALGORITHM, the name of the default algorithm.
         enable: RATELIMIT_ENABLE, whether views are limited.
         view: RATELIMIT_VIEW, a view or a template that answers refused requests.
         trusted_proxies: RATELIMIT_TRUSTED_PROXIES.
@@ -80,10 +80,10 @@ class Config:
 
 @lru_cache(maxsize=1)
 def get_config() -> Config:
-    """Return the settings as they are.
+    """Return the current settings.
 
     Raises:
-        ImproperlyConfigured: naming the setting, its value and the way out.
+        ImproperlyConfigured: with the setting, its value and what to do.
     """
     return Config(**{name: read() for name, read in _READERS.items()})
 
@@ -100,11 +100,11 @@ def _get_bool(name: str, *, default: bool) -> bool:
 
 
 def get_cluster() -> str:
-    """Return the alias of the cluster that counts.
+    """Return the alias of the cluster that stores the counters.
 
     Raises:
         ImproperlyConfigured: no setting names one, and there are several; or the setting
-            names one that is not there.
+            names one that does not exist.
     """
     aliases = get_aliases()
     default = aliases[0] if len(aliases) == 1 else "default"
@@ -168,7 +168,7 @@ def _parse_network(network: object) -> IPv4Network | IPv6Network:
             "socket.",
         ) from error
     mapped = parsed.network_address.ipv4_mapped if isinstance(parsed, IPv6Network) else None
-    if mapped is not None:  # clients' addresses of this form are IPv4, too
+    if mapped is not None:  # clients' addresses of this form count as IPv4, too
         return IPv4Network((mapped, parsed.prefixlen - _MAPPED_BITS))
     return parsed
 
@@ -181,7 +181,7 @@ def _get_mask(name: str, default: int, most: int = 32) -> int:
 
 
 def find_mistakes() -> Iterator[ImproperlyConfigured]:
-    """Yield the first mistake in each of the settings that are there."""
+    """Yield the first mistake in each setting that is set."""
     for name, read in _READERS.items():
         if hasattr(settings, PREFIX + name.upper()):
             try:
@@ -206,7 +206,7 @@ NAMES = tuple(PREFIX + name.upper() for name in _READERS)
 
 
 def check_prefix(prefix: object, whose: str) -> None:
-    """Raise ImproperlyConfigured unless stored keys may begin with it."""
+    """Raise ImproperlyConfigured unless it is a valid prefix of stored keys."""
     if not isinstance(prefix, str) or not prefix or not prefix.isascii() or "{" in prefix:
         raise ImproperlyConfigured(
             f"{whose}: {masked(prefix)} is not a text of ASCII characters such as 'rl'. "
@@ -219,10 +219,10 @@ def parse_timeout(timeout: object, whose: str) -> float | None:
 
     Args:
         timeout: a number of any type, or a timedelta.
-        whose: the setting or argument that it is, for the error.
+        whose: the name of the setting or argument, for the error.
 
     Raises:
-        ImproperlyConfigured: it is no such time.
+        ImproperlyConfigured: it is not such a time.
     """
     if timeout is None:
         return None

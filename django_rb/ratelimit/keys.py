@@ -1,4 +1,4 @@
-"""What requests are counted by: the client's address, the user, a field, a function's word."""
+"""What requests are counted by: the client's address, the user, a field, or a function."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..engine.wording import did_you_mean, masked
 from .addresses import address_key
 from .functions import RequestFunction
 
-# What is counted, and its kind, so that somebody's address is nobody's user name. A kind says
-# where it ends.
+# A kind and a value of it, so that an address never equals a user name. The encoded kind
+# contains its own end.
 Value = tuple[bytes, bytes]
 
 
@@ -25,13 +25,13 @@ def _kind(text: str) -> bytes:
 
 
 _IP, _USER = _kind("ip"), _kind("user")
-_ANONYMOUS: Value = _kind("anonymous"), b""  # no user's key, whatever text that is
+_ANONYMOUS: Value = _kind("anonymous"), b""  # differs from the key of every user
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
 
 class RequestKey(Protocol):
-    """Says what a request is counted by."""
+    """Reads from a request what it is counted by."""
 
     name: str
 
@@ -43,7 +43,7 @@ class RequestKey(Protocol):
 
 
 class _OfRequest:
-    """A key that can be read off a request without waiting for anything."""
+    """A key that is read from a request without I/O."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -83,7 +83,7 @@ class _Header(_OfRequest):
 
 
 class _User:
-    """The user; with `or_address`, the address of those who are not logged in."""
+    """The user; with `or_address`, the client's address if nobody is logged in."""
 
     def __init__(self, name: str, *, or_address: bool) -> None:
         self.name = name
@@ -96,7 +96,7 @@ class _User:
         return self._of(await _attribute_of(request, "auser")(), request)
 
     def _of(self, user: Any, request: HttpRequest) -> Value:
-        # Django REST framework may be told to have no user for who is not logged in.
+        # Django REST framework can be set up to use None for users who are not logged in.
         if self._or_address and (user is None or not user.is_authenticated):
             return _IP, address_key(request).encode()
         if user is None or user.pk is None:
@@ -105,14 +105,14 @@ class _User:
 
 
 class FunctionKey:
-    """What a function of the site says of a request."""
+    """The result of one of the site's functions for a request."""
 
     def __init__(self, function: RequestFunction) -> None:
         self.name = function.name
         self.function = function
 
     def read(self, group: str, request: HttpRequest) -> Value:
-        """Return what the function says."""
+        """Return the function's result."""
         return self._value(self.function(group, request))
 
     async def aread(self, group: str, request: HttpRequest) -> Value:
@@ -121,7 +121,7 @@ class FunctionKey:
 
     @cached_property
     def _kind(self) -> bytes:
-        # Two functions that return the same are two counters.
+        # Two functions have separate counters, even if they return the same.
         return _kind(f"function:{self.function.dotted_name}")
 
     def _value(self, said: object) -> Value:
@@ -138,7 +138,7 @@ _BY_ADDRESS = ("ip", "user_or_ip")
 
 
 def parse_key(key: object) -> RequestKey:
-    """Return the key that is meant.
+    """Return a key for the argument of the decorator.
 
     Args:
         key: "ip", "user", "user_or_ip", "get:field", "post:field", "header:name", a function
@@ -160,7 +160,7 @@ def parse_key(key: object) -> RequestKey:
 
 
 def is_by_address(key: RequestKey) -> bool:
-    """Return whether clients' addresses are counted."""
+    """Return whether requests are counted by the client's address."""
     return key.name in _BY_ADDRESS and not isinstance(key, FunctionKey)
 
 
@@ -203,7 +203,7 @@ def _attribute_of(request: HttpRequest, name: str) -> Any:
 
 
 def _encoded(value: object) -> bytes:
-    # A header may have what is no text, and a form half a character.
+    # A header may contain bytes that are not text, and a form lone surrogates.
     return value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass")
 
 

@@ -24,7 +24,7 @@ from .rates import parse_rate
 
 logger = get_logger("django_rb.ratelimit")
 
-# Seconds after which a client may ask again where a node failed.
+# Seconds after which a client may try again if a node failed.
 RETRY_AFTER_FAILURE = 1.0
 
 
@@ -38,13 +38,13 @@ class Limiter:
     Args:
         cluster: an alias in settings.RB_CLUSTERS.
         prefix: what the stored keys begin with.
-        fail_open: whether a request is allowed whose limit's node failed.
+        fail_open: whether a request is allowed if its limit's node failed.
         timeout: seconds for one call, or a timedelta.
 
-    What is None is as the settings RATELIMIT_CLUSTER, _PREFIX, _FAIL_OPEN and _TIMEOUT say.
+    None stands for the settings RATELIMIT_CLUSTER, _PREFIX, _FAIL_OPEN and _TIMEOUT.
 
     Raises:
-        ImproperlyConfigured: a prefix or a timeout that cannot be.
+        ImproperlyConfigured: an invalid prefix or timeout.
     """
 
     def __init__(
@@ -73,19 +73,20 @@ class Limiter:
         algorithm: str | None = None,
         burst: int | None = None,
     ) -> Usage:
-        """Charge a limit, if it allows that.
+        """Charge a limit if it allows the request, and return its usage.
 
         limiter.hit("invoice:7", "100/10m").allowed
 
         Args:
             key: what is limited.
-            rate: as `parse_rate` takes it.
+            rate: see `parse_rate`.
             cost: what is charged, 0 or more.
-            algorithm: the setting RATELIMIT_ALGORITHM if it is None; "token-bucket" with a
-                burst.
+            algorithm: by default the setting RATELIMIT_ALGORITHM, or "token-bucket" if there
+                is a burst.
             burst: see `Limit`.
 
-        Raises what `Limit` and `parse_rate` raise. A failing node is told in `Usage.error`.
+        Raises what `Limit` and `parse_rate` raise. A failing node is reported in
+        `Usage.error`.
         """
         return self.check([_limit(key, rate, cost, algorithm, burst)])[0]
 
@@ -98,7 +99,7 @@ class Limiter:
         algorithm: str | None = None,
         burst: int | None = None,
     ) -> Usage:
-        """Return what `hit` would say, and charge nothing."""
+        """Return what `hit` would return, and charge nothing."""
         return self.check([_limit(key, rate, cost, algorithm, burst)], charge=False)[0]
 
     def reset(
@@ -109,7 +110,7 @@ class Limiter:
         algorithm: str | None = None,
         burst: int | None = None,
     ) -> bool:
-        """Forget what a limit was charged; return whether there was anything.
+        """Reset a limit to unused; return whether it had been charged.
 
         Raises:
             redis.RedisError: its node failed.
@@ -159,18 +160,18 @@ class Limiter:
     # Several limits.
 
     def check(self, limits: Iterable[Limit], *, charge: bool = True) -> list[Usage]:
-        """Check all limits at once; charge each of them, or none if one refuses.
+        """Check all limits in parallel; charge all of them, or none if one refuses.
 
         limits = [Limit("ip:10.0.0.1", Rate(5, 60)), Limit("user:7", Rate(20, 3600))]
         all(usage.allowed for usage in limiter.check(limits))
 
-        Every node is asked at the same time. If a limit refuses, a second round gives back
-        what the others were charged.
+        All nodes are asked in parallel. If a limit refuses, a second round refunds what the
+        others were charged.
 
         Args:
-            charge: False to ask only.
+            charge: False to check without charging.
 
-        Returns what each limit says, in their order.
+        Returns the usage of each limit, in their order.
         """
         cluster = self.cluster
         batch = self.make_batch(cluster, list(limits), charge=charge)
@@ -186,7 +187,7 @@ class Limiter:
 
     @property
     def cluster(self) -> Cluster:
-        """The cluster that counts."""
+        """The cluster that stores the counters."""
         return clusters[get_config().cluster if self._cluster is None else self._cluster]
 
     @property
@@ -217,7 +218,7 @@ class Limiter:
         *,
         charge: bool,
     ) -> Batch[list[Usage]]:
-        """Return what replies say of limits; give charges back if one of them refuses."""
+        """Return the usages that replies contain; refund charges if a limit refuses."""
         usages = [
             make_usage(limit, read_answer(reply))
             if type(reply) is bytes
@@ -242,7 +243,7 @@ class Limiter:
         replies: Sequence[Any],
         usages: list[Usage],
     ) -> Batch[None]:
-        """Give back what was charged, and update `usages`."""
+        """Refund what was charged, and update `usages`."""
         charged = [n for n, usage in enumerate(usages) if usage.allowed and not usage.error]
         if not charged:
             return
@@ -263,14 +264,14 @@ class Limiter:
     def _make_failed_usage(
         self, cluster: Cluster, limit: Limit, key: bytes, error: Exception
     ) -> Usage:
-        """Return the usage of a limit whose node failed, as the settings say."""
+        """Return the usage of a limit whose node failed, according to the settings."""
         self._log(cluster, key, error)
         allowed = get_config().fail_open if self._fail_open is None else self._fail_open
         retry_after = 0.0 if allowed else RETRY_AFTER_FAILURE
         return Usage(limit, allowed, 0, limit.capacity, 0.0, retry_after, error)
 
     def _log(self, cluster: Cluster, key: bytes, error: Exception) -> None:
-        """Warn that a node failed; once, until it has not failed for a minute."""
+        """Warn that a node failed; only once, until it has not failed for a minute."""
         host_id = cluster.router.get_host_for_key(key)
         if self._recently_logged.is_new((host_id, type(error))):
             logger.warning("Limits on node %d cannot be checked: %s", host_id, error)
@@ -283,7 +284,7 @@ def _limit(
     if parsed is None:
         raise ImproperlyConfigured("The rate None is no limit: there is nothing to ask.")
     if algorithm is None and burst is not None:
-        algorithm = TOKEN_BUCKET  # which alone has a burst
+        algorithm = TOKEN_BUCKET  # the only one with a burst
     return Limit(key, parsed, cost, algorithm or get_config().algorithm, burst)
 
 

@@ -1,4 +1,4 @@
-"""A limit, and what a request uses of it."""
+"""A limit, and its usage after a request."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _KEY_TYPES = (str, bytes)
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit, and what a request would be charged.
+    """A limit, and the cost of a request.
 
     Limit("login:10.0.0.1", Rate(5, 60))
 
     Attributes:
-        key: what is limited; of any length and any bytes.
+        key: what is limited; any length and any bytes are allowed.
         rate: how many requests in which period.
         cost: what is charged, 0 or more.
         algorithm: "sliding-window", "fixed-window" or "token-bucket".
-        burst: how many requests a full bucket has room for; None for the rate's count.
-            For "token-bucket" alone.
-        block: whether its refusal keeps the other limits of a call from being charged. One
-            that only tells does not: the request passes.
+        burst: how many requests a full bucket allows at once; None for the rate's count.
+            Only for "token-bucket".
+        block: whether the other limits of a call are not charged if this one refuses. With
+            False they are charged, because the request passes.
 
     Raises:
-        ImproperlyConfigured: there is no such algorithm, or it has no such burst.
-        TypeError: the key is neither text nor bytes, or the rate is no `Rate`.
+        ImproperlyConfigured: there is no such algorithm, or it does not allow this burst.
+        TypeError: the key is neither text nor bytes, or the rate is not a `Rate`.
         ValueError: the cost is not a whole number of 0 or more.
     """
 
@@ -57,32 +57,32 @@ class Limit:
             )
         try:
             rule = get_rule(self.algorithm, self.rate, self.burst)
-        except TypeError:  # what cannot be hashed is none of them
+        except TypeError:  # an unhashable value is not an algorithm
             rule = make_rule(self.algorithm, self.rate, self.burst)
-        # Python's own integers, which do not overflow as those of numpy do.
+        # Python's own integers, which do not overflow as numpy's do.
         for name, value in (("cost", cost), ("burst", rule.burst), ("rule", rule)):
             object.__setattr__(self, name, value)
 
     @property
     def capacity(self) -> int:
-        """How many requests there is room for at once."""
+        """How many requests are allowed at once."""
         return self.rule.capacity
 
 
 class Usage(NamedTuple):
-    """What a limit said.
+    """The result of checking a limit.
 
     Attributes:
         limit: the limit.
         allowed: whether the request may pass, as far as this limit is concerned.
-        used: how much of the limit is used up, with this request if it was charged.
+        used: how much of the limit is used up, including this request if it was charged.
         remaining: how much is left.
-        reset: seconds until the limit is wholly unused again if nothing more is charged;
-            for "fixed-window" that is when the window ends.
+        reset: seconds until the limit is completely unused again if nothing more is charged;
+            for "fixed-window", until the window ends.
         retry_after: seconds until this cost could be allowed; 0 if it is, infinite if it
             never can be.
-        error: why the limit's node could not be asked; then `allowed` is what the settings
-            say, and the numbers are those of an unused limit.
+        error: why the limit's node could not be asked; then `allowed` depends on the settings,
+            and the numbers are those of an unused limit.
     """
 
     limit: Limit
@@ -95,7 +95,7 @@ class Usage(NamedTuple):
 
 
 def make_usage(limit: Limit, answer: Answer) -> Usage:
-    """Return what an algorithm's script answered for a limit."""
+    """Return the usage from the reply of an algorithm's script."""
     allowed, used, reset, retry, _, _ = answer
     rule = limit.rule
     ticks = rule.ticks_per_second

@@ -1,4 +1,4 @@
-"""Which HTTP methods a limit is for."""
+"""Which HTTP methods are limited."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..engine.wording import did_you_mean, masked
 
-# All methods; None and (None,) are the same, as django-ratelimit has it.
+# All methods; None and (None,) mean the same, as in django-ratelimit.
 ALL: Final = (None,)
 UNSAFE: Final = ("DELETE", "PATCH", "POST", "PUT")
 
@@ -18,7 +18,7 @@ Methods = str | Sequence[str | None] | None
 
 _WORDS = {"ALL": ALL, "ANY": ALL, "UNSAFE": UNSAFE}
 
-# Those of HTTP itself, and of its extensions those that read and write documents: WebDAV
+# The methods of HTTP itself, and those extensions that read and write documents: WebDAV
 # (RFC 4918), REPORT (RFC 3253), SEARCH (RFC 5323) and QUERY.
 _KNOWN = (
     *(method.value for method in HTTPMethod),
@@ -28,7 +28,7 @@ _KNOWN = (
 
 
 def parse_methods(method: object) -> frozenset[str] | None:
-    """Return the methods that are meant, None for all.
+    """Return a set of methods, None for all.
 
     Args:
         method: a method, `ALL` or `UNSAFE` or their names, None for all; or several of these.
@@ -45,7 +45,7 @@ def parse_methods(method: object) -> frozenset[str] | None:
     if None in named:
         return None
     if "GET" in named:
-        named.add("HEAD")  # views answer it as a GET
+        named.add("HEAD")  # views handle it like GET
     return frozenset(filter(None, named))
 
 

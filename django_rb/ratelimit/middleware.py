@@ -1,4 +1,4 @@
-"""The middleware: every answer says what the limits said, and refusals are answered."""
+"""The middleware: it adds the state of limits to responses, and responds to refusals."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseB
 
 
 class RatelimitMiddleware:
-    """Tells clients of their limits on every answer, also where a view raised an error.
+    """Adds the state of limits to every response, also if a view raised an error.
 
-    It answers what raises Ratelimited as a refused request is answered. Put it in front of
-    caches of whole pages, so that what they keep says nothing of one client's limits.
+    It turns Ratelimited into the response for refused requests. Put it before caches of whole
+    pages, so that the pages they store do not contain one client's limits.
     """
 
     sync_capable = True
@@ -34,7 +34,7 @@ class RatelimitMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        """Answer a request."""
+        """Return the response to a request."""
         if self._is_async:
             return self._acall(request)
         get_record(request).has_middleware = True
@@ -51,7 +51,7 @@ class RatelimitMiddleware:
     def process_exception(
         self, request: HttpRequest, exception: Exception, *args: Any
     ) -> HttpResponseBase | None:
-        """Answer Ratelimited, which a view may raise of its own accord."""
+        """Return the response for Ratelimited, which views may also raise themselves."""
         if not isinstance(exception, Ratelimited):
             return None
         get_record(request).refusal = exception

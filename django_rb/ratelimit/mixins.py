@@ -33,7 +33,7 @@ class RatelimitMixin(_Base):
             arguments of the decorator. The group is the class by default.
 
     Raises:
-        ImproperlyConfigured: where a class is written, if an attribute is impossible; in
+        ImproperlyConfigured: when the class is defined, if an attribute is invalid; in
             `as_view()`, if there is no limit.
     """
 
@@ -57,8 +57,8 @@ class RatelimitMixin(_Base):
                 "front of the view's class."
             )
         if cls.ratelimit_key is None and cls.ratelimit_limits is None:
-            return  # a class that others inherit from
-        if cls.ratelimit_limits is not None:  # which classes that inherit from it read again
+            return  # a base class for others
+        if cls.ratelimit_limits is not None:  # subclasses read it again
             cls.ratelimit_limits = list(cls.ratelimit_limits)
         options = {
             option: getattr(cls, f"ratelimit_{option}")
@@ -70,7 +70,7 @@ class RatelimitMixin(_Base):
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
-        """Return the view, as Django has it; it takes limits of its own, too."""
+        """Return the view as Django does; `initkwargs` may also contain limits."""
         own = {
             name: initkwargs.pop(name)
             for name in list(initkwargs)
@@ -84,7 +84,7 @@ class RatelimitMixin(_Base):
         return super().as_view(**initkwargs)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        """Ask the limits, then do what the view does."""
+        """Check the limits, then dispatch to the view."""
         guard = self._get_guard()
         view = partial(super().dispatch, request, *args, **kwargs)
         if getattr(self, "view_is_async", False):

@@ -1,4 +1,4 @@
-"""Rates: so many requests in so many seconds, and how they are written."""
+"""Rates: a number of requests per number of seconds, and their text form."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..engine.wording import masked
 
-# The scripts count in products of a count and a time. A number of Lua is a double, exact for
-# integers up to 2**53, and the sum of two of these is one.
+# The scripts count in products of a count and a time. Numbers in Lua are doubles, which are
+# exact for integers up to 2**53, and so for the sum of two of these.
 MAX_UNITS = 2**52
 
 _UNITS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
@@ -25,17 +25,17 @@ _RATE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests in a period.
+    """A number of requests in a period.
 
     Rate(100, 600)              # 100 in ten minutes; as text "100/10m"
 
     Attributes:
-        count: how many requests, or whatever a cost counts; 0 for never.
-        period: whole seconds, 1 or more; a timedelta of so many becomes their number.
+        count: how many requests, or units of cost; 0 for none.
+        period: whole seconds, 1 or more; a timedelta of whole seconds is converted.
 
     Raises:
-        ImproperlyConfigured: these are no such numbers, or larger than can be counted
-            exactly: `count * period` is at most 2**52.
+        ImproperlyConfigured: these are not such numbers, or too large to be counted exactly:
+            `count * period` is at most 2**52.
     """
 
     count: int
@@ -53,7 +53,7 @@ class Rate:
             raise ImproperlyConfigured(
                 f"A rate for {shown} seconds: give a whole number, 1 or more."
             )
-        # Python's own integers, which do not overflow as those of numpy do.
+        # Python's own integers, which do not overflow as numpy's do.
         object.__setattr__(self, "count", count)
         object.__setattr__(self, "period", period)
         if max(self.count, 1) * self.period > MAX_UNITS:
@@ -70,7 +70,7 @@ class Rate:
 
 
 def whole_number(number: object) -> int | None:
-    """Return an integer of any type, such as numpy's, as Python's own; None for others."""
+    """Return an integer of any type, such as numpy's, as an int; None for others."""
     if type(number) is int:
         return number
     try:
@@ -87,7 +87,7 @@ def _whole_seconds(period: object) -> int | None:
 
 
 def parse_rate(rate: object) -> Rate | None:
-    """Return the rate that is meant, None for no limit.
+    """Return a `Rate`, None for no limit.
 
     parse_rate("100/10m")       # Rate(count=100, period=600)
     parse_rate((5, 60))         # Rate(count=5, period=60)

@@ -1,7 +1,7 @@
-"""What the limits of one request have said so far, kept with the request.
+"""The results of the limits of one request so far, stored with the request.
 
-It lies in `request.META`, which a wrapper of the request (as that of Django REST framework) has
-in common with it.
+They are in `request.META`, which is shared by wrappers of the request (such as that of Django
+REST framework).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from .exceptions import Ratelimited
 _META = "django_rb.ratelimit"
 
 
-# What one limit said: its name, its rule, what is left of it (None if its node failed), and the
-# seconds for which that has to do. No two limits of a request have the same name.
+# The result of one limit: its name, its rule, what remains (None if its node failed), and for
+# how many seconds that has to last. No two limits of a request have the same name.
 Said = tuple[str, Rule, int | None, float]
 
 
 @dataclass(slots=True)
 class Record:
-    """What the limits of one request have said so far.
+    """The results of the limits of one request so far.
 
     Attributes:
-        said: what they said, in the order in which they were asked.
+        said: the results, in the order in which the limits were checked.
         refusal: why the request is refused, if it is.
-        has_middleware: the middleware tells the client.
+        has_middleware: the middleware adds the results to the response.
     """
 
     said: list[Said] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The limits of views: how they are written, and which limit a request has by them."""
+"""The limits of views: their arguments, and the limits of a request that follow from them."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ Limits = Iterable[LimitOptions | tuple[Any, Any]]
 
 @dataclass(slots=True, eq=False)
 class ViewLimit:
-    """A limit as it is written on a view; its key, and maybe its rate, depend on the request.
+    """A limit of a view; its key, and possibly its rate, depend on the request.
 
     Attributes:
-        name: what the fields of answers call it.
-        group: what is counted together; "" for the view alone, until its `Guard` is made.
+        name: its name in the header fields of responses.
+        group: what is counted together; "" for this view only, until its `Guard` is created.
         key: what requests are counted by.
-        rate: how many, or who says so.
+        rate: the rate, or a function that returns it.
         methods: the HTTP methods that are limited, None for all.
-        block: whether a request is refused, or only told that it is limited.
-        cost, algorithm, burst: as `Limit` takes them; no algorithm is that of the settings.
+        block: whether a request is refused, or only marked as limited.
+        cost, algorithm, burst: see `Limit`; no algorithm means that of the settings.
     """
 
     name: str
@@ -97,7 +97,7 @@ class ViewLimit:
         return self.methods is None or request.method in self.methods
 
     def read(self, request: HttpRequest) -> ReadLimit | None:
-        """Return the limit that a request has, None for no limit."""
+        """Return the limit for a request, None for no limit."""
         rate = self.rate
         if isinstance(rate, RequestFunction):
             rate = parse_rate(rate(self.group, request))
@@ -113,7 +113,7 @@ class ViewLimit:
         return self._read(rate, await self.key.aread(self.group, request))
 
     def make_key(self, digest: str) -> str:
-        """Return the key of the limit that counts what has a digest."""
+        """Return the limit's key for a digest of what is counted."""
         return f"{self.group}:{digest}"
 
     def _read(self, rate: Rate, value: Value) -> ReadLimit:
@@ -121,7 +121,7 @@ class ViewLimit:
         if prepared is None or prepared[0] is not config or prepared[1].rate is not rate:
             prepared = self._prepared = self._prepare(config, rate)
         _, limit, head, arguments = prepared
-        # What a client sends may be long, or anything: it is in the digest alone.
+        # What a client sends may be long, or any bytes: only its digest is used.
         kind, counted = value
         hashed = self._hash.copy()
         hashed.update(kind + counted)
@@ -133,30 +133,30 @@ class ViewLimit:
         return self, limit, digest, (key, limit.rule.script, arguments)
 
     def _prepare(self, config: Config, rate: Rate) -> _Prepared:
-        """Return what requests have in common for as long as settings and rate are the same."""
+        """Return what requests share as long as the settings and the rate are the same."""
         algorithm = self.algorithm or config.algorithm
         limit = Limit("", rate, self.cost, algorithm, self.burst, self.block)
         rule = limit.rule
         key = rule.make_key(config.prefix, self.make_key(_ANY_DIGEST))
-        # Of some groups all keys are stored as digests, which do not end with this one.
+        # For some groups, whole keys are stored as digests, which do not end with this one.
         head, digest, _ = key.partition(_ANY_DIGEST.encode())
         return config, limit, head if digest else None, rule.encode(HIT, limit.cost)
 
 
-# The settings, a limit but for its key, how its stored key begins, and the encoded arguments
-# of its script.
+# The settings, a limit without its key, the beginning of its stored key, and the encoded
+# arguments of its script.
 _Prepared = tuple[Config, Limit, bytes | None, bytes]
 
-# The limit of one request: how it is written, the limit but for its key, the digest of what is
-# counted, and the script that charges it.
+# The limit of one request: the limit of the view, the limit without its key, the digest of what
+# is counted, and the script that charges it.
 ReadLimit = tuple[ViewLimit, Limit, str, ScriptCall]
 
 
 def make_view_limits(limits: Limits | None, **options: Unpack[LimitOptions]) -> list[ViewLimit]:
-    """Return the limits that a decorator's arguments name: one, or those of `limits`.
+    """Return the limits in a decorator's arguments: one, or those of `limits`.
 
     Raises:
-        ImproperlyConfigured: one of the arguments is impossible.
+        ImproperlyConfigured: one of the arguments is invalid.
     """
     given = _DEFAULTS | options
     if limits is None:
@@ -175,7 +175,7 @@ def make_view_limits(limits: Limits | None, **options: Unpack[LimitOptions]) -> 
 
 
 def name_apart(names: Iterable[str]) -> list[str]:
-    """Return names that differ: "ip", "ip-2", "ip-3" for three times "ip"."""
+    """Return unique names: "ip", "ip-2", "ip-3" for three times "ip"."""
     apart: list[str] = []
     for name in names:
         other, number = name, 1
@@ -187,10 +187,11 @@ def name_apart(names: Iterable[str]) -> list[str]:
 
 
 def check_key_functions(limits: Sequence[ViewLimit], *, resolve: bool) -> None:
-    """Raise ImproperlyConfigured if two functions would share a counter by their name.
+    """Raise ImproperlyConfigured if two functions with one name would share a counter.
 
     Args:
-        resolve: import those that are named by a path; if not, they are left out.
+        resolve: whether to import functions that are given as a path; otherwise they are
+            ignored.
     """
     for one, other in combinations(limits, 2):
         if not isinstance(one.key, FunctionKey) or not isinstance(other.key, FunctionKey):
@@ -207,7 +208,7 @@ def check_key_functions(limits: Sequence[ViewLimit], *, resolve: bool) -> None:
 
 
 def _may_count_together(one: ViewLimit, other: ViewLimit) -> bool:
-    """Return whether two limits share a counter where their keys do."""
+    """Return whether two limits with the same key share a counter."""
     if (one.group, one.methods, one.algorithm, one.burst) != (
         (other.group, other.methods, other.algorithm, other.burst)
     ):
@@ -243,7 +244,7 @@ def _make_view_limit(given: LimitOptions) -> ViewLimit:
         raise _mistake("block", f"{masked(given['block'])} is neither True nor False.")
     algorithm = given["algorithm"]
     if algorithm is None and given["burst"] is not None:
-        algorithm = TOKEN_BUCKET  # which alone has a burst
+        algorithm = TOKEN_BUCKET  # the only one with a burst
     view_limit = ViewLimit(
         name=name or key.name,
         group=given["group"] or "",
@@ -269,7 +270,7 @@ def _parse_rate(rate: object) -> Rate | RequestFunction | None:
 
 
 def _check_limit(limit: ViewLimit) -> None:
-    """Raise now what `Limit` would raise with every request."""
+    """Raise early what `Limit` would raise for every request."""
     rate = limit.rate if isinstance(limit.rate, Rate) else Rate(1, 1)
     try:
         Limit("", rate, limit.cost, limit.algorithm or SLIDING_WINDOW, limit.burst)

@@ -1,7 +1,7 @@
-"""Tools for tests: real nodes on this machine, test runners, and what was sent to nodes.
+"""Tools for tests: real nodes on this machine, test runners, and captured commands.
 
-Importing this package starts nothing and needs neither Django nor a server. What needs
-Django is imported when it is first asked for.
+Importing this package starts nothing and needs neither Django nor a server. The parts that need
+Django are imported when they are first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a block sent, per node; and assertions about it, in the style of assertNumQueries."""
+"""The commands that a block sends, per node, and assertions similar to assertNumQueries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..registry import clusters
 
 __unittest = True  # failures show the test's own line last
 
-# What a connection says of its own accord.
+# Sent by connections themselves.
 _NOT_CAPTURED = ("AUTH", "HELLO")
 
 
@@ -40,10 +40,10 @@ class CaptureCommandsContext(Observer):
     Attributes:
         batches: how many batches ran: calls that were answered together. A command or a
             pipeline of a local client is a batch, too.
-        rounds: how many rounds they took; more than `batches` where a node was asked again.
+        rounds: how many rounds they took; more than `batches` if a node was asked again.
 
-    What all threads send is captured, and what was sent to nodes that then failed. How
-    connections introduce themselves (AUTH, HELLO …) is not.
+    Commands of all threads are captured, including those to nodes that then failed. The
+    handshakes of connections (AUTH, HELLO …) are not.
     """
 
     def __init__(self, cluster: Cluster | str = "default") -> None:
@@ -92,7 +92,7 @@ class CaptureCommandsContext(Observer):
 
     @property
     def commands(self) -> dict[int, list[Command]]:
-        """``{host id: [(name, argument, …), …]}``, arguments as bytes; touched nodes only."""
+        """``{host id: [(name, argument, …), …]}``, arguments as bytes; only for `nodes`."""
         commands: dict[int, list[Command]] = {}
         for host_id, command in sorted(self._sent, key=lambda sent: sent[0]):
             commands.setdefault(host_id, []).append(command)
@@ -100,11 +100,11 @@ class CaptureCommandsContext(Observer):
 
     @property
     def nodes(self) -> set[int]:
-        """The ids of the hosts that were sent something."""
+        """The ids of the hosts that commands were sent to."""
         return {host_id for host_id, _ in self._sent}
 
     def describe(self) -> str:
-        """Return what was sent, a line for each command."""
+        """Return the captured commands as text, one per line."""
         lines = [
             f"{number}. node {host_id}: {shown_command(command)}"
             for number, (host_id, command) in enumerate(self._sent, start=1)
@@ -120,7 +120,7 @@ class CaptureCommandsContext(Observer):
         self.rounds += 1
 
     def exchange_ended(self, exchange: ExchangeEvent) -> None:
-        """Keep the commands that were sent, but for what asks a Redis Cluster for its slots."""
+        """Keep the commands that were sent, except those that ask for a cluster's slots."""
         if exchange.is_question:
             return
         for command in _sent(exchange):
@@ -129,10 +129,10 @@ class CaptureCommandsContext(Observer):
 
 
 def _sent(exchange: ExchangeEvent) -> Iterator[Command]:
-    """Yield the commands of which nothing was left to send."""
+    """Yield the commands that were sent completely."""
     left = exchange.bytes_out
     for command in exchange.commands() if left else ():
-        if exchange.error is not None:  # it may have been cut off anywhere
+        if exchange.error is not None:  # the last command may be incomplete
             left -= len(pack(command))
             if left < 0:
                 return
@@ -140,16 +140,16 @@ def _sent(exchange: ExchangeEvent) -> Iterator[Command]:
 
 
 class AssertingContext(CaptureCommandsContext):
-    """Captures, and fails at the end of the block unless it is what was expected.
+    """Captures commands, and fails at the end of the block unless they are as expected.
 
     Args:
         cluster: a cluster or its alias.
-        batches: how many batches are expected; any number where it is None.
-        nodes: how many nodes, or the host ids of exactly which, are expected to be sent
-            something; any where it is None.
+        batches: how many batches are expected; None for any number.
+        nodes: how many nodes, or the ids of exactly which hosts, are expected to be sent
+            commands; None for any.
 
-    Raises, at the end of a block that raised nothing itself, an AssertionError that lists
-    what was sent.
+    At the end of a block that did not raise anything itself, it raises an AssertionError that
+    lists the commands.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class AssertingContext(CaptureCommandsContext):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        __tracebackhide__ = True  # likewise, for pytest
+        __tracebackhide__ = True  # the same for pytest
         super().__exit__(kind, error, traceback)
         if kind is None:
             for mistake in self._mistakes():

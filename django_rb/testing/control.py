@@ -1,4 +1,4 @@
-"""How another process of the same user has nodes stopped and started."""
+"""Stops and starts nodes of another process of the same user."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SECONDS = 30.0  # longer than a node may take to start
 
 
 def ask(control: str, do: str, host_id: int) -> None:
-    """Have a node of another process stopped ("kill") or started anew ("restart").
+    """Make another process stop ("kill") or start ("restart") one of its nodes.
 
     Args:
         control: the `LocalNodes.control` of that process.
 
-    Raises NodesError if there is no such process or node, or the node does not come up.
+    Raises NodesError if there is no such process or node, or if the node does not start.
     """
     request = json.dumps({"do": do, "node": host_id}).encode() + b"\n"
     try:

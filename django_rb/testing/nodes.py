@@ -1,4 +1,4 @@
-"""Real servers on this machine, for tests and for trying things out."""
+"""Real servers on this machine, for tests and experiments."""
 
 import contextlib
 import os
@@ -19,20 +19,20 @@ from .supervision import DIRECTORY_PREFIX, Supervisor
 START_SECONDS = 10.0
 FAILOVER_SECONDS = 1.0
 SOCKET_SECONDS = 10.0
-# LocalNodes depends on these: the log level among them, as the log tells when a server
-# is ready.
+# LocalNodes depends on these, including the log level, as the log shows when a server is
+# ready.
 OWN_OPTIONS = {"bind", "daemonize", "dir", "logfile", "loglevel", "port", "unixsocket"}
 OWN_CLUSTER_OPTIONS = {"cluster-enabled", "cluster-config-file", "cluster-port"}
 TOPOLOGIES = ("static", "sentinel", "redis-cluster")
 LOGIN_OPTIONS = {"requirepass", "aclfile"}
-# The longest path of a unix socket that every platform takes (macOS: 104 bytes with the end).
+# The longest path of a unix socket on every platform (macOS: 104 bytes with the final NUL).
 MAX_SOCKET_PATH = 103
 
 Options = Mapping[str, str | Sequence[str]] | Iterable[tuple[str, str | Sequence[str]]]
 
 
 class LocalNodes:
-    """A few servers on 127.0.0.1: empty at the start, gone at the end.
+    """A few servers on 127.0.0.1: empty at the start, removed at the end.
 
     ::
 
@@ -40,13 +40,14 @@ class LocalNodes:
             cluster = Cluster(nodes.hosts)
             nodes.kill(2)
 
-    `program` is the server to run, by default what find_server() finds. `options` are
+    `program` is the server to run, by default that of find_server(). `options` are
     further options of the server by name: ``{"maxmemory": "10mb"}``. A value of several
-    words is a sequence: ``{"rename-command": ["KEYS", ""]}``. An option that comes more
-    than once is given as pairs: ``[("user", ["ann", "on"]), ("user", ["bob", "on"])]``.
-    With `unix_sockets` each node has a unix socket and no port. Nodes that do not come up
-    within `start_seconds` have failed. The ports are free ones, or `first_port` and those that
-    follow. What nodes store is gone with them, unless it is kept in the directory `keep`.
+    words is a sequence: ``{"rename-command": ["KEYS", ""]}``. For an option that is used more
+    than once, pass pairs: ``[("user", ["ann", "on"]), ("user", ["bob", "on"])]``.
+    With `unix_sockets` each node has a unix socket and no port. Nodes that are not ready
+    within `start_seconds` have failed. The ports are free ones, or `first_port` and the
+    following ones. The data of nodes is deleted at the end, unless it is kept in the directory
+    `keep`.
 
     ::
 
@@ -55,9 +56,9 @@ class LocalNodes:
             nodes.kill(0)
 
     starts a Redis Cluster: `count` primaries that share the slots evenly, each with `replicas`.
-    Primaries are 0 to `count` - 1, and are what `hosts` and `urls` name. The replicas come
-    after them, a first one for each primary, then a second one: that of 0 is 3 here. A node
-    that restarts knows its cluster, and goes on as its primary or its replica.
+    Primaries are 0 to `count` - 1, and only they are in `hosts` and `urls`. The replicas are
+    numbered after them: the first one of each primary, then the second ones. Here the replica
+    of 0 is 3. A node that restarts still belongs to its cluster, as a primary or a replica.
 
     ::
 
@@ -65,24 +66,24 @@ class LocalNodes:
             cluster = Cluster(nodes.hosts, topology="sentinel", sentinels=nodes.sentinels)
             nodes.kill(0)
 
-    starts primaries, their replicas and three Sentinels, which watch them: numbers 4, 5 and 6
-    here. Sentinels that hear nothing of a primary for `failover_seconds` put a replica in its
-    place, which takes them one to two seconds more. The password is that of Sentinels as well.
-    Independent nodes may have replicas without Sentinels.
+    starts primaries, their replicas and three Sentinels that monitor them: numbers 4, 5 and 6
+    here. If a primary does not answer for `failover_seconds`, Sentinels promote a replica,
+    which takes one to two seconds more. Sentinels have the same password. Independent nodes
+    may have replicas without Sentinels.
 
     Other users of the machine cannot use them: the sockets are in a directory of mode 0700,
-    and a node with a port wants a password, which is made anew for each LocalNodes, and is
-    in `hosts` and `urls`. Where `options` say who may log in (``requirepass``, ``aclfile`` or
-    a ``user`` named default), none is made. ``{"requirepass": ""}`` lets everybody in.
+    and a node with a port requires a password, which is generated for each LocalNodes and is
+    in `hosts` and `urls`. If `options` say who may log in (``requirepass``, ``aclfile`` or
+    a ``user`` named default), none is generated. ``{"requirepass": ""}`` allows everybody.
 
-    The servers keep nothing on disk, and neither DEBUG nor modules nor protected options are
-    for clients, unless `options` say so. They end with this process, whatever ends it. They
-    stay the parent's after a fork: a child may connect to them, its stop() does nothing, and
-    faults are not for it. Threads may share a LocalNodes.
+    The servers store nothing on disk, and clients may not use DEBUG, modules or protected
+    options, unless `options` allow it. They end with this process, however it ends. After a
+    fork they belong to the parent: a child may connect to them, but its stop() does nothing,
+    and it cannot cause faults. Threads may share a LocalNodes.
 
-    Raises ServerNotFoundError when there is no such program, and ValueError for a
-    `count` below 1, an option that LocalNodes sets itself (port, bind, dir, …), and what
-    does not go together.
+    Raises ServerNotFoundError if there is no such program, and ValueError for a `count`
+    below 1, an option that LocalNodes sets itself (port, bind, dir, …), and arguments that
+    exclude each other.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class LocalNodes:
             self._options.append(["requirepass", self._password])
         if (
             topology != "static" or replicas
-        ) and self._password:  # for replicas, and slots that move
+        ) and self._password:  # for replicas, and for the migration of slots
             self._options.append(["masterauth", self._password])
         self._supervisor: Supervisor | None = None
         self._server = ""
@@ -169,10 +170,10 @@ class LocalNodes:
         self.stop()
 
     def start(self) -> Self:
-        """Start all nodes side by side, wait until each takes connections, return self.
+        """Start all nodes in parallel, wait until each accepts connections, return self.
 
-        Does nothing when they run. Raises NodesError, with the end of the server's log,
-        when one does not come up in time; then none is left running.
+        Does nothing if they are running. Raises NodesError, with the end of the server's log,
+        if one is not ready in time; then all are stopped.
         """
         if self._supervisor is not None:
             return self
@@ -199,21 +200,21 @@ class LocalNodes:
         self._pids = started["pids"]
         self._supervisor = supervisor
         _started.add(self)
-        # For a LocalNodes that nobody stops: at the latest when Python ends.
+        # Stops a LocalNodes without a call of stop(): at the latest when Python exits.
         weakref.finalize(self, supervisor.stop)
         return self
 
     def stop(self) -> None:
-        """Kill all nodes and remove their directory. Does nothing when they are gone."""
+        """Kill all nodes and remove their directory. Does nothing the second time."""
         if self._supervisor is not None:
             self._supervisor.stop()
             self._supervisor = None
 
     @property
     def hosts(self) -> dict[int, dict[str, Any]]:
-        """The nodes by host id, as RB_CLUSTERS has them under HOSTS.
+        """The nodes by host id, in the form of HOSTS in RB_CLUSTERS.
 
-        With the password that LocalNodes made, and without one that `options` had.
+        With the password that LocalNodes generated, but without one from `options`.
         """
         self._running()
         if self.topology == "sentinel":
@@ -225,7 +226,7 @@ class LocalNodes:
 
     @property
     def sentinels(self) -> list[str]:
-        """The URLs of the Sentinels, as RB_CLUSTERS has them under SENTINELS."""
+        """The URLs of the Sentinels, in the form of SENTINELS in RB_CLUSTERS."""
         self._running()
         login = "".join(f":{password}@" for password in self._login.values())
         return [f"redis://{login}{place['host']}:{place['port']}" for place in self._watchers]
@@ -236,7 +237,7 @@ class LocalNodes:
 
     @property
     def urls(self) -> list[str]:
-        """The nodes' URLs in the order of their host ids; with the password as in `hosts`."""
+        """The nodes' URLs in the order of their host ids, with passwords as in `hosts`."""
         self._running()
         return self._make_urls("".join(f":{password}@" for password in self._login.values()))
 
@@ -253,60 +254,60 @@ class LocalNodes:
         ]
 
     def address(self, host_id: int) -> dict[str, Any]:
-        """Return where a node is, also a replica or a Sentinel; see `hosts`."""
+        """Return the address of a node, a replica or a Sentinel; see `hosts`."""
         self._running()
         return {**self._addresses[self._known(host_id)], **self._login}
 
     @property
     def server(self) -> str:
-        """What the nodes run, as in "valkey 8.1.8"."""
+        """The server and version that the nodes run, as in "valkey 8.1.8"."""
         self._running()
         return self._server
 
     @property
     def control(self) -> str:
-        """The socket where other processes of this user ask; see `testing.control`."""
+        """The path of the socket for requests of other processes; see `testing.control`."""
         return os.path.join(self._running().directory, CONTROL)  # noqa: PTH118
 
     def pid(self, host_id: int) -> int:
-        """Return the process id of a node; after kill() that of the killed process."""
+        """Return the process id of a node; after kill(), that of the killed process."""
         self._running()
         return self._pids[self._known(host_id)]
 
     def states(self) -> dict[int, str]:
-        """Return "running", "paused" or "dead" for each node, with replicas and Sentinels."""
+        """Return "running", "paused" or "dead" by node, including replicas and Sentinels."""
         return dict(enumerate(self._running().request("states")))
 
     def kill(self, host_id: int) -> None:
-        """Kill a node (SIGKILL) and wait for its end. Nobody else gets its port (Linux)."""
+        """Kill a node (SIGKILL) and wait for its end. Its port stays reserved (Linux)."""
         self._running().request("kill", node=self._known(host_id))
 
     def pause(self, host_id: int) -> None:
-        """Make a node silent (SIGSTOP): it takes connections and never answers.
+        """Pause a node (SIGSTOP): connections to it are accepted, but it does not answer.
 
-        Raises NodesError when the node is dead.
+        Raises NodesError if the node is dead.
         """
         self._running().request("pause", node=self._known(host_id))
 
     def resume(self, host_id: int) -> None:
-        """Let a paused node go on (SIGCONT). Raises NodesError when it is dead."""
+        """Resume a paused node (SIGCONT). Raises NodesError if it is dead."""
         self._running().request("resume", node=self._known(host_id))
 
     def restart(self, host_id: int) -> None:
-        """Replace a node, dead or not, by one at the same address, empty unless data is kept.
+        """Replace a node, dead or not, by one at the same address; empty without `keep`.
 
-        Returns when it takes connections. Raises NodesError if it does not come up. In a
-        Redis Cluster it may take no commands yet, and if it is a replica then, it is not
-        empty for long. A node that Sentinels watch begins as what it was at the start, and a
-        Sentinel with what it knew.
+        Returns when it accepts connections. Raises NodesError if it does not start. In a
+        Redis Cluster it may not accept commands yet, and if it is a replica, it soon has data
+        again. A node that Sentinels monitor starts in its original role, and a Sentinel with
+        the state it had.
         """
         self._pids[host_id] = self._running().request("restart", node=self._known(host_id))
 
     def flush(self) -> None:
-        """Empty all nodes that are not dead (FLUSHALL), side by side; replicas follow.
+        """Empty all nodes that are not dead (FLUSHALL), in parallel; replicas follow.
 
-        Raises NodesError when a node is paused, as it would keep its data, and when one
-        refuses; OSError when one does not answer.
+        Raises NodesError if a node is paused, as it would keep its data, or refuses; OSError
+        if one does not answer.
         """
         states = self.states()
         if paused := [host_id for host_id, state in states.items() if state == "paused"]:
@@ -328,7 +329,7 @@ class LocalNodes:
                     raise NodesError(f"Node {host_id} could not be flushed: {said!r}")
 
     def is_at(self, address: Mapping[str, Any]) -> bool:
-        """Whether one of the nodes is at an address, as `hosts` has it; dead ones are."""
+        """Whether an address, in the form of `hosts`, is that of a node, even a dead one."""
         return self._supervisor is not None and address in self._addresses
 
     def _running(self) -> Supervisor:
@@ -344,7 +345,7 @@ class LocalNodes:
 
 
 def can_have_unix_sockets() -> bool:
-    """Whether nodes can have unix sockets: there are any, and their paths are not too long."""
+    """Whether the platform has unix sockets, and their paths would not be too long."""
     path = Path(tempfile.gettempdir(), f"{DIRECTORY_PREFIX}12345678", "1000.sock")
     return hasattr(socket, "AF_UNIX") and len(os.fsencode(path)) <= MAX_SOCKET_PATH
 
@@ -353,7 +354,7 @@ _started: "weakref.WeakSet[LocalNodes]" = weakref.WeakSet()
 
 
 def is_local_node(*, host: str, port: int, path: str | None) -> bool:
-    """Whether there is a node that this process started, or one that it was forked from."""
+    """Whether this process, or one that it was forked from, started a node there."""
     address = {"unix_socket_path": path} if path else {"host": host, "port": port}
     return any(nodes.is_at(address) for nodes in list(_started))
 

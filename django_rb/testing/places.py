@@ -1,8 +1,8 @@
-"""Where servers are: compared by what they are, and not by how they are written.
+"""The addresses of servers, compared by what they refer to, not as text.
 
-One server has many names: ``localhost``, ``127.1``, ``::ffff:127.0.0.1``, the machine's own,
-one with a dot at its end, a path with a link in it. So names are resolved and paths made real;
-and a server can say itself who it is, by its `run_id`.
+One server has many names: ``localhost``, ``127.1``, ``::ffff:127.0.0.1``, the machine's own
+name, one with a trailing dot, a path with a symbolic link. So names and paths are resolved; and
+servers can be identified by their `run_id`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .. import conf
 from ..engine import BadHostSetup
 from ..engine.nodes.hosts import HostInfo
 
-ASK_SECONDS = 1.0  # for each step of asking a server who it is
+ASK_SECONDS = 1.0  # for each step of asking a server for its run_id
 _ASKED_AT_ONCE = 32
 
-# Set where a server is asked who it is: that connection may lead to the site's own nodes.
+# Set while a server is asked for its run_id: that connection may be to the site's own nodes.
 is_comparing: ContextVar[bool] = ContextVar("is_comparing", default=False)
 
 
@@ -40,17 +40,17 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, there: Any) -> Place:
-        """Return where a node, or a connection of redis-py's, is."""
+        """Return the place of a node, or of a connection of redis-py."""
         path = getattr(there, "unix_socket_path", None) or getattr(there, "path", None)
         if path is not None:
             return cls("", 0, str(path), there.db)
-        if not there.host:  # only Sentinels know
+        if not there.host:  # its address is only known to Sentinels
             return cls(there.address, 0, None, there.db)
         return cls(there.host.lower().rstrip("."), int(there.port), None, there.db)
 
     @property
     def url(self) -> str:
-        """How settings name it."""
+        """Its URL, as in settings."""
         if self.path is not None:
             return f"unix://{self.path}?db={self.db}"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -58,10 +58,10 @@ class Place(NamedTuple):
 
     @property
     def doors(self) -> frozenset[object]:
-        """Where its server's socket really is: each address with the port, or the file."""
+        """The real places of its server's socket: each address with the port, or the file."""
         if self.path is None:
             return frozenset((address, self.port) for address in _resolve(self.host))
-        with suppress(OSError, ValueError):  # it need not be there, or is an abstract one
+        with suppress(OSError, ValueError):  # it may not exist, or be an abstract socket
             file = Path(self.path).stat()
             return frozenset([(file.st_dev, file.st_ino)])
         with suppress(OSError, ValueError):
@@ -69,15 +69,15 @@ class Place(NamedTuple):
         return frozenset([self.path])
 
     def leads_to(self, other: Place) -> bool:
-        """Whether a connection that is opened here reaches the other's server, and no other."""
+        """Whether a connection to this place always reaches the other's server."""
         return self[:3] == other[:3] or self.doors <= other.doors
 
     def may_lead_to(self, other: Place) -> bool:
-        """Whether a connection that is opened here reaches the other's server, or may do so."""
+        """Whether a connection to this place may reach the other's server."""
         return self[:3] == other[:3] or not self.doors.isdisjoint(other.doors)
 
     def may_be(self, other: Place) -> bool:
-        """Whether both are on this machine at the same port, by whichever of its addresses."""
+        """Whether both are on this machine at the same port, by any of its addresses."""
         return self.port == other.port and self._is_here() and other._is_here()
 
     def _is_here(self) -> bool:
@@ -86,21 +86,21 @@ class Place(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _resolve(host: str) -> frozenset[str]:
-    """Return the addresses of a host, each in its one form; the name if there are none."""
+    """Return the addresses of a host in canonical form; the name if there are none."""
     found: set[str] = set()
     with suppress(OSError, UnicodeError):
         for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
             ip = ip_address(str(address[0]).partition("%")[0])
             if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
                 ip = ip.ipv4_mapped
-            if ip.is_unspecified:  # whoever connects to it comes to this machine
+            if ip.is_unspecified:  # connections to it reach this machine
                 ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")
             found.add(str(ip))
     return frozenset(found or {host})
 
 
 def _is_here(address: str) -> bool:
-    """Whether an address is one of this machine: then, and only then, it can be bound."""
+    """Whether an address belongs to this machine: only then can a socket be bound to it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -111,7 +111,7 @@ def _is_here(address: str) -> bool:
 
 
 class ConfiguredNode(NamedTuple):
-    """A node of a cluster, by the settings of that."""
+    """A node in the settings of a cluster."""
 
     alias: str
     config: Mapping[str, Any]
@@ -126,8 +126,8 @@ class ConfiguredNode(NamedTuple):
         return f"node {self.info.host_id} of the cluster {self.alias!r} ({self.info.address})"
 
     def fetch_run_id(self) -> str | None:
-        """Return who its server says it is, None if it cannot be asked."""
-        is_comparing.set(True)  # in the context of this thread alone: see _fetch_run_ids()
+        """Return its server's run_id, None if it cannot be asked."""
+        is_comparing.set(True)  # only in the context of this thread: see _fetch_run_ids()
         connection: Any = None
         try:
             cluster = conf.build_cluster(self.alias, self.config)
@@ -154,12 +154,12 @@ class ConfiguredNode(NamedTuple):
 
 
 def nodes_of(alias: str, config: Mapping[str, Any]) -> list[ConfiguredNode]:
-    """Return the nodes of a cluster whose settings have no mistake."""
+    """Return the nodes of a cluster whose settings are valid."""
     return [ConfiguredNode(alias, config, info) for info in conf.read_nodes(config).values()]
 
 
 def nodes_of_site() -> list[ConfiguredNode]:
-    """Return the nodes of all clusters of the settings that can be read."""
+    """Return the nodes of all clusters whose settings are valid."""
     nodes: list[ConfiguredNode] = []
     for alias, config in conf.get_site_configs():
         with suppress(BadHostSetup, KeyError, TypeError, AttributeError):
@@ -170,10 +170,10 @@ def nodes_of_site() -> list[ConfiguredNode]:
 def find_shared(
     declared: Sequence[ConfiguredNode], site: Sequence[ConfiguredNode]
 ) -> tuple[ConfiguredNode, ConfiguredNode] | None:
-    """Return a node and a node of the site that are the same database, None if none are.
+    """Return a node and a node of the site that are the same database, None if there are none.
 
-    Servers are asked who they are where their addresses do not tell. Where one cannot be
-    asked, both being on this machine at the same port is enough.
+    If addresses are not sufficient, servers are asked for their run_id. If one cannot be
+    asked, nodes at the same port of this machine count as the same.
     """
     pairs = [(one, own) for one in declared for own in site if one.place.db == own.place.db]
     for one, own in pairs:
@@ -189,7 +189,7 @@ def find_shared(
 
 def _fetch_run_ids(nodes: Sequence[ConfiguredNode]) -> dict[Place, str | None]:
     by_place = {node.place: node for node in nodes}
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:  # each has a context of its own
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:  # each has its own context
         return dict(
             zip(
                 by_place,

@@ -1,7 +1,7 @@
-"""The pytest plugin: nodes for the tests alone, fixtures, and a marker.
+"""The pytest plugin: nodes that only tests use, fixtures, and a marker.
 
-It does nothing, and imports nothing of Django's, unless pytest-django has configured
-settings with RB_CLUSTERS. `-p no:django_rb` switches it off.
+It does nothing, and imports nothing from Django, unless pytest-django has configured settings
+with RB_CLUSTERS. `-p no:django_rb` disables it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MARKER = "rb_no_flush"
 
 @pytest.hookimpl(trylast=True)  # after a conftest.py that configures Django
 def pytest_configure(config: pytest.Config) -> None:
-    """Put nodes for tests in the place of those in the settings. None is started yet."""
+    """Replace the nodes in the settings by nodes for tests. None is started yet."""
     config.addinivalue_line(
         "markers",
         f"{MARKER}: the nodes are not flushed before the test. On a class or a module: they "
@@ -50,7 +50,7 @@ def _has_clusters() -> bool:
 
 
 class _Run:
-    """The hooks of a run that has clusters."""
+    """The hooks of a test run with clusters."""
 
     def __init__(self, stand_ins: StandIns) -> None:
         self._stand_ins = stand_ins
@@ -58,7 +58,7 @@ class _Run:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        # xdist's workers have a controller that has looked already.
+        # The controller of xdist's workers has already checked it.
         if not (session.config.option.collectonly or hasattr(session.config, "workerinput")):
             with _stopping_the_run():
                 self._stand_ins.check_server()
@@ -71,7 +71,7 @@ class _Run:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Flush before a class or module that is not to be flushed later."""
+        """Flush before a class or module that is not flushed between its tests."""
         marked = [node for node, _ in item.iter_markers_with_node(MARKER)]
         if marked and marked[-1] is not item and marked[-1] not in self._previous:
             self._stand_ins.flush_used()
@@ -79,19 +79,19 @@ class _Run:
 
     @pytest.fixture(autouse=True)
     def _rb_flush(self, request: pytest.FixtureRequest) -> None:
-        """Flush what was used before this test: by other tests, or by wider fixtures."""
+        """Flush nodes that were used before this test: by other tests, or by wider fixtures."""
         wants_none = request.node.get_closest_marker(MARKER) is not None
         if not (wants_none or getattr(request.cls, MARKER, False)):
             self._stand_ins.flush_used()
 
     def pytest_unconfigure(self) -> None:
-        """End the nodes."""
+        """Stop the nodes."""
         self._stand_ins.uninstall()
 
 
 @contextmanager
 def _stopping_the_run() -> Iterator[None]:
-    """Let errors end pytest with their text."""
+    """Turn errors into an exit of pytest with their text."""
     from django.core.exceptions import ImproperlyConfigured  # noqa: PLC0415
 
     try:
@@ -102,13 +102,13 @@ def _stopping_the_run() -> Iterator[None]:
 
 @pytest.fixture
 def rb_alias() -> str:
-    """The alias of the cluster that the other fixtures are about; to be overridden."""
+    """The alias of the cluster that the other fixtures use; override it to change that."""
     return "default"
 
 
 @pytest.fixture
 def _rb_stand_ins() -> StandIns:
-    """What stands in for the site's own nodes; refuses to run on those."""
+    """The stand-ins for the site's own nodes, which tests may not use."""
     from .stand_ins import get_stand_ins  # noqa: PLC0415
 
     return get_stand_ins()
@@ -116,7 +116,7 @@ def _rb_stand_ins() -> StandIns:
 
 @pytest.fixture
 def rb_cluster(rb_alias: str, _rb_stand_ins: StandIns) -> Cluster:
-    """The cluster, on nodes that are for tests alone."""
+    """The cluster, on nodes that only tests use."""
     from ..registry import clusters  # noqa: PLC0415
 
     return clusters[rb_alias]
@@ -126,14 +126,14 @@ def rb_cluster(rb_alias: str, _rb_stand_ins: StandIns) -> Cluster:
 def rb_nodes(rb_alias: str, _rb_stand_ins: StandIns) -> LocalNodes:
     """The local nodes of the cluster: kill(), pause(), resume() and restart() them.
 
-    They are all well again, and empty, for the next test.
+    For the next test, all of them run again and are empty.
     """
     return _rb_stand_ins[rb_alias].lend_nodes()
 
 
 @pytest.fixture
 def rb_capture(rb_alias: str, _rb_stand_ins: StandIns) -> Callable[..., CaptureCommandsContext]:
-    """A context manager that captures what is sent: ``with rb_capture() as captured:``."""
+    """A context manager that captures commands: ``with rb_capture() as captured:``."""
     from .capture import CaptureCommandsContext  # noqa: PLC0415
 
     def capture(cluster: Cluster | str = rb_alias) -> CaptureCommandsContext:
@@ -146,7 +146,7 @@ def rb_capture(rb_alias: str, _rb_stand_ins: StandIns) -> Callable[..., CaptureC
 def rb_assert_num_batches(
     rb_alias: str, _rb_stand_ins: StandIns
 ) -> Callable[..., AssertingContext]:
-    """A context manager that expects so many batches: ``with rb_assert_num_batches(1):``."""
+    """A context manager that asserts the batches: ``with rb_assert_num_batches(1):``."""
     from .capture import AssertingContext  # noqa: PLC0415
 
     def expect(num: int, cluster: Cluster | str = rb_alias) -> AssertingContext:
@@ -159,7 +159,7 @@ def rb_assert_num_batches(
 def rb_assert_nodes_touched(
     rb_alias: str, _rb_stand_ins: StandIns
 ) -> Callable[..., AssertingContext]:
-    """A context manager that expects nodes, by number or by host ids, to be sent something."""
+    """A context manager that asserts how many nodes, or which host ids, are sent commands."""
     from .capture import AssertingContext  # noqa: PLC0415
 
     def expect(

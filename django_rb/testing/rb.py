@@ -1,4 +1,4 @@
-"""rb's tools for tests, under rb's names, over `LocalNodes`.
+"""rb's tools for tests, with rb's names, based on `LocalNodes`.
 
 from django_rb.testing.rb import make_test_cluster
 
@@ -19,15 +19,15 @@ from .nodes import LocalNodes
 
 
 class TestSetup:
-    """A few servers on unix sockets, for clusters whose nodes are their databases.
+    """A few servers on unix sockets, for clusters that use their databases as nodes.
 
     Args:
         servers: how many servers.
         databases_each: how many databases each of them has.
-        server_executable: the server to run, by default what `find_server` finds.
+        server_executable: the server to run, by default that of `find_server`.
     """
 
-    __test__ = False  # for pytest, which takes every Test… for tests
+    __test__ = False  # for pytest, which collects every class named Test…
 
     def __init__(
         self, servers: int = 4, databases_each: int = 8, server_executable: str | None = None
@@ -61,7 +61,7 @@ class TestSetup:
         return Cluster(hosts, pool_options={"encoding": "utf-8", "decode_responses": True})
 
     def close(self) -> None:
-        """End the servers. Does nothing the second time."""
+        """Stop the servers. Does nothing the second time."""
         self.nodes.stop()
 
 
@@ -69,7 +69,7 @@ class TestSetup:
 def make_test_cluster(
     servers: int = 4, databases_each: int = 8, server_executable: str | None = None
 ) -> Iterator[Cluster]:
-    """Give a cluster over servers of its own, for as long as a ``with`` block.
+    """Provide a cluster on its own servers for the duration of a ``with`` block.
 
     It has a node for each database of each server; see `TestSetup`.
     """

@@ -1,4 +1,4 @@
-"""Django's test runner, with nodes for the tests alone.
+"""Django's test runner, with nodes that only tests use.
 
 TEST_RUNNER = "django_rb.testing.RBDiscoverRunner"
 """
@@ -26,10 +26,10 @@ else:
 
 
 class RBTestSuite(unittest.TestSuite):
-    """A suite of tests each of which finds the nodes empty that were used before it."""
+    """A suite of tests that empties used nodes before each test."""
 
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
-        """Run the tests; `rb_no_flush` of their class says whether they want no flush."""
+        """Run the tests; there is no flush between those of a class with `rb_no_flush`."""
         start_test = result.startTest
 
         def flush_and_start(test: unittest.TestCase) -> None:
@@ -45,8 +45,8 @@ class RBTestSuite(unittest.TestSuite):
 
 
 def _init_worker(*args: Any, **options: Any) -> None:
-    """Begin a process that runs tests. The nodes of its parent are not its own."""
-    # Or a test that hangs would keep nodes after the run was killed.
+    """Initialize a process that runs tests. It does not use the nodes of its parent."""
+    # Otherwise a hanging test would keep nodes running after the run was killed.
     if end_with_parent := die_with_parent(os.getppid()):
         end_with_parent()
     ParallelTestSuite.init_worker(*args, **options)
@@ -54,17 +54,17 @@ def _init_worker(*args: Any, **options: Any) -> None:
 
 
 class RBParallelTestSuite(ParallelTestSuite):
-    """Runs tests in several processes, each of which has nodes of its own."""
+    """Runs tests in several processes, each of which has its own nodes."""
 
     init_worker = _init_worker
 
 
 class RBTestRunnerMixin(_Runner):
-    """For a test runner of your own: nodes for the tests alone.
+    """For your own test runner: nodes that only tests use.
 
     class Runner(RBTestRunnerMixin, SomeDiscoverRunner): …
 
-    A `test_suite` or `parallel_test_suite` of your own inherits from `RBTestSuite` or
+    Your own `test_suite` or `parallel_test_suite` must inherit from `RBTestSuite` or
     `RBParallelTestSuite`.
     """
 
@@ -72,10 +72,10 @@ class RBTestRunnerMixin(_Runner):
     parallel_test_suite = RBParallelTestSuite
 
     def setup_test_environment(self, **kwargs: Any) -> None:
-        """Put nodes for tests in the place of those in the settings. None is started yet.
+        """Replace the nodes in the settings by nodes for tests. None is started yet.
 
         Raises:
-            CommandError: a mistake in the settings, or no server that could be run.
+            CommandError: there is a mistake in the settings, or no server to run.
         """
         super().setup_test_environment(**kwargs)
         with _stopping_the_run():
@@ -87,7 +87,7 @@ class RBTestRunnerMixin(_Runner):
         """Return the tests.
 
         Raises:
-            CommandError: they would run in parallel, and share nodes.
+            CommandError: they would run in parallel and share nodes.
         """
         suite = super().build_suite(*args, **kwargs)
         if isinstance(suite, ParallelTestSuite):
@@ -96,18 +96,18 @@ class RBTestRunnerMixin(_Runner):
         return suite
 
     def teardown_test_environment(self, **kwargs: Any) -> None:
-        """End the nodes."""
+        """Stop the nodes."""
         get_stand_ins().uninstall()
         super().teardown_test_environment(**kwargs)
 
 
 class RBDiscoverRunner(RBTestRunnerMixin, DiscoverRunner):
-    """Django's default test runner, with nodes for the tests alone."""
+    """Django's default test runner, with nodes that only tests use."""
 
 
 @contextmanager
 def _stopping_the_run() -> Iterator[None]:
-    """Let errors end `manage.py test` with their text, and without a traceback."""
+    """Turn errors into an end of `manage.py test` with their text, without a traceback."""
     try:
         yield
     except (ImproperlyConfigured, NodesError) as error:

@@ -1,8 +1,8 @@
-"""What stands in for one cluster while tests run.
+"""The stand-in for one cluster while tests run.
 
-A cluster's stand-in has nodes of its own: local nodes, or those that the settings declare
-under TEST. They are started, or emptied, when the cluster is first used. Whether it was used
-since the nodes were emptied is known from an observer that goes away with the first use.
+A cluster's stand-in has its own nodes: local nodes, or those that the settings declare under
+TEST. They are started, or emptied, when the cluster is first used. An observer that is removed
+at the first use records whether it was used since the nodes were emptied.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .discovery import NodesError
 from .nodes import LocalNodes, can_have_unix_sockets
 from .places import ConfiguredNode, Place, find_shared, nodes_of
 
-# Nodes of a Redis Cluster that stands in, where TEST says nothing of it.
+# The number of primaries of a stand-in that is a Redis Cluster, unless TEST sets it.
 PRIMARIES = 3
 
 
@@ -35,11 +35,11 @@ class StandIn:
 
     Args:
         alias: the cluster's alias.
-        config: its settings, which have no mistake.
-        site: the site's own nodes, none of which may be declared for tests.
+        config: its settings, which are valid.
+        site: the site's own nodes, which may not be declared for tests.
 
     Attributes:
-        is_used: something was sent to the nodes, or might be, since they were emptied.
+        is_used: commands were sent to the nodes, or might be, since they were emptied.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class StandIn:
 
     @property
     def is_declared(self) -> bool:
-        """Whether the settings name the servers; they do not belong to this process alone."""
+        """Whether the settings declare the servers, which other processes may use, too."""
         return self._declared is not None
 
     def stands_for(self, config: Mapping[str, Any]) -> bool:
-        """Whether settings, as a test may override them, mean the nodes of this cluster."""
+        """Whether settings, perhaps overridden by a test, mean the nodes of this cluster."""
         places = [node.place for node in nodes_of(self.alias, config)]
         return len(places) == len(self._places) and all(
             place.may_lead_to(own) for place, own in zip(places, self._places, strict=True)
         )
 
     def declares(self, place: Place) -> bool:
-        """Whether the settings name a database for tests.
+        """Whether the settings declare a database for tests.
 
         Raises:
             ImproperlyConfigured: they do, and it is one of the site's.
@@ -87,7 +87,7 @@ class StandIn:
         return is_named
 
     def _check_declared(self) -> None:
-        """Raise ImproperlyConfigured if a server that is declared is one of the site's."""
+        """Raise ImproperlyConfigured if a declared server is one of the site's."""
         if self._is_checked or self._declared is None:
             return
         if shared := find_shared(self._declared, self._site):
@@ -100,7 +100,7 @@ class StandIn:
         self._is_checked = True
 
     def make_cluster(self, config: Mapping[str, Any]) -> Cluster:
-        """Return a cluster with these settings on the nodes that stand in."""
+        """Return a cluster with these settings on the nodes for tests."""
         self._start()
         cluster = conf.build_cluster(self.alias, self._placed(config))
         watch = self._watched[cluster] = _Watch(self, cluster)
@@ -108,7 +108,7 @@ class StandIn:
         return cluster
 
     def lend_nodes(self) -> LocalNodes:
-        """Return the local nodes, with which a test may do what it likes.
+        """Return the local nodes, which a test may stop, pause or restart.
 
         Raises:
             NodesError: there are none, as the settings declare servers.
@@ -125,7 +125,7 @@ class StandIn:
         return self._nodes
 
     def flush(self) -> None:
-        """Empty the nodes; local ones that a test has broken are made anew.
+        """Empty the nodes; local ones that a test has broken are replaced.
 
         Raises:
             NodesError: it did not work.
@@ -145,10 +145,10 @@ class StandIn:
         forget_all()
         if self._nodes_were_lent or not self._seems_well():
             self._nodes_were_lent = False
-            clusters.reset()  # for clusters that know of no faults
+            clusters.reset()  # new clusters have not seen the faults
 
     def stop(self) -> None:
-        """End the local nodes."""
+        """Stop the local nodes."""
         for cluster, watch in list(self._watched.items()):
             remove_observer(cluster, watch)
         if self._janitor is not None:
@@ -171,7 +171,7 @@ class StandIn:
                 except BaseException:
                     janitor.close()
                     raise
-            self._janitor = janitor  # not before: a flush that failed is to be repeated
+            self._janitor = janitor  # only now: a failed flush has to be repeated
 
     def _make_nodes(self) -> LocalNodes:
         count = number_of((self.config.get("TEST") or {}).get("NODES"))
@@ -184,7 +184,7 @@ class StandIn:
         return LocalNodes(count, unix_sockets=_want_unix_sockets())
 
     def _placed(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return settings with the nodes that stand in."""
+        """Return settings with the nodes for tests."""
         if self._nodes is not None:
             nodes = self._nodes
             return conf.with_nodes(config, nodes.hosts, nodes.topology, nodes.sentinels)
@@ -214,7 +214,7 @@ class StandIn:
             nodes.restart(host_id)
 
     def _renew(self, nodes: LocalNodes) -> None:
-        """Have other nodes: those of a Redis Cluster, and Sentinels, remember what was done."""
+        """Start new nodes: a Redis Cluster's nodes, and Sentinels, remember past faults."""
         assert self._janitor is not None
         self._janitor.close()
         nodes.stop()
@@ -225,7 +225,7 @@ class StandIn:
         clusters.reset()
 
     def _seems_well(self) -> bool:
-        """Whether no cluster of this process has seen a node fail of late."""
+        """Whether no cluster of this process has recently seen a node fail."""
         return all(
             health.state == "up"
             for cluster in list(self._watched)
@@ -248,9 +248,9 @@ class _Watch(Observer):
 
 
 def _want_unix_sockets() -> bool:
-    """Return whether local nodes are to have unix sockets.
+    """Return whether local nodes should have unix sockets.
 
-    Not with redis-py before 5.1, which leaves the socket of a connection that was refused to
-    the garbage collector: a ResourceWarning in each test of a dead node.
+    Not with redis-py before 5.1, which does not close the socket of a refused connection: that
+    causes a ResourceWarning in each test of a dead node.
     """
     return can_have_unix_sockets() and redis.VERSION >= (5, 1)

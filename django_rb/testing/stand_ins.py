@@ -1,7 +1,7 @@
-"""What stands in for the clusters of the settings while tests run.
+"""The stand-ins for the clusters of the settings while tests run.
 
-Whatever the settings come to say: while stand-ins are installed, a connection is opened only
-to local nodes and to the servers that are declared, which are none of the site's own.
+Even if the settings change, connections are opened only to local nodes and to declared servers
+while stand-ins are installed, and never to the site's own nodes.
 
 There is one `StandIns` for each process that runs tests.
 """
@@ -25,7 +25,7 @@ from .stand_in import StandIn
 
 
 class _Refusal(Observer):
-    """Keeps tests from the nodes of a cluster that was made before they began."""
+    """Prevents tests from using the nodes of a cluster that was created before they started."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
@@ -42,7 +42,7 @@ class StandIns:
     """The stand-ins of all clusters in settings.RB_CLUSTERS.
 
     Raises:
-        ImproperlyConfigured: the settings have a mistake.
+        ImproperlyConfigured: there is a mistake in the settings.
     """
 
     def __init__(self) -> None:
@@ -51,17 +51,17 @@ class StandIns:
             alias: StandIn(alias, conf.get_config(alias), self._site)
             for alias in conf.get_aliases()
         }
-        self._further: list[StandIn] = []  # that tests declare by overriding the settings
-        self._outer: StandIns | None = None  # those of a run that this run is a part of
+        self._further: list[StandIn] = []  # for settings that tests override
+        self._outer: StandIns | None = None  # of the test run that contains this one
         self._outer_guard = guarding.guard
         self._refusals: weakref.WeakKeyDictionary[Cluster, Observer]
         self._refusals = weakref.WeakKeyDictionary()
 
     def __getitem__(self, alias: str) -> StandIn:
-        """Return what stands in for the cluster under an alias.
+        """Return the stand-in for the cluster with an alias.
 
         Raises:
-            ImproperlyConfigured: the settings had none when the run began.
+            ImproperlyConfigured: the settings had none when the run started.
         """
         if alias not in self._stand_ins:
             conf.check_alias(alias)
@@ -72,7 +72,7 @@ class StandIns:
         return self._stand_ins[alias]
 
     def check_server(self) -> None:
-        """Raise NodesError where local nodes are needed and there is no server to run."""
+        """Raise NodesError if local nodes are needed and there is no server to run."""
         for alias, stand_in in self._stand_ins.items():
             if not stand_in.is_declared:
                 try:
@@ -86,7 +86,7 @@ class StandIns:
                     ) from None
 
     def check_parallel(self) -> None:
-        """Raise NodesError where processes side by side would share nodes."""
+        """Raise NodesError if parallel processes would share nodes."""
         for alias, stand_in in self._stand_ins.items():
             if stand_in.is_declared:
                 raise NodesError(
@@ -97,10 +97,10 @@ class StandIns:
                 )
 
     def make_cluster(self, alias: str) -> Cluster:
-        """Return a new cluster for an alias: on a stand-in, if the nodes are the settings'.
+        """Return a new cluster for an alias: on its stand-in, if its nodes are in the settings.
 
-        A test that overrides the settings and names other nodes gets those of its own TEST;
-        without one it gets a cluster that can connect to local nodes and declared ones only.
+        A test that overrides the settings with other nodes gets those of its own TEST; without
+        one it gets a cluster that can only connect to local nodes and declared ones.
         """
         config = conf.get_config(alias)
         own = self._stand_ins.get(alias)
@@ -120,7 +120,7 @@ class StandIns:
         yield from list(self._further)
 
     def check_connection(self, connection: Any) -> None:
-        """Raise ImproperlyConfigured for a connection to what is not for tests."""
+        """Raise ImproperlyConfigured for a connection to a server that is not for tests."""
         place = Place.of(connection)
         if (
             is_comparing.get()
@@ -142,9 +142,9 @@ class StandIns:
                 stand_in.flush()
 
     def install(self) -> None:
-        """Let `django_rb.clusters` be on the stand-ins from now on.
+        """Put `django_rb.clusters` on the stand-ins from now on.
 
-        Clusters that were made before raise ImproperlyConfigured when they are used.
+        Clusters that were created before raise ImproperlyConfigured when they are used.
         """
         global _active  # noqa: PLW0603 (there is one run at a time in a process)
         self._outer, self._outer_guard = _active, guarding.guard
@@ -157,7 +157,7 @@ class StandIns:
         clusters.make = self.make_cluster
 
     def uninstall(self) -> None:
-        """Let `django_rb.clusters` be on the nodes it was on before, and end all nodes."""
+        """Put `django_rb.clusters` back on its former nodes, and stop all nodes for tests."""
         global _active  # noqa: PLW0603
         _active = self._outer
         clusters.make = conf.make_cluster if _active is None else _active.make_cluster
@@ -176,7 +176,7 @@ def get_stand_ins() -> StandIns:
     """Return the stand-ins of this process.
 
     Raises:
-        ImproperlyConfigured: the program that runs the tests has not made any.
+        ImproperlyConfigured: the program that runs the tests has not created any.
     """
     if _active is None:
         raise ImproperlyConfigured(

@@ -1,4 +1,4 @@
-"""The line to the process that runs servers for a LocalNodes."""
+"""The connection to the process that runs servers for a LocalNodes."""
 
 import json
 import os
@@ -19,15 +19,15 @@ STOP_SECONDS = 10.0
 
 
 class Supervisor:
-    """This process's end of the line to supervisor.py."""
+    """This process's end of the pipes to supervisor.py."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.owner = os.getpid()
         self.directory = tempfile.mkdtemp(prefix=DIRECTORY_PREFIX)  # of mode 0700
-        # -I -S: nothing of the caller's environment, and a start in a few milliseconds.
-        # Unbuffered: a fork must not find half a request that it would send again.
-        # A session of its own: Ctrl-C in a terminal goes to the whole process group.
+        # -I -S: ignores the caller's environment, and starts in a few milliseconds.
+        # Unbuffered: a forked child must not inherit part of a request and send it again.
+        # Its own session: Ctrl-C in a terminal goes to the whole process group.
         try:
             self.process = subprocess.Popen(  # noqa: S603 (our own file)
                 [sys.executable, "-I", "-S", SUPERVISOR, str(self.owner), self.directory],
@@ -42,7 +42,7 @@ class Supervisor:
         _supervisors.add(self)
 
     def request(self, do: str, **details: Any) -> Any:
-        """Return the answer to a request, or raise NodesError with the reason."""
+        """Return the response to a request, or raise NodesError with the reason."""
         if self.owner != os.getpid():
             raise NodesError("The nodes belong to the process that started them.")
         stdin, stdout = self.process.stdin, self.process.stdout
@@ -56,7 +56,7 @@ class Supervisor:
             except (BrokenPipeError, ValueError):  # ValueError: closed at this end
                 answer = b""
             except BaseException:
-                self.stop()  # or the next to ask would read this answer
+                self.stop()  # or the next request would read this response
                 raise
         if not answer:
             raise NodesError("The supervisor of the nodes has ended, and the nodes with it.")
@@ -66,7 +66,7 @@ class Supervisor:
         return said["ok"]
 
     def stop(self) -> None:
-        """End the supervisor, which ends the nodes. Not in a forked child."""
+        """Stop the supervisor, which stops the nodes. Not in a forked child."""
         if self.owner != os.getpid():
             return
         self.close_pipes()
@@ -75,16 +75,16 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)  # if it could not do so itself
+        shutil.rmtree(self.directory, ignore_errors=True)  # if the supervisor could not
 
     def close_pipes(self) -> None:
-        """Hang up. The supervisor ends when nobody is left on the line."""
+        """Close the pipes. The supervisor ends when no process has them open."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: keep no part of the line, and no child that is not ours."""
+        """In a forked child: close the pipes, and forget the parent's child process."""
         self.close_pipes()
         self.process.returncode = 0
 

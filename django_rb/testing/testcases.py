@@ -1,4 +1,4 @@
-"""Test cases that know of the nodes."""
+"""Test cases with access to the nodes."""
 
 # ruff: noqa: N802 (unittest's style of names)
 
@@ -22,7 +22,7 @@ else:
 
 
 class RBTestCaseMixin(_Case):
-    """For test cases of Django's: the cluster, its nodes, and assertions on what was sent.
+    """For Django's test cases: the cluster, its nodes, and assertions on sent commands.
 
     class Checkout(RBTestCaseMixin, TestCase):
         def test_it_asks_once(self):
@@ -30,9 +30,9 @@ class RBTestCaseMixin(_Case):
                 cache.get_many(["a", "b"])
 
     Attributes:
-        rb_alias: which cluster is meant where none is named.
-        rb_no_flush: the nodes are flushed before the class, and not between its tests. What
-            setUpClass() or setUpTestData() stores is there in every test.
+        rb_alias: the alias of the default cluster.
+        rb_no_flush: the nodes are flushed before the class, and not between its tests. Keys
+            that setUpClass() or setUpTestData() stores exist in every test.
     """
 
     rb_alias = "default"
@@ -40,7 +40,7 @@ class RBTestCaseMixin(_Case):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Refuse to run on the site's own nodes; flush, where no test will."""
+        """Refuse to run on the site's own nodes; flush, if the tests will not."""
         stand_ins = get_stand_ins()
         if cls.rb_no_flush:
             stand_ins.flush_used()
@@ -55,15 +55,15 @@ class RBTestCaseMixin(_Case):
     def rb_nodes(self) -> LocalNodes:
         """The local nodes of the cluster: kill(), pause(), resume() and restart() them.
 
-        They are all well again, and empty, for the next test.
+        For the next test, all of them run again and are empty.
 
         Raises:
-            NodesError: the settings name servers for tests.
+            NodesError: the settings declare servers for tests.
         """
         return get_stand_ins()[self.rb_alias].lend_nodes()
 
     def captureCommands(self, cluster: Cluster | str | None = None) -> CaptureCommandsContext:
-        """Return a context manager that captures what is sent; see CaptureCommandsContext."""
+        """Return a context manager that captures commands; see CaptureCommandsContext."""
         return CaptureCommandsContext(cluster or self.rb_alias)
 
     @overload
@@ -89,9 +89,9 @@ class RBTestCaseMixin(_Case):
         cluster: Cluster | str | None = None,
         **kwargs: Any,
     ) -> AssertingContext | None:
-        """Assert that so many batches run: calls that are answered together.
+        """Assert the number of batches: calls that are answered together.
 
-        Without `func` it is a context manager, as `assertNumQueries` is.
+        Without `func` it is a context manager, like `assertNumQueries`.
         """
         context = AssertingContext(cluster or self.rb_alias, batches=num)
         return _call_within(context, func, *args, **kwargs)
@@ -123,16 +123,16 @@ class RBTestCaseMixin(_Case):
         cluster: Cluster | str | None = None,
         **kwargs: Any,
     ) -> AssertingContext | None:
-        """Assert that so many nodes, or exactly those of some host ids, are sent something.
+        """Assert how many nodes, or exactly which host ids, are sent commands.
 
-        Without `func` it is a context manager, as `assertNumQueries` is.
+        Without `func` it is a context manager, like `assertNumQueries`.
         """
         context = AssertingContext(cluster or self.rb_alias, nodes=nodes)
         return _call_within(context, func, *args, **kwargs)
 
 
 class RBTestCase(RBTestCaseMixin, TestCase):
-    """Django's TestCase, with the nodes."""
+    """Django's TestCase with RBTestCaseMixin."""
 
 
 def _call_within(

@@ -6,7 +6,7 @@ a seal, so that a reader that has read the old value just before does not store 
 reader stores nothing later than `fill_seconds` after it began; a seal lasts longer (`SHORT`).
 If the old value could not be deleted because its node is down, the seal lasts a day (`LONG`).
 
-Both keys are looked at in one step. In a Redis Cluster they have the same slot.
+Both keys are checked atomically. In a Redis Cluster they are in the same slot.
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ from .old_layout import SAME_TIME, Found, Moved
 
 SHORT, LONG = 10_000, 24 * 3_600_000  # milliseconds that a seal lasts
 
-# Of one command, roughly, unless one value is larger. One key in so many tells of the others.
+# The approximate size of one command, unless one value is larger; and how many keys one key of
+# the sample stands for.
 _MOST_BYTES, _SAMPLED = 2**20, 16
 
-FOREVER, NOTHING = -1, -2  # in place of a time, as PEXPIRETIME says it
+FOREVER, NOTHING = -1, -2  # instead of a time, as in PEXPIRETIME's replies
 
 
 class _Fill(Script):
-    """Stores what was read, until it expires.
+    """Stores values that were read, until they expire.
 
-    Its ARGV has the data of the keys; when they expire, as doubles in a string; what time it is
-    here; and the seals of the keys, if there are braces in one of these. They are not among the
-    KEYS: while slots of a Redis Cluster move, servers refuse what is on two keys of which one
-    is not there.
+    Its ARGV are the data of the keys; when they expire, as doubles in a string; this machine's
+    time; and the seals of the keys, if one of these contains braces. They are not among the
+    KEYS: while slots of a Redis Cluster are migrated, servers refuse commands on two keys of
+    which one does not exist.
 
-    It replies two elements for each key for which nothing was stored: its number, from 0, and
-    what is stored already, or nil.
+    Its reply has two elements for each key for which nothing was stored: its number, from 0,
+    and what is already stored, or nil.
 
     Args:
-        read: by key what is there.
+        read: what was found, by key.
     """
 
     name = b"EVALSHA"
@@ -107,15 +108,15 @@ def _now() -> bytes:
 def fill(
     port: Port, moved: Moved, read: Mapping[bytes, Found]
 ) -> Batch[tuple[dict[bytes, bytes], int, list[NodeFailure]]]:
-    """Store what the old layout has, until it expires.
+    """Store values of the old layout, until they expire.
 
     Args:
-        moved: has at least the keys that were read.
-        read: by key what is there. A key with nothing is looked at once more: another may have
-            moved it meanwhile.
+        moved: contains at least the keys that were read.
+        read: what was found, by key. Keys for which nothing was found are read again: another
+            process may have moved them in the meantime.
 
-    Returns what is stored then by key, how many of these values came from the old layout, and
-    what failed.
+    Returns what is stored afterwards, by key; how many of these values came from the old
+    layout; and the failures.
     """
     keys, owners = moved.keys, moved.now
     if len(read) < len(keys):
@@ -148,7 +149,7 @@ def fill(
 
 
 def seal(port: Port, keys: Sequence[bytes], milliseconds: int) -> Batch[list[NodeFailure]]:
-    """Seal keys, so that their values in the old layout are ignored; return what failed."""
+    """Seal keys, so that their values in the old layout are ignored; return the failures."""
     shares: dict[int, list[bytes]] = defaultdict(list)
     for owner, key in zip(port.router.get_hosts_for_keys(keys), keys, strict=True):
         shares[owner].append(key)

@@ -1,4 +1,4 @@
-"""One script for many keys of a node, or for each where nodes place keys by slots."""
+"""One script for many keys of a node, or for each key in a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ...engine.protocol.encoding import PIECE_SIZE, Arg, Args, Buffer, encode_ke
 from ...engine.protocol.exchange import Batch, Exchange
 from ...engine.rounds.port import Port
 
-# Keys of one script: a node does nothing else while it runs.
+# The maximum number of keys of one script, because it blocks the node while it runs.
 MOST_KEYS = 200
 
-# Some keys, and what was replied for them; or why there is no reply.
+# Keys, and the replies for them; or why there are none.
 Answer = tuple[list[bytes], list[Any] | Exception]
 
 
 class Script:
-    """A script on any number of keys, which replies an array."""
+    """A script on any number of keys, whose reply is an array."""
 
     name: bytes  # EVALSHA or EVALSHA_RO
 
     def arguments(self, keys: list[bytes]) -> list[bytes]:
-        """Return what follows the name of the command, for some keys."""
+        """Return the arguments of the command for these keys."""
         raise NotImplementedError
 
     def encode(self, keys: list[bytes]) -> bytes:
-        """Return the bytes of the command for some keys."""
+        """Return the encoded command for these keys."""
         return encode_keys(self.name, self.arguments(keys))
 
 
@@ -39,11 +39,11 @@ def ask_in_groups(
     owners: Iterable[int],
     most_keys: int = MOST_KEYS,
 ) -> Batch[list[Answer]]:
-    """Run a script on keys, all nodes at once: on many together, or on each in a Redis Cluster.
+    """Run a script on keys of all nodes in parallel: on groups, or each key in a Redis Cluster.
 
     Args:
         owners: the hosts that own the keys.
-        most_keys: of one command.
+        most_keys: the maximum number of keys of one command.
     """
     size = 1 if port.router.has_slots else most_keys
     shares: dict[int, list[bytes]] = defaultdict(list)
@@ -68,7 +68,7 @@ def ask_in_groups(
 class _GroupsExchange(Exchange):
     """A script on groups of keys, encoded as the socket drains."""
 
-    is_for_primary = True  # a replica may have what was deleted
+    is_for_primary = True  # a replica may still have what was deleted
 
     def __init__(self, host_id: int, script: Script, groups: Sequence[list[bytes]]) -> None:
         self._script = script

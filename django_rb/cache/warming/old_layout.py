@@ -1,7 +1,7 @@
-"""The layout that keys had before, and what is asked of its nodes.
+"""The layout that keys had before, and the commands that are sent to its nodes.
 
-All of it are visits: rounds of a call on the new layout in which the old one is asked, for a
-bounded time. What fails there is no failure of the call.
+All of these are visits: rounds of a call on the new layout in which the old one is asked, for
+a limited time. Failures of the old layout do not make the call fail.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ logger = get_logger("django_rb.cache")
 
 MOST_SECONDS = 1.0
 
-# Clocks that differ by fewer milliseconds count as one: that may be the time on the way.
+# Clocks that differ by fewer milliseconds count as equal: the difference may be network time.
 SAME_TIME = 2000
 
-_AGAIN_SECONDS = 5.0  # between two questions who a node is
+_AGAIN_SECONDS = 5.0  # between two attempts to identify a node
 
-# Data, and when it expires, in milliseconds since 1970 by the clock here; -1 for never.
+# Data, and when it expires, as Unix time in milliseconds on this machine's clock; -1 for never.
 Found = tuple[bytes, float]
 
-# In place of both where there is nothing.
+# The same for a key that does not exist.
 ABSENT: Found = (b"", -2)
 
 
 class Moved(NamedTuple):
-    """Keys that are on other nodes now.
+    """Keys that have other owners in the new layout.
 
     Attributes:
         keys: the keys.
         now: the ids of their hosts in the new layout.
-        then: those in the old one; None where the nodes of a Redis Cluster have not told yet.
+        then: those in the old one; None if a Redis Cluster's slots are not known yet.
     """
 
     keys: list[bytes]
@@ -61,10 +61,10 @@ class Moved(NamedTuple):
 
 
 class _Read(Script):
-    """Reads strings, and when they expire.
+    """Reads strings and their expiry.
 
-    Replies for each key its string, or nil; then what PEXPIRETIME says of all of them, as
-    doubles in a string; and the node's own time.
+    The reply has a string, or nil, for each key; then the replies to PEXPIRETIME for all of
+    them, as doubles in a string; and the node's own time.
     """
 
     name = b"EVALSHA_RO"
@@ -97,11 +97,11 @@ _READ = _Read()
 
 @dataclass
 class Voided:
-    """What became of old copies that were to be deleted.
+    """The result of deleting old copies.
 
     Attributes:
-        deleted: how many there were.
-        left: the keys of which there may be one still.
+        deleted: how many were deleted.
+        left: the keys that may still have an old copy.
     """
 
     deleted: int = 0
@@ -109,16 +109,16 @@ class Voided:
 
 
 class OldLayout:
-    """The cluster whose nodes had the keys of another one before.
+    """The cluster that had the keys before another one.
 
     Args:
-        new: the cluster that has them now.
-        old: the one before.
+        new: the cluster that has the keys now.
+        old: the cluster that had them before.
         deadline: seconds for a call; None without limit.
 
     Attributes:
-        seconds: for how long it is waited for at most in one round of a call.
-        fill_seconds: for how long after a read began what was read may be stored.
+        seconds: the maximum time that one round of a call waits for it.
+        fill_seconds: how long after the start of a read its values may be stored.
     """
 
     def __init__(self, new: Cluster, old: Cluster, deadline: float | None) -> None:
@@ -126,12 +126,12 @@ class OldLayout:
         self._new = new
         self.seconds = MOST_SECONDS if deadline is None else min(MOST_SECONDS, deadline / 4)
         self.fill_seconds = 2 * self.seconds
-        self._same: dict[str, str] = {}  # what the new layout calls an address of the old one
-        self._known: tuple[object, object] | None = None  # the routers by then
+        self._same: dict[str, str] = {}  # addresses in the new layout by those in the old one
+        self._known: tuple[object, object] | None = None  # the routers at that time
         self._ask_at = 0.0
 
     def moved(self, keys: Sequence[bytes]) -> Moved:
-        """Return those of some keys that are on other nodes now, as far as is known."""
+        """Return those of the keys that are known to have other owners now."""
         new, old = self._new, self.cluster
         now = new.router.get_hosts_for_keys(keys)
         if not self._knows_owners:
@@ -155,15 +155,15 @@ class OldLayout:
         layout = self.cluster.layout
         return layout is None or layout.is_known
 
-    # Who is who. The same node may have one address here and another one there; then deleting
-    # its old copy of a key would delete the new one.
+    # Identities. The same node may have different addresses in the two layouts; then deleting
+    # the old copy of a key would delete the new one.
 
     @property
     def knows_nodes(self) -> bool:
-        """Whether it is known which addresses of the two layouts are of one database.
+        """Whether it is known which addresses of the two layouts mean the same database.
 
-        The nodes of a Redis Cluster tell the addresses that they have; independent nodes are
-        asked once. Those that do not answer are asked again after a while.
+        The nodes of a Redis Cluster report their addresses; independent nodes are asked once.
+        Those that do not answer are asked again after a while.
         """
         new, old = self._new, self.cluster
         if new.router.has_slots or old.router.has_slots:
@@ -171,8 +171,8 @@ class OldLayout:
         return (_state_of(new), _state_of(old)) == self._known or monotonic() < self._ask_at
 
     def get_to_know_nodes(self) -> Batch[None]:
-        """Ask independent nodes who they are."""
-        if self._ask_at:  # others go on meanwhile, except before the first answer
+        """Ask independent nodes for their identity."""
+        if self._ask_at:  # other calls do not wait, except before the first answer
             self._ask_at = monotonic() + _AGAIN_SECONDS
         known = _state_of(self._new), _state_of(self.cluster)
         question: Args = (b"INFO", b"server")
@@ -194,7 +194,7 @@ class OldLayout:
     # Visits.
 
     def read(self, moved: Moved) -> Visit[dict[bytes, Found]]:
-        """Read keys; the result has those that their old nodes have answered for."""
+        """Read keys; the result has those for which their old nodes have answered."""
         return Visit(self.cluster, self._read(moved), self.seconds)
 
     def _read(self, moved: Moved) -> Batch[dict[bytes, Found]]:
@@ -220,7 +220,7 @@ class OldLayout:
         return read
 
     def _log_refusal(self, key: bytes, error: ResponseError) -> None:
-        """Say once that a node refuses what it is asked, as its user may not do that."""
+        """Log once that a node refuses a command for which its user has no permission."""
         if isinstance(error, COMPLAINTS):
             return
         old = self.cluster
@@ -235,7 +235,7 @@ class OldLayout:
     def _void(self, moved: list[bytes]) -> Batch[Voided]:
         if not self._knows_owners:
             return Voided(left=moved)
-        if self.cluster.layout is not None:  # it may have been asked by now
+        if self.cluster.layout is not None:  # its slots may be known by now
             moved = self.moved(moved).keys
         if not moved:
             return Voided()
@@ -256,7 +256,7 @@ class OldLayout:
         return Voided(deleted, [key for key in moved if key in left])
 
     def empty(self) -> Visit[list[NodeFailure]]:
-        """Empty the databases of all nodes; the result is what has failed."""
+        """Empty the databases of all nodes; the result has the failures."""
         return Visit(self.cluster, self._empty(), self.seconds)
 
     def _empty(self) -> Batch[list[NodeFailure]]:
@@ -285,16 +285,16 @@ class OldLayout:
 
 
 def _state_of(cluster: Cluster) -> object:
-    """Return what changes when other nodes may have a cluster's keys."""
+    """Return an object that changes whenever a cluster's keys may have other owners."""
     return cluster.router, 0 if cluster.layout is None else cluster.layout.version
 
 
 class _Places(dict[int, str]):
-    """Where hosts are, by host id.
+    """The addresses of hosts by host id.
 
     Args:
-        cluster: whose hosts.
-        names: what an address is called instead.
+        cluster: the cluster that has these hosts.
+        names: other names for addresses.
     """
 
     def __init__(self, cluster: Cluster, names: Mapping[str, str]) -> None:
@@ -312,10 +312,10 @@ class _Places(dict[int, str]):
 
 
 def _run_id(info: bytes) -> bytes:
-    """Return what a server calls itself, in its reply to INFO."""
+    """Return the run_id in a reply to INFO."""
     return info.partition(b"run_id:")[2].partition(b"\r\n")[0]
 
 
 def _is_refusal(failure: NodeFailure) -> bool:
-    """Return whether a node will not tell, as a user may not have the permission."""
+    """Return whether a node refused to answer, for example for lack of permission."""
     return isinstance(failure.error, ResponseError)

@@ -1,14 +1,14 @@
-"""The operations of a cache that change something, where the old layout may have it as well.
+"""The operations of a cache that change keys which the old layout may have as well.
 
-Who changes a key deletes its old copy (`OldLayout.void`); where that fails, a seal is left in
-the new layout, see `fills`.
+A call that changes a key deletes its old copy (`OldLayout.void`); if that fails, it sets a seal
+in the new layout, see `fills`.
 
-    set, and what counts or touches    the new layout first, then the old copy is deleted: a
+    set, incr, touch and the like      the new layout first, then the old copy is deleted: a
                                        reader finds one of them at any time
-    delete                             the old copy first: a caller that dies in between has
-                                       deleted nothing
+    delete                             the old copy first: if the caller dies in between, the
+                                       key is not deleted
 
-Keys that are on the same node in both layouts are changed there, and nowhere else.
+Keys that are on the same node in both layouts are changed only there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ logger = get_logger("django_rb.cache")
 
 
 class WarmingOperations(Reading):
-    """The operations of one cache on a new layout, and where the keys have been before."""
+    """The operations of one cache on a new layout and an old one."""
 
     # What is stored.
 
@@ -114,14 +114,14 @@ class WarmingOperations(Reading):
     def _seal_if_short(
         self, made: list[bytes], lasting: int | None
     ) -> Batch[list[NodeFailure]]:
-        """Seal what may expire before all who have read the old copies by now are done."""
+        """Seal keys that may expire before readers that have the old copies are done."""
         if lasting is None or lasting >= SHORT:
             return []
         moved = yield from self._moved(made)
         return (yield from seal(self.cluster, moved.keys, SHORT))
 
     def _void(self, made: list[bytes]) -> Batch[list[NodeFailure]]:
-        """Delete the old copies of keys that the new layout has; seal what cannot be."""
+        """Delete the old copies of keys that the new layout has; seal them if that fails."""
         moved = yield from self._moved(made)
         if not moved:
             return []
@@ -160,20 +160,20 @@ class WarmingOperations(Reading):
         missing: int | None = None,
         lasting: int | None = None,
     ) -> Batch[Outcome[Any]]:
-        """Change a key where it is; if it is nowhere, take it along and change it then.
+        """Change a key where it is; if it is only in the old layout, move it first.
 
         Args:
             change: returns a batch.
-            then: the same, for the second time; `change` if not given.
-            missing: what is replied where there is no such key.
-            lasting: for how many milliseconds there is one after the change.
+            then: the same, for the second attempt; by default `change`.
+            missing: the reply if there is no such key.
+            lasting: how many milliseconds the key exists after the change.
         """
         reply, failures = yield from change()
         if not failures and reply == missing:
             if not (yield from self._moved([made])):
                 return reply, failures
-            # Even if there is nothing to be taken along, it is looked at again: another may
-            # have taken it, and deleted the old copy since.
+            # Even if there is nothing to move, try again: another process may have moved it,
+            # and deleted the old copy in the meantime.
             _, _, failures = yield from self._take_along([made])
             if failures:
                 return reply, failures
@@ -233,13 +233,13 @@ class WarmingOperations(Reading):
             failures = yield from self._unlink_many(list(moved))
             if failures:
                 self._raise_or_log(failures)
-            yield from super()._unlink_pages(found[True])  # copies that no layout knows
+            yield from super()._unlink_pages(found[True])  # copies outside of both layouts
         return deleted + len(moved)
 
     def clear(self) -> Batch[bool]:
-        """Empty both layouts: the old one first, so that nothing more is read from it.
+        """Empty both layouts: the old one first, so that nothing else is read from it.
 
-        Then it is waited until all who have read from it before are done.
+        Then it waits until all readers that have read from it before are done.
         """
         visit = self._old.empty()
         yield visit

@@ -1,7 +1,7 @@
-"""The operations of a cache that read: what the new layout lacks is asked of the old one.
+"""The operations of a cache that read: missing keys are read from the old layout.
 
-What is found is stored in the new layout, see `fills`. The old copy stays: processes that do
-not know the new layout read it, and so does the site if the old settings come back.
+The values are stored in the new layout, see `fills`. The old copy stays: processes with the old
+settings read it, and so does the site if these are restored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .tally import Tally, WarmShare
 
 
 class Reading(Computed):
-    """The operations of one cache on a new layout, and for what that does not have an old one.
+    """The operations of one cache on a new layout, and on an old one for missing keys.
 
     Args:
         old: the old layout.
@@ -70,10 +70,10 @@ class Reading(Computed):
         decode: Decode,
         bad: Sequence[bytes] = (),
     ) -> Batch[Outcome[dict[Any, Any]]]:
-        """Take along what was not found, and decode it.
+        """Move the keys that were not found, and decode their values.
 
         Args:
-            bad: keys that were found, with bad signatures.
+            bad: keys whose values have bad signatures.
         """
         known = {*bad, *chain.from_iterable(failure.keys for failure in failures)}
         missing = dict(zip(made, names, strict=True))
@@ -122,9 +122,9 @@ class Reading(Computed):
     def _read_old(
         self, keys: list[bytes]
     ) -> Batch[tuple[dict[bytes, bytes], int, list[NodeFailure]]]:
-        """Do what `_take_along` does; where a node refuses it, as it is full, keys are missing.
+        """Do what `_take_along` does; if a node refuses because it is full, keys are missing.
 
-        For operations that only read: nothing is lost then.
+        For operations that only read, which lose nothing then.
         """
         stored, warmed, failures = yield from self._take_along(keys)
         refusals = [one for one in failures if isinstance(one.error, ResponseError)]
@@ -136,10 +136,10 @@ class Reading(Computed):
     def _take_along(
         self, keys: list[bytes]
     ) -> Batch[tuple[dict[bytes, bytes], int, list[NodeFailure]]]:
-        """Move what the old layout has for keys that the new one does not have.
+        """Move the values of keys that only the old layout has.
 
-        Returns what is stored in the new layout then, how much of it was moved, and what has
-        failed there.
+        Returns what is stored in the new layout afterwards, how many of the values were moved,
+        and the failures there.
         """
         moved = yield from self._moved(keys)
         if not moved:
@@ -154,7 +154,7 @@ class Reading(Computed):
         return stored, warmed, failures
 
     def _moved(self, keys: list[bytes]) -> Batch[Moved]:
-        """Return the keys that have another owner now."""
+        """Return those of the keys that have another owner now."""
         moved = self._old.moved(keys)
         if moved and not self._old.knows_nodes:
             yield from self._old.get_to_know_nodes()
@@ -162,5 +162,5 @@ class Reading(Computed):
         return moved
 
     def warm_share(self, minutes: int) -> Batch[WarmShare]:
-        """Return how much of what all processes have read came from the old layout."""
+        """Return the share of all processes' reads that came from the old layout."""
         return self._tally.fetch(minutes)

@@ -1,7 +1,7 @@
-"""How many of a cache's reads are still served by the old layout, counted for all processes.
+"""How many of a cache's reads still come from the old layout, counted over all processes.
 
 Each process adds its numbers every few seconds to a hash on a node of the new layout, with two
-fields for each minute: `<minute>:reads` and `<minute>:warmed`. Those that are an hour old are
+fields for each minute: `<minute>:reads` and `<minute>:warmed`. Fields that are an hour old are
 deleted.
 """
 
@@ -33,7 +33,7 @@ class WarmShare(NamedTuple):
 
     @property
     def share(self) -> float:
-        """The part of the reads that the old layout has served, from 0 to 1."""
+        """The share of the reads that came from the old layout, from 0 to 1."""
         return self.warmed / self.reads if self.reads else 0.0
 
 
@@ -52,14 +52,14 @@ class Tally:
         self._store_at = monotonic() + STORE_SECONDS
 
     def count(self, reads: int, warmed: int) -> bool:
-        """Count what was read; return whether it is time to `store`."""
-        # Of threads that count at the same moment one may be lost: it is a share.
+        """Count reads; return whether it is time to `store`."""
+        # If threads count at the same moment, one count may be lost: only the share matters.
         self._reads += reads
         self._warmed += warmed
         return monotonic() >= self._store_at
 
     def store(self) -> Batch[None]:
-        """Add the numbers to those of the other processes. What fails is lost."""
+        """Add the numbers to those of the other processes. If that fails, they are lost."""
         self._store_at = monotonic() + STORE_SECONDS
         reads, self._reads = self._reads, 0
         warmed, self._warmed = self._warmed, 0
@@ -76,7 +76,7 @@ class Tally:
         )
 
     def fetch(self, minutes: int) -> Batch[WarmShare]:
-        """Return the numbers of all processes, of the last minutes and the one that runs."""
+        """Return the numbers of all processes for the last minutes and the current one."""
         now, key = int(time()) // 60, self._key
         names = [b"%d" % (now - ago) for ago in range(minutes + 1)]
         fields = [name + end for end in (b":reads", b":warmed") for name in names]

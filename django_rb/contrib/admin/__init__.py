@@ -1,1 +1,1 @@
-"""Pages for operators: nodes, slow logs and keys, in Django's admin or by themselves."""
+"""Pages for operators: nodes, slow logs and keys, in Django's admin or without it."""

@@ -1,4 +1,4 @@
-"""The pages in the admin, where `admin.site` finds them."""
+"""Registers the pages with `admin.site`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
 
 @admin.register(Node)
 class NodeAdmin(ModelAdmin):
-    """Puts the pages in place of those that models have. What may be done, pages say."""
+    """Replaces the pages of a model by ours, which check permissions themselves."""
 
     def get_urls(self) -> list[URLPattern]:
         """Return the routes of the pages."""
@@ -28,17 +28,17 @@ class NodeAdmin(ModelAdmin):
         return make_urls(Pages(self.admin_site))
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether somebody may see the pages."""
+        """Return whether the user may see the pages."""
         return may(request, "view")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return that nodes are added in the settings."""
+        """Return False: nodes are added in the settings."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return that nodes are changed in the settings."""
+        """Return False: nodes are changed in the settings."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return that nodes are removed in the settings."""
+        """Return False: nodes are removed in the settings."""
         return False

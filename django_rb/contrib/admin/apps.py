@@ -1,4 +1,4 @@
-"""The Django app: pages about the nodes, and who may see and change what."""
+"""The Django app: pages about the nodes, and their permissions."""
 
 from django.apps import AppConfig
 

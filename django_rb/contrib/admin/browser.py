@@ -1,4 +1,4 @@
-"""Pages that show keys, and what is stored under one."""
+"""Pages that show keys, and the value of a key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNKNOWN_OWNERS = "No node of this Redis Cluster answers, and only they know who 
 
 @dataclass(frozen=True)
 class KeyView:
-    """A key of a page, as the templates want it."""
+    """A key for the templates."""
 
     found: FoundKey
     text: str
@@ -37,7 +37,7 @@ class KeyView:
 def keys(pages: Pages, request: HttpRequest) -> HttpResponse:
     """Show the keys of a cache or a cluster that match a pattern, page by page.
 
-    What is no pattern but a key that exists leads to that key.
+    If the pattern is an existing key, redirect to its page.
     """
     where = get_where(asked(request, "where"))
     typed = asked(request, "pattern") or "*"
@@ -73,7 +73,7 @@ def keys(pages: Pages, request: HttpRequest) -> HttpResponse:
 
 
 def key(pages: Pages, request: HttpRequest) -> HttpResponse:
-    """Show what is stored under one key."""
+    """Show the value of a key."""
     where, stored = get_where(asked(request, "where")), from_text(asked(request, "key"))
     options = get_options()
     entry, value, problem = None, None, ""
@@ -108,7 +108,7 @@ def key(pages: Pages, request: HttpRequest) -> HttpResponse:
 
 
 def find_entry(nodes: Nodes, where: Where, stored: bytes) -> tuple[Entry | None, str]:
-    """Return what the owner of a key has, and why there is nothing."""
+    """Return the entry of a key on its owner, or None and the reason."""
     owner = where.alias, where.cluster.get_host_for_key(stored)
     entries = find(nodes, {owner: where.cluster.get_address(owner[1])}, stored)
     if entries:
@@ -119,12 +119,12 @@ def find_entry(nodes: Nodes, where: Where, stored: bytes) -> tuple[Entry | None,
 
 
 def stored_text(where: Where, stored: bytes) -> str:
-    """Return a key as the server has it, where that is not what a cache calls it."""
+    """Return the stored key, if it differs from the cache's own key."""
     return readable(stored) if where.keyspace.cache is not None else ""
 
 
 def _look_up(where: Where, typed: str) -> bytes | None:
-    """Return the stored key that was typed, if there is one."""
+    """Return the stored key for what was entered, if it exists."""
     if not where.is_known:
         raise CommandError(UNKNOWN_OWNERS)
     (stored,) = where.keyspace.stored([from_argument(typed)])

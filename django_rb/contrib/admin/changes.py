@@ -1,4 +1,4 @@
-"""Pages that change something: each asks first, and tells what it did."""
+"""Pages that change something: each asks for confirmation, and shows the result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LONGEST = 10**9  # seconds, about 31 years
 
 
 def expiry(pages: Pages, request: HttpRequest) -> HttpResponse:
-    """Ask when a key shall expire; change it on POST."""
+    """Ask when a key should expire; change that on POST."""
     where, stored = get_where(asked(request, "where")), from_text(asked(request, "key"))
     entry, problem = _find(where, stored)
     typed, mistake = asked(request, "seconds").strip(), ""
@@ -66,7 +66,7 @@ def expiry(pages: Pages, request: HttpRequest) -> HttpResponse:
 
 
 def delete_key(pages: Pages, request: HttpRequest) -> HttpResponse:
-    """Ask whether a key shall be deleted; delete it on POST."""
+    """Ask whether a key should be deleted; delete it on POST."""
     where, stored = get_where(asked(request, "where")), from_text(asked(request, "key"))
     entry, problem = _find(where, stored)
     if entry is not None and request.method == "POST":
@@ -96,7 +96,7 @@ def delete_key(pages: Pages, request: HttpRequest) -> HttpResponse:
 
 
 def delete_keys(pages: Pages, request: HttpRequest) -> HttpResponse:
-    """Count the keys that match a pattern and ask; delete them on POST."""
+    """Count the keys that match a pattern, and ask for confirmation; delete them on POST."""
     where, typed = get_where(asked(request, "where")), asked(request, "pattern")
     back = pages.url(request, "keys", where=where.text, pattern=typed or "*")
     nodes = Nodes(where.keyspace.clusters, get_options().timeout)
@@ -139,7 +139,7 @@ def delete_keys(pages: Pages, request: HttpRequest) -> HttpResponse:
 
 
 def flush(pages: Pages, request: HttpRequest) -> HttpResponse:
-    """Count the keys of a cluster, or of one node, and ask; delete all of them on POST."""
+    """Count the keys of a cluster or a node, and ask for confirmation; delete all on POST."""
     alias, host = asked(request, "cluster"), asked(request, "host")
     chosen = {alias: get_cluster(alias)}
     targets = find_targets(chosen, all_databases=False)
@@ -185,14 +185,14 @@ def flush(pages: Pages, request: HttpRequest) -> HttpResponse:
 
 
 def _seconds(text: str) -> int:
-    """Return the seconds that somebody typed, 0 for what is no such number."""
+    """Return the seconds that were entered, 0 if they are invalid."""
     is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(LONGEST))
     return int(text) if is_number and int(text) < LONGEST else 0
 
 
 def _expire(where: Where, stored: bytes, seconds: int | None) -> tuple[str, bool]:
-    """Let a key expire in so many seconds, or never; return what is said, and if it worked."""
-    # The script knows the tails of computed values.
+    """Set a key to expire in `seconds`, or never; return a message, and whether it worked."""
+    # The script handles the tails of computed values.
     script = (
         run_script(where.cluster, stored, EXPIRE, b"PERSIST", 0, answer=is_number)
         if seconds is None
@@ -215,7 +215,7 @@ def _names(target: Target) -> list[tuple[str, str]]:
 
 
 def _sharing(alias: str, targets: list[Target]) -> set[str]:
-    """Return the other clusters that have one of the databases."""
+    """Return the other clusters that use one of the databases."""
     places = {(target.address, target.database) for target in targets}
     others = {name: get_cluster(name) for name in conf.get_aliases() if name != alias}
     return {
@@ -248,7 +248,7 @@ def _key_context(
 
 
 def _count(nodes: Nodes, pattern: bytes) -> tuple[dict[NodeName, int], list[bytes], bool]:
-    """Return how many keys match, some of them, and whether time allowed to look at all."""
+    """Return how many keys match, some of them, and whether there was time to scan all."""
     end, sizes = monotonic() + COUNT_SECONDS, nodes.sizes()
     counts, sample = dict.fromkeys(sizes, 0), list[bytes]()
     for found in nodes.scan(pattern, sizes, Progress(None, "", None, "")):
@@ -261,7 +261,7 @@ def _count(nodes: Nodes, pattern: bytes) -> tuple[dict[NodeName, int], list[byte
 
 
 def _delete(nodes: Nodes, pattern: bytes) -> tuple[dict[NodeName, int], bool]:
-    """Delete keys that match; return how many, and whether time allowed to delete all."""
+    """Delete keys that match; return how many, and whether there was time for all."""
     end, sizes = monotonic() + DELETE_SECONDS, nodes.sizes()
     counts = dict.fromkeys(sizes, 0)
     for found in nodes.scan(pattern, sizes, Progress(None, "", None, "")):
@@ -281,7 +281,7 @@ def _done(
     failed: bool,
     back: str,
 ) -> HttpResponse:
-    """Tell what was done, by node."""
+    """Show and log what was done, by node."""
     return pages.render(
         request,
         "done.html",

@@ -1,4 +1,4 @@
-"""settings.RB_ADMIN, read each time that it is needed."""
+"""settings.RB_ADMIN, read each time it is needed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SETTING = "RB_ADMIN"
 
 @dataclass(frozen=True)
 class Options:
-    """What settings.RB_ADMIN says, with its keys in lower case.
+    """The options in settings.RB_ADMIN, in lower case.
 
     Attributes:
-        show_pickles: whether values that nobody signed are unpickled to be shown, which runs
-            code that whoever wrote them has chosen.
-        timeout: seconds in which a node answers, or counts as silent.
-        refresh: seconds from one look at the nodes to the next.
+        show_pickles: whether unsigned values are unpickled to be shown, which can execute any
+            code of whoever wrote them.
+        timeout: seconds in which a node has to answer.
+        refresh: seconds between updates of the overview.
     """
 
     show_pickles: bool = False
@@ -31,10 +31,10 @@ class Options:
 
 
 def get_options() -> Options:
-    """Return what settings.RB_ADMIN says.
+    """Return the options in settings.RB_ADMIN.
 
     Raises:
-        ImproperlyConfigured: naming the key, the value and the way out.
+        ImproperlyConfigured: with the key, the value and what to do.
     """
     found: Any = getattr(settings, SETTING, {})
     if not isinstance(found, Mapping):

@@ -1,4 +1,4 @@
-"""Keys that match a pattern: a page of them, and where to go on."""
+"""Keys that match a pattern: a page of them, and the cursors for the next one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ...management.keys import ttl_of
 from ...management.scanning import run_pipelines
 from .where import Where
 
-PAGE_SIZE = 100  # keys, and as many more as the last look has found
-MOST_LOOKED_AT = 1000  # keys of a node in one go; well below a millisecond
+PAGE_SIZE = 100  # keys, plus the rest of the last reply
+MOST_LOOKED_AT = 1000  # keys of a node per command; takes well below a millisecond
 SECONDS = 2.0  # for a page
 
-_FACTS = 3  # that are asked of each key
+_FACTS = 3  # commands for each key
 
 
 @dataclass(frozen=True)
 class FoundKey:
-    """A key that matches; None is what its node did not say."""
+    """A key that matches; None is unknown."""
 
     stored: bytes
     host_id: int
@@ -37,8 +37,8 @@ class FoundPage:
     """A page of keys.
 
     Attributes:
-        cursors: where the page after this one begins; empty for the last.
-        errors: why nodes did not answer, by host id; the pages after this one are without them.
+        cursors: where the next page begins; empty for the last.
+        errors: why nodes did not answer, by host id; the next pages are without them.
     """
 
     keys: Sequence[FoundKey]
@@ -47,11 +47,11 @@ class FoundPage:
 
 
 def find_page(where: Where, pattern: bytes, cursors: Cursors, timeout: float) -> FoundPage:
-    """Return a page of the keys that match; it may have fewer, as matches may be rare.
+    """Return a page of the keys that match; it may have few, as matches may be rare.
 
     Args:
-        cursors: those of the page before; empty for the first.
-        timeout: seconds in which a node answers.
+        cursors: those of the previous page; empty for the first.
+        timeout: seconds in which nodes have to answer.
     """
     cluster, end = where.cluster, monotonic() + SECONDS
     cursors = cursors or first_cursors(cluster)
@@ -65,7 +65,7 @@ def find_page(where: Where, pattern: bytes, cursors: Cursors, timeout: float) ->
         matches = [(host_id, key) for host_id, keys in pages.items() for key in keys]
         if 2 * len(matches) < PAGE_SIZE:
             count = min(MOST_LOOKED_AT, 2 * count)
-        # A key may come twice.
+        # A key may be returned twice.
         found = list(dict.fromkeys([*found, *matches]))
     if where.keyspace.cache is not None:
         found = [(host_id, key) for host_id, key in found if not is_lease(key)]
@@ -86,7 +86,7 @@ def _with_facts(
     keys = []
     for host_id, key in found:
         kind, ttl, memory = (next(replies[host_id]) for _ in range(_FACTS))
-        if kind != b"none":  # it has expired meanwhile
+        if kind != b"none":  # it has not expired in the meantime
             keys.append(_found_key(key, host_id, kind, ttl, memory))
     return sorted(keys, key=lambda key: key.stored)
 
@@ -104,12 +104,12 @@ def _found_key(key: bytes, host_id: int, kind: Any, ttl: Any, memory: Any) -> Fo
 
 
 def cursors_to_text(cursors: Cursors) -> str:
-    """Return cursors as they are in addresses: ``0-12.3-4096``."""
+    """Return cursors for a URL: ``0-12.3-4096``."""
     return ".".join(f"{host_id}-{cursor.decode()}" for host_id, cursor in cursors.items())
 
 
 def cursors_from_text(text: str) -> Cursors:
-    """Return the cursors of an address; none for what is no such text."""
+    """Return the cursors in a URL; none if the text is invalid."""
     cursors: Cursors = {}
     for part in filter(None, text.split(".")):
         host_id, _, cursor = part.partition("-")

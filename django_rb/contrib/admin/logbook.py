@@ -1,4 +1,4 @@
-"""Who changed what: told to the logger `django_rb.admin`, and to the admin's log."""
+"""Logs who changed what, in the logger `django_rb.admin` and in the admin's log."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LONGEST_NAME = 200  # of LogEntry.object_repr
 
 
 def note(request: HttpRequest, flag: int, where: str, name: str, message: str) -> None:
-    """Write down what somebody did.
+    """Log an action of a user.
 
     Args:
         flag: CHANGED or DELETED.
         where: a cluster's alias, or a node as in "default.0".
-        name: what it was done to.
+        name: the object that was changed.
         message: what was done.
     """
     user: Any = request.user
@@ -31,7 +31,7 @@ def note(request: HttpRequest, flag: int, where: str, name: str, message: str) -
     from django.contrib.admin.models import LogEntry  # noqa: PLC0415 (may not be installed)
     from django.contrib.contenttypes.models import ContentType  # noqa: PLC0415
 
-    from .models import Node  # noqa: PLC0415 (models are there once apps are)
+    from .models import Node  # noqa: PLC0415 (models can be imported once apps are ready)
 
     LogEntry.objects.create(
         user_id=user.pk,

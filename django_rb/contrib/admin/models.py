@@ -1,4 +1,4 @@
-"""What permissions are about. There is no table: nodes are in settings.RB_CLUSTERS."""
+"""The model for permissions. There is no table: nodes are in settings.RB_CLUSTERS."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Node(models.Model):
-    """A node of a cluster, for the sake of its permissions and of the admin's log."""
+    """A node of a cluster, for permissions and the admin's log."""
 
     class Meta:  # noqa: D106 (Django's)
         managed = False

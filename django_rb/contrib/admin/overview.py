@@ -1,4 +1,4 @@
-"""Pages that show how the nodes are."""
+"""Pages that show the state of the nodes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def node(pages: Pages, request: HttpRequest, name: str) -> HttpResponse:
             raise outcome
     (found,) = view_clusters(outcomes["look"], chosen)
     seen = next((node for node in found.nodes if node.host_id == host_id), None)
-    if seen is None:  # it has just left
+    if seen is None:  # it has just left the Redis Cluster
         raise Http404("There is no such node.")
     info, slow = outcomes["replies"][host_id]
     is_info, is_slow = isinstance(info, bytes), isinstance(slow, list)
@@ -114,5 +114,5 @@ def get_cluster(alias: str) -> Cluster:
 
 
 def _template(request: HttpRequest, name: str) -> str:
-    """Return the page, or what of it changes, for its script."""
+    """Return the template of the page, or for its script, of the part that changes."""
     return f"{name}_now.html" if "now" in request.GET else f"{name}.html"

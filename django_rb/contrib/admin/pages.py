@@ -1,4 +1,4 @@
-"""Where the pages are, in an admin site or by themselves, and who may see them."""
+"""The URLs of the pages, in an admin site or without one, and the permissions for them."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ PERMISSIONS = ("view", "change", "delete", "flush")
 
 
 class Pages:
-    """The pages of one place.
+    """The pages of an admin site, or those without one.
 
     Args:
-        site: the admin site that they are in; None where they are by themselves, for staff.
+        site: the admin site; None for pages without one, for staff.
     """
 
     def __init__(self, site: AdminSite | None = None) -> None:
         self.site = site
 
     def route(self, name: str) -> str:
-        """Return what a page is called among the routes of its place."""
+        """Return the name of a page's route."""
         return name if self.site is None else f"rb_admin_node_{_IN_ADMIN.get(name, name)}"
 
     def url(self, request: HttpRequest, name: str, *args: Any, **query: Any) -> str:
-        """Return the address of another page, as seen from the one that is asked for."""
+        """Return the URL of another page for links in the requested one."""
         match = request.resolver_match
         assert match is not None
         found = reverse(f"{match.namespace}:{self.route(name)}", args=args)
         return f"{found}?{urlencode(query)}" if query else found
 
     def _tab(self, request: HttpRequest) -> str:
-        """Return which of the main pages is meant, or is the one above."""
+        """Return which of the main pages is requested, or is the parent of it."""
         match = request.resolver_match
         name = "" if match is None else match.url_name or ""
         if name in map(self.route, ("overview", "node", "flush")):
@@ -57,10 +57,10 @@ class Pages:
         return next((page for page in own if name == self.route(page)), "keys")
 
     def guarded(self, view: View, permission: str) -> View:
-        """Return a view that is for staff who have a permission.
+        """Return a view for staff with a permission.
 
         Args:
-            view: is given these pages, and what views are given.
+            view: called with these pages and the arguments of a view.
             permission: "view", "change", "delete" or "flush".
         """
 
@@ -79,7 +79,7 @@ class Pages:
     def render(
         self, request: HttpRequest, template: str, title: str, **context: Any
     ) -> HttpResponse:
-        """Return a page of a template in `rb_admin/`."""
+        """Return a page from a template in `rb_admin/`."""
         base, shared = "rb_admin/standalone.html", {}
         if self.site is not None:
             base, shared = "admin/base_site.html", self.site.each_context(request)
@@ -109,12 +109,12 @@ class Pages:
 
 
 def may_enter(request: HttpRequest) -> bool:
-    """Whether somebody of the staff asks."""
+    """Whether the user is staff."""
     user: Any = getattr(request, "user", None)
     return bool(user is not None and user.is_active and user.is_staff)
 
 
 def may(request: HttpRequest, permission: str) -> bool:
-    """Whether who asks has one of the permissions."""
+    """Whether the user has a permission."""
     user: Any = request.user
     return bool(user.has_perm(f"rb_admin.{permission}_node"))

@@ -1,4 +1,4 @@
-"""Pages that look for the largest keys, and for those that are asked for most."""
+"""Pages that find the largest keys, and those that are used most."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TOP = 20
 
 
 def large_keys(pages: Pages, request: HttpRequest) -> HttpResponse:
-    """Show which keys of a sample take most memory, once somebody asks for it."""
+    """Show which keys of a sample take the most memory, after the form is submitted."""
     where, found = _where(request), None
     nodes = Nodes(where.keyspace.clusters, get_options().timeout)
     if asked(request, "look"):
-        # All keys of a cluster: where only some were meant, a sample could take long to find.
+        # All keys of a cluster: for only some of them, it could take long to find a sample.
         found = fetch_big(where.keyspace, nodes, b"*", sample=SAMPLE, top=TOP)
     return pages.render(
         request,
@@ -45,7 +45,7 @@ def large_keys(pages: Pages, request: HttpRequest) -> HttpResponse:
 
 
 def hot_keys(pages: Pages, request: HttpRequest) -> HttpResponse:
-    """Show which keys are asked for most in the seconds after somebody asks for it."""
+    """Show which keys are used most in the seconds after the form is submitted."""
     where, found = _where(request), None
     nodes = Nodes(where.keyspace.clusters, get_options().timeout)
     if asked(request, "look"):
@@ -83,7 +83,7 @@ def _show_hot(
 
 
 def _where(request: HttpRequest) -> Where:
-    """Return the cluster that is meant; by default the first."""
+    """Return the selected cluster, by default the first."""
     clusters = [text for text, _ in choices()[-1][1]]
     return get_where(asked(request, "where") or next(iter(clusters), ""))
 
@@ -100,6 +100,6 @@ def _shared(pages: Pages, request: HttpRequest, where: Where, nodes: Nodes) -> d
 def _key(
     pages: Pages, request: HttpRequest, where: Where, node: NodeName, key: bytes
 ) -> tuple[str, str, str]:
-    """Return a key as people read it, where it is, and the address of its page."""
+    """Return a key as text, its node, and the URL of its page."""
     url = pages.url(request, "key", where=where.text, key=to_text(key))
     return where.keyspace.readable(key), name_of(node), url

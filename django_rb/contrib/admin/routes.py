@@ -1,4 +1,4 @@
-"""Which page is where."""
+"""The routes of the pages."""
 
 from __future__ import annotations
 

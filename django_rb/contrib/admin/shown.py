@@ -1,4 +1,4 @@
-"""What is shown of nodes: numbers for people, and numbers for the lines of the last minutes."""
+"""What pages show of nodes: formatted numbers, and numbers for graphs of the last minutes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ...management.base import NodeName
 from ...management.looks import Look, NodeRow
 from ...management.status import NodeStatus, Totals, sum_up
 
-# So many nodes have colours of their own.
+# The number of different colours of nodes.
 COLOURS = 8
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a bar of 100; numbers are texts, which no locale changes."""
+    """A part of a bar of 100; numbers are strings, so that locales do not change them."""
 
     start: str
     width: str
@@ -31,12 +31,12 @@ class Part:
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node, as the templates want it.
+    """A node for the templates.
 
     Attributes:
-        row: what was seen.
+        row: its state.
         name: as in "default.0".
-        colour: which one it has in the bars of its cluster.
+        colour: the number of its colour in the bars of its cluster.
         filled: how full its memory is, from 0 to 100; None without a limit.
     """
 
@@ -47,17 +47,17 @@ class NodeView:
 
     @property
     def host_id(self) -> int:
-        """Its number in its cluster."""
+        """Its host id."""
         return self.row.name[1]
 
     @property
     def status(self) -> NodeStatus:
-        """What it said."""
+        """Its status."""
         return self.row.status
 
     @property
     def sample(self) -> str:
-        """Its numbers of this moment, as JSON for the page's script."""
+        """Its current numbers, as JSON for the page's script."""
         status = self.status
         return json.dumps(
             {
@@ -75,10 +75,10 @@ class NodeView:
 
 @dataclass(frozen=True)
 class ClusterView:
-    """A cluster, as the templates want it.
+    """A cluster for the templates.
 
     Attributes:
-        keys, memory: the nodes' shares of what there is.
+        keys, memory: the nodes' shares of the total.
     """
 
     alias: str
@@ -91,7 +91,7 @@ class ClusterView:
 
     @property
     def answered(self) -> int:
-        """How many nodes did."""
+        """How many nodes answered."""
         return sum(node.status.error is None for node in self.nodes)
 
     @property
@@ -101,18 +101,18 @@ class ClusterView:
 
 
 def node_name(node: NodeName) -> str:
-    """Return a node as the admin's log knows it: ``default.0``."""
+    """Return a node's name in the admin's log: ``default.0``."""
     alias, host_id = node
     return f"{alias}.{host_id}"
 
 
 def in_address(name: str) -> str:
-    """Return the name of a node as it is in addresses."""
+    """Return the name of a node for URLs."""
     return str(quote(name))
 
 
 def view_clusters(look: Look, chosen: Mapping[str, Cluster]) -> list[ClusterView]:
-    """Return the clusters that were looked at."""
+    """Return the clusters of a look."""
     return [_view(chosen[alias], alias, rows) for alias, rows in look.clusters.items()]
 
 
@@ -163,7 +163,7 @@ def _parts(nodes: Sequence[NodeView], name: str) -> list[Part]:
 
 
 def info_sections(info: bytes) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return what INFO says, by its own headings.
+    """Return the fields of INFO, by its own headings.
 
     https://valkey.io/commands/info/
     """
@@ -178,7 +178,7 @@ def info_sections(info: bytes) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def replicas_of(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what a primary says of its replicas: ip, port, state, offset, lag."""
+    """Return what a primary reports of its replicas: ip, port, state, offset, lag."""
     return [
         value
         for name, value in info.items()

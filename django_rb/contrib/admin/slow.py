@@ -13,15 +13,15 @@ from ...engine.wording import shown_command
 from ...management.base import NodeName, all_nodes, call_clusters
 from ...management.keys import readable
 
-MOST = 50  # entries of a node
+MOST = 50  # entries per node
 
 
 @dataclass(frozen=True)
 class SlowEntry:
-    """A command that took long.
+    """A command that took a long time.
 
     Attributes:
-        seconds: that the server was busy with it.
+        seconds: how long the server executed it.
         command: shortened.
         client: its address, and its name if it has one.
     """
@@ -37,10 +37,10 @@ class SlowEntry:
 def fetch_slow(
     chosen: Mapping[str, Cluster], timeout: float | None
 ) -> tuple[list[SlowEntry], dict[NodeName, Exception]]:
-    """Ask all servers at once for their slow logs; a server of several clusters once.
+    """Ask all servers for their slow logs in parallel; a server of several clusters once.
 
     Returns:
-        The entries, the latest first, and why some servers did not tell.
+        The entries, the latest first, and the errors of servers.
     """
     servers: dict[str, NodeName] = {}
     for node in all_nodes(chosen):
@@ -69,7 +69,7 @@ def read_slow(node: NodeName, address: str, reply: Any) -> list[SlowEntry]:
     """
     entries = []
     for entry in reply if isinstance(reply, list) else ():
-        with suppress(ValueError, TypeError, OverflowError):  # not as it is documented
+        with suppress(ValueError, TypeError, OverflowError):  # not in the documented form
             _, seconds, microseconds, command, *client = entry
             entries.append(
                 SlowEntry(

@@ -1,4 +1,4 @@
-"""Values as they may be shown: decoded only where that runs no code that others have chosen."""
+"""Values for pages: decoded only if that cannot execute code from a node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...management.output import bytes_of, count_of, time_of
 from ...management.scanning import Nodes
 from .where import Where
 
-MOST_BYTES = 2**20  # of a string; a longer one is shown as it begins, and not decoded
+MOST_BYTES = 2**20  # of a string; of longer ones the beginning is shown, not decoded
 MOST_ELEMENTS = 100
 MOST_SHOWN = 20_000  # characters of a value
 WIDTH = 88
@@ -27,13 +27,13 @@ _INTEGER = re.compile(rb"-?[0-9]{1,20}")
 
 @dataclass
 class Value:
-    """What is shown of a value.
+    """A value for a page.
 
     Attributes:
-        text: what it is, or the bytes that are stored where it cannot be told.
-        is_decoded: which of both.
-        columns, rows: the beginning of what is no string.
-        notes: what is said of it.
+        text: the decoded value, or the stored bytes if it cannot be decoded.
+        is_decoded: whether it is the decoded value.
+        columns, rows: the beginning of a value that is not a string.
+        notes: remarks to show.
     """
 
     text: str = ""
@@ -46,10 +46,10 @@ class Value:
 def read_value(
     nodes: Nodes, entry: Entry, where: Where, key: bytes, *, show_pickles: bool
 ) -> Value:
-    """Return what is shown of what a node has under a key, its size noted in the entry.
+    """Return the value of a key on a node, and store its size in the entry.
 
     Args:
-        show_pickles: whether values that nobody signed are unpickled.
+        show_pickles: whether unsigned values are unpickled.
     """
     is_string = entry.kind == "string"
     read(nodes, [entry], key, MOST_BYTES // LINE if is_string else MOST_ELEMENTS, whole=False)
@@ -85,7 +85,7 @@ def _show_string(
         if text is not None:
             value.text, value.is_decoded = text, True
     if not value.is_decoded:
-        # Four characters for each byte at most; what is cut off is cut off here.
+        # At most four characters for each byte; the excess is cut off here.
         value.text = readable(data[:MOST_SHOWN])
         if len(data) > MOST_SHOWN:
             value.text += "…"
@@ -98,7 +98,7 @@ def _show_string(
 def _decoded(
     value: Value, codec: Codec | SignedCodec, data: bytes, key: bytes, *, show_pickles: bool
 ) -> str | None:
-    """Return what the cache reads, None where it reads nothing or must not."""
+    """Return the value that the cache decodes, None if it cannot or must not."""
     if not (codec.is_safe or show_pickles or _INTEGER.fullmatch(data)):
         value.notes.append(
             "Shown as stored. It is not signed, and decoding it could run code that was put "
@@ -108,7 +108,7 @@ def _decoded(
     try:
         decoded = codec.decode(data, key)
         text = repr(decoded)
-        if len(text) <= MOST_SHOWN:  # of a megabyte it takes seconds
+        if len(text) <= MOST_SHOWN:  # for a megabyte it takes seconds
             text = pprint.pformat(decoded, width=WIDTH)
     except BadSignature:
         value.notes.append(
@@ -116,7 +116,7 @@ def _decoded(
             "the cache's SIGNING_KEY."
         )
         return None
-    except Exception as error:  # noqa: BLE001 (serializers raise what they like)
+    except Exception as error:  # noqa: BLE001 (serializers may raise anything)
         name, said = type(error).__name__, escaped(error)
         value.notes.append(f"Shown as stored. The cache cannot decode it: {name}: {said}")
         return None

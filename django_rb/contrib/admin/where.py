@@ -1,4 +1,4 @@
-"""Whose keys are meant: those of a cache, or all of a cluster."""
+"""The keys that a page is for: those of a cache, or all keys of a cluster."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .conf import get_options
 
 @dataclass(frozen=True)
 class Where:
-    """Whose keys are meant.
+    """The keys that a page is for.
 
     Attributes:
-        text: as it is in addresses: "cache:default" or "cluster:default".
-        keyspace: its one cluster, and its cache if it is one's.
+        text: for URLs: "cache:default" or "cluster:default".
+        keyspace: has one cluster, and the cache if there is one.
         alias: of the cluster.
     """
 
@@ -40,7 +40,7 @@ class Where:
 
     @property
     def is_known(self) -> bool:
-        """Whether anybody can tell who owns a key."""
+        """Whether it is known which nodes own keys."""
         layout = self.cluster.layout
         return layout is None or layout.is_known
 
@@ -50,7 +50,7 @@ class Where:
 
 
 def choices() -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return what there is to choose from, by kind: texts, and how they are shown."""
+    """Return the choices by kind: pairs of `text` and label."""
     clusters = conf.get_aliases()
     return [
         ("Cache", [(f"cache:{alias}", alias) for alias in _caches(clusters)]),
@@ -59,7 +59,7 @@ def choices() -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def get_where(text: str) -> Where:
-    """Return whose keys are meant; by default those of the first that there is.
+    """Return the selected keys; by default those of the first choice.
 
     Raises:
         Http404: there is no such cache or cluster.
@@ -84,21 +84,21 @@ def _caches(clusters: list[str]) -> Iterator[str]:
         if home_of(alias) in clusters:
             try:
                 get_cache(alias).check_settings()
-            except ImproperlyConfigured:  # `manage.py check` tells
+            except ImproperlyConfigured:  # `manage.py check` reports it
                 continue
             yield alias
 
 
 def to_text(key: bytes) -> str:
-    """Return a key, which may be any bytes, as it is in addresses."""
+    """Return a key, which may be any bytes, for URLs."""
     return urlsafe_b64encode(key).decode().rstrip("=")
 
 
 def from_text(text: str) -> bytes:
-    """Return the key of an address.
+    """Return the key in a URL.
 
     Raises:
-        Http404: it is none.
+        Http404: the text is invalid.
     """
     try:
         return urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -107,9 +107,9 @@ def from_text(text: str) -> bytes:
 
 
 def asked(request: HttpRequest, name: str) -> str:
-    """Return what was asked for, by a form or in the address; empty for nothing.
+    """Return a value from a form or the URL; empty if there is none.
 
-    What no UTF-8 and no database can say is asked of neither.
+    Keys, which may be any bytes, are passed in the form of `to_text`.
     """
     for source in (request.POST, request.GET):
         try:

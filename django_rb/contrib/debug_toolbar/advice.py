@@ -1,4 +1,4 @@
-"""What a request could have asked for in fewer calls."""
+"""Advice on how a request could use fewer calls."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from .recording import Told
 
-# So many calls, one after the other from the same line, are a loop.
+# This many consecutive calls from the same line are a loop.
 LOOP = 3
 
-# What asks for many keys at once.
+# Operations on one key, and their counterparts for many.
 TOGETHER = {
     "get": "get_many()",
     "has_key": "get_many()",
@@ -22,7 +22,7 @@ TOGETHER = {
 
 
 def advise(calls: Sequence[Told]) -> Iterator[str]:
-    """Yield a sentence for each loop and for what was asked for more than once."""
+    """Yield a sentence for each loop, and for keys that were read more than once."""
     yield from _loops(calls)
     yield from _repetitions(calls)
 
@@ -32,7 +32,7 @@ def _loops(calls: Sequence[Told]) -> Iterator[str]:
     for call in calls:
         if call["caller"] and call["operation"] in TOGETHER and call["key_count"] == 1:
             loop = loops.setdefault((call["cluster"], call["operation"], call["caller"]), [])
-            # Those that were under way side by side waited for each other no longer.
+            # Calls that ran in parallel did not wait for each other.
             if not loop or call["at"] >= loop[-1]["at"] + loop[-1]["seconds"]:
                 loop.append(call)
     for (cluster, operation, caller), loop in loops.items():
@@ -66,7 +66,7 @@ def _keys(count: int) -> str:
 
 
 def short(caller: str | None) -> str:
-    """Return where a call was made, without the folders above the last one."""
+    """Return where a call was made, with only the last folder of the path."""
     if caller is None:
         return "a task that began with this call"
     return "/".join(caller.replace("\\", "/").rsplit("/", 2)[-2:])

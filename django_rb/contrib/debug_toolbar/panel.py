@@ -1,4 +1,4 @@
-"""The panel: what a request asked its nodes for, on a common time line."""
+"""The panel: the calls of a request to nodes, on a common time line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...management.output import bytes_of
 from .advice import advise, short
 from .recording import Recording, Told
 
-# Of middle brightness, so that they are seen on white and on black.
+# With medium brightness, for contrast with white and black.
 COLOURS = (
     "#3b82f6",
     "#d97706",
@@ -28,9 +28,9 @@ COLOURS = (
 FAILED = "#ef4444"
 _MOST_NODES = 64  # that are shown of a call
 _LINE = 1000  # units of the time line
-_THINNEST = 4  # units that a bar has at least
+_THINNEST = 4  # the minimum width of a bar in units
 
-# An engine of its own: the panel needs no app and no setting for templates.
+# A separate engine, so that the panel needs no app and no setting for templates.
 _engine = Engine(dirs=[str(Path(__file__).parent)], autoescape=True)
 
 
@@ -49,12 +49,12 @@ class RBPanel(Panel):
 
     @property
     def title(self) -> str:
-        """What stands above the panel."""
+        """The heading of the panel."""
         return f"django-rb: {self.nav_subtitle}"
 
     @property
     def nav_subtitle(self) -> str:
-        """What stands in the toolbar, below the name."""
+        """The text in the toolbar, below the name."""
         calls: Sequence[Told] = self.get_stats().get("calls", ())
         count = len(calls) + self.get_stats().get("left_out", 0)
         noun = "call" if count == 1 else "calls"
@@ -70,15 +70,15 @@ class RBPanel(Panel):
         return template.render(Context(view_of(stats), use_l10n=False))
 
     def enable_instrumentation(self) -> None:
-        """Record what the request asks for."""
+        """Start recording the request's calls."""
         self._recording.start()
 
     def disable_instrumentation(self) -> None:
-        """Record no more."""
+        """Stop recording."""
         self._recording.stop()
 
     def generate_stats(self, request: HttpRequest, response: HttpResponse) -> None:
-        """Keep what was recorded."""
+        """Store what was recorded."""
         calls = self._recording.told()
         self.record_stats(
             {
@@ -89,14 +89,14 @@ class RBPanel(Panel):
         )
 
     def generate_server_timing(self, request: HttpRequest, response: HttpResponse) -> None:
-        """Let the browser's own tools show the time, too."""
+        """Add the time to the Server-Timing header, which browsers' tools show."""
         calls: Sequence[Told] = self.get_stats().get("calls", ())
         seconds = sum(call["seconds"] for call in calls)
         self.record_server_timing("calls", f"django-rb {len(calls)} calls", seconds * 1000)
 
 
 def view_of(stats: Told) -> dict[str, Any]:
-    """Return what the template shows."""
+    """Return the context of the template."""
     calls: Sequence[Told] = stats.get("calls", ())
     began = min((call["at"] for call in calls), default=0.0)
     ended = max((call["at"] + call["seconds"] for call in calls), default=0.0)

@@ -1,8 +1,8 @@
-"""What one request asked its clusters for; requests side by side do not see each other's.
+"""Records the calls of one request, separately from those of parallel requests.
 
-A recording is kept in a context variable, which a task, the threads of `sync_to_async` and the
-tasks that they start inherit. So an observer that hears of all calls of the process knows
-whose they are. There is one as long as some request is recorded, and none otherwise.
+A recording is in a context variable, which tasks, the threads of `sync_to_async` and the tasks
+that they start inherit. So an observer of all calls of the process knows the request of each.
+Clusters have the observer only while at least one request is recorded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
 from ...engine.wording import escaped
 from ..watching import Watching
 
-Told = dict[str, Any]  # what JSON can say
+Told = dict[str, Any]  # can be serialized as JSON
 
 _MOST_CALLS = 500  # that are shown of a request
 _MOST_KEYS = 50  # that are shown of a call
@@ -44,7 +44,7 @@ class Recording:
     """The calls of one request, between `start` and `stop`.
 
     Attributes:
-        left_out: how many calls there were beyond those that are shown.
+        left_out: how many calls were not recorded, because there were too many.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Recording:
         self._before: Recording | None = None
 
     def start(self) -> None:
-        """Record what this context asks for from now on. Twice is as once."""
+        """Start recording the calls of this context. Does nothing the second time."""
         if not self._is_open:
             self._is_open = True
             self._before = _current.get()
@@ -63,14 +63,14 @@ class Recording:
             _listeners.add()
 
     def stop(self) -> None:
-        """Record no more."""
+        """Stop recording."""
         if self._is_open:
             self._is_open = False
             _current.set(self._before)
             _listeners.remove()
 
     def add(self, alias: str, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
-        """Add a call, as far as anything was asked."""
+        """Add a call, unless it sent nothing."""
         if not self._is_open or (not exchanges and batch.error is None):
             return
         if len(self._calls) >= _MOST_CALLS:
@@ -78,7 +78,7 @@ class Recording:
             return
         caller = find_caller()
         commands, keys = _commands_and_keys(exchanges)
-        # A ValueError is how caches say that a key is not there.
+        # Caches raise ValueError if a key does not exist.
         error = None if type(batch.error) is ValueError else batch.error
         told: Told = {
             "cluster": alias,
@@ -99,10 +99,10 @@ class Recording:
         self._calls.append(_Call(told, keys, only_reads))
 
     def told(self) -> list[Told]:
-        """Return what is shown of the calls, in the order in which they began.
+        """Return the calls, in the order in which they began.
 
-        One that read what another had read, nothing being written to it in between, names
-        that one's number in "same_as".
+        If a call read the same as an earlier one, with no writes in between, the number of the
+        earlier one is in "same_as".
         """
         read: dict[tuple[object, ...], int] = {}
         calls = sorted(self._calls, key=lambda call: call.told["at"])
@@ -118,7 +118,7 @@ class Recording:
                     for question, number in read.items()
                     if written.isdisjoint(question[2:])
                 }
-            else:  # it may have changed anything
+            else:  # it may have changed any key
                 read.clear()
         return [call.told for call in calls]
 
@@ -140,7 +140,7 @@ class Recording:
 
 
 class Recorder(Observer):
-    """Puts each call of a cluster into the recording of its request, if there is one."""
+    """Adds each call of a cluster to the recording of its request, if there is one."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
@@ -153,7 +153,7 @@ class Recorder(Observer):
 
 
 class _Listeners:
-    """Lets all clusters have a `Recorder` as long as somebody records."""
+    """Adds a `Recorder` to all clusters while at least one request is recorded."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -179,7 +179,7 @@ _listeners = _Listeners()
 def _commands_and_keys(
     exchanges: Sequence[ExchangeEvent],
 ) -> tuple[list[Any], list[bytes]]:
-    """Return the commands of a call, and their keys; what was sent again counts once."""
+    """Return the commands of a call, and their keys; resent commands count once."""
     commands: list[Any] = []
     keys: list[bytes] = []
     for exchange in exchanges:
@@ -193,12 +193,12 @@ def _commands_and_keys(
 
 
 def _shown(key: bytes) -> str:
-    """Return a key as it may be shown: who knows a session's key has the session."""
+    """Return a key for display, shortened, as a session's key gives access to it."""
     return escaped(loggable(key))
 
 
 def _describe(error: BaseException | None) -> str | None:
-    """Return what went wrong. Only some errors are known to name no key and no value."""
+    """Return an error as text. Only the text of some errors is free of keys and values."""
     if error is None:
         return None
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):

@@ -1,4 +1,4 @@
-"""What `opentelemetry-instrument` finds, and what switches everything on and off."""
+"""The instrumentor, which `opentelemetry-instrument` finds: it starts and stops telemetry."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ SLOW_SECONDS = 0.1
 
 
 class RBInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it has no types
-    """Tells OpenTelemetry of every call of every cluster in settings.RB_CLUSTERS.
+    """Reports every call of every cluster in settings.RB_CLUSTERS to OpenTelemetry.
 
     RBInstrumentor().instrument()
 
-    `opentelemetry-instrument` does the same. `uninstrument()` ends it.
+    `opentelemetry-instrument` does the same. `uninstrument()` stops it.
 
     `instrument()` takes:
-        tracer_provider, meter_provider: those of the process if not given.
-        slow_seconds: a node that takes longer has a span of its own (0.1).
-        record_commands: True records the commands, keys and values included, as
+        tracer_provider, meter_provider: by default those of the process.
+        slow_seconds: a node that takes longer gets its own span (0.1).
+        record_commands: True records the commands, including keys and values, as
             `db.query.text`.
     """
 
@@ -42,7 +42,7 @@ class RBInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it has no types
     _metrics: Metrics | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return nothing: what is instrumented is this package itself."""
+        """Return nothing, as this package itself is instrumented."""
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:

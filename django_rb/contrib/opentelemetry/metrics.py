@@ -1,7 +1,7 @@
-"""The instruments, by the semantic conventions for database clients as far as these go.
+"""The instruments, according to the semantic conventions for database clients where possible.
 
-The SDK takes some ten microseconds for each measurement. So a call is measured once, by a
-histogram; the rest are sums that are kept here, and read when the SDK collects.
+The SDK takes about ten microseconds per measurement. So each call is recorded only once, in a
+histogram; the rest are sums that are stored here, and read when the SDK collects them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Attributes: TypeAlias = Mapping[str, str | int | bool]
 
-# Bounds in seconds that the conventions recommend, and finer ones below.
+# The bounds in seconds that the conventions recommend, and smaller ones.
 _BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 
 _SUMS = (
@@ -38,19 +38,19 @@ _SUMS = (
 
 
 class Metrics:
-    """All instruments, made once for all clusters.
+    """All instruments, created once for all clusters.
 
     Args:
-        meter: makes them.
+        meter: creates them.
     """
 
     def __init__(self, meter: Meter) -> None:
         self._is_on = False
         self._lock = Lock()
-        # Of each call: how often, seconds, bytes out and in, by alias, node and operation.
+        # The number of calls, seconds, bytes out and in, by alias, node and operation.
         self._nodes: dict[tuple[str, int, str, str], list[Any]] = {}
         self._found: dict[str, list[int]] = {}  # hits and misses, by alias
-        # What is rare, by the name of a sum and what tells its series apart.
+        # Rare events, by the name of a sum and the identity of its series.
         self._sums: Counter[tuple[Any, ...]] = Counter()
         self.call_seconds = meter.create_histogram(
             "db.client.operation.duration",
@@ -70,12 +70,12 @@ class Metrics:
         )
 
     def start(self) -> None:
-        """Tell of health changes and connections from now on."""
+        """Start counting health changes and connections."""
         self._is_on = True
         node_health_changed.connect(self._on_health_change, weak=False)
 
     def stop(self) -> None:
-        """Tell no more; what the meter made cannot be taken back."""
+        """Stop counting; the meter's instruments cannot be removed."""
         self._is_on = False
         node_health_changed.disconnect(self._on_health_change)
 
@@ -105,13 +105,13 @@ class Metrics:
                     self._sums["django_rb.node.errors", *place[:3], error_type] += 1
 
     def read(self, name: str) -> Iterable[Observation]:
-        """Yield the sums of a name."""
+        """Yield the sums with this name."""
         if self._is_on:
             for words, value in self._read(name):
                 yield Observation(value, _attributes(name, *words))
 
     def _read(self, name: str) -> Sequence[tuple[tuple[Any, ...], float]]:
-        """Return what tells the series of a sum apart, and their values."""
+        """Return the identities of a sum's series, and their values."""
         with self._lock:
             nodes = [(place, *sums) for place, sums in self._nodes.items()]
             found = {alias: tuple(sums) for alias, sums in self._found.items()}
@@ -156,7 +156,7 @@ class Metrics:
 
 
 class _Reader:
-    """Reads the sums of one name when the SDK collects."""
+    """Reads the sums with one name when the SDK collects them."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         self._metrics = metrics
@@ -166,7 +166,7 @@ class _Reader:
         return self._metrics.read(self._name)
 
 
-# What the last word of a series is, by its sum.
+# The attribute for the last part of a series' identity, by the name of its sum.
 _LAST = {
     "django_rb.node.exchanges": "django_rb.operation",
     "django_rb.node.time": "django_rb.operation",

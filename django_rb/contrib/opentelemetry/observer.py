@@ -1,7 +1,7 @@
-"""The observer that makes spans and measurements of calls.
+"""The observer that records spans and metrics of calls.
 
-A span is made when its call has ended, with the times that were taken: all its attributes are
-there when samplers see it, and nothing of a call is left in the context.
+A span is created after its call has ended, with the times that were measured: samplers see all
+its attributes, and nothing remains in the context.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ...engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
 from ...engine.wording import shown_command
 from .metrics import Metrics, describe_error, describe_server
 
-# What a batch of commands is called, of the same ones with their name behind it.
+# The name of a batch of commands; if they are all the same, followed by their name.
 _PIPELINE = "PIPELINE"
 
-# So many commands are recorded at most, where they are.
+# The maximum number of commands that are recorded, with `record_commands`.
 _MOST_COMMANDS = 20
 
 
 class Telemetry(Observer):
-    """Makes a span and measurements of each call of a cluster.
+    """Records a span and metrics of each call of a cluster.
 
     Args:
-        alias: the cluster's.
-        slow_seconds: a node that takes longer has a span of its own.
+        alias: the alias of the cluster.
+        slow_seconds: a node that takes longer gets its own span.
         record_commands: whether keys and values may be recorded.
     """
 
@@ -51,16 +51,16 @@ class Telemetry(Observer):
         self._record_commands = record_commands
 
     def call_ended(self, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
-        """Make a span and measurements."""
+        """Record a span and metrics."""
         if not is_instrumentation_enabled():
             return
-        if not exchanges and batch.error is None:  # nothing was asked of any node
-            self._metrics.add(self._alias, batch, exchanges)  # what was near
+        if not exchanges and batch.error is None:  # there was no I/O
+            self._metrics.add(self._alias, batch, exchanges)  # for near copies
             return
         plan = _plan(self._alias, batch.operation, frozenset(map(_asked, exchanges)))
         name, measured = plan.name, plan.measured
         recorded = plan.recorded.copy()
-        # A ValueError is how caches say that a key is not there.
+        # Caches raise ValueError if a key does not exist.
         error = None if type(batch.error) is ValueError else batch.error
         if error is not None:
             described = describe_error(error)
@@ -119,7 +119,7 @@ class Telemetry(Observer):
 
 
 def _found(batch: BatchEvent) -> dict[str, int]:
-    """Return the attributes of what a cache has found."""
+    """Return the attributes for hits and misses of a cache."""
     found = {}
     if batch.hits or batch.misses:
         found = {"django_rb.hits": batch.hits, "django_rb.misses": batch.misses}
@@ -131,12 +131,12 @@ def _found(batch: BatchEvent) -> dict[str, int]:
 
 
 class _Plan(NamedTuple):
-    """What like calls have in common.
+    """What similar calls have in common.
 
     Attributes:
-        name: of the command, as the conventions want it.
+        name: of the command, according to the conventions.
         is_pipeline: whether a node was sent several commands, or nodes different ones. A
-            command of many keys that is split over nodes is none.
+            command with many keys that is split by node is not a pipeline.
         measured: attributes of the measurement. To be copied, not changed.
         recorded: attributes of the span. To be copied, not changed.
     """
@@ -158,10 +158,10 @@ def _asked(exchange: ExchangeEvent) -> _Asked:
 
 @lru_cache(maxsize=4096)
 def _plan(alias: str, operation: str | None, asked: frozenset[_Asked]) -> _Plan:
-    """Return what calls have in common that ask the same of the same nodes.
+    """Return the plan for calls that send the same commands to the same nodes.
 
     Args:
-        operation: None where one node's share is meant.
+        operation: None for the span of one node.
     """
     firsts = [share for share in asked if len(asked) == 1 or not share[3]]
     names = tuple({name for _, some, *_ in firsts for name in some})
@@ -192,7 +192,7 @@ def _plan(alias: str, operation: str | None, asked: frozenset[_Asked]) -> _Plan:
 
 
 def _failed(error: BaseException | None) -> Status:
-    """Return the status of what failed. Only some errors are known to name no key."""
+    """Return the status of a failed call. Only the text of some errors is free of keys."""
     is_safe = isinstance(error, redis.ConnectionError | redis.TimeoutError)
     return Status(StatusCode.ERROR, str(error) if is_safe else None)
 

@@ -1,4 +1,4 @@
-"""Metrics for prometheus_client. In INSTALLED_APPS it counts from the start of the process."""
+"""Metrics for prometheus_client, from the start of the process if it is in INSTALLED_APPS."""
 
 from .exporting import Exporting, start
 

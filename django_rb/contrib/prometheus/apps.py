@@ -11,7 +11,7 @@ class PrometheusConfig(AppConfig):
     verbose_name = "django-rb for Prometheus"
 
     def ready(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         from . import start  # noqa: PLC0415
 
         start()

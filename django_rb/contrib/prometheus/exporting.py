@@ -1,4 +1,4 @@
-"""When the metrics are counted."""
+"""Starts and stops the counting of metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Exporting:
-    """Counts until it is told to stop.
+    """Counts until it is stopped.
 
     Args:
         registry: where the metrics are registered.
@@ -31,21 +31,21 @@ class Exporting:
         return Counting(alias, self._metrics)
 
     def start(self) -> None:
-        """Count what every cluster does from now on."""
+        """Start counting the calls of every cluster."""
         node_health_changed.connect(self._metrics.on_health_change, weak=False)
         self._watching.start()
 
     def stop(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         node_health_changed.disconnect(self._metrics.on_health_change)
         self._watching.stop()
 
 
 def start(registry: CollectorRegistry = REGISTRY) -> Exporting:
-    """Count what every cluster in settings.RB_CLUSTERS does from now on.
+    """Start counting the calls of every cluster in settings.RB_CLUSTERS.
 
     Args:
-        registry: where the metrics are registered; those of a registry can be there once.
+        registry: where the metrics are registered, which is possible once per registry.
     """
     exporting = Exporting(registry)
     exporting.start()

@@ -1,4 +1,4 @@
-"""The observer that counts."""
+"""The observer that counts calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
 from ..watching import made_clusters
 from .metrics import Metrics
 
-# So many operations of a cluster are told apart; batches of your own have names of your own.
+# The maximum number of different operations of a cluster; your own batches have any names.
 _MOST_OPERATIONS = 100
 _OTHER = "other"
 
@@ -17,26 +17,26 @@ class Counting(Observer):
     """Counts the calls of a cluster.
 
     Args:
-        alias: the cluster's.
-        metrics: where to.
+        alias: the alias of the cluster.
+        metrics: the metrics to update.
     """
 
     def __init__(self, alias: str, metrics: Metrics) -> None:
         self._alias = alias
         self._metrics = metrics
         self._operations: set[str] = set()
-        self._invalidations = 0  # that were counted
+        self._invalidations = 0  # that have been counted
 
     def call_ended(self, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
         """Count a call."""
         if batch.near:
             self._metrics.near.labels(self._alias).inc(batch.near)
-        if not exchanges and batch.error is None and not batch.near:  # nothing was asked
+        if not exchanges and batch.error is None and not batch.near:  # there was no I/O
             return
         alias, metrics = self._alias, self._metrics
         operation = self._bounded(batch.operation)
         metrics.calls.labels(alias, operation).observe(batch.seconds)
-        # A ValueError is how caches say that a key is not there.
+        # Caches raise ValueError if a key does not exist.
         if batch.error is not None and type(batch.error) is not ValueError:
             error = type(batch.error).__name__
             metrics.call_errors.labels(alias, operation, error).inc()
@@ -63,7 +63,7 @@ class Counting(Observer):
             metrics.node_errors.labels(*node, type(exchange.error).__name__).inc()
 
     def _count_near(self) -> None:
-        """Say what near copies take, if there are any."""
+        """Set the metrics of near copies, if there are any."""
         cluster = made_clusters().get(self._alias)
         if cluster is None or not cluster.trackings.keepers:
             return
@@ -74,7 +74,7 @@ class Counting(Observer):
         self._metrics.near_invalidations.labels(self._alias).inc(told)
 
     def _count_connections(self, addresses: dict[int, str]) -> None:
-        """Say how many connections there are to the nodes of a call, which has ended."""
+        """Set the number of connections to the nodes of a call that has ended."""
         cluster = made_clusters().get(self._alias)
         if cluster is None:
             return

@@ -161,7 +161,7 @@ class AioConnection(asyncio.Protocol):
     def data_received(self, data: Buffer, size: int = -1) -> None:
         """Pass the first `size` bytes of `data`, or all of it, to the job."""
         job = self._job
-        if job is None:  # an answer that nobody asked for
+        if job is None:  # an unexpected reply
             self.close()
             return
         self.is_heard = True

@@ -63,7 +63,7 @@ class TrackedConnection(AioConnection):
         try:
             reader.feed(data, 0, size)  # type: ignore[arg-type]
             while (reply := reader.gets()) is not NO_REPLY:
-                if type(reply) is not PushNotification:  # an answer that nobody asked for
+                if type(reply) is not PushNotification:  # an unexpected reply
                     self.close()
                     return
                 tracking.told(reply)

@@ -53,7 +53,7 @@ def check_health(health: object) -> HealthOptions:
     Missing keys have these defaults; with None, no node ever counts as down.
 
     Raises:
-        BadHostSetup: naming the key, its value and the way out.
+        BadHostSetup: with the key, its value and what to do.
     """
     if health is None:
         return HealthOptions(None, 0.0, 0.0)

@@ -108,7 +108,7 @@ def parse_hosts(
         defaults: options for every node that does not set them itself.
 
     Raises:
-        BadHostSetup: naming the host id, the key, the value and the way out.
+        BadHostSetup: with the host id, the key, the value and what to do.
     """
     if defaults is None:
         defaults = {}

@@ -128,7 +128,7 @@ class Node:
         is_ready = True
         for error in said:
             error.said_by = self.address  # type: ignore[attr-defined]
-            # What a redirect comes to is told by who follows it.
+            # The code that follows a redirect reports its outcome.
             if isinstance(error, COMPLAINTS) and not isinstance(error, Redirected):
                 self.health.complained(error)
                 if isinstance(error, NOT_READY):

@@ -189,7 +189,7 @@ def check_pool_options(options: object) -> Mapping[str, Any]:
     """Return POOL_OPTIONS if every name is known and every value possible.
 
     Raises:
-        BadHostSetup: naming the option, its value and the way out.
+        BadHostSetup: with the option, its value and what to do.
     """
     if options is None:
         return {}

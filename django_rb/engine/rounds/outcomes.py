@@ -17,7 +17,7 @@ Outcome = tuple[T, list[NodeFailure]]
 def failure_at(
     port: Port, host_id: int, error: Exception, keys: Sequence[bytes] = ()
 ) -> NodeFailure:
-    """Return what is told of a node that failed, and of the keys it failed for."""
+    """Return the failure of a node, with the keys it failed for."""
     return NodeFailure(host_id, port.get_address(host_id), error, tuple(keys))
 
 

@@ -119,7 +119,7 @@ class Journey:
 
 
 def why_again(reply: Exception, command: Args) -> str | None:
-    """Return how to go on after an error reply; None if it is final."""
+    """Return how to continue after an error reply; None if it is final."""
     if isinstance(reply, redis_errors.NoScriptError):
         return SOURCE
     # MasterDownError is a ClusterDownError, too.

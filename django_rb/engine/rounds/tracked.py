@@ -73,10 +73,10 @@ class Tracked(Exchange):
     they are added to the reading, and the replies to PTTL removed.
 
     Attributes:
-        reading: of which these keys are a part.
+        reading: the reading that these keys are a part of.
         keys: the keys.
-        is_kept: what was read is to be kept near. What is not, `learn` compares with what is
-            there.
+        is_kept: whether replies are stored as near copies. Otherwise `learn` compares them with
+            the copies.
     """
 
     is_tracked = True

@@ -186,7 +186,7 @@ class _Following(_Discreet):
         self.send_packed_command([b"".join(pieces)], kwargs.get("check_health", True))
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Read a reply, and before it the one that redis-py knows nothing of."""
+        """Read a reply, and before it the one to our own command."""
         if self._is_answered_first:
             self._is_answered_first = False
             with suppress(redis.ResponseError):  # an older server, or a user who may not
@@ -221,7 +221,7 @@ def kind_of(info: HostInfo, *, follows_redirects: bool = False) -> type[_Discree
     """Return the class of connections for the kind of address that a node has.
 
     Args:
-        follows_redirects: whoever uses them follows REDIRECT, as redis-py's clients do not.
+        follows_redirects: their user follows REDIRECT, unlike redis-py's clients.
     """
     kinds: tuple[type[_Discreet], type[_Discreet]]
     if info.unix_socket_path is not None:

@@ -25,7 +25,7 @@ class Looking(ABC):
 
     Attributes:
         is_known: something was learned.
-        is_quiet: there is nobody to ask, for the time being.
+        is_quiet: there are currently no nodes to ask.
     """
 
     is_quiet = False
@@ -68,7 +68,7 @@ class Looking(ABC):
         """Return a batch that looks first."""
         looked = self._looking_first(batch)
         name: str = cast(Any, batch).__name__
-        cast(Any, looked).__name__ = name  # observers are told what was called
+        cast(Any, looked).__name__ = name  # for observers
         return looked
 
     def _looking_first(self, batch: Batch[T]) -> Batch[T]:

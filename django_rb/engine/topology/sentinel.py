@@ -1,4 +1,4 @@
-"""The topology of shards that Sentinels watch, which report the primary of each.
+"""The topology of shards that Sentinels monitor, which report the primary of each.
 
 Sentinels are asked by exchanges in a caller's batch, by one caller at a time; other callers go
 on with what is known. Normally, the Sentinel that answered last is asked twice per second. A
@@ -63,24 +63,24 @@ _NOT_ASKED = "Its Sentinels were not asked yet"
 
 
 class SentinelTopology(Unslotted):
-    """The shards of one cluster, where their primaries are, and the router over them.
+    """The shards of one cluster, the addresses of their primaries, and the router over them.
 
     Args:
-        watched: how to speak to the nodes of each shard, and where Sentinels are.
-        make_node: makes a primary of what is known of it.
-        make_replica, make_sentinel: make those of a replica and of a Sentinel.
-        use: is told all servers that there may be connections to, by host id.
-        address_map: where a node is that Sentinels say to be at a host and port.
-        alias: that of the cluster, for the log.
+        watched: how to connect to the nodes of each shard, and the addresses of Sentinels.
+        make_node: creates the node of a primary from what is known of it.
+        make_replica, make_sentinel: create those of a replica and of a Sentinel.
+        use: called with all servers that there may be connections to, by host id.
+        address_map: the addresses to use instead of those that Sentinels report.
+        alias: the alias of the cluster, for the log.
         read_from: where reads go.
-        changes: where new primaries are put down.
+        changes: collects the changes of primaries.
 
     Attributes:
         hosts: what is known of each shard's primary, by host id.
-        nodes: the primaries, by host id. One that is not known refuses to be asked.
+        nodes: the primaries, by host id. Calls to an unknown one fail.
         sentinels: the Sentinels; their host ids are below 0.
-        router: decides who owns a key; it stays.
-        is_known: the primary of some shard is known.
+        router: decides which host owns a key; it is never replaced.
+        is_known: the primary of at least one shard is known.
     """
 
     router: BaseRouter
@@ -112,9 +112,9 @@ class SentinelTopology(Unslotted):
             node.health.bar(_NOT_ASKED)
         self.sentinels = [make_sentinel(info) for info in watched.sentinels]
         self._addresses.update((node.host_id, node.address) for node in self.sentinels)
-        # By Sentinel and name of the shard, as they said last.
+        # By Sentinel and name of the shard, as last reported.
         self._told_replicas: dict[Node, dict[str, list[Address]]] = {}
-        self._candidates: dict[int, Node] = {}  # that may be new primaries, by ids of their own
+        self._candidates: dict[int, Node] = {}  # possible new primaries, by separate ids
         self._names = {host_id: cast(str, info.master_name) for host_id, info in shards.items()}
         self._epochs = dict.fromkeys(shards, 0)
         self._favourite: Node | None = None  # the Sentinel that answered last
@@ -188,7 +188,7 @@ class SentinelTopology(Unslotted):
             primary = self.hosts[host_id]
             mapped = map(self.to_ours, places)
             others = [place for place in mapped if place != address_of(primary)]
-            if others or self.nodes[host_id].health.is_well:  # now they are needed
+            if others or self.nodes[host_id].health.is_well:  # now replicas are needed
                 infos[host_id] = infos_at(primary, others)
         with self._changing:
             if self.replicas.learn(infos):
@@ -197,11 +197,11 @@ class SentinelTopology(Unslotted):
     def _hear(
         self, sentinels: Sequence[Node], reasons: dict[Node, Exception]
     ) -> Batch[dict[Node, dict[str, Address]]]:
-        """Ask Sentinels for the addresses of all primaries, by name; news come first.
+        """Ask Sentinels for the addresses of all primaries, by name; new ones come first.
 
-        Where all is well one that has answered before is asked alone. Else all are, side by
-        side, until one tells news, or has told all if nothing was known.
-        Why others do not answer is put to `reasons`.
+        Normally, only one that has answered before is asked. Otherwise all are asked in
+        parallel, until one has a new address, or has all of them if none was known.
+        The errors of the others are added to `reasons`.
         """
         self._looks += 1
         is_troubled = self.is_known and self._times.is_wanted
@@ -259,7 +259,7 @@ class SentinelTopology(Unslotted):
         return self._favourite
 
     def _judge(self, claims: Mapping[int, Claim]) -> Rounds:
-        """Ask nodes that are new whether they are primaries, and Sentinels since when."""
+        """Ask new nodes whether they are primaries, and Sentinels since when."""
         new = {
             host_id: claim
             for host_id, claim in claims.items()
@@ -298,7 +298,7 @@ class SentinelTopology(Unslotted):
         *,
         is_heard: bool,
     ) -> None:
-        """Tell what could not be learned, in the log and by errors of nodes without address."""
+        """Report what is unknown, in the log and in the errors of nodes without an address."""
         said = "; ".join(dict.fromkeys(map(clause, reasons.values())))
         if not is_heard:
             self._failed_looks += 1
@@ -333,7 +333,7 @@ class SentinelTopology(Unslotted):
     def _apply(self, host_id: int, claim: Claim) -> bool:
         """Set a shard's primary as a Sentinel reports it; return whether it is new."""
         node = claim.node
-        if node is None:  # it is there already
+        if node is None:  # it is already the primary
             return False
         with self._changing:
             node.rename(host_id)
@@ -349,7 +349,7 @@ class SentinelTopology(Unslotted):
             super()._put(host_id, node, said_by)
 
     def note_redirected(self, host_id: int, said: Redirected, question: Args) -> None:
-        """Take note of REDIRECT until Sentinels are asked, which is soon."""
+        """Follow REDIRECT until Sentinels are asked, which happens soon."""
         super().note_redirected(host_id, said, question)
         self.want_look()
 
@@ -364,7 +364,7 @@ class SentinelTopology(Unslotted):
             self._use({**self.nodes, **extra})
 
     def to_ours(self, address: Address) -> Address:
-        """Return where a node is that Sentinels say to be at an address; see ADDRESS_MAP."""
+        """Return the address to use for one that Sentinels report; see ADDRESS_MAP."""
         if self._map is None:
             return address
         host, port = self._map(*address)

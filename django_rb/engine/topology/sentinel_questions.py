@@ -62,10 +62,10 @@ class Claim:
 def find_newer(claims: Sequence[Claim], sentinels: int) -> Claim | None:
     """Return the claim that most Sentinels make of a shard, if what is known is outdated.
 
-    Where they were made anew, they count failovers from the beginning.
+    Sentinels that were set up again count failovers from the beginning.
 
     Args:
-        claims: what they said of the shard.
+        claims: their claims about the shard.
         sentinels: how many there are.
     """
     outdated = [claim for claim in claims if claim.is_outdated]
@@ -121,6 +121,6 @@ def error_in(node: Node, exchange: Exchange) -> Exception | None:
                 reply.args = (f"{reply} Allow the user what docs/sentinel.md lists.",)
             reply.args = (at_node(reply, -1, node.address),)
             return reply
-    if not exchange.replies:  # its connection was closed, and somebody else has answered
+    if not exchange.replies:  # its connection was closed, as another one has answered
         return redis.ConnectionError(at_node("The connection was closed", -1, node.address))
     return None

@@ -47,7 +47,7 @@ def read_watched(
     """Read HOSTS, HOST_DEFAULTS, SENTINELS and SENTINEL_OPTIONS of a cluster.
 
     Raises:
-        BadHostSetup: naming the setting, its value and the way out.
+        BadHostSetup: with the setting, its value and what to do.
     """
     for name in _TOLD:
         if isinstance(defaults, Mapping) and name in defaults:

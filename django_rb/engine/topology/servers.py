@@ -19,7 +19,7 @@ class Servers:
     Args:
         seeds: some of them, numbered as in HOSTS.
         make_node: makes a node of what is known of a server.
-        use: is told all servers that there may be connections to, by host id.
+        use: called with all servers that there may be connections to, by host id.
         address_map: where a node is that says that it is at a host and port.
 
     Attributes:

@@ -26,11 +26,10 @@ from .sentinel_questions import ask, run
 from .slots_replies import Address
 from .unslotted import Unslotted
 
-# Seconds between two questions to nodes that were demoted: at least, where something does not
-# fit; and where all is well.
+# Seconds between two checks of demoted nodes: at least, if something is wrong; and normally.
 LEAST_SECONDS, PERIOD = 0.25, 1.0
 
-# How long such a node may take to connect, and to answer, in seconds.
+# The seconds that such a node may take to connect, and to answer.
 _PATIENCE = 0.5
 
 # Host ids of such nodes: this less the host's.
@@ -39,12 +38,12 @@ _FIRST_DEMOTED = -3_000_000
 
 @dataclass
 class _Demoted:
-    """A node of the settings for which another one stands.
+    """A node of the settings that was replaced by its successor.
 
     Attributes:
-        node: to ask it.
-        question: that it answers with REDIRECT as long as it is a replica.
-        names: what it named last. That one may name another.
+        node: the node for checks.
+        question: a command that it answers with REDIRECT while it is a replica.
+        names: the address in its last REDIRECT. The node there may redirect to another one.
     """
 
     node: Node
@@ -57,17 +56,17 @@ class StaticTopology(Unslotted):
 
     Args:
         hosts: by host id.
-        make_node: makes a node of what is known of a host.
-        make_replica: makes that of a replica.
-        use: is told all servers that there may be connections to, by host id.
+        make_node: creates the node of a host from what is known of it.
+        make_replica: creates the node of a replica.
+        use: called with all servers that there may be connections to, by host id.
         read_from: where reads go.
         alias, changes: see `Unslotted`.
 
     Attributes:
-        hosts: what the settings say of each host, by host id, in the order of the ids.
-        nodes: the nodes, by host id; of one that was demoted, its successor.
-        router: decides who owns a key; a new one whenever a host comes or goes.
-        is_quiet: there is no node to ask.
+        hosts: the settings of each host, by host id, in the order of the ids.
+        nodes: the nodes, by host id; the successor of a demoted one.
+        router: decides which host owns a key; replaced whenever a host is added or removed.
+        is_quiet: there are no nodes to check.
     """
 
     router: BaseRouter
@@ -93,7 +92,7 @@ class StaticTopology(Unslotted):
         )
         self.is_known = True
         self._demoted: dict[int, _Demoted] = {}
-        self._has_moved: set[int] = set()  # hosts that were elsewhere at times
+        self._has_moved: set[int] = set()  # hosts that had another primary at some time
         self._know_all()
 
     def _know_all(self) -> None:
@@ -106,23 +105,23 @@ class StaticTopology(Unslotted):
         self._use({**self.nodes, **self.replicas.by_id, **asked})
 
     def may_be_elsewhere(self, host_id: int) -> bool:
-        """Return whether others may have what a host does not give."""
+        """Return whether other nodes may have what a host does not return."""
         return (
             host_id in self._has_moved
             or self.replicas.get_shard(host_id) != host_id
             or bool(self.replicas.by_shard.get(host_id))
         )
 
-    # Hosts that come and go.
+    # Adding and removing hosts.
 
     def add(self, info: HostInfo, make_router: Callable[[], BaseRouter]) -> None:
         """Add a host.
 
         Args:
-            make_router: makes the router over what is in `hosts` by then.
+            make_router: creates the router for the new `hosts`.
 
         Raises:
-            TypeError: there is a host of that id.
+            TypeError: there is a host with this id.
             BadHostSetup: the router does not accept the host; it is not added.
         """
         host_id = info.host_id
@@ -144,7 +143,7 @@ class StaticTopology(Unslotted):
             self.version += 1
 
     def remove(self, host_id: int, make_router: Callable[[], BaseRouter]) -> bool:
-        """Remove a host; return whether it was there. See `add`.
+        """Remove a host; return whether it existed. See `add`.
 
         Raises:
             BadHostSetup: the router needs the host; it is not removed.
@@ -176,7 +175,7 @@ class StaticTopology(Unslotted):
         super()._follow(host_id, place, said_by, question)
 
     def _make_demoted(self, host_id: int) -> Node:
-        """Return a node that is to be asked whether it still is a replica, and soon answers."""
+        """Return a node with short timeouts, for checking whether it is still a replica."""
         info, node = self.hosts[host_id], self.nodes[host_id]
         timeouts = {
             name: min(_PATIENCE, getattr(node, name) or _PATIENCE)
@@ -189,7 +188,7 @@ class StaticTopology(Unslotted):
 
     def _put(self, host_id: int, node: Node, said_by: str) -> None:
         self._has_moved.add(host_id)
-        if node.address == self.hosts[host_id].address:  # it is where the settings say
+        if node.address == self.hosts[host_id].address:  # it is the address in the settings
             self._demoted.pop(host_id, None)
         super()._put(host_id, node, said_by)
         if host_id not in self._demoted:
@@ -197,17 +196,17 @@ class StaticTopology(Unslotted):
         self.is_quiet = not (self.replicas.measures_lag or self._demoted)
 
     def want_look(self) -> None:
-        """Have nodes that were demoted asked soon. Others than the settings know nothing."""
+        """Make a check of demoted nodes due soon. There are no other sources to ask."""
         if self._demoted:
             super().want_look()
 
     @property
     def is_look_due(self) -> bool:
-        """Whether it is time to ask nodes that were demoted, or how far replicas are behind."""
+        """Whether it is time to check demoted nodes, or the lag of replicas."""
         return (bool(self._demoted) and self._times.is_due) or self.replicas.is_look_due
 
     def _look(self) -> Batch[bool]:
-        """Ask nodes that were demoted whether they still are replicas."""
+        """Ask demoted nodes whether they are still replicas."""
         asked = {
             host_id: (demoted, ask(demoted.node, [demoted.question]))
             for host_id, demoted in self._demoted.items()
@@ -232,7 +231,7 @@ class StaticTopology(Unslotted):
         return False
 
     def _hear(self, host_id: int, demoted: _Demoted, reply: object) -> bool:
-        """Take note of what a node that was demoted says; return whether it is news."""
+        """Process the reply of a demoted node; return whether something has changed."""
         here = demoted.node.address.rpartition("/")[0]
         if not isinstance(reply, Exception):  # it is a primary again
             self._put(host_id, self._make_node(self.hosts[host_id]), here)

@@ -1,4 +1,4 @@
-"""Shards whose keys the settings place: there are no slots, and a host id is a shard.
+"""Shards of topologies without slots: each host id of the settings is a shard.
 
 A primary that was demoted may reply with its successor (REDIRECT; Valkey 8). That takes effect
 at once: a new `Node` gets the host id, and nothing is sent to the old one any more.
@@ -24,21 +24,21 @@ from .questions import address_of
 from .replicas import Replicas
 from .slots_replies import Address, read_address
 
-# Nodes that name each other are believed no more often than this, in seconds; each time the
-# pause doubles. A name is forgotten after the longest one.
+# The seconds after which a redirect back to an earlier address of the primary is followed. The
+# pause doubles each time; addresses are forgotten after the longest pause.
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 30.0
 
 
 @dataclass
 class _Trail:
-    """Where a shard's primary was, and how long the next name that is among it has to wait."""
+    """The earlier addresses of a shard's primary, and the pause before one is used again."""
 
     places: set[Address] = field(default_factory=set)
     since: float = float("-inf")
     pause: float = _FIRST_PAUSE
 
     def may_lead_to(self, here: Address, place: Address) -> bool:
-        """Return whether a name is believed; if so, the primary is there from now on."""
+        """Return whether to follow a redirect; if so, the primary is there from now on."""
         waited = monotonic() - self.since
         if waited > 2 * _LAST_PAUSE:
             self.places, self.pause = set(), _FIRST_PAUSE
@@ -56,19 +56,20 @@ class Unslotted(Looking):
 
     Args:
         hosts: what is known of each shard's primary, by host id.
-        times: when it is looked at.
+        times: when looks are due.
         replicas: the replicas of the shards.
-        make_node: makes a primary of what is known of it.
-        use: is told all servers that there may be connections to, by host id.
-        alias: that of the cluster, for the log.
-        changes: where new primaries are put down.
+        make_node: creates the node of a primary from what is known of it.
+        use: called with all servers that there may be connections to, by host id.
+        alias: the alias of the cluster, for the log.
+        changes: collects the changes of primaries.
 
     Attributes:
         nodes: the primaries, by host id.
-        version: another number whenever keys may have moved, or a shard has another primary.
-        said_by: who told of each primary, by host id; nobody for one that the settings name.
-        since: since when, in Unix seconds, this process sees it be the primary; only for shards
-            whose primary has changed since the process knows them.
+        version: changes whenever keys may have moved, or a shard has another primary.
+        said_by: the source that reported each primary, by host id; missing for those in the
+            settings.
+        since: Unix time since which each primary is known to this process, by host id; only
+            for shards whose primary has changed since the process knows them.
     """
 
     version = 0
@@ -106,10 +107,10 @@ class Unslotted(Looking):
 
     @abstractmethod
     def _use_all(self) -> None:
-        """Tell which servers there may be connections to."""
+        """Report which servers there may be connections to."""
 
     def get_address(self, host_id: int) -> str:
-        """Return where a host is, or was, as far as is known."""
+        """Return the last known address of a host."""
         return self.replicas.get_address(host_id) or self._addresses[host_id]
 
     def get_slot(self, key: Key) -> None:
@@ -120,11 +121,11 @@ class Unslotted(Looking):
         raise LookupError(slot)
 
     def get_node(self, host_id: int) -> Node | None:
-        """Return the node that has a host id now."""
+        """Return the current node of a host id."""
         return self.nodes.get(host_id) or self.replicas.by_id.get(host_id)
 
     def get_shard(self, host_id: int) -> int:
-        """Return the id of the shard that a host is part of."""
+        """Return the id of the shard that a host belongs to."""
         return self.replicas.get_shard(host_id)
 
     def get_readers(self, shard: int) -> Sequence[int]:
@@ -146,12 +147,12 @@ class Unslotted(Looking):
     def note_redirected(self, host_id: int, said: Redirected, question: Args) -> None:
         """Process REDIRECT: a shard has another primary. It takes effect at once.
 
-        Not if it is old news, nor if it leads back where the primary just was: two nodes name
-        each other until one of them is a primary.
+        It is ignored if it is outdated, or if the primary was at the new address just before:
+        two nodes may redirect to each other until one of them is a primary.
 
         Args:
             host_id: the shard that was asked.
-            question: what a node answers with REDIRECT as long as it is a replica.
+            question: a command that a node answers with REDIRECT while it is a replica.
         """
         with self._changing:
             node = self.nodes.get(host_id)
@@ -166,7 +167,7 @@ class Unslotted(Looking):
             self._follow(host_id, place, node.address.rpartition("/")[0], question)
 
     def _read_place(self, said: Redirected, here: Address) -> Address | None:
-        """Return the address that a node has named, None if it is none."""
+        """Return the address in a REDIRECT reply, None if it is invalid."""
         return read_address(said.place, here)
 
     def _follow(self, host_id: int, place: Address, said_by: str, question: Args) -> None:
@@ -188,7 +189,7 @@ class Unslotted(Looking):
             self.version += 1
             self.is_known = True
         node.health.succeed(old.health)
-        # Callers that are about to ask the old node get an error, and try the new one.
+        # Callers that are about to use the old node get an error, and try the new one.
         old.health.bar(f"The primary is {node.address} by now")
         if old.info.is_placed and self._changes is not None:
             self._changes.waiting.append(

@@ -14,12 +14,12 @@ from ...checks.connecting import RB_CONNECT, check_nodes, connecting
 
 class Command(check.Command):
     def handle(self, *app_labels: Any, **options: Any) -> None:
-        # Not when the app is ready: where another app's `check` takes the place of this one,
-        # the tag is unknown there rather than without effect.
+        # Not in ready(): if another app's `check` replaces this one, the tag should be
+        # unknown there, and not without effect.
         register(check_nodes, RB_CONNECT)
         is_named = RB_CONNECT in (options["tags"] or ())
         if is_named:
-            # The findings say it. A log that the site has set up gets it all the same.
+            # The messages report it. Handlers that the site has configured still log it.
             logging.getLogger("django_rb.health").addHandler(logging.NullHandler())
         with connecting() if is_named else nullcontext():
             super().handle(*app_labels, **options)

@@ -47,7 +47,7 @@ class Command(NodesCommand):
         failures: dict[NodeName, Exception] = {}
         refusals: dict[str, TooLittleMemory] = {}
         documents = []
-        for alias, cluster in chosen.items():  # one after the other: each undisturbed
+        for alias, cluster in chosen.items():  # sequentially, to not disturb each other
             bench = Bench(cluster, options["keys"], options["size"], options["timeout"])
             try:
                 self.run(alias, bench, options)
@@ -70,7 +70,7 @@ class Command(NodesCommand):
         self.fail_for(failures, total, done="measured")
 
     def run(self, alias: str, bench: Bench, options: Mapping[str, Any]) -> None:
-        """Measure a cluster; whatever happens, leave no keys there.
+        """Measure a cluster; delete the keys even after errors.
 
         Raises:
             TooLittleMemory: nothing was measured.
@@ -89,7 +89,7 @@ class Command(NodesCommand):
         finally:
             try:
                 bench.remove()
-            except KeyboardInterrupt:  # only a second one may leave keys
+            except KeyboardInterrupt:  # only a second one can leave keys
                 bench.remove()
                 raise
 
@@ -122,7 +122,7 @@ class Command(NodesCommand):
 
 
 def cells(series: Series) -> list[str | int]:
-    """Return what a table says of a series: its calls, and times in milliseconds."""
+    """Return the cells for a series: the number of calls, and times in milliseconds."""
     times = series.percentiles()
     return [len(series.seconds), *(f"{times[name] * 1000:.2f}" for name in PERCENTILES)]
 
@@ -134,7 +134,7 @@ def describe(
     options: Mapping[str, Any],
     refusal: TooLittleMemory | None,
 ) -> dict[str, Any]:
-    """Return what was measured as programs read it."""
+    """Return the results for JSON."""
     slow = bench.slow()
     return {
         "cluster": alias,
@@ -160,5 +160,5 @@ def describe(
 
 
 def in_seconds(series: Series) -> dict[str, float]:
-    """Return a series as programs read it: how many calls, and their times in seconds."""
+    """Return a series for JSON: the number of calls, and their times in seconds."""
     return {"calls": len(series.seconds), **series.percentiles()}

@@ -70,7 +70,7 @@ class Command(KeysCommand):
         self.fail_for(nodes.failures, len(nodes.addresses))
 
     def show(self, found: BigKeys, keyspace: Keyspace) -> None:
-        """Write what people read."""
+        """Write tables."""
         if found.measured:
             keys = [
                 (bytes_of(one.size), one.kind, *map(str, one.node), keyspace.readable(one.key))
@@ -98,7 +98,7 @@ class Command(KeysCommand):
 
 
 def document_of(found: BigKeys, keyspace: Keyspace) -> dict[str, Any]:
-    """Return what programs read."""
+    """Return the JSON document."""
     return {
         "measured": found.measured,
         "total": found.total,

@@ -63,7 +63,7 @@ class Command(KeysCommand):
         self.fail_for(nodes.failures, len(nodes.addresses), done)
 
     def count(self, nodes: Nodes, pattern: bytes) -> Counts:
-        """Return how many keys match on each node that is alive."""
+        """Return how many keys match on each node that answers."""
         sizes = nodes.sizes()
         found = dict.fromkeys(sizes, 0)
         with self.progress("Counting", sum(sizes.values()), "keys") as progress:
@@ -73,7 +73,7 @@ class Command(KeysCommand):
         return {node: count for node, count in found.items() if node not in nodes.failures}
 
     def delete(self, outcome: Outcome, pattern: bytes) -> None:
-        """Delete the keys that match, and count those that were there."""
+        """Delete the keys that match, and count those that existed."""
         nodes = outcome.nodes
         sizes = nodes.sizes()
         outcome.deleted = deleted = dict.fromkeys(sizes, 0)
@@ -90,7 +90,7 @@ class Command(KeysCommand):
             ) from None
 
     def is_wanted(self, outcome: Outcome, what: str, output_format: str) -> bool:
-        """Show what there is to lose and return whether the answer is "yes"."""
+        """Show what would be deleted, and return whether the answer is "yes"."""
         assert outcome.found is not None
         screen = self.screen(output_format)
         screen.write(self.show(outcome), str)
@@ -102,7 +102,7 @@ class Command(KeysCommand):
         return self.confirm(question, "Deletion", output_format)
 
     def report(self, outcome: Outcome, options: Mapping[str, Any]) -> None:
-        """Say what became of each node."""
+        """Write the result for each node."""
         if options["format"] == "table":
             self.stdout.write(self.show(outcome))
             return
@@ -118,7 +118,7 @@ class Command(KeysCommand):
         self.write_json({"pattern": for_json(outcome.pattern), "nodes": nodes})
 
     def show(self, outcome: Outcome) -> str:
-        """Return the nodes as a table with the columns that are known by now."""
+        """Return the nodes as a table with the columns that are known so far."""
         counts = {"FOUND": outcome.found, "DELETED": outcome.deleted}
         known = {name: counted for name, counted in counts.items() if counted is not None}
         rows: list[list[str | int]] = [
@@ -136,7 +136,7 @@ class Command(KeysCommand):
 
 @dataclass
 class Outcome:
-    """What was found and deleted on each node; None as long as nobody has looked."""
+    """What was found and deleted on each node; None is not known yet."""
 
     nodes: Nodes
     pattern: bytes
@@ -145,11 +145,11 @@ class Outcome:
 
     @property
     def may_have_keys(self) -> bool:
-        """Whether there are keys to delete, as far as anybody has looked."""
+        """Whether there are keys to delete, as far as is known."""
         return self.found is None or any(self.found.values())
 
     def result(self, node: NodeName) -> str:
-        """Return in words what became of a node's keys."""
+        """Return the result for a node's keys as text."""
         if node in self.nodes.failures:
             return "failed"
         if self.deleted is not None:
@@ -157,13 +157,13 @@ class Outcome:
         return "would be deleted" if self.may_have_keys else "no such keys"
 
     def error(self, node: NodeName) -> str | None:
-        """Return why a node failed, None where it did not."""
+        """Return why a node failed, None if it did not."""
         failure = self.nodes.failures.get(node)
         return None if failure is None else str(failure)
 
 
 def describe(pattern: str, cache: str | None) -> str:
-    """Return in words which keys are to be deleted."""
+    """Return as text which keys are to be deleted."""
     owner = "" if cache is None else f" of the cache {cache!r}"
     if not pattern.strip("*"):
         return f"ALL keys{owner or ', whoever uses them'}"
@@ -171,5 +171,5 @@ def describe(pattern: str, cache: str | None) -> str:
 
 
 def count_of(number: int, noun: str) -> str:
-    """Return a number of things."""
+    """Return a number and a noun."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

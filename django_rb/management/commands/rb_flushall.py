@@ -56,7 +56,7 @@ class Command(NodesCommand):
         )
 
     def is_wanted(self, targets: list[Target], output_format: str) -> bool:
-        """Show what there is to lose and return whether the answer is "yes"."""
+        """Show what would be deleted, and return whether the answer is "yes"."""
         screen = self.screen(output_format)
         screen.write(self.show(targets), str)
         for target in targets:
@@ -65,7 +65,7 @@ class Command(NodesCommand):
         return self.confirm(QUESTION.format(what=count(targets)), "Flush", output_format)
 
     def report(self, targets: list[Target], output_format: str) -> None:
-        """Say what became of each node."""
+        """Write the result for each node."""
         if output_format == "table":
             self.stdout.write(self.show(targets))
             return
@@ -87,7 +87,7 @@ class Command(NodesCommand):
         self.write_json({"nodes": nodes})
 
     def show(self, targets: list[Target]) -> str:
-        """Return the targets as a table with the columns that are known by now."""
+        """Return the targets as a table with the columns that are known so far."""
         header, rows = ["NODE", "ADDRESS", "DATABASE"], []
         has_keys = any(target.keys is not None for target in targets)
         has_result = any(target.result for target in targets)

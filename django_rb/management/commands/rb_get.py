@@ -86,7 +86,7 @@ class Command(KeysCommand):
             )
 
     def show(self, entry: Entry, key: bytes, limit: int) -> Shown:
-        """Return an entry as people read it."""
+        """Return an entry as text."""
         width = width_of(self.stdout)
         sizes = []
         if entry.length is not None:
@@ -113,7 +113,7 @@ class Command(KeysCommand):
         return Shown("\n".join([*lines, "", *self.contents(entry, limit, width)]).rstrip())
 
     def contents(self, entry: Entry, limit: int, width: int) -> list[str]:
-        """Return at most `limit` lines of a value, or elements, and whether there are more."""
+        """Return at most `limit` lines of a value, or elements, and how many there are more."""
         if entry.value is not MISSING:
             lines = pprint.pformat(entry.value, width=width).splitlines()
             lines = [part for line in lines for part in sliced(escaped(line), width)]
@@ -130,13 +130,13 @@ class Command(KeysCommand):
 
 
 def decode(entry: Entry, cache: RBCache, key: str) -> None:
-    """Note the value that a cache reads, or why it reads none."""
+    """Set the value that a cache reads, or the reason why it cannot."""
     if entry.kind != "string":
         entry.problem = f"No value of a cache: those are strings, and this is a {entry.kind}."
         return
     try:
         entry.value = cache.get(key, MISSING)
-    except Exception as error:  # noqa: BLE001 (serializers raise what they like)
+    except Exception as error:  # noqa: BLE001 (serializers may raise anything)
         entry.problem = f"The cache cannot decode it: {type(error).__name__}: {error}"
     else:
         if entry.value is MISSING:
@@ -146,7 +146,7 @@ def decode(entry: Entry, cache: RBCache, key: str) -> None:
 
 
 def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
-    """Return an entry as programs read it."""
+    """Return an entry for JSON."""
     columns = KINDS[entry.kind].columns if entry.kind in KINDS else ()
     described = {
         **keyspace.described(key),
@@ -174,7 +174,7 @@ def document(entry: Entry, keyspace: Keyspace, key: bytes) -> dict[str, Any]:
 
 
 def is_json(value: object) -> bool:
-    """Whether JSON says a value exactly: who reads it gets an equal one."""
+    """Whether JSON can represent a value exactly."""
     try:
         return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError, RecursionError):
@@ -182,7 +182,7 @@ def is_json(value: object) -> bool:
 
 
 def plain(part: Any) -> Any:
-    """Return a part of an element as JSON has it."""
+    """Return a part of an element for JSON."""
     if isinstance(part, bytes):
         return for_json(part)
     if isinstance(part, float) and not isfinite(part):
@@ -191,7 +191,7 @@ def plain(part: Any) -> Any:
 
 
 def rest(shown: int, total: int, unit: str) -> list[str]:
-    """Return what is said of the part that is not shown."""
+    """Return the text about the part that is not shown."""
     if shown >= total:
         return []
     return [f"… {shown:,} of {total:,} {unit}. --limit shows more."]

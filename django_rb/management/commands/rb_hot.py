@@ -1,4 +1,4 @@
-"""manage.py rb_hot: the keys of all nodes that are asked for most."""
+"""manage.py rb_hot: the keys of all nodes that are used most."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Command(KeysCommand):
         self.fail_for(nodes.failures, len(nodes.addresses))
 
     def show(self, found: HotKeys, keyspace: Keyspace) -> None:
-        """Write what people read."""
+        """Write tables."""
         for source, unit in UNITS.items():
             keys = [
                 (count_of(one.score), *map(str, one.node), keyspace.readable(one.key))
@@ -105,7 +105,7 @@ class Command(KeysCommand):
 def document_of(
     found: HotKeys, keyspace: Keyspace, nodes: Nodes, seconds: float
 ) -> dict[str, Any]:
-    """Return what programs read."""
+    """Return the JSON document."""
     return {
         "seconds": seconds,
         "keys": [

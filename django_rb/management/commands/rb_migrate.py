@@ -1,4 +1,4 @@
-"""manage.py rb_migrate: take the keys of one cluster to their owners in another."""
+"""manage.py rb_migrate: copy the keys of one cluster to their owners in another."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Command(KeysCommand):
         self.fail(sides, options)
 
     def is_wanted(self, wishes: Wishes, options: Mapping[str, Any]) -> bool:
-        """Ask whether keys are to be lost, unless none can be, or nobody is to be asked."""
+        """Ask for confirmation, unless no keys can be lost, or with --no-input."""
         old, new = options["old"], options["new"]
         losses = []
         if wishes.replace:
@@ -147,10 +147,10 @@ class Command(KeysCommand):
         )
         return self.confirm(question, "Migration", options["format"])
 
-    # What became of it.
+    # The result.
 
     def report(self, sides: Sides, pattern: bytes, options: Mapping[str, Any]) -> None:
-        """Say what went from which node to which."""
+        """Write what was copied from which node to which."""
         if options["format"] == "json":
             self.write_json(describe(sides, pattern, is_dry_run=options["dry_run"]))
             return
@@ -164,7 +164,7 @@ class Command(KeysCommand):
                 self.stdout.write(f"{keys_of(count)} {text}.")
 
     def show(self, sides: Sides, options: Mapping[str, Any]) -> str:
-        """Return the transfers as a table, with the columns that have something to tell."""
+        """Return the transfers as a table, without empty columns."""
         old, new, transfers = sides.old.alias, sides.new.alias, sides.tally.transfers
         total = Transfer()
         for transfer in transfers.values():
@@ -184,7 +184,7 @@ class Command(KeysCommand):
         return self.table(header, rows, right=header[2:])
 
     def fail(self, sides: Sides, options: Mapping[str, Any]) -> None:
-        """End with exit status 1 if a node failed, or keys are not where they should be."""
+        """End with exit status 1 if a node failed, or keys are missing or different."""
         errors = {**sides.old.nodes.failures, **sides.new.nodes.failures}
         problems = [
             f"{keys_of(problem.count)}, such as {', '.join(map(readable, problem.keys))}: {why}"
@@ -211,7 +211,7 @@ def is_warmed(cluster: str, *, from_cluster: str) -> bool:
 
 
 def cells(transfer: Transfer, columns: Sequence[str]) -> list[str | int]:
-    """Return what a table says of a transfer."""
+    """Return the cells for a transfer."""
     return [
         bytes_of(transfer.size) if name == "size" else f"{getattr(transfer, name):,}"
         for name in columns
@@ -219,12 +219,12 @@ def cells(transfer: Transfer, columns: Sequence[str]) -> list[str | int]:
 
 
 def keys_of(count: int) -> str:
-    """Return a count of keys."""
+    """Return a number of keys as text."""
     return f"{count:,} key{'' if count == 1 else 's'}"
 
 
 def describe(sides: Sides, pattern: bytes, *, is_dry_run: bool) -> dict[str, Any]:
-    """Return what became of it as programs read it."""
+    """Return the result for JSON."""
     tally = sides.tally
 
     def node(side: Side, host_id: int) -> dict[str, Any]:

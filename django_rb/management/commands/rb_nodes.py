@@ -30,9 +30,9 @@ from ..running import run, wait
 
 DEFAULT_COUNT = 4
 DEFAULT_PRIMARIES = 3
-SERVER_DATABASES = 16  # how many a server has unless told otherwise
+SERVER_DATABASES = 16  # a server's default
 
-# Where the nodes of a running rb_nodes are asked to stop or start.
+# The socket for requests to a running rb_nodes to stop or start nodes.
 CONTROL_VARIABLE = "DJANGO_RB_CONTROL"
 
 MAX_PORT = 65535
@@ -133,7 +133,7 @@ class Command(NodesCommand):
             with ExitStack() as stack:
                 placed = start_nodes(stack, topologies, options)
                 variables = {conf.NODES_VARIABLE: json.dumps(environment_of(placed))}
-                if len(placed) == 1:  # else a host id would not say which node is meant
+                if len(placed) == 1:  # otherwise a host id would be ambiguous
                     variables[CONTROL_VARIABLE] = placed[0].nodes.control
                 self.report(placed, variables, options["format"])
                 if command:
@@ -150,7 +150,7 @@ class Command(NodesCommand):
             sys.exit(status)
 
     def ask(self, do: str, host_id: int) -> None:
-        """Have a node of another rb_nodes stopped or started."""
+        """Stop or start a node of another rb_nodes."""
         control = os.environ.get(CONTROL_VARIABLE)
         if not control:
             raise CommandError(
@@ -165,7 +165,7 @@ class Command(NodesCommand):
         self.stdout.write(f"Node {host_id} was {done}.", self.style.SUCCESS)
 
     def resolve(self, command: Sequence[str]) -> list[str]:
-        """Return the words that start a management command or a program."""
+        """Return the command line that starts a management command or a program."""
         if not command:
             return []
         name = command[0]
@@ -182,7 +182,7 @@ class Command(NodesCommand):
         )
 
     def entry_point(self) -> list[str]:
-        """Return how Python runs the management commands of this project."""
+        """Return the command line that runs management commands of this project."""
         script = Path(sys.argv[0])
         if script.name == "manage.py" or (
             getattr(self, "_called_from_command_line", False)
@@ -194,15 +194,15 @@ class Command(NodesCommand):
     def environment(
         self, variables: Mapping[str, str], pythonpath: str | None
     ) -> dict[str, str]:
-        """Return the environment of a command: this one's, and where the nodes are."""
+        """Return the environment of a command: this one's, and the nodes."""
         environment = {**os.environ, **variables}
-        if pythonpath:  # it was for sys.path; the child has its own
+        if pythonpath:  # it was added to sys.path; the child has its own
             paths = [pythonpath, environment.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         return environment
 
     def report(self, placed: Sequence[Placed], variables: Mapping[str, str], form: str) -> None:
-        """Say where the nodes are."""
+        """Write where the nodes are."""
         if form == "json":
             self.write_json(
                 {
@@ -244,7 +244,7 @@ class Command(NodesCommand):
         ):
             self.stdout.write(f"\n{part}")
         self.stdout.write()
-        self.stdout.flush()  # before a child writes to the same place
+        self.stdout.flush()  # before a child process writes to the same file
 
 
 @dataclass
@@ -255,7 +255,7 @@ class Placed:
     urls: Mapping[str, list[str]]
 
     def places(self) -> list[dict[str, Any]]:
-        """Return each node as programs read it."""
+        """Return each node for JSON."""
         nodes = self.nodes
         places = []
         for number in nodes.states():
@@ -278,7 +278,7 @@ class Placed:
 
 
 def role_of(place: Mapping[str, Any]) -> str:
-    """Return what a node is when it starts, in words."""
+    """Return the role of a node when it starts, as text."""
     if place.get("is_sentinel"):
         return "Sentinel"
     primary = place["replica_of"]
@@ -288,7 +288,7 @@ def role_of(place: Mapping[str, Any]) -> str:
 def start_nodes(
     stack: ExitStack, topologies: Mapping[str, str], options: Mapping[str, Any]
 ) -> list[Placed]:
-    """Start nodes for clusters: the same for all independent ones, others for each other."""
+    """Start nodes for clusters: shared ones for static clusters, separate ones for others."""
     placed: list[Placed] = []
     next_port = options["port"]
     start_seconds = options["timeout"] or START_SECONDS
@@ -320,7 +320,7 @@ def start_nodes(
 
 
 def environment_of(placed: Sequence[Placed]) -> dict[str, object]:
-    """Return what NODES_VARIABLE says of nodes."""
+    """Return the content of NODES_VARIABLE."""
     return {
         alias: urls
         if group.nodes.topology == STATIC
@@ -335,7 +335,7 @@ def environment_of(placed: Sequence[Placed]) -> dict[str, object]:
 
 
 def find_topology(alias: str) -> str:
-    """Return the topology that the settings give a cluster."""
+    """Return a cluster's topology in the settings."""
     try:
         return conf.get_topology(conf.get_config(alias))
     except ImproperlyConfigured:  # as in find_count()
@@ -387,8 +387,8 @@ def find_count(aliases: Sequence[str]) -> int:
         try:
             counts.append(len(conf.make_cluster(alias).hosts))
         except ImproperlyConfigured:
-            # Hosts that only production knows are a reason to be here. Other mistakes are
-            # reported by the command that needs the cluster.
+            # Hosts that exist only in production are a reason to use rb_nodes. The command
+            # that needs the cluster reports other mistakes.
             continue
     return max(counts, default=DEFAULT_COUNT)
 

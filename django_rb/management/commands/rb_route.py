@@ -58,7 +58,7 @@ class Command(KeysCommand):
         self.fail_for(errors, len(nodes))
 
     def show_keys(self, keyspace: Keyspace, errors: Errors, options: Mapping[str, Any]) -> None:
-        """Show for each key where it is in each cluster."""
+        """Show the node of each key in each cluster."""
         typed = list(map(from_argument, options["keys"]))
         places = [
             (key, (alias, cluster.get_host_for_key(key)), cluster.router.explain(key))
@@ -133,7 +133,7 @@ class Command(KeysCommand):
         errors: Errors,
         options: Mapping[str, Any],
     ) -> None:
-        """Write a table, with the state of the nodes unless they were not asked."""
+        """Write a table, with the state of the nodes if they were asked."""
         if not options["offline"]:
             header = [*header, "STATE"]
             rows = [
@@ -150,7 +150,7 @@ def describe(
     errors: Errors,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return a node as programs read it, and why it is dead unless nobody has asked."""
+    """Return a node for JSON, and its error if it was asked."""
     alias, host_id = node
     described = describe_node(node, clusters[alias].get_address(host_id))
     if not options["offline"]:
@@ -173,7 +173,7 @@ def chunks(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
 
 
 def bar(share: float, encoding: str | None) -> str:
-    """Return a bar of at most BAR_CELLS characters, in ASCII where others cannot be written."""
+    """Return a bar of at most BAR_CELLS characters, in ASCII if others cannot be encoded."""
     eighths = round(share * BAR_CELLS * 8)
     text = "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()
     try:

@@ -21,8 +21,8 @@ from ..scanning import PAGE_SIZE, Nodes, Pages
 
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
 
-# What --with may name, in the order of the columns: the command that tells it, and what that
-# replies for a key that has gone in the meantime.
+# The values of --with, in the order of the columns: the command that returns it, and its reply
+# for a key that no longer exists.
 FIELDS: dict[str, tuple[tuple[str, ...], object]] = {
     "ttl": (("PTTL",), -2),
     "size": (("MEMORY", "USAGE"), None),
@@ -32,7 +32,7 @@ COLUMNS = {"ttl": "{:>12}", "size": "{:>8}", "type": "{:<6}"}
 
 
 class Found(NamedTuple):
-    """A key, where it is, and what --with asks of it."""
+    """A key, its node, and its values for --with."""
 
     node: NodeName
     key: bytes
@@ -114,7 +114,7 @@ class Command(KeysCommand):
         self.fail_for(nodes.failures, len(nodes.addresses))
 
     def progress(self, what: str, total: int | None, unit: str) -> Progress:
-        """Return a progress bar, unless another program may write to the same terminal."""
+        """Return a progress bar, unless another program may be writing to the same terminal."""
         if self.stderr.isatty() and is_pipe(self.stdout):
             return Progress(None, what, total, unit)
         return super().progress(what, total, unit)
@@ -122,7 +122,7 @@ class Command(KeysCommand):
     def documents(
         self, found: Sequence[Found], keyspace: Keyspace, asked: Sequence[str]
     ) -> Iterator[str]:
-        """Yield the lines that programs read."""
+        """Yield lines of JSON."""
         for (alias, host_id), key, facts in found:
             document = {**keyspace.described(key), "cluster": alias, "host_id": host_id}
             if "ttl" in facts:
@@ -136,7 +136,7 @@ class Command(KeysCommand):
     def lines(
         self, found: Sequence[Found], keyspace: Keyspace, asked: Sequence[str]
     ) -> Iterator[str]:
-        """Yield the lines that people read."""
+        """Yield lines of text."""
         for _, key, facts in found:
             cells = []
             if "ttl" in facts:
@@ -149,7 +149,7 @@ class Command(KeysCommand):
             yield self.line(cells, keyspace.readable(key), asked)
 
     def line(self, cells: Sequence[str], key: str, asked: Sequence[str]) -> str:
-        """Return a row. Only on a terminal does a long key go on below."""
+        """Return a row. Long keys are wrapped only on a terminal."""
         if not asked:
             return key
         named = (COLUMNS[name] for name in COLUMNS if name in asked)
@@ -162,7 +162,7 @@ class Command(KeysCommand):
 
 
 def fields(text: str) -> list[str]:
-    """Return what --with names, in the order of the columns."""
+    """Return the values of --with, in the order of the columns."""
     names = {name.strip() for name in text.split(",") if name.strip()}
     for name in names:
         if name not in FIELDS:
@@ -173,7 +173,7 @@ def fields(text: str) -> list[str]:
 
 
 def look_at(nodes: Nodes, page: Pages, asked: Sequence[str], limit: int) -> list[Found]:
-    """Return at most `limit` keys of a page, with what is asked of them; all nodes at once."""
+    """Return at most `limit` keys of a page with their values for --with, in parallel."""
     keys = [(node, key) for node, keys in page.items() for key in keys][:limit]
     if not asked:
         return [Found(node, key, {}) for node, key in keys]
@@ -192,7 +192,7 @@ def look_at(nodes: Nodes, page: Pages, asked: Sequence[str], limit: int) -> list
 
 
 def is_pipe(stream: OutputWrapper) -> bool:
-    """Whether what is written there goes to another program."""
+    """Whether the stream is a pipe to another program."""
     try:
         return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
     except (OSError, ValueError):  # in memory, or closed
@@ -200,6 +200,6 @@ def is_pipe(stream: OutputWrapper) -> bool:
 
 
 def summary(shown: int, is_all: bool) -> str:
-    """Return how many keys there were."""
+    """Return the number of keys as text."""
     noun = "key" if shown == 1 else "keys"
     return f"{shown:,} {noun}" if is_all else f"The first {shown:,} {noun}"

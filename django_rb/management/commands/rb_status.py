@@ -1,4 +1,4 @@
-"""manage.py rb_status: how the nodes are."""
+"""manage.py rb_status: the state of the nodes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Command(NodesCommand):
         self.fail_for(look.errors, len(look.nodes))
 
     def watch(self, chosen: Mapping[str, Cluster], options: Mapping[str, Any]) -> Look:
-        """Show the nodes again and again; return the last look when Ctrl-C ends it."""
+        """Show the nodes repeatedly until Ctrl-C; return the last look."""
         look = take_look(chosen, options["timeout"])
         try:
             while True:
@@ -68,7 +68,7 @@ class Command(NodesCommand):
             return look
 
     def redraw(self, look: Look) -> None:
-        """Show the nodes in place of what the terminal shows; below it elsewhere."""
+        """Redraw the terminal with the nodes; append them if it is not a terminal."""
         width = width_of(self.stdout)
         errors: list[str] = [
             painted(line, self.style.ERROR)
@@ -84,7 +84,7 @@ class Command(NodesCommand):
         self.stdout.flush()
 
     def show(self, look: Look, output_format: str) -> None:
-        """Write what was seen."""
+        """Write a look."""
         if output_format == "json":
             self.write_json(document_of(look))
             return
@@ -105,7 +105,7 @@ class Command(NodesCommand):
         return found
 
     def tables(self, nodes: Sequence[NodeRow], now: float) -> list[Shown]:
-        """Return as few tables as the terminal is wide enough for, and the balance."""
+        """Return as few tables as the width of the terminal allows, and the balance."""
         totals = sum_up(node.status for node in nodes)
         tables: list[tuple[Column, ...]] = []
         groups = GROUPS if all(node.slots is None for node in nodes) else (*GROUPS, SLOTS)
@@ -138,9 +138,9 @@ class Command(NodesCommand):
 
 
 def fitted(sections: Sequence[Sequence[str]], errors: Sequence[str], room: int) -> list[str]:
-    """Return the lines of a screen that has so many: as they are, closer together, or cut.
+    """Return lines that fit on a screen: unchanged, without blank lines, or truncated.
 
-    Where they do not fit, all headlines come first, and then what went wrong.
+    If they do not fit unchanged, all headlines come first, and then the errors.
     """
     parts = [part for section in sections for part in section]
     whole = [*"\n\n".join(parts).split("\n"), *errors]
@@ -159,13 +159,13 @@ def fitted(sections: Sequence[Sequence[str]], errors: Sequence[str], room: int) 
 
 
 def known(value: Any, show: Callable[[Any], str]) -> str:
-    """Return a value as people read it, or a question mark if it is unknown."""
+    """Return a value as text, or a question mark if it is unknown."""
     return "?" if value is None else show(value)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: what it shows of a node, and of all nodes together."""
+    """A column of the table: its cell for a node, and for all nodes together."""
 
     header: str
     of_node: Callable[[NodeRow], str]
@@ -175,7 +175,7 @@ class Column:
 def figure(
     header: str, name: str, show: Callable[[Any], str], *, is_sum: bool = True
 ) -> Column:
-    """Return a column for what `NodeStatus` and, if `is_sum`, `Totals` have under a name."""
+    """Return a column for a field of `NodeStatus` and, if `is_sum`, of `Totals`."""
 
     def of_all(totals: Totals) -> str:
         return known(getattr(totals, name), show)
@@ -198,17 +198,17 @@ def ping(header: str, name: str) -> Column:
 
 
 def limit_of(size: int) -> str:
-    """Return a memory limit as people read it."""
+    """Return a memory limit as text."""
     return bytes_of(size) if size else "none"
 
 
 def date_of(unix_time: float) -> str:
-    """Return a time as people read it, in the time zone of the settings."""
+    """Return a time as text, in the time zone of the settings."""
     return f"{datetime.fromtimestamp(unix_time):%Y-%m-%d %H:%M}"
 
 
 def lag_of(node: NodeRow) -> str:
-    """Return a node's replication lag as people read it."""
+    """Return a node's replication lag as text."""
     replication = node.status.replication
     if replication.link not in {None, "up"}:
         return "link down"
@@ -249,14 +249,14 @@ GROUPS = (
 
 
 def slots(header: str, name: str) -> Column:
-    """Return a column for what `SlotsStatus` has under a name."""
+    """Return a column for a field of `SlotsStatus`."""
     return Column(
         header,
         lambda node: known(node.slots and getattr(node.slots, name), str),
     )
 
 
-# What only the nodes of a Redis Cluster say.
+# Columns that only the nodes of a Redis Cluster have.
 SLOTS = (
     slots("SLOTS", "slots"),
     slots("LEAVING", "leaving"),
@@ -268,7 +268,7 @@ SLOTS = (
 def cells(
     columns: Sequence[Column], nodes: Sequence[NodeRow], totals: Totals
 ) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a table, the totals last where it has any."""
+    """Return the header and the rows of a table; the totals, if any, are last."""
     rows = [[column.of_node(node) for column in columns] for node in nodes]
     if any(column.of_all for column in columns[1:]):
         rows.append([column.of_all(totals) if column.of_all else "" for column in columns])

@@ -1,1 +1,1 @@
-"""Keys on their way from the nodes of one cluster to their owners in another."""
+"""The migration of keys from the nodes of one cluster to their owners in another."""

@@ -1,9 +1,9 @@
-"""One run at a time where one deletes.
+"""Prevents a second run on the same old nodes if one of both deletes keys.
 
-What one run deletes from old nodes after it was copied, another could take for a deletion by
-the site, and take its copy back: the key would be lost. So each run listens to a channel on the
-old nodes for as long as it lasts, and nodes count who listens. That leaves no keys behind, and
-ends with the process, in whatever way that ends.
+If one run deletes a key from an old node after it was copied, another one could mistake that
+for a deletion by the site, and delete its copy: the key would be lost. So each run subscribes
+to a channel on the old nodes while it lasts, and nodes count the subscribers. That leaves no
+keys behind, and ends with the process, however it ends.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from .sides import Side
 
 COPYING, DELETING = "django_rb:rb_migrate:copying", "django_rb:rb_migrate:deleting"
 
-# A node takes note a moment later that a run was killed.
+# A node detects shortly afterwards that a run was killed.
 _PATIENCE_SECONDS = 3.0
 
 
 class OtherRunError(Exception):
-    """Another run has the same old nodes, and one of both deletes."""
+    """Another run has the same old nodes, and one of both deletes keys."""
 
 
 @contextmanager
 def alone(old: Side, deletes: bool) -> Iterator[None]:
-    """Let other runs know of this one meanwhile, on those old nodes that can be asked.
+    """Announce this run to others for the duration of a block, on old nodes that answer.
 
     Args:
         old: the nodes that have the keys.
         deletes: whether this run deletes keys from them.
 
     Raises:
-        OtherRunError: another run is there, and one of both deletes.
+        OtherRunError: there is another run, and one of both deletes keys.
     """
     channels = (COPYING, DELETING) if deletes else (COPYING,)
     with ExitStack() as listeners:
         clients: list[Any] = []
         for host_id in old.cluster.hosts:
-            # A node that fails is named where it is asked for keys; and who must not listen
-            # there is not kept from copying.
+            # A failed node is reported when it is asked for keys; and users that may not
+            # subscribe there may still copy.
             with suppress(redis.RedisError):
                 if not old.has_failed(host_id):
                     client: Any = old.cluster.get_local_client(host_id)

@@ -1,7 +1,7 @@
-"""Values by their types, for servers that refuse each other's dumps.
+"""Copies values by type, for servers that refuse each other's dumps.
 
-A value is read by one script and made by another, each of which runs as a whole: what is read
-is the value of one moment, and no key is ever there with a part of its value.
+A value is read by one script and created by another. Scripts are atomic, so reads are
+consistent, and no key ever exists with a part of its value.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ...engine.protocol.encoding import Arg, Args
 from ...engine.protocol.scripts import LuaScript
 from .copies import Copy
 
-# Lua hands a command no more than some 8,000 words.
+# Lua can pass only about 8,000 arguments to a command.
 _WORDS = 1000
 
-# KEYS: the key. Returns its type, and all that makes its value.
+# KEYS: the key. Returns its type and everything that its value consists of.
 _READ = LuaScript(f"""
 local key = KEYS[1]
 local kind = redis.call('TYPE', key).ok
@@ -54,9 +54,9 @@ end
 return {{kind}}
 """)
 
-# KEYS: the key. ARGV: "1" to replace what is there; the key's seal, or ""; and commands that
-# make the value, each after the number of its words. Returns 1, 0 where something is there, or
-# -1 where the key is sealed.
+# KEYS: the key. ARGV: "1" to replace an existing value; the key's seal, or ""; and commands
+# that create the value, each after the number of its words. Returns 1, 0 if the key exists, or
+# -1 if it is sealed.
 _MAKE = LuaScript("""
 local key, before, expiry = KEYS[1], false, 0
 if ARGV[2] ~= '' and redis.call('EXISTS', ARGV[2]) == 1 then return -1 end
@@ -81,11 +81,11 @@ return 1
 
 
 class NoSuchTypeError(Exception):
-    """Values of this type cannot be read and made command by command."""
+    """Values of this type cannot be read and created with commands."""
 
 
 def read_command(copy: Copy) -> Args:
-    """Return the command that reads a value; its reply is for the other functions here."""
+    """Return the command that reads a value, in the form that `make_command` takes."""
     return ("EVALSHA", _READ.sha, 1, copy.key)
 
 
@@ -98,19 +98,19 @@ def make_command(
     replace: bool,
     seal: bytes = b"",
 ) -> Args:
-    """Return the command that makes a value.
+    """Return the command that creates a value.
 
-    It replies 1, 0 where something is there, and -1 where the key is sealed.
+    Its reply is 1, 0 if the key exists, and -1 if it is sealed.
 
     Args:
-        value: as `read_command` has it.
+        value: a reply to `read_command`.
         expiry: Unix time in milliseconds on the new node's clock; None for never.
         shift: milliseconds by which that clock is ahead of that of the old node.
-        replace: whether what is there is replaced.
-        seal: the key's seal; b"" where keys have none.
+        replace: whether an existing value is replaced.
+        seal: the key's seal; b"" if keys have none.
 
     Raises:
-        NoSuchTypeError: it is none of string, list, set, zset, hash and stream.
+        NoSuchTypeError: it is not a string, list, set, zset, hash or stream.
     """
     words: list[Arg] = ["EVALSHA", _MAKE.sha, 1, key, "1" if replace else "0", seal]
     for command in _commands(key, value, shift):
@@ -121,7 +121,7 @@ def make_command(
 
 
 def _commands(key: bytes, value: Sequence[Any], shift: int) -> Iterator[Args]:
-    """Yield the commands that make a value."""
+    """Yield the commands that create a value."""
     kind, *parts = value
     match kind:
         case b"string":
@@ -152,7 +152,7 @@ def _in_parts(start: Args, words: Sequence[Arg]) -> Iterator[Args]:
 
 
 def _stream(key: bytes, entries: Any, info: Any, groups: Any) -> Iterator[Args]:
-    """Yield the commands that make a stream with its groups and what they have not confirmed.
+    """Yield the commands that create a stream with its groups and their pending entries.
 
     https://valkey.io/topics/streams-intro/
     """
@@ -182,10 +182,10 @@ def _stream(key: bytes, entries: Any, info: Any, groups: Any) -> Iterator[Args]:
 
 
 def are_same(value: Sequence[Any], other: Sequence[Any], shift: int) -> bool:
-    """Return whether two values that were read are equal.
+    """Return whether two replies to `read_command` are equal.
 
     Args:
-        shift: milliseconds by which the clock of the other's node is ahead.
+        shift: milliseconds by which the clock of the other value's node is ahead.
     """
     return _comparable(value, shift) == _comparable(other, 0)
 
@@ -209,7 +209,7 @@ def _comparable(value: Sequence[Any], shift: int) -> object:
             for group, consumers, pending in groups:
                 facts = _facts(group)
                 names = sorted(_facts(consumer)[b"name"] for consumer in consumers)
-                # What was deleted from the stream nobody can claim.
+                # Entries that were deleted from the stream cannot be claimed.
                 open_ = [(e, who, count) for e, who, _, count in pending if e in there]
                 told.append((facts[b"name"], facts[b"last-delivered-id"], names, open_))
             return kind, entries, _facts(info)[b"last-generated-id"], sorted(told)
@@ -217,5 +217,5 @@ def _comparable(value: Sequence[Any], shift: int) -> object:
 
 
 def _facts(flat: Sequence[Any]) -> dict[bytes, Any]:
-    """Return what a server says as names and values in turn."""
+    """Return a dictionary from a flat list of names and values."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""Values on both sides are compared, and those on the old nodes deleted."""
+"""Compares values on both sides, and deletes those on the old nodes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .by_type import are_same, read_command
 from .copies import NEVER, Copy
 from .sides import Sides
 
-# A dump ends in the version of its format and a checksum, which differ between servers.
+# A dump ends with the version of its format and a checksum, which differ between servers.
 # https://rdb.fnordig.de/file_format.html
 DUMP_TAIL = 10
 
-# Times that are no further apart are equal, in milliseconds: before Redis 7, servers tell
-# only how much is left.
+# Times with at most this difference count as equal, in milliseconds: before Redis 7, servers
+# report only the remaining time.
 EQUAL_TIMES = 1000
 
-# KEYS: the key. ARGV: the SHA1 digest of a dump without its tail; when it expires, or "" where
-# that is not looked at; a key that has to be there, or "". Deletes the key if that is still
-# what it holds, and returns 1 then, 0 where the key is gone, -1 where it has changed.
+# KEYS: the key. ARGV: the SHA1 digest of a dump without its tail; when it expires, or "" to
+# ignore that; a key that must exist, or "". Deletes the key if it still has that value. Returns
+# 1 if it was deleted, 0 if it does not exist, -1 if it has changed.
 _DELETE_UNCHANGED = LuaScript(f"""
 if ARGV[3] ~= '' and redis.call('EXISTS', ARGV[3]) == 0 then return -1 end
 local dump = redis.call('DUMP', KEYS[1])
@@ -35,13 +35,13 @@ return redis.call('UNLINK', KEYS[1])
 
 
 def delete_unchanged(copy: Copy, expiry: int | None, seal: bytes = b"") -> Args:
-    """Return the command that deletes a key whose value is still what was read.
+    """Return the command that deletes a key if its value has not changed since it was read.
 
-    It replies 1, 0 where the key is gone, and -1 where it has changed.
+    Its reply is 1, 0 if the key does not exist, and -1 if it has changed.
 
     Args:
-        expiry: as PEXPIRETIME says it; None where that may differ.
-        seal: a key that has to be there, too.
+        expiry: as in a reply to PEXPIRETIME; None to ignore it.
+        seal: another key that must exist.
     """
     digest = sha1(copy.dump[:-DUMP_TAIL], usedforsecurity=False).hexdigest()
     time_of_key = "" if expiry is None else expiry
@@ -49,7 +49,7 @@ def delete_unchanged(copy: Copy, expiry: int | None, seal: bytes = b"") -> Args:
 
 
 def same(sides: Sides, copies: Sequence[Copy]) -> list[Copy]:
-    """Return those whose value and time the new node has; note the others as different."""
+    """Return those with the same value and expiry on the new node; count the others."""
     new = sides.new
     equal: list[Copy] = []
     unsure: list[Copy] = []
@@ -65,7 +65,7 @@ def same(sides: Sides, copies: Sequence[Copy]) -> list[Copy]:
         wanted = sides.new_expiry(copy)
         if dump is None:
             clock = began * 1000 + new.facts[copy.owner].ahead
-            if wanted is None or wanted > clock + EQUAL_TIMES:  # its time is not over
+            if wanted is None or wanted > clock + EQUAL_TIMES:  # it has not expired
                 sides.tally.note_different(copy)
         elif abs(expiry - (NEVER if wanted is None else wanted)) > EQUAL_TIMES:
             sides.tally.note_different(copy)
@@ -79,7 +79,7 @@ def same(sides: Sides, copies: Sequence[Copy]) -> list[Copy]:
 
 
 def _same_by_type(sides: Sides, copies: Sequence[Copy]) -> list[Copy]:
-    """Return those whose values are equal, though their dumps are not; note the others."""
+    """Return those whose values are equal although their dumps differ; count the others."""
     values: dict[Copy, Any] = dict(sides.ask(sides.new, copies, read_command))
     equal = []
     for copy, value in sides.ask(sides.old, values, read_command):
@@ -91,7 +91,7 @@ def _same_by_type(sides: Sides, copies: Sequence[Copy]) -> list[Copy]:
 
 
 def delete(sides: Sides, copies: Sequence[Copy]) -> list[Copy]:
-    """Delete from the old nodes what did not change there; return what did."""
+    """Delete unchanged keys from the old nodes; return those that have changed."""
     changed = []
     old = sides.old
 

@@ -1,4 +1,4 @@
-"""A key on its way, and what became of all of them."""
+"""A key that is copied, and the totals of all keys."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-NEVER, GONE = -1, -2  # as PEXPIRETIME says it
+NEVER, GONE = -1, -2  # as in replies to PEXPIRETIME
 
-MOST_PROBLEMS = 50  # that are told apart
-EXAMPLES = 5  # keys that are named of those that share a problem
+MOST_PROBLEMS = 50  # that are counted separately
+EXAMPLES = 5  # keys that are named for each problem
 
 DIFFERENT = "they are in both layouts, with other values or times"
 
 
 @dataclass(slots=True, eq=False)
 class Copy:
-    """A key on its way.
+    """A key that is copied.
 
     Attributes:
         source, owner: host ids of its old and its new node.
         size: of its value in the old node's memory, in bytes.
-        dump: as DUMP gives it.
+        dump: the reply to DUMP.
         expiry: Unix time in milliseconds on the old node's clock, or NEVER.
     """
 
@@ -35,14 +35,14 @@ class Copy:
 
 @dataclass
 class Transfer:
-    """What became of the keys that go from one node to another.
+    """The totals of the keys that are copied from one node to another.
 
     Attributes:
         keys, size: that were copied, or would be, and their bytes in the old node's memory.
-        there: that the new node had, and were left alone.
-        different: that both have, with other values or times.
-        deleted: from the old node.
-        failed: that were not copied, or not looked at any more.
+        there: that existed on the new node, and were not changed.
+        different: that both nodes have, with different values or expiry.
+        deleted: that were deleted from the old node.
+        failed: that were not copied, or not checked.
     """
 
     keys: int = 0
@@ -55,20 +55,20 @@ class Transfer:
 
 @dataclass
 class Problem:
-    """Keys that share a problem: how many, and some of them."""
+    """A problem, the number of keys that have it, and some of these keys."""
 
     count: int = 0
     keys: list[bytes] = field(default_factory=list)
 
 
 class Tally:
-    """What became of all keys. It does not grow with their number.
+    """The totals of all keys. Its size does not depend on their number.
 
     Attributes:
         transfers: by the host ids of the old and the new node.
-        problems: by what they are, in words.
+        problems: by their text.
         stayed: how many keys have the same node in both clusters.
-        strays: how many were left out, on nodes that do not own them in the old cluster.
+        strays: how many were ignored on nodes that do not own them in the old cluster.
         taken_back: how many were deleted while they were copied, and so are on no node.
     """
 
@@ -78,7 +78,7 @@ class Tally:
         self.stayed = self.strays = self.taken_back = 0
 
     def of(self, copy: Copy) -> Transfer:
-        """Return the transfer that a key is part of."""
+        """Return the transfer that a key belongs to."""
         return self.transfers[copy.source, copy.owner]
 
     def add(self, copies: Iterable[Copy]) -> None:
@@ -89,12 +89,12 @@ class Tally:
             transfer.size += copy.size
 
     def note(self, copy: Copy, problem: str) -> None:
-        """Note why a key was not copied."""
+        """Count a key that was not copied, with the reason."""
         self.of(copy).failed += 1
         self._note(copy, problem)
 
     def note_different(self, copy: Copy) -> None:
-        """Note that both sides have a key, and not the same."""
+        """Count a key that is different on both sides."""
         self.of(copy).different += 1
         self._note(copy, DIFFERENT)
 

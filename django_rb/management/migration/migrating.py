@@ -1,10 +1,10 @@
-"""The way of all keys: page by page, chunk by chunk.
+"""Migrates keys page by page, and chunk by chunk.
 
-A page of keys is read from every old node at a time, and what it holds goes on in chunks of at
-most CHUNK_BYTES, or of one value: memory does not grow with the number of keys. A chunk goes
-through the same rounds each time: its values are read (DUMP), stored (RESTORE), compared and
-deleted, as far as that was asked for, on all nodes at once. Nothing is kept between chunks but
-counts, so that a run may end anywhere, and another one begin.
+A page of keys is read from every old node at a time, and is copied in chunks of at most
+CHUNK_BYTES, or of one value: memory does not depend on the number of keys. The steps for each
+chunk are the same: its values are read (DUMP), stored (RESTORE), and as requested compared and
+deleted, on all nodes in parallel. Only totals are kept between chunks, so a run may be stopped
+at any time, and another one started.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from .copies import Copy
 from .sides import Sides
 from .storing import Store, read
 
-# So many bytes, as the old nodes count them, are on their way at once; or one larger value.
+# The maximum bytes of a chunk, as the old nodes count them, unless one value is larger.
 CHUNK_BYTES = 16 * 2**20
 
-# With --rate, so often in a second some keys are sent.
+# How often per second keys are sent with --rate.
 TURNS_PER_SECOND = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What is to be done; see the options of rb_migrate.
+    """What to do; see the options of rb_migrate.
 
     Attributes:
         seals: a cache of the site has WARM_FROM: it seals keys in the new cluster whose values
-            in the old one do not count any more, see `cache.warming.fills`.
+            in the old one are no longer valid, see `cache.warming.fills`.
     """
 
     replace: bool = False
@@ -47,12 +47,12 @@ class Wishes:
 
 
 class Migration:
-    """Takes keys to their new owners.
+    """Copies keys to their new owners.
 
     Args:
-        sides: both clusters; what becomes of the keys is counted there.
-        wishes: what is to be done.
-        progress: is told how far it is.
+        sides: both clusters, and the totals of the keys.
+        wishes: what to do.
+        progress: updated with the number of keys.
     """
 
     def __init__(self, sides: Sides, wishes: Wishes, progress: RateProgress) -> None:
@@ -62,10 +62,10 @@ class Migration:
         self._next_turn = monotonic()
 
     def run(self, pattern: bytes, sizes: dict[tuple[str, int], int]) -> None:
-        """Take all keys that match a pattern.
+        """Copy all keys that match a pattern.
 
         Args:
-            pattern: as SCAN MATCH has it.
+            pattern: for SCAN MATCH.
             sizes: the old nodes, and how many keys they have.
         """
         scanned = Progress(None, "", None, "")
@@ -81,9 +81,9 @@ class Migration:
                 self._progress.size += sum(copy.size for copy in chunk)
                 self._progress.add(len(chunk))
                 for copy in chunk:
-                    copy.dump = b""  # the page is kept until its last chunk has gone
+                    copy.dump = b""  # to free memory: the page is kept until its last chunk
 
-    # What goes.
+    # What is copied.
 
     def _leaving(self, pages: Pages) -> list[Copy]:
         """Return the keys whose owner is another node in the new cluster."""
@@ -91,7 +91,7 @@ class Migration:
         sides, tally = self._sides, self._sides.tally
         old, new = sides.old.cluster, sides.new.cluster
         for (_, source), found in pages.items():
-            # What is kept beside keys has a meaning on its node, and nowhere else.
+            # Companions of keys only have a meaning on their own node.
             keys = [key for key in found if not is_companion(key)]
             if not self._wishes.from_any_node and not old.router.has_slots:
                 owners = old.router.get_hosts_for_keys(keys)
@@ -109,7 +109,7 @@ class Migration:
         return leaving
 
     def _measured(self, copies: Sequence[Copy]) -> Iterator[Copy]:
-        """Yield those that are still there, with their sizes."""
+        """Yield those that still exist, with their sizes."""
         sides = self._sides
         for copy, size in sides.ask(
             sides.old, copies, lambda copy: (b"MEMORY", b"USAGE", copy.key)
@@ -117,11 +117,11 @@ class Migration:
             if isinstance(size, int):
                 copy.size = size
                 yield copy
-            elif size is not None:  # nil says that it has gone
+            elif size is not None:  # nil means that it no longer exists
                 sides.tally.note(copy, "no number answers MEMORY USAGE")
 
     def _in_chunks(self, copies: Iterable[Copy]) -> Iterator[list[Copy]]:
-        """Yield some at a time: a few megabytes, and with --rate a few keys."""
+        """Yield chunks of a few megabytes, and with --rate of a few keys."""
         rate = self._wishes.rate
         most = max(1, rate // TURNS_PER_SECOND) if rate else None
         chunk: list[Copy] = []
@@ -136,7 +136,7 @@ class Migration:
             yield chunk
 
     def _wait_for_turn(self, count: int) -> None:
-        """Wait until so many keys more are no more than --rate allows."""
+        """Wait until --rate allows this number of additional keys."""
         if self._wishes.rate:
             now = monotonic()
             sleep(max(0.0, self._next_turn - now))
@@ -161,12 +161,12 @@ class Migration:
         equal = same(sides, [*there, *stored] if wishes.verify else there)
         if wishes.delete:
             changed = delete(sides, equal if wishes.verify else [*equal, *stored])
-            # A set that was not changed may have another order in its next dump.
+            # The elements of an unchanged set may have another order in its next dump.
             for copy in delete(sides, same(sides, read(sides, changed))):
                 sides.tally.note_different(copy)
 
     def _without_existing(self, chunk: list[Copy]) -> list[Copy]:
-        """Return those that the new nodes do not have, or that are replaced there."""
+        """Return those that do not exist on the new nodes, or are replaced there."""
         if self._wishes.replace:
             return chunk
         sides = self._sides

@@ -1,4 +1,4 @@
-"""The nodes of both clusters, and what they reply to questions about keys."""
+"""The nodes of both clusters, and their replies to commands about keys."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ...engine.protocol.encoding import Args
 from ..scanning import Nodes
 from .copies import NEVER, Copy, Tally
 
-# Clocks that are no further apart are taken for equal, in milliseconds: what is measured of
-# them has an error.
+# Clocks with at most this difference count as equal, in milliseconds, as measurements are not
+# exact.
 EQUAL_CLOCKS = 1000
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a node says of itself.
+    """What a node reports about itself.
 
     Attributes:
-        identity: of the server process, if it tells, and the database.
+        identity: of the server process, if known, and the database.
         ahead: milliseconds by which its clock is ahead of ours.
-        knows_times: it knows PEXPIRETIME, which came with Redis 7.
+        knows_times: it has PEXPIRETIME, which was added in Redis 7.
     """
 
     identity: tuple[object, int]
@@ -40,8 +40,8 @@ class Side:
     """The nodes of one of the two clusters.
 
     Attributes:
-        nodes: which have failed is noted there.
-        facts: by host id, of those that have told.
+        nodes: records which of them have failed.
+        facts: by host id, for nodes that have reported them.
     """
 
     def __init__(self, alias: str, cluster: Cluster, timeout: float | None) -> None:
@@ -52,7 +52,7 @@ class Side:
         self.meet(host_id for _, host_id in self.nodes.addresses)
 
     def has_failed(self, host_id: int) -> bool:
-        """Return whether a node has failed, and is asked no more."""
+        """Return whether a node has failed, and is not asked again."""
         return (self.alias, host_id) in self.nodes.failures
 
     def meet(self, host_ids: Iterable[int]) -> None:
@@ -79,7 +79,7 @@ class Side:
         return (b"PEXPIRETIME" if self.facts[host_id].knows_times else b"PTTL", key)
 
     def read_time(self, host_id: int, reply: int, asked_at: float) -> int:
-        """Return when a key expires, as PEXPIRETIME says it.
+        """Return when a key expires, in the form of PEXPIRETIME.
 
         Args:
             reply: to `ask_time`.
@@ -92,10 +92,10 @@ class Side:
 
 
 class Sides:
-    """The cluster that has the keys, and the one that is to have them.
+    """The cluster that has the keys, and the one to copy them to.
 
     Attributes:
-        tally: keys whose node does not answer are noted there.
+        tally: also counts keys whose node does not answer.
     """
 
     def __init__(self, old: Side, new: Side) -> None:
@@ -109,7 +109,7 @@ class Sides:
         """
         old, new = self.old, self.new
         if owner not in new.facts and not new.has_failed(owner):
-            new.meet([owner])  # it has joined a Redis Cluster meanwhile
+            new.meet([owner])  # it has joined a Redis Cluster in the meantime
         if old.cluster.get_address(source) == new.cluster.get_address(owner):
             return True
         here, there = old.facts.get(source), new.facts.get(owner)
@@ -131,12 +131,12 @@ class Sides:
         *commands: Callable[[Copy], Args],
         keep_errors: bool = False,
     ) -> Iterator[tuple[Any, ...]]:
-        """Yield copies with what their nodes on one side reply to commands about them.
+        """Yield copies with the replies of their nodes on one side to commands.
 
-        Those whose node has failed, or replied with an error, are noted and left out.
+        Those whose node has failed, or replied with an error, are counted and left out.
 
         Args:
-            keep_errors: what a node replies is given back, errors included.
+            keep_errors: whether error replies are yielded like others.
         """
         host_of = attrgetter("source" if side is self.old else "owner")
         shares: dict[int, list[Copy]] = defaultdict(list)

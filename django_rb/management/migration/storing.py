@@ -1,4 +1,4 @@
-"""Values are read from the old nodes and stored on the new ones."""
+"""Reads values from the old nodes and stores them on the new ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .comparing import delete_unchanged
 from .copies import GONE, NEVER, Copy
 from .sides import Sides
 
-# What nodes say to RESTORE that take no dumps of others, or none at all.
+# The error replies to RESTORE of nodes that refuse other servers' dumps, or all dumps.
 REFUSALS = re.compile(
     "DUMP payload version|unknown (redis )?command|NOPERM|no permissions|can't run this",
     re.IGNORECASE,
@@ -24,8 +24,8 @@ REFUSALS = re.compile(
 LACKING = "their values need a command that the new node lacks, as for fields that expire"
 
 
-# KEYS: the key. ARGV: its seal, and what RESTORE is given. The seal is not among the KEYS:
-# while slots move, servers refuse what is on two keys of which one is not there.
+# KEYS: the key. ARGV: its seal, and the arguments of RESTORE. The seal is not among the KEYS:
+# while slots are migrated, servers refuse commands on two keys of which one does not exist.
 _RESTORE_UNSEALED = LuaScript("""
 if redis.call('EXISTS', ARGV[1]) == 1 then return redis.status_reply('SEALED') end
 return redis.pcall('RESTORE', KEYS[1], unpack(ARGV, 2))
@@ -33,7 +33,7 @@ return redis.pcall('RESTORE', KEYS[1], unpack(ARGV, 2))
 
 
 def read(sides: Sides, copies: Iterable[Copy]) -> list[Copy]:
-    """Return those that the old nodes still have, with their dumps and times."""
+    """Return those that the old nodes still have, with their dumps and expiry."""
     old = sides.old
     found = []
     began = time()
@@ -54,18 +54,18 @@ class Store:
     """Stores values on the new nodes.
 
     Args:
-        replace: whether what is there is overwritten.
-        seals: whether keys may be sealed there; what is sealed is not stored.
+        replace: whether existing keys are overwritten.
+        seals: whether keys may be sealed; sealed keys are not stored.
     """
 
     def __init__(self, sides: Sides, *, replace: bool, seals: bool) -> None:
         self._sides = sides
         self._replace = replace
         self._seals = seals
-        self._refusing: set[tuple[int, int]] = set()  # new nodes that refuse old ones' dumps
+        self._refusing: set[tuple[int, int]] = set()  # pairs whose dumps the new node refuses
 
     def store(self, copies: Sequence[Copy]) -> tuple[list[Copy], list[Copy]]:
-        """Store what was read; return what was stored, and what was there."""
+        """Store what was read; return the stored keys, and those that already existed."""
         stored: list[Copy] = []
         there: list[Copy] = []
         refused = [copy for copy in copies if (copy.source, copy.owner) in self._refusing]
@@ -84,7 +84,7 @@ class Store:
             elif REFUSALS.search(text):
                 refused.append(copy)
                 self._refusing.add((copy.source, copy.owner))
-            elif "Bad data format" in text:  # of this key alone
+            elif "Bad data format" in text:  # only of this key
                 refused.append(copy)
             else:
                 sides.tally.note(copy, text)
@@ -125,7 +125,7 @@ class Store:
                     seal=self._seal(copy),
                 )
             except NoSuchTypeError as error:
-                if value != [b"none"]:  # it has gone meanwhile
+                if value != [b"none"]:  # it still exists
                     sides.tally.note(copy, f"dumps are refused, and {error}")
         made = sides.ask(sides.new, commands, commands.__getitem__, keep_errors=True)
         for copy, reply in made:
@@ -139,11 +139,11 @@ class Store:
                 sides.tally.note(copy, str(reply))
 
     def take_back_deleted(self, stored: list[Copy]) -> list[Copy]:
-        """Delete what was stored of keys that were deleted from their old nodes meanwhile.
+        """Delete the stored copies of keys that were deleted from their old nodes meanwhile.
 
-        It is deleted as long as it is what was stored. Without this, such keys would come back.
-        Where keys are sealed, only those that are: a cache also deletes old copies of keys that
-        it has stored in the new cluster. Returns the others.
+        Copies that have changed are kept. Without this, deleted keys would come back. If keys
+        may be sealed, only sealed ones are deleted: a cache also deletes old copies of keys
+        that it has stored in the new cluster. Returns the others.
         """
         sides = self._sides
         gone = [copy for copy, is_there in _ask_existing(sides, stored) if not is_there]
@@ -163,10 +163,10 @@ class Store:
 
 
 def _ask_existing(sides: Sides, copies: Sequence[Copy]) -> Iterable[tuple[Copy, int]]:
-    """Return whether old nodes still have keys, of nodes that do not have all of them."""
+    """Return whether old nodes still have keys, for nodes that lack some of them."""
     old = sides.old
     doubtful = copies
-    if not old.cluster.router.has_slots:  # where one command takes all keys of a node
+    if not old.cluster.router.has_slots:  # then one command may have all keys of a node
         by_node = defaultdict[int, list[Copy]](list)
         for copy in copies:
             by_node[copy.source].append(copy)

@@ -1,1 +1,1 @@
-"""What runs in the process between a LocalNodes and its servers: the standard library only."""
+"""The process between a LocalNodes and its servers, which uses only the standard library."""

@@ -1,4 +1,4 @@
-"""Servers that are members of one Redis Cluster from their start."""
+"""Servers that are members of one Redis Cluster when they start."""
 
 import secrets
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from .servers import ACCEPTS, CLUSTER_CONFIG, Server
 
 SLOTS = 16384
 
-# What tells in its log that a server is ready for its part.
+# The text in a server's log when it is ready as a member.
 IN_CLUSTER = b"Cluster state changed: ok"
 HAS_COPY = b"sync: Finished with success"
 
-# Of the members of a Redis Cluster. Replicas get their copy at once, and stay with their
+# Options of the members of a Redis Cluster. Replicas sync at once, and stay with their
 # primaries.
 CLUSTER_OPTIONS = [
     ["cluster-enabled", "yes"],
@@ -23,10 +23,10 @@ CLUSTER_OPTIONS = [
 
 
 def introduce(servers: Sequence[Server], primaries: int, *, has_shard_ids: bool) -> None:
-    """Let servers know each other and their parts when they start.
+    """Write the configuration with which servers know each other and their roles at the start.
 
     The first `primaries` share the slots evenly, the others are replicas of them in turn. So
-    nobody has to be met, nor slots to be handed out.
+    neither CLUSTER MEET nor CLUSTER ADDSLOTS is needed.
     """
     ids = [secrets.token_hex(20) for _ in servers]
     shard_ids = [secrets.token_hex(20) for _ in range(primaries)]
@@ -53,6 +53,6 @@ def introduce(servers: Sequence[Server], primaries: int, *, has_shard_ids: bool)
 
 
 def knows_shard_ids(name: str, version: str) -> bool:
-    """Return whether a server's list of nodes has shard ids: Redis since 7.2."""
+    """Return whether a server's list of nodes contains shard ids, as in Redis since 7.2."""
     major, minor = (int(part) for part in [*version.split("."), "0"][:2])
     return name == "valkey" or (major, minor) >= (7, 2)

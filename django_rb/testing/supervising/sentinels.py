@@ -1,4 +1,4 @@
-"""Sentinels that watch other servers, and know all of them from their start."""
+"""Sentinels that monitor other servers, and know all of them when they start."""
 
 import secrets
 import subprocess
@@ -11,20 +11,20 @@ from .servers import ACCEPTS, Server
 SENTINELS, QUORUM = 3, 2
 CONFIG = "sentinel.conf"
 
-# What tells in its log that a Sentinel is at work.
+# The text in a Sentinel's log when it is ready.
 WATCHES = b"+monitor"
 
-# Of servers with replicas: these get their copy at once.
+# Options of servers with replicas, which sync at once.
 REPLICATION_OPTIONS = [["repl-diskless-sync-delay", "0"]]
 
 
 def name_of(shard: int) -> str:
-    """Return what Sentinels call a shard."""
+    """Return the name of a shard for Sentinels."""
     return f"node-{shard}"
 
 
 def replicate(servers: Sequence[Server], primaries: int) -> None:
-    """Have the servers after the first `primaries` be replicas of those in turn."""
+    """Make the servers after the first `primaries` replicas of these in turn."""
     for number, server in enumerate(servers):
         server.may_move = False
         if number >= primaries:
@@ -37,7 +37,7 @@ def replicate(servers: Sequence[Server], primaries: int) -> None:
 
 
 class Sentinel(Server):
-    """A Sentinel; it keeps what it has learned when it restarts."""
+    """A Sentinel; it keeps its state when it restarts."""
 
     def __init__(self, name: str, program: str, directory: Path, *, port: int) -> None:
         super().__init__(name, program, b"", directory, unix_socket=False, port=port, kept=None)
@@ -70,11 +70,11 @@ def watch(
     password: str | None,
     milliseconds: int,
 ) -> None:
-    """Let Sentinels know each other and whom they watch when they start.
+    """Write the configuration with which Sentinels know each other and the shards.
 
     Args:
         password: of the default user of all of them.
-        milliseconds: after which a server that is silent is taken for dead.
+        milliseconds: after which a server that does not answer counts as down.
     """
     ids = [secrets.token_hex(20) for _ in sentinels]
     for me, sentinel in enumerate(sentinels):

@@ -15,7 +15,7 @@ LOG_LINES = 20
 PR_SET_PDEATHSIG = 1
 CLUSTER_CONFIG = "nodes.conf"
 
-# What tells in its log that a server takes connections.
+# The text in a server's log when it accepts connections.
 ACCEPTS = b"eady to accept connections"
 
 
@@ -24,7 +24,7 @@ class Failure(Exception):
 
 
 def reserve_port(port: int = 0) -> socket.socket:
-    """Bind a socket to a port of 127.0.0.1, without listening; 0 is any that is free."""
+    """Bind a socket to a port of 127.0.0.1, without listening; 0 stands for any free port."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -38,7 +38,7 @@ def reserve_port(port: int = 0) -> socket.socket:
 def die_with_parent(
     parent: int | None = None, number: int = signal.SIGKILL
 ) -> Callable[[], None] | None:
-    """Return what a child calls to get a signal when its parent ends; None if it cannot.
+    """Return a function for a child to get a signal when its parent ends; None if impossible.
 
     Args:
         parent: the parent's process id, by default that of this process.
@@ -62,7 +62,7 @@ def die_with_parent(
 
 
 class Server:
-    """One server process: its address stays, its process may come and go."""
+    """One server: its address stays the same, its process may be replaced."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Server:
         self.held: socket.socket | None = None
         self.bus_port = bus_port  # of a member of a Redis Cluster
         self.bus_number = 0 if bus_port is None else bus_port.getsockname()[1]
-        self.cluster_config = ""  # whom it knows there
+        self.cluster_config = ""  # the other members
         self.awaited = [ACCEPTS]  # lines of its log
         self.may_move = not unix_socket and not port and bus_port is None
         if unix_socket:
@@ -98,13 +98,13 @@ class Server:
             self.move(port)
 
     def move(self, port: int = 0) -> None:
-        """Take a port, by default another one that is free."""
+        """Use a port, by default another free one."""
         self.release_port()
         self.held = reserve_port(port)
         self.address = {"host": "127.0.0.1", "port": self.held.getsockname()[1]}
 
     def release_port(self) -> None:
-        """Let others have the port."""
+        """Release the port for other programs."""
         if self.held is not None:
             self.held.close()
             self.held = None
@@ -113,14 +113,14 @@ class Server:
 
     @property
     def cluster_address(self) -> str:
-        """Where other members of a Redis Cluster find it."""
+        """Its address for other members of a Redis Cluster."""
         return f"127.0.0.1:{self.address['port']}@{self.bus_number}"
 
     def spawn(self) -> None:
-        """Start a server, without data but what is kept; ready() tells when it is there."""
+        """Start a server, only with data that is kept; ready() returns when it is available."""
         if sys.platform != "linux":
-            # Elsewhere the bound socket would keep the server from its port. On Linux it
-            # does not, and keeps everybody else from it, also while the server is dead.
+            # On other platforms the bound socket would block the server, too. On Linux it
+            # blocks only other programs, also while the server is dead.
             self.release_port()
         data = self.kept or self.directory
         if self.kept is None:
@@ -142,13 +142,13 @@ class Server:
                 preexec_fn=self.before_exec,  # noqa: PLW1509 (one thread only)
             )
         self.paused = False
-        # Not as arguments: every user of the machine can read those of all processes.
+        # Not as arguments, which every user of the machine can read.
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
             stdin.write(self.config)
 
     def empty_directory(self) -> None:
-        """Leave nothing of an earlier process but whom it knew in its cluster."""
+        """Remove the files of an earlier process, except its list of cluster members."""
         known = self.directory / CLUSTER_CONFIG
         with contextlib.suppress(FileNotFoundError):
             self.cluster_config = known.read_text()
@@ -158,12 +158,12 @@ class Server:
             known.write_text(self.cluster_config)
 
     def ready(self) -> bool:
-        """Whether the server takes connections; moves it when its port is taken.
+        """Whether the server accepts connections; moves it if its port is taken.
 
-        Its own log says so, and says it after bind() and listen(): nobody else can be
-        the one who answers there, and a password is no obstacle.
+        The log shows it after bind() and listen(), so that no other program can be mistaken
+        for it, and no password is needed.
         """
-        alive = self.alive()  # before the log is read: nothing is written after the end
+        alive = self.alive()  # before the log is read, as nothing is written after the end
         log = self.log.read_bytes()
         if alive:
             return all(line in log for line in self.awaited)
@@ -180,7 +180,7 @@ class Server:
         return ". Its log ends:\n" + "\n".join(lines) if lines else ", its log is empty."
 
     def alive(self) -> bool:
-        """Whether the process is there, paused or not."""
+        """Whether the process exists, paused or not."""
         return self.process is not None and self.process.poll() is None
 
     def state(self) -> str:
@@ -196,7 +196,7 @@ class Server:
             self.process.wait()
 
     def pause(self) -> None:
-        """Stop the process and wait until it stands still."""
+        """Pause the process, and wait until it has stopped."""
         process = self.living()
         if self.paused:
             return
@@ -208,12 +208,12 @@ class Server:
         self.paused = True
 
     def resume(self) -> None:
-        """Let the process go on."""
+        """Resume the process."""
         self.living().send_signal(signal.SIGCONT)
         self.paused = False
 
     def living(self) -> subprocess.Popen[bytes]:
-        """Return the process, or raise Failure when it is not there."""
+        """Return the process, or raise Failure if it does not exist."""
         if self.process is None or not self.alive():
             raise Failure(f"{self.name} is dead; restart it first.")
         return self.process

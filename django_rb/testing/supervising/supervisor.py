@@ -1,13 +1,13 @@
 """The process between a LocalNodes and its servers: when it ends, they end.
 
-It runs as ``python -I -S supervising PARENT_PID DIRECTORY``, knows only the standard
+It runs as ``python -I -S supervising PARENT_PID DIRECTORY``, uses only the standard
 library, and answers one line of JSON with one line of JSON: ``{"do": …}`` on its
 standard input with ``{"ok": …}`` or ``{"error": …}`` on its standard output. Other processes
-of the same user ask at the unix socket CONTROL in the directory, one line for a connection.
+of the same user connect to the unix socket CONTROL in the directory, one line per connection.
 
-It ends, with all servers and the directory, when its input does or when its parent is
-no longer its parent. The second is for parents that die while another process holds a
-copy of the pipe. Should it be killed itself, Linux kills the servers at once.
+It ends, with all servers and the directory, when its input ends or when it has another parent.
+The second is for parents that die while another process has a copy of the pipe. If it is
+killed itself, Linux kills the servers at once.
 """
 
 import contextlib
@@ -32,25 +32,25 @@ from .servers import ACCEPTS, Failure, Server, reserve_port
 POLL_SECONDS = 0.002
 PARENT_POLL_SECONDS = 0.25
 
-# In the directory of the nodes; no longer than the name of a node's own socket.
+# In the directory of the nodes; not longer than the name of a node's own socket.
 CONTROL = "ask.sock"
 CONTROL_SECONDS = 1.0
 FOR_OTHERS = ("kill", "restart")
 
 
 class Supervisor:
-    """Fulfils the parent's requests, one at a time."""
+    """Handles the parent's requests, one at a time."""
 
     def __init__(self, parent: int, directory: Path) -> None:
         self.parent = parent
         self.directory = directory
         self.servers: list[Server] = []
-        self.start_seconds = 0.0  # how long a server may take; the request to start says it
+        self.start_seconds = 0.0  # how long a server may take; set by the request to start
         self.control = listen_at(directory / CONTROL)
         self.kept: Any = None  # a lock on the directory in which data is kept
 
     def requests(self) -> Iterator[dict[str, Any]]:
-        """Yield what the parent asks, until nobody is left to ask."""
+        """Yield the parent's requests, until it has ended."""
         pending = b""
         while not self.orphaned():
             lines: list[Any] = [0, self.control] if self.control else [0]
@@ -66,7 +66,7 @@ class Supervisor:
             yield from map(json.loads, lines)
 
     def answer_another(self) -> None:
-        """Do what another process asks for, one line of JSON; whoever is slow is left."""
+        """Handle the request of another process, one line of JSON; give up on slow ones."""
         assert self.control
         with contextlib.suppress(OSError, ValueError):
             asking, _ = self.control.accept()
@@ -80,18 +80,18 @@ class Supervisor:
                 asking.sendall(json.dumps(answer).encode())
 
     def orphaned(self) -> bool:
-        """Whether the parent is gone."""
+        """Whether the parent has ended."""
         return os.getppid() != self.parent
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do as asked; what went wrong becomes part of the answer."""
+        """Handle a request, and return the response, which may be an error."""
         try:
             return {"ok": self.fulfil(**request)}
         except (Failure, OSError) as error:
             return {"error": str(error)}
 
     def fulfil(self, do: str, node: int = 0, **details: Any) -> Any:
-        """Do as asked and return the answer."""
+        """Handle a request, and return the result."""
         if do == "start":
             return self.start(**details)
         if do == "states":
@@ -122,17 +122,17 @@ class Supervisor:
         password: str | None,
         failover_seconds: float,
     ) -> dict[str, Any]:
-        """Start all servers side by side and wait until each takes connections.
+        """Start all servers in parallel and wait until each accepts connections.
 
         Args:
             topology: "static", "sentinel" or "redis-cluster".
             replicas: how many each of `count` primaries has.
             password: of the default user, for Sentinels.
-            failover_seconds: after which Sentinels take a silent server for dead.
+            failover_seconds: after which a server that does not answer is down for Sentinels.
         """
         self.start_seconds = start_seconds
         name, version = identify(program, start_seconds)
-        # What comes later wins.
+        # The last value of an option is used.
         own = [["save", ""], ["appendonly", "yes" if keep else "no"], ["loglevel", "notice"]]
         if keep:
             self.kept = lock_directory(Path(keep))
@@ -181,7 +181,7 @@ class Supervisor:
         password: str | None,
         milliseconds: int,
     ) -> list[Sentinel]:
-        """Return the Sentinels that watch the servers; see `sentinels.watch`."""
+        """Return the Sentinels that monitor the servers; see `sentinels.watch`."""
         total = len(self.servers)
         sentinels = [
             Sentinel(
@@ -196,7 +196,7 @@ class Supervisor:
         return sentinels
 
     def wait_for(self, servers: Sequence[Server]) -> None:
-        """Wait until all `servers` are ready, at most `start_seconds`."""
+        """Wait at most `start_seconds` until all `servers` are ready."""
         deadline = time.monotonic() + self.start_seconds
         while waiting := [server for server in servers if not server.ready()]:
             if time.monotonic() > deadline:
@@ -218,7 +218,7 @@ class Supervisor:
 
 
 def listen_at(path: Path) -> socket.socket | None:
-    """Listen at a unix socket; None where that cannot be, as where its path is too long."""
+    """Listen on a unix socket; return None if impossible, as when its path is too long."""
     listener = None
     with contextlib.suppress(AttributeError, OSError):
         listener = socket.socket(socket.AF_UNIX)
@@ -231,9 +231,9 @@ def listen_at(path: Path) -> socket.socket | None:
 
 
 def lock_directory(path: Path) -> Any:
-    """Make a directory, if need be, and keep other nodes away from it.
+    """Create a directory if necessary, and lock it against other nodes.
 
-    Returns what holds the lock as long as it is there.
+    Returns an object that holds the lock while it exists.
     """
     path.mkdir(parents=True, exist_ok=True)
     lock = (path / "lock").open("w")
@@ -260,7 +260,7 @@ def _escaped(found: re.Match[bytes]) -> bytes:
 
 
 def identify(program: str, seconds: float) -> tuple[str, str]:
-    """Return what a server program says it is, as in ("valkey", "8.1.8")."""
+    """Return the name and version of a server program, as in ("valkey", "8.1.8")."""
     try:
         asked = subprocess.run(  # noqa: S603 (the program the user chose)
             [program, "--version"],
@@ -280,9 +280,9 @@ def identify(program: str, seconds: float) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Serve the parent until it is gone."""
+    """Serve the parent until it ends."""
     supervisor = Supervisor(int(sys.argv[1]), Path(sys.argv[2]))
-    # Ctrl-C is for the parent. Other requests to end are honoured, servers first.
+    # Ctrl-C is for the parent. Other signals end this process, after its servers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit())

@@ -1,10 +1,10 @@
-"""Permissions about nodes, on a model that has no table."""
+"""Permissions for nodes, on a model without a table."""
 
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """Make the model known, so that its permissions are made."""
+    """Add the model, so that its permissions are created."""
 
     initial = True
     dependencies = []

@@ -1,1 +1,1 @@
-"""Migrations of the app; its one model has no table."""
+"""Migrations of the app; its only model has no table."""

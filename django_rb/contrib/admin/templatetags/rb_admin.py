@@ -1,4 +1,4 @@
-"""Filters that show numbers as the commands do; what nobody knows is a dash."""
+"""Filters that show numbers as the commands do; an unknown one is a dash."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ register.filter("rb_ms", _known(lambda seconds: f"{1000 * seconds:.2f} ms"))
 
 @register.filter
 def rb_item(mapping: Mapping[Any, Any], key: Any) -> Any:
-    """Return what a mapping has under a key."""
+    """Return the value of a key in a mapping."""
     return mapping[key]
