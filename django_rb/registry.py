@@ -36,12 +36,13 @@ class Clusters:
     def __init__(self) -> None:
         self.make: Callable[[str], Cluster] = conf.make_cluster
         self._clusters: dict[str, Cluster] = {}
-        self._being_made: dict[str, Cluster] = {}  # while the receivers of the signal run
         self._start_over_after_fork()
         register_at_fork(self._start_over_after_fork)
 
     def _start_over_after_fork(self) -> None:
-        self._making = threading.RLock()  # after a fork, a thread of the parent may hold it
+        # Another thread of the parent may hold the lock, or tell receivers of a cluster.
+        self._making = threading.RLock()
+        self._being_made: dict[str, Cluster] = {}
 
     @hides_locals
     def __getitem__(self, alias: str) -> Cluster:
@@ -56,18 +57,23 @@ class Clusters:
     def _make_once(self, alias: str) -> Cluster:
         """Return the cluster with an alias; other threads wait until it has its observers."""
         with self._making:
-            # The caller may be a receiver of the signal.
-            cluster = self.made().get(alias)
-            if cluster is not None:
-                return cluster
-            cluster = self.make(alias)
-            cluster.on_health_change(partial(_send, node_health_changed, alias))
-            cluster.on_primary_change(partial(_send, primary_changed, alias))
+            known = self.made().get(alias)  # a receiver of the signal may be the one who asks
+        if known is not None:
+            return known
+        # Without the lock: this imports modules of the site, which may use clusters themselves.
+        cluster = self.make(alias)
+        cluster.on_health_change(partial(_send, node_health_changed, alias))
+        cluster.on_primary_change(partial(_send, primary_changed, alias))
+        with self._making:
+            known = self.made().get(alias)
+            if known is not None:
+                return known
             self._being_made[alias] = cluster
             try:
                 cluster_made.send(sender=Cluster, alias=alias, cluster=cluster)
             finally:
-                self._clusters[alias] = self._being_made.pop(alias)
+                if self._being_made.pop(alias, None) is cluster:
+                    self._clusters[alias] = cluster
             return cluster
 
     def __iter__(self) -> Iterator[str]:
@@ -85,7 +91,7 @@ class Clusters:
 
     def reset(self) -> None:
         """Close all clusters; new ones are created from the settings at that time."""
-        made, self._clusters = self._clusters, {}
+        made, self._clusters, self._being_made = self.made(), {}, {}
         for cluster in made.values():
             cluster.is_retired = True
             cluster.close()

@@ -81,6 +81,39 @@ def test_nobody_gets_a_cluster_before_its_receivers_have_seen_it() -> None:
         cluster_made.disconnect(watch)
 
 
+def test_what_makes_a_cluster_may_wait_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It imports modules of the site, which other threads may be importing."""
+    make = clusters.make
+
+    def make_slowly(alias: str) -> Cluster:
+        if alias == "default":
+            other = threading.Thread(target=lambda: clusters["other"], daemon=True)
+            other.start()
+            other.join(10)
+            assert not other.is_alive()
+        return make(alias)
+
+    monkeypatch.setattr(clusters, "make", make_slowly)
+    with override_settings(RB_CLUSTERS=TWO):
+        assert clusters["default"] is clusters["default"]
+        assert set(clusters.made()) == {"default", "other"}
+
+
+def test_a_reset_while_receivers_are_told_counts() -> None:
+    def reset(**_: Any) -> None:
+        clusters.reset()
+
+    cluster_made.connect(reset)
+    try:
+        with override_settings(RB_CLUSTERS=TWO):
+            old = clusters["default"]
+    finally:
+        cluster_made.disconnect(reset)
+    with override_settings(RB_CLUSTERS=TWO):
+        assert old.is_retired
+        assert clusters["default"] is not old
+
+
 def test_caches_of_one_alias_share_its_cluster(nodes: LocalNodes) -> None:
     first, second = RBCache("default", {}), RBCache("", {"KEY_PREFIX": "p"})
 

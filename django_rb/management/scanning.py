@@ -25,14 +25,25 @@ class Nodes:
 
     A database that several clusters share is included once, under its first name.
 
+    Args:
+        follows_redirects: whether a node that is no primary any more may send commands to the
+            one that is.
+
     Attributes:
         addresses: the address of each node, by name.
         failures: the errors of failed nodes, by name.
     """
 
-    def __init__(self, clusters: Mapping[str, Cluster], timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        clusters: Mapping[str, Cluster],
+        timeout: float | None = None,
+        *,
+        follows_redirects: bool = True,
+    ) -> None:
         self._clusters = clusters
         self._timeout = timeout
+        self._follows_redirects = follows_redirects
         names: dict[str, NodeName] = {}
         for alias, cluster in clusters.items():
             for host_id, info in cluster.hosts.items():
@@ -71,7 +82,13 @@ class Nodes:
         self, by_alias: Mapping[str, Mapping[int, Sequence[Args]]]
     ) -> dict[str, dict[int, list[Any]]]:
         tasks = {
-            alias: partial(run_pipelines, self._clusters[alias], pipelines, self._timeout)
+            alias: partial(
+                run_pipelines,
+                self._clusters[alias],
+                pipelines,
+                self._timeout,
+                follows_redirects=self._follows_redirects,
+            )
             for alias, pipelines in by_alias.items()
         }
         if len(tasks) == 1:  # the usual case, which needs no thread
@@ -110,7 +127,12 @@ class Nodes:
         options: Args = (b"MATCH", pattern, *((b"TYPE", kind) if kind else ()))
         cursors = dict.fromkeys(sizes, b"0")
         left = dict(sizes)
+        at: dict[NodeName, object] = {}
         while cursors:
+            # A cursor means nothing to another node than the one that returned it.
+            for node in cursors:
+                if at.setdefault(node, self._node(node)) is not self._node(node):
+                    cursors[node], at[node] = b"0", self._node(node)
             replies = self.run(
                 {
                     node: [("SCAN", cursor, *options, b"COUNT", page_size)]
@@ -122,7 +144,7 @@ class Nodes:
             for node, ((cursor, keys),) in replies.items():
                 pages[node] = keys
                 looked_at = left[node]
-                if cursor != b"0":
+                if cursor != b"0" or at[node] is not self._node(node):
                     cursors[node] = cursor
                     looked_at = min(looked_at, page_size)
                 left[node] -= looked_at
@@ -131,6 +153,10 @@ class Nodes:
             if not any(pages.values()):
                 page_size = max(page_size, min(PAGE_SIZE, 2 * page_size))
             yield pages
+
+    def _node(self, name: NodeName) -> object:
+        alias, host_id = name
+        return self._clusters[alias].nodes.get(host_id)
 
     def _owned(self, pages: Pages) -> Pages:
         """Leave out keys that are migrating from one node of a Redis Cluster to another."""
@@ -159,12 +185,17 @@ class Nodes:
 
 
 def run_pipelines(
-    cluster: Cluster, pipelines: Mapping[int, Sequence[Args]], timeout: float | None
+    cluster: Cluster,
+    pipelines: Mapping[int, Sequence[Args]],
+    timeout: float | None,
+    *,
+    follows_redirects: bool = True,
 ) -> dict[int, list[Any]]:
     """Run commands on each node; return replies, including errors, by host id."""
     owners = [host_id for host_id, commands in pipelines.items() for _ in commands]
     sent = [command for commands in pipelines.values() for command in commands]
-    answers = iter(cluster.run(run_commands(owners, sent, for_primary=True), timeout))
+    batch = run_commands(owners, sent, for_primary=True, follows_redirects=follows_redirects)
+    answers = iter(cluster.run(batch, timeout))
     return {
         host_id: [next(answers) for _ in commands] for host_id, commands in pipelines.items()
     }

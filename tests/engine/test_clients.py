@@ -35,6 +35,7 @@ from django_rb.engine import (
     UnroutableCommand,
     failures_of,
 )
+from django_rb.engine.routing.hashing import encode_key
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import Servers
@@ -1347,3 +1348,41 @@ def test_clients_show_their_nodes_and_no_secrets(nodes: LocalNodes) -> None:
     for client in (cluster.get_routing_client(), cluster.map().__enter__()):
         assert repr(client) == f"<{type(client).__name__} of {cluster!r}>"
         assert "hunter2" not in repr(client)
+
+
+class Choosy(SlotRouter):
+    """Has places of its own for some keys, and none for one."""
+
+    def get_host_for_key(self, key: Any) -> int:
+        if encode_key(key) == b"bad":
+            raise UnroutableCommand("There is no place for it.")
+        if encode_key(key).startswith(b"pinned"):
+            return 3
+        return super().get_host_for_key(key)
+
+
+def test_a_routers_own_places_count_everywhere(nodes: LocalNodes) -> None:
+    cluster = Cluster(nodes.hosts, router_cls=Choosy)
+    client = cluster.get_routing_client()
+    keys = [f"{kind}:{number}" for kind in ("pinned", "other") for number in range(8)]
+    for key in keys:
+        client.set(key, key)
+    assert client.mget(keys) == [key.encode() for key in keys]
+    with cluster.map() as mapped:
+        with pytest.raises(UnroutableCommand, match="no place"):
+            mapped.get("bad")
+        promises = [mapped.get(key) for key in keys]
+        counted = [mapped.strlen(key) for key in keys]
+    assert [promise.value for promise in promises] == [key.encode() for key in keys]
+    assert [promise.value for promise in counted] == [len(key) for key in keys]
+    assert set(cluster.get_local_client(3).keys("pinned:*")) == {k.encode() for k in keys[:8]}
+    cluster.close()
+
+
+@pytest.mark.parametrize("name", [memoryview(b"PING"), bytearray(b"PING")])
+def test_an_odd_name_leaves_no_promise_pending(cluster: Cluster, name: Any) -> None:
+    with cluster.fanout(hosts=[0]) as client:
+        stored = client.set("key", "value")
+        pong = client.execute_command(name)
+    assert stored.value == {0: True}
+    assert pong.value in ({0: True}, {0: b"PONG"})

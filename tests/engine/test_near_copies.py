@@ -165,6 +165,19 @@ def test_memory_of_copies_is_what_they_may_take(size: int, at_once: int) -> None
     assert 0.85 < taken / max_bytes <= most / max_bytes < 1.1
 
 
+def test_copies_that_expire_leave_nothing_behind() -> None:
+    copies = Copies(1_000_000, 10)
+    cold = [b"cold:%04d" % number for number in range(500)]
+    hot = [b"hot:%04d" % number for number in range(200)]
+    taken = []
+    for _ in range(40):
+        for keys in (cold, *[hot] * 25):  # the cold ones are read once in a while
+            values = [b"v" * 300] * len(keys)
+            copies.fill(copies.reserve(keys), [(keys, values, 1e9, Term(1e9))])
+        taken.append(copies.info().bytes)
+    assert max(taken[20:]) <= max(taken[:20])
+
+
 def test_what_is_used_again_is_not_what_makes_room() -> None:
     copies = Copies(100_000, 10)
     read(copies, b"1", b"often")

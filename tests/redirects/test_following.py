@@ -105,8 +105,9 @@ def test_one_that_is_a_primary_again_is_what_the_settings_say(
 def redirects_of(admin: Admin, node: int) -> int:
     """Return how often a node has said REDIRECT."""
     stats = admin.ask(node, "INFO", "errorstats")
-    count: int = stats.get("errorstat_REDIRECT", {"count": 0})["count"]
-    return count
+    stat = stats.get("errorstat_REDIRECT", "count=0")
+    # Older redis-py leaves it as it is.
+    return int(stat["count"] if isinstance(stat, dict) else stat.partition("=")[2])
 
 
 def test_a_script_alone_follows(cluster: Cluster, admin: Admin) -> None:

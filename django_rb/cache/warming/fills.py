@@ -136,8 +136,7 @@ def fill(
             failures.append(failure)
         elif not replies:
             warmed += len(group)
-            for key in group:
-                stored[key] = read[key][0]
+            stored.update(zip(group, [read[key][0] for key in group], strict=True))
         else:
             there = dict(zip(replies[::2], replies[1::2], strict=False))
             warmed += len(group) - len(there)

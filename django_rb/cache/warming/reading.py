@@ -85,10 +85,10 @@ class Reading(Computed):
             }
         warmed = 0
         if missing:
-            stored, warmed, failed = yield from self._read_old(list(missing))
+            keys = list(missing)
+            stored, warmed, failed = yield from self._read_old(keys)
             failures += failed
             is_sorted = not found
-            keys = list(missing)
             decode(found, list(missing.values()), keys, list(map(stored.get, keys)))
             if not is_sorted:
                 found = {name: found[name] for name in names if name in found}

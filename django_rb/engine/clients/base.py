@@ -30,7 +30,13 @@ from ..protocol.commands import (
 )
 from ..protocol.encoding import Arg, Args, as_number, encode_key, with_text_for_numbers
 from ..routing.hashing import hash_tag
-from ..routing.routers import BaseRouter, SlotRouter
+from ..routing.routers import (
+    BaseRouter,
+    ConsistentHashingRouter,
+    PartitionRouter,
+    SlotRouter,
+)
+from ..routing.slots import ClusterRouter
 from .port import ClientPort
 from .recorded import NotKept, get_recorded
 
@@ -45,6 +51,11 @@ _SPENT = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
 # Commands that take only keys, and are split by node.
 _SPLIT_BY_KEYS: frozenset[Arg] = frozenset(
     name for name, split in SPLITTABLE.items() if split.step == 1
+)
+
+# Routers that own every key, and place many as they place each. A site's may refuse one.
+NEVER_REFUSING = frozenset(
+    {SlotRouter, PartitionRouter, ConsistentHashingRouter, ClusterRouter}
 )
 
 _setting_callbacks = threading.Lock()

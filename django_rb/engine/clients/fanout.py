@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import redis
 
@@ -82,13 +82,14 @@ class FanoutClient(MappingClient):
             )
         words = words_apart(self._sendable(args))
         self._check(words)
+        name = args[0] if isinstance(args[0], str) else cast(str, words[0])
         hosts = self._hosts
         chosen = checked_hosts(self._cluster, hosts) if isinstance(hosts, str) else hosts
         promises = {host_id: Promise[Any](self._unhandled) for host_id in chosen}
         is_bound = not self._is_single  # target_key() follows redirects, target() does not
         for host_id, promise in promises.items():
             route = ((host_id,), (words,), None)
-            self._add(promise, route, args[0], options, None, is_bound=is_bound)
+            self._add(promise, route, name, options, None, is_bound=is_bound)
         if self._is_single:
             (promise,) = promises.values()
             return promise

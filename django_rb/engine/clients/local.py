@@ -59,7 +59,8 @@ class LocalPools:
         for node in self._by_node.keys() - set(nodes.values()):
             pool, home = self._by_node.pop(node), self._homes.pop(node, None)
             successor = nodes.get(node.host_id)
-            if home is not None and successor is not None:
+            # The connections of a pool are all over TCP, or none of them is.
+            if home is not None and successor and successor.info.unix_socket_path is None:
                 home.node = successor
                 self._by_node[successor], self._homes[successor] = pool, home
             with suppress(TypeError):  # older BlockingConnectionPools close all or none

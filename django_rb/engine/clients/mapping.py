@@ -15,7 +15,7 @@ from ..protocol.encoding import Args, encode_key
 from ..protocol.exchange import Batch
 from ..rounds.commands import run_commands
 from ..routing.routers import BaseRouter
-from .base import Combine, ManyNodesClient, Route, node_failures
+from .base import NEVER_REFUSING, Combine, ManyNodesClient, Route, node_failures
 from .port import ClientPort
 from .promise import Promise, Unhandled, settle_each
 
@@ -67,7 +67,9 @@ class MappingClient(ManyNodesClient):
         # To be raised by join(): errors of callbacks, and what failed on which node.
         self._raised: list[Exception] = []
         self._failures: list[NodeFailure] = []
-        self._gets_plainly = "GET" in self._simple
+        # Keys are placed together when the block ends, where none of them is refused.
+        self._places_later = type(self._router) in NEVER_REFUSING
+        self._gets_plainly = self._places_later and "GET" in self._simple
 
     def get(self, name: Any) -> Promise[Any]:  # type: ignore[override]
         """Return a promise for the value of a key; None if there is no such key."""
@@ -89,7 +91,7 @@ class MappingClient(ManyNodesClient):
             return Promise.resolved(options[EMPTY_RESPONSE])
         sent = self._sendable(args)
         promise: Promise[Any] = Promise(self._unhandled)
-        if not self._is_simple(sent):
+        if not (self._places_later and self._is_simple(sent)):
             self._add(promise, self._route(sent), cast(str, sent[0]), options, sent)
             return promise
         # It is routed, with all others, when it is sent.
@@ -183,10 +185,10 @@ class MappingClient(ManyNodesClient):
                 bound=bound,
                 max_concurrency=self._max_concurrency,
             )
+            values = self._values(commands, replies, len(promises), details)
         except BaseException as error:  # else other tasks would await the promises for ever
             self._reject(promises, error)
             raise
-        values = self._values(commands, replies, len(promises), details)
         raised, is_failing = settle_each(promises, values)
         self._raised += raised
         if is_failing:

@@ -44,9 +44,9 @@ class _Absent(bytes):
 ABSENT: Final = _Absent()
 
 # Bytes of memory that a copy takes in addition to its key, its data and its share of a table,
-# on 64-bit CPython: two bytes objects, a tuple, and half a float, as keys that were read
+# on 64-bit CPython: two bytes objects, a tuple, and most of a float, as keys that were read
 # together share theirs.
-OVERHEAD = 160
+OVERHEAD = 168
 
 _POINTER_BYTES = 8
 
@@ -261,8 +261,8 @@ class Copies:
         self._young = {}
         if len(self._older) > _TABLES + 1:  # changes have left little in them
             *others, older, oldest = self._older
-            self._order.extend(older)
             self._older = (*others, {**oldest, **older})
+            self._order = deque(self._older[-1])  # without the keys that are gone
         elif len(self._older) == 1:
             self._order = deque(self._older[0])
 

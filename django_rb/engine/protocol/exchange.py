@@ -83,6 +83,7 @@ class Exchange:
             all of them; none if any reply may be.
         bound: positions of commands that are for this node only, whatever their keys.
         is_question: it asks who owns which slots; it is no part of the caller's batch.
+        follows_redirects: a node that is no primary any more may send commands elsewhere.
         is_for_primary: it is for a primary, though it only reads.
         tried: why other nodes did not run these commands.
         is_tracked: the node should track the keys that are read, if it has a connection
@@ -98,6 +99,7 @@ class Exchange:
     bound: Container[int] = ()
     is_question = False
     is_for_primary = False
+    follows_redirects = True
     tried: tuple[Exception, ...] = ()
     is_tracked = False
     went_on = False

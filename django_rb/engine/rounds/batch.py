@@ -35,7 +35,14 @@ from ..protocol.exchange import (
     KeysExchange,
     PipelineExchange,
 )
-from .by_slot import CountsExchange, Decode, ValuesExchange, decode_replies, decode_some
+from .by_slot import (
+    CountsExchange,
+    Decode,
+    ValuesExchange,
+    decode_replies,
+    decode_some,
+    decode_values,
+)
 from .outcomes import Outcome, collected, error_in, failure_at
 from .port import Port
 from .tracked import MgetExchange, Reading, Tracked, TrackedMget, TrackedSlotValues
@@ -145,7 +152,7 @@ def _decode_reply(
 ) -> None:
     if exchange.is_tracked:
         cast(Tracked, exchange).learn()
-    misses.append(decode(found, names, keys, exchange.replies[0]))
+    misses.append(decode_values(decode, found, names, keys, exchange.replies[0]))
     exchange.replies.clear()
 
 

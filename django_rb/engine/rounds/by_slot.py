@@ -184,8 +184,21 @@ def decode_replies(
     assert isinstance(exchange, ValuesExchange)
     if exchange.is_tracked:
         exchange.learn()
-    misses.append(decode(found, names, keys, exchange.values()))
+    misses.append(decode_values(decode, found, names, keys, exchange.values()))
     exchange.replies.clear()
+
+
+def decode_values(
+    decode: Decode,
+    found: dict[Any, Any],
+    names: list[Any],
+    keys: list[bytes],
+    values: list[bytes | None],
+) -> int:
+    """Do what `decode` does, without a look at each value if there is none."""
+    if values and values[0] is None and values.count(None) == len(values):
+        return len(values)
+    return decode(found, names, keys, values)
 
 
 def decode_some(

@@ -25,6 +25,7 @@ def run_commands(
     bound: Container[int] = (),
     max_concurrency: int | None = None,
     for_primary: bool = False,
+    follows_redirects: bool = True,
 ) -> Batch[list[Any]]:
     """Run any commands, each on the host whose id `owners` has at the same position.
 
@@ -40,6 +41,7 @@ def run_commands(
         bound: positions of commands that are for their node only, whatever their keys.
         max_concurrency: how many nodes are asked at the same time; None for all.
         for_primary: replicas must not run them, though some only read.
+        follows_redirects: whether independent nodes may send them to other ones.
     """
     replies: list[Any] = [None] * len(commands)
     shares: dict[int, list[int]] = defaultdict(list)
@@ -50,7 +52,14 @@ def run_commands(
     for first in range(0, len(hosts), step):
         chosen = {host_id: shares[host_id] for host_id in hosts[first : first + step]}
         yield from _run_shares(
-            chosen, commands, replies, slot_of, bound, merge=merge, for_primary=for_primary
+            chosen,
+            commands,
+            replies,
+            slot_of,
+            bound,
+            merge=merge,
+            for_primary=for_primary,
+            follows_redirects=follows_redirects,
         )
     return replies
 
@@ -64,6 +73,7 @@ def _run_shares(
     *,
     merge: bool,
     for_primary: bool,
+    follows_redirects: bool,
 ) -> Batch[None]:
     """Send each node its share, given as positions in `commands`, and fill `replies`."""
     exchanges: list[Exchange] = []
@@ -78,6 +88,7 @@ def _run_shares(
         exchange: Exchange = PipelineExchange(host_id, sent)
         exchange.answers = answers_to(sent)
         exchange.is_for_primary = for_primary
+        exchange.follows_redirects = follows_redirects
         if bound:
             firsts = islice(accumulate(counts or repeat(1), initial=0), len(sent))
             starts = [share[first] for first in firsts]

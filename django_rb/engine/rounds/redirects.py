@@ -181,7 +181,7 @@ def errands_of(
                 yield Errand(exchange, position, command, slot, reply, why, host_id)
             continue
         if slot is None:
-            if why != ELSEWHERE:
+            if why != ELSEWHERE or not exchange.follows_redirects:
                 continue
             _note_refusal(layout, host_id, reply, command)
         elif why in {MOVED, ASK}:

@@ -18,6 +18,12 @@ from .port import Port
 Cursors = dict[int, bytes]
 
 
+class _Cursor(bytes):
+    """A cursor that knows its node: it means nothing to another one."""
+
+    node: object = None
+
+
 def first_cursors(port: Port) -> Cursors:
     """Return the cursors with which a scan of all nodes begins."""
     return dict.fromkeys(port.nodes, b"0")
@@ -38,17 +44,30 @@ def scan(
     pages, failures = yield from call_each(
         port,
         {
-            host_id: (b"SCAN", cursor, *options)
+            host_id: (b"SCAN", _cursor_for(nodes[host_id], cursor), *options)
             for host_id, cursor in cursors.items()
             if host_id in nodes  # one may have left the cluster meanwhile
         },
         is_page,
     )
-    rest = {host_id: cursor for host_id, (cursor, _) in pages.items() if cursor != b"0"}
+    rest: Cursors = {}
+    for host_id, (cursor, _) in pages.items():
+        node = port.nodes.get(host_id)
+        if node is not nodes[host_id]:
+            rest[host_id] = b"0"  # it was replaced while it was asked
+        elif cursor != b"0":
+            rest[host_id] = further = _Cursor(cursor)
+            further.node = node
     keys = {host_id: found for host_id, (_, found) in pages.items() if found}
     if port.layout is not None and port.router.has_slots:
         keys = yield from owned(port, port.layout, keys)
     return rest, keys, failures
+
+
+def _cursor_for(node: object, cursor: bytes) -> bytes:
+    """Return a cursor as it is sent to a node; that of a new scan if it was another node's."""
+    is_others = isinstance(cursor, _Cursor) and cursor.node is not node
+    return b"0" if is_others else bytes(cursor)
 
 
 def delete_pages(port: Port, pages: Mapping[int, list[bytes]]) -> Batch[Outcome[int]]:

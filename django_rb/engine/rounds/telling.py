@@ -192,6 +192,7 @@ class _Telling:
             round=self._event.rounds,
             _exchange=exchange,
         )
-        self._exchanges.append(event)
+        if "call_ended" in self._heard:
+            self._exchanges.append(event)
         if "exchange_ended" in self._heard:
             tell(self._observers, "exchange_ended", event)

@@ -11,7 +11,7 @@ import reprlib
 import struct
 from collections.abc import Mapping
 from hashlib import shake_128
-from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 from weakref import ref
 from zlib import crc32
 
@@ -82,6 +82,12 @@ class BaseRouter:
     """
 
     has_slots = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let a class that places a key in its own way place many keys so, too."""
+        super().__init_subclass__(**kwargs)
+        if "get_host_for_key" in vars(cls) and "get_hosts_for_keys" not in vars(cls):
+            cls.get_hosts_for_keys = BaseRouter.get_hosts_for_keys  # type: ignore[method-assign]
 
     def __init__(self, cluster: HasHosts) -> None:
         if not cluster.hosts:

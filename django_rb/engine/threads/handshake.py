@@ -96,10 +96,10 @@ class _Discreet(redis.connection.AbstractConnection):
         self._leads_to = node
         self.host, self.port = node.info.host, node.info.port
 
-    def disconnect(self, *args: Any) -> None:
+    def disconnect(self, *args: Any, **kwargs: Any) -> None:
         """Close the connection."""
         self._leads_to = None
-        super().disconnect(*args)  # type: ignore[no-untyped-call]
+        super().disconnect(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _check_home(self) -> None:
         """Close the connection if its node is no longer the primary.
@@ -200,9 +200,9 @@ class _Following(_Discreet):
                 self.read_response()
         super()._greet()
 
-    def disconnect(self, *args: Any) -> None:
+    def disconnect(self, *args: Any, **kwargs: Any) -> None:
         self._has_said_so = self._is_answered_first = False
-        super().disconnect(*args)
+        super().disconnect(*args, **kwargs)
 
 
 class _FollowingTCPConnection(_Following, TCPConnection):

@@ -173,7 +173,12 @@ class Unslotted(Looking):
     def _follow(self, host_id: int, place: Address, said_by: str, question: Args) -> None:
         """Set a shard's primary to the address in a REDIRECT reply."""
         host, port = place
-        info = replace(self.hosts[host_id], host=host, port=port, unix_socket_path=None)
+        named = self.hosts[host_id]
+        # Its own login, if the settings have one for it.
+        known = (one for one in named.replicas if address_of(one) == place)
+        info = replace(
+            next(known, named), host_id=host_id, host=host, port=port, unix_socket_path=None
+        )
         self._put(host_id, self._make_node(info), said_by)
 
     def _put(self, host_id: int, node: Node, said_by: str) -> None:

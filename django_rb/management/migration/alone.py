@@ -8,7 +8,7 @@ keys behind, and ends with the process, however it ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any
@@ -38,9 +38,8 @@ def alone(old: Side, deletes: bool) -> Iterator[None]:
     Raises:
         OtherRunError: there is another run, and one of both deletes keys.
     """
-    channels = (COPYING, DELETING) if deletes else (COPYING,)
     with ExitStack() as listeners:
-        clients: list[Any] = []
+        clients: list[tuple[Any, Sequence[str]]] = []
         for host_id in old.cluster.hosts:
             # A failed node is reported when it is asked for keys; and users that may not
             # subscribe there may still copy.
@@ -48,20 +47,24 @@ def alone(old: Side, deletes: bool) -> Iterator[None]:
                 if not old.has_failed(host_id):
                     client: Any = old.cluster.get_local_client(host_id)
                     listener = listeners.enter_context(client.pubsub())
-                    listener.subscribe(*channels)
-                    for _ in channels:
+                    # Nodes count subscribers for all their databases together.
+                    database = old.cluster.hosts[host_id].db
+                    channels = [f"{name}:{database}" for name in (COPYING, DELETING)]
+                    subscribed = channels if deletes else channels[:1]
+                    listener.subscribe(*subscribed)
+                    for _ in subscribed:
                         listener.parse_response()
-                    clients.append(client)
+                    clients.append((client, channels))
         end = monotonic() + _PATIENCE_SECONDS
-        while any(_has_another(client, deletes) for client in clients):
+        while any(_has_another(*each, deletes) for each in clients):
             if monotonic() > end:
                 raise OtherRunError
             sleep(0.05)
         yield
 
 
-def _has_another(client: Any, deletes: bool) -> bool:
+def _has_another(client: Any, channels: Sequence[str], deletes: bool) -> bool:
     with suppress(redis.RedisError):
-        (_, copying), (_, deleting) = client.pubsub_numsub(COPYING, DELETING)
+        (_, copying), (_, deleting) = client.pubsub_numsub(*channels)
         return bool(copying > 1 if deletes else deleting)
     return False

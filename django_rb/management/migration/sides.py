@@ -47,7 +47,8 @@ class Side:
     def __init__(self, alias: str, cluster: Cluster, timeout: float | None) -> None:
         self.alias = alias
         self.cluster = cluster
-        self.nodes = Nodes({alias: cluster}, timeout)
+        # To delete what was copied where another node leads would delete the only copy.
+        self.nodes = Nodes({alias: cluster}, timeout, follows_redirects=False)
         self.facts: dict[int, Facts] = {}
         self.meet(host_id for _, host_id in self.nodes.addresses)
 
