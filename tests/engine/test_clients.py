@@ -1379,10 +1379,9 @@ def test_a_routers_own_places_count_everywhere(nodes: LocalNodes) -> None:
     cluster.close()
 
 
-@pytest.mark.parametrize("name", [memoryview(b"PING"), bytearray(b"PING")])
-def test_an_odd_name_leaves_no_promise_pending(cluster: Cluster, name: Any) -> None:
+def test_an_odd_name_leaves_no_promise_pending(cluster: Cluster) -> None:
     with cluster.fanout(hosts=[0]) as client:
         stored = client.set("key", "value")
-        pong = client.execute_command(name)
+        pong = client.execute_command(memoryview(b"PING"))
     assert stored.value == {0: True}
     assert pong.value in ({0: True}, {0: b"PONG"})
