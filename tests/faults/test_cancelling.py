@@ -51,7 +51,7 @@ class Site:
         loop.set_exception_handler(self._take_complaint)
 
     def _take_complaint(self, _: object, context: dict[str, Any]) -> None:
-        # A test that interrupts the loop ends tasks so, which Python collects whenever it likes.
+        # A test that interrupts the loop ends tasks so; Python collects them at some time.
         if not isinstance(context.get("exception"), KeyboardInterrupt):
             self.complaints.append(context)
 
