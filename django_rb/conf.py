@@ -111,7 +111,7 @@ def make_cluster(alias: str) -> Cluster:
     Raises:
         ImproperlyConfigured: with the alias, the key, the value and what to do.
     """
-    config, cluster = _examined(alias)
+    config, cluster = _read_and_build(alias)
     return _with_observers(alias, config, cluster)
 
 
@@ -122,7 +122,7 @@ def get_config(alias: str) -> Mapping[str, Any]:
     Raises:
         ImproperlyConfigured: there is none, or they have a mistake.
     """
-    return _examined(alias)[0]
+    return _read_and_build(alias)[0]
 
 
 @hides_locals
@@ -138,7 +138,7 @@ def _with_observers(alias: str, config: Mapping[str, Any], cluster: Cluster) -> 
     return cluster
 
 
-def _examined(alias: str) -> tuple[Mapping[str, Any], Cluster]:
+def _read_and_build(alias: str) -> tuple[Mapping[str, Any], Cluster]:
     """Return the settings of the cluster with an alias, and a cluster with them.
 
     Raises:

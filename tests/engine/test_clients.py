@@ -35,6 +35,7 @@ from django_rb.engine import (
     UnroutableCommand,
     failures_of,
 )
+from django_rb.engine.rounds.observing import ExchangeEvent, Observer, add_observer
 from django_rb.engine.routing.hashing import encode_key
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
@@ -1385,3 +1386,51 @@ def test_an_odd_name_leaves_no_promise_pending(cluster: Cluster) -> None:
         pong = client.execute_command(memoryview(b"PING"))
     assert stored.value == {0: True}
     assert pong.value in ({0: True}, {0: b"PONG"})
+
+
+class NoTruth:
+    """Converts replies, and must be asked for nothing else."""
+
+    def __bool__(self) -> bool:
+        raise AssertionError
+
+    def __call__(self, reply: Any, **_options: Any) -> Any:
+        return [reply]
+
+
+def test_a_callback_is_not_asked_for_its_truth(cluster: Cluster) -> None:
+    with cluster.map() as client:
+        client.set_response_callback("STRLEN", NoTruth())
+        client.set("key", "value")
+        length = client.strlen("key")
+    assert repr(length.value) == "[5]"
+
+
+class Unhashable(int):
+    """A number of a kind that redis-py takes, and no dictionary does."""
+
+    def __hash__(self) -> int:
+        raise AssertionError
+
+    def __eq__(self, _other: object) -> bool:
+        raise AssertionError
+
+
+def test_options_of_a_users_types_are_not_compared(client: RoutingClient) -> None:
+    client.set("key", "value", ex=300)
+    client.set("key", "value", ex=Unhashable(300))
+    assert 0 < client.ttl("key") <= 300
+    assert client.zrange("none", 0, Unhashable(5)) == []
+
+
+def test_both_zeros_are_sent_as_they_are(cluster: Cluster) -> None:
+    sent: list[Any] = []
+
+    class Sees(Observer):
+        def exchange_ended(self, exchange: ExchangeEvent) -> None:
+            sent.extend(exchange.commands())
+
+    add_observer(cluster, Sees())
+    for least in (0.0, -0.0):
+        cluster.get_routing_client().zrange("set", least, 1, byscore=True)
+    assert [command[2] for command in sent] == [b"0.0", b"-0.0"]

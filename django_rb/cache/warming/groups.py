@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
-from ...engine.protocol.encoding import PIECE_SIZE, Arg, Args, Buffer, encode_keys
+from ...engine.protocol.encoding import Arg, Args, Buffer, encode_keys, in_pieces
 from ...engine.protocol.exchange import Batch, Exchange
 from ...engine.rounds.port import Port
 
@@ -94,18 +94,7 @@ class _GroupsExchange(Exchange):
             super()._check_answers(kind)
 
     def _encoded(self) -> Iterator[Buffer]:
-        encode = self._script.encode
-        pieces: list[bytes] = []
-        size = 0
-        for group in self._groups:
-            piece = encode(group)
-            pieces.append(piece)
-            size += len(piece)
-            if size >= PIECE_SIZE:
-                yield b"".join(pieces)
-                pieces, size = [], 0
-        if pieces:
-            yield b"".join(pieces)
+        return in_pieces(map(self._script.encode, self._groups))
 
 
 def _is_list(reply: Any, _kind: int) -> bool:

@@ -38,7 +38,7 @@ from ..routing.routers import (
 )
 from ..routing.slots import ClusterRouter
 from .port import ClientPort
-from .recorded import NotKept, get_recorded
+from .recorded import get_recorded
 
 Combine: TypeAlias = Callable[[list[Any]], Any]
 
@@ -304,18 +304,18 @@ class ManyNodesClient(ManyNodes, redis.Redis):
 
     def set(self, name: Any, value: Any, *args: Any, **options: Any) -> Any:
         """Set the value of a key; see redis-py's `set`."""
-        try:
-            command, rest, meaning = get_recorded("set", 2, *args, **options)
-        except (TypeError, NotKept):
+        recorded = get_recorded("set", 2, args, options)
+        if recorded is None:
             return super().set(name, value, *args, **options)
+        command, rest, meaning = recorded
         return self.execute_command(command, name, value, *rest, **meaning)  # type: ignore[no-untyped-call]
 
     def zrange(self, name: Any, *args: Any, **options: Any) -> Any:
         """Return a range of a sorted set; see redis-py's `zrange`."""
-        try:
-            command, rest, meaning = get_recorded("zrange", 1, *args, **options)
-        except (TypeError, NotKept):
+        recorded = get_recorded("zrange", 1, args, options)
+        if recorded is None:
             return super().zrange(name, *args, **options)
+        command, rest, meaning = recorded
         return self.execute_command(command, name, *rest, **meaning)  # type: ignore[no-untyped-call]
 
     def register_script(self, script: Any) -> RedisScript:

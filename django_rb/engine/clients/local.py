@@ -60,7 +60,8 @@ class LocalPools:
             pool, home = self._by_node.pop(node), self._homes.pop(node, None)
             successor = nodes.get(node.host_id)
             # The connections of a pool are all over TCP, or none of them is.
-            if home is not None and successor and successor.info.unix_socket_path is None:
+            is_over_tcp = successor is not None and successor.info.unix_socket_path is None
+            if home is not None and successor is not None and is_over_tcp:
                 home.node = successor
                 self._by_node[successor], self._homes[successor] = pool, home
             with suppress(TypeError):  # older BlockingConnectionPools close all or none

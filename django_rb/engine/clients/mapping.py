@@ -205,11 +205,12 @@ class MappingClient(ManyNodesClient):
         names = {*map(_get_name, commands), *map(_get_name, details.values())}
         callbacks = {name: self.response_callbacks.get(name) for name in names}
         is_decoding = self._decode is not None
-        if not details and not is_decoding and not any(callbacks.values()):
+        is_plain = not details and not is_decoding
+        if is_plain and all(callback is None for callback in callbacks.values()):
             return replies
         values: list[Any] = []
         following = zip(commands, replies, strict=True)
-        if not details and not is_decoding:  # as in most batches
+        if is_plain:  # as most batches are
             for args, reply in following:
                 value, callback = reply, callbacks[args[0]]
                 if callback is not None and not isinstance(reply, Exception):

@@ -17,7 +17,7 @@ import redis
 from ..protocol.encoding import Args, with_text_for_numbers
 
 # Options of these types are cached: they are small, and equal ones are sent alike.
-_KEPT = frozenset({bool, int, float, timedelta, NoneType})
+_KEPT = frozenset({bool, int, timedelta, NoneType})
 
 # The types of arguments that are sent without conversion by redis-py.
 _SENT = frozenset({str, bytes, int, float})
@@ -50,30 +50,30 @@ class _Recorder(redis.Redis):
 _recorder = _Recorder()
 
 
-class NotKept(Exception):
-    """The command for these options is not cached."""
+def get_recorded(
+    method: str, count: int, args: tuple[Any, ...], options: Mapping[str, Any]
+) -> Recorded | None:
+    """Return what redis-py sends for a method; None if that is not kept.
+
+    Args:
+        count: how many first arguments are sent as they are, the key among them.
+        args, options: the others, by position and by name.
+
+    Raises:
+        TypeError, redis.DataError: what redis-py raises for them.
+    """
+    # First of all: a cache would hash and compare whatever it is given.
+    if _KEPT.issuperset(map(type, args)) and _KEPT.issuperset(map(type, options.values())):
+        return _record(method, count, *args, **options)
+    return None
 
 
 @lru_cache(maxsize=1024, typed=True)  # a site has few timeouts, and few ranges
-def get_recorded(method: str, count: int, *args: Any, **options: Any) -> Recorded:
-    """Return what redis-py sends for a method.
-
-    Args:
-        count: how many first arguments, the key included, are sent as they are.
-        args, options: the other arguments, by position and by name.
-
-    Raises:
-        NotKept: the command is not cached.
-        TypeError: an argument is not hashable, or redis-py refuses the arguments.
-        redis.DataError: redis-py refuses the arguments.
-    """
+def _record(method: str, count: int, *args: Any, **options: Any) -> Recorded | None:
     first = ("",) * count
     sent, meaning = getattr(_recorder, method)(*first, *args, **options)
     rest = sent[1 + count :]
-    if not (
-        _KEPT.issuperset(map(type, (*args, *options.values())))
-        and _SENT.issuperset(map(type, rest))
-    ):
-        raise NotKept
-    meaning.pop("keys", None)  # for redis-py's own client-side cache only
+    if not _SENT.issuperset(map(type, rest)):
+        return None
+    meaning.pop("keys", None)  # those of redis-py's own cache
     return Recorded(sent[0], with_text_for_numbers(rest), meaning)

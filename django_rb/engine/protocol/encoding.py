@@ -191,27 +191,34 @@ def encode(commands: Sequence[Args]) -> Iterator[Buffer]:
         ):
             yield b"".join(map(cast(Callable[[Args], bytes], _pack), some))
         else:
-            yield from _encode_one_by_one(some)
+            yield from in_pieces(_encode_one_by_one(some))
 
 
 def _encode_one_by_one(commands: Iterable[Args]) -> Iterator[Buffer]:
-    pieces: list[bytes] = []
-    size = 0
     for args in commands:
         piece = pack_small(args)
         if piece is None:
-            if pieces:
-                yield b"".join(pieces)
-                pieces, size = [], 0
             yield from encode_large(args)
         else:
-            pieces.append(piece)
+            yield piece
+
+
+def in_pieces(pieces: Iterable[Buffer]) -> Iterator[Buffer]:
+    """Yield pieces joined to about PIECE_SIZE; larger ones are not copied."""
+    small: list[Buffer] = []
+    size = 0
+    for piece in pieces:
+        if len(piece) < PIECE_SIZE:
+            small.append(piece)
             size += len(piece)
-            if size >= PIECE_SIZE:
-                yield b"".join(pieces)
-                pieces, size = [], 0
-    if pieces:
-        yield b"".join(pieces)
+        if size >= PIECE_SIZE or len(piece) >= PIECE_SIZE:
+            if small:
+                yield b"".join(small)
+                small, size = [], 0
+            if len(piece) >= PIECE_SIZE:
+                yield piece
+    if small:
+        yield b"".join(small)
 
 
 def with_text_for_numbers(args: Args) -> Args:
