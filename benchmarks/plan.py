@@ -18,6 +18,7 @@ from benchmarks.contestants import (
     OURS,
     RB,
     RESP3,
+    SENTINEL,
     TLS,
     before,
 )
@@ -40,6 +41,7 @@ BESIDE = "beside threads that compute"
 QUIET = "nothing else to do"
 LIMITS = "rate limits"
 ON_CLUSTER = "on a Redis Cluster"
+ON_SENTINEL = "on shards that Sentinels watch"
 TURNS: tuple[Measure, ...] = ("cpu", "wall")
 SAMPLES: tuple[Measure, ...] = ("mean", "median", "p99")
 Bars = tuple[float | None, ...]
@@ -109,11 +111,12 @@ RACES: dict[str, Race] = {
     "moving": Race(
         (CLUSTER,), [each for one in _STILL for each in (one, replace(one, moving=True))], 8
     ),
+    "sentinel": Race((DJANGO_RB, SENTINEL), [*_SINGLE, *_CALLS[1:]], 60),
     "limits": Race((DJANGO_RB_LIMITS,), _LIMITED, 50),
 }
 
-# They take as long as half of the others together, and are run by themselves.
-NOT_ON_THE_PAGE = frozenset({"cluster", "moving"})
+# They compare topologies, take as long as half of the others together, and run by themselves.
+NOT_ON_THE_PAGE = frozenset({"cluster", "moving", "sentinel"})
 
 
 def races(only: Collection[str], *, quick: bool, beside: bool) -> dict[str, Race]:
@@ -244,6 +247,11 @@ def _quiet() -> Iterator[Row]:
         yield row(
             "moving", f"{moving.title}, against none", moving, CLUSTER, None, 2.0,
             ours=CLUSTER, peer_workload=still, table=ON_CLUSTER,
+        )  # fmt: skip
+    for workload in RACES["sentinel"].workloads:
+        yield row(
+            "sentinel", f"{workload.title}, beside independent nodes", workload, DJANGO_RB,
+            1.02, ours=SENTINEL, table=ON_SENTINEL,
         )  # fmt: skip
     get, check, page, view = _LIMITED
     for title, ours, theirs in (

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 from benchmarks.contestants import Place
 from benchmarks.proxy import ProxyProcess
@@ -18,7 +19,7 @@ Host = tuple[str, int]
 
 
 class Servers:
-    """Nodes, and a Redis Cluster of as many. Another number of nodes ends those that run."""
+    """Nodes, and other topologies of as many. Another number of nodes ends those that run."""
 
     def __init__(self) -> None:
         self.version = ""
@@ -26,6 +27,7 @@ class Servers:
         self._stack = ExitStack()
         self._nodes: LocalNodes | None = None
         self._cluster: LocalNodes | None = None
+        self._watched: LocalNodes | None = None
         self._hosts: dict[Any, list[Host]] = {}
 
     def hosts(self, place: Place, count: int, rtt: float) -> list[Host]:
@@ -41,18 +43,17 @@ class Servers:
                 self._hosts[place, rtt] = self._start(place)
         return self._hosts[place, rtt]
 
+    def _running(self) -> Iterator[LocalNodes]:
+        return filter(None, (self._nodes, self._cluster, self._watched))
+
     def flush(self) -> None:
         """Remove all keys."""
-        for nodes in filter(None, (self._nodes, self._cluster)):
+        for nodes in self._running():
             nodes.flush()
 
     def pids(self) -> list[int]:
         """Return the process ids of all servers."""
-        return [
-            nodes.pid(host_id)
-            for nodes in filter(None, (self._nodes, self._cluster))
-            for host_id in nodes.hosts
-        ]
+        return [nodes.pid(host_id) for nodes in self._running() for host_id in nodes.hosts]
 
     @contextmanager
     def moving(self, is_wanted: bool) -> Iterator[None]:
@@ -66,18 +67,30 @@ class Servers:
 
     def close(self) -> None:
         """End the servers."""
-        self._nodes, self._cluster, self._hosts = None, None, {}
+        self._nodes = self._cluster = self._watched = None
+        self._hosts = {}
         self._stack.close()
 
     def _start(self, place: Place) -> list[Host]:
         if place == "cluster":
             nodes = self._cluster = self._run(topology="redis-cluster")
+        elif place == "sentinel":
+            return self._start_watched()
         else:
             nodes = self._nodes = self._nodes or self._run()
         if place == "tls":
             return self._start_tls(nodes)
         hosts = [(host["host"], host["port"]) for host in nodes.hosts.values()]
         return hosts[:1] if place == "one" else hosts
+
+    def _start_watched(self) -> list[Host]:
+        nodes = self._watched = self._run(topology="sentinel")
+        sentinels = [urlsplit(url) for url in nodes.sentinels]
+        places = [nodes.address(number) for number in range(nodes.count)]
+        return [
+            *((place["host"], place["port"]) for place in places),
+            *((str(url.hostname), url.port or 0) for url in sentinels),
+        ]
 
     def _run(self, **options: Any) -> LocalNodes:
         # Contestants get a host and a port, and no password.

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Literal
 
-# Where the keys are: on all nodes, on the first of them, on all of them by TLS, or on a Redis
-# Cluster of as many.
-Place = Literal["nodes", "one", "tls", "cluster"]
+# Where the keys are: on all nodes, on the first of them, on all of them by TLS, on a Redis
+# Cluster of as many, or on as many shards that Sentinels watch: their addresses come last.
+Place = Literal["nodes", "one", "tls", "cluster", "sentinel"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ HAND_WRITTEN, HAND_WRITTEN_CLUSTER, RB = "handwritten", "handwritten-cluster", "
 DJANGO_RB, DJANGO_RB_ONE = "django-rb", "django-rb-one"
 DJANGO_RB_MAP, DJANGO_RB_LIMITS = "django-rb-map", "django-rb-limits"
 DEADLINE, RESP3, TLS = "django-rb-deadline", "django-rb-resp3", "django-rb-tls"
-CLUSTER = "django-rb-cluster"
+CLUSTER, SENTINEL = "django-rb-cluster", "django-rb-sentinel"
 
 _OURS = {
     DJANGO_RB: Contestant("django-rb", "django_caches.RBCache"),
@@ -56,6 +56,9 @@ _OURS = {
     TLS: Contestant("django-rb, TLS", "django_caches.RBCacheTLS", place="tls"),
     CLUSTER: Contestant(
         "django-rb, Redis Cluster", "django_caches.RBCacheCluster", place="cluster"
+    ),
+    SENTINEL: Contestant(
+        "django-rb, Sentinel", "django_caches.RBCacheSentinel", place="sentinel"
     ),
     DJANGO_RB_MAP: Contestant("django-rb map()", "maps.Map"),
     DJANGO_RB_LIMITS: Contestant("django-rb, rate limits", "limits.Limits"),

@@ -79,6 +79,18 @@ class RBCacheCluster(RBCache):
     cluster = {"TOPOLOGY": "redis-cluster"}
 
 
+class RBCacheSentinel(RBCache):
+    def settings(self, hosts: Hosts) -> dict[str, Any]:
+        *shards, first, second, third = hosts
+        sentinels = [{"host": host, "port": port} for host, port in (first, second, third)]
+        config = {
+            "TOPOLOGY": "sentinel",
+            "HOSTS": [{"master_name": f"node-{number}"} for number in range(len(shards))],
+            "SENTINELS": sentinels,
+        }
+        return {"INSTALLED_APPS": ["django_rb"], "RB_CLUSTERS": {"default": config}}
+
+
 class RedisCache(DjangoCache):
     def options(self, hosts: Hosts) -> dict[str, Any]:
         return {
