@@ -88,3 +88,16 @@ def test_who_must_not_listen_may_copy() -> None:
             store("old", {"page": "text"})
             migrate("--delete")
             assert found("new") == {b"page": b"text"}
+
+
+def test_two_databases_of_one_node_are_no_two_runs(
+    nodes: LocalNodes, shared_others: LocalNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "_PATIENCE_SECONDS", 0)
+    shared_others.flush()
+    databases = [{**nodes.hosts[0], "db": number} for number in (0, 1)]
+    with layouts(databases, shared_others.hosts):
+        store("old", PAGES)
+        migrate("--delete")
+        assert found("new") == texts(PAGES)
+        assert found("old") == {}

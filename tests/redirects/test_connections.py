@@ -185,3 +185,27 @@ def test_what_is_no_address(said: bytes, transport: str) -> None:
         with pytest.raises(Redirected, match=r"REDIRECT.* \[node 0, 127"):
             cluster.get_routing_client().get("key")
         cluster.close()
+
+
+def test_a_successor_that_the_settings_name_has_its_own_login(
+    admin: Admin, shard: LocalNodes, make_cluster: Callable[..., Cluster], transport: str
+) -> None:
+    nodes: list[dict[str, Any]] = []
+    for node, user in enumerate(["site-a", "site-b"]):
+        login = {"username": user, "password": f"secret of {user}"}
+        secret = f">{login['password']}"
+        admin.ask(node, "ACL", "SETUSER", user, "on", secret, "~*", "&*", "+@all")
+        nodes.append({**shard.address(node), **login})
+    host = {**nodes[0], "replicas": [nodes[1]]}
+    cluster = make_cluster(hosts={0: host}, read_from="prefer-primary")
+    client = cluster.get_routing_client()
+    try:
+        client.set("key", "old")
+        admin.ask(1, "ACL", "LOG", "RESET")
+        admin.swap(0, 1)
+        client.set("key", "new")
+        assert admin.ask(1, "GET", "key") == b"new"
+        assert admin.ask(1, "ACL", "LOG") == []
+    finally:
+        for node, user in enumerate(["site-a", "site-b"]):
+            admin.ask(node, "ACL", "DELUSER", user)
