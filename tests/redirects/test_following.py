@@ -141,11 +141,26 @@ def test_two_that_name_each_other(make_cluster: Callable[..., Cluster], admin: A
     admin.follow(0, 1)
     with pytest.raises(Redirected, match=r"REDIRECT 127\.0\.0\.1:\d+ \[node 0, "):
         client.get("key")
-    with pytest.raises(Redirected), cluster.map(timeout=0.05) as mapped:
-        mapped.set("key", "value")
+
+    def store_in_time() -> None:
+        with cluster.map(timeout=0.05) as mapped:
+            mapped.set("key", "value")
+
+    # A busy machine may still be waiting for a reply when the time is over.
+    outcomes = {outcome_of(store_in_time) for _ in range(10)}
+    assert Redirected in outcomes <= {Redirected, redis.TimeoutError}
     admin.promote(1)
     wait_until(lambda: works(lambda: client.set("key", "new")))
     assert admin.ask(1, "GET", "key") == b"new"
+
+
+def outcome_of(call: Callable[[], object]) -> type[Exception] | None:
+    """Return the type of what a call raises."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 (the test tells)
+        return type(error)
+    return None
 
 
 def works(call: Callable[[], object]) -> bool:
