@@ -29,8 +29,8 @@ $(VENV)/installed: setup.cfg pyproject.toml | $(BIN)/python
 run: $(VENV)/serves ## serve the example project on four local nodes
 	$(BIN)/python example_project/manage.py serve $(ARGS)
 
-# Tests mostly wait, so there is room for more of them than there are cores.
-WORKERS ?= 4
+# Tests wait half of their time, so there is room for more of them than there are cores.
+WORKERS ?= 6
 test: $(VENV)/installed ## run the tests on servers they start themselves
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
