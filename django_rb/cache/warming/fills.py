@@ -58,19 +58,20 @@ local now = time[1] * 1000 + time[2] / 1000
 local ends, skew = ARGV[#KEYS + 1], now - ARGV[#KEYS + 2]
 if math.abs(skew) <= {SAME_TIME} then skew = 0 end
 local function seal_of(key) return key .. '\\31{SEAL[1:].decode()}{{' .. key .. '}}' end
+local function store(key, data, expires)
+  if expires == {FOREVER} then return redis.call('SET', key, data, 'NX') end
+  return redis.call('SET', key, data, 'NX', 'PXAT', string.format('%.0f', expires + skew))
+end
 local out = {{}}
 for i, key in ipairs(KEYS) do
-  local data, expires = ARGV[i], struct.unpack('>d', ends, 8 * i - 7)
-  local there = redis.pcall('GET', key)
-  if there or expires >= 0 and expires + skew <= now or expires == {NOTHING}
+  local expires = struct.unpack('>d', ends, 8 * i - 7)
+  if expires >= 0 and expires + skew <= now or expires == {NOTHING}
     or redis.call('EXISTS', ARGV[#KEYS + 2 + i] or seal_of(key)) == 1
+    or not store(key, ARGV[i], expires)
   then
+    local there = redis.pcall('GET', key)
     out[#out + 1] = i - 1
     out[#out + 1] = type(there) == 'string' and there
-  elseif expires == {FOREVER} then
-    redis.call('SET', key, data)
-  else
-    redis.call('SET', key, data, 'PXAT', string.format('%.0f', expires + skew))
   end
 end
 return out
