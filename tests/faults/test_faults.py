@@ -149,10 +149,18 @@ def warm_up(caller: Caller, rig: Rig) -> None:
         *((call, n[0]) for n in rig.data.counters.values() for call in ("incr", "decr")),
     ]
     for name, argument in calls:
-        error = caller.cache(name, argument).error
-        if isinstance(error, redis.TimeoutError):
-            raise TooBusy from error
-        assert error is None
+        assert in_time(caller.cache(name, argument)).error is None
+
+
+def in_time(outcome: Outcome) -> Outcome:
+    """Return the outcome of a call without a fault.
+
+    Raises:
+        TooBusy: it took too long.
+    """
+    if isinstance(outcome.error, redis.TimeoutError):
+        raise TooBusy from outcome.error
+    return outcome
 
 
 def check_outcome(
@@ -227,17 +235,17 @@ def check_own_replies(caller: Caller, rig: Rig) -> None:
     """Fail unless every node answers the next calls, each with what it was asked for."""
     data = rig.data
     others = data.all[::-1]  # in another order: what was meant for another call would show
-    read = caller.cache("get_many", others)
+    read = in_time(caller.cache("get_many", others))
     assert read.error is None
     for name, value in read.value.items():
         assert value in (own(name), new(name), COUNT)
-    written = caller.cache("set_many", {name: own(name) for name in data.all})
+    written = in_time(caller.cache("set_many", {name: own(name) for name in data.all}))
     assert (written.error, written.value) == (None, [])
-    read = caller.cache("get_many", data.all)
+    read = in_time(caller.cache("get_many", data.all))
     assert read.value == {name: own(name) for name in data.all}
     for names in data.names.values():
-        assert caller.cache("get", names[0]).value == own(names[0])
-    said = OPERATIONS["fanout"].run(caller, data)
+        assert in_time(caller.cache("get", names[0])).value == own(names[0])
+    said = in_time(OPERATIONS["fanout"].run(caller, data))
     assert (said.error, said.value) == (None, OPERATIONS["fanout"].well(data))
 
 

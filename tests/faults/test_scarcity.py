@@ -191,7 +191,9 @@ def test_an_opening_that_hangs_holds_others_up_only_while_many_are_under_way() -
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought eager tasks")
 def test_eager_tasks_on_a_node_that_cannot_be_reached() -> None:
-    cluster = Cluster([{"unix_socket_path": "/nowhere/node.sock"}], health=None)
+    options = {"socket_timeout": 20.0, "socket_connect_timeout": 20.0}
+    hosts = [{"unix_socket_path": "/nowhere/node.sock"}]
+    cluster = Cluster(hosts, pool_options=options, health=None)
     make_eager: Callable[..., object] = getattr(asyncio, "eager_task_factory")  # noqa: B009
 
     async def main() -> list[object]:

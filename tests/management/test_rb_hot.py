@@ -89,7 +89,8 @@ def test_a_cache(filled: Cluster, nodes: LocalNodes) -> None:
     age(nodes)
     caches["default"].set("shelf:1", 1)
     filled.get_routing_client().set("shelf:2", 1)
-    found = run_json("rb_hot", "--seconds", "0.2", "--cache", "default")
+    with asked_for(filled, ":1:shelf:1", "shelf:2"):
+        found = run_json("rb_hot", "--seconds", "0.2", "--cache", "default")
     assert [one["cache_key"] for one in found["keys"]] == ["shelf:1"]
 
 
