@@ -21,7 +21,7 @@ from ..engine.rounds.batch import find, keep_found
 from ..engine.rounds.by_slot import Decode
 from ..engine.rounds.observing import tell_found
 from ..engine.rounds.outcomes import Outcome
-from ..engine.rounds.tracked import get_tracked
+from ..engine.rounds.tracked_get import get_tracked
 from . import leases
 from .computed import Computed
 from .near_options import NearOptions

@@ -17,7 +17,9 @@ from django_rb.engine.protocol.encoding import (
     Args,
     Buffer,
     encode,
+    encode_each,
     encode_keys,
+    encode_keys_and_each,
     pack,
 )
 from django_rb.engine.protocol.exchange import Exchange
@@ -196,6 +198,9 @@ def test_commands_arrive_as_hiredis_packs_them_however_the_socket_takes_them(
 )
 def test_a_command_of_keys_is_what_hiredis_packs(keys: list[bytes], name: bytes) -> None:
     assert encode_keys(name, keys) == pack((name, *keys))
+    each = b"".join(pack((b"PTTL", key)) for key in keys)
+    assert encode_each(b"PTTL", keys) == each
+    assert encode_keys_and_each(name, b"PTTL", keys) == pack((name, *keys)) + each
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 4095, 4096, 70_000])

@@ -20,8 +20,21 @@ def term() -> Term:
     return Term(1e9)
 
 
+class Read:
+    def __init__(self, copies: Copies) -> None:
+        self.copies = copies
+        self.since = copies.begin([KEY])
+
+
 def read(copies: Copies, data: bytes | None, key: bytes = KEY, end: float = 100.0) -> None:
-    copies.fill_one(key, copies.reserve_one(key), data, end, term())
+    copies.fill_one(copies.begin([key]), key, data, end, term())
+
+
+def fill(
+    copies: Copies, since: int, keys: list[bytes], values: list[Any], end: float = 100.0
+) -> None:
+    size = len(keys)
+    copies.fill(since, keys, values, [end] * size, [term()] * size)
 
 
 def test_what_was_read_is_there_until_its_end() -> None:
@@ -37,7 +50,7 @@ def test_what_was_read_is_there_until_its_end() -> None:
 
 def test_a_copy_counts_as_long_as_its_term() -> None:
     copies, mine = Copies(10_000, 10), Term(50.0)
-    copies.fill_one(KEY, copies.reserve_one(KEY), b"1", 100.0, mine)
+    copies.fill_one(copies.begin([KEY]), KEY, b"1", 100.0, mine)
     assert copies.get(KEY, 49.0) == b"1"
     assert copies.get(KEY, 50.0) is None
     mine.until = 60.0
@@ -46,10 +59,11 @@ def test_a_copy_counts_as_long_as_its_term() -> None:
 
 OVERTAKING: list[Any] = [
     lambda copies: copies.drop([KEY]),
-    lambda copies: copies.invalidate([KEY], {}),
+    lambda copies: copies.invalidate([KEY]),
     lambda copies: copies.clear(),
     lambda copies: copies.learned([KEY], [b"new"]),
-    lambda copies: copies.reserve([KEY]),
+    lambda copies: read(copies, None),
+    lambda copies: read(copies, b"new"),
     lambda copies: copies.start_over(),
 ]
 
@@ -58,22 +72,26 @@ OVERTAKING: list[Any] = [
 @pytest.mark.parametrize("is_single", [True, False])
 def test_a_late_reply_is_not_kept(number: int, is_single: bool) -> None:
     copies = Copies(10_000, 10)
-    place = copies.reserve([KEY])
+    since = copies.begin([KEY])
     OVERTAKING[number](copies)
     if is_single:
-        copies.fill_one(KEY, place, b"old", 100.0, term())
+        copies.fill_one(since, KEY, b"old", 100.0, term())
     else:
-        copies.fill(place, [([KEY], [b"old"], 100.0, term())])
+        fill(copies, since, [KEY], [b"old"])
     assert copies.get(KEY, 0) is None
     assert copies.info().bytes == 0
 
 
 def test_what_came_late_drops_what_another_has_read() -> None:
     copies = Copies(10_000, 10)
-    first, second = copies.reserve_one(KEY), copies.reserve_one(KEY)
-    copies.fill_one(KEY, second, b"one", 100.0, term())
-    copies.fill_one(KEY, first, b"another", 100.0, term())  # who knows which is newer
+    first, second = copies.begin([KEY]), copies.begin([KEY])
+    copies.fill_one(second, KEY, b"one", 100.0, term())
+    copies.fill_one(first, KEY, b"another", 100.0, term())  # who knows which is newer
     assert copies.get(KEY, 0) is None
+    first, second = copies.begin([KEY]), copies.begin([KEY])
+    copies.fill_one(second, KEY, b"one", 100.0, term())
+    copies.fill_one(first, KEY, b"one", 100.0, term())
+    assert copies.get(KEY, 0) == b"one"
     read(copies, b"one")
     copies.learned([KEY], [b"one"])
     assert copies.get(KEY, 0) == b"one"
@@ -83,10 +101,118 @@ def test_what_came_late_drops_what_another_has_read() -> None:
 
 def test_a_change_spares_what_is_read_after_it() -> None:
     copies = Copies(10_000, 10)
-    place = copies.reserve([KEY, b"b"])
-    copies.invalidate([KEY], {KEY: place})
-    copies.fill(place, [([KEY, b"b"], [b"1", b"2"], 100.0, term())])
+    read = Read(copies)
+    copies.invalidate([KEY, b"c"], read)
+    fill(copies, read.since, [KEY, b"b"], [b"1", b"2"])
     assert copies.get_many([KEY, b"b", b"c"], 0) == ([b"1", b"2", None], 1)
+
+
+def test_a_change_does_not_hide_another_one() -> None:
+    copies = Copies(10_000, 10)
+    read = Read(copies)
+    copies.drop([KEY])  # this process has written to it
+    copies.invalidate([KEY], read)
+    fill(copies, read.since, [KEY], [b"old"])
+    assert copies.get(KEY, 0) is None
+
+
+def test_a_change_spares_no_read_of_another_cache() -> None:
+    copies, others = Copies(10_000, 10), Copies(10_000, 10)
+    read = Read(others)
+    since = copies.begin([KEY])
+    assert since == read.since
+    copies.invalidate([KEY], read)
+    assert since == read.since
+
+
+def test_reads_that_never_end_leave_nothing_behind() -> None:
+    copies = Copies(10_000, 10)
+    for number in range(1000):
+        copies.begin([b"key%d" % number, KEY])
+    assert len(copies) == copies.info().bytes == 0
+    before = memory_of(copies)
+    for number in range(100_000):
+        copies.begin([b"key%d" % number])
+        copies.drop([b"key%d" % number])
+    assert memory_of(copies) == before
+
+
+def memory_of(copies: Copies) -> int:
+    """Return bytes, without those of a number."""
+    return sum(sys.getsizeof(part) for part in vars(copies).values() if type(part) is not int)
+
+
+def test_what_made_room_is_not_replaced_by_what_came_late() -> None:
+    copies = Copies(10_000, 10)
+    since = copies.begin([KEY])
+    read(copies, b"new")
+    for number in range(1000):
+        read(copies, b"1", b"key%d" % number)
+    assert copies.get(KEY, 0) is None
+    fill(copies, since, [KEY, b"b"], [b"old", b"old"])
+    assert copies.get_many([KEY, b"b"], 0) == ([None, None], 2)
+
+
+def test_what_is_known_of_some_keys_says_nothing_about_others() -> None:
+    copies = Copies(100_000, 10)
+    keys = [b"key%d" % number for number in range(10)]
+    since = copies.begin(keys)
+    copies.drop([keys[3]])
+    read(copies, b"other", keys[4])
+    read(copies, b"5", keys[5])
+    fill(copies, since, keys, [b"%d" % number for number in range(10)])
+    found, _ = copies.get_many(keys, 0)
+    assert found == [b"0", b"1", b"2", None, None, b"5", b"6", b"7", b"8", b"9"]
+    copies.drop(keys)
+    assert vars(copies)["_bytes"] == 0
+
+
+def test_missing_keys_are_no_copies() -> None:
+    copies = Copies(10_000, 10)
+    keys = [KEY, b"b", b"c"]
+    late = copies.begin(keys)
+    fill(copies, copies.begin(keys), keys, [b"1", None, b"3"])
+    assert copies.get_many(keys, 0) == ([b"1", None, b"3"], 1)
+    fill(copies, late, keys, [b"1", b"2", b"3"])  # b may be gone since
+    assert copies.get_many(keys, 0) == ([b"1", None, b"3"], 1)
+
+
+def test_a_key_that_is_named_twice_is_counted_once() -> None:
+    copies, others = Copies(10_000, 10), Copies(10_000, 10)
+    fill(copies, copies.begin([KEY]), [KEY, b"b", KEY], [b"1", b"2", b"1"])
+    fill(others, others.begin([KEY]), [KEY, b"b"], [b"1", b"2"])
+    assert copies.get_many([KEY, b"b"], 0) == ([b"1", b"2"], 0)
+    assert copies.info().bytes == others.info().bytes
+
+
+@pytest.mark.parametrize("is_single", [True, False])
+@pytest.mark.parametrize("part", ["value", "key"])
+def test_a_change_while_a_reply_is_stored_wins(is_single: bool, part: str) -> None:
+    """It comes from a signal handler, which may run whenever a function returns."""
+    copies = Copies(10_000, 10)
+    calls: list[str] = []
+
+    class Value(bytes):
+        def __len__(self) -> int:
+            if part == "value":
+                copies.drop([KEY])
+            return 3
+
+    class Key(bytes):
+        def __hash__(self) -> int:
+            calls.append("hash")
+            if part == "key" and len(calls) == 2:  # the last look at what has changed
+                copies.drop([KEY])
+            return hash(KEY)
+
+    since = copies.begin([KEY])
+    copies.drop([b"other"])
+    if is_single:
+        copies.fill_one(since, Key(KEY), Value(b"old"), 100.0, term())
+    else:
+        fill(copies, since, [Key(KEY)], [Value(b"old")])
+    assert copies.get(KEY, 0) is None
+    assert vars(copies)["_bytes"] == 0
 
 
 def test_that_there_is_no_key_is_kept_where_it_is_asked_for() -> None:
@@ -105,9 +231,9 @@ def test_bytes_are_counted_whatever_threads_do() -> None:
     def work(seed: int) -> None:
         for number in range(2000):
             key = b"key%d" % ((number * seed) % 50)
-            place = copies.reserve_one(key)
+            since = copies.begin([key])
             if number % 3:
-                copies.fill_one(key, place, b"x" * (number % 200), 100.0, term())
+                copies.fill_one(since, key, b"x" * (number % 200), 100.0, term())
             copies.get(key, 0)
             if number % 5 == 0:
                 copies.drop([b"key%d" % (number % 50)])
@@ -122,7 +248,7 @@ def test_bytes_are_counted_whatever_threads_do() -> None:
     size = sum(OVERHEAD + len(key) + len(data) for key, data in there if data is not None)
     assert size < copies.info().bytes <= size + 20_000  # those of the tables
     copies.drop(keys)
-    assert copies.info().bytes == 0
+    assert vars(copies)["_bytes"] == copies.info().bytes == 0
 
 
 _PROGRAM = """
@@ -142,9 +268,10 @@ while not copies or copies.evictions < len(copies):
     values = [b"%0*d" % (size, number + more) for more in range(at_once)]
     number += at_once
     if at_once == 1:
-        copies.fill_one(keys[0], copies.reserve_one(keys[0]), values[0], float(number), term)
+        copies.fill_one(copies.begin(keys), keys[0], values[0], float(number), term)
     else:
-        copies.fill(copies.reserve(keys), [(keys, values, float(number), term)])
+        ends, terms = [float(number)] * at_once, [term] * at_once
+        copies.fill(copies.begin(keys), keys, values, ends, terms)
     assert copies.info().bytes <= max_bytes
     most = max(most, memory() - before) if number % 500 == 0 else most
 print(json.dumps([memory() - before, max(most, memory() - before)]))
@@ -173,7 +300,7 @@ def test_copies_that_expire_leave_nothing_behind() -> None:
     for _ in range(40):
         for keys in (cold, *[hot] * 25):  # the cold ones are read once in a while
             values = [b"v" * 300] * len(keys)
-            copies.fill(copies.reserve(keys), [(keys, values, 1e9, Term(1e9))])
+            fill(copies, copies.begin(keys), keys, values, 1e9)
         taken.append(copies.info().bytes)
     assert max(taken[20:]) <= max(taken[:20])
 
@@ -196,7 +323,7 @@ def test_copies_that_change_leave_no_tables_behind() -> None:
         key = b"key%d" % number
         read(copies, b"1", key)
         if number % 100:  # one of a hundred stays
-            copies.invalidate([key], {})
+            copies.invalidate([key])
     assert copies.info().evictions == 0
     assert copies.info().copies == 200
     assert copies.info().bytes <= 60_000

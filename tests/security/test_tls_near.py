@@ -12,7 +12,7 @@ import pytest
 from django_rb.engine import Cluster
 from django_rb.engine.near.copies import Copies
 from django_rb.engine.rounds.batch import find
-from django_rb.engine.rounds.tracked import get_tracked
+from django_rb.engine.rounds.tracked_get import get_tracked
 from tests.helpers import wait_until
 
 from .conftest import Open

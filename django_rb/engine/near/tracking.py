@@ -18,9 +18,8 @@ https://valkey.io/topics/client-side-caching/
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from time import monotonic
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from ..forks import register_at_fork
@@ -32,8 +31,6 @@ LOOK_SECONDS = 0.001
 # A copy is valid for this long after something was received on its connection. Then a read asks
 # the node, which detects a connection that was lost without notice.
 HEARD_SECONDS = 5.0
-
-_NONE: Mapping[bytes, object] = MappingProxyType({})
 
 
 class Term:
@@ -50,11 +47,23 @@ class Term:
         self.until = until
 
 
+class Read(Protocol):
+    """A read of keys that is under way.
+
+    Attributes:
+        copies: the keeper of what is read.
+        since: the number of the latest change there, when the read began.
+    """
+
+    copies: Any
+    since: int
+
+
 class Keeper(Protocol):
     """An owner of near copies."""
 
-    def invalidate(self, keys: Iterable[bytes], spared: Mapping[bytes, object]) -> None:
-        """Drop the copies of keys that were changed, except for `spared` placeholders."""
+    def invalidate(self, keys: Sequence[bytes], read: Read | None = None) -> None:
+        """Drop the copies of keys that were changed, before the node ran `read`."""
 
     def start_over(self) -> None:
         """In a forked child: drop all copies, and replace locks."""
@@ -145,18 +154,18 @@ class Tracking:
         """Record that something unread has come: copies are invalid until it is read."""
         self.term.until = 0.0
 
-    def told(self, push: Any, spared: Mapping[bytes, object] = _NONE) -> None:
+    def told(self, push: Any, read: Read | None = None) -> None:
         """Process a push.
 
         Args:
-            spared: placeholders, by key, of keys that are read after it.
+            read: a read under way that the node ran after it.
         """
         if push[:1] == [b"invalidate"]:
             if push[1] is None:  # of FLUSHDB, FLUSHALL
                 self.end_term()
             else:
                 for keeper in self._trackings.keepers:
-                    keeper.invalidate(push[1], spared)
+                    keeper.invalidate(push[1], read)
 
     def end_term(self) -> None:
         """Invalidate the copies of all that was read so far."""

@@ -126,34 +126,32 @@ def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
     return b"*%d\r\n$%d\r\n%b%b\r\n" % (len(keys) + 1, len(name), name, arguments)
 
 
-class _EachHeaders(dict[int, bytes]):
-    """The bytes between the key of one command and the key of the next.
-
-    By the next key's size in bytes; made when first needed.
-    """
-
-    def __init__(self, name: bytes) -> None:
-        super().__init__()
-        self._start = b"\r\n*2\r\n$%d\r\n%b" % (len(name), name)
-
-    def __missing__(self, size: int) -> bytes:
-        header = self._start + headers[size]
-        if size < _LARGEST_HEADER:
-            self[size] = header
-        return header
-
-
 @lru_cache(maxsize=16)
-def _each_header_getter(name: bytes) -> Callable[[int], bytes]:
-    return _EachHeaders(name).__getitem__
+def _start_between(name: bytes) -> bytes:
+    """Return the bytes between the key of one command and the header of the next one's key."""
+    return b"\r\n*2\r\n$%d\r\n%b" % (len(name), name)
 
 
 def encode_each(name: bytes, keys: Sequence[bytes]) -> bytes:
     """Return the bytes of a command for each of some keys: ``GET key``, ``GET key`` …"""
-    pieces: list[bytes] = [b""] * (2 * len(keys) + 1)
-    pieces[0:-1:2] = map(_each_header_getter(name), map(len, keys))
-    pieces[1::2] = keys
+    pieces = [_start_between(name)] * (3 * len(keys) + 1)
     pieces[0] = pieces[0][2:]
+    pieces[1::3] = map(get_header, map(len, keys))
+    pieces[2::3] = keys
+    pieces[-1] = b"\r\n"
+    return b"".join(pieces)
+
+
+def encode_keys_and_each(name: bytes, each: bytes, keys: Sequence[bytes]) -> bytes:
+    """Return `encode_keys` of one command, and `encode_each` of another, in less time."""
+    end = 2 * len(keys) + 1
+    key_headers = [*map(get_header, map(len, keys))]
+    pieces = [_start_between(each)] * (5 * len(keys) + 2)
+    pieces[0] = b"*%d\r\n$%d\r\n%b" % (len(keys) + 1, len(name), name)
+    pieces[1:end:2] = key_headers
+    pieces[2:end:2] = keys
+    pieces[end + 1 :: 3] = key_headers
+    pieces[end + 2 :: 3] = keys
     pieces[-1] = b"\r\n"
     return b"".join(pieces)
 

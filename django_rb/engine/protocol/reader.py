@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -18,7 +17,7 @@ class Tracking(Protocol):
 
     term: Any
 
-    def told(self, push: Any, spared: Mapping[bytes, object] = ...) -> None:
+    def told(self, push: Any, read: Any = None) -> None:
         """Process a push of the node."""
 
     def heard(self, now: float) -> None:

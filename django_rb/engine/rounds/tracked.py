@@ -8,22 +8,21 @@ they remove it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import compress, islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from hiredis import ProtocolError as HiredisProtocolError
 from hiredis import PushNotification
 
-from ..errors import NodeFailure, ProtocolError
-from ..near.copies import Copies, Place, Share
+from ..errors import ProtocolError
+from ..near.copies import Copies
 from ..near.tracking import Term
-from ..protocol.answers import are_values, is_number, is_value
-from ..protocol.encoding import Arg, Args, Buffer, encode_each
+from ..protocol.answers import are_values, is_number
+from ..protocol.encoding import Buffer, encode_each, encode_keys_and_each
 from ..protocol.exchange import Batch, Exchange, KeysExchange
 from ..protocol.reader import NO_REPLY, ReplyReader, Tracking
 from .by_slot import ValuesExchange
-from .port import Port
 
 if TYPE_CHECKING:
     from ..routing.routers import BaseRouter
@@ -41,29 +40,44 @@ class Reading:
 
     def __init__(self, copies: Copies, keys: Sequence[bytes]) -> None:
         self.copies = copies
-        self._keys = keys
-        self._place: Place | None = None
-        self._shares: list[Share] = []
+        self._all = keys
+        self._since: int | None = None
+        self._keys: list[bytes] = []
+        self._values: list[Any] = []
+        self._ends: list[float] = []
+        self._terms: list[Term] = []
 
-    def reserve(self) -> Place:
-        """Store a placeholder for all keys, and return it."""
-        if self._place is None:
-            self._place = self.copies.reserve(self._keys)
-        return self._place
+    def begin(self) -> int:
+        """Return the number of the latest change before any of the keys is read."""
+        if self._since is None:
+            self._since = self.copies.begin(self._all)
+        return self._since
 
-    def add(self, share: Share) -> None:
-        """Add the replies of one node."""
-        self._shares.append(share)
+    def add(
+        self,
+        keys: Sequence[bytes],
+        values: Sequence[Any],
+        ends: Sequence[float],
+        term: Term,
+        since: int,
+    ) -> None:
+        """Add what one node has replied; see `Copies.fill`."""
+        terms = [term] * len(keys)
+        if since != self._since:  # the node has reported changes before
+            self.copies.fill(since, keys, values, ends, terms)
+            return
+        self._keys += keys
+        self._values += values
+        self._ends += ends
+        self._terms += terms
 
     def run(self, exchanges: Sequence[Exchange]) -> Batch[None]:
         """Run the exchanges of the keys; keep copies of what was read."""
         try:
             yield exchanges
         finally:
-            if self._place is not None:
-                self.copies.fill(self._place, self._shares)
-                if sum(len(keys) for keys, *_ in self._shares) < len(self._keys):
-                    self.copies.leave(self._place, self._keys)  # no node tells of the others
+            if self._since is not None and self._keys:
+                self.copies.fill(self._since, self._keys, self._values, self._ends, self._terms)
 
 
 class Tracked(Exchange):
@@ -73,18 +87,19 @@ class Tracked(Exchange):
     they are added to the reading, and the replies to PTTL removed.
 
     Attributes:
-        reading: the reading that these keys are a part of.
+        copies: the near copies.
         keys: the keys.
+        since: the number of the latest change when the keys were about to be read.
         is_kept: whether replies are stored as near copies. Otherwise `learn` compares them with
             the copies.
     """
 
     is_tracked = True
-    reading: Reading
+    copies: Copies
     keys: Sequence[bytes]
+    since: int
     is_kept = False
     _tracking: Tracking | None = None
-    _place: Place
     _term: Term
     _times = 0  # how many replies are those of PTTL
 
@@ -100,7 +115,7 @@ class Tracked(Exchange):
             self._count += self._times
             self.out = self._first = self.out + encode_each(b"PTTL", keys)  # type: ignore[operator]
             self._began = monotonic()
-            self._place = self.reading.reserve()
+            self.since = self._begin()
             self._term = tracking.term
 
     def feed(self, data: Buffer, size: int = -1) -> bool:
@@ -154,7 +169,7 @@ class Tracked(Exchange):
             tracking.told(push)
             return
         before = tracking.term
-        tracking.told(push, dict.fromkeys(self.keys, self._place))
+        tracking.told(push, self)
         if self._term is before:
             self._term = tracking.term
 
@@ -168,35 +183,42 @@ class Tracked(Exchange):
             self.has_errors = True
         if first != 1 or not self.answers[0](replies[0], 0):
             self._check_answers(0)
-        values, began, max_age = self._values(), self._began, self._copies.max_age
-        ends: float | list[float]
+        keys, values = self.keys, self._values()
+        began, max_age = self._began, self.copies.max_age
         if not self.has_errors and _are_longer(times, max_age * 1000):
-            ends = began + max_age
+            ends = [began + max_age] * len(keys)
         else:
             if not all(is_number(left, 0) or isinstance(left, Exception) for left in times):
                 replies.clear()
                 raise ProtocolError("The node answered PTTL with something else than a number")
             pairs = zip(values, times, strict=True)
-            ends = [_end(data, left, began, max_age) for data, left in pairs]
-        self._keep(values, ends)
+            ends = [end_of(data, left, began, max_age) for data, left in pairs]
+            if not all(ends):
+                are_over = [not end for end in ends]
+                self.copies.learned(compress(keys, are_over), compress(values, are_over))
+                keys, values, ends = (list(compress(of, ends)) for of in (keys, values, ends))
+        self._keep(keys, values, ends)
         self.is_kept = not self.has_errors
 
-    def _keep(self, values: Sequence[Any], ends: float | Sequence[float]) -> None:
-        self.reading.add((self.keys, values, ends, self._term))
+    def _begin(self) -> int:
+        """Return the number of the latest change before the keys are read."""
+        return self.copies.begin(self.keys)
+
+    def _keep(
+        self, keys: Sequence[bytes], values: Sequence[Any], ends: Sequence[float]
+    ) -> None:
+        """Have what was read stored; see `Copies.fill`."""
+        self.copies.fill(self.since, keys, values, ends, [self._term] * len(keys))
 
     def _values(self) -> Sequence[Any]:
         """Return what was read for each key: bytes, None, or an exception."""
         raise NotImplementedError
 
-    @property
-    def _copies(self) -> Copies:
-        return self.reading.copies
-
     def learn(self) -> None:
         """Drop copies that differ from what was read, unless it was kept; when all is read."""
         if not self.is_kept:
             values = self._values() if self.error is None else [self.error] * len(self.keys)
-            self._copies.learned(self.keys, values)
+            self.copies.learned(self.keys, values)
 
 
 def _are_longer(times: list[Any], longest: float) -> bool:
@@ -207,7 +229,7 @@ def _are_longer(times: list[Any], longest: float) -> bool:
         return False
 
 
-def _end(data: Any, left: Any, began: float, max_age: float) -> float:
+def end_of(data: Any, left: Any, began: float, max_age: float) -> float:
     """Return until when a copy is valid, as monotonic(); 0 if it is not.
 
     Args:
@@ -223,102 +245,6 @@ def _end(data: Any, left: Any, began: float, max_age: float) -> float:
     return began + min(max_age, int(left) / 1000)
 
 
-class TrackedGet(Tracked):
-    """GET of one key: the fast path for the most common read."""
-
-    answers = (is_value,)
-    may_join = True
-
-    def __init__(self, host_id: int, key: bytes, copies: Copies) -> None:
-        self.host_id = host_id
-        self.out = self._first = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
-        self.replies = []
-        self.key = key
-        self._of = copies
-
-    @property
-    def _copies(self) -> Copies:
-        return self._of
-
-    @property
-    def keys(self) -> Sequence[bytes]:  # type: ignore[override]
-        """The key."""
-        return (self.key,)
-
-    def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Tracked)
-        self._reader, self._has_pushes = reader, has_pushes
-        self._tracking = tracking = reader.tracking
-        if tracking is None:
-            self._count, self._times = 1, 0
-        else:
-            key = self.key
-            self._count, self._times = 2, 1
-            self.out = b"%b*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (self._first, len(key), key)  # type: ignore[str-format]
-            self._began = monotonic()
-            self._place = self._of.reserve_one(key)
-            self._term = tracking.term
-        if self.watcher is not None:
-            self.watcher.began()
-
-    def feed(self, data: Buffer, size: int = -1) -> bool:
-        """Read what the node sent; return whether all replies are here. See `Exchange.feed`."""
-        tracking, reader, replies = self._tracking, self._reader, self.replies
-        if tracking is None or replies or self.watcher is not None:
-            return super().feed(data, size)
-        try:
-            reader.feed(data, 0, size)  # type: ignore[arg-type]
-            value, left = reader.gets(), reader.gets()
-        except HiredisProtocolError as error:
-            raise ProtocolError(f"The node does not speak RESP: {error}") from error
-        if (
-            type(left) is int
-            and (type(value) is bytes or value is None)
-            and self.out is None
-            and not reader.has_data()
-        ):
-            self._count, self._times = 1, 0
-            began, copies = self._began, self._of
-            replies.append(value)
-            tracking.heard(began)
-            end = _end(value, left, began, copies.max_age)
-            copies.fill_one(self.key, self._place, value, end, self._term)
-            self.is_kept = True
-            return True
-        self._take(tracking, value)
-        self._take(tracking, left)
-        return self._read_on(tracking)
-
-    def commands(self) -> Sequence[Args]:  # noqa: D102 (as in Exchange)
-        return ((b"GET", self.key),)
-
-    def names(self) -> Sequence[Arg]:  # noqa: D102 (as in Exchange)
-        return (b"GET",)
-
-    def _values(self) -> Sequence[Any]:
-        return self.replies
-
-    def _keep(self, values: Sequence[Any], ends: float | Sequence[float]) -> None:
-        self._of.fill(self._place, [(self.keys, values, ends, self._term)])
-
-
-def get_tracked(
-    port: Port, key: bytes, copies: Copies
-) -> Batch[tuple[bytes | None, list[NodeFailure]]]:
-    """Return what is stored for a key, None for nothing, and keep a near copy."""
-    host_id = port.router.get_host_for_key(key)
-    exchange = TrackedGet(host_id, key, copies)
-    yield (exchange,)
-    if not exchange.is_kept:
-        exchange.learn()
-    error = exchange.error
-    if error is None:
-        reply = exchange.replies[0]
-        if not exchange.has_errors:
-            return reply, []
-        error = reply
-    return None, [NodeFailure(host_id, port.get_address(host_id), error, (key,))]
-
-
 class MgetExchange(KeysExchange):
     """MGET of keys of one node, without near copies."""
 
@@ -330,26 +256,80 @@ class MgetExchange(KeysExchange):
         self.answers = (lambda reply, _kind: are_values(reply, size),)
 
 
-class TrackedMget(Tracked, MgetExchange):
+class TrackedPart(Tracked):
+    """Some of the keys of a reading."""
+
+    reading: Reading
+
+    def _begin(self) -> int:
+        return self.reading.begin()
+
+    def _keep(
+        self, keys: Sequence[bytes], values: Sequence[Any], ends: Sequence[float]
+    ) -> None:
+        self.reading.add(keys, values, ends, self._term, self.since)
+
+
+class TrackedMget(TrackedPart, MgetExchange):
     """MGET of keys of one node."""
 
     def __init__(self, host_id: int, keys: Sequence[bytes], reading: Reading) -> None:
         MgetExchange.__init__(self, host_id, keys)
-        self.reading = reading
+        self.reading, self.copies = reading, reading.copies
+
+    def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Tracked)
+        self._tracking = tracking = reader.tracking
+        if tracking is None:
+            self._count, self._times = 1, 0
+            KeysExchange.begin(self, reader, has_pushes)
+            return
+        self._times = size = len(self.keys)
+        self._count = size + 1
+        self.out = self._first = encode_keys_and_each(b"MGET", b"PTTL", self.keys)
+        Exchange.begin(self, reader, has_pushes)
+        self._began = monotonic()
+        self.since = self.reading.begin()
+        self._term = tracking.term
+
+    def feed(self, data: Buffer, size: int = -1) -> bool:
+        """Read what the node sent; return whether all replies are here. See `Exchange.feed`."""
+        tracking, reader, replies = self._tracking, self._reader, self.replies
+        if tracking is None or replies or self.watcher is not None:
+            return super().feed(data, size)
+        try:
+            reader.feed(data, 0, size)  # type: ignore[arg-type]
+            further = [*islice(iter(reader.gets, NO_REPLY), self._count)]
+        except HiredisProtocolError as error:
+            raise ProtocolError(f"The node does not speak RESP: {error}") from error
+        if len(further) == self._count and self.out is None and not reader.has_data():
+            values, began, max_age = further[0], self._began, self.copies.max_age
+            del further[0]
+            if are_values(values, len(further)) and _are_longer(further, max_age * 1000):
+                self._count, self._times = 1, 0
+                replies.append(values)
+                tracking.heard(began)
+                ends = [began + max_age] * len(further)
+                self.reading.add(self.keys, values, ends, self._term, self.since)
+                self.is_kept = True
+                return True
+            further.insert(0, values)
+        for reply in further:
+            self._take(tracking, reply)
+        return self._read_on(tracking)
 
     def _values(self) -> Sequence[Any]:
         reply = self.replies[0]
         return [reply] * len(self.keys) if isinstance(reply, Exception) else reply
 
 
-class TrackedSlotValues(Tracked, ValuesExchange):
+class TrackedSlotValues(TrackedPart, ValuesExchange):
     """GETs of keys of one node of a Redis Cluster."""
 
     def __init__(
         self, host_id: int, keys: Sequence[bytes], router: BaseRouter, reading: Reading
     ) -> None:
         ValuesExchange.__init__(self, host_id, keys, router)
-        self.reading = reading
+        self.reading, self.copies = reading, reading.copies
 
     def _values(self) -> Sequence[Any]:
         return list(self.values())
