@@ -143,7 +143,7 @@ class Copies:
         ]
         misses = found.count(None)
         self.hits += len(found) - misses
-        if misses and any(not copies.keys().isdisjoint(keys) for copies in self._older):
+        if misses and self._older and self._are_older(keys):
             for place, data in enumerate(found):
                 if data is None:
                     found[place] = self.get(keys[place], now)
@@ -157,10 +157,14 @@ class Copies:
             with self._lock:
                 copy = self._table_of(key).pop(key, None)
                 if copy is not None:
-                    self._changes += 1
                     self._young[key] = copy
+                    self._changes += 1
                 return copy
         return None
+
+    def _are_older(self, keys: Sequence[bytes]) -> bool:
+        """Return whether older tables have some of the keys."""
+        return any(not copies.keys().isdisjoint(keys) for copies in self._older)
 
     def _table_of(self, key: bytes) -> dict[bytes, Copy]:
         """Return the table that has a key; the youngest, if none has it."""
@@ -171,10 +175,11 @@ class Copies:
 
     def begin(self, keys: Sequence[bytes]) -> int:
         """Return the number of the latest change, for `fill`, before keys are read."""
+        since = self._changes  # before the tables are looked at: what is stored then is newer
+        if self._young.keys().isdisjoint(keys) and not (self._older and self._are_older(keys)):
+            return since
         with self._lock:
-            for copies in (self._young, *self._older):
-                if copies and not copies.keys().isdisjoint(keys):  # they are not valid any more
-                    self.drop(keys)
+            self.drop(keys)  # they are not valid any more
             return self._changes
 
     def fill_one(
@@ -187,8 +192,7 @@ class Copies:
         """
         with self._lock:
             self._put(since, key, data, end, term)
-            if self._bytes_came * _TABLES > self.max_bytes or self._bytes * 2 > self.max_bytes:
-                self._make_room()
+            self._make_room()
 
     def fill(
         self,
@@ -219,8 +223,9 @@ class Copies:
                     self._put(since, *reply)
             self._make_room()
 
-    # A signal handler may use the cache when any function returns. So where copies are stored,
-    # no function is called between the last look at the latest change and the end of it.
+    # A signal handler may use the cache when any function returns, and reads begin without the
+    # lock. So where copies are stored, no function is called between the last look at the
+    # latest change and the end of it; and they are numbered when they are there.
 
     def _put_all(
         self,
@@ -245,10 +250,12 @@ class Copies:
         copies = zip(keys, zip(values, ends, terms, strict=True), strict=True)
         if self._changes != latest:
             return False
-        self._changes += 1
         self._bytes += size
         self._bytes_came += size
-        young.update(copies)
+        try:
+            young.update(copies)
+        finally:  # also if a signal handler raises
+            self._changes += 1
         if len(young) != count:  # keys that were named twice are counted once
             kept = dict(zip(keys, values, strict=True))
             sizes = map(len, chain(kept, kept.values()))
@@ -267,10 +274,10 @@ class Copies:
         if (since != latest and self._may_differ((key,), since)) or self._changes != latest:
             self._learned(key, data)
             return
-        self._changes += 1
         self._bytes += size
         self._bytes_came += size
         self._young[key] = (data, end, term)
+        self._changes += 1
 
     def _may_differ(self, keys: Sequence[bytes], since: int) -> bool:
         """Return whether something newer than a read of keys may be known of one of them."""

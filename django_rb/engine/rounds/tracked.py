@@ -27,7 +27,7 @@ from .by_slot import ValuesExchange
 if TYPE_CHECKING:
     from ..routing.routers import BaseRouter
 
-_FOR_EVER, _GONE = -1, -2  # replies to PTTL
+FOR_EVER, _GONE = -1, -2  # replies to PTTL
 
 
 class Reading:
@@ -224,7 +224,7 @@ class Tracked(Exchange):
 def _are_longer(times: list[Any], longest: float) -> bool:
     """Return whether all of what PTTL said are numbers, and not before so many milliseconds."""
     try:
-        return bool(min(times) >= longest) or times.count(_FOR_EVER) == len(times)
+        return bool(min(times) >= longest) or times.count(FOR_EVER) == len(times)
     except TypeError:  # there are others than numbers
         return False
 
@@ -238,7 +238,7 @@ def end_of(data: Any, left: Any, began: float, max_age: float) -> float:
         began: when the commands were sent.
         max_age: seconds.
     """
-    if left == _FOR_EVER or (data is None and left == _GONE):
+    if left == FOR_EVER or (data is None and left == _GONE):
         return began + max_age
     if isinstance(left, Exception) or isinstance(data, Exception) or left < 0:
         return 0.0

@@ -15,7 +15,9 @@ from ..protocol.encoding import Arg, Args, Buffer
 from ..protocol.exchange import Batch
 from ..protocol.reader import ReplyReader
 from .port import Port
-from .tracked import Tracked, end_of
+from .tracked import FOR_EVER, Tracked, end_of
+
+_GET, _PTTL = b"*2\r\n$3\r\nGET\r\n", b"*2\r\n$4\r\nPTTL\r\n"
 
 
 class TrackedGet(Tracked):
@@ -26,7 +28,7 @@ class TrackedGet(Tracked):
 
     def __init__(self, host_id: int, key: bytes, copies: Copies) -> None:
         self.host_id = host_id
-        self.out = self._first = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
+        self.out = self._first = b"%b$%d\r\n%b\r\n" % (_GET, len(key), key)
         self.replies = []
         self.key = key
         self.keys = (key,)
@@ -38,9 +40,9 @@ class TrackedGet(Tracked):
         if tracking is None:
             self._count, self._times = 1, 0
         else:
-            key = self.key
             self._count, self._times = 2, 1
-            self.out = b"%b*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n" % (self._first, len(key), key)  # type: ignore[str-format]
+            first: bytes = self._first  # type: ignore[assignment]
+            self.out = first + _PTTL + first[len(_GET) :]
             self._began = monotonic()
             self.since = self.copies.begin(self.keys)
             self._term = tracking.term
@@ -67,7 +69,9 @@ class TrackedGet(Tracked):
             began, copies = self._began, self.copies
             replies.append(value)
             tracking.heard(began)
-            end = end_of(value, left, began, copies.max_age)
+            end = began + copies.max_age
+            if left < copies.max_age * 1000 and left != FOR_EVER:
+                end = end_of(value, left, began, copies.max_age)
             copies.fill_one(self.since, self.key, value, end, self._term)
             self.is_kept = True
             return True
