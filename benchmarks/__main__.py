@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--docs", action="store_true",
         help="keep the run in docs/performance.json, and show it in docs/ and README.md; all "
-        "races but cluster and moving",
+        f"races but {', '.join(sorted(plan.NOT_ON_THE_PAGE))}",
     )  # fmt: skip
     add("--here", action="store_true", help="make no environments: run all on this Python")
     options = parser.parse_args(arguments)

@@ -15,6 +15,7 @@ from benchmarks.contestants import (
     DJANGO_RB_ONE,
     HAND_WRITTEN,
     HAND_WRITTEN_CLUSTER,
+    NEAR,
     OURS,
     RB,
     RESP3,
@@ -40,6 +41,7 @@ BATCHES = (100, 1000, 10_000)
 BESIDE = "beside threads that compute"
 QUIET = "nothing else to do"
 LIMITS = "rate limits"
+NEAR_COPIES = "near copies"
 ON_CLUSTER = "on a Redis Cluster"
 ON_SENTINEL = "on shards that Sentinels watch"
 TURNS: tuple[Measure, ...] = ("cpu", "wall")
@@ -87,6 +89,14 @@ _MAPS = [Workload(MAP + name, 1000) for name in COMMANDS]
 _FIRST = Workload("get_many", 1000, nodes=64, cold=True)
 _PEERS = [Workload("get"), Workload("get_many", 1000)]
 _STILL = [Workload("get", threads=4), *(batch for batch in _BATCHES if batch.keys < 10_000)]
+_NEAR = {
+    "near get": Workload("get"),
+    "near aget": Workload("get", tasks=1),
+    "near get_many of 100": Workload("get_many", 100),
+    "get that is not near": Workload("miss"),
+    "get_many of 100, none near": Workload("miss_many", 100),
+}
+_NEAR_BARS = {"near get_many of 100": 1 / 5, "get that is not near": 1.1}
 _LIMITED = [Workload(name, nodes=3) for name in ("get", "check", "page", "view")]
 
 # By name: those on the same nodes one after the other.
@@ -113,10 +123,12 @@ RACES: dict[str, Race] = {
     ),
     "sentinel": Race((DJANGO_RB, SENTINEL), [*_SINGLE, *_CALLS[1:]], 60),
     "limits": Race((DJANGO_RB_LIMITS,), _LIMITED, 50),
+    "near": Race((DJANGO_RB, NEAR), list(_NEAR.values()), 60),
 }
 
-# They compare topologies, take as long as half of the others together, and run by themselves.
-NOT_ON_THE_PAGE = frozenset({"cluster", "moving", "sentinel"})
+# They compare topologies, or a setting with its absence, and run by themselves: those of
+# topologies take as long as half of the others together.
+NOT_ON_THE_PAGE = frozenset({"cluster", "moving", "near", "sentinel"})
 
 
 def races(only: Collection[str], *, quick: bool, beside: bool) -> dict[str, Race]:
@@ -252,6 +264,11 @@ def _quiet() -> Iterator[Row]:
         yield row(
             "sentinel", f"{workload.title}, beside independent nodes", workload, DJANGO_RB,
             1.02, ours=SENTINEL, table=ON_SENTINEL,
+        )  # fmt: skip
+    for title, workload in _NEAR.items():
+        yield row(
+            "near", f"{title}, against a cache without", workload, DJANGO_RB,
+            _NEAR_BARS.get(title), ours=NEAR, table=NEAR_COPIES,
         )  # fmt: skip
     get, check, page, view = _LIMITED
     for title, ours, theirs in (

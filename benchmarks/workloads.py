@@ -16,7 +16,8 @@ class Workload:
 
     Attributes:
         operation: a method of Django's cache API ("get", "set_many"), "map " and a command
-            for a `map()` of so many commands, or what contestants/limits.py can do.
+            for a `map()` of so many commands, "miss" and "miss_many" for reads without near
+            copies, or what contestants/limits.py can do.
         keys: of one call.
         threads: that make calls at the same time.
         tasks: 0 for blocking calls. Otherwise the tasks of an event loop that make one call

@@ -47,6 +47,7 @@ DJANGO_RB, DJANGO_RB_ONE = "django-rb", "django-rb-one"
 DJANGO_RB_MAP, DJANGO_RB_LIMITS = "django-rb-map", "django-rb-limits"
 DEADLINE, RESP3, TLS = "django-rb-deadline", "django-rb-resp3", "django-rb-tls"
 CLUSTER, SENTINEL = "django-rb-cluster", "django-rb-sentinel"
+NEAR = "django-rb-near"
 
 _OURS = {
     DJANGO_RB: Contestant("django-rb", "django_caches.RBCache"),
@@ -60,6 +61,7 @@ _OURS = {
     SENTINEL: Contestant(
         "django-rb, Sentinel", "django_caches.RBCacheSentinel", place="sentinel"
     ),
+    NEAR: Contestant("django-rb, NEAR", "django_caches.RBCacheNear"),
     DJANGO_RB_MAP: Contestant("django-rb map()", "maps.Map"),
     DJANGO_RB_LIMITS: Contestant("django-rb, rate limits", "limits.Limits"),
 }

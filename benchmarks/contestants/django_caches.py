@@ -57,6 +57,17 @@ class RBCache(DjangoCache):
             },
         }
 
+    def miss(self, name: str) -> Any:
+        """Return what `get` does, from its node; names come in turn, the first one first."""
+        if name.startswith("page:0:"):
+            self.cache.near_clear()
+        return self.cache.get(name)
+
+    def miss_many(self, names: Sequence[str]) -> Any:
+        """Return what `get_many` does, from the nodes."""
+        self.cache.near_clear()
+        return self.cache.get_many(names)
+
     def import_all(self) -> None:
         """Import what the first use of a cache imports."""
         import_module("django_rb.cache.settings")
@@ -65,6 +76,11 @@ class RBCache(DjangoCache):
 class RBCacheDeadline(RBCache):
     def options(self, hosts: Hosts) -> dict[str, Any]:
         return {**super().options(hosts), "OPTIONS": {"DEADLINE": 10}}
+
+
+class RBCacheNear(RBCache):
+    def options(self, hosts: Hosts) -> dict[str, Any]:
+        return {**super().options(hosts), "OPTIONS": {"NEAR": {}}}
 
 
 class RBCacheRESP3(RBCache):
