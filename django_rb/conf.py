@@ -84,7 +84,7 @@ def check_alias(alias: object, whose: str = "") -> None:
     if alias in list(clusters):  # a list, as the alias may not be hashable
         return
     named = f", {whose}," if whose else ""
-    name_one = f"Name an alias, such as 'default'. URLs go to {SETTING}[alias]['HOSTS']."
+    name_one = f"Use an alias, such as 'default'. URLs belong in {SETTING}[alias]['HOSTS']."
     if not isinstance(alias, str):
         raise ImproperlyConfigured(
             f"{masked(alias)}{named} is not the alias of a cluster in settings.{SETTING}. "
@@ -182,7 +182,7 @@ def _examine(alias: str, config: object) -> tuple[list[ImproperlyConfigured], Cl
         if key not in KEYS
     ]
     if "HOSTS" not in config:
-        text = "It is missing. Name the nodes: [{'host': '127.0.0.1'}]."
+        text = "It is missing. List the nodes: [{'host': '127.0.0.1'}]."
         return [*unknown, mistake_at(alias, ("HOSTS",), text)], None
     try:
         _check_topology(alias, config)

@@ -43,7 +43,8 @@ def find_test_mistakes(alias: str, config: Mapping[str, Any]) -> Iterator[Improp
     ]
     if "NODES" in test and len(test.keys() & TEST_KEYS) > 1:
         text = (
-            "It is for local nodes; 'HOSTS' and 'DB' name servers. Keep the one or the other."
+            "It cannot be combined with 'HOSTS' or 'DB': it starts local nodes, while they "
+            "declare servers."
         )
         mistakes.append((("TEST", "NODES"), text))
     for key, least in (("NODES", 1), ("DB", 0)):
@@ -79,18 +80,18 @@ def _find_shared_databases(alias: str, config: Mapping[str, Any]) -> Iterator[st
     for place, host_id in _places(declared):
         if place in owners:
             yield (
-                f"{place} is {owners[place]}, and tests flush it. "
-                "Name a database or servers that are for tests alone."
+                f"{place} is {owners[place]}, and tests flush it. Use a database or servers "
+                "that only tests use."
             )
         elif place in tested:
             yield (
-                f"{place} is what settings.{SETTING}[{tested[place]!r}]['TEST'] declares, too, "
-                "and each cluster is flushed by itself. Name another database or server."
+                f"{place} is also declared by settings.{SETTING}[{tested[place]!r}]['TEST'], "
+                "and each cluster is flushed separately. Use another database or server."
             )
         elif place in nodes:
             yield (
-                f"Nodes {nodes[place]} and {host_id} would both be {place}. "
-                "Name a database or a server for each."
+                f"Nodes {nodes[place]} and {host_id} are both {place}. Use a separate "
+                "database or server for each."
             )
         nodes[place] = host_id
 

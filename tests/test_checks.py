@@ -77,7 +77,7 @@ def test_check_finds_that_the_setting_is_no_dictionary() -> None:
     [
         ({"LOCATION": "nowhere"}, "There is no cluster 'nowhere', the LOCATION of a cache"),
         ({"LOCATION": f"redis://:{SECRET}@h"}, "There is no cluster 'redis://***@h'"),
-        ({"LOCATION": ["redis://h"]}, "URLs go to RB_CLUSTERS[alias]['HOSTS']"),
+        ({"LOCATION": ["redis://h"]}, "URLs belong in RB_CLUSTERS[alias]['HOSTS']"),
         (
             {"LOCATION": ["redis://h"]},
             "A list, the LOCATION of a cache, is not the alias of a cluster in settings.RB_CL",

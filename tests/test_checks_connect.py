@@ -318,10 +318,10 @@ def test_replicas_that_are_none_of_their_host() -> None:
             nowhere = found()
 
     assert list(of_another) == ["W212"]
-    assert f"is a replica of 127.0.0.1:{hosts[1]['port']}, and not of" in of_another["W212"]
+    assert f"is a replica of 127.0.0.1:{hosts[1]['port']}, not of" in of_another["W212"]
     assert of_another["W212"].startswith("settings.RB_CLUSTERS['default']['HOSTS'][0]['repl")
     assert list(a_primary) == ["W212"]
-    assert "it is a primary" in a_primary["W212"]
+    assert "is a primary, not a replica" in a_primary["W212"]
     assert "127.0.0.1:1/0 cannot be read from: Error 111" in nowhere["W212"]
 
 
@@ -465,7 +465,7 @@ def test_two_host_ids_that_lead_to_one_database(servers: LocalNodes) -> None:
         said = found()
 
     assert list(said) == ["E204"]
-    assert "nodes 0 and 2 are one database" in said["E204"]
+    assert "nodes 0 and 2 are the same database" in said["E204"]
     assert f"(127.0.0.1:{port}/0 and localhost:{port}/0)" in said["E204"]
 
 
@@ -475,7 +475,7 @@ def test_two_clusters_that_lead_to_one_database(servers: LocalNodes) -> None:
     with configured(servers.hosts, other=other):
         said = found()
     assert list(said) == ["W207"]
-    assert said["W207"].startswith("default 1 and other 0 are one database of one server")
+    assert said["W207"].startswith("default 1 and other 0 are the same database of one server")
 
     with configured(servers.hosts, other={**other, "HOST_DEFAULTS": {"db": 1}}):
         assert found() == {}

@@ -144,7 +144,7 @@ def test_certificates_that_nobody_checks(options: dict[str, Any], name: str) -> 
     (message,) = found([{"host": "h", "ssl": True, **options}, "rediss://h2"])
 
     assert message.id == "django_rb.W103"
-    assert f"{name!r} is switched off for node 0." in message.msg
+    assert f"{name!r} is disabled for node 0." in message.msg
 
 
 def test_certificates_that_nobody_checks_for_all_nodes() -> None:
@@ -152,7 +152,7 @@ def test_certificates_that_nobody_checks_for_all_nodes() -> None:
     assert "nodes 0 and 1." in in_a_url.msg
 
     (in_the_pool,) = found(["rediss://h"], POOL_OPTIONS={"ssl_check_hostname": False})
-    assert "'ssl_check_hostname' is switched off for node 0." in in_the_pool.msg
+    assert "'ssl_check_hostname' is disabled for node 0." in in_the_pool.msg
 
 
 @pytest.mark.parametrize(

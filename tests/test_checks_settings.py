@@ -101,7 +101,7 @@ def test_two_host_ids_of_one_database(hosts: list[Any], nodes: str, address: str
     said = the_only("W001", RB_CLUSTERS=clusters(default=hosts))
 
     assert said.startswith("settings.RB_CLUSTERS['default']['HOSTS']: ")
-    assert f"{nodes} are one database, {address}." in said
+    assert f"{nodes} are the same database, {address}." in said
 
 
 def test_two_databases_of_one_server_are_two_nodes() -> None:
@@ -270,7 +270,7 @@ def test_sessions_that_go_when_another_cache_is_cleared() -> None:
 
     said = the_only("W005", SESSION_ENGINE=SESSIONS, **settings)
 
-    assert said.startswith("settings.CACHES['sessions'] holds the sessions")
+    assert said.startswith("settings.CACHES['sessions'] stores the sessions")
     assert "the same databases as 'default' and 'c'." in said
     assert found(SESSION_ENGINE=f"{SESSIONS}d_db", **settings) == []
 
@@ -337,7 +337,7 @@ def test_nodes_that_outlast_the_gateway(pool_options: dict[str, Any], wait: str)
 
     said = the_only("W006", RB_CLUSTERS=slow)
 
-    assert said.startswith("settings.RB_CLUSTERS['default']: a call waits for a dead node ")
+    assert said.startswith("settings.RB_CLUSTERS['default']: a call to a dead node waits ")
     assert wait in said
 
 
@@ -393,7 +393,9 @@ def test_a_deadline_in_milliseconds() -> None:
 def test_a_node_that_is_back_and_stays_unused(health: dict[str, Any]) -> None:
     said = the_only("W009", RB_CLUSTERS={"default": {"HOSTS": HOSTS, "HEALTH": health}})
 
-    assert said.startswith("settings.RB_CLUSTERS['default']['HEALTH']: a node that was down")
+    assert said.startswith(
+        "settings.RB_CLUSTERS['default']['HEALTH']: a node that is available again"
+    )
 
 
 @pytest.mark.parametrize("health", [None, {}, {"PAUSE": 60}, {"MAX_PAUSE": 300}])

@@ -16,104 +16,106 @@ from ..engine.nodes.node import Node
 FILE_OPTIONS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 _NOBODY_ANSWERS = (
-    "Is the server up and reachable from here, at this address? Does a firewall let this "
-    "machine through?"
+    "Check that the server is running, that the address is correct, and that no firewall "
+    "blocks this machine."
 )
 _WANTS_A_CERTIFICATE = (
-    f"{_NOBODY_ANSWERS} Does it want a certificate of its client ('ssl_certfile', "
-    "'ssl_keyfile')?"
+    f"{_NOBODY_ANSWERS} If it requires a client certificate, set 'ssl_certfile' and "
+    "'ssl_keyfile'."
 )
 
 # The text of an error, the cause, and the solution.
 _CAUSES = (
     (
         r"Authentication required",
-        "the node wants a password, and the settings have none for it",
-        "Set 'password', and 'username' where it is not the default user's.",
+        "the node requires a password, and the settings contain none for it",
+        "Set 'password', and also 'username' unless it is the password of the default user.",
     ),
     (
         r"WRONGPASS|invalid (username|password)|user is disabled",
-        "the node knows no such user with this password",
+        "the node rejects this username or password",
         "Compare 'username' and 'password' with the node's ACL LIST or requirepass. Without "
         "'username' it is the password of the default user.",
     ),
     (
         r"without any password configured",
-        "the settings have a password, and the node's default user has none",
-        "Leave 'password' out; or set requirepass on the node; or name its 'username'.",
+        "the settings contain a password, but the node's default user has none",
+        "Leave 'password' out, set requirepass on the node, or set the 'username' that it "
+        "belongs to.",
     ),
     (
         r"(?i)hostname mismatch|IP address mismatch|doesn't match",
-        "the node's certificate is for another name",
-        "Let 'host' be a name in the certificate, or have that made for this name.",
+        "the node's certificate is for a different name",
+        "Set 'host' to a name in the certificate, or issue a certificate for this name.",
     ),
     (
         r"certificate has expired|certificate is not yet valid",
-        "the node's certificate is not valid now",
-        "Renew it; or is this machine's clock wrong?",
+        "the node's certificate has expired or is not yet valid",
+        "Renew the certificate, or correct the clock of this machine.",
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED",
-        "the node's certificate comes from nobody whom this machine trusts",
-        "Name the certificates of the authority that signed it in 'ssl_ca_certs'.",
+        "the node's certificate is not signed by an authority that this machine trusts",
+        "Set 'ssl_ca_certs' to the certificates of the authority that signed it.",
     ),
     (
         r"CERTIFICATE_REQUIRED|certificate required",
-        "the node wants a certificate of its client",
-        "Name one in 'ssl_certfile', and its key in 'ssl_keyfile'.",
+        "the node requires a client certificate",
+        "Set 'ssl_certfile' to a certificate and 'ssl_keyfile' to its key.",
     ),
     (
         r"NO_CERTIFICATE_OR_CRL_FOUND|PEM lib|KEY_VALUES_MISMATCH",
-        "a file of 'ssl_ca_certs', 'ssl_certfile' or 'ssl_keyfile' is not what it should be",
-        "They are PEM files: '-----BEGIN CERTIFICATE-----' or '-----BEGIN PRIVATE KEY-----'. "
-        "The key belongs to the certificate.",
+        "a file of 'ssl_ca_certs', 'ssl_certfile' or 'ssl_keyfile' is invalid",
+        "Use PEM files: '-----BEGIN CERTIFICATE-----' or '-----BEGIN PRIVATE KEY-----'. The "
+        "key must match the certificate.",
     ),
     (
         r"as reply type byte",
-        "what answers there is no Redis or Valkey server; it may be a web server",
+        "the server there is not Redis or Valkey; it may be a web server",
         "Correct 'host' and 'port'.",
     ),
     (
         r"WRONG_VERSION_NUMBER|UNKNOWN_PROTOCOL|RECORD_LAYER_FAILURE",
-        "what answers there does not speak TLS",
-        "Correct 'port'; or leave TLS out: redis:// instead of rediss://, or 'ssl': False.",
+        "the server there does not use TLS",
+        "Correct 'port', or disable TLS: redis:// instead of rediss://, or 'ssl': False.",
     ),
     (
         r"DB index is out of range",
-        "the server has no database of that number",
-        "Name a lower 'db', or raise 'databases' in the server's configuration.",
+        "the server has no database with this number",
+        "Set a lower 'db', or raise 'databases' in the server's configuration.",
     ),
     (
         r"DENIED|protected mode",
-        "the server is in protected mode: it takes no connections from other machines",
-        "Give its users passwords, and name them here; or see its 'protected-mode' and 'bind'.",
+        "the server is in protected mode and refuses connections from other machines",
+        "Set passwords for its users, and the same ones here; or change its 'protected-mode' "
+        "and 'bind'.",
     ),
     (
         r"max number of clients",
-        "the server has as many clients as it may have",
-        "Raise its 'maxclients', or let processes open fewer: POOL_OPTIONS['max_connections'].",
+        "the server has reached its maximum number of clients",
+        "Raise its 'maxclients', or lower POOL_OPTIONS['max_connections'].",
     ),
     (
         r"Name or service not known|nodename nor servname|name resolution|No address",
-        "the name of the host is not known here",
-        "Correct 'host', or make the name known to this machine.",
+        "the host name cannot be resolved",
+        "Correct 'host', or the name resolution of this machine.",
     ),
     (
         r"(?i)connection refused",
         "no server listens there",
-        "Is the server up, and are 'host' and 'port' its own? Does it listen on that address "
-        "('bind'), and not on 127.0.0.1 alone?",
+        "Check that the server is running, that 'host' and 'port' are correct, and that it "
+        "listens on that address ('bind'), not only on 127.0.0.1.",
     ),
 )
 
 _TLS_IS_THERE = (
-    "the port speaks TLS, and the settings use none",
+    "the port requires TLS, and the settings do not use it",
     "Use a rediss:// URL, or 'ssl': True.",
 )
 _TLS_IS_NOT_THERE = (
-    "the settings use TLS, and the port speaks Redis without it",
-    "Use the server's tls-port; or leave TLS out: redis:// instead of rediss://, or "
-    "'ssl': False.",
+    "the settings use TLS, and the port does not",
+    "Use the server's tls-port, or disable TLS: redis:// instead of rediss://, or 'ssl': "
+    "False.",
 )
 
 
@@ -144,10 +146,12 @@ def _cause_of(cluster: Cluster, failure: NodeFailure) -> tuple[str, str] | None:
     """Return the cause and solution for an error; None if TLS may be the cause."""
     node, text = cluster.nodes[failure.host_id], str(failure.error)
     for option, path, problem in unreadable_files(node):
-        return f"{option!r} names {path!r}, {problem}", "Correct the path, or its permissions."
+        return f"{option!r} names {path!r}, {problem}", "Correct the path or its permissions."
     socket_path = node.info.unix_socket_path
     if socket_path and not os.path.exists(socket_path):  # noqa: PTH110 (a text of settings)
-        return "there is no such socket", "Is the server up, and 'unixsocket' its path?"
+        return "there is no such socket", (
+            "Check that the server is running, and that its 'unixsocket' is this path."
+        )
     for pattern, cause, cure in _CAUSES:
         if re.search(pattern, text):
             return cause, cure

@@ -78,7 +78,7 @@ def check_live_nodes(timeout: float = SECONDS) -> list[CheckMessage]:
     if not aliases:
         return [
             checks.Warning(
-                f"settings.{conf.SETTING} is missing or empty: there are no nodes to ask.",
+                f"settings.{conf.SETTING} is missing or empty: there are no nodes to check.",
                 hint="Run the check with the settings of the site.",
                 id="django_rb.W201",
             )
@@ -180,15 +180,16 @@ def _clocks_ahead(
 
 
 def _unusable(text: str) -> CheckMessage:
-    return checks.Error(text, hint="`manage.py check` says more.", id="django_rb.E201")
+    return checks.Error(text, hint="Run `manage.py check` for details.", id="django_rb.E201")
 
 
 def _failed(alias: str, failure: NodeFailure, why: tuple[str, str]) -> CheckMessage:
     where = f"{in_cluster(alias, 'HOSTS', failure.host_id)}"
     if isinstance(failure.error, redis.exceptions.NoPermissionError):
         return checks.Info(
-            f"{where}: it can be reached, and was not looked at any further: {failure.error}",
-            hint="Allow the user INFO: ACL SETUSER … +info.",
+            f"{where}: it can be reached, but INFO is not allowed, so it was not checked "
+            f"further: {failure.error}",
+            hint="Allow INFO for the user: ACL SETUSER … +info.",
             id="django_rb.I201",
         )
     cause, cure = why
@@ -206,20 +207,22 @@ def _of_one_node(node: NodeReport) -> list[CheckMessage]:
     if info.get("role") == "slave" and not node.is_in_redis_cluster:
         messages.append(
             checks.Error(
-                f"{node.where} is a replica of {info.get('master_host')}:"
-                f"{info.get('master_port')}. It refuses what is written to it, or sends calls "
-                "on (Valkey 8) for as long as it runs.",
-                hint="Name the master in HOSTS, or promote the replica: REPLICAOF NO ONE.",
+                f"{node.where} is a replica of "
+                f"{info.get('master_host')}:{info.get('master_port')}. It refuses writes, or "
+                "redirects calls to its master (Valkey 8) as long as it is running.",
+                hint="Use the address of the master in HOSTS, or promote the replica: "
+                "REPLICAOF NO ONE.",
                 id="django_rb.E202",
             )
         )
     if mode != "standalone" and not node.is_in_redis_cluster:
         messages.append(
             checks.Error(
-                f"{node.where} runs in {mode} mode, and the settings say that it stands alone.",
-                hint="Of a node of a Redis Cluster set 'TOPOLOGY': 'redis-cluster'. Else "
-                "name servers that stand alone (cluster-enabled no). django-rb spreads the "
-                "keys over them itself.",
+                f"{node.where} runs in {mode} mode, but the settings use it as an independent "
+                "server.",
+                hint="For a Redis Cluster, set 'TOPOLOGY': 'redis-cluster'. Otherwise use "
+                "independent servers (cluster-enabled no): django-rb distributes the keys "
+                "itself.",
                 id="django_rb.E203",
             )
         )
@@ -228,7 +231,7 @@ def _of_one_node(node: NodeReport) -> list[CheckMessage]:
             checks.Warning(
                 f"{node.where} is loading its data and answers with errors until it is done, "
                 f"in about {info.get('loading_eta_seconds', '?')} seconds.",
-                hint="Check again then.",
+                hint="Run the check again when it is done.",
                 id="django_rb.W203",
             )
         )
@@ -236,9 +239,9 @@ def _of_one_node(node: NodeReport) -> list[CheckMessage]:
         messages.append(
             checks.Warning(
                 f"{node.where}: its clock is {abs(node.ahead):.1f} seconds "
-                f"{'ahead of' if node.ahead > 0 else 'behind'} this machine's. Rate limits and "
-                "expire_at() are off by as much.",
-                hint="Let all machines keep time by NTP.",
+                f"{'ahead of' if node.ahead > 0 else 'behind'} this machine's. Rate limits "
+                "and expire_at() are inaccurate by this time.",
+                hint="Synchronize the clocks of all machines with NTP.",
                 id="django_rb.W204",
             )
         )
@@ -275,8 +278,8 @@ def _of_memory(nodes: Iterable[NodeReport]) -> list[CheckMessage]:
         messages.append(
             checks.Warning(
                 f"{in_cluster(alias, 'HOSTS')}: maxmemory is not set on "
-                f"{nodes_listed(host_ids)}. A server without it grows until the machine's "
-                "memory is full and the operating system ends it.",
+                f"{nodes_listed(host_ids)}. Without it, the server's memory grows until the "
+                "machine has none left and the operating system kills the server.",
                 hint="Set it in the configuration of the servers: maxmemory 2gb, and "
                 "maxmemory-policy allkeys-lru for a cache.",
                 id="django_rb.W205",
@@ -288,8 +291,9 @@ def _of_memory(nodes: Iterable[NodeReport]) -> list[CheckMessage]:
             messages.append(
                 checks.Warning(
                     f"{in_cluster(alias, 'HOSTS')}: maxmemory-policy is noeviction on "
-                    f"{nodes_listed(host_ids)}, for the cache {listed(map(repr, cached))}. A "
-                    "full server then keeps what is old and refuses what is new.",
+                    f"{nodes_listed(host_ids)}, for the cache {listed(map(repr, cached))}. "
+                    "When its memory is full, such a server refuses writes instead of "
+                    "evicting old keys.",
                     hint="Set maxmemory-policy allkeys-lru (or allkeys-lfu) on the servers.",
                     id="django_rb.W206",
                 )
@@ -315,19 +319,20 @@ def _of_shared_databases(nodes: Iterable[NodeReport]) -> list[CheckMessage]:
 
 def _one_twice(alias: str, same: Sequence[NodeReport]) -> CheckMessage:
     return checks.Error(
-        f"{in_cluster(alias, 'HOSTS')}: {nodes_listed(node.host_id for node in same)} are one "
-        f"database of one server ({listed(dict.fromkeys(node.address for node in same))}). "
-        "Commands to all nodes count its keys more than once.",
-        hint="Give every host id a server of its own, or at least a 'db'.",
+        f"{in_cluster(alias, 'HOSTS')}: {nodes_listed(node.host_id for node in same)} are the "
+        "same database of one server "
+        f"({listed(dict.fromkeys(node.address for node in same))}). Commands to all nodes "
+        "count its keys more than once.",
+        hint="Use a separate server for every host id, or at least a separate 'db'.",
         id="django_rb.E204",
     )
 
 
 def _one_in_two_clusters(nodes: Sequence[NodeReport]) -> CheckMessage:
     return checks.Warning(
-        f"{listed(node.name for node in nodes)} are one database of one server "
+        f"{listed(node.name for node in nodes)} are the same database of one server "
         f"({listed(dict.fromkeys(node.address for node in nodes))}). clear() and rb_flushall "
         "of one cluster empty the other.",
-        hint="Give the nodes of one cluster another 'db'.",
+        hint="Use another 'db' for the nodes of one of the clusters.",
         id="django_rb.W207",
     )

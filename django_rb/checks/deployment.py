@@ -39,12 +39,12 @@ def _pickles_that_others_may_write() -> list[CheckMessage]:
     }
     return [
         checks.Warning(
-            f"{cache.where}: values are stored as pickles, with neither a password nor "
-            f"TLS on {nodes_listed(host_ids)} of the cluster {cache.cluster!r}. Whoever can "
-            "write there can run code here.",
+            f"{cache.where}: values are stored as pickles, with neither a password nor TLS on "
+            f"{nodes_listed(host_ids)} of the cluster {cache.cluster!r}. Anyone who can write "
+            "there can run code in this site.",
             hint=f"Set a password ({in_cluster(cache.cluster, 'HOST_DEFAULTS')} = "
-            "{'password': …}) on the servers too, or sign the values "
-            "(OPTIONS['SIGNING_KEY']), or choose OPTIONS['SERIALIZER'] = 'json'.",
+            "{'password': …}) here and on the servers, sign the values "
+            "(OPTIONS['SIGNING_KEY']), or use OPTIONS['SERIALIZER'] = 'json'.",
             id="django_rb.W101",
         )
         for cache in sound_caches()
@@ -61,9 +61,9 @@ def _nodes_in_public(alias: str, cluster: Cluster) -> list[CheckMessage]:
     return [
         checks.Warning(
             f"{in_cluster(alias, 'HOSTS')}: a public address without TLS for "
-            f"{nodes_listed(host_ids)}. What is said there, passwords included, can be read "
-            "and changed on its way.",
-            hint="Use a rediss:// URL, or 'ssl': True; or a private address.",
+            f"{nodes_listed(host_ids)}. Everything that is sent, including passwords, can be "
+            "read and changed on the way.",
+            hint="Use a rediss:// URL or 'ssl': True, or a private address.",
             id="django_rb.W102",
         )
     ]
@@ -80,10 +80,9 @@ def _certificates_that_nobody_checks(alias: str, cluster: Cluster) -> list[Check
                 unchecked.setdefault("ssl_check_hostname", []).append(host_id)
     return [
         checks.Warning(
-            f"{in_cluster(alias)}: {name!r} is switched off for {nodes_listed(host_ids)}. TLS "
-            "is used, and does not tell a node from somebody else who answers in its place.",
-            hint=f"Leave {name!r} out. A certificate authority of your own goes to "
-            "'ssl_ca_certs'.",
+            f"{in_cluster(alias)}: {name!r} is disabled for {nodes_listed(host_ids)}. TLS is "
+            "used, but the identity of the server is not verified.",
+            hint=f"Leave {name!r} out. For your own certificate authority, set 'ssl_ca_certs'.",
             id="django_rb.W103",
         )
         for name, host_ids in unchecked.items()
@@ -95,10 +94,11 @@ def _dead_nodes_that_all_wait_for(alias: str) -> list[CheckMessage]:
         return []
     return [
         checks.Warning(
-            f"{in_cluster(alias, 'HEALTH')} is None: no node counts as down. While one is, "
-            "every call that needs it waits for its timeouts, and soon all workers do.",
-            hint="Leave HEALTH out: a node that failed three times in a row is left alone, and "
-            "probed now and then.",
+            f"{in_cluster(alias, 'HEALTH')} is None: no node counts as down. If a node is "
+            "down, every call that needs it waits for the timeouts, and soon all workers are "
+            "waiting.",
+            hint="Leave HEALTH out: a node that failed three times in a row is then skipped, "
+            "and probed at intervals.",
             id="django_rb.W104",
         )
     ]

@@ -76,9 +76,9 @@ def check_per_site_cache() -> list[CheckMessage]:
     return [
         checks.Error(
             f"{cache.where}['OPTIONS']['SERIALIZER']: {cache.options['SERIALIZER']!r} cannot "
-            "store a response, which the per-site cache does (UpdateCacheMiddleware in "
+            "store responses, as the per-site cache requires (UpdateCacheMiddleware in "
             "settings.MIDDLEWARE).",
-            hint="Only pickle can. Let settings.CACHE_MIDDLEWARE_ALIAS name a cache without "
+            hint="Only pickle can. Set settings.CACHE_MIDDLEWARE_ALIAS to a cache without "
             "SERIALIZER.",
             id="django_rb.E003",
         )
@@ -117,7 +117,7 @@ def check_shared_databases() -> list[CheckMessage]:
                 checks.Warning(
                     f"settings.{conf.SETTING}: the clusters {one!r} and {other!r} share "
                     f"{_some(shared)}. clear() and rb_flushall of one empty the other.",
-                    hint="Give the nodes of one of them another 'db': "
+                    hint="Use another 'db' for the nodes of one of them: "
                     f"{in_cluster(other, 'HOST_DEFAULTS')} = {{'db': 1}}.",
                     id="django_rb.W002",
                 )
@@ -127,9 +127,9 @@ def check_shared_databases() -> list[CheckMessage]:
 
 def _one_database_twice(alias: str, address: str, host_ids: list[int]) -> CheckMessage:
     return checks.Warning(
-        f"{in_cluster(alias, 'HOSTS')}: {nodes_listed(host_ids)} are one database, {address}. "
-        "Commands to all nodes count its keys more than once.",
-        hint="Give every host id a server of its own, or at least a 'db'.",
+        f"{in_cluster(alias, 'HOSTS')}: {nodes_listed(host_ids)} are the same database, "
+        f"{address}. Commands to all nodes count its keys more than once.",
+        hint="Use a separate server for every host id, or at least a separate 'db'.",
         id="django_rb.W001",
     )
 
@@ -160,10 +160,10 @@ def check_shared_keys() -> list[CheckMessage]:
         checks.Warning(
             f"settings.CACHES: {one!r} and {other!r} store the same keys. Both are on "
             f"{_some(sorted(first_at & second_at))}, with KEY_PREFIX {first.key_prefix!r} and "
-            f"VERSION {first.version!r}. What one sets, the other gets and overwrites.",
+            f"VERSION {first.version!r}. Each reads and overwrites the values of the other.",
             hint=f"Set another KEY_PREFIX: settings.CACHES[{other!r}]['KEY_PREFIX'] = "
-            f"{other!r}. Where clear() of one must not empty the other, give it a cluster "
-            "with another 'db'.",
+            f"{other!r}. If clear() of one must not empty the other, use a cluster with "
+            "another 'db' for it.",
             id="django_rb.W003",
         )
         for (one, first, first_at), (other, second, second_at) in pairs
@@ -196,11 +196,11 @@ def check_prefixes() -> list[CheckMessage]:
     clusters = sound_clusters()
     return [
         checks.Warning(
-            f"{cache.where}['KEY_PREFIX'] is {prefix!r}. A '{{' in it begins a "
-            "hash tag, which places keys by what is between braces alone: keys that differ "
-            "elsewhere, perhaps all keys of the cache, are on one node.",
-            hint="Leave the braces out of KEY_PREFIX, and put them into the keys that belong "
-            "together. (Another KEY_PREFIX makes every value a miss, once.)",
+            f"{cache.where}['KEY_PREFIX'] is {prefix!r}. A '{{' in it begins a hash tag: only "
+            "the text between the braces determines the node of a key. Many keys, perhaps "
+            "all keys of the cache, are on the same node.",
+            hint="Remove the braces from KEY_PREFIX, and use them in the keys that belong "
+            "together. (After a change of KEY_PREFIX, every key is a miss once.)",
             id="django_rb.W012",
         )
         for cache in sound_caches()
@@ -213,9 +213,9 @@ def check_unused_options() -> list[CheckMessage]:
     """Report options that limit Django's other caches, but not this one."""
     return [
         checks.Warning(
-            f"{cache.where}['OPTIONS'] has {listed(map(repr, unused))}, which nothing reads: "
-            "how much a cache holds is up to its servers.",
-            hint="Leave it out. Set maxmemory and maxmemory-policy allkeys-lru on the servers.",
+            f"{cache.where}['OPTIONS'] has {listed(map(repr, unused))}, which has no effect: "
+            "the servers limit the size of a cache.",
+            hint="Remove it. Set maxmemory and maxmemory-policy allkeys-lru on the servers.",
             id="django_rb.W013",
         )
         for cache in sound_caches()
@@ -233,13 +233,14 @@ def check_sessions() -> list[CheckMessage]:
         if sessions.options.get("ON_NODE_ERROR") == "miss":
             messages.append(
                 checks.Warning(
-                    f"{sessions.where}['OPTIONS']['ON_NODE_ERROR'] is 'miss', and the sessions "
-                    "are in this cache and nowhere else. While a node is down its sessions "
-                    "look as if they had never been: their users are logged out, and no "
-                    "error tells.",
-                    hint="Keep the sessions in the database as well:  SESSION_ENGINE = "
-                    "'django.contrib.sessions.backends.cached_db'. Where that is no option, "
-                    "'raise' lets logins fail with an error, so that somebody notices.",
+                    f"{sessions.where}['OPTIONS']['ON_NODE_ERROR'] is 'miss', and the "
+                    "sessions are stored only in this cache. While a node is down, its "
+                    "sessions are treated as missing: their users are logged out without an "
+                    "error.",
+                    hint="Store the sessions in the database as well: SESSION_ENGINE = "
+                    "'django.contrib.sessions.backends.cached_db'. If that is not possible, "
+                    "set ON_NODE_ERROR to 'raise': logins then fail with an error that is "
+                    "noticed.",
                     id="django_rb.W004",
                 )
             )
@@ -251,11 +252,11 @@ def check_sessions() -> list[CheckMessage]:
         if others:
             messages.append(
                 checks.Warning(
-                    f"{sessions.where} holds the sessions, and is in the same databases as "
-                    f"{listed(map(repr, others))}. clear() empties databases, whatever the "
-                    "KEY_PREFIX, and so logs every user out.",
-                    hint="Give the sessions a cluster of their own: the same nodes with "
-                    "another 'db'. Or SESSION_ENGINE = "
+                    f"{sessions.where} stores the sessions, and is in the same databases as "
+                    f"{listed(map(repr, others))}. clear() empties whole databases, "
+                    "regardless of KEY_PREFIX, and logs every user out.",
+                    hint="Use a separate cluster for the sessions: the same nodes with "
+                    "another 'db'. Or set SESSION_ENGINE = "
                     "'django.contrib.sessions.backends.cached_db'.",
                     id="django_rb.W005",
                 )
@@ -268,10 +269,10 @@ def check_routers() -> list[CheckMessage]:
     return [
         checks.Warning(
             f"{in_cluster(alias, 'ROUTER')} is PartitionRouter, which places keys as rb does. "
-            "Another node moves nearly all of them; with SlotRouter, the default, only those "
+            "Adding a node moves nearly all keys; with SlotRouter, the default, only those "
             "that the new node gets.",
-            hint="Leave ROUTER out as long as there is no data to lose. Where rb's data is the "
-            "reason, say so: SILENCED_SYSTEM_CHECKS = ['django_rb.W008'].",
+            hint="Leave ROUTER out if there is no data to lose. If you need it for rb's data, "
+            "silence this warning: SILENCED_SYSTEM_CHECKS = ['django_rb.W008'].",
             id="django_rb.W008",
         )
         for alias, cluster in sound_clusters().items()
@@ -285,8 +286,8 @@ def check_files() -> list[CheckMessage]:
         checks.Warning(
             f"{in_cluster(alias, 'HOSTS', host_id)}: {option!r} names {path!r}, {problem}. No "
             "connection to the node can be opened.",
-            hint="Correct the path, or the permissions. Silence it where the check runs on a "
-            "machine that is not to have the file.",
+            hint="Correct the path or its permissions. Silence this warning if the check runs "
+            "on a machine that should not have the file.",
             id="django_rb.W014",
         )
         for alias, cluster in sound_clusters().items()
@@ -309,8 +310,8 @@ def check_times() -> list[CheckMessage]:
             messages.append(
                 checks.Warning(
                     f"{cache.where}['OPTIONS']['DEADLINE'] is {deadline} seconds. Gateways "
-                    f"usually give a request up after {GATEWAY_SECONDS}.",
-                    hint="It is in seconds, not in milliseconds. One or two are usual.",
+                    f"usually end a request after {GATEWAY_SECONDS} seconds.",
+                    hint="DEADLINE is in seconds, not in milliseconds. One or two are usual.",
                     id="django_rb.W007",
                 )
             )
@@ -331,22 +332,24 @@ def _slow_nodes(alias: str, nodes: Mapping[int, Node]) -> CheckMessage:
     host_id, node = max(nodes.items(), key=lambda item: item[1].open_timeout or inf)
     wait = node.open_timeout
     return checks.Warning(
-        f"{in_cluster(alias)}: a call waits for a dead node "
+        f"{in_cluster(alias)}: a call to a dead node waits "
         f"{'without limit' if wait is None else f'up to {wait:g} seconds'} (node {host_id}: "
         f"socket_connect_timeout {node.socket_connect_timeout}, socket_timeout "
-        f"{node.socket_timeout}). Gateways usually give a request up after {GATEWAY_SECONDS}.",
-        hint="Leave both out of POOL_OPTIONS for 1 and 2 seconds, or set OPTIONS['DEADLINE'] "
-        "of every cache on the cluster. They are in seconds, not in milliseconds.",
+        f"{node.socket_timeout}). Gateways usually end a request after {GATEWAY_SECONDS} "
+        "seconds.",
+        hint="Leave both out of POOL_OPTIONS for the defaults, 1 and 2 seconds, or set "
+        "OPTIONS['DEADLINE'] of every cache on the cluster. They are in seconds, not in "
+        "milliseconds.",
         id="django_rb.W006",
     )
 
 
 def _long_pauses(alias: str) -> CheckMessage:
     return checks.Warning(
-        f"{in_cluster(alias, 'HEALTH')}: a node that was down and is back may stay unused for "
+        f"{in_cluster(alias, 'HEALTH')}: a node that is available again may stay unused for "
         f"{health_of(alias).max_pause:g} seconds, the longest pause between two probes.",
-        hint="PAUSE and MAX_PAUSE are in seconds, not in milliseconds. Leave them out for 1 "
-        "and 30.",
+        hint="PAUSE and MAX_PAUSE are in seconds, not in milliseconds. Leave them out for the "
+        "defaults, 1 and 30.",
         id="django_rb.W009",
     )
 

@@ -34,11 +34,11 @@ MIDDLEWARE = "django_rb.ratelimit.middleware.RatelimitMiddleware"
 
 # The settings of django-ratelimit, and what to do about them.
 OF_DJANGO_RATELIMIT = {
-    "RATELIMIT_USE_CACHE": "Limits are counted on a cluster, which RATELIMIT_CLUSTER names.",
-    "RATELIMIT_CACHE_PREFIX": "It is called RATELIMIT_PREFIX.",
-    "RATELIMIT_IP_META_KEY": "Name the proxies in RATELIMIT_TRUSTED_PROXIES.",
+    "RATELIMIT_USE_CACHE": "Limits are counted on a cluster: set RATELIMIT_CLUSTER.",
+    "RATELIMIT_CACHE_PREFIX": "Use RATELIMIT_PREFIX.",
+    "RATELIMIT_IP_META_KEY": "Set RATELIMIT_TRUSTED_PROXIES.",
     "RATELIMIT_HASH_ALGORITHM": "Leave it out.",
-    "RATELIMIT_EXCEPTION_CLASS": "Let RATELIMIT_VIEW answer.",
+    "RATELIMIT_EXCEPTION_CLASS": "Use RATELIMIT_VIEW.",
 }
 
 
@@ -56,7 +56,7 @@ def check_unread_settings() -> list[CheckMessage]:
     """Report unused settings: misspelt ones, and those of django-ratelimit."""
     return [
         checks.Warning(
-            f"settings.{name} is read by nothing.",
+            f"settings.{name} is not used.",
             hint=OF_DJANGO_RATELIMIT.get(name) or did_you_mean(name, conf.NAMES),
             id="django_rb.W011",
         )
@@ -82,7 +82,7 @@ def check_default_cluster() -> list[CheckMessage]:
     try:
         conf.get_cluster()
     except ImproperlyConfigured as error:
-        return [_bad_setting(error, f"Name the cluster that counts: settings.{PREFIX}CLUSTER.")]
+        return [_bad_setting(error, f"Set the cluster that counts: settings.{PREFIX}CLUSTER.")]
     return []
 
 
@@ -116,7 +116,7 @@ def check_proxies() -> list[CheckMessage]:
     shown = [*names[:MOST_NAMED], *([f"{more} more"] if more > 0 else [])]
     return [
         checks.Warning(
-            f"Clients' addresses are limited ({listed(shown)}), but {text}",
+            f"Requests are limited by the client's address ({listed(shown)}), but {text}",
             hint=hint,
             id="django_rb.W010",
         )
@@ -128,16 +128,17 @@ def _doubt(trusted: TrustedProxies) -> tuple[str, str] | None:
     setting = f"settings.{PREFIX}TRUSTED_PROXIES"
     if _trusts_all(trusted):
         return (
-            f"{setting} trusts every address: a client may say that it has any.",
-            "Name the proxies' networks alone.",
+            f"{setting} trusts all addresses: clients can fake theirs.",
+            "List only the networks of the proxies.",
         )
     signs = [name for name in SIGNS_OF_A_PROXY if getattr(settings, name, None)]
     if signs and trusted == NOBODY:
         return (
-            f"settings.{signs[0]} tells of a proxy, and {setting} names none: all its clients "
-            "have its address, and share each limit.",
-            f"{setting} = 1 for one proxy that adds to X-Forwarded-For; or its networks. Where "
-            "the server itself makes the client's address REMOTE_ADDR, silence this.",
+            f"settings.{signs[0]} implies a proxy, and {setting} contains none: all clients "
+            "have the address of the proxy, and share each limit.",
+            f"{setting} = 1 for one proxy that adds to X-Forwarded-For, or its networks. If "
+            "the server already sets REMOTE_ADDR to the client's address, silence this "
+            "warning.",
         )
     return None
 

@@ -28,9 +28,9 @@ def check_layout(alias: str, cluster: Cluster, timeout: float) -> list[CheckMess
         return [
             checks.Error(
                 f"{in_cluster(alias, 'HOSTS')}: {error}",
-                hint="Name some nodes of the cluster (cluster-enabled yes) by host and port. "
-                "Are they up, and are password and TLS as the settings say? Does a firewall "
-                "let this machine through?",
+                hint="List some nodes of the cluster (cluster-enabled yes) by host and port. "
+                "Check that they are running, that the settings for password and TLS are "
+                "correct, and that no firewall blocks this machine.",
                 id="django_rb.E205",
             )
         ]
@@ -52,17 +52,17 @@ def _messages(
         yield checks.Error(
             f"{in_cluster(alias)}: {layout.uncovered} of {CLUSTER_SLOTS} slots have no owner. "
             "Commands on their keys fail.",
-            hint="`valkey-cli --cluster fix HOST:PORT` gives them owners. Have a node that is "
-            "down come back, or give each primary a replica that takes its place.",
+            hint="Restart nodes that are down, or run `valkey-cli --cluster fix HOST:PORT` to "
+            "assign the slots. A replica for each primary prevents this.",
             id="django_rb.E206",
         )
     bad = [i for i, info in infos.items() if _state(info) not in {None, "ok"}]
     if bad:
         yield checks.Error(
-            f"{in_cluster(alias)}: cluster_state is not ok on {nodes_listed(bad)}. Such a node "
-            "answers CLUSTERDOWN.",
-            hint="Ask it: CLUSTER INFO, CLUSTER NODES. It does not reach most primaries, "
-            "or slots have no owner.",
+            f"{in_cluster(alias)}: cluster_state is not ok on {nodes_listed(bad)}. Such a "
+            "node replies with CLUSTERDOWN.",
+            hint="See CLUSTER INFO and CLUSTER NODES of the node. It cannot connect to most "
+            "primaries, or slots have no owner.",
             id="django_rb.E207",
         )
     views: dict[tuple[tuple[int, int, str], ...], list[int]] = {}
@@ -73,8 +73,8 @@ def _messages(
         groups = " and ".join(nodes_listed(host_ids) for host_ids in views.values())
         yield checks.Warning(
             f"{in_cluster(alias)}: {groups} do not agree on who owns which slots.",
-            hint="While slots move, that is so for a moment. If it stays so, nodes "
-            "do not reach each other: see CLUSTER LINKS and the ports of the cluster bus.",
+            hint="This is normal for a moment while slots are migrated. Otherwise nodes "
+            "cannot connect to each other: see CLUSTER LINKS and the ports of the cluster bus.",
             id="django_rb.W208",
         )
 

@@ -36,8 +36,8 @@ def check_replicas(
             message = checks.Warning(
                 f"{in_cluster(alias, 'HOSTS', shard)}['replicas']: "
                 f"{nodes[host_id].address} {why}",
-                hint="Name the replicas of each host beside it, or make it one: REPLICAOF "
-                "with the host and port of the host.",
+                hint="List only its own replicas for each host, or make this node one: "
+                "REPLICAOF with the host and port of the host.",
                 id="django_rb.W212",
             )
             messages.append(message)
@@ -63,7 +63,9 @@ def _why_not(reply: Any, host: Mapping[str, str]) -> str:
         return ""
     primary = f"{said.get('master_host')}:{said.get('master_port')}"
     if said.get("role") != "slave":
-        return "is no replica of its host: it is a primary. It answers reads with what it has."
+        return "is a primary, not a replica of its host. Reads get its own values."
     if said.get("master_link_status") == "up":
-        return f"is a replica of {primary}, and not of its host. Reads get that one's values."
-    return f"has never had the data of its host: its link to {primary} is down."
+        return (
+            f"is a replica of {primary}, not of its host. Reads get the values of that primary."
+        )
+    return f"has never received the data of its host: its link to {primary} is down."

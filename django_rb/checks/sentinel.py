@@ -27,8 +27,9 @@ def check_watched(alias: str, cluster: Cluster, timeout: float) -> list[CheckMes
         return [
             checks.Error(
                 f"{in_cluster(alias, 'SENTINELS')}: {error}",
-                hint="Are the Sentinels up, and are SENTINEL_OPTIONS right: password and TLS? "
-                "Do they name addresses that this machine reaches (ADDRESS_MAP)?",
+                hint="Check that the Sentinels are running, that SENTINEL_OPTIONS (password, "
+                "TLS) are correct, and that this machine can reach the addresses that they "
+                "report (ADDRESS_MAP).",
                 id="django_rb.E208",
             )
         ]
@@ -42,14 +43,16 @@ def _messages(
         if not node.info.is_placed:
             yield checks.Error(
                 f"{in_cluster(alias, 'HOSTS', host_id)}: {node.health.get().error}",
-                hint="Name the shard as `sentinel monitor` does.",
+                hint="Use the name of the shard in `sentinel monitor`.",
                 id="django_rb.E209",
             )
     if len(layout.sentinels) < FEWEST_SENTINELS:
         yield checks.Warning(
-            f"{in_cluster(alias, 'SENTINELS')}: {len(layout.sentinels)} named. Sentinels "
-            "replace a primary if most of them agree, and two of which one is dead do not.",
-            hint=f"Have {FEWEST_SENTINELS} Sentinels on machines of their own, and name all.",
+            f"only {in_cluster(alias, 'SENTINELS')}: {len(layout.sentinels)} listed. "
+            "Sentinels replace a primary only if most of them agree: with two, both must be "
+            "running.",
+            hint=f"Run {FEWEST_SENTINELS} Sentinels on different machines, and list all of "
+            "them.",
             id="django_rb.W209",
         )
     names = sorted({node.info.master_name or "" for node in cluster.nodes.values()})
@@ -79,15 +82,16 @@ def _of_name(
         views = "; ".join(f"{place} by {listed(by)}" for place, by in said.items())
         yield checks.Warning(
             f"{in_cluster(alias)}: Sentinels disagree on the primary of {name!r}: {views}.",
-            hint="During a failover that is so for a moment. If it stays so, they watch "
-            "different shards of one name, or do not reach each other (SENTINEL SENTINELS).",
+            hint="This is normal for a moment during a failover. Otherwise they monitor "
+            "different shards with the same name, or cannot connect to each other (SENTINEL "
+            "SENTINELS).",
             id="django_rb.W210",
         )
     if without_quorum:
         yield checks.Warning(
-            f"{in_cluster(alias)}: nobody could replace the primary of {name!r}: the quorum "
-            f"cannot be reached, says {listed(without_quorum)}.",
-            hint="`SENTINEL CKQUORUM` says how many are missing. Start them, or lower the "
-            "quorum of `sentinel monitor`.",
+            f"{in_cluster(alias)}: the primary of {name!r} could not be replaced: the quorum "
+            f"cannot be reached, according to {listed(without_quorum)}.",
+            hint="Start the Sentinels that are missing (see `SENTINEL CKQUORUM`), or lower "
+            "the quorum of `sentinel monitor`.",
             id="django_rb.W211",
         )

@@ -15,9 +15,9 @@ def check_chains() -> list[CheckMessage]:
         checks.Warning(
             f"{cache.where}['OPTIONS']['WARM_FROM'] is {cache.warm_from!r}, and "
             f"{other.where}, which is on that cluster, takes keys from {other.warm_from!r}. "
-            f"What only {other.warm_from!r} has is not found by {cache.alias!r}.",
-            hint="Finish one change of the layout before the next: take WARM_FROM out of "
-            f"{other.where}['OPTIONS'] once little comes from {other.warm_from!r}.",
+            f"{cache.alias!r} does not find keys that only {other.warm_from!r} has.",
+            hint="Finish one change of the layout before the next: remove WARM_FROM from "
+            f"{other.where}['OPTIONS'] when few keys still come from {other.warm_from!r}.",
             id="django_rb.W015",
         )
         for cache in all_caches

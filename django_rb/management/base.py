@@ -119,7 +119,7 @@ class NodesCommand(BaseCommand):
     def add_cluster_argument(
         self,
         parser: CommandParser,
-        text: str = "A cluster of settings.RB_CLUSTERS. May be repeated; default: all.",
+        text: str = "A cluster in settings.RB_CLUSTERS. May be repeated. Default: all.",
     ) -> None:
         parser.add_argument("--cluster", action="append", metavar="ALIAS", help=text)
 
@@ -128,14 +128,14 @@ class NodesCommand(BaseCommand):
             "--format",
             choices=("table", "json"),
             default="table",
-            help='"json" is for programs: one document on standard output.',
+            help='Output format. "json" writes one document to standard output, for programs.',
         )
 
     def add_timeout_argument(
         self,
         parser: CommandParser,
-        text: str = "Nodes that have not answered by then have failed. Default: as long as "
-        "POOL_OPTIONS lets a node be silent.",
+        text: str = "Seconds to wait for each node before it counts as failed. Default: the "
+        "timeouts in POOL_OPTIONS.",
     ) -> None:
         parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help=text)
 
@@ -146,7 +146,7 @@ class NodesCommand(BaseCommand):
             "--no-input",
             action="store_false",
             dest="interactive",
-            help="Do not ask.",
+            help="Do not ask for confirmation.",
         )
         parser.add_argument("--dry-run", action="store_true", help=dry_run)
 
@@ -198,7 +198,11 @@ class NodesCommand(BaseCommand):
         return Progress(None if self._is_quiet else self.stderr, what, total, unit)
 
     def fail_for(
-        self, errors: Mapping[Any, object], total: int, done: str = "asked", noun: str = "node"
+        self,
+        errors: Mapping[Any, object],
+        total: int,
+        done: str = "queried",
+        noun: str = "node",
     ) -> None:
         """End with exit status 1 and report the failures, if there are any.
 
@@ -239,8 +243,8 @@ class NodesCommand(BaseCommand):
         except EOFError:
             screen.write()
             raise CommandError(
-                f"{name} cancelled: there was nobody to ask. "
-                "Use --no-input to go on without being asked."
+                f"{name} cancelled: standard input is not a terminal, so confirmation is not "
+                "possible. Use --no-input to continue without confirmation."
             ) from None
         if answer != "yes":
             screen.write(f"{name} cancelled.", str)

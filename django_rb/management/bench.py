@@ -116,10 +116,9 @@ class Bench:
             free, needed = max(0, most - used), len(self.owned[host_id]) * self.bytes_per_key
             if most and needed > max(free, most * EVICTED):
                 raise TooLittleMemory(
-                    f"Of the {most:,} bytes that node {host_id} "
-                    f"({self._cluster.get_address(host_id)}) may use, {free:,} are free. The "
-                    f"measurement needs {needed:,} there, and would push other keys out. "
-                    "Measure with fewer --keys, or with a smaller --size."
+                    f"Node {host_id} ({self._cluster.get_address(host_id)}) has {free:,} of "
+                    f"{most:,} bytes free. The measurement needs {needed:,} there, and would "
+                    "evict other keys. Use fewer --keys or a smaller --size."
                 )
 
     def fill(self, progress: Progress) -> None:

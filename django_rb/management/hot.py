@@ -37,7 +37,7 @@ UNITS = {
     "cpu": "µs of the server's time",
     "rate": "requests per second",
     "frequency": "requests, estimated",
-    "recency": "seconds in which it was asked for",
+    "recency": "seconds with at least one request",
 }
 LOOK_SECONDS = 0.5
 _MOST_KEYS = 20_000  # per node that are checked repeatedly
@@ -203,11 +203,11 @@ class _Watch:
                 self._sources[node] = "cpu"
             elif "subcommand" in why:  # Valkey's HOTKEYS has no START
                 if isinstance(told, Exception):
-                    self._notes[node] = f"HOTKEYS does not tell: {told}"
+                    self._notes[node] = f"HOTKEYS failed: {told}"
                 else:
                     self._sources[node] = "rate"
             elif "unknown command" not in why:
-                self._notes[node] = f"HOTKEYS does not tell: {begun}"
+                self._notes[node] = f"HOTKEYS failed: {begun}"
 
     def _tells_itself(self, node: NodeName) -> bool:
         return self._sources.get(node) in {"cpu", "rate"}
@@ -282,7 +282,7 @@ class _Watch:
             source = self._sources[node]
             told = replies[1] if source == "cpu" else replies[0]
             if isinstance(told, Exception):
-                self._notes[node] = f"HOTKEYS does not tell: {told}"
+                self._notes[node] = f"HOTKEYS failed: {told}"
                 del self._sources[node]
                 continue
             database = self._keyspace.clusters[node[0]].hosts[node[1]].db

@@ -93,11 +93,11 @@ class Keyspace:
         """
         typed = from_argument(pattern)
         if not pattern:
-            raise CommandError("An empty pattern matches no key. '*' is for all keys.")
+            raise CommandError("An empty pattern matches no key. Use '*' for all keys.")
         if not is_closed(pattern):
             raise CommandError(
-                f"The pattern '{readable(typed)}' ends in a backslash or has a '[' that no ']' "
-                "closes. Write a backslash before a character that is meant: \\["
+                f"The pattern '{readable(typed)}' ends in a backslash, or contains a '[' "
+                "without a ']'. Escape a special character with a backslash: \\["
             )
         if self.cache is None:
             return typed
@@ -138,8 +138,8 @@ def _text(key: bytes) -> str:
         return key.decode()
     except UnicodeDecodeError:
         raise CommandError(
-            f"{readable(key)} is not UTF-8, and keys of a cache are text. "
-            "Without --cache, keys may be any bytes."
+            f"{readable(key)} is not valid UTF-8, and keys of a cache are text. Leave --cache "
+            "out: stored keys may be any bytes."
         ) from None
 
 
@@ -150,9 +150,9 @@ class KeysCommand(NodesCommand):
         parser.add_argument(
             "--cache",
             metavar="ALIAS",
-            help="Keys are those of this cache of settings.CACHES: with its prefix and "
-            f"version, on its cluster. Default: settings.{IMPLIED_CACHE}, if it is there. '' "
-            "is for keys as the servers have them.",
+            help="Treat keys as those of this cache in settings.CACHES: its prefix and version "
+            f"are added, and its cluster is used. Default: settings.{IMPLIED_CACHE}, if it is "
+            "set. Use '' for keys as the servers store them.",
         )
 
     def check_owners_known(self, keyspace: Keyspace) -> None:
@@ -160,8 +160,8 @@ class KeysCommand(NodesCommand):
         for alias, cluster in keyspace.clusters.items():
             if cluster.layout is not None and not cluster.layout.is_known:
                 raise CommandError(
-                    f"No node of the Redis Cluster {alias!r} answers, and only they know who "
-                    "owns a key."
+                    f"No node of the Redis Cluster {alias!r} answers, so the owner of a key "
+                    "is unknown."
                 )
 
     def get_keyspace(self, aliases: Any, cache_alias: str | None) -> Keyspace:
@@ -177,8 +177,8 @@ class KeysCommand(NodesCommand):
         home = home_of(cache_alias)
         if aliases and home not in self.get_clusters(aliases):
             raise CommandError(
-                f"The cache {cache_alias!r} is on the cluster {home!r}. "
-                "Leave --cluster out, or name that one."
+                f"The cache {cache_alias!r} is on the cluster {home!r}. Leave --cluster out, "
+                "or use that cluster."
             )
         self.learn(cache.cluster)
         return Keyspace({home: cache.cluster}, cache, cache_alias)

@@ -68,4 +68,4 @@ def _readings(keyspace: Keyspace) -> Iterator[tuple[str, Keyspace]]:
 
 
 def _hint(alias: str, stored: bytes) -> str:
-    return f"The cache {alias!r} has {readable(stored)}; use --cache {alias}."
+    return f"Key {readable(stored)} exists in the cache {alias!r}; use --cache {alias}."

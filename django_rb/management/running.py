@@ -18,7 +18,7 @@ LOOK_SECONDS = 0.5
 def wait(say: Callable[[str], object]) -> None:
     """Wait for Ctrl-C or another signal to end."""
     with signals_held():
-        say("Ctrl-C ends them.")
+        say("Press Ctrl-C to stop them.")
         sys.stdout.flush()
         while next_signal()[0] not in endings():
             pass

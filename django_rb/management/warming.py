@@ -44,7 +44,7 @@ class Warming:
         """The numbers, or the error, as text."""
         of = f"Cache {self.cache!r}, read from {self.warm_from!r} in the last {MINUTES} minutes"
         if self.error is not None:
-            return f"{of}: not known. {self.error}"
+            return f"{of}: unknown. {self.error}"
         if self.share is None:
             return f"{of}: nothing was read"
         return f"{of}: {self.share:.1%} of {self.reads:,} keys"

@@ -26,6 +26,6 @@ def ask(control: str, do: str, host_id: int) -> None:
             line.sendall(request)
             answer = json.loads(lines.readline())
     except (OSError, ValueError) as error:
-        raise NodesError(f"The nodes of {control} cannot be asked: {error}") from error
+        raise NodesError(f"The nodes of {control} cannot be controlled: {error}") from error
     if "error" in answer:
         raise NodesError(answer["error"])

@@ -48,6 +48,6 @@ def check_program(program: str, named_by: str) -> str:
     if found := shutil.which(program):
         return found
     raise ServerNotFoundError(
-        f"{named_by} names {program!r}, which is not a program that can be run. "
-        "Give the path of a valkey-server or redis-server."
+        f"{named_by} is {program!r}, which is not an executable program. Set it to the path "
+        "of a valkey-server or redis-server."
     )

@@ -101,7 +101,7 @@ class LocalNodes:
         failover_seconds: float = FAILOVER_SECONDS,
     ) -> None:
         if count < 1:
-            raise ValueError(f"LocalNodes needs a count of at least 1, not {count}.")
+            raise ValueError(f"LocalNodes requires a count of at least 1, not {count}.")
         if topology not in TOPOLOGIES:
             raise ValueError(
                 f"topology={topology!r} is not one of {', '.join(map(repr, TOPOLOGIES))}."
@@ -110,8 +110,8 @@ class LocalNodes:
             raise ValueError(f"replicas={replicas!r}: give 0 or more.")
         if (topology != "static" or replicas) and (unix_sockets or keep is not None):
             raise ValueError(
-                f"Nodes of topology={topology!r} with replicas={replicas!r} have ports, no "
-                "unix sockets, and keep nothing."
+                f"Nodes of topology={topology!r} with replicas={replicas!r} support neither "
+                "unix sockets nor keep."
             )
         self._place = {
             "first_port": first_port or 0,
@@ -130,7 +130,9 @@ class LocalNodes:
         says_who_may_log_in = unix_sockets
         for name, value in options.items() if isinstance(options, Mapping) else options:
             if name.lower() in OWN_OPTIONS | OWN_CLUSTER_OPTIONS:
-                raise ValueError(f"LocalNodes sets the server option {name!r} itself.")
+                raise ValueError(
+                    f"LocalNodes sets the server option {name!r} itself: leave it out."
+                )
             words = [value] if isinstance(value, str) else list(value)
             self._options.append([name, *words])
             if name.lower() == "requirepass":
@@ -334,13 +336,13 @@ class LocalNodes:
 
     def _running(self) -> Supervisor:
         if self._supervisor is None:
-            raise NodesError("The nodes are not running: use `with`, or start() them.")
+            raise NodesError("The nodes are not running: use `with`, or call start().")
         return self._supervisor
 
     def _known(self, host_id: int) -> int:
         total = len(self._addresses)
         if host_id not in range(total):
-            raise NodesError(f"There is no node {host_id!r}, only 0 to {total - 1}.")
+            raise NodesError(f"There is no node {host_id!r}. The nodes are 0 to {total - 1}.")
         return host_id
 
 

@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         f"{MARKER}: the nodes are not flushed before the test. On a class or a module: they "
-        "are flushed before the first of its tests, and not between them.",
+        "are flushed only before the first of its tests.",
     )
     if config.pluginmanager.hasplugin("django") and _has_clusters():
         from .stand_ins import StandIns  # noqa: PLC0415

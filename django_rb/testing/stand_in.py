@@ -94,8 +94,8 @@ class StandIn:
             declared, own = shared
             raise ImproperlyConfigured(
                 f"settings.{conf.SETTING}[{self.alias!r}]['TEST']: {declared.info.address} is "
-                f"{own}, by whatever name, and tests flush it. Name a database or servers that "
-                "are for tests alone."
+                f"{own}, even if the names differ, and tests flush it. Use a database or "
+                "servers that only tests use."
             )
         self._is_checked = True
 
@@ -115,9 +115,9 @@ class StandIn:
         """
         if self.is_declared:
             raise NodesError(
-                f"The cluster {self.alias!r} has no local nodes: settings.{conf.SETTING}"
-                f"[{self.alias!r}]['TEST'] names servers. Leave that out, or name a number "
-                "of local nodes there: {'NODES': 2}."
+                f"The cluster {self.alias!r} has no local nodes: "
+                f"settings.{conf.SETTING}[{self.alias!r}]['TEST'] declares servers. Remove "
+                "it, or set a number of local nodes there: {'NODES': 2}."
             )
         self._start()
         self.is_used = self._nodes_were_lent = True

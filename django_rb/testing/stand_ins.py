@@ -32,8 +32,8 @@ class _Refusal(Observer):
 
     def before_use(self) -> None:
         raise ImproperlyConfigured(
-            f"This cluster {self._alias!r} was made before the run of the tests began, and is "
-            "on nodes that are not for them. Do not keep it in a module or a class: use "
+            f"This cluster {self._alias!r} was created before the test run started, and uses "
+            "nodes that are not for tests. Do not store it in a module or a class: use "
             f"django_rb.clusters[{self._alias!r}] inside the functions that need it."
         )
 
@@ -66,8 +66,8 @@ class StandIns:
         if alias not in self._stand_ins:
             conf.check_alias(alias)
             raise ImproperlyConfigured(
-                f"The cluster {alias!r} is not in settings.{conf.SETTING} as the run of the "
-                "tests found it, so that nothing stands in for it."
+                f"The cluster {alias!r} was not in settings.{conf.SETTING} when the test run "
+                "started, so there are no nodes for tests in its place."
             )
         return self._stand_ins[alias]
 
@@ -80,7 +80,7 @@ class StandIns:
                 except ServerNotFoundError as error:
                     raise ServerNotFoundError(
                         f"Tests run on local nodes in place of the cluster {alias!r}. {error} "
-                        "Or declare servers that are for tests alone, and are flushed by them: "
+                        "Or declare servers that only tests use, and that they may flush: "
                         f"settings.{conf.SETTING}[{alias!r}]['TEST'] = {{'HOSTS': […]}} or "
                         "{'DB': 15}."
                     ) from None
@@ -90,10 +90,10 @@ class StandIns:
         for alias, stand_in in self._stand_ins.items():
             if stand_in.is_declared:
                 raise NodesError(
-                    f"settings.{conf.SETTING}[{alias!r}]['TEST'] names servers, which tests "
-                    "that run in parallel would flush under each other. Run them in one "
-                    "process, or name no servers there: then each process has local nodes of "
-                    "its own."
+                    f"settings.{conf.SETTING}[{alias!r}]['TEST'] declares servers, and tests "
+                    "that run in parallel would flush each other's data there. Run them in "
+                    "one process, or remove the servers: each process then starts its own "
+                    "local nodes."
                 )
 
     def make_cluster(self, alias: str) -> Cluster:
@@ -129,9 +129,9 @@ class StandIns:
         ):
             return
         raise ImproperlyConfigured(
-            f"A test run does not connect to {place.url}, which is neither a local node of the "
-            "run nor declared. If it is for tests alone, which flush it, declare it in the "
-            f"settings of its cluster: settings.{conf.SETTING}[alias]['TEST'] = "
+            f"A test run must not connect to {place.url}, which is neither a local node of "
+            "the run nor declared for tests. If only tests use it, and may flush it, declare "
+            f"it in the settings of its cluster: settings.{conf.SETTING}[alias]['TEST'] = "
             f"{{'HOSTS': [{place.url!r}]}}."
         )
 
@@ -180,8 +180,8 @@ def get_stand_ins() -> StandIns:
     """
     if _active is None:
         raise ImproperlyConfigured(
-            "Nothing stands in for the site's own nodes, which tests must not touch. Set "
-            "TEST_RUNNER = 'django_rb.testing.RBDiscoverRunner', or run pytest with "
+            "There are no nodes for tests in place of the site's own, which tests must not "
+            "use. Set TEST_RUNNER = 'django_rb.testing.RBDiscoverRunner', or run pytest with "
             f"pytest-django and a settings.{conf.SETTING}."
         )
     return _active

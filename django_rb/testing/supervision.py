@@ -44,7 +44,7 @@ class Supervisor:
     def request(self, do: str, **details: Any) -> Any:
         """Return the response to a request, or raise NodesError with the reason."""
         if self.owner != os.getpid():
-            raise NodesError("The nodes belong to the process that started them.")
+            raise NodesError("The nodes can only be used in the process that started them.")
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -59,7 +59,9 @@ class Supervisor:
                 self.stop()  # or the next request would read this response
                 raise
         if not answer:
-            raise NodesError("The supervisor of the nodes has ended, and the nodes with it.")
+            raise NodesError(
+                "The supervisor process of the nodes has ended, so the nodes have stopped."
+            )
         said = json.loads(answer)
         if "error" in said:
             raise NodesError(said["error"])

@@ -98,10 +98,10 @@ def test_a_mistake_in_the_options_is_explained(options: Any, parts: list[str]) -
         ("127.0.0.1:6379", ["'127.0.0.1:6379'", "LOCATION", "Known are: default."]),
         (
             f"redis://:{SECRET}@10.0.0.1:6379/0",
-            ["***@10.0.0.1:6379/0", "LOCATION", "URLs go to RB_CLUSTERS[alias]['HOSTS']"],
+            ["***@10.0.0.1:6379/0", "LOCATION", "URLs belong in RB_CLUSTERS[alias]['HOSTS']"],
         ),
-        ([f"redis://:{SECRET}@10.0.0.1:6379/0"], ["list", "LOCATION", "URLs go to"]),
-        (f":{SECRET}@h:6379", ["LOCATION", "URLs go to"]),
+        ([f"redis://:{SECRET}@10.0.0.1:6379/0"], ["list", "LOCATION", "URLs belong in"]),
+        (f":{SECRET}@h:6379", ["LOCATION", "URLs belong in"]),
         (5, ["5", "LOCATION", "such as 'default'"]),
     ],
 )

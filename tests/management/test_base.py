@@ -79,8 +79,8 @@ class TestDeadNodes:
     @pytest.mark.parametrize(
         ("total", "options", "first"),
         [
-            (1, {}, "1 of 1 node could not be asked:"),
-            (4, {}, "1 of 4 nodes could not be asked:"),
+            (1, {}, "1 of 1 node could not be queried:"),
+            (4, {}, "1 of 4 nodes could not be queried:"),
             (4, {"done": "flushed", "noun": "server"}, "1 of 4 servers could not be flushed:"),
         ],
     )
@@ -113,8 +113,8 @@ class TestConfirm:
             (KeyboardInterrupt(), "Move cancelled.", 130),
             (
                 EOFError(),
-                "Move cancelled: there was nobody to ask. "
-                "Use --no-input to go on without being asked.",
+                "Move cancelled: standard input is not a terminal, so confirmation is not "
+                "possible. Use --no-input to continue without confirmation.",
                 1,
             ),
         ],

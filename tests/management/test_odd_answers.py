@@ -57,7 +57,7 @@ def test_a_migration_fails_by_its_node(
     }
     with override_settings(RB_CLUSTERS=config):
         _, error = run_and_fail("rb_migrate", *names)
-    assert error.startswith("1 of 5 nodes could not be asked to the end:\ndefault 0: ")
+    assert error.startswith("1 of 5 nodes could not be read completely:\ndefault 0: ")
 
 
 def test_a_check_tells_of_the_node(node: Peer) -> None:

@@ -120,8 +120,8 @@ class TestMemory:
         small.get_local_client(0).set("of the site", 1)
         out, error = run_and_fail("rb_bench", "--keys", "1000", "--size", "100000")
         assert out.startswith("default: 1,000 keys of 97.7 KiB, 95.5 MiB in all")
-        assert error.startswith("default: Of the 4,194,304 bytes that node 0 (127.0.0.1:")
-        assert "would push other keys out" in error
+        assert error.startswith("default: Node 0 (127.0.0.1:")
+        assert "of 4,194,304 bytes free. The measurement needs " in error
         assert small.get_local_client(0).keys() == [b"of the site"]
 
     def test_a_full_node_takes_no_other_cluster_along(
@@ -138,7 +138,7 @@ class TestMemory:
         with override_settings(RB_CLUSTERS=config):
             said, error = run_and_fail(*args, "--format", "json")
             table, _ = run_and_fail(*args)
-        assert error.startswith("full: Of the 4,194,304 bytes that node 0 (127.0.0.1:")
+        assert error.startswith("full: Node 0 (127.0.0.1:")
         before, refused, after = json.loads(said)["clusters"]
         assert list(before["operations"]) == list(after["operations"]) == OPERATIONS
         assert (before["error"], after["error"]) == (None, None)
@@ -155,7 +155,7 @@ class TestMemory:
         assert client.info("stats")["evicted_keys"] > 0
         run("rb_bench", "--keys", "50", "--size", "100")
         _, error = run_and_fail("rb_bench", "--keys", "50", "--size", "100000")
-        assert "would push other keys out" in error
+        assert "of 4,194,304 bytes free. The measurement needs " in error
 
 
 class TestEnds:

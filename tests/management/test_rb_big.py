@@ -81,7 +81,7 @@ def test_nothing_there(nodes: LocalNodes) -> None:
 
 def test_dead_nodes_are_named(hurt_nodes: LocalNodes) -> None:
     out, error = run_and_fail("rb_big", "--timeout", "0.5", "--format", "json")
-    assert "2 of 4 nodes could not be asked:" in error
+    assert "2 of 4 nodes could not be queried:" in error
     assert "default 1: " in error
     assert "default 2: " in error
     assert json.loads(out)["measured"] == 0

@@ -79,7 +79,7 @@ class TestDelete:
         }
         with override_settings(CACHES={"default": config}):
             _, error = run_and_fail("rb_delete", "a[", "--cache", "default", "--no-input")
-        assert error.startswith("The pattern 'a[' ends in a backslash or has a '['")
+        assert error.startswith("The pattern 'a[' ends in a backslash, or contains a '['")
         assert keys_left(servers) == {"page": 100, "user": 10}
 
     def test_all_keys(self, servers: Servers) -> None:
@@ -122,7 +122,7 @@ class TestDelete:
 
     def test_an_empty_pattern(self, servers: Servers) -> None:
         _, error = run_and_fail("rb_delete", "", "--no-input")
-        assert error == "An empty pattern matches no key. '*' is for all keys."
+        assert error == "An empty pattern matches no key. Use '*' for all keys."
 
     def test_dry_run(self, servers: Servers) -> None:
         out = run("rb_delete", "page:*", "--dry-run")
@@ -157,8 +157,8 @@ class TestQuestion:
     @pytest.mark.parametrize(
         ("args", "keys"),
         [
-            (["*"], "ALL keys, whoever uses them."),
-            (["**"], "ALL keys, whoever uses them."),
+            (["*"], "ALL keys, including those of other programs."),
+            (["**"], "ALL keys, including those of other programs."),
             (["*", "--cache", "default"], "ALL keys of the cache 'default'."),
             (["pa*", "--cache", "default"], "those of the cache 'default' that match pa*."),
         ],
@@ -176,7 +176,7 @@ class TestQuestion:
     def test_nobody_is_there(self, nodes: LocalNodes, servers: Servers) -> None:
         done = django("rb_delete", "page:*", env=on_nodes(default=nodes.hosts))
         assert done.returncode == 1
-        assert done.stderr.endswith("Use --no-input to go on without being asked.\n")
+        assert done.stderr.endswith("Use --no-input to continue without confirmation.\n")
         assert keys_left(servers)["page"] == 100
 
     def test_nothing_to_delete(self, nodes: LocalNodes, servers: Servers) -> None:
@@ -253,7 +253,7 @@ class TestNodesThatFail:
                 status, said = terminal.read_to_end()
         assert status == 128 + signal.SIGINT
         assert re.search(
-            r"CommandError: Interrupted: at least [\d,]+ keys deleted, others may be left\.\n",
+            r"CommandError: Interrupted: at least [\d,]+ keys deleted, others may remain\.\n",
             said,
         )
 

@@ -211,7 +211,7 @@ class TestDryRun:
             "flushed",
             "flushed",
         ]
-        assert error.startswith("1 of 4 databases could not be asked:\ndefault 1: ")
+        assert error.startswith("1 of 4 databases could not be queried:\ndefault 1: ")
 
 
 class TestNodesThatFail:
@@ -304,8 +304,8 @@ class TestQuestion:
         done = django("rb_flushall", env=on_nodes(default=nodes.hosts))
         assert done.returncode == 1
         assert done.stderr == (
-            "CommandError: Flush cancelled: there was nobody to ask. "
-            "Use --no-input to go on without being asked.\n"
+            "CommandError: Flush cancelled: standard input is not a terminal, so confirmation "
+            "is not possible. Use --no-input to continue without confirmation.\n"
         )
         assert data.sizes(0) == [2, 2, 2, 2]
 
@@ -375,7 +375,7 @@ class TestTerminal:
         ("key", "status", "last"),
         [
             ("\x03", 130, "CommandError: Flush cancelled."),
-            ("\x04", 1, "Use --no-input to go on without being asked."),
+            ("\x04", 1, "Use --no-input to continue without confirmation."),
         ],
         ids=["Ctrl-C", "Ctrl-D"],
     )

@@ -227,13 +227,13 @@ class TestCache:
             assert run("rb_get", "mine", "--cache", "default").endswith("\n\n[1, 2]\n")
             client.set(":1:page", b"forged")
             out = run("rb_get", "page", "--cache", "default")
-        assert "\nThe cache reads no value here: its signature is wrong, " in out
+        assert "\nThe cache treats this value as a miss: its signature is invalid, " in out
         assert out.endswith("\nforged\n")
 
     def test_a_value_that_is_no_string(self, client: redis.Redis) -> None:
         client.hset(":1:page", mapping={"a": 1})
         out = run("rb_get", "page", "--cache", "default")
-        assert "\nNo value of a cache: those are strings, and this is a hash.\n" in out
+        assert "\nThis is a hash. Values of a cache are strings.\n" in out
         assert out.endswith("\nFIELD  VALUE\na      1\n")
 
     def test_nothing_is_unpickled_without_the_cache(self, nodes: LocalNodes) -> None:
@@ -265,7 +265,7 @@ class TestWhere:
         out, error = run_and_fail("rb_get", "page:1")
         assert out == ""
         where = f"default {host_id} ({cluster.get_address(host_id)})"
-        assert error == f"There is no key page:1 where it belongs: {where}."
+        assert error == f"Key page:1 was not found on its node: {where}."
         done = django("rb_get", "page:1", "--format", "json", env=on_nodes(default=nodes.hosts))
         assert (done.returncode, done.stdout) == (1, '{\n  "entries": [],\n  "errors": []\n}\n')
 
@@ -295,7 +295,7 @@ class TestWhere:
         getattr(own_nodes, fault)(host_id)
         out, error = run_and_fail("rb_get", "page:1", "--timeout", "0.5")
         assert out == ""
-        assert error.startswith(f"1 of 1 node could not be asked:\ndefault {host_id}: ")
+        assert error.startswith(f"1 of 1 node could not be queried:\ndefault {host_id}: ")
         out, _ = run_and_fail("rb_get", "page:1", "--timeout", "0.5", "--format", "json")
         document = json.loads(out)
         (failure,) = document["errors"]

@@ -98,7 +98,7 @@ def test_what_people_see(filled: Cluster) -> None:
     key = "<script>\x1b[2J" + "x" * 300
     filled.get_routing_client().set(key, 1)
     shown = run("rb_hot", "--seconds", "0.2", "--top", "300")
-    assert "recency: seconds in which it was asked for" in shown
+    assert "recency: seconds with at least one request" in shown
     assert r"<script>\x1b[2Jxx" in shown
     assert "default 0: recency, " in shown
     assert max(map(len, shown.splitlines())) <= 80
@@ -108,7 +108,7 @@ def test_dead_nodes_are_named(hurt_nodes: LocalNodes) -> None:
     out, error = run_and_fail(
         "rb_hot", "--seconds", "0.2", "--timeout", "0.5", "--format", "json"
     )
-    assert "2 of 4 nodes could not be asked:" in error
+    assert "2 of 4 nodes could not be queried:" in error
     assert "default 1: " in error
     assert [node["host_id"] for node in json.loads(out)["nodes"]] == [0, 3]
 

@@ -361,7 +361,7 @@ class TestVerifying:
         client: Any = clusters["new"].get_local_client_for_key(change[1])
         client.execute_command(*change)
         out, error = run_and_fail("rb_migrate", "old", "new", "--verify")
-        assert f"1 key, such as {key}: they are in both layouts" in error
+        assert f"1 key, such as {key}: they are in both clusters" in error
         assert "--replace" in error
         assert rows(out)[-1] == ["total", "0", "0 B", "16", "1"]
 
@@ -474,7 +474,7 @@ class TestFailing:
             owners = clusters["new"].router.get_hosts_for_keys(list(PAGES))
             add_observer(clusters["old"], When("DUMP", lambda: new.kill(1)))
             out, error = run_and_fail("rb_migrate", "old", "new")
-            assert error.startswith("1 of 7 nodes could not be asked to the end:\nnew 1: ")
+            assert error.startswith("1 of 7 nodes could not be read completely:\nnew 1: ")
             assert rows(out)[-1][1] == str(600 - owners.count(1))
             assert rows(out)[-1][-1] == str(owners.count(1))
             new.restart(1)
@@ -488,7 +488,7 @@ class TestFailing:
             owners = clusters["old"].router.get_hosts_for_keys(list(PAGES))
             add_observer(clusters["old"], When("SCAN", lambda: old.kill(1)))
             _, error = run_and_fail("rb_migrate", "old", "new")
-            assert "1 of 6 nodes could not be asked to the end:\nold 1: " in error
+            assert "1 of 6 nodes could not be read completely:\nold 1: " in error
             assert len(found("new")) == 600 - owners.count(1)
 
     def test_a_node_without_room(self, nodes: LocalNodes) -> None:
@@ -503,9 +503,9 @@ class TestFailing:
             assert "command not allowed when used memory" in error
 
     def test_what_cannot_be(self, apart: None) -> None:
-        assert "Name two clusters" in run_and_fail("rb_migrate", "old", "old")[1]
+        assert "Give two different clusters" in run_and_fail("rb_migrate", "old", "old")[1]
         assert "nwe" in run_and_fail("rb_migrate", "old", "nwe")[1]
-        assert "closes" in run_and_fail("rb_migrate", "old", "new", "page[")[1]
+        assert "contains a '[' without" in run_and_fail("rb_migrate", "old", "new", "page[")[1]
 
 
 class TestStopping:
@@ -524,7 +524,7 @@ class TestStopping:
                 r"Copying \[#+\.*\] \d+%, \d+ keys, [\d.]+ \w+, \d+/s, \d+ s left", bar
             )
             lines = plain(said)
-            assert lines[-2].startswith("CommandError: Interrupted. Start it again")
+            assert lines[-2].startswith("CommandError: Interrupted. Run the command again")
             assert int(rows("\n".join(lines[:-2]))[-1][1].replace(",", "")) > 50
             run("rb_migrate", "old", "new", "--verify")
             assert found("new") == texts(PAGES)

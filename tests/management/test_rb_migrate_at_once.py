@@ -58,7 +58,9 @@ def test_none_runs_beside_one_that_deletes(
 
     add_observer(clusters[alias], When(command, run_another))
     migrate(*first)
-    assert errors[0].startswith("Another rb_migrate takes keys from old, and one of both")
+    assert errors[0].startswith(
+        "Another rb_migrate is copying keys from old, and one of the two"
+    )
     assert found("new") == texts(PAGES)
     assert found("old") == ({} if first else texts(PAGES))
     migrate("--delete")

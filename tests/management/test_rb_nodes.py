@@ -95,7 +95,7 @@ class TestCommand:
             r"CLUSTER  DATABASE\n"
             r"default  0\n"
             r"\n"
-            r"Other programs find them with this in their environment:\n"
+            r"To use them from other programs, set:\n"
             r"export DJANGO_RB_NODES='\{.*\}' DJANGO_RB_CONTROL=/\S+\.sock\n"
             r"\n$",
             done.stdout,
@@ -178,7 +178,7 @@ class TestClusters:
         """Start nodes; yield the environment of a process that uses them."""
         process = Running("rb_nodes", "--format", "json", *args, env=settings)
         try:
-            document, _ = document_of(read_until(process, "Ctrl-C ends them."))
+            document, _ = document_of(read_until(process, "Press Ctrl-C to stop them."))
             yield {**settings, **document["environment"]}
             process.send_signal(signal.SIGTERM)
             assert process.wait(10) == 0
@@ -296,11 +296,11 @@ class TestMistakes:
 
     def test_no_server(self) -> None:
         error = self.fail("--", "true", DJANGO_RB_SERVER="/nowhere/valkey-server")
-        assert error.startswith("CommandError: The environment variable DJANGO_RB_SERVER names")
+        assert error.startswith("CommandError: The environment variable DJANGO_RB_SERVER is")
 
     def test_a_server_that_does_not_start(self) -> None:
         error = self.fail("--", "true", DJANGO_RB_SERVER=sys.executable)
-        assert "is no Valkey or Redis server" in error
+        assert "is not a Valkey or Redis server" in error
 
     def test_wrong_alias(self) -> None:
         assert self.fail("--cluster", "defualt", "--", "true") == (
@@ -316,7 +316,7 @@ class TestMistakes:
         )
         slow.chmod(0o755)
         error = self.fail("--timeout", "0.5", "--", "true", DJANGO_RB_SERVER=str(slow))
-        assert error.startswith("CommandError: Node 0 was not ready after 0.5 s")
+        assert error.startswith("CommandError: Node 0 was not ready within 0.5 s")
 
     @pytest.mark.parametrize("timeout", ["0", "-1", "soon"])
     def test_timeout(self, timeout: str) -> None:
@@ -340,7 +340,7 @@ class TestWaiting:
     @pytest.fixture
     def waiting(self, output_format: str) -> Iterator[Any]:
         process = Running("rb_nodes", "--count", "2", "--format", output_format)
-        yield process, read_until(process, "Ctrl-C ends them.")
+        yield process, read_until(process, "Press Ctrl-C to stop them.")
         kill(process)
 
     @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ class TestWaiting:
     def test_nohup(self) -> None:
         process = start("nohup", *DJANGO, "rb_nodes", "--count", "1")
         try:
-            read_until(process, "Ctrl-C ends them.")
+            read_until(process, "Press Ctrl-C to stop them.")
             process.send_signal(signal.SIGHUP)
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(1)
@@ -463,12 +463,12 @@ class TestSignals:
             status, said = terminal.read_to_end()
         assert status == 0
         assert "\x1b" not in said
-        table = said.partition("Other programs")[0]
+        table = said.partition("To use them")[0]
         assert max(map(len, table.splitlines())) <= 80
 
     def test_ctrl_c_while_waiting_on_a_terminal(self) -> None:
         with Terminal("rb_nodes", "--count=2", env=environment()) as terminal:
-            said = terminal.read_until("Ctrl-C ends them.")
+            said = terminal.read_until("Press Ctrl-C to stop them.")
             terminal.type("\x03")
             status, said = terminal.read_to_end()
         assert status == 0
@@ -503,9 +503,9 @@ class TestFromAnotherShell:
             monkeypatch.setenv("DJANGO_RB_CONTROL", nodes.control)
             assert run("rb_nodes", "--stop", "1") == "Node 1 was stopped.\n"
             assert nodes.states() == {0: "running", 1: "dead"}
-            assert run("rb_nodes", "--restart", "1") == "Node 1 was started anew.\n"
+            assert run("rb_nodes", "--restart", "1") == "Node 1 was restarted.\n"
             assert client.dbsize() == 0
             assert run_and_fail("rb_nodes", "--stop", "2")[1] == "There is no node 2."
-        assert "ask.sock cannot be asked: " in run_and_fail("rb_nodes", "--stop", "1")[1]
+        assert "ask.sock cannot be controlled: " in run_and_fail("rb_nodes", "--stop", "1")[1]
         monkeypatch.delenv("DJANGO_RB_CONTROL")
         assert "DJANGO_RB_CONTROL is not set" in run_and_fail("rb_nodes", "--restart", "1")[1]

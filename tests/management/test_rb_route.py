@@ -96,13 +96,13 @@ class TestKeys:
         assert document["host_id"] == cluster.get_host_for_key(key)
         assert rows(run("rb_route", as_typed))[0][0] == r"\xff\x00"
         _, error = run_and_fail("rb_route", as_typed, "--cache", "default")
-        assert error.startswith(r"\xff\x00 is not UTF-8, and keys of a cache are text.")
+        assert error.startswith(r"\xff\x00 is not valid UTF-8, and keys of a cache are text.")
 
     def test_dead_nodes_are_told(self, own_nodes: LocalNodes) -> None:
         own_nodes.kill(1)
         keys = [f"page:{n}" for n in range(20)]
         out, error = run_and_fail("rb_route", *keys)
-        assert error.startswith("1 of 4 nodes could not be asked:\ndefault 1: ")
+        assert error.startswith("1 of 4 nodes could not be queried:\ndefault 1: ")
         states = {row[1]: row[-1] for row in rows(out)}
         assert states == {
             "default 0": "alive",
@@ -115,12 +115,12 @@ class TestKeys:
     def test_offline_asks_nobody(self) -> None:
         assert len(rows(run("rb_route", *KEYS, "--offline"))) == len(KEYS)
         _, error = run_and_fail("rb_route", *KEYS)
-        assert error.startswith("3 of 3 nodes could not be asked:")
+        assert error.startswith("3 of 3 nodes could not be queried:")
 
     @pytest.mark.parametrize("args", [[], ["page:1", "--stdin"]])
     def test_either_keys_or_stdin(self, nodes: LocalNodes, args: list[str]) -> None:
         _, error = run_and_fail("rb_route", *args)
-        assert error == "Name keys, or read them with --stdin: one of the two."
+        assert error == "Give either keys or --stdin."
 
 
 class TestDistribution:

@@ -337,7 +337,7 @@ class TestNodesThatFail:
         whole, error = document_and_error("--timeout", "1.5")
         assert 1.4 < monotonic() - began < 5
         summary, killed, stopped = error.splitlines()
-        assert summary == "2 of 4 nodes could not be asked:"
+        assert summary == "2 of 4 nodes could not be queried:"
         ports = [host["port"] for host in hurt_nodes.hosts.values()]
         assert re.fullmatch(
             rf"default 1: .* refused\. \[node 1, 127\.0\.0\.1:{ports[1]}/0, cluster default\]",
@@ -371,7 +371,7 @@ class TestNodesThatFail:
         assert load[2].split() == speed[2].split()[:1] + ["?"] * 7 == ["1"] + ["?"] * 7
         # One line each: what the log has to say of it is said.
         lines = done.stderr.splitlines()
-        assert lines[0] == "CommandError: 2 of 4 nodes could not be asked:"
+        assert lines[0] == "CommandError: 2 of 4 nodes could not be queried:"
         assert [line[:11] for line in lines[1:]] == ["default 1: ", "default 2: "]
 
     def test_a_log_of_the_sites_own_is_written(
@@ -395,7 +395,7 @@ class TestNodesThatFail:
     def test_a_node_that_refuses(self, own_nodes: LocalNodes) -> None:
         ask(own_nodes, 1, "ACL", "SETUSER", "default", "-info")
         whole, error = document_and_error()
-        assert error.startswith("1 of 4 nodes could not be asked:\ndefault 1: ")
+        assert error.startswith("1 of 4 nodes could not be queried:\ndefault 1: ")
         assert "NOPERM" in error or "no permissions" in error
         assert whole["nodes"][1]["health"]["state"] == "up"
         out, _ = status_and_fail()
@@ -422,7 +422,7 @@ class TestNodesThatFail:
             with override_settings(RB_CLUSTERS=config):
                 whole, error = document_and_error("--timeout", "1.5")
                 clusters.reset()
-        assert error.startswith("1 of 5 nodes could not be asked:\ndefault 0: ")
+        assert error.startswith("1 of 5 nodes could not be queried:\ndefault 0: ")
         node = whole["nodes"][0]
         assert (node["version"], node["memory_used"]) == ("valkey 9.9.9", 1000)
         assert (node["memory_limit"], node["keys"]) == (None, None)
@@ -471,7 +471,7 @@ class TestNodesThatFail:
             began = monotonic()
             _, error = status_and_fail("--timeout", "2")
             assert monotonic() - began < 3.8
-        assert error.startswith("2 of 3 nodes could not be asked:\none 0: ")
+        assert error.startswith("2 of 3 nodes could not be queried:\none 0: ")
         assert "\ntwo 0: " in error
 
     @override_settings(
@@ -532,7 +532,7 @@ class TestWatch:
         ]
         assert fitted(sections, ["error"], 5) == [
             *["one: 1 of 1", "two: 1 of 1", "error", "one: 1 of 1"],
-            "… and 5 lines: enlarge the window, or use --cluster",
+            "… and 5 more lines: enlarge the window, or use --cluster",
         ]
 
     def test_on_a_pipe_one_is_below_the_other(self, nodes: LocalNodes) -> None:
@@ -583,7 +583,7 @@ class TestWatch:
         finally:
             kill(process)
         assert process.returncode == 1
-        assert "CommandError: 1 of 4 nodes could not be asked:\ndefault 1: " in said
+        assert "CommandError: 1 of 4 nodes could not be queried:\ndefault 1: " in said
 
 
 def wait_for_looks(terminal: Terminal, clear: str, count: int) -> None:

@@ -16,7 +16,7 @@ from django_rb.testing import LocalNodes
 from .calls import run, run_and_fail, run_json
 from .processes import django, on_nodes
 
-HINT = "The cache 'default' has :1:book:3; use --cache default."
+HINT = "Key :1:book:3 exists in the cache 'default'; use --cache default."
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_a_pattern() -> None:
 
 def test_other_keys_than_were_meant_are_not_deleted_in_silence(cluster: Cluster) -> None:
     cluster.get_routing_client().set("book:7", "of the engine")
-    told = f"Keys as the servers have them are meant. {HINT}\n"
+    told = f"The pattern applies to keys as the servers store them. {HINT}\n"
     assert said("rb_delete", "book:*", "--dry-run") == told
     assert said("rb_delete", "*", "--dry-run") == ""
     assert cache.get("book:3") == "Emma"
@@ -66,10 +66,10 @@ def test_a_setting_names_the_cache_that_is_meant() -> None:
 @pytest.mark.parametrize("command", ["rb_scan", "rb_delete"])
 def test_patterns_that_cannot_be_meant(command: str) -> None:
     _, error = run_and_fail(command, "")
-    assert error == "An empty pattern matches no key. '*' is for all keys."
+    assert error == "An empty pattern matches no key. Use '*' for all keys."
     for pattern in ("[abc", "page:\\"):
         _, error = run_and_fail(command, pattern)
-        assert "ends in a backslash or has a '[' that no ']' closes" in error
+        assert "ends in a backslash, or contains a '[' without a ']'" in error
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

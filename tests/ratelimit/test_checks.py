@@ -34,19 +34,19 @@ def findings(tag: str) -> list[tuple[str, str]]:
     ("settings", "said"),
     [
         ({}, None),
-        (HTTPS, "settings.SECURE_PROXY_SSL_HEADER tells of a proxy"),
-        ({"USE_X_FORWARDED_HOST": True}, "settings.USE_X_FORWARDED_HOST tells of a proxy"),
-        ({"USE_X_FORWARDED_PORT": True}, "settings.USE_X_FORWARDED_PORT tells of a proxy"),
+        (HTTPS, "settings.SECURE_PROXY_SSL_HEADER implies a proxy"),
+        ({"USE_X_FORWARDED_HOST": True}, "settings.USE_X_FORWARDED_HOST implies a proxy"),
+        ({"USE_X_FORWARDED_PORT": True}, "settings.USE_X_FORWARDED_PORT implies a proxy"),
         ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": 1}, None),
         ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": ["10.0.0.0/8"]}, None),
         ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": ["unix"]}, None),
-        ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": []}, "tells of a proxy"),
+        ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": []}, "implies a proxy"),
         ({"RATELIMIT_TRUSTED_PROXIES": 0}, None),
-        ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": 0}, "tells of a proxy"),
-        ({"RATELIMIT_TRUSTED_PROXIES": ["10.0.0.0/8", "0.0.0.0/0"]}, "trusts every address"),
-        ({"RATELIMIT_TRUSTED_PROXIES": ["::/0"]}, "trusts every address"),
-        ({"RATELIMIT_TRUSTED_PROXIES": ["::ffff:0.0.0.0/96"]}, "trusts every address"),
-        ({"RATELIMIT_TRUSTED_PROXIES": ["0.0.0.0/1", "128.0.0.0/1"]}, "trusts every address"),
+        ({**HTTPS, "RATELIMIT_TRUSTED_PROXIES": 0}, "implies a proxy"),
+        ({"RATELIMIT_TRUSTED_PROXIES": ["10.0.0.0/8", "0.0.0.0/0"]}, "trusts all addresses"),
+        ({"RATELIMIT_TRUSTED_PROXIES": ["::/0"]}, "trusts all addresses"),
+        ({"RATELIMIT_TRUSTED_PROXIES": ["::ffff:0.0.0.0/96"]}, "trusts all addresses"),
+        ({"RATELIMIT_TRUSTED_PROXIES": ["0.0.0.0/1", "128.0.0.0/1"]}, "trusts all addresses"),
     ],
 )
 def test_limits_by_address_behind_a_proxy(settings: dict[str, Any], said: str | None) -> None:
@@ -64,7 +64,9 @@ def test_limits_by_address_behind_a_proxy(settings: dict[str, Any], said: str | 
     else:
         ((error_id, text),) = found
         assert error_id == "django_rb.W010"
-        assert text.startswith("Clients' addresses are limited (tests.ratelimit.site.page), ")
+        assert text.startswith(
+            "Requests are limited by the client's address (tests.ratelimit.site.page), "
+        )
         assert said in text
 
 
@@ -80,7 +82,7 @@ def test_a_method_that_is_limited_is_not_called_by_a_name_of_djangos() -> None:
     finally:
         views_by_address.clear()
         views_by_address.update(known)
-    assert "are limited (a class-based view), but" in message.msg
+    assert "are limited by the client's address (a class-based view), but" in message.msg
 
 
 def test_the_urls_are_imported_to_find_limited_views(
@@ -144,7 +146,7 @@ MIDDLEWARE = "django_rb.ratelimit.middleware.RatelimitMiddleware"
 SEVERAL = {"main": {"HOSTS": ["redis://h"]}, "other": {"HOSTS": ["redis://i"]}}
 NO_DEFAULT = (
     "There is no cluster 'default', the default of settings.RATELIMIT_CLUSTER, in "
-    "settings.RB_CLUSTERS. Known are: main, other. Name the cluster that counts: "
+    "settings.RB_CLUSTERS. Known are: main, other. Set the cluster that counts: "
     "settings.RATELIMIT_CLUSTER."
 )
 

@@ -92,7 +92,7 @@ def test_keys_of_all_shards_are_listed_and_deleted(admin: Admin) -> None:
 def test_nobody_answers(admin: Admin) -> None:
     dead = {"default": {"TOPOLOGY": "redis-cluster", "HOSTS": ["redis://127.0.0.1:1"]}}
     with override_settings(RB_CLUSTERS=dead):
-        with pytest.raises(CommandError, match="1 of 1 node could not be asked"):
+        with pytest.raises(CommandError, match="1 of 1 node could not be queried"):
             run("rb_status")
         with pytest.raises(CommandError, match="No node of the Redis Cluster"):
             run("rb_route", "key")

@@ -1,4 +1,4 @@
-"""A site whose shards are watched by Sentinels: commands, checks, and its tests."""
+"""A site whose shards are monitored by Sentinels: commands, checks, and its tests."""
 
 from __future__ import annotations
 

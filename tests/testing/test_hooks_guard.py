@@ -24,7 +24,7 @@ from django_rb.testing.stand_ins import StandIns
 
 from ..helpers import Servers, make_cache
 
-REFUSED = r"^A test run does not connect to .*settings\.RB_CLUSTERS\[alias\]\['TEST'\] = "
+REFUSED = r"^A test run must not connect to .*settings\.RB_CLUSTERS\[alias\]\['TEST'\] = "
 
 
 def start_site(**options: Any) -> Iterator[LocalNodes]:
@@ -131,9 +131,9 @@ class TestOverriddenSettings:
             with pytest.raises(ImproperlyConfigured) as caught:
                 clusters["new"].call_nodes("PING")
             assert str(caught.value) == (
-                "A test run does not connect to redis://[::1]:9/2, which is neither a local "
-                "node of the run nor declared. If it is for tests alone, which flush it, "
-                "declare it in the settings of its cluster: "
+                "A test run must not connect to redis://[::1]:9/2, which is neither a local "
+                "node of the run nor declared for tests. If only tests use it, and may flush "
+                "it, declare it in the settings of its cluster: "
                 "settings.RB_CLUSTERS[alias]['TEST'] = {'HOSTS': ['redis://[::1]:9/2']}."
             )
 
@@ -161,7 +161,9 @@ class TestOverriddenSettings:
         new = {"HOSTS": ["redis://h"], "TEST": {"HOSTS": urls}}
         with (
             override_settings(RB_CLUSTERS={"new": new}),
-            pytest.raises(ImproperlyConfigured, match="by whatever name, and tests flush it"),
+            pytest.raises(
+                ImproperlyConfigured, match="even if the names differ, and tests flush it"
+            ),
         ):
             clusters["new"]
 

@@ -204,7 +204,7 @@ class TestDeclaredServers:
         command = (*runner, BOOK[runner], *PARALLEL[runner])
         status, said = runs.run(*command, GUESTBOOK_TEST=test)
         assert status != 0
-        assert "settings.RB_CLUSTERS['default']['TEST'] names servers" in said
+        assert "settings.RB_CLUSTERS['default']['TEST'] declares servers" in said
         assert "local nodes of its own" in said
         assert "Traceback" not in said
 

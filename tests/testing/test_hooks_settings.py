@@ -59,8 +59,8 @@ def test_what_it_may_say(test: object) -> None:
         (
             {"NODES": 2, "DB": 15},
             [
-                f"{WHERE}['NODES']: It is for local nodes; 'HOSTS' and 'DB' name servers. "
-                "Keep the one or the other."
+                f"{WHERE}['NODES']: It cannot be combined with 'HOSTS' or 'DB': it starts "
+                "local nodes, while they declare servers."
             ],
         ),
         ({"HOSTS": []}, [f"{WHERE}['HOSTS']: There are no hosts. Name at least one node."]),
@@ -91,9 +91,7 @@ def test_databases_of_the_site_are_never_those_of_its_tests(
     (said,) = mistakes(test)
     assert said.startswith(f"{WHERE}: {place} is ")
     assert owner in said
-    assert said.endswith(
-        ", and tests flush it. Name a database or servers that are for tests alone."
-    )
+    assert said.endswith(", and tests flush it. Use a database or servers that only tests use.")
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "LOCALHOST", "[::1]"])
@@ -104,7 +102,7 @@ def test_this_machine_has_several_names(name: str) -> None:
 
 def test_databases_of_one_server_stay_apart() -> None:
     (said,) = mistakes({"DB": 15}, ["redis://h/0", "redis://h/1"])
-    assert said.startswith(f"{WHERE}: Nodes 0 and 1 would both be h:6379/15. ")
+    assert said.startswith(f"{WHERE}: Nodes 0 and 1 are both h:6379/15. ")
 
 
 @pytest.mark.parametrize("test", [{"DB": 15}, {"HOSTS": ["redis://OTHER.host:7000/15"]}])
@@ -117,8 +115,9 @@ def test_two_clusters_declare_the_same_database(test: object) -> None:
         (mistake,) = conf.find_all_mistakes()
         conf.get_config("archive")
     assert str(mistake) == (
-        f"{WHERE}: other.host:7000/15 is what settings.RB_CLUSTERS['archive']['TEST'] "
-        "declares, too, and each cluster is flushed by itself. Name another database or server."
+        f"{WHERE}: other.host:7000/15 is also declared by "
+        "settings.RB_CLUSTERS['archive']['TEST'], and each cluster is flushed separately. "
+        "Use another database or server."
     )
 
 

@@ -366,14 +366,14 @@ class TestOptions:
 
     def test_a_program_that_is_no_server(self) -> None:
         nodes = LocalNodes(1, program=sys.executable)
-        with pytest.raises(NodesError, match=r"no Valkey or Redis server.*Python 3"):
+        with pytest.raises(NodesError, match=r"not a Valkey or Redis server.*Python 3"):
             nodes.start()
 
     @pytest.mark.parametrize(
         ("version", "said"),
         [
-            ('echo "Redis server v=7.0.0"; exit', r"(?s)not ready after 0.2 s.*on my way"),
-            ("exec sleep 60", r"slow-server --version did not end in 0.2 s"),
+            ('echo "Redis server v=7.0.0"; exit', r"(?s)not ready within 0.2 s.*on my way"),
+            ("exec sleep 60", r"slow-server --version did not finish within 0.2 s"),
         ],
     )
     def test_a_server_that_never_gets_ready(
@@ -456,7 +456,7 @@ class TestFaults:
         self, two: LocalNodes, fault: str
     ) -> None:
         two.kill(1)
-        with pytest.raises(NodesError, match="Node 1 is dead"):
+        with pytest.raises(NodesError, match="Node 1 is not running"):
             getattr(two, fault)(1)
 
     @pytest.mark.parametrize("fault", ["pid", "kill", "pause", "resume", "restart"])
@@ -626,7 +626,7 @@ os.waitpid(child, 0)
         )
         with process:
             out, _ = self.rest(process)
-            assert out.startswith("NodesError The nodes belong to the process")
+            assert out.startswith("NodesError The nodes can only be used in the process")
 
 
 class TestTheEndOfTheSupervisor:
@@ -641,7 +641,7 @@ class TestTheEndOfTheSupervisor:
         supervisor.process.wait(10)
         wait_until_gone(*pids)
         assert Path(supervisor.directory).exists() == (number == signal.SIGKILL)
-        with pytest.raises(NodesError, match="supervisor of the nodes has ended"):
+        with pytest.raises(NodesError, match="supervisor process of the nodes has ended"):
             two.states()
         two.stop()
         assert not Path(supervisor.directory).exists()
@@ -717,11 +717,11 @@ class TestFindServer:
     ) -> None:
         self.program(tmp_path / "valkey-server")
         monkeypatch.setenv("DJANGO_RB_SERVER", str(tmp_path / "nowhere"))
-        with pytest.raises(ServerNotFoundError, match=r"DJANGO_RB_SERVER names '.*nowhere'"):
+        with pytest.raises(ServerNotFoundError, match=r"DJANGO_RB_SERVER is '.*nowhere'"):
             find_server()
 
     def test_the_program_is_nothing(self, tmp_path: Path) -> None:
-        with pytest.raises(ServerNotFoundError, match="program names"):
+        with pytest.raises(ServerNotFoundError, match="program is"):
             LocalNodes(program=str(tmp_path))
 
     def test_without_any_the_error_says_what_to_do(self) -> None:

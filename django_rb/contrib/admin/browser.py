@@ -21,7 +21,7 @@ from .values import read_value
 from .where import Where, asked, choices, from_text, get_where, to_text
 
 _GLOB = frozenset("*?[\\")
-UNKNOWN_OWNERS = "No node of this Redis Cluster answers, and only they know who owns a key."
+UNKNOWN_OWNERS = "No node of this Redis Cluster answers, so the owner of a key is unknown."
 
 
 @dataclass(frozen=True)

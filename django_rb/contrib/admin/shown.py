@@ -140,7 +140,7 @@ def _view(cluster: Cluster, alias: str, rows: Sequence[NodeRow]) -> ClusterView:
 
 def _kind_of(cluster: Cluster) -> str:
     if isinstance(cluster.layout, SentinelTopology):
-        return "watched by Sentinels"
+        return "monitored by Sentinels"
     return "Redis Cluster" if cluster.router.has_slots else "independent nodes"
 
 

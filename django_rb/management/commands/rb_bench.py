@@ -24,8 +24,8 @@ PERCENTILES = ("p50", "p95", "p99", "max")
 class Command(NodesCommand):
     help = (
         "Measures get, set, get_many and set_many on clusters, from this machine, for about "
-        "two seconds each. It uses keys of its own, and removes them. Marks nodes that are "
-        "slower than the others."
+        "two seconds each. Uses temporary keys, and deletes them afterwards. Marks nodes that "
+        "are slower than the others."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -38,9 +38,9 @@ class Command(NodesCommand):
             type=number,
             default=SIZE,
             metavar="BYTES",
-            help=f"Bytes of each value. Default: {SIZE}.",
+            help=f"Size of each value in bytes. Default: {SIZE}.",
         )
-        parser.add_argument("--nodes", action="store_true", help="Show each node's times.")
+        parser.add_argument("--nodes", action="store_true", help="Show the times of each node.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         chosen = self.get_clusters(options["cluster"])

@@ -17,8 +17,8 @@ TOP = 10
 
 class Command(KeysCommand):
     help = (
-        "Shows the keys that take most of the nodes' memory, by MEMORY USAGE of a sample of "
-        "them, and how much keys that are alike take together."
+        "Shows the keys that use the most memory, and the total for each group of similar "
+        "keys. Measures a sample of keys with MEMORY USAGE."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,22 +28,22 @@ class Command(KeysCommand):
             "--pattern",
             default="*",
             metavar="PATTERN",
-            help="Only keys that match this glob pattern: *, ?, [abc], and a backslash before "
-            "one of them that is meant. Default: every key.",
+            help="Only keys that match this glob pattern: *, ?, [abc]. Escape these characters "
+            "with a backslash. Default: all keys.",
         )
         parser.add_argument(
             "--sample",
             type=number,
             default=SAMPLE,
             metavar="N",
-            help="How many keys to measure, of all nodes together. Default: %(default)s.",
+            help="Number of keys to measure, on all nodes together. Default: %(default)s.",
         )
         parser.add_argument(
             "--top",
             type=number,
             default=TOP,
             metavar="N",
-            help="How many keys, and kinds of keys, to show. Default: %(default)s.",
+            help="Number of keys and of groups of keys to show. Default: %(default)s.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -24,21 +24,20 @@ Counts = dict[NodeName, int]
 
 class Command(KeysCommand):
     help = (
-        "Deletes the keys of all nodes that match a pattern, a page at a time, so that no "
-        "server is blocked. Counts them and asks before it does."
+        "Deletes the keys that match a pattern from all nodes, in small batches so that no "
+        "server is blocked. Counts the keys and asks for confirmation first."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         self.add_node_arguments(parser)
         self.add_cache_argument(parser)
         self.add_confirm_arguments(
-            parser, "Say how many keys there are to be deleted; delete nothing."
+            parser, "Show how many keys would be deleted, without deleting them."
         )
         parser.add_argument(
             "pattern",
             metavar="PATTERN",
-            help="A glob pattern: *, ?, [abc], and a backslash before one of them that is "
-            "meant.",
+            help="A glob pattern: *, ?, [abc]. Escape these characters with a backslash.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -51,7 +50,8 @@ class Command(KeysCommand):
             hint = pattern_hint(keyspace, options["pattern"], options["timeout"])
             if hint:
                 self.stderr.write(
-                    f"Keys as the servers have them are meant. {hint}", self.style.WARNING
+                    f"The pattern applies to keys as the servers store them. {hint}",
+                    self.style.WARNING,
                 )
         if not options["dry_run"] and outcome.may_have_keys:
             what = describe(options["pattern"], keyspace.cache_alias)
@@ -59,7 +59,7 @@ class Command(KeysCommand):
                 return
             self.delete(outcome, pattern)
         self.report(outcome, options)
-        done = "asked" if outcome.deleted is None else "finished"
+        done = "queried" if outcome.deleted is None else "finished"
         self.fail_for(nodes.failures, len(nodes.addresses), done)
 
     def count(self, nodes: Nodes, pattern: bytes) -> Counts:
@@ -85,7 +85,7 @@ class Command(KeysCommand):
         except KeyboardInterrupt:
             raise CommandError(
                 f"Interrupted: at least {count_of(sum(deleted.values()), 'key')} deleted, "
-                "others may be left.",
+                "others may remain.",
                 returncode=128 + signal.SIGINT,
             ) from None
 
@@ -166,7 +166,7 @@ def describe(pattern: str, cache: str | None) -> str:
     """Return as text which keys are to be deleted."""
     owner = "" if cache is None else f" of the cache {cache!r}"
     if not pattern.strip("*"):
-        return f"ALL keys{owner or ', whoever uses them'}"
+        return f"ALL keys{owner or ', including those of other programs'}"
     return f"those{owner} that match {readable(from_argument(pattern))}"
 
 

@@ -16,19 +16,19 @@ Are you sure you want to do this?"""
 
 class Command(NodesCommand):
     help = (
-        "Empties the configured database of every node of the clusters, all nodes at once. "
-        "Asks before it does."
+        "Deletes all keys in the configured database of each node. Asks for confirmation first."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         self.add_node_arguments(parser)
         self.add_confirm_arguments(
-            parser, "Say what would be flushed and how many keys there are; flush nothing."
+            parser,
+            "Show what would be flushed and how many keys it contains, without flushing it.",
         )
         parser.add_argument(
             "--all-databases",
             action="store_true",
-            help="Empty every database of the servers (FLUSHALL), not just the configured one.",
+            help="Flush all databases of the servers (FLUSHALL), not only the configured one.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -51,7 +51,7 @@ class Command(NodesCommand):
         self.fail_for(
             {names(target): target.error for target in targets if target.error},
             len(targets),
-            done="asked" if dry_run else "flushed",
+            done="queried" if dry_run else "flushed",
             noun=noun(targets),
         )
 

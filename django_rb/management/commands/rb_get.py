@@ -30,9 +30,9 @@ LIMIT = 20
 
 class Command(KeysCommand):
     help = (
-        "Shows what is stored under a key: its value, time to live, size and node. With "
-        "--cache the value is decoded as the cache does it. Unpickling, which is what caches "
-        "do by default, runs code that whoever wrote the value has chosen."
+        "Shows the value, time to live, size and node of a key. With --cache, the value is "
+        "decoded as by the cache. Warning: caches use pickle by default, and unpickling a "
+        "value can run code that was put into it."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -45,8 +45,8 @@ class Command(KeysCommand):
             default=LIMIT,
             metavar="N",
             help="Show at most N lines of a value, or N elements of a list, hash, set, sorted "
-            f"set or stream. Default: {LIMIT}. With --format json, strings and a cache's "
-            "values are whole.",
+            f"set or stream. Default: {LIMIT}. With --format json, strings and values of a "
+            "cache are always complete.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -82,7 +82,7 @@ class Command(KeysCommand):
             where = ", ".join(f"{name_of(node)} ({addresses[node]})" for node in owners)
             hint = key_hint(keyspace, options["key"], options["timeout"])
             raise CommandError(
-                f"There is no key {readable(key)} where it belongs: {where}. {hint}".rstrip()
+                f"Key {readable(key)} was not found on its node: {where}. {hint}".rstrip()
             )
 
     def show(self, entry: Entry, key: bytes, limit: int) -> Shown:
@@ -132,7 +132,7 @@ class Command(KeysCommand):
 def decode(entry: Entry, cache: RBCache, key: str) -> None:
     """Set the value that a cache reads, or the reason why it cannot."""
     if entry.kind != "string":
-        entry.problem = f"No value of a cache: those are strings, and this is a {entry.kind}."
+        entry.problem = f"This is a {entry.kind}. Values of a cache are strings."
         return
     try:
         entry.value = cache.get(key, MISSING)
@@ -141,7 +141,8 @@ def decode(entry: Entry, cache: RBCache, key: str) -> None:
     else:
         if entry.value is MISSING:
             entry.problem = (
-                "The cache reads no value here: its signature is wrong, or it has just expired."
+                "The cache treats this value as a miss: its signature is invalid, or it has "
+                "just expired."
             )
 
 

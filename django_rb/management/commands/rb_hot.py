@@ -18,8 +18,8 @@ TOP = 10
 
 class Command(KeysCommand):
     help = (
-        "Shows the keys that are asked for most, and keys that are alike together, by what "
-        "each server can tell of itself. MONITOR is not used."
+        "Shows the keys that are used most, and the total for each group of similar keys. "
+        "Uses the best source that each server has; never MONITOR."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -30,14 +30,14 @@ class Command(KeysCommand):
             type=seconds,
             default=SECONDS,
             metavar="SECONDS",
-            help="For how long to look. Default: %(default)s.",
+            help="Seconds to observe the nodes. Default: %(default)s.",
         )
         parser.add_argument(
             "--top",
             type=number,
             default=TOP,
             metavar="N",
-            help="How many keys, and kinds of keys, to show. Default: %(default)s.",
+            help="Number of keys and of groups of keys to show. Default: %(default)s.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -96,7 +96,7 @@ class Command(KeysCommand):
             self.stdout.write(self.table(header, slots, right=header[:3]))
             self.stdout.write("")
         for node, told in found.nodes.items():
-            line = f"{name_of(node)}: {told.source or 'tells nothing'}"
+            line = f"{name_of(node)}: {told.source or 'no information'}"
             if told.looked_at is not None:
                 line += f", {told.looked_at:,} of {told.total:,} keys looked at"
             self.stdout.write(line + (f". {told.note}" if told.note else ""))

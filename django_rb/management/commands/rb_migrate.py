@@ -19,7 +19,7 @@ from ..migration.migrating import Migration, Wishes
 from ..migration.sides import Side, Sides
 from ..output import RateProgress, bytes_of
 
-QUESTION = """You have requested that keys are copied from {old} to {new}:
+QUESTION = """You have requested a copy of keys from {old} to {new}:
 {what}.
 {losses}
 Are you sure you want to do this?"""
@@ -27,63 +27,65 @@ Are you sure you want to do this?"""
 
 class Command(KeysCommand):
     help = (
-        "Copies the keys of all nodes of one cluster to the nodes that own them in another, "
-        "with their types and expiry. Keys that the new cluster has are left alone. The "
-        "command may be stopped and started again at any time. --dry-run tells how many keys "
-        "and bytes would go from which node to which."
+        "Copies the keys of one cluster to the nodes that own them in another, with their "
+        "types and expiry. Keys that exist in the new cluster are not changed. You can stop "
+        "the command and start it again at any time. --dry-run shows how many keys and bytes "
+        "would be copied from which node to which."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "old", metavar="OLD", help="The cluster of settings.RB_CLUSTERS that has the keys."
+            "old", metavar="OLD", help="The cluster in settings.RB_CLUSTERS to copy from."
         )
         parser.add_argument(
             "new",
             metavar="NEW",
-            help="The cluster to copy them to. Keys that have the same node in both stay.",
+            help="The cluster to copy to. Keys with the same node in both clusters are not "
+            "copied.",
         )
         parser.add_argument(
             "pattern",
             nargs="?",
             default="*",
             metavar="PATTERN",
-            help="Only keys that match: *, ?, [abc], and a backslash before one of them that "
-            "is meant. Default: every key.",
+            help="Only keys that match this glob pattern: *, ?, [abc]. Escape these characters "
+            "with a backslash. Default: all keys.",
         )
         parser.add_argument(
             "--cache",
             metavar="ALIAS",
-            help="Only keys of this cache of settings.CACHES: with its prefix and version. "
-            "Default: every key.",
+            help="Only keys of this cache in settings.CACHES, with its prefix and version. "
+            "Default: all keys.",
         )
         parser.add_argument(
             "--replace",
             action="store_true",
-            help="Overwrite keys that the new cluster has. Default: leave them alone.",
+            help="Overwrite keys that exist in the new cluster. Default: do not change them.",
         )
         parser.add_argument(
             "--delete",
             action="store_true",
-            help="Delete keys from the old cluster that the new one has, with the same value "
-            "and expiry. Keys that are changed meanwhile stay.",
+            help="Delete keys from the old cluster once the new one has them with the same "
+            "value and expiry. Keys that change in the meantime are kept.",
         )
         parser.add_argument(
             "--verify",
             action="store_true",
-            help="Compare the keys that both clusters have, and name those that differ.",
+            help="Compare the keys that exist in both clusters, and report those that differ.",
         )
         parser.add_argument(
             "--from-any-node",
             action="store_true",
-            help="Copy keys from the node where they are found. Default: only from the node "
-            "that owns them in the old cluster; others may have outdated copies. For nodes "
-            "whose keys another program has placed.",
+            help="Copy keys from the node where they are found, for keys that another program "
+            "has placed. Default: only from the node that owns them in the old cluster; others "
+            "may have outdated copies.",
         )
         parser.add_argument(
             "--rate", type=number, metavar="N", help="Copy at most N keys per second."
         )
         self.add_confirm_arguments(
-            parser, "Say how many keys and bytes would go where; change nothing."
+            parser,
+            "Show how many keys and bytes would be copied where, without changing anything.",
         )
         self.add_format_argument(parser)
         self.add_timeout_argument(parser)
@@ -91,7 +93,7 @@ class Command(KeysCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         old, new = options["old"], options["new"]
         if old == new:
-            raise CommandError(f"OLD and NEW are both {old!r}. Name two clusters.")
+            raise CommandError(f"OLD and NEW are both {old!r}. Give two different clusters.")
         chosen = self.get_clusters([old, new])
         self.check_owners_known(Keyspace(chosen))
         cache = get_cache(options["cache"]) if options["cache"] else None
@@ -117,13 +119,15 @@ class Command(KeysCommand):
                 is_interrupted = True
             except OtherRunError:
                 raise CommandError(
-                    f"Another rb_migrate takes keys from {old}, and one of both has --delete. "
-                    "Wait until it has ended, or stop it, and start again."
+                    f"Another rb_migrate is copying keys from {old}, and one of the two uses "
+                    "--delete. Wait until it has ended, or stop it, and then start this one "
+                    "again."
                 ) from None
         self.report(sides, pattern, options)
         if is_interrupted:
             raise CommandError(
-                "Interrupted. Start it again to go on: what has been copied is left alone.",
+                "Interrupted. Run the command again to continue: keys that were copied are "
+                "not copied again.",
                 returncode=128 + signal.SIGINT,
             )
         self.fail(sides, options)
@@ -133,9 +137,9 @@ class Command(KeysCommand):
         old, new = options["old"], options["new"]
         losses = []
         if wishes.replace:
-            losses.append(f"This will OVERWRITE keys that {new} has.")
+            losses.append(f"This will OVERWRITE keys that exist in {new}.")
         if wishes.delete:
-            losses.append(f"This will DELETE what {new} has then from {old}.")
+            losses.append(f"This will DELETE keys from {old} once {new} has them.")
         if not losses or not options["interactive"]:
             return True
         of = f" of the cache {options['cache']!r}" if options["cache"] else ""
@@ -157,8 +161,11 @@ class Command(KeysCommand):
         self.stdout.write(self.show(sides, options))
         for count, text in (
             (sides.tally.stayed, "have the same node in both"),
-            (sides.tally.strays, "were left out, on nodes that do not own them"),
-            (sides.tally.taken_back, "were deleted meanwhile, and are not copied"),
+            (
+                sides.tally.strays,
+                "were skipped, because they are on nodes that do not own them",
+            ),
+            (sides.tally.taken_back, "were deleted in the meantime, and are not copied"),
         ):
             if count:
                 self.stdout.write(f"{keys_of(count)} {text}.")
@@ -191,10 +198,10 @@ class Command(KeysCommand):
             for why, problem in sides.tally.problems.items()
         ]
         if DIFFERENT in sides.tally.problems and not options["replace"]:
-            problems.append("--replace takes those of the old cluster.")
+            problems.append("Use --replace to overwrite them with those of the old cluster.")
         try:
             total = len(sides.old.nodes.addresses) + len(sides.new.nodes.addresses)
-            self.fail_for(errors, total, done="asked to the end")
+            self.fail_for(errors, total, done="read completely")
         except CommandError as error:
             raise CommandError("\n".join([str(error), *problems])) from None
         if problems:

@@ -37,14 +37,14 @@ CONTROL_VARIABLE = "DJANGO_RB_CONTROL"
 
 MAX_PORT = 65535
 
-TITLES = {SENTINEL: "watched by three Sentinels", REDIS_CLUSTER: "a Redis Cluster"}
+TITLES = {SENTINEL: "monitored by three Sentinels", REDIS_CLUSTER: "a Redis Cluster"}
 
 
 class Command(NodesCommand):
     help = (
-        "Starts local nodes and runs a command on them: a management command of this "
-        "project or any program. Without one it waits for Ctrl-C. Nothing is left "
-        "when it ends."
+        "Starts local nodes and runs a command with them: a management command of this "
+        "project, or any program. Without a command it waits for Ctrl-C. The nodes and their "
+        "data are removed when it ends."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -52,59 +52,60 @@ class Command(NodesCommand):
             "--count",
             type=count,
             metavar="N",
-            help="How many nodes. Default: as many as the largest cluster of "
-            f"settings.RB_CLUSTERS has, {DEFAULT_COUNT} where there is none. Of a Redis "
-            f"Cluster, how many primaries; default: {DEFAULT_PRIMARIES}.",
+            help="Number of nodes. Default: that of the largest cluster in "
+            f"settings.RB_CLUSTERS, or {DEFAULT_COUNT} if there is none. For a Redis "
+            f"Cluster, the number of primaries; default: {DEFAULT_PRIMARIES}.",
         )
         parser.add_argument(
             "--topology",
             choices=TOPOLOGIES,
-            help='"static" for independent nodes, "sentinel" for nodes that three Sentinels '
-            'watch, "redis-cluster" for a Redis Cluster. '
-            "Default: what settings.RB_CLUSTERS says of each cluster.",
+            help='"static" for independent nodes, "sentinel" for nodes monitored by three '
+            'Sentinels, "redis-cluster" for a Redis Cluster. '
+            "Default: the TOPOLOGY of each cluster in settings.RB_CLUSTERS.",
         )
         parser.add_argument(
             "--replicas",
             type=replicas,
             metavar="N",
-            help="How many replicas each primary has: of a Redis Cluster 0 by default, where "
-            "Sentinels watch 1.",
+            help="Number of replicas of each primary. Default: 0 for a Redis Cluster, 1 with "
+            "Sentinels.",
         )
         parser.add_argument(
             "--port",
             type=port,
             metavar="PORT",
-            help="The port of node 0; the others have those that follow. Default: free ports.",
+            help="The port of node 0. The other nodes use the following ports. Default: free "
+            "ports.",
         )
         parser.add_argument(
             "--keep",
             metavar="DIR",
-            help="Keep what is stored in this directory, and begin with what is there.",
+            help="Keep the data in this directory, and load the data that is there.",
         )
         for name, text in (
             (
                 "stop",
-                "Stop a node that another rb_nodes has started, whose `export` line is in "
-                "this environment.",
+                "Stop a node that another rb_nodes has started. Its `export` line must be set "
+                "in this environment.",
             ),
-            ("restart", "Start such a node anew, whether it was stopped or not."),
+            ("restart", "Restart such a node, whether it is running or stopped."),
         ):
             parser.add_argument(f"--{name}", type=host_id, metavar="N", help=text)
         self.add_cluster_argument(
             parser,
-            "A cluster of settings.RB_CLUSTERS that gets local nodes; the others keep theirs. "
-            "May be repeated; default: all.",
+            "A cluster in settings.RB_CLUSTERS that gets local nodes; the others keep their "
+            "configured nodes. May be repeated. Default: all clusters.",
         )
         self.add_format_argument(parser)
         self.add_timeout_argument(
             parser,
-            f"Nodes that have not started by then have failed. Default: {START_SECONDS:g}.",
+            f"Seconds to wait for each node to start. Default: {START_SECONDS:g}.",
         )
         parser.add_argument(
             "command",
             nargs="*",
             metavar="COMMAND",
-            help="What to run, with its arguments, after two dashes: -- runserver 8000",
+            help="The command to run and its arguments, after two dashes: -- runserver 8000",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -114,8 +115,8 @@ class Command(NodesCommand):
                 return
         if conf.NODES_VARIABLE in os.environ:
             raise CommandError(
-                f"The environment variable {conf.NODES_VARIABLE} is set: local nodes stand "
-                "in for the configured ones already, as inside of another rb_nodes. "
+                f"The environment variable {conf.NODES_VARIABLE} is set: local nodes are "
+                "already used in place of the configured ones, as inside another rb_nodes. "
                 "Unset it to start new ones."
             )
         command = self.resolve(options["command"])
@@ -123,11 +124,13 @@ class Command(NodesCommand):
         topologies = {alias: options["topology"] or find_topology(alias) for alias in aliases}
         if options["replicas"] and {*topologies.values()} == {STATIC}:
             raise CommandError(
-                "--replicas is for a Redis Cluster and for nodes that Sentinels watch: "
-                "--topology redis-cluster, --topology sentinel."
+                "--replicas can only be used with --topology redis-cluster or --topology "
+                "sentinel."
             )
         if options["keep"] and {*topologies.values()} != {STATIC}:
-            raise CommandError("--keep is for independent nodes.")
+            raise CommandError(
+                "--keep can only be used with independent nodes: --topology static."
+            )
         status = 0
         try:
             with ExitStack() as stack:
@@ -154,14 +157,15 @@ class Command(NodesCommand):
         control = os.environ.get(CONTROL_VARIABLE)
         if not control:
             raise CommandError(
-                f"The environment variable {CONTROL_VARIABLE} is not set: there are no local "
-                "nodes to stop or start. Paste the `export` line of their rb_nodes first."
+                f"The environment variable {CONTROL_VARIABLE} is not set, so there are no "
+                "local nodes to stop or start. Run the `export` line that rb_nodes has "
+                "printed first."
             )
         try:
             ask(control, do, host_id)
         except NodesError as error:
             raise CommandError(str(error)) from error
-        done = "stopped" if do == "kill" else "started anew"
+        done = "stopped" if do == "kill" else "restarted"
         self.stdout.write(f"Node {host_id} was {done}.", self.style.SUCCESS)
 
     def resolve(self, command: Sequence[str]) -> list[str]:
@@ -238,8 +242,7 @@ class Command(NodesCommand):
         ]
         for part in (
             self.table(("CLUSTER", "DATABASE"), databases),
-            "Other programs find them with this in their environment:\n"
-            "export "
+            "To use them from other programs, set:\nexport "
             + " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items()),
         ):
             self.stdout.write(f"\n{part}")

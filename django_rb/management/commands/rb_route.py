@@ -22,8 +22,8 @@ Errors = Mapping[NodeName, Exception]
 
 class Command(KeysCommand):
     help = (
-        "Says which node owns each key, and by which slot or hash; with --stdin, how many "
-        "keys of a list each node owns."
+        "Shows the node that owns each key, and its slot or hash. With --stdin, shows how "
+        "many keys of a list each node owns."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -34,18 +34,19 @@ class Command(KeysCommand):
             "--stdin",
             action="store_true",
             help="Read keys from standard input, one per line, and show their distribution "
-            "over the nodes.",
+            "across the nodes.",
         )
         parser.add_argument(
             "--offline",
             action="store_true",
-            help="Ask no node whether it is there: a key's place does not depend on it.",
+            help="Do not connect to the nodes. The location of a key does not depend on their "
+            "state.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         keyspace = self.get_keyspace(options["cluster"], options["cache"])
         if bool(options["keys"]) == options["stdin"]:
-            raise CommandError("Name keys, or read them with --stdin: one of the two.")
+            raise CommandError("Give either keys or --stdin.")
         self.check_owners_known(keyspace)
         nodes = all_nodes(keyspace.clusters)
         errors: Errors = {}

@@ -41,8 +41,8 @@ class Found(NamedTuple):
 
 class Command(KeysCommand):
     help = (
-        "Lists the keys of all nodes that match a pattern, as they are found. The servers are "
-        "asked for a page at a time, and serve others in between. A key may come twice."
+        "Lists the keys of all nodes that match a pattern, as they are found. Reads them in "
+        "pages, so that no server is blocked. A key may be listed twice."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -53,18 +53,19 @@ class Command(KeysCommand):
             nargs="?",
             default="*",
             metavar="PATTERN",
-            help="A glob pattern: *, ?, [abc], and a backslash before one of them that is "
-            "meant. Default: every key.",
+            help="A glob pattern: *, ?, [abc]. Escape these characters with a backslash. "
+            "Default: all keys.",
         )
         parser.add_argument("--type", choices=TYPES, help="Only keys of this type.")
-        parser.add_argument("--limit", type=number, metavar="N", help="End after N keys.")
+        parser.add_argument("--limit", type=number, metavar="N", help="Stop after N keys.")
         parser.add_argument(
             "--with",
             type=fields,
             default=[],
             dest="fields",
             metavar="FIELDS",
-            help=f"What else to tell of each key, with commas between: {','.join(FIELDS)}.",
+            help="Additional fields to show for each key, separated by commas: "
+            f"{','.join(FIELDS)}.",
         )
 
     def add_format_argument(self, parser: CommandParser) -> None:
@@ -72,7 +73,7 @@ class Command(KeysCommand):
             "--format",
             choices=("table", "json"),
             default="table",
-            help='"json" is for programs: one object per line, as keys are found.',
+            help='Output format. "json" writes one object per line, for programs.',
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

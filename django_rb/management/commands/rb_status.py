@@ -30,8 +30,8 @@ from ..status import Totals, sum_up
 
 class Command(NodesCommand):
     help = (
-        "Asks all nodes at once how they are: role, version, memory, keys, hit rate, "
-        "latency, health, replication. Exits with 1 when some did not answer."
+        "Shows the state of all nodes: role, version, memory, keys, hit rate, latency, health "
+        "and replication. Exits with status 1 if a node did not answer."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -40,7 +40,7 @@ class Command(NodesCommand):
             "--watch",
             type=seconds,
             metavar="SECONDS",
-            help="Ask again and again, with so many seconds in between, until Ctrl-C.",
+            help="Repeat every SECONDS seconds, until Ctrl-C.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -154,7 +154,7 @@ def fitted(sections: Sequence[Sequence[str]], errors: Sequence[str], room: int) 
     kept = max(0, room - 1)
     return [
         *lines[:kept],
-        f"… and {len(lines) - kept} lines: enlarge the window, or use --cluster",
+        f"… and {len(lines) - kept} more lines: enlarge the window, or use --cluster",
     ]
 
 

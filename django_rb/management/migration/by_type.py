@@ -143,7 +143,7 @@ def _commands(key: bytes, value: Sequence[Any], shift: int) -> Iterator[Args]:
             yield from _stream(key, *parts)
         case _:
             name = kind.decode(errors="backslashreplace")
-            raise NoSuchTypeError(f"values of the type {name} cannot be copied but as dumps")
+            raise NoSuchTypeError(f"values of the type {name} can only be copied as dumps")
 
 
 def _in_parts(start: Args, words: Sequence[Arg]) -> Iterator[Args]:

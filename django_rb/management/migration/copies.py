@@ -11,7 +11,7 @@ NEVER, GONE = -1, -2  # as in replies to PEXPIRETIME
 MOST_PROBLEMS = 50  # that are counted separately
 EXAMPLES = 5  # keys that are named for each problem
 
-DIFFERENT = "they are in both layouts, with other values or times"
+DIFFERENT = "they are in both clusters, with different values or expiry"
 
 
 @dataclass(slots=True, eq=False)

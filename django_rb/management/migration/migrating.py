@@ -118,7 +118,7 @@ class Migration:
                 copy.size = size
                 yield copy
             elif size is not None:  # nil means that it no longer exists
-                sides.tally.note(copy, "no number answers MEMORY USAGE")
+                sides.tally.note(copy, "the reply to MEMORY USAGE is not a number")
 
     def _in_chunks(self, copies: Iterable[Copy]) -> Iterator[list[Copy]]:
         """Yield chunks of a few megabytes, and with --rate of a few keys."""

@@ -21,7 +21,10 @@ REFUSALS = re.compile(
     re.IGNORECASE,
 )
 
-LACKING = "their values need a command that the new node lacks, as for fields that expire"
+LACKING = (
+    "their values need a command that the new node does not have, such as for fields that "
+    "expire"
+)
 
 
 # KEYS: the key. ARGV: its seal, and the arguments of RESTORE. The seal is not among the KEYS:

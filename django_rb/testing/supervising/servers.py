@@ -215,5 +215,5 @@ class Server:
     def living(self) -> subprocess.Popen[bytes]:
         """Return the process, or raise Failure if it does not exist."""
         if self.process is None or not self.alive():
-            raise Failure(f"{self.name} is dead; restart it first.")
+            raise Failure(f"{self.name} is not running; restart it first.")
         return self.process

@@ -202,7 +202,8 @@ class Supervisor:
             if time.monotonic() > deadline:
                 late = waiting[0]
                 raise Failure(
-                    f"{late.name} was not ready after {self.start_seconds:g} s{late.log_tail()}"
+                    f"{late.name} was not ready within {self.start_seconds:g} "
+                    f"s{late.log_tail()}"
                 )
             if self.orphaned():
                 sys.exit()
@@ -243,7 +244,7 @@ def lock_directory(path: Path) -> Any:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
-        raise Failure(f"Other nodes that run keep their data in {path}.") from None
+        raise Failure(f"Other running nodes keep their data in {path}.") from None
     except ImportError:
         pass
     return lock
@@ -272,11 +273,13 @@ def identify(program: str, seconds: float) -> tuple[str, str]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Failure(f"{program} --version did not end in {seconds:g} s.") from None
+        raise Failure(f"{program} --version did not finish within {seconds:g} s.") from None
     said = asked.stdout + asked.stderr
     if found := re.match(r"(\w+) server v=(\d[\w.]*)", said):
         return found[1].lower(), found[2]
-    raise Failure(f"{program} is no Valkey or Redis server. Asked --version it said: {said!r}")
+    raise Failure(
+        f"{program} is not a Valkey or Redis server. Its output for --version was: {said!r}"
+    )
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ BACKEND = "django_rb.cache.RBCache"
             ["old", "older"],
             "is of type list. Give one alias of settings.RB_CLUSTERS",
         ),
-        ("redis://:hunter2@10.0.0.1", "Name an alias, such as 'default'."),
+        ("redis://:hunter2@10.0.0.1", "Use an alias, such as 'default'."),
     ],
 )
 def test_mistakes(layout: str, alias: Any, said: str) -> None:
