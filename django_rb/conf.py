@@ -265,7 +265,7 @@ def _check_topology(alias: str, config: Mapping[str, Any]) -> None:
             config.get("SENTINEL_OPTIONS"),
         )
     except ImportError as error:
-        text = f"{address_map!r} does not import: {clause(error)}."
+        text = f"{address_map!r} cannot be imported: {clause(error)}."
         raise mistake_at(alias, ("ADDRESS_MAP",), text) from error
     except BadHostSetup as error:
         raise mistake_at(alias, error.path, str(error)) from error
@@ -283,8 +283,8 @@ def _import_router(alias: str, config: Mapping[str, Any]) -> type[BaseRouter] | 
             raise mistake_at(
                 alias,
                 path,
-                f"{config['ROUTER']!r} does not import: {clause(error)}. "
-                f"The default is {DEFAULT_ROUTER!r}.",
+                f"{config['ROUTER']!r} cannot be imported: {clause(error)}. The default is "
+                f"{DEFAULT_ROUTER!r}.",
             ) from error
     if not (isinstance(router, type) and issubclass(router, BaseRouter)):
         raise mistake_at(

@@ -134,7 +134,8 @@ def get_redis_connection(
     if not isinstance(cluster, Cluster):
         raise ImproperlyConfigured(
             f"get_redis_connection({alias!r}): the BACKEND of this cache is "
-            f"{type(caches[alias]).__name__}. Name a cache of django_rb.cache.RBCache."
+            f"{type(caches[alias]).__name__}. Use a cache with the BACKEND "
+            "django_rb.cache.RBCache."
         )
     if key is None:
         return cluster.get_routing_client()

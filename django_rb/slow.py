@@ -27,7 +27,8 @@ def check_slow(slow: object) -> float | None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         raise BadHostSetup(
-            f"{masked(slow)} is not a time in seconds above 0. None logs no call.", ("SLOW",)
+            f"{masked(slow)} is not a time in seconds above 0. Use None to log no calls.",
+            ("SLOW",),
         )
     return float(seconds)
 
@@ -54,7 +55,7 @@ class SlowCalls(Observer):
             self._alias,
             batch.seconds,
             _described(exchanges),
-            find_caller() or "an unknown place: a task began with it",
+            find_caller() or "an unknown place (it was the first call of a task)",
         )
 
 

@@ -57,8 +57,8 @@ def to_milliseconds(value: object, argument: str = "timeout", unit: int = 1000) 
         return 0
     if not number < _MAX_MILLISECONDS:  # nor is NaN
         raise ValueError(
-            f"A {argument} of {value!r} {_UNITS[unit]} is no time. "
-            "For keys that never expire use None."
+            f"A {argument} of {value!r} {_UNITS[unit]} is not a valid time. Use None for keys "
+            "that never expire."
         )
     return number if type(number) is int else max(1, round(number))
 

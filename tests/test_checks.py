@@ -87,7 +87,7 @@ def test_check_finds_that_the_setting_is_no_dictionary() -> None:
             {"OPTIONS": {"SERIALISER": "json", "DEADLINES": 1}},
             "mean 'SERIALIZER'? OPTIONS['DEADLINES'] of a cache is unknown.",
         ),
-        ({"OPTIONS": {"SERIALIZER": "no.such"}}, "'no.such' does not import"),
+        ({"OPTIONS": {"SERIALIZER": "no.such"}}, "'no.such' cannot be imported"),
         ({"OPTIONS": {"ON_NODE_ERROR": "skip"}}, "Choose one of 'raise', 'miss'."),
         ({"OPTIONS": {"DEADLINE": -1}}, "-1 is not a time in seconds"),
         ({"OPTIONS": None}, "OPTIONS of a cache is a NoneType"),

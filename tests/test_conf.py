@@ -119,7 +119,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": HOSTS, f"redis://:{SECRET}@h": 1}, [f"{SETTING}['redis://***@h']: Unknown"]),
     ({"HOST": HOSTS}, [f"{SETTING}['HOST']: Unknown key 'HOST'.", "mean 'HOSTS'?"]),
     ({"HOSTS": None}, [f"{SETTING}['HOSTS']: None is neither"]),
-    ({"HOSTS": ""}, [f"{SETTING}['HOSTS']: '' is neither", "goes into a list"]),
+    ({"HOSTS": ""}, [f"{SETTING}['HOSTS']: '' is neither", "into a list"]),
     ({"HOSTS": {}}, [f"{SETTING}['HOSTS']: There are no hosts.", "at least one"]),
     ({"HOSTS": []}, [f"{SETTING}['HOSTS']: There are no hosts.", "at least one"]),
     (
@@ -156,10 +156,10 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ),
     (
         {"HOSTS": HOSTS, "POOL_OPTIONS": {"socket_timeout": 0}},
-        [f"{SETTING}['POOL_OPTIONS']['socket_timeout']: 0 is not", "None waits without limit"],
+        [f"{SETTING}['POOL_OPTIONS']['socket_timeout']: 0 is not", "Use None for no limit"],
     ),
     ({"HOSTS": HOSTS, "HEALTH": 3}, [f"{SETTING}['HEALTH']: 3 is not a dict", "'FAILURES': 3"]),
-    ({"HOSTS": HOSTS, "HEALTH": False}, [f"{SETTING}['HEALTH']: False is not", "None lets no"]),
+    ({"HOSTS": HOSTS, "HEALTH": False}, [f"{SETTING}['HEALTH']: False is not", "Use None"]),
     (
         {"HOSTS": HOSTS, "HEALTH": {"FAILS": 3, "PAUS": 1}},
         [f"{SETTING}['HEALTH']: Unknown key 'FAILS'.", "Unknown key 'PAUS'. Did you"],
@@ -204,17 +204,17 @@ MISTAKES: list[tuple[Any, list[str]]] = [
         {"HOSTS": HOSTS, "ROUTER": f"{__name__}.FirstRouter"},
         [f"{SETTING}['ROUTER_OPTIONS']: FirstRouter does not take these options", "'chosen'"],
     ),
-    ({"HOSTS": HOSTS, "ROUTER": "SlotRouter"}, [f"{SETTING}['ROUTER']: 'SlotRouter' does not"]),
+    ({"HOSTS": HOSTS, "ROUTER": "SlotRouter"}, [f"{SETTING}['ROUTER']: 'SlotRouter' cannot"]),
     (
         {"HOSTS": HOSTS, "ROUTER": "django_rb.engine.SlottRouter"},
         [
-            f"{SETTING}['ROUTER']: 'django_rb.engine.SlottRouter' does not import: ",
+            f"{SETTING}['ROUTER']: 'django_rb.engine.SlottRouter' cannot be imported: ",
             "The default is 'django_rb.engine.SlotRouter'.",
         ],
     ),
     ({"HOSTS": HOSTS, "ROUTER": "no.such.Router"}, [f"{SETTING}['ROUTER']: 'no.such.Router'"]),
-    ({"HOSTS": HOSTS, "ROUTER": ""}, [f"{SETTING}['ROUTER']: '' does not import"]),
-    ({"HOSTS": HOSTS, "ROUTER": ".Router"}, [f"{SETTING}['ROUTER']: '.Router' does not"]),
+    ({"HOSTS": HOSTS, "ROUTER": ""}, [f"{SETTING}['ROUTER']: '' cannot be imported"]),
+    ({"HOSTS": HOSTS, "ROUTER": ".Router"}, [f"{SETTING}['ROUTER']: '.Router' cannot"]),
     (
         {"HOSTS": HOSTS, "ROUTER": "django_rb.engine.Cluster"},
         [f"{SETTING}['ROUTER']: 'django_rb.engine.Cluster' is not a class", "BaseRouter"],
@@ -224,7 +224,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ({"HOSTS": HOSTS, "TOPOLOGY": "rediscluster"}, [f"{SETTING}['TOPOLOGY']: 'rediscl"]),
     (
         {"HOSTS": HOSTS, "TOPOLOGY": "redis-cluster", "ROUTER": "django_rb.engine.SlotRouter"},
-        [f"{SETTING}['ROUTER']: The nodes of a Redis Cluster place keys themselves."],
+        [f"{SETTING}['ROUTER']: The nodes of a Redis Cluster determine where keys are."],
     ),
     (
         {"HOSTS": ["unix:///run/valkey.sock"], "TOPOLOGY": "redis-cluster"},
@@ -240,7 +240,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
     ),
     (
         {"HOSTS": HOSTS, "TOPOLOGY": "redis-cluster", "ADDRESS_MAP": "no.such.function"},
-        [f"{SETTING}['ADDRESS_MAP']: 'no.such.function' does not import"],
+        [f"{SETTING}['ADDRESS_MAP']: 'no.such.function' cannot be imported"],
     ),
     ({"HOSTS": HOSTS, "ROUTER": 5}, [f"{SETTING}['ROUTER']: 5 is not a class"]),
 ]  # fmt: skip
@@ -277,7 +277,7 @@ def test_the_setting_is_a_dictionary(setting: object) -> None:
     [
         (["default"], "defualt", "Did you mean 'default'?"),
         (["default", "Sessions"], "sessions", "Did you mean 'Sessions'?"),
-        (["a", "b"], "sessions", "Known are: a, b."),
+        (["a", "b"], "sessions", "Choices are: a, b."),
         ([], "sessions", r"missing or empty. Add RB_CLUSTERS = {'sessions': {'HOSTS': "),
     ],
 )

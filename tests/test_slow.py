@@ -95,7 +95,9 @@ def test_asynchronous_calls(logged: pytest.LogCaptureFixture) -> None:
         await asyncio.gather(cache.aget("key"))
 
     asyncio.run(gather())
-    assert logged.messages[-1].endswith("Called at an unknown place: a task began with it")
+    assert logged.messages[-1].endswith(
+        "Called at an unknown place (it was the first call of a task)"
+    )
 
 
 def test_the_sites_own_line_is_named_if_there_is_one(logged: pytest.LogCaptureFixture) -> None:

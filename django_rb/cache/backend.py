@@ -280,7 +280,7 @@ class RBCache(RedisNames):
 
 def _condition(nx: bool, xx: bool) -> bytes:
     if nx and xx:
-        raise ValueError("nx=True and xx=True exclude each other. Give one of them.")
+        raise ValueError("nx=True and xx=True cannot be combined. Use one of them.")
     return b"NX" if nx else b"XX"
 
 
@@ -306,6 +306,6 @@ def get_cache(alias: str = "default") -> RBCache:
     if not isinstance(cache, RBCache):
         raise ImproperlyConfigured(
             f"settings.CACHES[{alias!r}] is a {type(cache).__name__}: its keys are not on the "
-            "nodes of a cluster. Name a cache whose BACKEND is django_rb.cache.RBCache."
+            "nodes of a cluster. Use a cache with the BACKEND django_rb.cache.RBCache."
         )
     return cache

@@ -255,8 +255,8 @@ class BeyondDjango(ClusterBackend):
         ops = self._ops
         if not self._settings.is_warming:
             raise ImproperlyConfigured(
-                f"The cache on the cluster {self._alias!r} has no OPTIONS['WARM_FROM']: all "
-                "that it reads comes from that cluster."
+                f"The cache on the cluster {self._alias!r} has no OPTIONS['WARM_FROM'], so it "
+                "reads only from that cluster."
             )
         return cast("Reading", ops)
 
@@ -298,7 +298,8 @@ def _page_size(itersize: Any) -> int:
         size = 0 if itersize is None else index(itersize)
     except TypeError:
         raise TypeError(
-            f"The itersize {itersize!r} is not a number of keys. Give 1 or more; None is 1,000."
+            f"The itersize {itersize!r} is not a number of keys. Give 1 or more, or None for "
+            "1,000."
         ) from None
     if size < 0:
         raise ValueError(f"The itersize {itersize!r} is below 0.")

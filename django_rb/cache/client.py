@@ -246,6 +246,6 @@ def _as_text(field: Any) -> Any:
 def _refuse_type(kind: str | None) -> None:
     if kind is not None:
         raise TypeError(
-            f"scan_iter(_type={kind!r}): a cache's client finds keys by pattern alone. Use "
-            "cache.cluster.get_routing_client(), which knows nothing of the cache's keys."
+            f"scan_iter(_type={kind!r}): the client of a cache finds keys only by pattern. "
+            "Use cache.cluster.get_routing_client(), which works on stored keys."
         )

@@ -39,8 +39,8 @@ def _import(name: str, module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ImproperlyConfigured(
-            f"The compressor {name!r} needs the package {module.partition('.')[0]}: "
-            f"pip install 'django-rb[{name}]'."
+            f"The compressor {name!r} requires the package {module.partition('.')[0]}: pip "
+            f"install 'django-rb[{name}]'."
         ) from error
 
 
@@ -57,8 +57,8 @@ def get_compressor(name: object) -> Compressor:
     if not isinstance(name, str) or name not in COMPRESSORS:
         raise ImproperlyConfigured(
             f"OPTIONS['COMPRESSOR']: {name!r} is unknown. Choose one of "
-            f"{', '.join(map(repr, COMPRESSORS))}, or None to store values as they are."
-            f"{' It is a name, and no dotted path.' if '.' in str(name) else ''}"
+            f"{', '.join(map(repr, COMPRESSORS))}, or None to store values "
+            f"uncompressed.{' It is a name, not a dotted path.' if '.' in str(name) else ''}"
         )
     return COMPRESSORS[name]()
 

@@ -355,8 +355,8 @@ class Computation:
         values = yield Call(self._function, (list(names.values()),))
         if not isinstance(values, Mapping):
             raise TypeError(
-                f"The function {self._function!r} returned {type(values).__name__}. For the "
-                "keys that it is given it has to return a dictionary of their values."
+                f"The function {self._function!r} returned {type(values).__name__}. It must "
+                "return a dictionary that contains the values of the given keys."
             )
         return {key: values[name] for key, name in names.items() if name in values}
 
@@ -372,7 +372,7 @@ class Computation:
 
     def _log(self, keys: Mapping[bytes, Any], error: BaseException) -> None:
         logger.warning(
-            "Computing %s failed; what there was is served, and it is tried again after %g s.",
+            "Computing %s failed. The old values are served; next attempt in %g s.",
             ", ".join(repr(loggable(key)) for key in list(keys)[:3]),
             self._terms.rest / 1000,
             exc_info=error,

@@ -220,12 +220,13 @@ class KeyMaker:
     ) -> None:
         if isinstance(function, staticmethod | classmethod | type) or not callable(function):
             raise TypeError(
-                f"@cached decorates functions, and {function!r} is none. Put it below "
+                f"@cached can only decorate functions, not {function!r}. Put it below "
                 "@staticmethod, @classmethod and @property."
             )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
-                f"@cached cannot keep what the generator {function!r} yields. Return a list."
+                f"@cached cannot store the values of the generator {function!r}. Return a "
+                "list instead."
             )
         self._name = f"{function.__module__}.{getattr(function, '__qualname__', function)}"
         self._signature = inspect.signature(function)
@@ -241,8 +242,8 @@ class KeyMaker:
         for name in self._named:
             if name.partition(".")[0] not in self._signature.parameters:
                 raise TypeError(
-                    f"vary names {name!r}, and {self._name}() has no such parameter. It has: "
-                    f"{', '.join(self._signature.parameters)}."
+                    f"vary contains {name!r}, but {self._name}() has no such parameter. Its "
+                    f"parameters are: {', '.join(self._signature.parameters)}."
                 )
 
     def __call__(self, *args: Any, **kwargs: Any) -> str:
@@ -294,9 +295,9 @@ def _text(value: object, function: str) -> str:
     if meta is not None and pk is not None:  # a model's object
         return f"{meta.label_lower}:{_text(pk, function)}"
     raise TypeError(
-        f"A {type(value).__name__} was given to {function}(), of which no key can be made. "
-        "Give @cached a key=, a template or a function of the arguments, or name what counts "
-        "by vary=, such as vary=['self.pk', 'category']."
+        f"{function}() was called with a {type(value).__name__}, which cannot be part of a "
+        "key. Give @cached a key= (a template, or a function of the arguments), or a vary= "
+        "with the values that matter, such as vary=['self.pk', 'category']."
     )
 
 

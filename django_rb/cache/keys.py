@@ -97,7 +97,7 @@ class Keys:
             made = str(cache.make_key(_STAND_IN, version=version))
         elif self._has_own_make:
             raise TypeError(
-                f"{type(cache).__name__} has a make_key() of its own, which takes no prefix."
+                f"{type(cache).__name__} overrides make_key(), which takes no prefix."
             )
         else:
             version = cache.version if version is None else version
@@ -105,14 +105,15 @@ class Keys:
         before, stand_in, after = made.partition(_STAND_IN)
         if not stand_in:
             raise ValueError(
-                f"This cache makes of the key {_STAND_IN!r} the stored key {made!r}: its keys "
-                "cannot be found by a pattern."
+                f"This cache stores the key {_STAND_IN!r} as {made!r}, so its keys cannot be "
+                "found by pattern."
             )
         if after and not is_closed(pattern):
             raise ValueError(
-                f"The pattern {pattern!r} ends in a backslash or has a '[' that no ']' closes: "
-                f"in this cache, whose KEY_FUNCTION puts {after!r} behind each key, it could "
-                "match keys of others. Write a backslash before a character that is meant."
+                f"The pattern {pattern!r} ends in a backslash, or contains a '[' without a "
+                f"']'. Because the KEY_FUNCTION of this cache appends {after!r} to each key, "
+                "the pattern could match keys of others. Escape a special character with a "
+                "backslash."
             )
         return f"{_escaped(before)}{pattern}{_escaped(after)}".encode()
 
@@ -127,9 +128,9 @@ class Keys:
             return lambda made: reverse(made.decode(errors="surrogateescape"))
         if prefix is None:
             raise ImproperlyConfigured(
-                "A cache with a KEY_FUNCTION cannot list its keys unless "
-                "OPTIONS['REVERSE_KEY_FUNCTION'] turns a stored key back into the "
-                "cache's own: a function of one argument, or the dotted path of one."
+                "A cache with a KEY_FUNCTION can only list its keys if "
+                "OPTIONS['REVERSE_KEY_FUNCTION'] is set: a function that turns a stored key "
+                "back into the cache's own, or its dotted path."
             )
         return lambda made: made.decode(errors="surrogateescape").removeprefix(prefix)
 
@@ -144,9 +145,9 @@ class Keys:
             return lambda made: to_text(made).startswith(prefixes)
         if self._prefix(None) is None:
             raise ImproperlyConfigured(
-                "OPTIONS['NEAR']['PREFIXES'] of a cache with a KEY_FUNCTION needs "
-                "OPTIONS['REVERSE_KEY_FUNCTION'], which turns a stored key back into the "
-                "cache's own: a function of one argument, or the dotted path of one."
+                "OPTIONS['NEAR']['PREFIXES'] of a cache with a KEY_FUNCTION requires "
+                "OPTIONS['REVERSE_KEY_FUNCTION']: a function that turns a stored key back "
+                "into the cache's own, or its dotted path."
             )
         before = re.escape(f"{self._cache.key_prefix}:".encode())
         begins = b"|".join(re.escape(prefix.encode()) for prefix in prefixes)

@@ -105,7 +105,7 @@ def _prefixes(value: object) -> tuple[str, ...] | None:
         raise _mistake(
             "PREFIXES",
             value,
-            'Give a list of what keys begin with, such as ["menu:"]. Leave it out for all.',
+            'Give a list of prefixes of keys, such as ["menu:"]. Leave it out for all keys.',
         )
     return tuple(sorted(value))
 

@@ -26,28 +26,30 @@ OPTIONS = (
 )
 
 _OWN_CONNECTIONS = "Leave it out: the engine opens and pools its connections itself."
-_OF_NODES = "It is {!r} of a node in RB_CLUSTERS[alias]['HOSTS'], or of all in 'HOST_DEFAULTS'."
-_OF_CONNECTIONS = "It is RB_CLUSTERS[alias]['POOL_OPTIONS'][{!r}]."
+_OF_NODES = (
+    "Use {!r} of a node in RB_CLUSTERS[alias]['HOSTS'], or 'HOST_DEFAULTS' for all nodes."
+)
+_OF_CONNECTIONS = "Use RB_CLUSTERS[alias]['POOL_OPTIONS'][{!r}]."
 
 # Options of django-redis's and of Django's RedisCache, in capitals, and what there is instead.
 OF_OTHERS = {
-    "CLIENT_CLASS": "Leave it out: the cluster that LOCATION names spreads the keys.",
-    "CLOSE_CONNECTION": "Leave it out: connections stay open from request to request.",
+    "CLIENT_CLASS": "Leave it out: the cluster in LOCATION distributes the keys.",
+    "CLOSE_CONNECTION": "Leave it out: connections stay open between requests.",
     "CONNECTION_FACTORY": _OWN_CONNECTIONS,
     "CONNECTION_POOL_CLASS": _OWN_CONNECTIONS,
-    "CONNECTION_POOL_CLASS_KWARGS": "Its options are RB_CLUSTERS[alias]['POOL_OPTIONS'].",
-    "CONNECTION_POOL_KWARGS": "Its options are RB_CLUSTERS[alias]['POOL_OPTIONS'].",
+    "CONNECTION_POOL_CLASS_KWARGS": "Use RB_CLUSTERS[alias]['POOL_OPTIONS'].",
+    "CONNECTION_POOL_KWARGS": "Use RB_CLUSTERS[alias]['POOL_OPTIONS'].",
     "DB": _OF_NODES.format("db"),
-    "IGNORE_EXCEPTIONS": "It is OPTIONS['ON_NODE_ERROR'] = 'miss'.",
-    "LOG_IGNORED_EXCEPTIONS": "Leave it out: the logger django_rb.health tells of nodes.",
+    "IGNORE_EXCEPTIONS": "Use OPTIONS['ON_NODE_ERROR'] = 'miss'.",
+    "LOG_IGNORED_EXCEPTIONS": "Leave it out: failures are logged by django_rb.health.",
     "MAX_CONNECTIONS": _OF_CONNECTIONS.format("max_connections"),
     "PARSER_CLASS": "Leave it out: replies are read by hiredis.",
     "PASSWORD": _OF_NODES.format("password"),
-    "PICKLE_VERSION": "It is the protocol of a serializer: OPTIONS['SERIALIZER'] = "
+    "PICKLE_VERSION": "Use the protocol of a serializer: OPTIONS['SERIALIZER'] = "
     "django_rb.cache.PickleSerializer(protocol=4).",
     "POOL_CLASS": _OWN_CONNECTIONS,
     "REDIS_CLIENT_CLASS": _OWN_CONNECTIONS,
-    "REDIS_CLIENT_KWARGS": "Its options are RB_CLUSTERS[alias]['POOL_OPTIONS'].",
+    "REDIS_CLIENT_KWARGS": "Use RB_CLUSTERS[alias]['POOL_OPTIONS'].",
     "SOCKET_CONNECT_TIMEOUT": _OF_CONNECTIONS.format("socket_connect_timeout"),
     "SOCKET_TIMEOUT": _OF_CONNECTIONS.format("socket_timeout"),
     "SSL": _OF_NODES.format("ssl"),
@@ -86,7 +88,7 @@ def seconds_of(timeout: Any) -> int | float | None:
         to_milliseconds(number, "TIMEOUT")
     except (TypeError, ValueError):
         raise ImproperlyConfigured(
-            f"TIMEOUT of a cache is {timeout!r}. Give a number of seconds or a timedelta. "
-            "None is for keys that never expire."
+            f"TIMEOUT of a cache is {timeout!r}. Give a number of seconds, a timedelta, or "
+            "None for keys that never expire."
         ) from None
     return number

@@ -60,8 +60,8 @@ class MessagePackSerializer:
             import msgpack  # noqa: PLC0415 (an extra)
         except ImportError as error:
             raise ImproperlyConfigured(
-                "The serializer 'msgpack' needs the package msgpack: "
-                "pip install 'django-rb[msgpack]'."
+                "The serializer 'msgpack' requires the package msgpack: pip install "
+                "'django-rb[msgpack]'."
             ) from error
         self._packb, self._unpackb = msgpack.packb, msgpack.unpackb
 
@@ -97,16 +97,16 @@ def get_serializer(choice: Any) -> Serializer:
             serializer = import_path(serializer)
         except ImportError as error:
             raise ImproperlyConfigured(
-                f"OPTIONS['SERIALIZER']: {choice!r} does not import: {error}. Choose one of "
-                f"{', '.join(map(repr, SERIALIZERS))}, or the dotted path of your own."
+                f"OPTIONS['SERIALIZER']: {choice!r} cannot be imported: {error}. Choose one "
+                f"of {', '.join(map(repr, SERIALIZERS))}, or the dotted path of your own."
             ) from error
     if isinstance(serializer, type):
         try:
             serializer = serializer()
         except TypeError as error:
             raise ImproperlyConfigured(
-                f"OPTIONS['SERIALIZER']: {choice!r} cannot be made without arguments: {error}. "
-                "Give an object made of it, or the path of one."
+                f"OPTIONS['SERIALIZER']: {choice!r} cannot be created without arguments: "
+                f"{error}. Give an instance, or the dotted path of one."
             ) from error
     missing = [
         name for name in ("dumps", "loads") if not callable(getattr(serializer, name, None))
@@ -114,7 +114,7 @@ def get_serializer(choice: Any) -> Serializer:
     if missing:
         raise ImproperlyConfigured(
             f"OPTIONS['SERIALIZER']: {choice!r} has no {' and no '.join(missing)}(). Choose "
-            f"one of {', '.join(map(repr, SERIALIZERS))}, or an object that has both."
+            f"one of {', '.join(map(repr, SERIALIZERS))}, or an object that has both methods."
         )
     result: Serializer = serializer
     return result

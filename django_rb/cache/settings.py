@@ -67,8 +67,9 @@ class CacheSettings:
         if self._near is not None:
             if self._warm_from is not None:
                 raise ImproperlyConfigured(
-                    "A cache has both OPTIONS['NEAR'] and OPTIONS['WARM_FROM']. Leave NEAR out "
-                    "until all keys are in the new layout. The old one tells of no changes."
+                    "A cache has both OPTIONS['NEAR'] and OPTIONS['WARM_FROM']. Leave NEAR "
+                    "out until all keys are in the new layout: changes in the old one are not "
+                    "noticed."
                 )
             if self._near.prefixes is not None:
                 self.keys.matcher(self._near.prefixes)
@@ -109,14 +110,14 @@ def _check_warm_from(alias: object, location: str) -> None:
     option = "OPTIONS['WARM_FROM'] of a cache"
     if not isinstance(alias, str):
         raise ImproperlyConfigured(
-            f"{option} is of type {type(alias).__name__}. Give one alias of "
+            f"{option} is of type {type(alias).__name__}. Give one alias in "
             f"settings.{conf.SETTING}: a cache has one old layout at a time."
         )
     conf.check_alias(alias, option)
     if alias == location:
         raise ImproperlyConfigured(
-            f"{option} is {alias!r}, which is its LOCATION as well. Give the layout as it was "
-            "an alias of its own in settings.RB_CLUSTERS."
+            f"{option} is {alias!r}, which is also its LOCATION. Add the old layout to "
+            "settings.RB_CLUSTERS with a separate alias."
         )
 
 
@@ -171,7 +172,7 @@ def _function(options: Mapping[str, Any], name: str) -> Callable[[str], str] | N
             function = import_path(function)
         except ImportError as error:
             raise ImproperlyConfigured(
-                f"OPTIONS[{name!r}] of a cache: {options[name]!r} does not import: "
+                f"OPTIONS[{name!r}] of a cache: {options[name]!r} cannot be imported: "
                 f"{clause(error)}. Give the dotted path of a function."
             ) from error
     if function is not None and not callable(function):

@@ -36,10 +36,7 @@ MIN_SECRET_BYTES = 16
 _PURPOSE = b"django_rb.cache.signing.1"
 _HEADER_SIZE = len(SIGNED) + MAC_SIZE
 _INTEGER = re.compile(rb"-?[0-9]{1,617}")  # all that a codec writes as digits: 2,048 bits
-_WAY_OUT = (
-    "python -c 'import secrets; print(secrets.token_urlsafe(32))' prints a key that nobody "
-    "guesses."
-)
+_WAY_OUT = "python -c 'import secrets; print(secrets.token_urlsafe(32))' prints a suitable key."
 
 
 class BadSignature(Exception):
@@ -194,7 +191,7 @@ def _mistakes(options: Mapping[str, Any]) -> Iterator[str]:
         return
     name, fallbacks = f"OPTIONS[{FALLBACKS!r}]", options[FALLBACKS].value
     if isinstance(fallbacks, str | bytes):
-        yield f"{name} of a cache is a lone {type(fallbacks).__name__}. Put it into a list."
+        yield f"{name} of a cache is a single {type(fallbacks).__name__}. Put it into a list."
     elif not isinstance(fallbacks, list | tuple):
         yield f"{name} of a cache is a {type(fallbacks).__name__}, not a list of older keys."
     else:
@@ -202,14 +199,14 @@ def _mistakes(options: Mapping[str, Any]) -> Iterator[str]:
             yield from _mistakes_in(secret, f"{name}[{number}] of a cache")
         if fallbacks and KEY not in options:
             yield (
-                f"{name} of a cache is set without {KEY}. Name the key to sign with there; "
-                "older keys are for reading what they have signed."
+                f"{name} of a cache is set without {KEY}. Set {KEY} to the key to sign with; "
+                "the older keys are only used to verify existing values."
             )
 
 
 def _mistakes_in(secret: object, name: str) -> Iterator[str]:
     if secret is None:
-        yield f"{name} is None. Leave the option out if the values are not to be signed."
+        yield f"{name} is None. Leave the option out if values should not be signed."
     elif not isinstance(secret, str | bytes):
         yield f"{name} is a {type(secret).__name__}. Give a str or bytes. {_WAY_OUT}"
     elif not secret:

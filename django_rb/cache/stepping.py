@@ -127,7 +127,7 @@ def _run_and_log(ops: Computed, plan: Plan[None]) -> None:
 
 
 def _log(error: Exception) -> None:
-    logger.warning("A value that was computed in the background is lost.", exc_info=error)
+    logger.warning("A value could not be computed or stored in the background.", exc_info=error)
 
 
 def _start_over_after_fork() -> None:

@@ -58,13 +58,13 @@ def make_terms(
     seconds = to_seconds(DEFAULT_LOCK if lock is None else lock, "lock")
     if not 0 < seconds < math.inf:
         raise ValueError(
-            f"lock={lock!r}: give the seconds for which others wait for whoever computes, "
+            f"lock={lock!r}: give the seconds that other callers wait for the computation, "
             "more than the function takes."
         )
     beta = float(to_seconds(early, "early")) if not isinstance(early, bool) else float(early)
     if not 0 <= beta < math.inf:
         raise ValueError(
-            f"early={early!r}: give True, or a number: 1 does as True does, more than 1 "
+            f"early={early!r}: give True or a number: 1 is the same as True, more than 1 "
             "computes earlier."
         )
     return Terms(
@@ -127,6 +127,6 @@ def refuse_awaitable(value: Any, function: object) -> None:
         if iscoroutine(value):
             value.close()  # or Python would warn that it was never awaited
         raise TypeError(
-            f"The default {function!r} is to be awaited. Use aget_or_set(), or give a "
-            "function that is not asynchronous."
+            f"The default {function!r} is asynchronous. Use aget_or_set(), or give a "
+            "synchronous function."
         )

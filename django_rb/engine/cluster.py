@@ -252,12 +252,12 @@ class Cluster(ClientSource):
     def _static(self) -> StaticTopology:
         if isinstance(self._topology, RedisClusterTopology):
             raise TypeError(
-                "The nodes of a Redis Cluster say themselves which nodes there are: add and "
-                "remove them there, as by `valkey-cli --cluster`."
+                "The nodes of a Redis Cluster determine its members: add and remove nodes "
+                "there, for example with `valkey-cli --cluster`."
             )
         if isinstance(self._topology, SentinelTopology):
             raise TypeError(
-                "Hosts that Sentinels watch are named once, in HOSTS. Make a new cluster."
+                "With Sentinels, hosts can only be listed in HOSTS. Create a new cluster."
             )
         return self._topology
 

@@ -94,7 +94,7 @@ def attach(errors: Sequence[Exception], failures: Sequence[NodeFailure]) -> Exce
     for other in others[:_NOTED]:
         first.add_note(f"Also failed: {type(other).__name__}: {other}")
     if len(others) > _NOTED:
-        first.add_note(f"And {len(others) - _NOTED} errors more.")
+        first.add_note(f"And {len(others) - _NOTED} more errors.")
     return first
 
 

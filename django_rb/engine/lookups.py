@@ -83,7 +83,7 @@ class Lookup:
 
     def cannot_run(self, error: Exception) -> None:
         """End without a result, as no thread could be started."""
-        self.error = CannotOpen(f"The name {self.name!r} cannot be looked up: {error}")
+        self.error = CannotOpen(f"The name {self.name!r} cannot be resolved: {error}")
         self.is_over = True
         _under_way.pop(self.name, None)
         self._tell()
@@ -102,7 +102,7 @@ class Lookup:
         if known and (error is None or _is_unanswered(error)):
             return known
         if error is None:
-            raise redis.TimeoutError(f"Timeout looking up the name {self.name!r}")
+            raise redis.TimeoutError(f"Timeout while resolving the name {self.name!r}")
         error = copy.copy(error)  # each caller raises its own
         if isinstance(error, CannotOpen):
             raise error

@@ -84,7 +84,7 @@ def did_you_mean(name: object, known: Sequence[str] | frozenset[str]) -> str:
     near = get_close_matches(str(name).lower(), by_lower, n=1)
     if near:
         return f"Did you mean {by_lower[near[0]]!r}?"
-    return f"Known are: {', '.join(sorted(map(str, known)))}."
+    return f"Choices are: {', '.join(sorted(map(str, known)))}."
 
 
 def about_unknown(

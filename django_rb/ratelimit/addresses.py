@@ -47,10 +47,9 @@ def client_address(request: HttpRequest) -> Address | None:
     nearest = parse_address(peer)
     if nearest is None and not (trusted.hops or trusted.unix):
         raise ImproperlyConfigured(
-            f"The server gives {peer!r} as the address of a client (REMOTE_ADDR), as servers "
-            "on a unix socket do. Say which proxy is in front of it: "
-            "settings.RATELIMIT_TRUSTED_PROXIES = 1 for one that sets X-Forwarded-For, or a "
-            "list of networks with 'unix' in it."
+            f"REMOTE_ADDR is {peer!r}, which is not the address of a client. Servers on a "
+            "unix socket set it so. Set settings.RATELIMIT_TRUSTED_PROXIES to 1 for a proxy "
+            "that sets X-Forwarded-For, or to a list of networks that includes 'unix'."
         )
     for hop, named in enumerate(_forwarded_for(request)):
         if not _is_trusted(nearest, hop, trusted) or (address := parse_address(named)) is None:

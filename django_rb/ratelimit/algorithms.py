@@ -144,7 +144,7 @@ def make_rule(algorithm: str, rate: Rate, burst: int | None) -> Rule:
         TypeError: the rate is no `Rate`.
     """
     if not isinstance(rate, Rate):
-        raise TypeError(f"{masked(rate)} is not a Rate. parse_rate() makes one.")
+        raise TypeError(f"{masked(rate)} is not a Rate. Use parse_rate() to create one.")
     check_algorithm(algorithm, "algorithm")
     return Rule(
         algorithm, rate, None if burst is None else _parse_burst(burst, algorithm, rate)
@@ -157,19 +157,19 @@ get_rule = lru_cache(maxsize=1024, typed=True)(make_rule)
 def _parse_burst(burst: object, algorithm: str, rate: Rate) -> int:
     if algorithm != TOKEN_BUCKET:
         raise ImproperlyConfigured(
-            f"burst: {masked(burst)} is for a {TOKEN_BUCKET!r} alone, and this limit is a "
-            f"{algorithm!r}."
+            f"burst: {masked(burst)} can only be used with the algorithm {TOKEN_BUCKET!r}, "
+            f"not {algorithm!r}."
         )
     room = whole_number(burst)
     if room is None or room < 1:
         raise ImproperlyConfigured(
-            f"burst: {masked(burst)} is not a whole number of 1 or more. "
-            "None is for the count of the rate."
+            f"burst: {masked(burst)} is not a whole number of 1 or more. Use None for the "
+            "count of the rate."
         )
     if room * rate.period > MAX_UNITS:
         raise ImproperlyConfigured(
-            f"burst: {room} in a bucket of {rate} cannot be counted exactly. "
-            f"At most {MAX_UNITS // rate.period} can."
+            f"burst: {room} in a bucket of {rate} cannot be counted exactly. The maximum is "
+            f"{MAX_UNITS // rate.period}."
         )
     return room
 

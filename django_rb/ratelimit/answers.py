@@ -85,8 +85,9 @@ def import_view(view: str | Callable[..., Any]) -> Callable[..., Any]:
             view = import_string(view)
         except ImportError as error:
             raise ImproperlyConfigured(
-                f"settings.RATELIMIT_VIEW: {masked(view)} does not import: {clause(error)}. "
-                "Name a view (request, exception), or a template such as 'too_many.html'."
+                f"settings.RATELIMIT_VIEW: {masked(view)} cannot be imported: "
+                f"{clause(error)}. Use a view (request, exception), or a template such as "
+                "'too_many.html'."
             ) from error
     if not callable(view):
         raise ImproperlyConfigured(
@@ -140,7 +141,7 @@ def _own_answer(request: HttpRequest, refusal: Ratelimited) -> HttpResponse:
 
 def _detail(refusal: Ratelimited) -> str:
     if refusal.unavailable:
-        return "The limits of this page cannot be checked just now. Try again later."
+        return "The limits of this page cannot be checked at the moment. Try again later."
     seconds = refusal.retry_after
     return "This request is over a limit." if seconds is None else say_when(seconds)
 

@@ -163,9 +163,8 @@ def _parse_network(network: object) -> IPv4Network | IPv6Network:
     except ValueError as error:
         raise mistake(
             "TRUSTED_PROXIES",
-            f"{masked(network)} is no network: {clause(error)}. Write '10.0.0.0/8', "
-            f"'2001:db8::/32' or one address; {UNIX!r} is for whoever connects by a unix "
-            "socket.",
+            f"{masked(network)} is not a network: {clause(error)}. Use '10.0.0.0/8', "
+            f"'2001:db8::/32' or one address, or {UNIX!r} for connections by a unix socket.",
         ) from error
     mapped = parsed.network_address.ipv4_mapped if isinstance(parsed, IPv6Network) else None
     if mapped is not None:  # clients' addresses of this form count as IPv4, too
@@ -209,8 +208,8 @@ def check_prefix(prefix: object, whose: str) -> None:
     """Raise ImproperlyConfigured unless it is a valid prefix of stored keys."""
     if not isinstance(prefix, str) or not prefix or not prefix.isascii() or "{" in prefix:
         raise ImproperlyConfigured(
-            f"{whose}: {masked(prefix)} is not a text of ASCII characters such as 'rl'. "
-            "It has no '{', as a hash tag would put all limits on one node."
+            f"{whose}: {masked(prefix)} is not a string of ASCII characters such as 'rl'. "
+            "It must not contain '{', as a hash tag would put all limits on one node."
         )
 
 
@@ -235,8 +234,8 @@ def parse_timeout(timeout: object, whose: str) -> float | None:
     if not 0 < seconds < 1e9:
         shown = timeout if isinstance(timeout, timedelta) else masked(timeout)
         raise ImproperlyConfigured(
-            f"{whose}: {shown} is not a time in seconds above 0. "
-            "None is for the cluster's own timeouts."
+            f"{whose}: {shown} is not a time in seconds above 0. Use None for the timeouts of "
+            "the cluster."
         )
     return seconds
 

@@ -278,7 +278,8 @@ def _find_one(
     """Return the limit that these arguments name, None if it does not apply to a request."""
     if group is None and fn is None:
         raise ImproperlyConfigured(
-            "What is counted together? Give group='login', or the view as fn=login."
+            "A group is missing: requests of one group are counted together. Give "
+            "group='login', or the view as fn=login."
         )
     group = group or view_name(cast(Callable[..., Any], fn))
     (limit,) = make_view_limits(None, group=group, key=key, rate=rate, method=method)

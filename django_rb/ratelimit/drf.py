@@ -29,7 +29,7 @@ class LimitsUnavailable(APIException):  # type: ignore[misc]  # it has no types
     """A limit's node failed, and RATELIMIT_FAIL_OPEN is False."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    default_detail = "The limits of this resource cannot be checked just now."
+    default_detail = "The limits of this resource cannot be checked at the moment."
     default_code = "limits_unavailable"
 
     def __init__(self, wait: float | None) -> None:
@@ -76,7 +76,7 @@ class RatelimitThrottle(BaseThrottle):  # type: ignore[misc]  # it has no types
         """
         if self._guard is None:
             raise ImproperlyConfigured(
-                f"{type(self).__qualname__} has no limit. Give it limits = [('ip', '100/m')]."
+                f"{type(self).__qualname__} has no limit. Set limits = [('ip', '100/m')]."
             )
         self._refusal = self._guard.charge(cast(HttpRequest, request))
         if self._refusal is not None and self._refusal.unavailable:

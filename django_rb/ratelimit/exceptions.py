@@ -35,7 +35,7 @@ class Ratelimited(PermissionDenied):
         named = f" ({', '.join(self.policies)})" if self.policies else ""
         text = f"This request is over a limit{named}."
         if self.unavailable:
-            text = "The limits of this request cannot be checked just now."
+            text = "The limits of this request cannot be checked at the moment."
         seconds = self.retry_after
         return text if seconds is None else f"{text} {say_when(seconds)}"
 

@@ -100,7 +100,7 @@ class RequestFunction:
         except (ImportError, ValueError):
             found = None
         if found is None:
-            raise self._mistake("leads nowhere: there is no such module.")
+            raise self._mistake("cannot be imported: there is no such module.")
 
     def _checked(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if not callable(function):

@@ -89,8 +89,8 @@ class Guard:
         """Return the limits that apply to a request."""
         if not hasattr(request, "META"):
             raise ImproperlyConfigured(
-                f"{self.group}: @ratelimit is for functions that take a request first. This "
-                f"one was given a {type(request).__name__}; a method needs "
+                f"{self.group}: the first argument of a function with @ratelimit must be a "
+                f"request, not a {type(request).__name__}. For methods, use "
                 "@method_decorator(ratelimit(…))."
             )
         if not get_config().enable:

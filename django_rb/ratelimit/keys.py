@@ -127,8 +127,9 @@ class FunctionKey:
     def _value(self, said: object) -> Value:
         if said is None:
             raise ImproperlyConfigured(
-                f"ratelimit(key=…): {self.name!r} returned None. Return a text, or bytes. For "
-                "no limit at all the rate has to be None, and it may be a function, too."
+                f"ratelimit(key=…): {self.name!r} returned None. Return a str or bytes. If a "
+                "request should not be limited, use a function as the rate, and return None "
+                "there."
             )
         return self._kind, _encoded(said)
 
@@ -153,10 +154,10 @@ def parse_key(key: object) -> RequestKey:
         return FunctionKey(RequestFunction(key, "ratelimit(key=…)"))
     if key is None:
         raise _mistake(
-            "What are requests counted by? Give 'ip', 'user', 'user_or_ip', 'get:field', "
-            "'post:field', 'header:name' or a function (group, request)."
+            "The key is missing. Give 'ip', 'user', 'user_or_ip', 'get:field', 'post:field', "
+            "'header:name' or a function (group, request)."
         )
-    raise _mistake(f"{masked(key)} is neither a text nor a function (group, request).")
+    raise _mistake(f"{masked(key)} is neither a str nor a function (group, request).")
 
 
 def is_by_address(key: RequestKey) -> bool:
@@ -183,11 +184,11 @@ def _parse_field(key: str, source: str, field: str) -> RequestKey:
         known = ("get:", "post:", "header:")
         raise _mistake(f"There is no key {masked(key)}. {did_you_mean(source + ':', known)}")
     if not field:
-        raise _mistake(f"{key!r} names no field. Write {source}:name.")
+        raise _mistake(f"{key!r} contains no field. Use {source}:name.")
     if source != "header":
         return _Field(key, source, field)
     if not _TOKEN.fullmatch(field):
-        raise _mistake(f"{masked(field)} cannot be a header. Write 'header:x-api-key'.")
+        raise _mistake(f"{masked(field)} is not the name of a header. Use 'header:x-api-key'.")
     return _Header(key, field)
 
 
@@ -196,9 +197,9 @@ def _attribute_of(request: HttpRequest, name: str) -> Any:
         return getattr(request, name)
     except AttributeError as error:
         raise ImproperlyConfigured(
-            f"A limit by user needs request.{name}, which AuthenticationMiddleware sets: "
-            "'django.contrib.auth.middleware.AuthenticationMiddleware' has to be in "
-            "settings.MIDDLEWARE, after the sessions'."
+            f"A limit by user requires request.{name}. Add "
+            "'django.contrib.auth.middleware.AuthenticationMiddleware' to "
+            "settings.MIDDLEWARE, after SessionMiddleware."
         ) from error
 
 

@@ -282,7 +282,9 @@ def _limit(
 ) -> Limit:
     parsed = parse_rate(rate)
     if parsed is None:
-        raise ImproperlyConfigured("The rate None is no limit: there is nothing to ask.")
+        raise ImproperlyConfigured(
+            "The rate None means no limit, so there is nothing to check."
+        )
     if algorithm is None and burst is not None:
         algorithm = TOKEN_BUCKET  # the only one with a burst
     return Limit(key, parsed, cost, algorithm or get_config().algorithm, burst)

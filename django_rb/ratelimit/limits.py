@@ -46,14 +46,14 @@ class Limit:
     def __post_init__(self) -> None:
         if not isinstance(self.key, _KEY_TYPES):
             raise TypeError(
-                f"{masked(self.key)} cannot be the key of a limit. Give text or bytes; "
-                "str(value) makes text of most things."
+                f"{masked(self.key)} cannot be the key of a limit. Use a str or bytes; "
+                "str(value) converts most values."
             )
         cost = whole_number(self.cost)
         if cost is None or cost < 0:
             raise ValueError(
-                f"{masked(self.cost)} is not a cost. Give a whole number, 0 or more; "
-                "reset() gives back what was charged."
+                f"{masked(self.cost)} is not a cost. Give a whole number, 0 or more. To undo "
+                "charges, use reset()."
             )
         try:
             rule = get_rule(self.algorithm, self.rate, self.burst)

@@ -53,8 +53,8 @@ class RatelimitMixin(_Base):
         super().__init_subclass__(**kwargs)
         if View in cls.__mro__[: cls.__mro__.index(RatelimitMixin)]:
             raise ImproperlyConfigured(
-                f"{cls.__qualname__} would not be limited: RatelimitMixin has to stand in "
-                "front of the view's class."
+                f"{cls.__qualname__} would not be limited: RatelimitMixin must come before "
+                "the view class."
             )
         if cls.ratelimit_key is None and cls.ratelimit_limits is None:
             return  # a base class for others
@@ -95,7 +95,7 @@ class RatelimitMixin(_Base):
     def _get_guard(cls) -> Guard:
         if cls._guard is None:
             raise ImproperlyConfigured(
-                f"{cls.__qualname__} has no limit. Give it ratelimit_key and ratelimit_rate, "
-                "or ratelimit_limits."
+                f"{cls.__qualname__} has no limit. Set ratelimit_key and ratelimit_rate, or "
+                "ratelimit_limits."
             )
         return cls._guard

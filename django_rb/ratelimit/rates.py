@@ -59,8 +59,8 @@ class Rate:
         if max(self.count, 1) * self.period > MAX_UNITS:
             raise ImproperlyConfigured(
                 f"The rate {self} cannot be counted exactly: {self.count} times its "
-                f"{self.period} seconds is more than 2**52. Count in a larger unit or for a "
-                "shorter period."
+                f"{self.period} seconds is more than 2**52. Use a larger unit or a shorter "
+                "period."
             )
 
     def __str__(self) -> str:
@@ -109,6 +109,7 @@ def parse_rate(rate: object) -> Rate | None:
     if isinstance(rate, tuple | list) and len(rate) == 2:
         return Rate(*rate)
     raise ImproperlyConfigured(
-        f"{masked(rate)} is not a rate. Write '100/m', '100/10m' or (100, 600) for 100 in so "
-        "many seconds; the units are s, m, h and d. None is for no limit, '0/s' for never."
+        f"{masked(rate)} is not a rate. Use '100/m', '100/10m', or (100, 600) for 100 in 600 "
+        "seconds; the units are s, m, h and d. Use None for no limit, and '0/s' to refuse "
+        "all requests."
     )

@@ -163,13 +163,13 @@ def make_view_limits(limits: Limits | None, **options: Unpack[LimitOptions]) -> 
         return [_make_view_limit(given)]
     if any(given[name] is not _DEFAULTS[name] for name in ("key", "rate", "name")):
         raise ImproperlyConfigured(
-            "ratelimit(limits=[…]): key, rate and name belong to each of the limits. Give "
-            "limits=[('ip', '100/m'), ('user', '1000/h')], or one key and rate."
+            "ratelimit(limits=[…]): key, rate and name must be set for each limit separately. "
+            "Give limits=[('ip', '100/m'), ('user', '1000/h')], or one key and rate."
         )
     view_limits = [_make_view_limit(given | _options(limit)) for limit in limits]
     if not view_limits:
         raise ImproperlyConfigured(
-            "ratelimit(limits=[]): there is none. Give ('ip', '100/m'), or a dictionary."
+            "ratelimit(limits=[]): the list is empty. Give ('ip', '100/m'), or a dictionary."
         )
     return view_limits
 
@@ -201,9 +201,9 @@ def check_key_functions(limits: Sequence[ViewLimit], *, resolve: bool) -> None:
         if are_there and _may_count_together(one, other) and function.is_namesake(another):
             raise _mistake(
                 "key",
-                "Two different functions of one view are both known as "
-                f"{function.dotted_name!r}: they would share a counter. Define each under a "
-                "name of its own, or give one of the limits a group.",
+                "Two different functions of one view have the same name "
+                f"{function.dotted_name!r}, so they would share a counter. Rename one of "
+                "them, or set a group for one of the limits.",
             )
 
 
@@ -222,14 +222,15 @@ def _options(limit: object) -> LimitOptions:
         return LimitOptions(key=limit[0], rate=limit[1])
     if not isinstance(limit, dict):
         raise ImproperlyConfigured(
-            f"ratelimit(limits=[…]): {masked(limit)} is no limit. Write ('ip', '100/m') or "
+            f"ratelimit(limits=[…]): {masked(limit)} is not a limit. Use ('ip', '100/m') or "
             "{'key': 'ip', 'rate': '100/m'}."
         )
     for option in limit:
         if option not in LimitOptions.__annotations__:
             way_out = did_you_mean(option, list(LimitOptions.__annotations__))
             raise ImproperlyConfigured(
-                f"ratelimit(limits=[…]): A limit has no {masked(option)}. {way_out}"
+                f"ratelimit(limits=[…]): {masked(option)} is not an option of a limit. "
+                f"{way_out}"
             )
     return LimitOptions(**limit)  # type: ignore[typeddict-item]
 
@@ -262,7 +263,7 @@ def _make_view_limit(given: LimitOptions) -> ViewLimit:
 
 def _parse_rate(rate: object) -> Rate | RequestFunction | None:
     if rate is NOT_GIVEN:
-        raise _mistake("rate", "How many? Give '100/m'; None is for no limit.")
+        raise _mistake("rate", "The rate is missing. Give '100/m', or None for no limit.")
     is_path = isinstance(rate, str) and "/" not in rate and "." in rate
     if is_path or callable(rate):
         return RequestFunction(rate, "ratelimit(rate=…)")  # type: ignore[arg-type]
@@ -280,7 +281,7 @@ def _check_limit(limit: ViewLimit) -> None:
 
 def _check_text(argument: str, value: object) -> None:
     if value is not None and (not isinstance(value, str) or not value):
-        raise _mistake(argument, f"{masked(value)} is not a text.")
+        raise _mistake(argument, f"{masked(value)} is not a non-empty str.")
 
 
 def _mistake(argument: str, text: str) -> ImproperlyConfigured:

@@ -162,7 +162,7 @@ def generate() -> Any:
         (lambda: cached(timeout=60, stale="long"), "The stale 'long' is of type str"),
         (
             lambda: cached(timeout=60)(lambda it: it).key(object()),
-            "of which no key can be made",
+            "which cannot be part of a key",
         ),
         (cached(timeout=60)(lambda it: it), "missing a required argument: 'it'"),
     ],

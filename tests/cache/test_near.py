@@ -502,7 +502,7 @@ def test_where_keys_are_not_tracked_nothing_is_near(
         assert untracked.get("a") == 1
         assert untracked.get_many(data) == data
     assert info(untracked).copies == info(untracked).hits == 0
-    assert "complains" in caplog.text
+    assert "reports an error" in caplog.text
     assert "client|tracking" in caplog.text
     assert all(node.state == "up" for node in untracked.cluster.health().values())
 

@@ -48,12 +48,15 @@ USES: list[Callable[[RBCache], object]] = [
     [
         ({"COMPRESOR": "zlib"}, ["'COMPRESOR'", "Did you mean 'COMPRESSOR'?"]),
         ({"serializer": "json"}, ["'serializer'", "Did you mean 'SERIALIZER'?"]),
-        ({"shelf": 3}, ["'shelf'", "unknown", "Known are: ", "ON_NODE_ERROR"]),
-        ({5: 3}, ["unknown", "Known are: "]),
+        ({"shelf": 3}, ["'shelf'", "unknown", "Choices are: ", "ON_NODE_ERROR"]),
+        ({5: 3}, ["unknown", "Choices are: "]),
         ({"ON_NODE_ERROR": "ignore"}, ["'ON_NODE_ERROR'", "'ignore'", "'raise', 'miss'"]),
         ({"ON_NODE_ERROR": None}, ["'ON_NODE_ERROR'", "None", "'raise', 'miss'"]),
         ({"ON_NODE_ERROR": ["miss"]}, ["'ON_NODE_ERROR'", "['miss']", "'raise', 'miss'"]),
-        ({"DEADLINE": 0}, ["'DEADLINE'", "0 is not a time in seconds", "None waits"]),
+        (
+            {"DEADLINE": 0},
+            ["'DEADLINE'", "0 is not a time in seconds", "Use None for no limit"],
+        ),
         ({"DEADLINE": -1.5}, ["'DEADLINE'", "-1.5"]),
         ({"DEADLINE": "1s"}, ["'DEADLINE'", "'1s'"]),
         ({"DEADLINE": True}, ["'DEADLINE'", "True"]),
@@ -65,7 +68,7 @@ USES: list[Callable[[RBCache], object]] = [
         ({"COMPRESS_MIN_BYTES": "1k"}, ["'COMPRESS_MIN_BYTES'", "'1k'", "number of bytes"]),
         ({"COMPRESSOR": "gzip"}, ["'COMPRESSOR'", "'gzip'", "'zlib', 'zstd', 'lz4'"]),
         ({"COMPRESSOR": ["zlib"]}, ["'COMPRESSOR'", "['zlib']", "'zlib', 'zstd', 'lz4'"]),
-        ({"COMPRESSOR": ""}, ["'COMPRESSOR'", "''", "None to store values as they are"]),
+        ({"COMPRESSOR": ""}, ["'COMPRESSOR'", "''", "None to store values uncompressed"]),
         ({"SERIALIZER": "jsn"}, ["'SERIALIZER'", "'jsn'", "'pickle', 'json', 'msgpack'"]),
         ({"SERIALIZER": "no.such.Thing"}, ["'SERIALIZER'", "'no.such.Thing'", "import"]),
         ({"SERIALIZER": "tests.Thing"}, ["'SERIALIZER'", "'tests.Thing'", "import"]),
@@ -94,8 +97,8 @@ def test_a_mistake_in_the_options_is_explained(options: Any, parts: list[str]) -
     ("location", "parts"),
     [
         ("defualt", ["'defualt'", "LOCATION", "settings.RB_CLUSTERS", "mean 'default'?"]),
-        ("other", ["'other'", "LOCATION", "Known are: default."]),
-        ("127.0.0.1:6379", ["'127.0.0.1:6379'", "LOCATION", "Known are: default."]),
+        ("other", ["'other'", "LOCATION", "Choices are: default."]),
+        ("127.0.0.1:6379", ["'127.0.0.1:6379'", "LOCATION", "Choices are: default."]),
         (
             f"redis://:{SECRET}@10.0.0.1:6379/0",
             ["***@10.0.0.1:6379/0", "LOCATION", "URLs belong in RB_CLUSTERS[alias]['HOSTS']"],
@@ -199,7 +202,7 @@ def test_a_package_that_is_not_installed_is_named(
     package = module.partition(".")[0]
     with pytest.raises(ImproperlyConfigured) as caught:
         make_cache(OPTIONS=options).check_settings()
-    assert f"needs the package {package}: pip install 'django-rb[{extra}]'." in str(
+    assert f"requires the package {package}: pip install 'django-rb[{extra}]'." in str(
         caught.value
     )
 

@@ -721,8 +721,8 @@ WAY_OUT = "secrets.token_urlsafe(32)"
         *(
             ({"SIGNING_KEY": SECRET, "SIGNING_KEY_FALLBACKS": fallbacks}, parts)
             for fallbacks, parts in (
-                (OLDER, ["FALLBACKS'", "a lone str", "into a list"]),
-                (OLDER.encode(), ["FALLBACKS'", "a lone bytes", "into a list"]),
+                (OLDER, ["FALLBACKS'", "a single str", "into a list"]),
+                (OLDER.encode(), ["FALLBACKS'", "a single bytes", "into a list"]),
                 (None, ["FALLBACKS'", "is a NoneType, not a list of older keys"]),
                 ({OLDER: 1}, ["FALLBACKS'", "is a dict, not a list of older keys"]),
                 ([OLDER, SHORT], ["FALLBACKS'][1]", "fewer than 16 bytes"]),

@@ -465,7 +465,7 @@ def test_of_many_the_stale_are_served_where_the_function_fails(cache: RBCache) -
 
 
 def test_a_function_for_many_returns_a_dictionary(cache: RBCache) -> None:
-    with pytest.raises(TypeError, match=r"returned list\. For the keys"):
+    with pytest.raises(TypeError, match=r"returned list\. It must return"):
         cache.get_or_set_many([1], lambda missing: missing, 60)  # type: ignore[arg-type,return-value]
 
 

@@ -157,7 +157,7 @@ def test_touch_with_a_timeout_that_is_over_says_whether_the_key_was_there(
 def test_what_is_no_time_is_an_error_that_names_none(
     cache: RBCache, servers: Servers, store: Store, timeout: float
 ) -> None:
-    with pytest.raises(ValueError, match="For keys that never expire use None"):
+    with pytest.raises(ValueError, match="Use None for keys that never expire"):
         store(cache, timeout=timeout)
 
 

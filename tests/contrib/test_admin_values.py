@@ -89,7 +89,7 @@ class TestKeys:
         text = text_of(client.get(f"{IN_ADMIN}keys/", {**typed, "pattern": "page"}))
         assert "There is no key page in cache default. Search for *page*" in text
         text = text_of(client.get(f"{IN_ADMIN}keys/", {**typed, "pattern": "[a"}))
-        assert "has a '[' that no ']' closes" in text
+        assert "contains a '[' without a ']'" in text
 
     def test_page_by_page(self, site: LocalNodes) -> None:
         caches["default"].set_many({f"key:{n}": n for n in range(500)})
@@ -116,7 +116,7 @@ class TestKeys:
         assert log_in("view").get(f"{IN_ADMIN}keys/?{query}").status_code == 404
 
     def test_a_key_that_is_none(self, site: LocalNodes) -> None:
-        assert "There is no such key on default" in look("cluster:default", b"none")
+        assert "The key was not found on default" in look("cluster:default", b"none")
         assert log_in("view").get(f"{IN_ADMIN}keys/key/?key=%C3%A4").status_code == 404
 
 

@@ -90,12 +90,12 @@ def test_what_could_be_fewer_calls(told: dict[str, Any]) -> None:
     line = line_of("        cache.get(key)")
     assert re.search(
         r"This loop of 40 get\(\) on 'default' could be one get_many\(\): \d+\.\d ms, "
-        rf"one round trip after the other, at contrib/toolbar_site\.py:{line} in in_order",
+        rf"in consecutive round trips, at contrib/toolbar_site\.py:{line} in in_order",
         panel,
     )
     # What was stored in between is asked for anew.
     assert panel.count("of the same key on 'default' was asked 2 times") == 1
-    assert "first by call 4, then by 43" in panel
+    assert "first as call 4, again as 43" in panel
     assert "Fewer calls" not in told["odd-keys"]
 
 
@@ -142,7 +142,7 @@ def test_requests_side_by_side(told: dict[str, Any]) -> None:
 
 
 def test_nothing_and_much(told: dict[str, Any]) -> None:
-    assert "No node was asked for anything." in panel_of(told["nothing"])
+    assert "No commands were sent to nodes." in panel_of(told["nothing"])
     assert "django-rb: 0 calls" in told["nothing"]
     assert "10 more calls are not shown." in panel_of(told["many"])
     assert "django-rb: 60 calls" in told["many"]
@@ -181,8 +181,8 @@ def call(number: int, operation: str, key: str, caller: str | None = "a.py:1") -
 @pytest.mark.parametrize(
     ("calls", "expected"),
     [
-        ([call(n, "set", f"k{n}") for n in range(3)], ["could be one set_many()"]),
-        ([call(n, "call", f"k{n}") for n in range(3)], ["could be one map()"]),
+        ([call(n, "set", f"k{n}") for n in range(3)], ["could be replaced by one set_many()"]),
+        ([call(n, "call", f"k{n}") for n in range(3)], ["could be replaced by one map()"]),
         ([call(n, "get", f"k{n}") for n in range(2)], []),
         ([call(n, "get", "same") for n in range(5)], []),
         ([call(n, "lock", f"k{n}") for n in range(5)], []),

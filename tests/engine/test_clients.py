@@ -281,7 +281,7 @@ def test_a_command_without_keys_names_the_clients_that_can(
 
 @pytest.mark.parametrize("args", [(), ("",), (" ",), (b"",)])
 def test_no_command_is_no_command(args: tuple[Any, ...], ask: Ask) -> None:
-    with pytest.raises(MalformedCommand, match="An empty command"):
+    with pytest.raises(MalformedCommand, match="The command is empty"):
         ask(lambda c: c.execute_command(*args))
 
 
@@ -958,7 +958,7 @@ def test_a_fanout_may_be_targeted_call_by_call(cluster: Cluster) -> None:
 
 
 def test_hosts_that_make_no_sense_are_refused(cluster: Cluster) -> None:
-    with pytest.raises(ValueError, match=r"no host 7 in <Cluster .*Known are: 0, 1, 2, 3"):
+    with pytest.raises(ValueError, match=r"no host 7 in <Cluster .*Choices are: 0, 1, 2, 3"):
         cluster.fanout([0, 7])
     with pytest.raises(ValueError, match=r"hosts='some': give a list of host ids, or 'all'"):
         cluster.fanout("some")
@@ -1040,7 +1040,7 @@ def test_local_clients_have_locks(cluster: Cluster) -> None:
 def test_local_clients_share_their_nodes_pool(cluster: Cluster) -> None:
     first, second = cluster.get_local_client(0), cluster.get_local_client(0)
     assert first.connection_pool is second.connection_pool
-    with pytest.raises(LookupError, match=r"no host 9. Known are: 0, 1, 2, 3"):
+    with pytest.raises(LookupError, match=r"no host 9. Choices are: 0, 1, 2, 3"):
         cluster.get_local_client(9)
 
 

@@ -148,8 +148,8 @@ def test_a_host_is_added_by_arguments_as_in_rb_or_a_dictionary_or_a_url(
         (({"port": 1},), {"port": 1}, "several values for port"),
         (("redis://h/1",), {"db": 1}, "several values for db"),
         (("h", 1, None, 0, SECRET, False, None, "more"), {}, "ssl, ssl_options in this order"),
-        (({}, 1), {}, "a dictionary or a URL alone"),
-        ((f"redis://:{SECRET}@h", 1), {}, "a dictionary or a URL alone"),
+        (({}, 1), {}, "one dictionary or URL"),
+        ((f"redis://:{SECRET}@h", 1), {}, "one dictionary or URL"),
     ],
 )
 def test_arguments_of_a_host_that_do_not_go_together(

@@ -62,7 +62,7 @@ def test_a_reply_too_many_is_an_error_and_not_left_for_the_next_question(
     extra: bytes,
 ) -> None:
     exchange = begun(1)
-    with pytest.raises(ProtocolError, match="more than it was asked for"):
+    with pytest.raises(ProtocolError, match="more replies than expected"):
         exchange.feed(b"+OK\r\n" + extra)
 
 

@@ -105,7 +105,7 @@ def test_a_refusal_names_the_node_the_last_failure_and_the_next_try(clock: Clock
     text = str(node.refusal())
     seconds = node.get().retry_in
     assert text == (
-        f"Node is down, next try in {seconds:.1f} s. It failed 3 times: refused 2 "
+        f"Node is down, next try in {seconds:.1f} s. It failed 3 times, last with: refused 2 "
         "[node 7, host:1/0]"
     )
 
@@ -328,7 +328,7 @@ def test_each_change_is_one_line_in_the_log(
         ("WARNING", "Node 7 is up again after 2.5 s [node 7, host:1/0]"),
         ("WARNING", "Node 7 fails: refused 0 [node 7, host:1/0]"),
         ("INFO", "Node 7 is up again after 0.0 s [node 7, host:1/0]"),
-        ("WARNING", "Node 7 complains: OOM no room [node 7, host:1/0]"),
+        ("WARNING", "Node 7 reports an error: OOM no room [node 7, host:1/0]"),
     ]
 
 

@@ -119,9 +119,9 @@ def test_an_answer_may_come_in_pieces() -> None:
     [
         (hang_up, redis.ConnectionError, "closed the connection"),
         (lambda c: c.sendall(b"!?\r\n"), ProtocolError, "does not speak RESP"),
-        (lambda c: c.sendall(b"+1\r\n+2\r\n"), ProtocolError, "more than it was asked for"),
-        (lambda c: c.sendall(b"*2\r\n$1\r\n"), redis.TimeoutError, "No answer within"),
-        (lambda c: None, redis.TimeoutError, "No answer within"),
+        (lambda c: c.sendall(b"+1\r\n+2\r\n"), ProtocolError, "more replies than expected"),
+        (lambda c: c.sendall(b"*2\r\n$1\r\n"), redis.TimeoutError, "No reply within"),
+        (lambda c: None, redis.TimeoutError, "No reply within"),
     ],
     ids=["hangs up", "no RESP", "too much", "half", "silence"],
 )

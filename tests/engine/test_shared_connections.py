@@ -77,15 +77,15 @@ def test_what_changes_a_connection_is_refused_and_nothing_is_sent(
 
 
 def test_keys_do_not_hide_it(cluster: Cluster) -> None:
-    with pytest.raises(UnroutableCommand, match="SUBSCRIBE listens"):
+    with pytest.raises(UnroutableCommand, match="SUBSCRIBE requires its own connection"):
         cluster.run(count(cluster, b"subscribe", [b"channel"]))
 
 
 def test_an_empty_command_is_refused(cluster: Cluster) -> None:
     for nothing in ((), ("",), (b"",)):
-        with pytest.raises(UnroutableCommand, match="An empty command was given"):
+        with pytest.raises(UnroutableCommand, match="The command is empty"):
             cluster.call_nodes(*nothing)
-        with pytest.raises(UnroutableCommand, match="An empty command was given"):
+        with pytest.raises(UnroutableCommand, match="The command is empty"):
             cluster.run(pipeline(cluster, b"key", (b"GET", b"key"), nothing))
 
 

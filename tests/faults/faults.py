@@ -232,7 +232,7 @@ def accepted_and_never_answered(rig: Rig) -> Iterator[None]:
         yield
 
 
-SILENCE = "No answer within|Timeout|timed out"
+SILENCE = "No reply within|Timeout|timed out"
 
 FAULTS: dict[str, Fault] = {
     "killed": Fault(killed, ALL_FAIL, says="refused|reset"),
@@ -311,7 +311,7 @@ FAULTS: dict[str, Fault] = {
         lambda rig: rig.proxy.tampering(replies=only_first(preceded(b"+intruder\r\n"))),
         ALL_FAIL,
         error=ProtocolError,
-        says="more than it was asked for",
+        says="more replies than expected",
         proxied=True,
     ),
     "a reply too few": Fault(

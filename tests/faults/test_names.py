@@ -119,7 +119,7 @@ def test_a_name_takes_no_more_time_than_connecting_may_take(
     names["slow.test"] = None
     cluster = make_cluster(nodes, "slow.test", socket_timeout=20.0)
     began = time.monotonic()
-    assert "Timeout looking up the name 'slow.test' [node 0, " in ping(cluster)
+    assert "Timeout while resolving the name 'slow.test' [node 0, " in ping(cluster)
     assert time.monotonic() - began < 5
     assert cluster.health()[0].state == "failing"
     cluster.close()
@@ -236,7 +236,7 @@ def test_where_no_thread_can_be_started_the_node_is_not_to_blame(
         threading.stack_size(2**46)
         try:
             _, failures = await cluster.arun(call_each(cluster, {0: ("PING",)}))
-            assert "'node.test' cannot be looked up: can't start" in str(failures[0].error)
+            assert "'node.test' cannot be resolved: can't start" in str(failures[0].error)
             assert cluster.health()[0].state == "up"
             assert cluster.call_nodes("PING") == ({0: b"PONG"}, [])
             # Now it is known.

@@ -61,5 +61,7 @@ def test_a_migration_fails_by_its_node(
 
 
 def test_a_check_tells_of_the_node(node: Peer) -> None:
-    with pytest.raises(SystemCheckError, match=f"The node answered .*127.0.0.1:{node.port}"):
+    with pytest.raises(
+        SystemCheckError, match=f"Unexpected reply of the node to .*127.0.0.1:{node.port}"
+    ):
         call_command("check", "--tag", "rb_connect", stdout=StringIO(), stderr=StringIO())

@@ -124,7 +124,7 @@ class TestKeys:
         config = {"BACKEND": "django_rb.cache.RBCache", "KEY_FUNCTION": f"{__name__}.hashed"}
         with override_settings(CACHES={"default": config}):
             _, error = run_and_fail("rb_scan", "--cache", "default")
-        assert "its keys cannot be found by a pattern" in error
+        assert "its keys cannot be found by pattern" in error
 
     def test_keys_that_are_no_text(self, cluster: Cluster) -> None:
         cluster.get_routing_client().set(b"\xff\x00\n", 1)

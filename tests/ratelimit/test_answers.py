@@ -136,7 +136,7 @@ class TestNodesDown:
     def test_closed(self, path: str) -> None:
         for answer in self.visits(path):
             assert answer.status_code == 503
-            assert b"cannot be checked just now" in answer.content
+            assert b"cannot be checked at the moment" in answer.content
             assert int(answer["Retry-After"]) >= 1
         problem = Client().get(path, HTTP_ACCEPT="application/json").json()
         assert problem["type"].endswith("#temporary-reduced-capacity")
@@ -190,7 +190,7 @@ def test_an_error_says_what_it_is_about() -> None:
     )
     failed = usage(5, 0.0, retry_after=1.0)._replace(error=OSError("gone"))
     assert str(Ratelimited(usages=[failed], policies=["ip"])) == (
-        "The limits of this request cannot be checked just now. Try again in 1 second."
+        "The limits of this request cannot be checked at the moment. Try again in 1 second."
     )
 
 
@@ -251,7 +251,7 @@ def test_a_view_that_does_not_import_is_told(nodes: LocalNodes) -> None:
     with (
         override_settings(ROOT_URLCONF="tests.ratelimit.site", RATELIMIT_VIEW="no.such"),
         pytest.raises(
-            ImproperlyConfigured, match=r"RATELIMIT_VIEW: 'no\.such' does not import"
+            ImproperlyConfigured, match=r"RATELIMIT_VIEW: 'no\.such' cannot be imported"
         ),
     ):
         Client().get("/never/")

@@ -111,7 +111,7 @@ def test_the_urls_are_imported_to_find_limited_views(
     [
         ({"RATELIMIT_TRUSTED_PROXIES": "10.0.0.1"}, "E004", "'10.0.0.1' is neither"),
         ({"RATELIMIT_CLUSTER": "nowhere"}, "E004", "There is no cluster 'nowhere'"),
-        ({"RATELIMIT_VIEW": "no.such.view"}, "E004", "'no.such.view' does not import"),
+        ({"RATELIMIT_VIEW": "no.such.view"}, "E004", "'no.such.view' cannot be imported"),
         ({"RATELIMIT_VIEW": "missing.html"}, "E004", "There is no template 'missing.html'"),
         ({"RATELIMIT_ALGORITM": "fixed-window"}, "W011", "'RATELIMIT_ALGORITHM'"),
         ({"RATELIMIT_IP_META_KEY": "HTTP_X_REAL_IP"}, "W011", "RATELIMIT_TRUSTED_PROXIES"),
@@ -146,7 +146,7 @@ MIDDLEWARE = "django_rb.ratelimit.middleware.RatelimitMiddleware"
 SEVERAL = {"main": {"HOSTS": ["redis://h"]}, "other": {"HOSTS": ["redis://i"]}}
 NO_DEFAULT = (
     "There is no cluster 'default', the default of settings.RATELIMIT_CLUSTER, in "
-    "settings.RB_CLUSTERS. Known are: main, other. Set the cluster that counts: "
+    "settings.RB_CLUSTERS. Choices are: main, other. Set the cluster that counts: "
     "settings.RATELIMIT_CLUSTER."
 )
 
@@ -202,4 +202,4 @@ def test_paths_are_looked_up() -> None:
         for where in ("key", "rate"):
             named_paths.discard(f"tests.ratelimit.site.no_{where}")
     assert [message.id for message in messages] == ["django_rb.E005"] * 2
-    assert "'tests.ratelimit.site.no_key' does not import" in messages[0].msg
+    assert "'tests.ratelimit.site.no_key' cannot be imported" in messages[0].msg

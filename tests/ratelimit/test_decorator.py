@@ -715,8 +715,8 @@ def test_several_limits_may_be_given_by_anything_that_is_iterated() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({}, "What are requests counted by"),
-        ({"rate": "1/s"}, "What are requests counted by"),
+        ({}, "The key is missing"),
+        ({"rate": "1/s"}, "The key is missing"),
         ({"key": "ip"}, "How many"),
         ({"key": "ip", "rate": "fast"}, "'fast' is not a rate"),
         ({"key": "ip", "rate": "1/0s"}, "0 seconds"),
@@ -725,13 +725,13 @@ def test_several_limits_may_be_given_by_anything_that_is_iterated() -> None:
         ({"key": "ip", "rate": 5}, "5 is not a rate"),
         ({"key": "ip", "rate": "no.such.rate"}, "'no.such.rate' leads nowhere"),
         ({"key": "ip", "rate": lambda: "1/s"}, "def function.group, request."),
-        ({"key": "up", "rate": "1/s"}, "no key 'up'. Known are: ip, user, user_or_ip"),
+        ({"key": "up", "rate": "1/s"}, "no key 'up'. Choices are: ip, user, user_or_ip"),
         ({"key": "users", "rate": "1/s"}, "Did you mean 'user'"),
         ({"key": "cookie:x", "rate": "1/s"}, "no key 'cookie:x'"),
         ({"key": "pots:x", "rate": "1/s"}, "Did you mean 'post:'"),
         ({"key": "get:", "rate": "1/s"}, "names no field"),
         ({"key": "header:x y", "rate": "1/s"}, "'x y' cannot be a header"),
-        ({"key": 7, "rate": "1/s"}, "7 is neither a text nor a function"),
+        ({"key": 7, "rate": "1/s"}, "7 is neither a str nor a function"),
         ({"key": "no.such.key", "rate": "1/s"}, "'no.such.key' leads nowhere"),
         ({"key": "tests..x", "rate": "1/s"}, "leads nowhere"),
         ({"key": not_a_key, "rate": "1/s"}, "'not_a_key' cannot be called with"),
@@ -760,7 +760,7 @@ def test_several_limits_may_be_given_by_anything_that_is_iterated() -> None:
         ({"limits": [("ip", "x")]}, "'x' is not a rate"),
         ({"limits": [{"key": "ip", "rat": "1/s"}]}, "Did you mean 'rate'"),
         ({"limits": [{"key": "ip"}]}, "How many"),
-        ({"limits": [("ip", "1/s")], "key": "ip"}, "belong to each of the limits"),
+        ({"limits": [("ip", "1/s")], "key": "ip"}, "must be set for each limit separately"),
     ],
 )
 def test_mistakes_are_told_when_a_view_is_decorated(arguments: Any, text: str) -> None:
@@ -775,7 +775,7 @@ def test_mistakes_are_told_when_a_view_is_decorated(arguments: Any, text: str) -
 def test_a_path_is_looked_up_when_it_is_used() -> None:
     """Its module may be half imported while its views are decorated."""
     view = ratelimit(key="tests.ratelimit.site.not_there", rate="1/s")(page)
-    with pytest.raises(ImproperlyConfigured, match=r"site\.not_there' does not import"):
+    with pytest.raises(ImproperlyConfigured, match=r"site\.not_there' cannot be imported"):
         view(get())
     named_paths.discard("tests.ratelimit.site.not_there")
 

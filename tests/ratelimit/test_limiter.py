@@ -548,7 +548,7 @@ def test_the_only_cluster_is_taken_without_asking(nodes: LocalNodes) -> None:
         limiter.hit("key", "5/d")
     assert str(raised.value) == (
         "There is no cluster 'default', the default of settings.RATELIMIT_CLUSTER, in "
-        "settings.RB_CLUSTERS. Known are: main, other."
+        "settings.RB_CLUSTERS. Choices are: main, other."
     )
 
 

@@ -65,7 +65,7 @@ def test_none_is_no_limit() -> None:
     ("rate", "words"),
     [
         ("", "'' is not a rate"),
-        ("5", "'5' is not a rate. Write '100/m'"),
+        ("5", "'5' is not a rate. Use '100/m'"),
         ("/m", "is not a rate"),
         ("5/w", "is not a rate"),
         ("5/week", "the units are s, m, h and d"),  # django-ratelimit takes it for 5/s
@@ -175,7 +175,7 @@ BUCKET = {"algorithm": "token-bucket"}
         (
             {"algorithm": "leaky"},
             ImproperlyConfigured,
-            "no algorithm 'leaky'. Known are",
+            "no algorithm 'leaky'. Choices are",
         ),
         ({"algorithm": "fixed_window"}, ImproperlyConfigured, "Did you mean 'fixed-window'?"),
         ({"algorithm": ["x"]}, ImproperlyConfigured, "there is no algorithm"),
@@ -200,9 +200,9 @@ BUCKET = {"algorithm": "token-bucket"}
         ({"cost": 1.5}, ValueError, "1.5 is not a cost"),
         ({"cost": True}, ValueError, "True is not a cost"),
         ({"cost": None}, ValueError, "None is not a cost"),
-        ({"key": 7}, TypeError, "7 cannot be the key of a limit. Give text or bytes"),
+        ({"key": 7}, TypeError, "7 cannot be the key of a limit. Use a str or bytes"),
         ({"key": None}, TypeError, "None cannot be the key"),
-        ({"rate": None}, ImproperlyConfigured, "The rate None is no limit"),
+        ({"rate": None}, ImproperlyConfigured, "The rate None means no limit"),
         ({"rate": "5/x"}, ImproperlyConfigured, "'5/x' is not a rate"),
     ],
 )

@@ -263,7 +263,7 @@ def test_no_seed_at_all_is_said_with_all_that_were_asked() -> None:
     with pytest.raises(redis.ConnectionError) as caught:
         cluster.get_routing_client().get("key")
     said = str(caught.value)
-    assert "No node tells of the Redis Cluster." in said
+    assert "No node reports the slots of the Redis Cluster." in said
     assert "127.0.0.1:1/0" in said
     assert "127.0.0.1:2/0" in said
     assert "hunter2" not in said
@@ -273,5 +273,5 @@ def test_no_seed_at_all_is_said_with_all_that_were_asked() -> None:
 
 def test_nodes_of_no_cluster_are_named(nodes: LocalNodes) -> None:
     cluster = Cluster(nodes.hosts, topology="redis-cluster")
-    with pytest.raises(redis.ConnectionError, match="It is no node of a cluster"):
+    with pytest.raises(redis.ConnectionError, match="It is not a node of a cluster"):
         cluster.get_routing_client().get("key")

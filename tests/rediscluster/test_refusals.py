@@ -170,6 +170,6 @@ def test_nobody_else_says_asking(
     """It would be for whatever comes next on its connection."""
     cluster = make()
     assert get(cluster)
-    with pytest.raises(UnroutableCommand, match=r"ASKING changes the one connection"):
+    with pytest.raises(UnroutableCommand, match=r"ASKING only affects the connection"):
         use(cluster)
     assert [b"ASKING"] not in [c for peer in liars.peers for c in peer.commands]

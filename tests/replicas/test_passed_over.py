@@ -132,9 +132,9 @@ HOSTS = [{"host": "10.0.0.1", "replicas": [{"host": "10.0.1.1"}]}]
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"READ_FROM": "replica"}, "['READ_FROM']: 'replica' is not a place to read from. Did"),
+        ({"READ_FROM": "replica"}, "['READ_FROM']: 'replica' is not a valid choice. Did"),
         ({"READ_FROM": "prefer-replica", "MAX_LAG": 0}, "['MAX_LAG']: 0 is not a time in sec"),
-        ({"MAX_LAG": 5}, "['MAX_LAG']: It is for reads from replicas."),
+        ({"MAX_LAG": 5}, "['MAX_LAG']: It only applies to reads from replicas."),
         ({"HOSTS": [{"host": "h", "replicas": "r"}]}, "['HOSTS'][0]['replicas']: 'r' is"),
         ({"HOSTS": [{"host": "h", "replicas": [{"hots": "h"}]}]},
          "['HOSTS'][0]['replicas'][0]['hots']: Unknown option"),

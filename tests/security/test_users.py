@@ -393,7 +393,7 @@ def test_a_provider_may_give_a_password_alone(guards: Guards, open_cluster: Open
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"credential_provider": Provider}, "Provider is a class. Give an object"),
+        ({"credential_provider": Provider}, "Provider is a class. Give an instance"),
         ({"credential_provider": PASSWORD}, "A str has no method get_credentials()"),
         ({"credential_provider": Provider("x"), "password": "x"}, "not both"),
         ({"credential_provider": Provider("x"), "username": "x"}, "not both"),

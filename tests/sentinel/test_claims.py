@@ -189,7 +189,7 @@ def test_the_last_known_address_goes_on_without_sentinels(
         wait_until(
             lambda: primary(cluster, liars) == 0 and "No Sentinel answers" in caplog.text
         )
-    assert "Addresses that were known last are used on" in caplog.text
+    assert "The last known addresses are still used" in caplog.text
 
 
 def test_a_write_that_a_replica_refuses_goes_to_the_new_primary(
@@ -243,7 +243,7 @@ def test_a_signal_tells_of_a_failover(liars: Liars, caplog: pytest.LogCaptureFix
     assert (change["previous"], change["address"]) == (old, new)
     assert change["said_by"].startswith("Sentinel 127.0.0.1:")
     (line,) = [r.getMessage() for r in caplog.records if r.name == "django_rb.topology"]
-    assert line.startswith(f"Node 0 is {new} by now and no longer {old}, says Sentinel ")
+    assert line.startswith(f"Node 0 is now {new}, not {old}, according to Sentinel ")
 
 
 def test_both_are_swapped_twice_at_once(cluster: Cluster, liars: Liars) -> None:

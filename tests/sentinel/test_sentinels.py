@@ -44,7 +44,7 @@ def test_all_sentinels_are_dead(
         wait_until(lambda: client.get("key") == b"value" and "No Sentinel" in caplog.text)
     lines = [r.getMessage() for r in caplog.records if "No Sentinel" in r.getMessage()]
     assert len(lines) == 1
-    assert lines[0].endswith("Addresses that were known last are used on [cluster w]")
+    assert lines[0].endswith("The last known addresses are still used [cluster w]")
     with pytest.raises(redis.ConnectionError, match="No Sentinel answers"):
         late.get_routing_client().get("key")
     watched.restart(first)

@@ -70,7 +70,7 @@ def test_a_cluster_of_the_settings() -> None:
         cluster = clusters["default"]
         assert type(cluster.router) is SlotRouter
         assert str(cluster) == "<Cluster 0: primary of a, 1: primary of b>"
-        with pytest.raises(TypeError, match="named once, in HOSTS"):
+        with pytest.raises(TypeError, match="only be listed in HOSTS"):
             cluster.add_host(2, master_name="c")
 
 
@@ -78,23 +78,23 @@ def test_a_cluster_of_the_settings() -> None:
     ("changed", "said"),
     [
         ({"HOSTS": ["redis://10.0.0.1"]}, "['HOSTS'][0]: 'redis://10.0.0.1' is neither a dict"),
-        ({"HOSTS": [{"host": "10.0.0.1"}]}, "['HOSTS'][0]['host']: Sentinels tell where nodes"),
+        ({"HOSTS": [{"host": "10.0.0.1"}]}, "['HOSTS'][0]['host']: Sentinels report"),
         ({"HOSTS": [{"db": 1}]}, "['HOSTS'][0]['master_name']: None is not the name"),
         ({"HOSTS": [{"master_name": "a", "nice": 1}]}, "['HOSTS'][0]['nice']: Unknown option"),
         ({"HOSTS": [{"master_name": "a"}] * 2}, "Hosts 0 and 1 are both the database 0 of 'a'"),
-        ({"HOSTS": ["redis+sentinel://10.0.0.7"]}, "names no shard. A URL looks like"),
-        ({"HOSTS": ["redis+sentinel:///a"]}, "names no Sentinels. A URL looks like"),
+        ({"HOSTS": ["redis+sentinel://10.0.0.7"]}, "contains no shard. A URL looks like"),
+        ({"HOSTS": ["redis+sentinel:///a"]}, "contains no Sentinels. A URL looks like"),
         ({"HOSTS": ["redis+sentinel://10.0.0.7:x/a"]}, "['HOSTS'][0]: "),
-        ({"HOST_DEFAULTS": {"port": 1}}, "['HOST_DEFAULTS']['port']: Sentinels tell"),
-        ({"SENTINELS": []}, "['SENTINELS']: There are no Sentinels. Name them"),
+        ({"HOST_DEFAULTS": {"port": 1}}, "['HOST_DEFAULTS']['port']: Sentinels report"),
+        ({"SENTINELS": []}, "['SENTINELS']: There are no Sentinels. List them"),
         ({"SENTINELS": "redis://10.0.0.7"}, "['SENTINELS']: 'redis://10.0.0.7' is not a list"),
         ({"SENTINELS": ["10.0.0.7:26379"]}, "['SENTINELS'][0]: '10.0.0.7:26379' is not a URL"),
         ({"SENTINELS": [("10.0.0.7", 0)]}, "['SENTINELS'][0]['port']: 0 is not a whole number"),
-        ({"SENTINELS": ["unix:///s"]}, "['SENTINELS'][0]: A Sentinel has a host and a port"),
+        ({"SENTINELS": ["unix:///s"]}, "['SENTINELS'][0]: A Sentinel requires a host"),
         ({"SENTINEL_OPTIONS": [SECRET]}, "['SENTINEL_OPTIONS']: "),
-        ({"SENTINEL_OPTIONS": {"db": 1}}, "['SENTINEL_OPTIONS']['db']: It is no option of all"),
+        ({"SENTINEL_OPTIONS": {"db": 1}}, "['SENTINEL_OPTIONS']['db']: It is different"),
         ({"SENTINEL_OPTIONS": {"nice": SECRET}}, "['SENTINEL_OPTIONS']['nice']: Unknown"),
-        ({"TOPOLOGY": "static", "HOSTS": ["redis://h"]}, "['SENTINELS']: It is for shards"),
+        ({"TOPOLOGY": "static", "HOSTS": ["redis://h"]}, "['SENTINELS']: It can only be"),
         ({"TOPOLOGY": "sentinels"}, "Did you mean 'sentinel'?"),
     ],
 )  # fmt: skip

@@ -205,7 +205,7 @@ class TestDeclaredServers:
         status, said = runs.run(*command, GUESTBOOK_TEST=test)
         assert status != 0
         assert "settings.RB_CLUSTERS['default']['TEST'] declares servers" in said
-        assert "local nodes of its own" in said
+        assert "its own local nodes" in said
         assert "Traceback" not in said
 
 

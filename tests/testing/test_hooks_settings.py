@@ -63,7 +63,7 @@ def test_what_it_may_say(test: object) -> None:
                 "local nodes, while they declare servers."
             ],
         ),
-        ({"HOSTS": []}, [f"{WHERE}['HOSTS']: There are no hosts. Name at least one node."]),
+        ({"HOSTS": []}, [f"{WHERE}['HOSTS']: There are no hosts. List at least one node."]),
         (
             {"HOSTS": [{"hots": 1}]},
             [f"{WHERE}['HOSTS'][0]['hots']: Unknown option 'hots'. Did you mean 'host'?"],

@@ -226,7 +226,7 @@ class OldLayout:
         old = self.cluster
         host_id = old.router.get_host_for_key(key)
         if old.recently_logged.is_new((host_id, str(error).partition(" ")[0])):
-            logger.warning("Nothing is read from node %d of the old layout: %s", host_id, error)
+            logger.warning("Cannot read from node %d of the old layout: %s", host_id, error)
 
     def void(self, moved: Moved) -> Visit[Voided]:
         """Delete the old copies of keys."""

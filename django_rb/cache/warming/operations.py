@@ -248,8 +248,8 @@ class WarmingOperations(Reading):
         failures = visit.result
         if failures is None or failures:
             logger.warning(
-                "clear() could not empty node %s of %s. What it has may be read again: empty "
-                "it, or take WARM_FROM out of the cache's OPTIONS.",
+                "clear() could not empty node %s of %s. Its keys may be read again: empty it, "
+                "or remove WARM_FROM from the cache's OPTIONS.",
                 ", ".join(str(failure.host_id) for failure in failures or ()) or "?",
                 self._old.cluster.alias,
             )

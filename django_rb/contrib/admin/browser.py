@@ -115,7 +115,7 @@ def find_entry(nodes: Nodes, where: Where, stored: bytes) -> tuple[Entry | None,
         return entries[0], ""
     if owner in nodes.failures:
         return None, f"Its node {name_of(owner)} failed: {nodes.failures[owner]}"
-    return None, f"There is no such key on {name_of(owner)}, where it belongs."
+    return None, f"The key was not found on {name_of(owner)}, its node."
 
 
 def stored_text(where: Where, stored: bytes) -> str:

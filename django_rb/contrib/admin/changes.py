@@ -52,7 +52,7 @@ def expiry(pages: Pages, request: HttpRequest) -> HttpResponse:
                 failed=not is_changed,
                 back=pages.url(request, "key", where=where.text, key=to_text(stored)),
             )
-        mistake = "Enter whole seconds, 1 or more, or choose that it never expires; not both."
+        mistake = "Enter either a whole number of seconds, 1 or more, or select 'Never expire'."
     return pages.render(
         request,
         "expiry.html",
@@ -75,7 +75,7 @@ def delete_key(pages: Pages, request: HttpRequest) -> HttpResponse:
         if error := nodes.failures.get(entry.node):
             result = f"It may still be there: {error}"
         else:
-            result = "Deleted." if deleted.get(entry.node) else "It was already gone."
+            result = "Deleted." if deleted.get(entry.node) else "It had already been deleted."
             note(request, DELETED, node_name(entry.node), loggable(stored), result)
         return _done(
             pages,

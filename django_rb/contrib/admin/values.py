@@ -112,8 +112,8 @@ def _decoded(
             text = pprint.pformat(decoded, width=WIDTH)
     except BadSignature:
         value.notes.append(
-            "Shown as stored. It is a miss for the cache: it was not signed for this key with "
-            "the cache's SIGNING_KEY."
+            "Shown as stored. The cache treats it as a miss: it was not signed for this key "
+            "with the cache's SIGNING_KEY."
         )
         return None
     except Exception as error:  # noqa: BLE001 (serializers may raise anything)

@@ -40,9 +40,9 @@ def _loops(calls: Sequence[Told]) -> Iterator[str]:
             continue
         milliseconds = sum(call["seconds"] for call in loop) * 1000
         yield (
-            f"This loop of {len(loop)} {operation}() on {cluster!r} could be one "
-            f"{TOGETHER[operation]}: {milliseconds:.1f} ms, one round trip after the other, "
-            f"at {short(caller)}"
+            f"This loop of {len(loop)} {operation}() on {cluster!r} could be replaced by one "
+            f"{TOGETHER[operation]}: {milliseconds:.1f} ms in consecutive round trips, at "
+            f"{short(caller)}"
         )
 
 
@@ -56,8 +56,8 @@ def _repetitions(calls: Sequence[Told]) -> Iterator[str]:
         numbers = ", ".join(map(str, others[:10])) + (" …" if len(others) > 10 else "")
         yield (
             f"{call['operation']}() of the same {_keys(call['key_count'])} on "
-            f"{call['cluster']!r} was asked {len(others) + 1} times: first by call {first}, "
-            f"then by {numbers}"
+            f"{call['cluster']!r} was executed {len(others) + 1} times: first as call "
+            f"{first}, again as {numbers}"
         )
 
 

@@ -45,13 +45,13 @@ class Metrics:
         )
         self.near = Counter(
             "django_rb_near_hits",
-            "Keys that near copies answered.",
+            "Keys that were read from near copies.",
             _CLUSTER,
             registry=registry,
         )
         self.near_invalidations = Counter(
             "django_rb_near_invalidations",
-            "Changes of keys that nodes told of.",
+            "Changes of keys that nodes reported.",
             _CLUSTER,
             registry=registry,
         )
@@ -64,26 +64,26 @@ class Metrics:
         )
         self.warmed = Counter(
             "django_rb_cache_warmed",
-            "Hits of caches that came from the layout before, as WARM_FROM says.",
+            "Hits of caches that were read from the old layout (WARM_FROM).",
             _CLUSTER,
             registry=registry,
         )
         self.nodes = Histogram(
             "django_rb_node_seconds",
-            "Time that a node took for its share of a call.",
+            "Time that a node took for its part of a call.",
             (*_NODE, "operation"),
             buckets=_BUCKETS,
             registry=registry,
         )
         self.node_errors = Counter(
             "django_rb_node_errors",
-            "Shares of calls that failed on a node.",
+            "Parts of calls that failed on a node.",
             (*_NODE, "error"),
             registry=registry,
         )
         self.redirects = Counter(
             "django_rb_node_redirects",
-            "What was sent to a node once more, elsewhere or otherwise.",
+            "Requests that were sent again, to a node or in another form.",
             _NODE,
             registry=registry,
         )
@@ -95,14 +95,14 @@ class Metrics:
         )
         self.connections = Gauge(
             "django_rb_connections",
-            "Connections to a node, idle and used.",
+            "Connections to a node, idle and in use.",
             (*_NODE, "state"),
             multiprocess_mode="livesum",
             registry=registry,
         )
         self.health_changes = Counter(
             "django_rb_node_health_changes",
-            "How often a node went to a state: up, failing or down.",
+            "Changes of a node's state to up, failing or down.",
             (*_NODE, "state"),
             registry=registry,
         )

@@ -30,8 +30,8 @@ class AioUnconnectedPool(redis.asyncio.ConnectionPool):
     def get_connection(self, *_args: Any, **_options: Any) -> NoReturn:
         """Raise an error that names a client with connections."""
         raise NotImplementedError(
-            "This needs one connection to one node, and a client of many nodes has none to "
-            "hand out. Use redis.asyncio.Redis for the node."
+            "This requires a connection to one node, but this client uses many nodes. Use "
+            "redis.asyncio.Redis for the node."
         )
 
 

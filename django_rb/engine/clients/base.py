@@ -74,8 +74,8 @@ def _refused(what: str, instead: str) -> Any:
 
     def method(self: ManyNodes, *_args: Any, **_options: Any) -> NoReturn:
         raise NotImplementedError(
-            f"{what} needs one connection to one node, and {type(self).__name__} has "
-            f"many nodes. Use {instead}{self._or_instead}."
+            f"{what} requires a connection to one node, but {type(self).__name__} has many "
+            f"nodes. Use {instead}{self._or_instead}."
         )
 
     method.__doc__ = f"Not on many nodes: use {instead}."
@@ -91,9 +91,8 @@ class UnconnectedPool(redis.ConnectionPool):
     def get_connection(self, *_args: Any, **_options: Any) -> NoReturn:
         """Raise an error that names a client with connections."""
         raise NotImplementedError(
-            "This needs one connection to one node, and a client of many nodes has none to "
-            "hand out. Use cluster.get_local_client(host_id) or "
-            "cluster.get_local_client_for_key(key)."
+            "This requires a connection to one node, but this client uses many nodes. Use "
+            "cluster.get_local_client(host_id) or cluster.get_local_client_for_key(key)."
         )
 
 
@@ -292,8 +291,8 @@ class ManyNodes:
     def from_url(cls, *_args: Any, **_options: Any) -> NoReturn:
         """Raise NotImplementedError: clients are created by a cluster."""
         raise NotImplementedError(
-            f"{cls.__name__} has many nodes, and a URL names one. Use Cluster([url, …]) and "
-            "one of its get_routing_client(), map() and fanout()."
+            f"{cls.__name__} has many nodes, but a URL is for one. Use Cluster([url, …]) and "
+            "its get_routing_client(), map() or fanout()."
         )
 
     from_pool = from_url
@@ -355,10 +354,9 @@ def _check_patterns(router: BaseRouter, owner: int, sent: Args) -> None:
         ):
             raise UnroutableCommand(
                 f"{name_of(sent)} with the pattern {pattern!r} reads keys that may be on "
-                "other hosts than its own, and a server treats those as missing. With "
-                "SlotRouter, give key and pattern the same hash tag, such as {user:7}:ids "
-                "and {user:7}:weight:*; or choose the host by "
-                "cluster.get_local_client_for_key(key)."
+                "other hosts, where the server cannot find them. With SlotRouter, use the same "
+                "hash tag in key and pattern, such as {user:7}:ids and {user:7}:weight:*; or "
+                "choose the host with cluster.get_local_client_for_key(key)."
             )
 
 

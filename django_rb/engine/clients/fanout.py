@@ -114,7 +114,7 @@ def checked_hosts(cluster: ClientPort, hosts: Hosts) -> list[int]:
     unknown = [host_id for host_id in chosen if host_id not in cluster.nodes]
     if unknown:
         raise ValueError(
-            f"hosts={chosen!r}: there is no host {unknown[0]!r} in {cluster!r}. "
-            f"Known are: {', '.join(map(str, cluster.nodes))}."
+            f"hosts={chosen!r}: there is no host {unknown[0]!r} in {cluster!r}. Choices are: "
+            f"{', '.join(map(str, cluster.nodes))}."
         )
     return chosen

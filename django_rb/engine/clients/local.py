@@ -40,7 +40,7 @@ class LocalPools:
         node = nodes.get(host_id)
         if node is None:
             raise LookupError(
-                f"There is no host {host_id!r}. Known are: {', '.join(map(str, nodes))}."
+                f"There is no host {host_id!r}. Choices are: {', '.join(map(str, nodes))}."
             )
         pool = self._by_node.get(node)
         if pool is None:

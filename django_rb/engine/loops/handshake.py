@@ -237,8 +237,8 @@ def check_options(node: Node) -> None:
     unknown = sorted(node.kwargs.keys() - _options_of(kind))
     if unknown:
         raise BadHostSetup(
-            f"redis-py {redis.__version__} does not take the option {unknown[0]!r} for asyncio "
-            "connections. Leave it out, or use the methods that are not asynchronous."
+            f"redis-py {redis.__version__} does not support the option {unknown[0]!r} for "
+            "asyncio connections. Leave it out, or use the synchronous methods."
         )
 
 

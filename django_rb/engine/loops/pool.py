@@ -278,7 +278,7 @@ class Pool:
         if self.connections:
             text = (
                 f"All {self._limit} connections of this event loop were in use for too long; "
-                "raise POOL_OPTIONS['max_connections']"
+                "increase POOL_OPTIONS['max_connections']"
             )
         else:
             text = "Timeout connecting"

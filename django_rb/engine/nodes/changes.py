@@ -132,14 +132,14 @@ class HealthChanges:
                 try:
                     callback(change)
                 except Exception:  # it must not make the caller's own call fail
-                    logger.exception("A callback failed that is told of changes: %r", callback)
+                    logger.exception("A callback for changes of nodes failed: %r", callback)
 
 
 def log_primary(change: PrimaryChange) -> None:
     """Log that a shard has a new primary."""
     text = (
-        f"Node {change.host_id} is {change.address} by now and no longer {change.previous}, "
-        f"says {change.said_by}"
+        f"Node {change.host_id} is now {change.address}, not {change.previous}, according to "
+        f"{change.said_by}"
     )
     topology_logger.warning("%s", at_node(text, change.host_id, change.address, change.alias))
 
@@ -148,7 +148,7 @@ def log_change(change: HealthChange) -> None:
     """Log that a node has changed its state."""
     host_id, error = change.host_id, change.error
     if change.state == change.previous:
-        logger.warning("%s complains: %s", _named(change), error)
+        logger.warning("%s reports an error: %s", _named(change), error)
     elif change.state == FAILING:
         logger.warning("%s fails: %s", _named(change), error)
     elif change.state == DOWN:

@@ -85,17 +85,17 @@ def give_up_all(
 def _excess(exchanges: Sequence[Exchange], error: Exception, *, is_new: bool) -> str:
     """Return a note that the request may have been too large for the node; "" if it was not."""
     if isinstance(error, RefusedEarly):
-        return "not all of it was sent yet"
+        return "the request was not yet sent completely"
     if not isinstance(error, OSError) or isinstance(error, TimeoutError):
         return ""
     size = sum(exchange.size for exchange in exchanges)
     if size >= _LEAST_LIMIT:
         return (
-            f"{size} bytes were to be sent, which may be more than the node's "
-            "proto-max-bulk-len or client-query-buffer-limit"
+            f"{size} bytes were sent, which may exceed the node's proto-max-bulk-len or "
+            "client-query-buffer-limit"
         )
     if is_new and not exchanges[0].untouched:
-        return "the answer may be larger than the node's client-output-buffer-limit"
+        return "the reply may exceed the node's client-output-buffer-limit"
     return ""
 
 
@@ -123,7 +123,7 @@ def to_redis_error(node: Node, error: Exception, excess: str = "") -> redis.Redi
     if isinstance(error, DeadlineError):
         failed = redis.TimeoutError("Deadline exceeded")
     elif isinstance(error, TimeoutError):
-        failed = redis.TimeoutError(str(error) or f"No answer within {node.socket_timeout:g} s")
+        failed = redis.TimeoutError(str(error) or f"No reply within {node.socket_timeout:g} s")
     elif isinstance(error, OSError):
         failed = redis.ConnectionError(f"Connection lost: {error}")
     else:

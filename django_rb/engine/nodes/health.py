@@ -59,8 +59,8 @@ def check_health(health: object) -> HealthOptions:
         return HealthOptions(None, 0.0, 0.0)
     if not isinstance(health, Mapping):
         raise BadHostSetup(
-            f"{masked(health)} is not a dictionary such as {DEFAULT_HEALTH}. "
-            "None lets no node count as down.",
+            f"{masked(health)} is not a dictionary such as {DEFAULT_HEALTH}. Use None if no "
+            "node should count as down.",
             _PATH,
         )
     if unknown := [name for name in health if name not in DEFAULT_HEALTH]:
@@ -73,8 +73,8 @@ def check_health(health: object) -> HealthOptions:
     failures = options["FAILURES"]
     if type(failures) is not int or failures < 1:
         raise BadHostSetup(
-            f"{masked(failures)} is not a number of failures, 1 or more. "
-            "HEALTH = None lets no node count as down.",
+            f"{masked(failures)} is not a number of failures, 1 or more. Use HEALTH = None if "
+            "no node should count as down.",
             (*_PATH, "FAILURES"),
         )
     for name in ("PAUSE", "MAX_PAUSE"):
@@ -92,7 +92,7 @@ def check_health(health: object) -> HealthOptions:
     if options["MAX_PAUSE"] < options["PAUSE"]:
         raise BadHostSetup(
             f"{options['MAX_PAUSE']} s is shorter than PAUSE, which is {options['PAUSE']} s. "
-            "Give it at least as much.",
+            "Give it at least the same value.",
             (*_PATH, "MAX_PAUSE"),
         )
     return HealthOptions(failures, options["PAUSE"], options["MAX_PAUSE"])
@@ -218,7 +218,10 @@ class Health:
                 further = "it is being probed"
             else:
                 further = f"next try in {self._retry_at - now:.1f} s"
-            text = f"Node is down, {further}. It failed {self._failures} times: {self._error}"
+            text = (
+                f"Node is down, {further}. It failed {self._failures} times, last with: "
+                f"{self._error}"
+            )
             return NodeDown(self._named(text))
 
     def failed(self, error: Exception) -> None:

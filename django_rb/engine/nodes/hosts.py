@@ -156,7 +156,7 @@ def node_of_arguments(arguments: Sequence[Any], options: Mapping[str, Any]) -> d
             del given["unix_socket_path"]
     if more:
         raise TypeError(
-            "add_host() takes after the host id a dictionary or a URL alone; or "
+            "After the host id, add_host() accepts one dictionary or URL; or "
             f"{', '.join(_RB_ARGUMENTS)} in this order, and further options by name."
         )
     if twice := node.keys() & given.keys():
@@ -193,11 +193,11 @@ def number_hosts(hosts: object) -> Mapping[int, object]:
     else:
         raise BadHostSetup(
             f"{masked(hosts)} is neither a dictionary {{0: node, 1: node}} nor a list of "
-            "nodes. A single node goes into a list.",
+            "nodes. Put a single node into a list.",
             ("HOSTS",),
         )
     if not numbered:
-        raise BadHostSetup("There are no hosts. Name at least one node.", ("HOSTS",))
+        raise BadHostSetup("There are no hosts. List at least one node.", ("HOSTS",))
     return numbered
 
 
@@ -260,7 +260,7 @@ def _parse_host(host_id: int, node: object, defaults: Mapping[str, Any]) -> Host
             )
         options = {k: v for k, v in options.items() if not k.startswith("ssl_")}
     elif "unix_socket_path" in options:
-        raise BadHostSetup("TLS and a unix socket do not go together.", (*path, "ssl"))
+        raise BadHostSetup("TLS cannot be used with a unix socket.", (*path, "ssl"))
     own = {
         name: options.pop(name)
         for name in ("host", "unix_socket_path", "username", "password", "ssl_options")
@@ -292,7 +292,7 @@ def _parse_replicas(
         try:
             described = as_options(replica, ("HOSTS", host_id))
             if "replicas" in described:
-                raise BadHostSetup("Replicas of replicas are not read from. Leave it out.")
+                raise BadHostSetup("Replicas of replicas are not supported. Leave it out.")
             infos.append(_parse_host(host_id, described, merge(defaults, likeness)))
         except BadHostSetup as error:
             raise BadHostSetup(str(error), (*path, position, *error.path[2:])) from None
@@ -352,8 +352,8 @@ def _parse_url(url: str, path: tuple[str | int, ...]) -> dict[str, Any]:
     if is_unix:
         if "path" not in options or server.rpartition("@")[2]:
             raise BadHostSetup(
-                f"{masked(url)} names no socket. "
-                "A URL of a unix socket looks like unix:///run/valkey.sock?db=0.",
+                f"{masked(url)} contains no path of a socket. A URL of a unix socket looks "
+                "like unix:///run/valkey.sock?db=0.",
                 path,
             )
         options["unix_socket_path"] = options.pop("path")
@@ -365,13 +365,13 @@ def _misread(url: str) -> str:
     query = url.partition("?")[2]
     pairs = [part.partition("=") for part in query.split("&")] if query else []
     if "#" in url:
-        return "a '#' and what follows it mean nothing there"
+        return "a '#' has no meaning in it"
     if url.count("@") > 1:
         return "it has more than one '@'"
     if not all(name and value for name, _, value in pairs):
-        return "what follows the '?' is not name=value"
+        return "the part after the '?' is not name=value"
     if "@" in query and not {name for name, _, _ in pairs} <= host_options():
-        return "an '@' after the '?' belongs to no option"
+        return "an '@' after the '?' is not part of an option"
     if any(char in url for char in "\t\r\n"):
         return "it has a line break or a tab"
     return ""

@@ -156,7 +156,7 @@ class Node:
     def too_many_connections(self) -> PoolIsFull:
         """Return the error for a pool that has reached `max_connections`."""
         text = (
-            f"All {self.max_connections} connections are in use; raise "
+            f"All {self.max_connections} connections are in use; increase "
             "POOL_OPTIONS['max_connections']"
         )
         return PoolIsFull(self.named(text))

@@ -24,7 +24,7 @@ REFUSED_OPTIONS = {
     "maint_notifications_config": "the engine does not read maintenance notifications",
     "parser": _OWN_READER,
     "parser_class": _OWN_READER,
-    "path": "the path of a socket is the option 'unix_socket_path', as in redis.Redis",
+    "path": "use 'unix_socket_path' for the path of a socket, as in redis.Redis",
     "redis_connect_func": "the engine logs in itself, with 'username', 'password', "
     "'credential_provider' and 'client_name'",
     "socket_read_size": "the engine reads into buffers of its own",
@@ -102,17 +102,17 @@ def check_options(
         elif name in _SECONDS:
             check_seconds(value, where)
         elif name in {"host", "unix_socket_path"} and (not isinstance(value, str) or not value):
-            raise BadHostSetup(f"{masked(value)} is not the text of an address.", where)
+            raise BadHostSetup(f"{masked(value)} is not an address.", where)
         elif name == "host" and any(char in value for char in "@/?#"):
             raise BadHostSetup(
-                f"{masked(value)} is not a name or an IP address. "
-                "A URL goes in the place of the dictionary.",
+                f"{masked(value)} is not a name or an IP address. Use a URL in place of the "
+                "dictionary.",
                 where,
             )
         elif name == "unix_socket_path" and "://" in value:
             raise BadHostSetup(
                 f"{masked(value)} is not the path of a socket, such as '/run/valkey.sock'. "
-                "A URL goes in the place of the dictionary.",
+                "Use a URL in place of the dictionary.",
                 where,
             )
         elif name in {"ssl_cert_reqs", "cert_reqs"} and value not in _CERT_REQS:
@@ -159,11 +159,11 @@ def _check_login(options: Mapping[str, Any], path: tuple[str | int, ...]) -> Non
         return
     path = (*path, "credential_provider")
     if isinstance(provider, type):
-        raise BadHostSetup(f"{provider.__name__} is a class. Give an object made of it.", path)
+        raise BadHostSetup(f"{provider.__name__} is a class. Give an instance of it.", path)
     if not callable(getattr(provider, "get_credentials", None)):
         raise BadHostSetup(
-            f"A {type(provider).__name__} has no method get_credentials(). Give an object of "
-            "a class that inherits from redis.CredentialProvider.",
+            f"A {type(provider).__name__} has no method get_credentials(). Give an instance "
+            "of a subclass of redis.CredentialProvider.",
             path,
         )
     if any(value is not None for value in login.values()):
@@ -179,7 +179,7 @@ def check_seconds(value: object, path: tuple[str | int, ...]) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
         raise BadHostSetup(
-            f"{masked(value)} is not a time in seconds above 0. None waits without limit.",
+            f"{masked(value)} is not a time in seconds above 0. Use None for no limit.",
             path,
         )
 

@@ -64,7 +64,7 @@ def key_positions(args: Sequence[Arg]) -> list[int]:
         if words is not args:  # "OBJECT FREQ" was one word of args, and is two of words
             shift = len(words) - len(args)
             if min(positions, default=len(words)) <= shift:
-                raise MistakeError("has a key in its name; pass each argument by itself")
+                raise MistakeError("contains a key in its name; pass each argument separately")
             positions = [position - shift for position in positions]
     except MistakeError as mistake:
         raise MalformedCommand(f"{command.name} {mistake}") from None
@@ -128,7 +128,7 @@ def check_shareable(args: Sequence[Arg]) -> None:
         name = bytes(name)
         args = (name, *args[1:])
     if not name:
-        raise MalformedCommand("An empty command was given")
+        raise MalformedCommand("The command is empty")
     why_not = refusal(args)
     if why_not is not None:
         raise UnroutableCommand(why_not)
@@ -224,17 +224,17 @@ def register_command(
     TypeError, ValueError: the description makes no sense; the message says why.
     """
     if not isinstance(name, str):
-        raise TypeError(f"A command's name is a str, not {type(name).__name__}")
+        raise TypeError(f"A command's name must be a str, not {type(name).__name__}")
     words = name.upper().split()
     if len(words) not in {1, 2} or not name.isascii():
-        raise ValueError(f"A command's name is one or two words of ASCII, not {name!r}")
+        raise ValueError(f"A command's name must be one or two words of ASCII, not {name!r}")
     if not isinstance(read_only, bool):
-        raise TypeError(f"read_only is True or False, not {read_only!r}")
+        raise TypeError(f"read_only must be True or False, not {read_only!r}")
     if keys is not None:
         if (first_key, last_key, step) != (None, None, 1):
             raise ValueError("Give either keys or first_key, last_key and step, not both")
         if not callable(keys):
-            raise TypeError(f"keys is a function of the arguments, not {keys!r}")
+            raise TypeError(f"keys must be a function of the arguments, not {keys!r}")
         finders: tuple[KeyFinder, ...] = (_checked(keys),)
     else:
         finders = _describedevery(len(words), first_key, last_key, step)
@@ -248,17 +248,23 @@ def _describedevery(
     last = first if last is None else last
     for option, value in (("first_key", first), ("last_key", last), ("step", step)):
         if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{option} is an int, not {value!r}")
+            raise TypeError(f"{option} must be an int, not {value!r}")
     if first == 0:
         if last != 0 or step != 1:
-            raise ValueError("first_key=0 means no keys, and goes with no last_key or step")
+            raise ValueError(
+                "first_key=0 means no keys, and cannot be combined with last_key or step"
+            )
         return ()
     if first < words:
-        raise ValueError(f"first_key is 0, or at least {words} (after the name), not {first}")
+        raise ValueError(
+            f"first_key must be 0, or at least {words} (after the name), not {first}"
+        )
     if 0 <= last < first:
-        raise ValueError(f"last_key is negative, or at least first_key={first}, not {last}")
+        raise ValueError(
+            f"last_key must be negative, or at least first_key={first}, not {last}"
+        )
     if step < 1:
-        raise ValueError(f"step is at least 1, not {step}")
+        raise ValueError(f"step must be at least 1, not {step}")
     return (every(first, last, step),)
 
 
@@ -268,8 +274,8 @@ def _checked(find: KeyFinder) -> KeyFinder:
         for position in positions:
             if not 0 < position < len(args):
                 raise MistakeError(
-                    f"has {len(args) - 1} arguments, and the function registered for it "
-                    f"says that number {position!r} is a key"
+                    f"has {len(args) - 1} arguments, but the function registered for it "
+                    f"returned {position!r} as the position of a key"
                 )
         return positions
 
@@ -311,10 +317,12 @@ def _find(args: Sequence[Arg]) -> tuple[_Command, Sequence[Arg]]:
     if isinstance(name, str) and (command := _COMMANDS.get(name)):
         return command, args
     if not isinstance(name, str | bytes):
-        raise MalformedCommand(f"A command's name is a str or bytes, not {type(name).__name__}")
+        raise MalformedCommand(
+            f"A command's name must be a str or bytes, not {type(name).__name__}"
+        )
     parts = (name if isinstance(name, str) else name.decode("latin-1")).split()
     if not parts:
-        raise MalformedCommand("An empty command was given")
+        raise MalformedCommand("The command is empty")
     words = args if len(parts) == 1 else (*parts, *args[1:])
     first = parts[0].upper()
     if first in _CONTAINERS:
@@ -322,15 +330,15 @@ def _find(args: Sequence[Arg]) -> tuple[_Command, Sequence[Arg]]:
         second = word_of(words[1]) if len(words) > 1 else ""
         found = commands.get(second) or commands.get("")
         if found is None and not second:
-            raise MalformedCommand(f"{first} needs one of {', '.join(sorted(commands))}")
+            raise MalformedCommand(f"{first} requires one of {', '.join(sorted(commands))}")
         first = f"{first} {second}"
     else:
         found = _COMMANDS.get(first)
     if found is None:
         shown = f"{first!r:.100}"
         raise UnroutableCommand(
-            f"Unknown command {shown}: say where its keys are, "
-            f"with django_rb.engine.register_command({shown}, …)"
+            f"Unknown command {shown}: describe where its keys are with "
+            f"django_rb.engine.register_command({shown}, …)"
         )
     return found, words
 

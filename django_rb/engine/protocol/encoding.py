@@ -46,8 +46,8 @@ def encode_key(key: Key | bytearray | memoryview) -> bytes:
     if number is not None:
         return repr(number).encode()
     raise TypeError(
-        f"{reprlib.repr(key)} ({type(key).__name__}) cannot be a key. "
-        "Give bytes, text, an integer or a float; str(value) makes text of most things."
+        f"{reprlib.repr(key)} ({type(key).__name__}) cannot be a key. Use bytes, text, an "
+        "integer or a float; str(value) converts most values to text."
     )
 
 

@@ -280,7 +280,9 @@ class Exchange:
                 # Its other replies may belong to other commands as well.
                 self.replies.clear()
                 name = encode_key(command[0]).decode()
-                raise ProtocolError(f"The node answered {name} with {_described(reply)}")
+                raise ProtocolError(
+                    f"Unexpected reply of the node to {name}: {_described(reply)}"
+                )
 
     def too_much(self, *, is_early: bool = False) -> ProtocolError:
         """Drop all replies and return the error: there was one too many, and it may be any.
@@ -291,8 +293,8 @@ class Exchange:
         said = self._reader.errors[-1:]
         self.replies.clear()
         if is_early and said:
-            return RefusedEarly(f"The node refused what it was sent: {said[0]}")
-        return ProtocolError("The node sent more than it was asked for")
+            return RefusedEarly(f"The node refused the request: {said[0]}")
+        return ProtocolError("The node sent more replies than expected")
 
     def fail(self, error: Exception) -> None:
         """End with an error; the replies so far are kept."""

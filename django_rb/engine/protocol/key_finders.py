@@ -31,7 +31,7 @@ def every(first: int, last: int, step: int = 1) -> KeyFinder:
         if last < 0 and (end + 1 - first) % step:
             raise MistakeError(f"takes {step} arguments for each key")
         if end >= len(args):
-            raise MistakeError("lacks a key")
+            raise MistakeError("is missing a key")
         return range(first, end + 1, step)
 
     return find
@@ -42,12 +42,12 @@ def _counted(at: int, step: int, *, may_be_none: bool) -> KeyFinder:
 
     def find(args: Sequence[Arg]) -> Sequence[int]:
         if at >= len(args):
-            raise MistakeError("lacks its number of keys")
+            raise MistakeError("is missing its number of keys")
         number, room = _integer(args[at]), (len(args) - at - 1) // step
         if number is None or number < (0 if may_be_none else 1):
-            raise MistakeError(f"needs a number of keys, not {reprlib.repr(args[at])}")
+            raise MistakeError(f"requires a number of keys, not {reprlib.repr(args[at])}")
         if number > room:
-            raise MistakeError(f"names {number} keys, and is followed by {room}")
+            raise MistakeError(f"declares {number} keys, but only {room} follow")
         return range(at + 1, at + 1 + number * step, step)
 
     return find
@@ -61,9 +61,11 @@ def _after(word: str, start: int, parts: int) -> KeyFinder:
             if word_of(args[position]) == word:
                 number, over = divmod(len(args) - position - 1, parts)
                 if over or not number:
-                    raise MistakeError(f"needs {parts} lists of one length after {word}")
+                    raise MistakeError(
+                        f"requires {parts} lists of the same length after {word}"
+                    )
                 return range(position + 1, position + 1 + number)
-        raise MistakeError(f"lacks the word {word}, which its keys follow")
+        raise MistakeError(f"is missing the word {word} before its keys")
 
     return find
 
@@ -129,7 +131,7 @@ def _keys_of_migrate(args: Sequence[Arg]) -> Sequence[int]:
         match word_of(args[at]):
             case "KEYS":
                 if args[3] not in {"", b""}:
-                    raise MistakeError("takes an empty key where the word KEYS follows")
+                    raise MistakeError("requires an empty key if the word KEYS follows")
                 return range(at + 1, len(args))
             case "AUTH":
                 at += 1
@@ -153,7 +155,7 @@ def _stored(
         if word in words:
             at += 1
             if at == len(args):
-                raise MistakeError(f"lacks the key after {word}")
+                raise MistakeError(f"is missing the key after {word}")
             found = [at]  # servers use the last one
         at += 1 + values.get(word, 0)
     return found

@@ -1,26 +1,27 @@
 """Why clients over many nodes refuse a command, and what to use instead."""
 
-_PUBSUB = "listens on one connection; use cluster.get_local_client(host_id).pubsub()"
+_PUBSUB = "requires its own connection; use cluster.get_local_client(host_id).pubsub()"
 _SHARDED_PUBSUB = (
-    "listens on one connection; use cluster.get_local_client_for_key(channel).pubsub()"
+    "requires its own connection; use cluster.get_local_client_for_key(channel).pubsub()"
 )
 _TRANSACTION = (
     "belongs to a transaction on one connection; use "
     "cluster.get_local_client_for_key(key).pipeline()"
 )
 _CONNECTION = (
-    "changes the one connection it is sent on, which the next call need not get; use "
+    "only affects the connection on which it is sent, and the next call may use another; use "
     "cluster.get_local_client(host_id).client(), which keeps its connection"
 )
 _LOGIN = (
-    "changes the one connection it is sent on, which the next call need not get; set "
+    "only affects the connection on which it is sent, and the next call may use another; set "
     "{} in the cluster's HOSTS, or use cluster.get_local_client(host_id).client()"
 )
 _PREPARED = (
-    "needs what was prepared on its one connection; use cluster.get_local_client_for_key(key)"
+    "requires state of the connection on which it was prepared; use "
+    "cluster.get_local_client_for_key(key)"
 )
 _REPLICATION = (
-    "turns its connection into a replication link; no client of the cluster reads one"
+    "turns its connection into a replication link, which no client of the cluster supports"
 )
 
 # By command name; the text follows the name.
@@ -43,7 +44,7 @@ _REASONS = {
     "HIMPORT DISCARDALL": _PREPARED,
     "HIMPORT PREPARE": _PREPARED,
     "HIMPORT SET": _PREPARED,
-    "MONITOR": "streams on one connection; use cluster.get_local_client(host_id).monitor()",
+    "MONITOR": "requires its own connection; use cluster.get_local_client(host_id).monitor()",
     "MULTI": _TRANSACTION,
     "PSUBSCRIBE": _PUBSUB,
     "PSYNC": _REPLICATION,
@@ -56,7 +57,7 @@ _REASONS = {
     "SCRIPT DEBUG": _CONNECTION,
     "SELECT": _LOGIN.format('"db"'),
     # The node closes the connection without a reply, which would count as a failure.
-    "SHUTDOWN": "is never answered; use cluster.get_local_client(host_id).shutdown()",
+    "SHUTDOWN": "never gets a reply; use cluster.get_local_client(host_id).shutdown()",
     "SSUBSCRIBE": _SHARDED_PUBSUB,
     "SUBSCRIBE": _PUBSUB,
     "SUNSUBSCRIBE": _SHARDED_PUBSUB,

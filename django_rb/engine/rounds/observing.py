@@ -200,7 +200,10 @@ def tell(observers: Sequence[Observer], name: str, *events: object) -> None:
             except Exception:
                 if not getattr(observer, "_has_failed", False):
                     observer._has_failed = True  # type: ignore[attr-defined]  # noqa: SLF001
-                    logger.exception("%r failed; it is not logged again.", observer)
+                    logger.exception(
+                        "The observer %r failed. Further failures of it are not logged.",
+                        observer,
+                    )
     finally:
         _here.is_telling = False
 

@@ -190,7 +190,7 @@ class Tracked(Exchange):
         else:
             if not all(is_number(left, 0) or isinstance(left, Exception) for left in times):
                 replies.clear()
-                raise ProtocolError("The node answered PTTL with something else than a number")
+                raise ProtocolError("The node's reply to PTTL is not a number")
             pairs = zip(values, times, strict=True)
             ends = [end_of(data, left, began, max_age) for data, left in pairs]
             if not all(ends):

@@ -112,7 +112,9 @@ class _Discreet(redis.connection.AbstractConnection):
         if self._leads_to.address != self._home.node.address:
             self.disconnect()
             raise redis.ConnectionError(
-                self._home.node.named("The connection led to what is no longer the primary")
+                self._home.node.named(
+                    "The connection leads to a node that is no longer the primary"
+                )
             )
 
     @hides_locals

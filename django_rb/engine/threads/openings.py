@@ -178,7 +178,10 @@ def open_in_time(ticket: Ticket, seconds: float) -> None:
     try:
         ticket.give(pool.open(seconds if is_short else None))
     except redis.TimeoutError as late:
-        text = f"No thread can be started, and there were {seconds:.2g} s to connect in turn"
+        text = (
+            f"No thread can be started, and {seconds:.2g} s were not enough to connect one "
+            "after the other"
+        )
         lack = CannotOpen(node.named(text))
         ticket.give(lack if is_short else late)
     except Exception as error:  # noqa: BLE001 (it is raised where it is awaited)

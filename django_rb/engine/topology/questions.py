@@ -51,12 +51,12 @@ def ask(node: Node) -> Batch[Answer | Exception]:
         reply, info = exchange.replies
         if isinstance(reply, ResponseError):
             if "cluster support disabled" in str(reply):
-                text = "It is no node of a cluster (cluster-enabled no)"
+                text = "It is not a node of a cluster (cluster-enabled no)"
                 return Unusable(at_node(text, -1, node.address))
             if question is _SHARDS:
                 continue
             if isinstance(reply, NoPermissionError):
-                reply.args = (f"{reply} Allow the user +cluster|shards and +cluster|info.",)
+                reply.args = (f"{reply} Allow +cluster|shards and +cluster|info for the user.",)
             reply.args = (at_node(reply, -1, node.address),)
             return reply
         try:
@@ -88,4 +88,4 @@ def failure_of(reasons: list[Exception]) -> Exception:
     are_late = all(isinstance(reason, redis.TimeoutError) for reason in reasons)
     kind: type[Exception] = redis.TimeoutError if are_late else redis.ConnectionError
     said = "; ".join(dict.fromkeys(map(clause, reasons)))
-    return kind(f"No node tells of the Redis Cluster. {said}")
+    return kind(f"No node reports the slots of the Redis Cluster. {said}")

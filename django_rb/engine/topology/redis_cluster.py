@@ -78,8 +78,8 @@ class RedisClusterTopology(Looking):
         for host_id, info in seeds.items():
             if info.unix_socket_path is not None:
                 raise BadHostSetup(
-                    "The nodes of a Redis Cluster tell each other's hosts and ports, and this "
-                    "one is a unix socket. Give its host and port.",
+                    "The nodes of a Redis Cluster are known by host and port, but this one is "
+                    "a unix socket. Give its host and port.",
                     ("HOSTS", host_id),
                 )
         super().__init__(LookTimes())
@@ -278,7 +278,7 @@ class RedisClusterTopology(Looking):
             Unusable: it is not about this cluster.
         """
         if not answer.shards:
-            text = "It belongs to no cluster whose nodes own slots"
+            text = "It does not belong to a cluster whose nodes own slots"
             raise Unusable(at_node(text, -1, asked.address))
         answer.shards = [*map(self._servers.mapped, answer.shards)]
         with self._changing:
@@ -294,9 +294,8 @@ class RedisClusterTopology(Looking):
     def _check_kinship(self, shards: Iterable[Shard], asked: Node) -> None:
         if not are_kin(self.shards.values(), shards, address_of(asked.info)):
             text = (
-                "It belongs to another cluster by now: none of its nodes is one of those known "
-                "here. Correct HOSTS; if the cluster was replaced as a whole, restart this "
-                "process"
+                "It now belongs to another cluster, none of whose nodes is known here. "
+                "Correct HOSTS; if the whole cluster was replaced, restart this process"
             )
             raise Unusable(at_node(text, -1, asked.address))
 

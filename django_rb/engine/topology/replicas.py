@@ -64,18 +64,18 @@ def read_read_from(choice: object, max_lag: Any) -> ReadFrom:
         choice = PRIMARY
     if choice not in CHOICES:
         raise BadHostSetup(
-            f"{masked(choice)} is not a place to read from. {did_you_mean(choice, CHOICES)}",
+            f"{masked(choice)} is not a valid choice. {did_you_mean(choice, CHOICES)}",
             ("READ_FROM",),
         )
     if max_lag is not None and not _is_time(max_lag):
         raise BadHostSetup(
-            f"{masked(max_lag)} is not a time in seconds above 0. None lets replicas be as far "
-            "behind as they are.",
+            f"{masked(max_lag)} is not a time in seconds above 0. Use None for no limit.",
             ("MAX_LAG",),
         )
     if max_lag is not None and choice == PRIMARY:
         raise BadHostSetup(
-            "It is for reads from replicas. Leave it out, or set 'READ_FROM'.", ("MAX_LAG",)
+            "It only applies to reads from replicas. Leave it out, or set 'READ_FROM'.",
+            ("MAX_LAG",),
         )
     return ReadFrom(str(choice), max_lag)
 

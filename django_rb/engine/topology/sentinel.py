@@ -59,7 +59,7 @@ _LOOKS_OF_ONE = 10
 # Host ids of nodes that are asked whether they are primaries: this less the shard's.
 _FIRST_CANDIDATE = -1_000_000
 
-_NOT_ASKED = "Its Sentinels were not asked yet"
+_NOT_ASKED = "Its Sentinels have not been queried yet"
 
 
 class SentinelTopology(Unslotted):
@@ -304,7 +304,7 @@ class SentinelTopology(Unslotted):
             self._failed_looks += 1
             text = f"No Sentinel answers. {said}"
             self._failure = MasterNotFoundError(text)
-            self._log("dead", f"{text}. Addresses that were known last are used on")
+            self._log("dead", f"{text}. The last known addresses are still used")
         for host_id in unsettled:
             name = self._names[host_id]
             if claims := refused.get(host_id):

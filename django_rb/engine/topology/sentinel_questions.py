@@ -55,7 +55,10 @@ class Claim:
             self.refusal = at_node(f"Its role is {role!r}, not 'master'", -1, node.address)
         elif self.epoch < known_epoch:
             self.is_outdated = True
-            text = f"It names {node.address}, and knows {self.epoch} failovers of {known_epoch}"
+            text = (
+                f"It reports {node.address}, but knows only {self.epoch} of {known_epoch} "
+                "failovers"
+            )
             self.refusal = at_node(text, -1, self.sentinel.address)
 
 
@@ -118,7 +121,7 @@ def error_in(node: Node, exchange: Exchange) -> Exception | None:
     for reply in exchange.replies:
         if isinstance(reply, Exception):
             if isinstance(reply, NoPermissionError):
-                reply.args = (f"{reply} Allow the user what docs/sentinel.md lists.",)
+                reply.args = (f"{reply} Give the user the permissions in docs/sentinel.md.",)
             reply.args = (at_node(reply, -1, node.address),)
             return reply
     if not exchange.replies:  # its connection was closed, as another one has answered

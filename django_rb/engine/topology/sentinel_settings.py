@@ -52,7 +52,8 @@ def read_watched(
     for name in _TOLD:
         if isinstance(defaults, Mapping) and name in defaults:
             raise BadHostSetup(
-                "Sentinels tell where the nodes are. Leave it out.", ("HOST_DEFAULTS", name)
+                "Sentinels report the addresses of the nodes. Leave it out.",
+                ("HOST_DEFAULTS", name),
             )
     shards: dict[int, HostInfo] = {}
     told_by_urls: list[object] = []
@@ -67,7 +68,7 @@ def read_watched(
             if (other.master_name, other.db) == (name, info.db):
                 raise BadHostSetup(
                     f"Hosts {other.host_id} and {host_id} are both the database {info.db} of "
-                    f"{masked(name)}. Give each shard a master_name of its own.",
+                    f"{masked(name)}. Use a different master_name for each shard.",
                     (*path, "master_name"),
                 )
         shards[host_id] = info
@@ -87,14 +88,15 @@ def _read(node: object, path: tuple[str | int, ...]) -> Mapping[str, Any]:
     for told in _TOLD:
         if told in node:
             raise BadHostSetup(
-                f"Sentinels tell where nodes are. Leave it out, and name the shard: {example}.",
+                "Sentinels report the addresses of the nodes. Leave it out, and set the name "
+                f"of the shard: {example}.",
                 (*path, told),
             )
     name = node.get("master_name")
     if not isinstance(name, str) or not name:
         raise BadHostSetup(
-            f"{masked(name)} is not the name that Sentinels have for a shard. Give that of "
-            f"`sentinel monitor`: {example}.",
+            f"{masked(name)} is not the name of a shard. Use the name in `sentinel monitor`: "
+            f"{example}.",
             (*path, "master_name"),
         )
     return node
@@ -119,8 +121,8 @@ def _read_url(
     name, _, db = name_and_db.partition("/")
     if not name or not addresses:
         raise BadHostSetup(
-            f"{masked(url)} names no {'shard' if addresses else 'Sentinels'}. A URL looks like "
-            "redis+sentinel://10.0.0.7:26379,10.0.0.8:26379/cache-a.",
+            f"{masked(url)} contains no {'shard' if addresses else 'Sentinels'}. A URL looks "
+            "like redis+sentinel://10.0.0.7:26379,10.0.0.8:26379/cache-a.",
             path,
         )
     for address in addresses.split(","):
@@ -147,7 +149,7 @@ def _read_sentinels(
         )
     named = [*sentinels, *told_by_urls]
     if not named:
-        raise BadHostSetup(f"There are no Sentinels. Name them: {example}.", ("SENTINELS",))
+        raise BadHostSetup(f"There are no Sentinels. List them: {example}.", ("SENTINELS",))
     if options is not None and not isinstance(options, Mapping):
         raise BadHostSetup(
             f"{masked(options)} is not a dictionary of options such as {{'password': …}}.",
@@ -157,7 +159,7 @@ def _read_sentinels(
     for name in (*_TOLD, "db"):
         if name in options:
             raise BadHostSetup(
-                "It is no option of all Sentinels. Leave it out; SENTINELS says where each is.",
+                "It is different for each Sentinel. Leave it out, and set it in SENTINELS.",
                 ("SENTINEL_OPTIONS", name),
             )
     check_options(with_numbers(options), ("SENTINEL_OPTIONS",))
@@ -170,7 +172,7 @@ def _read_sentinels(
             described = {"port": DEFAULT_PORT, **as_options(given, ("SENTINELS", position))}
             if "unix_socket_path" in described:
                 raise BadHostSetup(
-                    "A Sentinel has a host and a port. Give them.", ("SENTINELS", position)
+                    "A Sentinel requires a host and a port.", ("SENTINELS", position)
                 )
             info = parse_host(-2 - len(infos), described, {**_seconds(pool_options), **options})
         except BadHostSetup as error:

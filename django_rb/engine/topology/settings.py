@@ -33,22 +33,23 @@ def check_topology(
         for key, value in (("ROUTER", router), ("ROUTER_OPTIONS", router_options)):
             if value:
                 raise BadHostSetup(
-                    "The nodes of a Redis Cluster place keys themselves. Leave it out.", (key,)
+                    "The nodes of a Redis Cluster determine where keys are. Leave it out.",
+                    (key,),
                 )
     if topology != STATIC:
         read_address_map(address_map)
     elif address_map is not None:
         raise BadHostSetup(
-            "It is for nodes whose addresses others tell: 'TOPOLOGY': "
-            f"{REDIS_CLUSTER!r} or {SENTINEL!r}. Leave it out, or name one.",
+            f"It can only be used with 'TOPOLOGY': {REDIS_CLUSTER!r} or {SENTINEL!r}. Leave "
+            "it out, or set one of them.",
             ("ADDRESS_MAP",),
         )
     if topology != SENTINEL:
         for key, value in (("SENTINELS", sentinels), ("SENTINEL_OPTIONS", sentinel_options)):
             if value is not None:
                 raise BadHostSetup(
-                    f"It is for shards that Sentinels watch. Leave it out, or say so: "
-                    f"'TOPOLOGY': {SENTINEL!r}.",
+                    "It can only be used with Sentinels. Leave it out, or set 'TOPOLOGY': "
+                    f"{SENTINEL!r}.",
                     (key,),
                 )
 

@@ -61,7 +61,7 @@ def read_shards(reply: Any, asked: Address, *, is_tls: bool) -> list[Shard]:
     try:
         return list(_read_shards(reply, asked, is_tls=is_tls))
     except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"This is no reply to CLUSTER SHARDS: {reply!r:.200}") from error
+        raise ValueError(f"This is not a reply to CLUSTER SHARDS: {reply!r:.200}") from error
 
 
 def _read_shards(reply: Any, asked: Address, *, is_tls: bool) -> Iterator[Shard]:
@@ -99,7 +99,7 @@ def read_slots(reply: Any, asked: Address) -> list[Shard]:
             shard.slots.append((int(first), int(last)))
         return list(shards.values())
     except (IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"This is no reply to CLUSTER SLOTS: {reply!r:.200}") from error
+        raise ValueError(f"This is not a reply to CLUSTER SLOTS: {reply!r:.200}") from error
 
 
 def _read_member(node: Sequence[Any], asked: Address) -> Member:

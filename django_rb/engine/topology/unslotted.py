@@ -195,7 +195,7 @@ class Unslotted(Looking):
             self.is_known = True
         node.health.succeed(old.health)
         # Callers that are about to use the old node get an error, and try the new one.
-        old.health.bar(f"The primary is {node.address} by now")
+        old.health.bar(f"The primary is now {node.address}")
         if old.info.is_placed and self._changes is not None:
             self._changes.waiting.append(
                 PrimaryChange(host_id, node.address, old.address, said_by, self._alias)

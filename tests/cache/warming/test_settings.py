@@ -28,11 +28,11 @@ BACKEND = "django_rb.cache.RBCache"
         ("odl", "Did you mean 'old'?"),
         (
             "default",
-            "is 'default', which is its LOCATION as well. Give the layout as it was",
+            "is 'default', which is also its LOCATION. Add the old layout to",
         ),
         (
             ["old", "older"],
-            "is of type list. Give one alias of settings.RB_CLUSTERS",
+            "is of type list. Give one alias in settings.RB_CLUSTERS",
         ),
         ("redis://:hunter2@10.0.0.1", "Use an alias, such as 'default'."),
     ],
