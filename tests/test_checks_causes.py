@@ -74,8 +74,8 @@ def configured(host: dict[str, Any]) -> override_settings:
         ),
         ("web", {}, "not Redis or Valkey; it may be a web server", "'port'"),
         ("web", {"ssl": True}, "does not use TLS", "'port'"),
-        ("tls", {"ssl_ca_certs": "/no/ca.pem"}, "'ssl_ca_certs' names '/no/ca.pem'", "path"),
-        ("tls", {"ssl_certfile": "/no/c.pem"}, "'ssl_certfile' names '/no/c.pem'", "path"),
+        ("tls", {"ssl_ca_certs": "/no/ca.pem"}, "'ssl_ca_certs' is '/no/ca.pem'", "path"),
+        ("tls", {"ssl_certfile": "/no/c.pem"}, "'ssl_certfile' is '/no/c.pem'", "path"),
         ("tls", {"ssl_ca_certs": __file__}, "'ssl_ca_certs', .* is invalid", "PEM"),
         (
             "tls",

@@ -464,7 +464,7 @@ def test_files_that_are_not_there() -> None:
     tls = {"host": "10.0.0.1", "ssl": True, **options}
     message = the_only("W014", RB_CLUSTERS=clusters(default=[tls]))
     assert message == (
-        "settings.RB_CLUSTERS['default']['HOSTS'][0]: 'ssl_ca_certs' names '/no/ca.pem', which "
+        "settings.RB_CLUSTERS['default']['HOSTS'][0]: 'ssl_ca_certs' is '/no/ca.pem', which "
         "does not exist. No connection to the node can be opened."
     )
     both = [tls, {**tls, "host": "10.0.0.2", "ssl_ca_certs": __file__}]

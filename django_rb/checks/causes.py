@@ -146,7 +146,7 @@ def _cause_of(cluster: Cluster, failure: NodeFailure) -> tuple[str, str] | None:
     """Return the cause and solution for an error; None if TLS may be the cause."""
     node, text = cluster.nodes[failure.host_id], str(failure.error)
     for option, path, problem in unreadable_files(node):
-        return f"{option!r} names {path!r}, {problem}", "Correct the path or its permissions."
+        return f"{option!r} is {path!r}, {problem}", "Correct the path or its permissions."
     socket_path = node.info.unix_socket_path
     if socket_path and not os.path.exists(socket_path):  # noqa: PTH110 (a text of settings)
         return "there is no such socket", (

@@ -284,7 +284,7 @@ def check_files() -> list[CheckMessage]:
     """Report missing files of TLS: no connection to such a node can be opened."""
     return [
         checks.Warning(
-            f"{in_cluster(alias, 'HOSTS', host_id)}: {option!r} names {path!r}, {problem}. No "
+            f"{in_cluster(alias, 'HOSTS', host_id)}: {option!r} is {path!r}, {problem}. No "
             "connection to the node can be opened.",
             hint="Correct the path or its permissions. Silence this warning if the check runs "
             "on a machine that should not have the file.",

@@ -48,7 +48,7 @@ def _messages(
             )
     if len(layout.sentinels) < FEWEST_SENTINELS:
         yield checks.Warning(
-            f"only {in_cluster(alias, 'SENTINELS')}: {len(layout.sentinels)} listed. "
+            f"{in_cluster(alias, 'SENTINELS')}: only {len(layout.sentinels)} listed. "
             "Sentinels replace a primary only if most of them agree: with two, both must be "
             "running.",
             hint=f"Run {FEWEST_SENTINELS} Sentinels on different machines, and list all of "

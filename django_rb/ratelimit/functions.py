@@ -65,7 +65,7 @@ class RequestFunction:
             try:
                 self._function = self._checked(import_string(self.name))
             except ImportError as error:
-                raise self._mistake(f"does not import: {clause(error)}.") from error
+                raise self._mistake(f"cannot be imported: {clause(error)}.") from error
         return self._function
 
     @cached_property

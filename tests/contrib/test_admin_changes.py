@@ -79,7 +79,7 @@ class TestExpiry:
     def test_of_a_key_that_has_gone(self, client: Client) -> None:
         caches["default"].delete("key")
         answer = client.post(f"{IN_ADMIN}keys/key/expiry/", {**KEY, "seconds": "5000"})
-        assert "There is no such key" in text_of(answer)
+        assert "The key was not found" in text_of(answer)
         assert entries() == []
 
 

@@ -89,12 +89,13 @@ def test_what_could_be_fewer_calls(told: dict[str, Any]) -> None:
     panel = text_of(panel_of(told["in-order"]))
     line = line_of("        cache.get(key)")
     assert re.search(
-        r"This loop of 40 get\(\) on 'default' could be one get_many\(\): \d+\.\d ms, "
-        rf"in consecutive round trips, at contrib/toolbar_site\.py:{line} in in_order",
+        r"This loop of 40 get\(\) on 'default' could be replaced by one get_many\(\): "
+        r"\d+\.\d ms in consecutive round trips, "
+        rf"at contrib/toolbar_site\.py:{line} in in_order",
         panel,
     )
     # What was stored in between is asked for anew.
-    assert panel.count("of the same key on 'default' was asked 2 times") == 1
+    assert panel.count("of the same key on 'default' was executed 2 times") == 1
     assert "first as call 4, again as 43" in panel
     assert "Fewer calls" not in told["odd-keys"]
 

@@ -182,7 +182,7 @@ BUCKET = {"algorithm": "token-bucket"}
         (
             {"algorithm": "fixed-window", "burst": 5},
             ImproperlyConfigured,
-            "burst: 5 is for a 'token-bucket' alone",
+            "burst: 5 can only be used with the algorithm 'token-bucket'",
         ),
         (
             {"algorithm": "token-bucket", "burst": 0},
@@ -195,7 +195,11 @@ BUCKET = {"algorithm": "token-bucket"}
             ImproperlyConfigured,
             "burst: 2.0 is not",
         ),
-        ({"algorithm": "token-bucket", "burst": 2**52}, ImproperlyConfigured, "At most 7505"),
+        (
+            {"algorithm": "token-bucket", "burst": 2**52},
+            ImproperlyConfigured,
+            "The maximum is 7505",
+        ),
         ({"cost": -1}, ValueError, "-1 is not a cost. Give a whole number, 0 or more"),
         ({"cost": 1.5}, ValueError, "1.5 is not a cost"),
         ({"cost": True}, ValueError, "True is not a cost"),
@@ -217,7 +221,7 @@ def test_a_bad_limit_is_explained_before_anything_is_sent(
 
 
 def test_a_limit_takes_no_rate_that_was_not_parsed() -> None:
-    with pytest.raises(TypeError, match=r"'5/m' is not a Rate. parse_rate\(\) makes one"):
+    with pytest.raises(TypeError, match=r"'5/m' is not a Rate. Use parse_rate\(\)"):
         Limit("key", "5/m")  # type: ignore[arg-type]
 
 
@@ -225,10 +229,14 @@ def test_a_limit_takes_no_rate_that_was_not_parsed() -> None:
     ("name", "value", "words"),
     [
         ("CLUSTER", "nope", "There is no cluster 'nope', settings.RATELIMIT_CLUSTER,"),
-        ("PREFIX", "", "settings.RATELIMIT_PREFIX: '' is not a text"),
-        ("PREFIX", "{a}", "has no '{', as a hash tag would put all limits on one node"),
-        ("PREFIX", b"rl", "is not a text"),
-        ("PREFIX", "é", "is not a text of ASCII"),
+        ("PREFIX", "", "settings.RATELIMIT_PREFIX: '' is not a string"),
+        (
+            "PREFIX",
+            "{a}",
+            "must not contain '{', as a hash tag would put all limits on one node",
+        ),
+        ("PREFIX", b"rl", "is not a string"),
+        ("PREFIX", "é", "is not a string of ASCII"),
         ("FAIL_OPEN", "no", "settings.RATELIMIT_FAIL_OPEN: 'no' is neither True nor False"),
         ("FAIL_OPEN", None, "None is neither True nor False"),
         ("TIMEOUT", 0, "settings.RATELIMIT_TIMEOUT: 0 is not a time in seconds above 0"),

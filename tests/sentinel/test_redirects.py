@@ -42,6 +42,6 @@ def test_a_demoted_primary_names_its_successor(
         wait_until(lambda: "Its role is 'slave'" in caplog.text)
         assert cluster.get_address(shard) == admin.address(new)
     assert failed == []
-    assert f"says {admin.address(old)[:-2]}" in caplog.text
+    assert f"according to {admin.address(old)[:-2]}" in caplog.text
     assert admin.ask(new, "GET", key) == b"new"
     cluster.close()

@@ -97,7 +97,7 @@ def test_checks(watched: LocalNodes) -> None:
     assert found(**sound) == {}
     two = found(**{**sound, "SENTINELS": sound["SENTINELS"][:2]})
     assert two == {"W209": two["W209"]}
-    assert "2 named" in two["W209"]
+    assert ": only 2 listed." in two["W209"]
     unknown = found(**{**sound, "HOSTS": {**watched.hosts, 2: {"master_name": "nobody"}}})
     assert "No Sentinel that answers knows 'nobody'" in unknown["E209"]
     assert "['HOSTS'][2]" in unknown["E209"]
