@@ -372,7 +372,7 @@ class Computation:
 
     def _log(self, keys: Mapping[bytes, Any], error: BaseException) -> None:
         logger.warning(
-            "Computing %s failed. The old values are served; next attempt in %g s.",
+            "Computing %s failed. Existing values are served; next attempt in %g s.",
             ", ".join(repr(loggable(key)) for key in list(keys)[:3]),
             self._terms.rest / 1000,
             exc_info=error,

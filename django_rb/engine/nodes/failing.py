@@ -91,7 +91,7 @@ def _excess(exchanges: Sequence[Exchange], error: Exception, *, is_new: bool) ->
     size = sum(exchange.size for exchange in exchanges)
     if size >= _LEAST_LIMIT:
         return (
-            f"{size} bytes were sent, which may exceed the node's proto-max-bulk-len or "
+            f"the request has {size} bytes, which may exceed the node's proto-max-bulk-len or "
             "client-query-buffer-limit"
         )
     if is_new and not exchanges[0].untouched:
