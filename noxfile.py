@@ -324,9 +324,10 @@ def unpack_debian(session: nox.Session, folder: Path, *packages: str) -> Path | 
     return tree
 
 
-def wrapped(script: Path, tree: Path, program: str, *libraries: str) -> Path:
+def wrapped(script: Path, tree: Path, program: str) -> Path:
     """Write a script that runs an unpacked program with the libraries unpacked beside it."""
-    places = [*sorted(tree.glob("usr/lib/*-linux-*")), *(tree / name for name in libraries)]
+    # Some packages have their libraries in folders of their own.
+    places = sorted({library.parent for library in tree.glob("usr/lib/**/lib*.so*")})
     script.write_text(
         f"#!/bin/sh\n"
         f"export LD_LIBRARY_PATH='{':'.join(map(str, places))}'\n"
@@ -439,8 +440,7 @@ def browser(session: nox.Session) -> None:
             tree = unpack_debian(session, folder, *packages)
             if tree is None:
                 session.error("there is no Chromium here, and Debian's cannot be fetched")
-            inside = "usr/lib/chromium"
-            wrapped(Path(chromium), tree, f"{inside}/chromium", inside)
+            wrapped(Path(chromium), tree, "usr/lib/chromium/chromium")
             wrapped(Path(driver), tree, "usr/bin/chromedriver")
     session.env.update(DJANGO_RB_CHROMIUM=chromium, DJANGO_RB_CHROMEDRIVER=driver)
     options = ("-p", "no:cacheprovider", "-o", f"faulthandler_timeout={HANG_SECONDS}")
