@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 
 import pytest
 
@@ -26,18 +28,26 @@ def browser(shared_browser: Browser) -> Browser:
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """A bookshop with four living nodes."""
-    shop = Shop(tmp_path_factory.mktemp("shop"))
-    yield shop
-    shop.close()
+def shops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Shop]]:
+    """Two bookshops, started side by side."""
+    places = [tmp_path_factory.mktemp(name) for name in ("shop", "hurt_shop")]
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        started = [pool.submit(Shop, place) for place in places]
+        for starting in as_completed(started):
+            if starting.exception() is None:
+                stack.callback(starting.result().close)
+        yield [starting.result() for starting in started]
 
 
 @pytest.fixture(scope="session")
-def hurt_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+def shop(shops: list[Shop]) -> Shop:
+    """A bookshop with four living nodes."""
+    return shops[0]
+
+
+@pytest.fixture(scope="session")
+def hurt_shop(shops: list[Shop]) -> Shop:
     """A bookshop of whose four nodes one is killed and one is stopped."""
-    shop = Shop(tmp_path_factory.mktemp("hurt_shop"))
-    shop.kill(2)
-    shop.stop(3)
-    yield shop
-    shop.close()
+    shops[1].kill(2)
+    shops[1].stop(3)
+    return shops[1]

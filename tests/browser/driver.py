@@ -44,6 +44,12 @@ for (const element of document.querySelectorAll(".rb *, h1, .breadcrumbs *")) {
 }
 return seen;
 """  # noqa: E501
+# Ends transitions from light to dark, and returns how many there were.
+SETTLE = """
+const moving = document.getAnimations();
+for (const one of moving) one.finish();
+return moving.length;
+"""
 # Fields without a label, and links and buttons without a name.
 NAMELESS = """
 return [...document.querySelectorAll(".rb input, .rb select, .rb button, .rb a")]
@@ -126,7 +132,7 @@ class Browser:
 
     def faults(self) -> list[str]:
         """Return what is amiss with the page as somebody sees it."""
-        wait_until(lambda: not self.run("return document.getAnimations().length"), 10)
+        wait_until(lambda: not self.run(SETTLE), 10)
         overhang = self.run("return document.documentElement.scrollWidth") - self.width
         found = [f"{overhang} pixels too wide"] if overhang > 0 else []
         return [*found, *self.run(PALE), *self.run(NAMELESS), *self.complaints()]

@@ -14,4 +14,5 @@ CACHES = {
         "OPTIONS": {"SERIALIZER": "json"},
     },
 }
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a quick one
 RB_ADMIN = {"TIMEOUT": 0.5, "REFRESH": 0.5}
