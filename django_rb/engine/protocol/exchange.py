@@ -44,7 +44,7 @@ IsAnswer: TypeAlias = Callable[[Any, int], bool]
 class Watcher(Protocol):
     """An observer of an exchange; see `rounds.observing`."""
 
-    def began(self) -> None:
+    def connected(self) -> None:
         """The exchange has a connection."""
 
     def sent(self, size: int) -> None:
@@ -184,7 +184,7 @@ class Exchange:
         self._reader = reader
         self._has_pushes = has_pushes
         if self.watcher is not None:
-            self.watcher.began()
+            self.watcher.connected()
 
     def sent(self, size: int) -> Buffer | None:
         """Return the new `out`, after the socket has accepted `size` bytes of it."""

@@ -38,21 +38,29 @@ def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
     return _Telling(cluster, observers, event).told(batch)
 
 
-class _Attempt:
-    """The `Watcher` of an exchange, each time that it is sent."""
+class _Attempt(ExchangeEvent):
+    """The event of an exchange that is sent once, and the `Watcher` that fills it in."""
 
-    __slots__ = ("bytes_in", "bytes_out", "exchange", "since", "until")
+    __slots__ = ("has_ended",)
 
-    def __init__(self, exchange: Exchange, since: float) -> None:
-        self.exchange = exchange
-        self.since = since
-        self.until: float | None = None
+    def __init__(
+        self, batch: BatchEvent, exchange: Exchange, began: float, redirects: int
+    ) -> None:
+        self.batch = batch
+        self.host_id = exchange.host_id
         self.bytes_out = self.bytes_in = 0
+        self.began = began
+        self.seconds = 0.0
+        self.redirects = redirects
+        self.error = None
+        self.round = batch.rounds
+        self._exchange = exchange
+        self.has_ended = False
         exchange.watcher = self
         exchange.may_join = False  # joined with others, it would be sent as another exchange
 
-    def began(self) -> None:
-        self.since = perf_counter()
+    def connected(self) -> None:
+        self.began = perf_counter()
 
     def sent(self, size: int) -> None:
         self.bytes_out += size
@@ -61,14 +69,36 @@ class _Attempt:
         self.bytes_in += size
 
     def ended(self) -> None:
-        self.until = perf_counter()
+        self.seconds = perf_counter() - self.began
+        self.has_ended = True
+
+    def complete(self, cluster: ObservedPort, cut_off: BaseException | None) -> bool:
+        """Add what is known after the round; return whether the exchange has failed."""
+        exchange = self._exchange
+        exchange.watcher = None
+        self.count = exchange.count
+        self.address = cluster.get_address(self.host_id)
+        if not self.has_ended:
+            self.ended()
+            self.error = cut_off
+        if exchange.is_stale:
+            text = "The node had closed the connection"
+            text = at_node(text, self.host_id, self.address, cluster.alias)
+            self.error = redis.ConnectionError(text)
+        if exchange.has_errors and (error := error_in(exchange)) is not None:
+            self.error = error
+            return True
+        return False
 
 
 @lru_cache(maxsize=256)
-def _heard_by(kind: Any) -> frozenset[str]:
-    """Return the names of the methods that a class of observers overrides."""
+def _heard_by(*kinds: Any) -> frozenset[str]:
+    """Return the names of the methods that some classes of observers override."""
     return frozenset(
-        name for name in _TOLD if getattr(kind, name, None) is not getattr(Observer, name)
+        name
+        for name in _TOLD
+        for kind in kinds
+        if getattr(kind, name, None) is not getattr(Observer, name)
     )
 
 
@@ -80,14 +110,10 @@ class _Telling:
     ) -> None:
         self._cluster = cluster
         self._observers = observers
-        kinds: Sequence[Any] = list(map(type, observers))
-        self._heard = _heard_by(kinds[0])
-        for kind in kinds[1:]:
-            self._heard |= _heard_by(kind)
+        self._heard = _heard_by(*map(type, observers))
         self._event = event
         self._failed: list[Exchange] = []
         self._exchanges: list[ExchangeEvent] = []
-        self._is_telling_of_exchanges = not self._heard.isdisjoint(_ABOUT_EXCHANGES)
 
     def told(self, batch: Batch[T]) -> Batch[T]:
         """Return a batch that calls the observers."""
@@ -121,15 +147,11 @@ class _Telling:
             raise
         finally:
             batch.close()
-            self._end()
-
-    def _end(self) -> None:
-        event = self._event
-        event.seconds = perf_counter() - event.began
-        if "batch_ended" in self._heard:
-            tell(self._observers, "batch_ended", event)
-        if "call_ended" in self._heard:
-            tell(self._observers, "call_ended", event, self._exchanges)
+            event.seconds = perf_counter() - event.began
+            if "batch_ended" in self._heard:
+                tell(self._observers, "batch_ended", event)
+            if "call_ended" in self._heard:
+                tell(self._observers, "call_ended", event, self._exchanges)
 
     def _round(
         self, exchanges: Sequence[Exchange], *, redirects: int, is_question: bool
@@ -144,7 +166,7 @@ class _Telling:
             if "round_began" in self._heard:
                 tell(self._observers, "round_began", event)
         now = perf_counter()
-        attempts = [_Attempt(exchange, now) for exchange in exchanges]
+        attempts = [_Attempt(event, exchange, now, redirects) for exchange in exchanges]
         cut_off: BaseException | None = None
         try:
             yield exchanges
@@ -153,46 +175,9 @@ class _Telling:
             event.error = cut_off = closed.__context__ or closed
             raise
         finally:
-            for attempt in attempts:
-                self._tell_of(attempt, cut_off, redirects)
-
-    def _tell_of(
-        self, attempt: _Attempt, cut_off: BaseException | None, redirects: int
-    ) -> None:
-        exchange = attempt.exchange
-        exchange.watcher = None
-        host_id = exchange.host_id
-        address = self._cluster.get_address(host_id)
-        error: BaseException | None = None
-        if exchange.has_errors:
-            error = error_in(exchange)
-        if error is not None:
-            self._failed.append(exchange)
-        elif exchange.is_stale:
-            text = at_node(
-                "The node had closed the connection", host_id, address, self._cluster.alias
-            )
-            error = redis.ConnectionError(text)
-        elif attempt.until is None:
-            error = cut_off
-        if not self._is_telling_of_exchanges:
-            return
-        until = perf_counter() if attempt.until is None else attempt.until
-        event = ExchangeEvent(
-            batch=self._event,
-            host_id=host_id,
-            address=address,
-            count=exchange.count,
-            bytes_out=attempt.bytes_out,
-            bytes_in=attempt.bytes_in,
-            began=attempt.since,
-            seconds=until - attempt.since,
-            redirects=redirects,
-            error=error,
-            round=self._event.rounds,
-            _exchange=exchange,
-        )
-        if "call_ended" in self._heard:
-            self._exchanges.append(event)
-        if "exchange_ended" in self._heard:
-            tell(self._observers, "exchange_ended", event)
+            for attempt, exchange in zip(attempts, exchanges, strict=True):
+                if attempt.complete(self._cluster, cut_off):
+                    self._failed.append(exchange)
+                if "exchange_ended" in self._heard:
+                    tell(self._observers, "exchange_ended", attempt)
+            self._exchanges += attempts

@@ -47,7 +47,7 @@ class TrackedGet(Tracked):
             self.since = self.copies.begin(self.keys)
             self._term = tracking.term
         if self.watcher is not None:
-            self.watcher.began()
+            self.watcher.connected()
 
     def feed(self, data: Buffer, size: int = -1) -> bool:
         """Read what the node sent; return whether all replies are here. See `Exchange.feed`."""
