@@ -12,6 +12,7 @@ from time import perf_counter, time_ns
 from typing import NamedTuple
 
 import redis
+from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
@@ -57,27 +58,36 @@ class Telemetry(Observer):
         if not exchanges and batch.error is None:  # there was no I/O
             self._metrics.add(self._alias, batch, exchanges)  # for near copies
             return
-        plan = _plan(self._alias, batch.operation, frozenset(map(_asked, exchanges)))
-        name, measured = plan.name, plan.measured
+        asked = frozenset([_asked(exchange) for exchange in exchanges])
+        plan = _plan(self._alias, batch.operation, asked)
+        measured = plan.measured
         recorded = plan.recorded.copy()
+        if batch.hits or batch.misses:
+            recorded["django_rb.hits"] = batch.hits
+            recorded["django_rb.misses"] = batch.misses
+        if batch.near:
+            recorded["django_rb.near"] = batch.near
+        if batch.warmed:
+            recorded["django_rb.warmed"] = batch.warmed
+        if plan.is_pipeline:
+            recorded["db.operation.batch.size"] = batch.commands
+        if self._record_commands:
+            recorded["db.query.text"] = _shown(exchanges)
         # Caches raise ValueError if a key does not exist.
         error = None if type(batch.error) is ValueError else batch.error
         if error is not None:
             described = describe_error(error)
             measured = {**measured, **described}
             recorded.update(described)
-        self._metrics.call_seconds.record(batch.seconds, measured)
+        context = get_current()  # looked up once: the SDK would do so each time
+        self._metrics.call_seconds.record(batch.seconds, measured, context)
         self._metrics.add(self._alias, batch, exchanges)
-        recorded |= _found(batch)
-        if plan.is_pipeline:
-            recorded["db.operation.batch.size"] = batch.commands
-        if self._record_commands:
-            recorded["db.query.text"] = _shown(exchanges)
         at_zero = time_ns() - int(perf_counter() * 1e9)  # when perf_counter() was 0
         span = self._tracer.start_span(
-            name,
-            kind=SpanKind.CLIENT,
-            attributes=recorded,
+            plan.name,
+            context,
+            SpanKind.CLIENT,
+            recorded,
             start_time=at_zero + int(batch.began * 1e9),
         )
         if error is not None:
@@ -116,18 +126,6 @@ class Telemetry(Observer):
         if exchange.error is not None:
             span.set_status(_failed(exchange.error))
         span.end(began + int(exchange.seconds * 1e9))
-
-
-def _found(batch: BatchEvent) -> dict[str, int]:
-    """Return the attributes for hits and misses of a cache."""
-    found = {}
-    if batch.hits or batch.misses:
-        found = {"django_rb.hits": batch.hits, "django_rb.misses": batch.misses}
-    if batch.near:
-        found["django_rb.near"] = batch.near
-    if batch.warmed:
-        found["django_rb.warmed"] = batch.warmed
-    return found
 
 
 class _Plan(NamedTuple):

@@ -18,13 +18,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from ..protocol.encoding import Args, encode_key
-from ..protocol.exchange import Batch, Exchange
+from ..protocol.exchange import Exchange
 from ..wording import get_logger
-
-T = TypeVar("T")
 
 Command = tuple[str | bytes, ...]
 
@@ -162,7 +160,7 @@ class Observed(Protocol):
 
 _changing = threading.Lock()
 # .is_telling: an observer is being told; .batch: the event of the batch that is at work
-_here = threading.local()
+here = threading.local()
 
 
 def add_observer(cluster: Observed, observer: Observer) -> None:
@@ -183,7 +181,7 @@ def _others(cluster: Observed, observer: Observer) -> Iterable[Observer]:
 
 def begin_use(cluster: Observed) -> Sequence[Observer]:
     """Return the observers to call; raise what `before_use` raises."""
-    if getattr(_here, "is_telling", False):
+    if getattr(here, "is_telling", False):
         return ()
     for observer in cluster.observers:
         observer.before_use()
@@ -192,7 +190,7 @@ def begin_use(cluster: Observed) -> Sequence[Observer]:
 
 def tell(observers: Sequence[Observer], name: str, *events: object) -> None:
     """Call a method of each observer."""
-    _here.is_telling = True
+    here.is_telling = True
     try:
         for observer in observers:
             try:
@@ -205,17 +203,7 @@ def tell(observers: Sequence[Observer], name: str, *events: object) -> None:
                         observer,
                     )
     finally:
-        _here.is_telling = False
-
-
-def go_on(batch: Batch[Any], event: BatchEvent) -> Sequence[Exchange]:
-    """Return the next round of a batch, whose `tell_found` calls update the event."""
-    outer = getattr(_here, "batch", None)
-    _here.batch = event
-    try:
-        return next(batch)
-    finally:
-        _here.batch = outer
+        here.is_telling = False
 
 
 def tell_found(hits: int, misses: int, *, near: int = 0, warmed: int = 0) -> None:
@@ -225,7 +213,7 @@ def tell_found(hits: int, misses: int, *, near: int = 0, warmed: int = 0) -> Non
         near: how many keys near copies answered.
         warmed: how many further hits came from the previous layout.
     """
-    batch: BatchEvent | None = getattr(_here, "batch", None)
+    batch: BatchEvent | None = getattr(here, "batch", None)
     if batch is not None:
         batch.hits += hits
         batch.misses += misses

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, Protocol, TypeVar, cast
@@ -14,7 +13,7 @@ from ..errors import at_node
 from ..protocol.exchange import Batch, Exchange
 from ..protocol.interludes import Interlude
 from .again import asks_for_more, look_again, with_second_looks
-from .observing import BatchEvent, ExchangeEvent, Observed, Observer, begin_use, go_on, tell
+from .observing import BatchEvent, ExchangeEvent, Observed, Observer, begin_use, here, tell
 from .outcomes import error_in
 from .port import Port, Rounds
 
@@ -35,7 +34,7 @@ def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
     if not observers:
         return with_second_looks(cluster, batch)
     event = BatchEvent(operation=cast(Any, batch).__name__.lstrip("_"))
-    return _Telling(cluster, observers, event).told(batch)
+    return _told(cluster, observers, event, batch)
 
 
 class _Attempt(ExchangeEvent):
@@ -90,6 +89,10 @@ class _Attempt(ExchangeEvent):
             return True
         return False
 
+    def find_error(self) -> BaseException | None:
+        """Return the error of the exchange that no second look has resolved so far."""
+        return error_in(self._exchange)
+
 
 @lru_cache(maxsize=256)
 def _heard_by(*kinds: Any) -> frozenset[str]:
@@ -102,82 +105,75 @@ def _heard_by(*kinds: Any) -> frozenset[str]:
     )
 
 
-class _Telling:
-    """Calls some observers for one batch."""
+def _told(  # noqa: PLR0912, PLR0915 (each function call would slow down each get)
+    cluster: ObservedPort, observers: Sequence[Observer], event: BatchEvent, batch: Batch[T]
+) -> Batch[T]:
+    """Return a batch with second looks that calls observers.
 
-    def __init__(
-        self, cluster: ObservedPort, observers: Sequence[Observer], event: BatchEvent
-    ) -> None:
-        self._cluster = cluster
-        self._observers = observers
-        self._heard = _heard_by(*map(type, observers))
-        self._event = event
-        self._failed: list[Exchange] = []
-        self._exchanges: list[ExchangeEvent] = []
-
-    def told(self, batch: Batch[T]) -> Batch[T]:
-        """Return a batch that calls the observers."""
-        event = self._event
-        if "batch_began" in self._heard:
-            tell(self._observers, "batch_began", event)
-        try:
-            while True:
-                exchanges = go_on(batch, event)
-                is_question = False
-                for exchange in exchanges:
-                    if exchange.is_question:
-                        is_question = True
-                    else:
-                        event.commands += exchange.count
-                yield from self._round(exchanges, redirects=0, is_question=is_question)
-                if asks_for_more(exchanges):
-                    with closing(look_again(self._cluster, exchanges)) as rounds:
-                        for following in rounds:
-                            is_question = any(one.is_question for one in following)
-                            yield from self._round(
-                                following, redirects=1, is_question=is_question
-                            )
-        except StopIteration as end:
-            if self._failed:
-                event.error = next(filter(None, map(error_in, self._failed)), None)
-            result: T = end.value
-            return result
-        except BaseException as error:
-            event.error = event.error or error
-            raise
-        finally:
-            batch.close()
-            event.seconds = perf_counter() - event.began
-            if "batch_ended" in self._heard:
-                tell(self._observers, "batch_ended", event)
-            if "call_ended" in self._heard:
-                tell(self._observers, "call_ended", event, self._exchanges)
-
-    def _round(
-        self, exchanges: Sequence[Exchange], *, redirects: int, is_question: bool
-    ) -> Rounds:
-        """Run a round, and call the observers."""
-        event = self._event
-        if not is_question:
-            if isinstance(exchanges, Interlude):
-                yield exchanges
-                return
-            event.rounds += 1
-            if "round_began" in self._heard:
-                tell(self._observers, "round_began", event)
-        now = perf_counter()
-        attempts = [_Attempt(event, exchange, now, redirects) for exchange in exchanges]
-        cut_off: BaseException | None = None
-        try:
-            yield exchanges
-        except GeneratorExit as closed:
-            # The transport closes the batch because of the error in the context.
-            event.error = cut_off = closed.__context__ or closed
-            raise
-        finally:
-            for attempt, exchange in zip(attempts, exchanges, strict=True):
-                if attempt.complete(self._cluster, cut_off):
-                    self._failed.append(exchange)
-                if "exchange_ended" in self._heard:
-                    tell(self._observers, "exchange_ended", attempt)
-            self._exchanges += attempts
+    Args:
+        event: the event of the batch, which its `tell_found` calls update.
+    """
+    heard = _heard_by(*map(type, observers))
+    attempts: list[_Attempt] = []
+    failed: list[_Attempt] = []
+    again: Rounds | None = None  # the second looks after the last round of the batch
+    if "batch_began" in heard:
+        tell(observers, "batch_began", event)
+    try:
+        while True:
+            following = None if again is None else next(again, None)
+            redirects = 1
+            if following is None:
+                redirects = 0
+                here.batch, outer = event, getattr(here, "batch", None)
+                try:
+                    following = next(batch)
+                finally:
+                    here.batch = outer
+            is_round = not isinstance(following, Interlude)
+            for exchange in following:
+                if exchange.is_question:
+                    is_round = False
+                elif not redirects:
+                    event.commands += exchange.count
+            if is_round:
+                event.rounds += 1
+                if "round_began" in heard:
+                    tell(observers, "round_began", event)
+            now = perf_counter()
+            latest: list[_Attempt] = []
+            for exchange in following:  # in a comprehension, it would take longer
+                latest.append(_Attempt(event, exchange, now, redirects))  # noqa: PERF401
+            cut_off: BaseException | None = None
+            try:
+                yield following
+            except GeneratorExit as closed:
+                # The transport closes the batch because of the error in the context.
+                event.error = cut_off = closed.__context__ or closed
+                raise
+            finally:
+                for attempt in latest:
+                    if attempt.complete(cluster, cut_off):
+                        failed.append(attempt)
+                    if "exchange_ended" in heard:
+                        tell(observers, "exchange_ended", attempt)
+                attempts += latest
+            if not redirects:
+                again = look_again(cluster, following) if asks_for_more(following) else None
+    except StopIteration as end:
+        if failed:
+            event.error = next(filter(None, [attempt.find_error() for attempt in failed]), None)
+        result: T = end.value
+        return result
+    except BaseException as error:
+        event.error = event.error or error
+        raise
+    finally:
+        if again is not None:
+            again.close()
+        batch.close()
+        event.seconds = perf_counter() - event.began
+        if "batch_ended" in heard:
+            tell(observers, "batch_ended", event)
+        if "call_ended" in heard:
+            tell(observers, "call_ended", event, attempts)
