@@ -58,7 +58,7 @@ class Telemetry(Observer):
         if not exchanges and batch.error is None:  # there was no I/O
             self._metrics.add(self._alias, batch, exchanges)  # for near copies
             return
-        asked = frozenset([_asked(exchange) for exchange in exchanges])
+        asked = frozenset(map(_asked, exchanges))
         plan = _plan(self._alias, batch.operation, asked)
         measured = plan.measured
         recorded = plan.recorded.copy()
