@@ -37,6 +37,68 @@ _SUMS = (
 )
 
 
+class Sums:
+    """The sums of one cluster."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        # The number of calls, seconds, bytes out and in, by node and operation.
+        self._nodes: dict[tuple[int, str, str], list[Any]] = {}
+        self._hits = self._misses = self._near = 0
+        # Rare events, by the name of a sum and the identity of its series.
+        self._rare: Counter[tuple[Any, ...]] = Counter()
+
+    def add(self, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
+        """Add a call."""
+        operation, nodes = batch.operation, self._nodes
+        with self._lock:
+            self._hits += batch.hits
+            self._misses += batch.misses
+            self._near += batch.near
+            for exchange in exchanges:
+                place = exchange.host_id, exchange.address, operation
+                sums = nodes.get(place)
+                if sums is None:
+                    sums = nodes[place] = [0, 0.0, 0, 0]
+                sums[0] += 1
+                sums[1] += exchange.seconds
+                sums[2] += exchange.bytes_out
+                sums[3] += exchange.bytes_in
+                if exchange.redirects:
+                    self._rare["django_rb.node.redirects", *place[:2]] += 1
+                if exchange.error is not None:
+                    error_type = describe_error(exchange.error)["error.type"]
+                    self._rare["django_rb.node.errors", *place[:2], error_type] += 1
+
+    def add_change(self, host_id: int, address: str, state: str) -> None:
+        """Add a change of a node's health."""
+        with self._lock:
+            self._rare["django_rb.node.health_changes", host_id, address, state] += 1
+
+    def read(self, name: str) -> Sequence[tuple[tuple[Any, ...], float]]:
+        """Return the identities of a sum's series, and their values."""
+        with self._lock:
+            nodes = [(place, *sums) for place, sums in self._nodes.items()]
+            rare = [(key[1:], value) for key, value in self._rare.items() if key[0] == name]
+            hits, misses, near = self._hits, self._misses, self._near
+        match name:
+            case "django_rb.node.exchanges":
+                return [(place, count) for place, count, *_ in nodes]
+            case "django_rb.node.time":
+                return [(place, seconds) for place, _, seconds, *_ in nodes]
+            case "django_rb.node.io":
+                sizes: Counter[tuple[Any, ...]] = Counter()
+                for place, _, _, sent, received in nodes:
+                    sizes[*place[:2], "transmit"] += sent
+                    sizes[*place[:2], "receive"] += received
+                return list(sizes.items())
+            case "django_rb.cache.lookups":
+                return [((True,), hits), ((False,), misses)] if hits or misses else []
+            case "django_rb.near.hits":
+                return [((), near)] if near else []
+        return rare
+
+
 class Metrics:
     """All instruments, created once for all clusters.
 
@@ -46,12 +108,7 @@ class Metrics:
 
     def __init__(self, meter: Meter) -> None:
         self._is_on = False
-        self._lock = Lock()
-        # The number of calls, seconds, bytes out and in, by alias, node and operation.
-        self._nodes: dict[tuple[str, int, str, str], list[Any]] = {}
-        self._found: dict[str, list[int]] = {}  # hits and misses, by alias
-        # Rare events, by the name of a sum and the identity of its series.
-        self._sums: Counter[tuple[Any, ...]] = Counter()
+        self._sums: dict[str, Sums] = {}  # by alias
         self.call_seconds = meter.create_histogram(
             "db.client.operation.duration",
             unit="s",
@@ -79,68 +136,22 @@ class Metrics:
         self._is_on = False
         node_health_changed.disconnect(self._on_health_change)
 
-    def add(self, alias: str, batch: BatchEvent, exchanges: Sequence[ExchangeEvent]) -> None:
-        """Add a call to the sums."""
-        operation, nodes = batch.operation, self._nodes
-        with self._lock:
-            if batch.hits or batch.misses:
-                found = self._found.setdefault(alias, [0, 0])
-                found[0] += batch.hits
-                found[1] += batch.misses
-            if batch.near:
-                self._sums["django_rb.near.hits", alias] += batch.near
-            for exchange in exchanges:
-                place = alias, exchange.host_id, exchange.address, operation
-                sums = nodes.get(place)
-                if sums is None:
-                    sums = nodes[place] = [0, 0.0, 0, 0]
-                sums[0] += 1
-                sums[1] += exchange.seconds
-                sums[2] += exchange.bytes_out
-                sums[3] += exchange.bytes_in
-                if exchange.redirects:
-                    self._sums["django_rb.node.redirects", *place[:3]] += 1
-                if exchange.error is not None:
-                    error_type = describe_error(exchange.error)["error.type"]
-                    self._sums["django_rb.node.errors", *place[:3], error_type] += 1
+    def sums_of(self, alias: str) -> Sums:
+        """Return the sums of a cluster."""
+        return self._sums.setdefault(alias, Sums())
 
     def read(self, name: str) -> Iterable[Observation]:
         """Yield the sums with this name."""
         if self._is_on:
-            for words, value in self._read(name):
-                yield Observation(value, _attributes(name, *words))
-
-    def _read(self, name: str) -> Sequence[tuple[tuple[Any, ...], float]]:
-        """Return the identities of a sum's series, and their values."""
-        with self._lock:
-            nodes = [(place, *sums) for place, sums in self._nodes.items()]
-            found = {alias: tuple(sums) for alias, sums in self._found.items()}
-            others = [(key[1:], value) for key, value in self._sums.items() if key[0] == name]
-        match name:
-            case "django_rb.node.exchanges":
-                return [(place, count) for place, count, *_ in nodes]
-            case "django_rb.node.time":
-                return [(place, seconds) for place, _, seconds, *_ in nodes]
-            case "django_rb.node.io":
-                sizes: Counter[tuple[Any, ...]] = Counter()
-                for place, _, _, sent, received in nodes:
-                    sizes[*place[:3], "transmit"] += sent
-                    sizes[*place[:3], "receive"] += received
-                return list(sizes.items())
-            case "django_rb.cache.lookups":
-                return [
-                    ((alias, is_hit), number)
-                    for alias, (hits, misses) in found.items()
-                    for is_hit, number in ((True, hits), (False, misses))
-                ]
-        return others
+            for alias, sums in self._sums.copy().items():
+                for words, value in sums.read(name):
+                    yield Observation(value, _attributes(name, alias, *words))
 
     def _on_health_change(
         self, *, alias: str, host_id: int, address: str, state: str, previous: str, **_: Any
     ) -> None:
         if state != previous:
-            with self._lock:
-                self._sums["django_rb.node.health_changes", alias, host_id, address, state] += 1
+            self.sums_of(alias).add_change(host_id, address, state)
 
     def _count_connections(self, _: CallbackOptions) -> Iterable[Observation]:
         if not self._is_on:

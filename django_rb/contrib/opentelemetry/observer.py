@@ -47,7 +47,8 @@ class Telemetry(Observer):
     ) -> None:
         self._alias = alias
         self._tracer = tracer
-        self._metrics = metrics
+        self._call_seconds = metrics.call_seconds
+        self._sums = metrics.sums_of(alias)
         self._slow_seconds = slow_seconds
         self._record_commands = record_commands
 
@@ -56,7 +57,7 @@ class Telemetry(Observer):
         if not is_instrumentation_enabled():
             return
         if not exchanges and batch.error is None:  # there was no I/O
-            self._metrics.add(self._alias, batch, exchanges)  # for near copies
+            self._sums.add(batch, exchanges)  # for near copies
             return
         asked = frozenset(map(_asked, exchanges))
         plan = _plan(self._alias, batch.operation, asked)
@@ -80,8 +81,8 @@ class Telemetry(Observer):
             measured = {**measured, **described}
             recorded.update(described)
         context = get_current()  # looked up once: the SDK would do so each time
-        self._metrics.call_seconds.record(batch.seconds, measured, context)
-        self._metrics.add(self._alias, batch, exchanges)
+        self._call_seconds.record(batch.seconds, measured, context)
+        self._sums.add(batch, exchanges)
         at_zero = time_ns() - int(perf_counter() * 1e9)  # when perf_counter() was 0
         span = self._tracer.start_span(
             plan.name,
