@@ -1,22 +1,33 @@
-"""What OpenTelemetry adds to a call, beside two spans of its own.
+"""What OpenTelemetry adds to a call, beside what its SDK takes for two spans.
 
-    python -m benchmarks.telemetry [--repeats 300]
+    taskset -c 1 python -m benchmarks.telemetry [--repeats 1000]
 
-CPU time of the thread in µs, the least of many short series, so that other programs on the
-machine disturb little. "apart" is each part in a loop of its own, "in place" what is added to a
-call that goes to a node: there, caches are colder, and so they are for the two spans.
+CPU time of the thread, in µs, measured in turns: each figure is the median of what was added in
+each turn, so that other programs on the machine disturb little. It is measured in calls that go
+to nodes. Between two of these, caches are colder than in a loop of spans, and so each of the
+rows below takes longer than by itself.
+
+    one span            tracer.start_as_current_span() with the attributes that are recorded
+    two spans           two of these, one after the other
+    its SDK's part      a span by tracer.start_span(), and a measurement of a histogram: what
+                        telemetry cannot do without
+    an observer         of django-rb, that does nothing
+    spans               telemetry without metrics
+    spans and metrics   telemetry
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from statistics import median
 from time import thread_time
 from typing import Any
 
 import django
 from django.conf import settings
 from django.core.cache import caches
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -29,6 +40,11 @@ from django_rb.engine.rounds.observing import Observer
 from django_rb.testing import LocalNodes
 
 KEYS = [f"key:{number}" for number in range(1000)]
+# Attributes of the measurement; a span has more.
+MEASURED = (
+    *("db.system.name", "db.operation.name", "django_rb.cluster", "django_rb.operation"),
+    *("server.address", "server.port"),
+)
 
 
 class Nowhere(SpanExporter):
@@ -49,105 +65,102 @@ class Hears(Observer):
         pass
 
 
-def least(
-    calls: dict[str, tuple[Sequence[Any], Callable[[], object]]], count: int, repeats: int
-) -> dict[str, float]:
-    """Return the least time of each call, with these observers; in turns."""
+Rows = dict[str, tuple[Sequence[Observer], Callable[[], object]]]
+
+
+def measure(rows: Rows, count: int, repeats: int) -> dict[str, list[float]]:
+    """Return the time of each call, with these observers, in each turn."""
     cluster = clusters["default"]
-    times = dict.fromkeys(calls, float("inf"))
+    times: dict[str, list[float]] = {name: [] for name in rows}
     for _ in range(repeats):
-        for name, (observers, call) in calls.items():
+        for name, (observers, call) in rows.items():
             cluster.observers = observers
             call()
             began = thread_time()
             for _ in range(count):
                 call()
-            times[name] = min(times[name], (thread_time() - began) / count * 1e6)
+            times[name].append((thread_time() - began) / count * 1e6)
     cluster.observers = ()
     return times
 
 
-def measure(repeats: int) -> None:
-    cache, cluster, nowhere = caches["default"], clusters["default"], Nowhere()
+def show(title: str, times: dict[str, list[float]]) -> None:
+    """Print what each row adds to the first, and how many times as much that is."""
+    off = times["off"]
+    adds = {
+        name: median(a - b for a, b in zip(own, off, strict=True))
+        for name, own in times.items()
+    }
+    print(f"{title}: {median(off):.1f} µs")
+    print(f"  {'':20}{'adds':>8}{'times':>8}{'of two spans':>14}")
+    for name, own in times.items():
+        if name != "off":
+            ratio = median(a / b for a, b in zip(own, off, strict=True))
+            part = adds[name] / adds["two spans"]
+            print(f"  {name:20}{adds[name]:+8.1f}{ratio:8.3f}{part:14.2f}")
+
+
+def instrumented(**providers: Any) -> Sequence[Observer]:
+    """Return the observers of a cluster under telemetry, which is then switched off."""
+    RBInstrumentor().instrument(**providers)
+    observers = clusters["default"].observers
+    RBInstrumentor().uninstrument()
+    return observers
+
+
+def run(repeats: int) -> None:
+    cache, nowhere = caches["default"], Nowhere()
     cache.set_many(dict.fromkeys(KEYS, "x" * 100))
     traces, metrics = TracerProvider(), MeterProvider(metric_readers=[InMemoryMetricReader()])
     traces.add_span_processor(SimpleSpanProcessor(nowhere))
     tracer = traces.get_tracer("benchmark")
-    RBInstrumentor().instrument(tracer_provider=traces, meter_provider=metrics)
-    telemetry = cluster.observers
-    kept: dict[str, tuple[Any, Any]] = {}
+    seconds = metrics.get_meter("benchmark").create_histogram("seconds", unit="s")
+    telemetry = instrumented(tracer_provider=traces, meter_provider=metrics)
+    spans = instrumented(tracer_provider=traces, meter_provider=NoOpMeterProvider())
 
-    class Keeps(Observer):
-        def call_ended(self, batch: Any, exchanges: Any) -> None:
-            kept[batch.operation] = batch, list(exchanges)
+    def rows(call: Callable[[], object]) -> Rows:
+        clusters["default"].observers = telemetry
+        call()
+        assert nowhere.last is not None
+        recorded = dict(nowhere.last.attributes or {})
+        measured = {name: recorded[name] for name in MEASURED if name in recorded}
+        name = nowhere.last.name
 
-    def get() -> object:
-        return cache.get(KEYS[0])
+        def span() -> None:
+            with tracer.start_as_current_span(name, None, SpanKind.CLIENT, recorded):
+                pass
 
-    def get_many() -> object:
-        return cache.get_many(KEYS)
+        def one_span() -> None:
+            call()
+            span()
 
-    cluster.observers = (*telemetry, Keeps())
-    get()
-    assert nowhere.last is not None
-    attributes = dict(nowhere.last.attributes or {})
-    get_many()
+        def two_spans() -> None:
+            call()
+            span()
+            span()
 
-    def two_spans() -> None:
-        for _ in range(2):
-            tracer.start_span("GET", kind=SpanKind.CLIENT, attributes=attributes).end()
+        def sdk() -> None:
+            call()
+            seconds.record(0.0002, measured)
+            tracer.start_span(name, None, SpanKind.CLIENT, recorded).end()
 
-    def get_and_two_spans() -> None:
-        get()
-        two_spans()
-
-    told: Any = telemetry[0]
-    apart = least(
-        {
+        return {
+            "off": ((), call),
+            "one span": ((), one_span),
             "two spans": ((), two_spans),
-            "get": ((), lambda: told.call_ended(*kept["get"])),
-            "get_many": ((), lambda: told.call_ended(*kept["get_many"])),
-        },
-        40,
-        repeats,
-    )
-    single = least(
-        {
-            "off": ((), get),
-            "two spans": ((), get_and_two_spans),
-            "an observer": ((Hears(),), get),
-            "on": (telemetry, get),
-        },
-        40,
-        repeats,
-    )
-    many = least(
-        {
-            "off": ((), get_many),
-            "an observer": ((Hears(),), get_many),
-            "on": (telemetry, get_many),
-        },
-        2,
-        repeats,
-    )
-    print("apart:")
-    print(f"  two spans                 {apart['two spans']:8.1f}")
-    print(f"  span and metrics of a get {apart['get']:8.1f}")
-    print(f"  those of a get_many       {apart['get_many']:8.1f}")
-    print("in place:")
-    print(f"  get                       {single['off']:8.1f}")
-    print(f"  two spans                 {single['two spans'] - single['off']:+8.1f}")
-    print(f"  an observer               {single['an observer'] - single['off']:+8.1f}")
-    print(f"  telemetry                 {single['on'] - single['off']:+8.1f}")
-    print(f"  get_many of 1,000         {many['off']:8.1f}")
-    for name, key in (("an observer", "an observer"), ("telemetry", "on")):
-        added, ratio = many[key] - many["off"], many[key] / many["off"]
-        print(f"  {name:25} {added:+8.1f}  {ratio:.3f} times as much")
+            "its SDK's part": ((), sdk),
+            "an observer": ((Hears(),), call),
+            "spans": (spans, call),
+            "spans and metrics": (telemetry, call),
+        }
+
+    show("get", measure(rows(lambda: cache.get(KEYS[0])), 20, repeats))
+    show("get_many of 1,000", measure(rows(lambda: cache.get_many(KEYS)), 1, repeats))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=1000)
     options = parser.parse_args()
     with LocalNodes(8) as nodes:
         settings.configure(
@@ -156,7 +169,7 @@ def main() -> None:
             CACHES={"default": {"BACKEND": "django_rb.cache.RBCache"}},
         )
         django.setup()
-        measure(options.repeats)
+        run(options.repeats)
 
 
 if __name__ == "__main__":

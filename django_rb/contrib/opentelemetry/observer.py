@@ -84,12 +84,9 @@ class Telemetry(Observer):
         self._call_seconds.record(batch.seconds, measured, context)
         self._sums.add(batch, exchanges)
         at_zero = time_ns() - int(perf_counter() * 1e9)  # when perf_counter() was 0
+        began = at_zero + int(batch.began * 1e9)
         span = self._tracer.start_span(
-            plan.name,
-            context,
-            SpanKind.CLIENT,
-            recorded,
-            start_time=at_zero + int(batch.began * 1e9),
+            plan.name, context, SpanKind.CLIENT, recorded, start_time=began
         )
         if error is not None:
             span.set_status(_failed(error))
@@ -101,7 +98,7 @@ class Telemetry(Observer):
                     or exchange.seconds > self._slow_seconds
                 ):
                     self._add_node(span, exchange, at_zero + int(exchange.began * 1e9))
-        span.end(at_zero + int((batch.began + batch.seconds) * 1e9))
+        span.end(began + int(batch.seconds * 1e9))
 
     def _add_node(self, parent: Span, exchange: ExchangeEvent, began: int) -> None:
         """Add the span of one node."""

@@ -67,6 +67,7 @@ class Exchange:
         pieces: the rest of the encoded commands, cut anywhere; encoded as they are sent.
 
     Attributes:
+        count: how many replies the commands have.
         out: the bytes to send next; None when all was sent.
         replies: the replies so far; error replies are exceptions in their place.
         error: why the exchange failed; None while it has not.
@@ -113,7 +114,7 @@ class Exchange:
     is_heard = False
     may_join = False
     is_whole = True
-    _count = 1
+    count = 1
     _pieces: Iterator[Buffer] | None = None
     _taken = 0  # bytes of the pieces that the socket has accepted
 
@@ -125,14 +126,9 @@ class Exchange:
         self._first = out
         self.replies: list[Any] = []
         if count != 1:
-            self._count = count
+            self.count = count
         if pieces is not None:
             self._pieces, self.is_whole = pieces, False
-
-    @property
-    def count(self) -> int:
-        """How many replies the commands have."""
-        return self._count
 
     @property
     def size(self) -> int:
@@ -212,7 +208,7 @@ class Exchange:
             ProtocolError: this is not RESP, or there are too many replies, or one cannot be
                 the answer to its command.
         """
-        reader, replies, count = self._reader, self.replies, self._count
+        reader, replies, count = self._reader, self.replies, self.count
         kind = 0
         try:
             reader.feed(data, 0, size)  # type: ignore[arg-type]  # it takes any buffer
@@ -259,10 +255,10 @@ class Exchange:
         """Drop pushes from the replies, and parse as many further ones."""
         reader, replies = self._reader, self.replies
         while any(type(reply) is PushNotification for reply in replies) or (
-            len(replies) == self._count and reader.has_data()
+            len(replies) == self.count and reader.has_data()
         ):
             replies[:] = [reply for reply in replies if type(reply) is not PushNotification]
-            missing = self._count - len(replies)
+            missing = self.count - len(replies)
             if missing:
                 replies.extend(islice(iter(reader.gets, NO_REPLY), missing))
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import redis
 
@@ -33,7 +33,7 @@ def observed(cluster: ObservedPort, batch: Batch[T]) -> Batch[T]:
     observers = begin_use(cluster)
     if not observers:
         return with_second_looks(cluster, batch)
-    event = BatchEvent(operation=cast(Any, batch).__name__.lstrip("_"))
+    event = BatchEvent(operation=batch.__name__.lstrip("_"))  # type: ignore[attr-defined]
     return _told(cluster, observers, event, batch)
 
 

@@ -105,14 +105,14 @@ class Tracked(Exchange):
 
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:
         """Take the reader of the connection, and with it whether the node tracks keys."""
-        self._count -= self._times
+        self.count -= self._times
         self._times = 0
         super().begin(reader, has_pushes)
         self._tracking = tracking = reader.tracking
         if tracking is not None:
             keys = self.keys
             self._times = len(keys)
-            self._count += self._times
+            self.count += self._times
             self.out = self._first = self.out + encode_each(b"PTTL", keys)  # type: ignore[operator]
             self._began = monotonic()
             self.since = self._begin()
@@ -135,7 +135,7 @@ class Tracked(Exchange):
         """Process what the parser has; return whether all replies have come."""
         reader, replies = self._reader, self.replies
         try:
-            further = [*islice(iter(reader.gets, NO_REPLY), self._count - len(replies))]
+            further = [*islice(iter(reader.gets, NO_REPLY), self.count - len(replies))]
             if PushNotification in map(type, further):
                 for reply in further:
                     self._take(tracking, reply)
@@ -146,7 +146,7 @@ class Tracked(Exchange):
         except HiredisProtocolError as error:
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
         tracking.heard(self._began)
-        left = self._count - len(replies)
+        left = self.count - len(replies)
         if left > 0:
             self.is_heard = bool(replies)
             return False
@@ -175,10 +175,10 @@ class Tracked(Exchange):
 
     def _take_times(self) -> None:
         """Add what was read to the reading, and remove the replies to PTTL."""
-        replies, first = self.replies, self._count - self._times
+        replies, first = self.replies, self.count - self._times
         times = replies[first:]
         del replies[first:]
-        self._count, self._times = first, 0
+        self.count, self._times = first, 0
         if self._reader.errors and any(isinstance(reply, Exception) for reply in replies):
             self.has_errors = True
         if first != 1 or not self.answers[0](replies[0], 0):
@@ -280,11 +280,11 @@ class TrackedMget(TrackedPart, MgetExchange):
     def begin(self, reader: ReplyReader, has_pushes: bool) -> None:  # noqa: D102 (as in Tracked)
         self._tracking = tracking = reader.tracking
         if tracking is None:
-            self._count, self._times = 1, 0
+            self.count, self._times = 1, 0
             KeysExchange.begin(self, reader, has_pushes)
             return
         self._times = size = len(self.keys)
-        self._count = size + 1
+        self.count = size + 1
         self.out = self._first = encode_keys_and_each(b"MGET", b"PTTL", self.keys)
         Exchange.begin(self, reader, has_pushes)
         self._began = monotonic()
@@ -298,14 +298,14 @@ class TrackedMget(TrackedPart, MgetExchange):
             return super().feed(data, size)
         try:
             reader.feed(data, 0, size)  # type: ignore[arg-type]
-            further = [*islice(iter(reader.gets, NO_REPLY), self._count)]
+            further = [*islice(iter(reader.gets, NO_REPLY), self.count)]
         except HiredisProtocolError as error:
             raise ProtocolError(f"The node does not speak RESP: {error}") from error
-        if len(further) == self._count and self.out is None and not reader.has_data():
+        if len(further) == self.count and self.out is None and not reader.has_data():
             values, began, max_age = further[0], self._began, self.copies.max_age
             del further[0]
             if are_values(values, len(further)) and _are_longer(further, max_age * 1000):
-                self._count, self._times = 1, 0
+                self.count, self._times = 1, 0
                 replies.append(values)
                 tracking.heard(began)
                 ends = [began + max_age] * len(further)

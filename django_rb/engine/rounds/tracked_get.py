@@ -38,9 +38,9 @@ class TrackedGet(Tracked):
         self._reader, self._has_pushes = reader, has_pushes
         self._tracking = tracking = reader.tracking
         if tracking is None:
-            self._count, self._times = 1, 0
+            self.count, self._times = 1, 0
         else:
-            self._count, self._times = 2, 1
+            self.count, self._times = 2, 1
             first: bytes = self._first  # type: ignore[assignment]
             self.out = first + _PTTL + first[len(_GET) :]
             self._began = monotonic()
@@ -65,7 +65,7 @@ class TrackedGet(Tracked):
             and self.out is None
             and not reader.has_data()
         ):
-            self._count, self._times = 1, 0
+            self.count, self._times = 1, 0
             began, copies = self._began, self.copies
             replies.append(value)
             tracking.heard(began)
