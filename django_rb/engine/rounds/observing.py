@@ -106,8 +106,8 @@ class ExchangeEvent:
     def names(self) -> tuple[str, ...]:
         """The names of the commands, each once."""
         names = self._exchange.names()
-        if len(names) == 1 and type(names[0]) is bytes:
-            return _only(names[0])
+        if len(names) == 1:
+            return (_to_name(names[0]),)
         return tuple(dict.fromkeys(map(_to_name, names)))
 
     def commands(self) -> list[Command]:
@@ -225,11 +225,6 @@ def _to_name(word: Any) -> str:
     if type(word) is bytes or type(word) is str:
         return _text_of(word)
     return _text_of(encode_key(word))
-
-
-@lru_cache(maxsize=1024)
-def _only(name: bytes) -> tuple[str, ...]:
-    return (_text_of(name),)
 
 
 @lru_cache(maxsize=1024)

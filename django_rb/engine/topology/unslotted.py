@@ -111,10 +111,7 @@ class Unslotted(Looking):
 
     def get_address(self, host_id: int) -> str:
         """Return the last known address of a host."""
-        address = self._addresses.get(host_id) or self.replicas.get_address(host_id)
-        if address is None:
-            raise KeyError(host_id)
-        return address
+        return self.replicas.get_address(host_id) or self._addresses[host_id]
 
     def get_slot(self, key: Key) -> None:
         """Return None: there are no slots."""
