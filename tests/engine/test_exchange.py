@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import cycle, islice
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from redis import exceptions as redis_errors
 
 from django_rb.engine.errors import ProtocolError
 from django_rb.engine.protocol.encoding import (
+    _MANY_ALIKE,
     _MANY_KEYS,
     PIECE_SIZE,
     Args,
@@ -193,6 +195,24 @@ def test_commands_arrive_as_hiredis_packs_them_however_the_socket_takes_them(
     assert sent_in_steps(encode(list(map(tuple, commands))), step) == packed
 
 
+COLUMNS = st.one_of(
+    *(
+        st.lists(words, min_size=1, max_size=2)
+        for words in (st.binary(), st.text(), st.integers(), st.floats(), ARGS)
+    ),
+    st.just([-0.0, 0.0]),
+    st.just([b"1", b"%d" % PIECE_SIZE * 5000]),
+)
+
+
+@given(columns=st.lists(COLUMNS, min_size=1, max_size=6), count=st.sampled_from([15, 16, 300]))
+def test_commands_that_are_alike_are_what_hiredis_packs(
+    columns: list[list[bytes | str | int | float]], count: int
+) -> None:
+    commands = list(islice(zip(*map(cycle, columns), strict=True), count))
+    assert b"".join(encode(commands)) == b"".join(map(pack, commands))
+
+
 @given(
     keys=st.lists(st.binary(max_size=600), min_size=1), name=st.sampled_from([b"MGET", b"DEL"])
 )
@@ -207,6 +227,12 @@ def test_a_command_of_keys_is_what_hiredis_packs(keys: list[bytes], name: bytes)
 def test_keys_of_any_length_are_what_hiredis_packs(size: int) -> None:
     keys = [b"short", b"x" * size, *[b"other"] * _MANY_KEYS]
     assert encode_keys(b"UNLINK", keys) == pack((b"UNLINK", *keys))
+
+
+def test_commands_that_are_alike_and_large_are_sent_uncopied() -> None:
+    large = b"x" * PIECE_SIZE
+    commands: list[Args] = [("SET", f"key:{n}", large) for n in range(_MANY_ALIKE)]
+    assert [piece for piece in encode(commands) if piece is large] == [large] * _MANY_ALIKE
 
 
 SIZES = [0, 1, 60, 4095, 4096, PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1]

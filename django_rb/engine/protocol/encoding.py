@@ -174,22 +174,66 @@ def make_set_frame(options: Args) -> SetFrame:
 # How many commands are checked together before they are encoded.
 _AT_A_TIME = 256
 
+# From this number of commands on, those that are alike are encoded together.
+_MANY_ALIKE = 16
+
 _NUMBERS = frozenset({int, float})
 _TEXT_OR_BYTES = frozenset({str, bytes})
+_PLAIN = _NUMBERS | _TEXT_OR_BYTES
 
 
 def encode(commands: Sequence[Args]) -> Iterator[Buffer]:
     """Yield the bytes of commands, joined into pieces of about PIECE_SIZE."""
     for first in range(0, len(commands), _AT_A_TIME):
         some = commands[first : first + _AT_A_TIME]
-        words = list(chain.from_iterable(some))
+        if len(some) >= _MANY_ALIKE and (alike := _encode_alike(some)) is not None:
+            yield alike
+            continue
+        kinds = set(map(type, chain.from_iterable(some)))
+        if not _NUMBERS.isdisjoint(kinds):
+            some = list(map(with_text_for_numbers, some))
         if (
-            _TEXT_OR_BYTES.issuperset(map(type, words))
-            and sum(map(len, cast(list[str], words))) < PIECE_SIZE
+            kinds <= _PLAIN
+            and sum(map(len, cast(Iterable[str], chain.from_iterable(some)))) < PIECE_SIZE
         ):
             yield b"".join(map(cast(Callable[[Args], bytes], _pack), some))
         else:
             yield from in_pieces(_encode_one_by_one(some))
+
+
+def _encode_alike(commands: Sequence[Args]) -> bytes | None:
+    """Return the bytes of commands that have as many arguments, each of one type.
+
+    Most commands of a `map()` differ in few of them. What all of them share is formatted once.
+    Returns None for other commands, and for large ones.
+    """
+    if len(set(map(len, commands))) != 1:
+        return None
+    count, size = len(commands), 0
+    shared = b"*%d" % len(commands[0])  # after the last argument that is not shared
+    columns: list[Sequence[bytes]] = []
+    for words in zip(*commands, strict=True):
+        kinds = set(map(type, words))
+        if len(kinds) != 1 or not kinds <= _PLAIN:
+            return None
+        if kinds <= _TEXT_OR_BYTES:
+            size += sum(map(len, cast(Sequence[str], words)))
+            if size >= PIECE_SIZE:
+                return None
+        # -0.0 equals 0.0, but is sent otherwise.
+        is_shared = float not in kinds or len(set(map(id, words))) == 1
+        if is_shared and words[0] == words[-1] and words.count(words[0]) == count:
+            word = encode_key(words[0])
+            shared += get_header(len(word)) + word
+        else:
+            data = [word.encode() if type(word) is str else encode_key(word) for word in words]
+            columns += [shared] * count, list(map(get_header, map(len, data))), data
+            shared = b""
+    columns.append([shared + b"\r\n"] * count)
+    pieces = [b""] * (count * len(columns))
+    for position, column in enumerate(columns):
+        pieces[position :: len(columns)] = column
+    return b"".join(pieces)
 
 
 def _encode_one_by_one(commands: Iterable[Args]) -> Iterator[Buffer]:

@@ -121,9 +121,10 @@ def _merged(
         for size, group in groupby(named, len):
             if size == mergeable:
                 for part in (group,) if slot_of is None else _together(group, slot_of):
-                    args = tuple(chain.from_iterable(map(_get_arguments, part)))
-                    count = len(args) // (size - 1)
-                    sent.append((name if count == 1 else merged_name, *args))
+                    words = list(chain.from_iterable(part))
+                    del words[::size]  # the names
+                    count = len(words) // (size - 1)
+                    sent.append((name if count == 1 else merged_name, *words))
                     counts.append(count)
             else:
                 sent += group
@@ -139,7 +140,6 @@ def _together(
 
 
 _get_name = itemgetter(0)
-_get_arguments = itemgetter(slice(1, None))
 
 
 def _apart(said: Iterable[Any], counts: Iterable[int]) -> Iterator[Any]:
