@@ -419,6 +419,57 @@ def test_a_response_callback_is_the_clients_own(cluster: Cluster) -> None:
     assert promise.value == -7
 
 
+def test_both_zeros_of_a_map_are_sent_as_they_are(client: RoutingClient) -> None:
+    zeros = [0.0, *[-0.0] * 38, 0.0]
+    with client.map() as mapped:
+        for zero in zeros:
+            mapped.rpush("list", zero)
+    assert client.lrange("list", 0, -1) == [str(zero).encode() for zero in zeros]
+
+
+def test_a_number_is_as_good_as_its_digits(cluster: Cluster) -> None:
+    with cluster.map() as client:
+        for number in range(100):
+            client.set(number, number, ex=100)
+            client.incrby(number, 2**63 - 1 - number)
+        values = [client.get(str(number)) for number in range(100)]
+    assert {promise.value for promise in values} == {str(2**63 - 1).encode()}
+
+
+def test_a_number_that_has_too_many_digits_is_refused_at_once(cluster: Cluster) -> None:
+    with cluster.map() as client:
+        with pytest.raises(ValueError, match="digits"):
+            client.incrby("key", 10**5000)
+        good = client.set("key", 1)
+    assert good.value is True
+
+
+def test_replies_of_one_command_are_converted_each_with_its_options(cluster: Cluster) -> None:
+    with cluster.map() as client:
+        client.zadd("set", {"a": 1.5})
+    with cluster.map() as client:
+        ranges = [client.zrange("set", 0, -1, withscores=scores) for scores in (True, False)]
+    assert [promise.value for promise in ranges] == [[(b"a", 1.5)], [b"a"]]
+
+
+def test_errors_among_replies_of_one_command_are_not_converted(cluster: Cluster) -> None:
+    cluster.get_routing_client().set("key:1", "text")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"), cluster.map() as client:
+        found = [client.hgetall(f"key:{number}") for number in range(3)]
+    assert [promise.value for promise in found] == [{}, None, {}]
+
+
+def test_what_one_callback_cannot_convert_leaves_the_others_be(cluster: Cluster) -> None:
+    with cluster.map() as client:
+        client.set("key:2", "text")
+    with pytest.raises(ValueError, match="text"), cluster.map() as client:
+        client.set_response_callback("GET", lambda reply, **_: int(reply))
+        for number in (0, 1, 3):
+            client.set(f"key:{number}", number)
+        numbers = [client.get(f"key:{number}") for number in range(4)]
+    assert [promise.value for promise in numbers] == [0, 1, None, 3]
+
+
 def test_a_callback_that_cannot_convert_rejects_its_promise_alone(cluster: Cluster) -> None:
     def refuse(reply: Any, **_: Any) -> Any:
         raise LookupError("what is this?")

@@ -275,11 +275,13 @@ class TestMapRoutesWhenItIsSent:
             lengths = [client.strlen(key) for key in self.KEYS]
             several = client.mget(self.KEYS)
             existing = client.exists(*self.KEYS)
+            replaced = [client.set(key, key, get=True) for key in self.KEYS]
             self.grow(growing, nodes)
         assert [promise.value for promise in plain] == values
         assert [promise.value for promise in lengths] == [len(key) for key in self.KEYS]
         assert several.value == values
         assert existing.value == len(values)
+        assert [promise.value for promise in replaced] == values
 
     def test_what_cannot_be_routed_any_more(self, growing: Cluster, nodes: LocalNodes) -> None:
         one, other = next(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import redis
@@ -38,7 +39,7 @@ from ..routing.routers import (
 )
 from ..routing.slots import ClusterRouter
 from .port import ClientPort
-from .recorded import get_recorded
+from .recorded import KeptMethods, Options
 
 Combine: TypeAlias = Callable[[list[Any]], Any]
 
@@ -47,6 +48,9 @@ Route: TypeAlias = tuple[Sequence[int], Sequence[Args], Combine | None]
 
 # Options of redis-py that are not for the callbacks that convert replies.
 _SPENT = frozenset({"keys", EMPTY_RESPONSE, NEVER_DECODE})
+
+# Integers below it are encoded when they are sent, which can fail for larger ones.
+_LARGE = 2**64
 
 # Commands that take only keys, and are split by node.
 _SPLIT_BY_KEYS: frozenset[Arg] = frozenset(
@@ -162,7 +166,7 @@ class ManyNodes:
         router = self._cluster.router
         if self._is_simple(sent):
             return (router.get_host_for_key(encode_key(sent[1])),), (sent,), None
-        sent = words_apart(sent)
+        sent = words_apart(with_text_for_numbers(sent))
         self._check(sent)
         name = name_of(sent)
         split = SPLITTABLE.get(name)
@@ -201,19 +205,19 @@ class ManyNodes:
         return owners, commands, combine[split.replies]
 
     def _sendable(self, args: tuple[Any, ...]) -> Args:
-        """Return a command whose arguments are all text or bytes."""
-        has_numbers = False
+        """Return a command whose arguments are text, bytes, or numbers."""
         for arg in args:
             kind = type(arg)
             if kind is str:
                 if not arg.isascii():
                     break
-            elif kind is int or kind is float:
-                has_numbers = True
-            elif kind is not bytes:
+            elif kind is int:
+                if not -_LARGE < arg < _LARGE:
+                    break
+            elif kind is not bytes and kind is not float:
                 break
         else:
-            return with_text_for_numbers(args) if has_numbers else args
+            return args
         # For None and the like, it raises redis-py's own error.
         encode: Callable[[Any], Any] = self.get_encoder().encode
 
@@ -233,21 +237,28 @@ class ManyNodes:
 
     # From replies to a value.
 
-    def _convert(self, name: str, reply: Any, options: Mapping[str, Any]) -> Any:
+    def _convert(self, name: str, reply: Any, options: Options) -> Any:
         """Return a reply as redis-py converts it."""
-        return self._converted(self.response_callbacks.get(name), reply, options)
+        convert = self._converter(self.response_callbacks.get(name), options)
+        return reply if convert is None else convert(reply)
 
-    def _converted(
-        self, callback: Callable[..., Any] | None, reply: Any, options: Mapping[str, Any]
-    ) -> Any:
-        """Return a reply as a callback of redis-py converts it; as it is without one."""
-        if self._decode is not None and NEVER_DECODE not in options:
-            reply = decoded(reply, self._decode)
-        if callback is None:
-            return reply
+    def _converter(
+        self, callback: Callable[..., Any] | None, options: Options
+    ) -> Callable[[Any], Any] | None:
+        """Return what converts replies as a callback of redis-py; None if nothing does."""
+        decode = None if NEVER_DECODE in options else self._decode
         if not _SPENT.isdisjoint(options):
             options = {name: v for name, v in options.items() if name not in _SPENT}
-        return callback(reply, **options)
+        if callback is not None and options:
+            callback = partial(callback, **options)
+        if decode is None:
+            return callback
+
+        def convert(reply: Any) -> Any:
+            reply = decoded(reply, decode)
+            return reply if callback is None else callback(reply)
+
+        return convert
 
     def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
         """Set the function that converts the replies to a command, for this client only."""
@@ -298,24 +309,8 @@ class ManyNodes:
     from_pool = from_url
 
 
-class ManyNodesClient(ManyNodes, redis.Redis):
+class ManyNodesClient(ManyNodes, KeptMethods, redis.Redis):
     """The base of the clients over many nodes that are not asynchronous."""
-
-    def set(self, name: Any, value: Any, *args: Any, **options: Any) -> Any:
-        """Set the value of a key; see redis-py's `set`."""
-        recorded = get_recorded("set", 2, args, options)
-        if recorded is None:
-            return super().set(name, value, *args, **options)
-        command, rest, meaning = recorded
-        return self.execute_command(command, name, value, *rest, **meaning)  # type: ignore[no-untyped-call]
-
-    def zrange(self, name: Any, *args: Any, **options: Any) -> Any:
-        """Return a range of a sorted set; see redis-py's `zrange`."""
-        recorded = get_recorded("zrange", 1, args, options)
-        if recorded is None:
-            return super().zrange(name, *args, **options)
-        command, rest, meaning = recorded
-        return self.execute_command(command, name, *rest, **meaning)  # type: ignore[no-untyped-call]
 
     def register_script(self, script: Any) -> RedisScript:
         """Return a script to call; it is loaded on nodes that lack it."""

@@ -8,11 +8,13 @@ from typing import Any, Self, cast
 
 import redis
 
+from ..protocol.encoding import with_text_for_numbers
 from .base import words_apart
 from .managers import Hosts
 from .mapping import MappingClient
 from .port import ClientPort
 from .promise import Promise
+from .recorded import Options
 
 
 class FanoutClient(MappingClient):
@@ -80,7 +82,7 @@ class FanoutClient(MappingClient):
                 "The fanout client was given no hosts. Use cluster.fanout(hosts=[0, 1]), "
                 "cluster.all() or client.target([0, 1])."
             )
-        words = words_apart(self._sendable(args))
+        words = words_apart(with_text_for_numbers(self._sendable(args)))
         self._check(words)
         name = args[0] if isinstance(args[0], str) else cast(str, words[0])
         hosts = self._hosts
@@ -94,6 +96,9 @@ class FanoutClient(MappingClient):
             (promise,) = promises.values()
             return promise
         return Promise.all(promises)
+
+    def _execute(self, args: tuple[Any, ...], options: Options) -> Promise[Any]:
+        return self.execute_command(*args, **options)
 
     def script_load(self, script: Any) -> Promise[Any]:  # type: ignore[override]
         """Load a script on the chosen hosts; other nodes load it when it is first used."""

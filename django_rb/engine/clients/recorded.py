@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import redis
 
@@ -21,6 +21,10 @@ _KEPT = frozenset({bool, int, timedelta, NoneType})
 
 # The types of arguments that are sent without conversion by redis-py.
 _SENT = frozenset({str, bytes, int, float})
+
+
+Options: TypeAlias = Mapping[str, Any]
+"""Options for the conversion of a reply, as redis-py's methods give them."""
 
 
 class Recorded(NamedTuple):
@@ -34,7 +38,7 @@ class Recorded(NamedTuple):
 
     name: str
     rest: Args
-    options: Mapping[str, Any]
+    options: Options
 
 
 class _Recorder(redis.Redis):
@@ -50,7 +54,7 @@ class _Recorder(redis.Redis):
 _recorder = _Recorder()
 
 
-def get_recorded(
+def _get_recorded(
     method: str, count: int, args: tuple[Any, ...], options: Mapping[str, Any]
 ) -> Recorded | None:
     """Return what redis-py sends for a method; None if that is not kept.
@@ -63,9 +67,15 @@ def get_recorded(
         TypeError, redis.DataError: what redis-py raises for them.
     """
     # First of all: a cache would hash and compare whatever it is given.
-    if _KEPT.issuperset(map(type, args)) and _KEPT.issuperset(map(type, options.values())):
-        return _record(method, count, *args, **options)
-    return None
+    for value in args:
+        if type(value) not in _KEPT:
+            return None
+    if not options:  # a call with ** takes longer, also of no options
+        return _record(method, count, *args)
+    for value in options.values():
+        if type(value) not in _KEPT:
+            return None
+    return _record(method, count, *args, **options)
 
 
 @lru_cache(maxsize=1024, typed=True)  # a site has few timeouts, and few ranges
@@ -77,3 +87,27 @@ def _record(method: str, count: int, *args: Any, **options: Any) -> Recorded | N
         return None
     meaning.pop("keys", None)  # those of redis-py's own cache
     return Recorded(sent[0], with_text_for_numbers(rest), meaning)
+
+
+class KeptMethods(redis.Redis):
+    """Methods of redis-py that put their arguments together once for all like calls."""
+
+    def set(self, name: Any, value: Any, *args: Any, **options: Any) -> Any:
+        """Set the value of a key; see redis-py's `set`."""
+        recorded = _get_recorded("set", 2, args, options)
+        if recorded is None:
+            return super().set(name, value, *args, **options)
+        command, rest, meaning = recorded
+        return self._execute((command, name, value, *rest), meaning)
+
+    def zrange(self, name: Any, *args: Any, **options: Any) -> Any:
+        """Return a range of a sorted set; see redis-py's `zrange`."""
+        recorded = _get_recorded("zrange", 1, args, options)
+        if recorded is None:
+            return super().zrange(name, *args, **options)
+        command, rest, meaning = recorded
+        return self._execute((command, name, *rest), meaning)
+
+    def _execute(self, args: tuple[Any, ...], options: Options) -> Any:
+        """Do what `execute_command` does. The options are shared: not to be changed."""
+        return self.execute_command(*args, **options)  # type: ignore[no-untyped-call]
