@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
+from hashlib import sha256, shake_128
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -334,6 +335,16 @@ def table(router: SlotRouter) -> list[int]:
 def equal_table(count: int) -> list[int]:
     """Return the table of a cluster of so many nodes."""
     return table(SlotRouter(nodes(*range(count))))
+
+
+@pytest.mark.parametrize("host_ids", [[0], [3], [*range(64)], [*range(50), 63]])
+def test_a_slot_belongs_to_the_host_with_the_highest_score(host_ids: list[int]) -> None:
+    router = SlotRouter(nodes(*host_ids))
+    for slot in range(0, SLOTS, 40):
+        digest = shake_128(b"django-rb 509 " + slot.to_bytes(2, "little")).digest(512)
+        scores = struct.unpack("<64Q", digest)
+        owner = max(host_ids, key=scores.__getitem__)
+        assert router.get_host_for_slot(slot) == owner
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 64])
