@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import redis
@@ -16,7 +17,8 @@ from hiredis import Reader
 
 from django_rb.engine import Cluster, NodeFailure, SlotRouter
 from django_rb.engine.nodes.failing import MOST_OPENINGS_PER_NODE
-from django_rb.engine.rounds.batch import call, find
+from django_rb.engine.rounds.batch import call, call_each, find
+from django_rb.engine.threads import openings
 from django_rb.testing import LocalNodes
 from tests.faults.sharing.checks import openings_under_way
 from tests.faults.sharing.programs import run_program
@@ -96,6 +98,40 @@ def test_many_callers_of_many_silent_nodes_share_openings(silent: Cluster) -> No
     for caller in callers:
         caller.join()
     assert most <= SILENT_NODES + len(callers)
+
+
+def test_few_threads_open_connections_to_many_nodes(
+    nodes: LocalNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = _thread.start_new_thread, 0
+
+    def count(*arguments: Any) -> int:
+        nonlocal started
+        started += 1
+        return start(*arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", count)
+    monkeypatch.setattr(openings, "QUICK_SECONDS_EACH", 20)
+    monkeypatch.setattr(openings, "QUICK_SECONDS", 20)
+    cluster = Cluster([{**host, "db": db} for db in range(10) for host in nodes.hosts.values()])
+    replies, failures = cluster.call_nodes("PING")
+    assert (list(replies.values()), failures) == ([b"PONG"] * 40, [])
+    assert started == openings.FEW_OPENINGS
+    cluster.close()
+
+
+def test_many_silent_nodes_keep_no_others_from_being_connected_to(nodes: LocalNodes) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        silent = [{"port": server.getsockname()[1], "db": number} for number in range(40)]
+        patient = {"socket_timeout": 20.0, "socket_connect_timeout": 20.0}
+        hosts = [*silent, *nodes.hosts.values()]
+        cluster = Cluster(hosts, pool_options=patient, health=None)
+        everywhere = dict.fromkeys(cluster.nodes, ("PING",))
+        replies, failures = cluster.run(call_each(cluster, everywhere), 2)
+        assert list(replies) == list(cluster.nodes)[len(silent) :]
+        assert len(failures) == len(silent)
+        cluster.close()
+    wait_until(lambda: not openings_under_way())
 
 
 @pytest.mark.parametrize("deadline", [0.05, 0.1])

@@ -23,6 +23,7 @@ import redis
 from ..errors import CannotOpen
 from ..forks import register_at_fork
 from ..nodes.failing import MOST_OPENINGS, MOST_OPENINGS_PER_NODE
+from ..polling import POLLIN, make_poller
 from .connections import READ_SIZE, Connection
 from .pool import Pool
 
@@ -31,6 +32,15 @@ from .pool import Pool
 _make_pair: Callable[[], tuple[_socket.socket, _socket.socket]] = getattr(
     _socket, "socketpair", socket.socketpair
 )
+
+
+# At first, about so many threads open connections, each one after the other: to start a thread
+# takes almost as long as to open a connection to a node nearby. Once a caller got none for
+# QUICK_SECONDS_EACH, or after QUICK_SECONDS, each of its other connections gets a thread of its
+# own, so that nodes that are dead or far away delay them no longer.
+FEW_OPENINGS = 12
+QUICK_SECONDS_EACH = 0.005
+QUICK_SECONDS = 0.05
 
 
 class Bell:
@@ -58,6 +68,12 @@ class Bell:
             if not self._is_closed:
                 with contextlib.suppress(BlockingIOError):  # then it is ringing already
                     self._button.send(b"!")
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it rings; return whether it does, within that time."""
+        poller = make_poller()
+        poller.register(self.fd, POLLIN)
+        return bool(poller.poll(seconds * 1000))
 
     def silence(self) -> None:
         """Make `fd` unreadable again."""
@@ -200,33 +216,76 @@ class Openings:
         self._under_way: list[_Opening] = []
         _all.add(self)
 
-    def want(self, ticket: Ticket) -> bool:
+    def want_all(
+        self,
+        tickets: deque[Ticket],
+        bell: Bell,
+        deadline: float,
+        collect: Callable[[], None],
+    ) -> list[Ticket]:
+        """Open connections for tickets of one caller, by few threads as long as that is quick.
+
+        Returns those for which no thread can be started; use `open_in_time`.
+
+        Args:
+            tickets: is emptied.
+            collect: is called when the bell has rung.
+        """
+        refused: list[Ticket] = []
+
+        def want_next() -> bool:
+            try:
+                ticket = tickets.popleft()
+            except IndexError:  # the threads that run have taken them
+                return False
+            is_started = self._want(ticket, tickets)
+            if is_started is None:
+                refused.append(ticket)
+            return is_started is True
+
+        threads = max(1, FEW_OPENINGS - len(self._under_way))
+        while tickets and threads:
+            threads -= want_next()
+        until = min(deadline, monotonic() + QUICK_SECONDS)
+        while tickets and (left := until - monotonic()) > 0:
+            if not bell.wait(min(left, QUICK_SECONDS_EACH)):
+                break
+            collect()
+        while tickets:
+            want_next()
+        return refused
+
+    def _want(self, ticket: Ticket, further: deque[Ticket]) -> bool | None:
         """Open a connection for a ticket, or add the ticket to an opening that is running.
 
-        Returns False if no thread can be started; then use `open_in_time`.
+        Returns whether a thread was started; None if none can be.
+
+        Args:
+            further: tickets that the thread takes care of afterwards, one by one.
         """
         opening = _Opening(ticket)
         try:
-            if not self._shares(ticket):
-                self._under_way.append(opening)
-                _thread.start_new_thread(self._run, (opening,))
-                opening.has_begun = True
+            if self._shares(ticket, further):
+                return False
+            self._under_way.append(opening)
+            _thread.start_new_thread(self._run, (opening, further))
+            opening.has_begun = True
         except BaseException as error:
             self._end(opening)
             # any other exception was raised by a signal handler
             if not isinstance(error, RuntimeError) or "thread" not in str(error):
                 raise
-            return False
+            return None
         return True
 
-    def _shares(self, ticket: Ticket) -> bool:
+    def _shares(self, ticket: Ticket, further: deque[Ticket]) -> bool:
         """Add a ticket to an existing opening, if there are many; return whether."""
         of_node = [
             known
             for known in self._under_way.copy()
             if known.pool is ticket.pool and known.has_begun
         ]
-        is_full = len(self._under_way) >= MOST_OPENINGS
+        is_full = len(self._under_way) + len(further) >= MOST_OPENINGS
         if not of_node or not (len(of_node) >= MOST_OPENINGS_PER_NODE or is_full):
             return False
         # One without waiting tickets has taken too long already.
@@ -241,9 +300,21 @@ class Openings:
             return True
         return False
 
-    def _run(self, opening: _Opening) -> None:
+    def _run(self, opening: _Opening, further: deque[Ticket]) -> None:
         """Open connections until no ticket waits."""
-        opening.has_begun = True
+        while True:
+            opening.has_begun = True
+            self._open(opening)
+            try:
+                while (ticket := further.popleft()).is_over or self._shares(ticket, further):
+                    pass
+            except IndexError:
+                return
+            opening = _Opening(ticket)
+            self._under_way.append(opening)
+
+    def _open(self, opening: _Opening) -> None:
+        """Open connections to a node until no ticket waits for one."""
         try:
             while True:
                 try:

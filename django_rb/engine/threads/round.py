@@ -6,6 +6,7 @@ All requests are sent first; then one poll() loop reads the replies as they come
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from collections.abc import Mapping, Sequence
 from time import monotonic, sleep
 
@@ -62,7 +63,6 @@ class Round:
         self._timeout = timeout
         self._lines: dict[int, Line] = {}  # by descriptor
         self._tickets: dict[Ticket, Exchange] = {}  # for connections that are being opened
-        self._without_thread: list[Ticket] = []  # those for which no thread could be started
         self._bell: Bell | None = None
         self._race: Race | None = None
         self._poller: Poller = make_poller()
@@ -87,11 +87,13 @@ class Round:
                     node = self._pools[exchange.host_id].node
                     exchange.fail(to_redis_error(node, DeadlineError()))
                 return
-            self._connect(exchanges)
+            unconnected = self._connect(exchanges)
             for line in list(self._lines.values()):
                 self._start(line)
-            if self._without_thread:
-                self._open_in_turn()
+            for exchange, pool in unconnected:
+                self._await(exchange, pool)
+            if self._tickets:
+                self._open()
             self._loop()
         finally:
             self._close()
@@ -124,9 +126,10 @@ class Round:
 
     # Connections.
 
-    def _connect(self, exchanges: Sequence[Exchange]) -> None:
-        """Give exchanges idle connections, or have new ones opened."""
+    def _connect(self, exchanges: Sequence[Exchange]) -> list[tuple[Exchange, Pool]]:
+        """Give exchanges idle connections; return those without one, with their pools."""
         lines = self._lines
+        unconnected: list[tuple[Exchange, Pool]] = []
         for exchange in exchanges:
             pool = self._pools[exchange.host_id]
             if exchange.is_tracked:
@@ -134,11 +137,10 @@ class Round:
             health = pool.node.health
             if not health.is_well and (refusal := health.refusal()) is not None:
                 exchange.fail(refusal)
-                continue
-            connection = None
-            if not exchange.needs_new_connection:
-                connection = pool.take(is_checked=False)
-            self._add_line_or_open(exchange, connection, pool)
+            elif exchange.needs_new_connection or not (found := pool.take(is_checked=False)):
+                unconnected.append((exchange, pool))
+            else:
+                self._add_line(exchange, found, pool, is_reused=True)
         checked = [
             line.connection
             for line in lines.values()
@@ -148,15 +150,11 @@ class Round:
             line = lines[connection.fd]
             self._drop(line)
             connection.close()
-            self._add_line_or_open(line.exchange, line.pool.take(), line.pool)
-
-    def _add_line_or_open(
-        self, exchange: Exchange, connection: Connection | None, pool: Pool
-    ) -> None:
-        if connection is None:
-            self._open(exchange, pool)
-        else:
-            self._add_line(exchange, connection, pool, is_reused=True)
+            if found := line.pool.take():
+                self._add_line(line.exchange, found, line.pool, is_reused=True)
+            else:
+                unconnected.append((line.exchange, line.pool))
+        return unconnected
 
     def _add_line(
         self, exchange: Exchange, connection: Connection, pool: Pool, *, is_reused: bool
@@ -166,7 +164,8 @@ class Round:
         self._poller.register(connection.fd, POLLIN)
         return line
 
-    def _open(self, exchange: Exchange, pool: Pool) -> None:
+    def _await(self, exchange: Exchange, pool: Pool) -> None:
+        """Add a ticket for an exchange that needs a new connection."""
         try:
             if self._bell is None:
                 self._bell = Bell()
@@ -178,13 +177,14 @@ class Round:
             return
         ticket = Ticket(pool, self._bell, exchange.waited)
         self._tickets[ticket] = exchange
-        if not self._openings.want(ticket):
-            self._without_thread.append(ticket)
 
-    def _open_in_turn(self) -> None:
-        """Open connections here, one after the other: each gets its share of the time."""
-        waiting = self._without_thread
-        while waiting:
+    def _open(self) -> None:
+        """Have connections opened for all tickets."""
+        assert self._bell is not None
+        waiting = self._openings.want_all(
+            deque(self._tickets), self._bell, self._deadline, self._start_opened
+        )
+        while waiting:  # open them here, one after the other: each gets its share of the time
             ticket = waiting[-1]
             left = min(self._deadline, _expires(ticket)) - monotonic()
             open_in_time(ticket, max(0.0, left / len(waiting)))
