@@ -1,8 +1,9 @@
-"""Opening connections in parallel, each by redis-py in a thread of its own.
+"""Opening connections in parallel, by redis-py in threads.
 
 redis-py opens connections by calls that wait: for the name, the address, TLS and the answers
-to AUTH, HELLO and SELECT. A thread ends with its opening, and there are few: see
-MOST_OPENINGS. Callers that want more share those that are under way.
+to AUTH, HELLO and SELECT. A thread ends when its caller needs no more connections, and there
+are few: see FEW_OPENINGS and MOST_OPENINGS. Callers that want more share those that are under
+way.
 """
 
 from __future__ import annotations
