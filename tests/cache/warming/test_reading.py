@@ -67,12 +67,11 @@ def test_no_time_is_lost_or_won(caches: Caches) -> None:
     assert len(caches.after.get_many(caches.moving)) == len(caches.moving)
     assert caches.plain.ttl(caches.moving[0]) is None
     for key in caches.moving[1:]:
-        moved = caches.plain.pttl(key)
         left = caches.before.pttl(key)
+        moved = caches.plain.pttl(key)  # a little later, so it is no more
         assert moved is not None
         assert left is not None
-        assert moved > 90_000
-        assert moved <= left + 100  # asked for a little later
+        assert 90_000 < moved <= left + 1
 
 
 def test_keys_with_the_same_owner_are_asked_for_once(caches: Caches, servers: Servers) -> None:
