@@ -1457,6 +1457,23 @@ def test_a_callback_is_not_asked_for_its_truth(cluster: Cluster) -> None:
     assert repr(length.value) == "[5]"
 
 
+def test_a_class_that_replaces_execute_command_is_told_of_all_commands(
+    cluster: Cluster,
+) -> None:
+    class Prefixing(MappingClient):
+        def execute_command(self, name: Any, key: Any, *rest: Any, **options: Any) -> Any:
+            return super().execute_command(name, f"mine:{key}", *rest, **options)
+
+    client: Any = Prefixing(cluster)
+    stored = client.set("key", "value", ex=100), client.zadd("set", {"a": 1})
+    found = cluster.get_routing_client().mget("mine:key", "key")
+    assert found == [None, None]
+    scores = client.zrange("set", 0, -1)
+    client.join()
+    assert [promise.value for promise in (*stored, scores)] == [True, 1, [b"a"]]
+    assert cluster.get_routing_client().mget("mine:key", "key") == [b"value", None]
+
+
 class Unhashable(int):
     """A number of a kind that redis-py takes, and no dictionary does."""
 

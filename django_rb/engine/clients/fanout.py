@@ -14,7 +14,6 @@ from .managers import Hosts
 from .mapping import MappingClient
 from .port import ClientPort
 from .promise import Promise
-from .recorded import Options
 
 
 class FanoutClient(MappingClient):
@@ -96,9 +95,6 @@ class FanoutClient(MappingClient):
             (promise,) = promises.values()
             return promise
         return Promise.all(promises)
-
-    def _execute(self, args: tuple[Any, ...], options: Options) -> Promise[Any]:
-        return self.execute_command(*args, **options)
 
     def script_load(self, script: Any) -> Promise[Any]:  # type: ignore[override]
         """Load a script on the chosen hosts; other nodes load it when it is first used."""

@@ -18,7 +18,7 @@ from ..routing.routers import BaseRouter
 from .base import NEVER_REFUSING, Combine, ManyNodesClient, Route, node_failures
 from .port import ClientPort
 from .promise import Promise, Unhandled, settle_each
-from .recorded import Options
+from .recorded import KeptMethods, Options
 
 # For a call that is not just one command routed by its first argument: the name of redis-py's
 # reply callback, the number of commands that are sent, the function that combines their
@@ -90,9 +90,15 @@ class MappingClient(ManyNodesClient):
         Raises:
             UnroutableCommand: its keys live on several nodes, or it has none.
         """
-        return self._execute(args, options)
+        return self._record(args, options)
 
-    def _execute(self, args: tuple[Any, ...], options: Options) -> Promise[Any]:
+    def __init_subclass__(cls) -> None:
+        """Have a class that replaces `execute_command` told of all commands."""
+        super().__init_subclass__()
+        if cls.execute_command is not MappingClient.execute_command:
+            cls._execute_kept = KeptMethods._execute_kept  # noqa: SLF001 (same room)
+
+    def _record(self, args: tuple[Any, ...], options: Options) -> Promise[Any]:
         if len(args) == 1 and EMPTY_RESPONSE in options:  # mget([])
             return Promise.resolved(options[EMPTY_RESPONSE])
         sent = self._sendable(args)
@@ -109,6 +115,8 @@ class MappingClient(ManyNodesClient):
         self._commands.append(sent)
         self._promises.append(promise)
         return promise
+
+    _execute_kept = _record
 
     def _add(
         self,

@@ -98,7 +98,7 @@ class KeptMethods(redis.Redis):
         if recorded is None:
             return super().set(name, value, *args, **options)
         command, rest, meaning = recorded
-        return self._execute((command, name, value, *rest), meaning)
+        return self._execute_kept((command, name, value, *rest), meaning)
 
     def zrange(self, name: Any, *args: Any, **options: Any) -> Any:
         """Return a range of a sorted set; see redis-py's `zrange`."""
@@ -106,8 +106,8 @@ class KeptMethods(redis.Redis):
         if recorded is None:
             return super().zrange(name, *args, **options)
         command, rest, meaning = recorded
-        return self._execute((command, name, *rest), meaning)
+        return self._execute_kept((command, name, *rest), meaning)
 
-    def _execute(self, args: tuple[Any, ...], options: Options) -> Any:
+    def _execute_kept(self, args: tuple[Any, ...], options: Options) -> Any:
         """Do what `execute_command` does. The options are shared: not to be changed."""
         return self.execute_command(*args, **options)  # type: ignore[no-untyped-call]
