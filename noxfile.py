@@ -477,5 +477,5 @@ def run_pytest(session: nox.Session, checkout: Path, *tests: str) -> None:
     session.chdir(checkout)
     # No cache: nothing shall be left that a further run would find.
     options = ("-p", "no:cacheprovider", "-o", f"faulthandler_timeout={HANG_SECONDS}")
-    workers = ("--numprocesses", "3", "--dist", "worksteal")
+    workers = ("--numprocesses", "2", "--dist", "worksteal")
     session.run(python, "-m", "pytest", *options, *workers, *tests, external=True)

@@ -29,6 +29,7 @@ from tests.faults.test_faults import (
     LONGEST,
     SILENT,
     SLACK,
+    TooBusy,
     best,
     check_held,
     meet,
@@ -157,7 +158,10 @@ def lose(
             outcome = operation.run(Caller("miss", deadline), rig.data)
         assert outcome.error is None
         health = cluster.health()
-        assert {i for i in health if health[i].state == "failing"} == set(faults)
+        failing = {i for i in health if health[i].state == "failing"}
+        if deadline is not None and failing < set(faults):
+            raise TooBusy  # a deadline for which this process was late itself does not count
+        assert failing == set(faults)
         well = [i for i in rig.data.hosts if i not in faults]
         left = {
             name: value
