@@ -11,6 +11,7 @@ import redis
 from django_rb.engine import Cluster, UnroutableCommand
 from django_rb.engine.protocol.exchange import Exchange
 from django_rb.engine.rounds import again
+from django_rb.engine.rounds.observing import BatchEvent, ExchangeEvent, Observer
 from django_rb.engine.topology.slots_replies import (
     Member,
     Shard,
@@ -315,3 +316,23 @@ def test_keys_of_several_slots_are_refused(make: Callable[..., Cluster]) -> None
     client = make().get_routing_client()
     with pytest.raises(UnroutableCommand, match=r"are in several slots: 'a' in 15495, 'b' in"):
         client.rename("a", "b")
+
+
+def test_a_question_about_the_layout_is_no_round_of_a_call(
+    make: Callable[..., Cluster],
+) -> None:
+    cluster = make()
+    questions: list[bool] = []
+    rounds: list[int] = []
+
+    class Listener(Observer):
+        def exchange_ended(self, exchange: ExchangeEvent) -> None:
+            questions.append(exchange.is_question)
+
+        def batch_ended(self, batch: BatchEvent) -> None:
+            rounds.append(batch.rounds)
+
+    cluster.observers = (Listener(),)
+    get(cluster)
+    assert questions == [True, False]
+    assert rounds == [1]
