@@ -396,7 +396,10 @@ class Cluster(ClientSource):
         return remember_script(source)
 
     def disconnect_pools(self) -> None:
-        """Close idle connections. The cluster stays usable and opens new ones when needed."""
+        """Close connections: idle ones now, the others after the calls that use them.
+
+        The cluster stays usable, and opens new ones when needed.
+        """
         self._threads.close_idle()
         self._loops.close_idle_soon()
         self._local_pools.disconnect()

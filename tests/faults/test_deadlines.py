@@ -23,7 +23,7 @@ from django_rb.testing import LocalNodes
 from tests.faults.operations import Caller
 from tests.faults.proxy import delayed
 from tests.faults.rig import FAULTY, Rig
-from tests.helpers import make_cache
+from tests.helpers import idle_connections, make_cache, wait_until
 
 DEADLINE = 0.3
 KEYS = [b"key:%d" % number for number in range(40)]
@@ -70,6 +70,18 @@ def test_a_scan_has_one_deadline(rig: Rig) -> None:
         assert isinstance(outcome.error, redis.TimeoutError)
         assert outcome.seconds < 1
         assert cluster.health()[FAULTY].state == "up"  # it answered, page by page
+
+
+def test_what_is_opened_after_close_is_not_kept(rig: Rig) -> None:
+    late = delayed(0.3)
+    with rig.cluster(FAULTY) as cluster, rig.proxy.tampering(replies=late):
+        outcome = Caller(deadline=0.1).cache("get", rig.data.one)
+        assert isinstance(outcome.error, redis.TimeoutError)
+        cluster.close()
+        openings = cluster._threads._openings
+        wait_until(lambda: openings.count() == 0)
+        assert idle_connections(cluster) == []
+        wait_until(lambda: rig.connections() == 0)
 
 
 @pytest.mark.parametrize("way", ["acquire", "release", "extend"])

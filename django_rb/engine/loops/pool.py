@@ -245,7 +245,7 @@ class Pool:
         job = self._next_for(connection, is_reused=is_reused)
         if job is not None:
             self._start(connection, job, is_reused=is_reused)
-        elif self._is_retired:
+        elif self._is_retired or connection.epoch != self.node.epoch:
             connection.close()
         elif not connection.is_closed:
             self._idle.append(connection)

@@ -111,8 +111,12 @@ class Transport:
         return pools
 
     def close_idle(self) -> None:
-        """Close all idle connections."""
+        """Close all idle connections, and have the others closed when they would become idle.
+
+        Those are in use, or are being opened for a call that did not wait for them.
+        """
         for pool in self.pools.values():
+            pool.node.epoch += 1
             pool.close_idle()
 
     def count(self, host_id: int) -> tuple[int, int]:
