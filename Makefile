@@ -30,7 +30,7 @@ run: $(VENV)/serves ## serve the example project on four local nodes
 	$(BIN)/python example_project/manage.py serve $(ARGS)
 
 # Tests wait half of their time, so there is room for more of them than there are cores.
-WORKERS ?= 5
+WORKERS ?= 4
 test: $(VENV)/installed ## run the tests on servers they start themselves
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
