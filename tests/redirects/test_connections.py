@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,16 @@ CAPA = [b"CLIENT", b"CAPA", b"redirect"]
 
 
 class Guarded(Peer):
-    """A peer that wants a password, and answers no CAPA before it has heard what follows."""
+    """A peer that answers some commands only once it has heard what follows.
 
-    def __init__(self, said: bytes) -> None:
+    Args:
+        said: the answer to those.
+        held: the beginnings of those commands.
+    """
+
+    def __init__(self, said: bytes, held: Sequence[list[bytes]] = (CAPA,)) -> None:
         super().__init__(lambda *_: None)
-        self.said = said
+        self.said, self.held = said, held
 
     def _serve(self, connection: socket.socket) -> None:
         reader = hiredis.Reader(notEnoughData=Ellipsis)
@@ -40,8 +45,8 @@ class Guarded(Peer):
                 reader.feed(data)
                 while (command := reader.gets()) is not Ellipsis:
                     self.commands.append(command)
-                    if command == CAPA:
-                        held = self.said
+                    if any(command[: len(each)] == each for each in self.held):
+                        held += self.said
                         continue
                     reply = b"$5\r\nvalue\r\n" if command[0] == b"GET" else b"+OK\r\n"
                     connection.sendall(held + reply)
@@ -63,6 +68,16 @@ def test_it_costs_no_round_trip(said: bytes, transport: str) -> None:
     assert peer.commands.count(CAPA) == 1
     names = [command[0] for command in peer.commands]
     assert names.index(b"AUTH") < peer.commands.index(CAPA) < names.index(b"GET")
+
+
+def test_a_thread_introduces_itself_in_one_round_trip() -> None:
+    first = CAPA, [b"CLIENT", b"SETINFO", b"LIB-NAME"]
+    with Guarded(b"+OK\r\n", first) as peer:
+        cluster = Cluster([{**peer.host, "password": "secret", "db": 1}], pool_options=OPTIONS)
+        assert cluster.get_routing_client().get("key") == b"value"
+        cluster.close()
+    said = [command[:3] for command in peer.commands if command[0] == b"CLIENT"]
+    assert said == [*first, [b"CLIENT", b"SETINFO", b"LIB-VER"]]
 
 
 @pytest.mark.filterwarnings("ignore:.*lib_name:DeprecationWarning")

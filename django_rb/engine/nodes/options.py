@@ -10,6 +10,7 @@ from typing import Any
 import redis
 
 from ...version import __version__
+from ..protocol.encoding import Args
 
 
 def check_host_name(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,6 +49,23 @@ def _introduction() -> dict[str, Any]:
         return {"driver_info": about.add_upstream_driver("django-rb", __version__)}
     name = f"redis-py(django-rb_v{__version__})"
     return {"lib_name": name, "lib_version": redis.__version__}
+
+
+def take_introduction(connection: Any) -> list[Args]:
+    """Return the commands with which redis-py introduces itself, and have it send none.
+
+    Args:
+        connection: one of redis-py's, before it is connected.
+    """
+    if (about := getattr(connection, "driver_info", None)) is not None:  # redis-py 7.2
+        name, version = about.formatted_name, about.lib_version
+        connection.driver_info = None
+    else:
+        name = getattr(connection, "lib_name", None)
+        version = getattr(connection, "lib_version", None)
+        connection.lib_name = connection.lib_version = None
+    said = {"LIB-NAME": name, "LIB-VER": version}
+    return [("CLIENT", "SETINFO", what, value) for what, value in said.items() if value]
 
 
 def conceal(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """redis-py's classes of connections, as the engine and its local clients open them.
 
-They differ from redis-py's own in five ways. The frames of an error while connecting have no
+They differ from redis-py's own in six ways. The frames of an error while connecting have no
 credentials in their variables. Whatever exception a credential provider raises becomes a
 ConnectionError. The host name in a node's certificate is checked unless the settings say
 otherwise; redis-py does so by default only since 6.0. The cluster's observers are called for
-what a local client sends, except for the handshake. And the engine announces to a primary, in
-the same packet as redis-py's name, that it follows REDIRECT.
+what a local client sends, except for the handshake. What redis-py sends about itself in two
+round trips takes one. And in the same packet, the engine announces to a primary that it follows
+REDIRECT.
 
 The engine looks names up by `lookups`, but for those of nodes with TLS: redis-py has to be
 given the name to which it holds their certificates.
@@ -24,7 +25,7 @@ from .. import guarding
 from ..lookups import wait_for_addresses
 from ..nodes.hosts import HostInfo
 from ..nodes.node import Node
-from ..nodes.options import FOLLOW_REDIRECTS, check_host_name, is_introduction
+from ..nodes.options import FOLLOW_REDIRECTS, check_host_name, take_introduction
 from ..protocol.encoding import Args
 from ..rounds.local_watch import LocalWatch
 from ..rounds.observing import Observer
@@ -46,7 +47,7 @@ class Home:
 
 
 class _Discreet(redis.connection.AbstractConnection):
-    _is_in_handshake = False
+    _is_in_handshake = _is_greeted = False
 
     @hides_locals
     def __init__(
@@ -54,13 +55,17 @@ class _Discreet(redis.connection.AbstractConnection):
         observed: LocalWatch | None = None,
         home: Home | None = None,
         greetings: Sequence[Args] = (),
+        follows_redirects: bool = False,
         **kwargs: Any,
     ) -> None:
-        self._greetings = greetings
         self._observed = observed
         self._home = home
         self._leads_to: Node | None = None  # while it is connected
         super().__init__(**kwargs)
+        self._introduction = take_introduction(self)
+        if follows_redirects:
+            self._introduction.insert(0, FOLLOW_REDIRECTS)
+        self._greetings = greetings
 
     @hides_locals
     def connect(self) -> None:
@@ -99,6 +104,7 @@ class _Discreet(redis.connection.AbstractConnection):
     def disconnect(self, *args: Any, **kwargs: Any) -> None:
         """Close the connection."""
         self._leads_to = None
+        self._is_greeted = False
         super().disconnect(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _check_home(self) -> None:
@@ -123,12 +129,22 @@ class _Discreet(redis.connection.AbstractConnection):
         guarding.check(self)
         with self._in_handshake():
             super().connect_check_health(*args, **kwargs)
+            self._greet()
 
     def _greet(self) -> None:
-        """Send the commands that the node needs on each connection."""
-        for greeting in self._greetings:
-            self.send_command(*greeting)  # type: ignore[no-untyped-call]
-            self.read_response()
+        """Send what each connection begins with, in one packet."""
+        commands = [*self._introduction, *self._greetings]
+        if self._is_greeted or not commands:
+            return
+        self._is_greeted = True
+        connection: Any = self
+        pieces = [piece for each in commands for piece in connection.pack_command(*each)]
+        connection.send_packed_command([b"".join(pieces)])
+        for _ in self._introduction:
+            with suppress(redis.ResponseError):  # an older server, or a user who may not
+                connection.read_response()
+        for _ in self._greetings:
+            connection.read_response()
 
     @contextmanager
     def _in_handshake(self) -> Iterator[None]:
@@ -172,67 +188,11 @@ class SSLConnection(_Discreet, redis.SSLConnection):
         super().__init__(**check_host_name(kwargs))
 
 
-class _Following(_Discreet):
-    """Announces that REDIRECT is followed, in one packet with redis-py's name."""
-
-    _has_said_so = _is_answered_first = False
-
-    @hides_locals
-    def send_command(self, *args: Any, **kwargs: Any) -> None:
-        if self._has_said_so or not is_introduction(args):
-            super().send_command(*args, **kwargs)  # type: ignore[no-untyped-call]
-            return
-        self._has_said_so = self._is_answered_first = True
-        connection: Any = self
-        pieces = [*connection.pack_command(*FOLLOW_REDIRECTS), *connection.pack_command(*args)]
-        self.send_packed_command([b"".join(pieces)], kwargs.get("check_health", True))
-
-    def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Read a reply, and before it the one to our own command."""
-        if self._is_answered_first:
-            self._is_answered_first = False
-            with suppress(redis.ResponseError):  # an older server, or a user who may not
-                super().read_response(*args, **kwargs)
-        return super().read_response(*args, **kwargs)
-
-    def _greet(self) -> None:
-        if not self._has_said_so:  # redis-py told no name
-            self.send_command(*FOLLOW_REDIRECTS)
-            with suppress(redis.ResponseError):
-                self.read_response()
-        super()._greet()
-
-    def disconnect(self, *args: Any, **kwargs: Any) -> None:
-        self._has_said_so = self._is_answered_first = False
-        super().disconnect(*args, **kwargs)
-
-
-class _FollowingTCPConnection(_Following, TCPConnection):
-    pass
-
-
-class _FollowingUnixDomainSocketConnection(_Following, UnixDomainSocketConnection):
-    pass
-
-
-class _FollowingSSLConnection(_Following, SSLConnection):
-    pass
-
-
-def kind_of(info: HostInfo, *, follows_redirects: bool = False) -> type[_Discreet]:
-    """Return the class of connections for the kind of address that a node has.
-
-    Args:
-        follows_redirects: their user follows REDIRECT, unlike redis-py's clients.
-    """
-    kinds: tuple[type[_Discreet], type[_Discreet]]
+def kind_of(info: HostInfo) -> type[_Discreet]:
+    """Return the class of connections for the kind of address that a node has."""
     if info.unix_socket_path is not None:
-        kinds = UnixDomainSocketConnection, _FollowingUnixDomainSocketConnection
-    elif info.ssl:
-        kinds = SSLConnection, _FollowingSSLConnection
-    else:
-        kinds = TCPConnection, _FollowingTCPConnection
-    return kinds[follows_redirects]
+        return UnixDomainSocketConnection
+    return SSLConnection if info.ssl else TCPConnection
 
 
 def connect(connection: _Discreet) -> None:

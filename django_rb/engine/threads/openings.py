@@ -39,7 +39,7 @@ _make_pair: Callable[[], tuple[_socket.socket, _socket.socket]] = getattr(
 # takes almost as long as to open a connection to a node nearby. Once a caller got none for
 # QUICK_SECONDS_EACH, or after QUICK_SECONDS, each of its other connections gets a thread of its
 # own, so that nodes that are dead or far away delay them no longer.
-FEW_OPENINGS = 12
+FEW_OPENINGS = 4
 QUICK_SECONDS_EACH = 0.005
 QUICK_SECONDS = 0.05
 
@@ -63,10 +63,12 @@ class Bell:
         self._is_closed = False
         self.fd = self._bell.fileno()
 
-    def ring(self) -> None:
-        """Wake the thread, if it still waits."""
+    def ring(self, ticket: Ticket) -> None:
+        """Add a ticket to the outcomes, and wake the thread if it waits."""
         with self._lock:  # never held while anything waits
-            if not self._is_closed:
+            self.outcomes.append(ticket)
+            # With several, it was woken already, and collects them all.
+            if len(self.outcomes) == 1 and not self._is_closed:
                 with contextlib.suppress(BlockingIOError):  # then it is ringing already
                     self._button.send(b"!")
 
@@ -118,8 +120,7 @@ class Ticket:
         """Set the outcome, a connection or an error, and wake the caller."""
         self.seconds = monotonic() - self.began
         self._outcome.append(outcome)
-        self.bell.outcomes.append(self)
-        self.bell.ring()
+        self.bell.ring(self)
         if self.is_over:
             self.let_go()
 

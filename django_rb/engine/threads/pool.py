@@ -132,8 +132,9 @@ class Pool:
         kwargs = self._connection_kwargs()
         if seconds is not None:
             kwargs = _limited(kwargs, seconds)
-        kind = kind_of(node.info, follows_redirects=node.follows_redirects)
-        redis_connection: Any = kind(**kwargs)
+        redis_connection: Any = kind_of(node.info)(
+            follows_redirects=node.follows_redirects, **kwargs
+        )
         try:
             connect(redis_connection)
             connection = self._made(redis_connection, epoch)
