@@ -353,25 +353,25 @@ class Cluster(ClientSource):
         Args:
             timeout: seconds for the whole batch; commands without a reply by then fail.
         """
-        topology = self._topology
-        if not topology.is_quiet and topology.is_look_due:
-            batch = topology.looking(batch)
-        if self._prefers_replicas:
-            batch = from_replicas(topology, batch)
+        batch = self._prepared(batch)
         if self.observers:
             return self._threads.run(observed(self, batch), timeout)
         return self._threads.run(batch, timeout, self)
 
     def arun(self, batch: Batch[T], timeout: float | None = None) -> Coroutine[Any, Any, T]:
         """Return a coroutine that runs a batch on the running event loop; see `run`."""
+        batch = self._prepared(batch)
+        if self.observers:
+            return self._loops.run(observed(self, batch), timeout)
+        return self._loops.run(batch, timeout, self)
+
+    def _prepared(self, batch: Batch[T]) -> Batch[T]:
         topology = self._topology
         if not topology.is_quiet and topology.is_look_due:
             batch = topology.looking(batch)
         if self._prefers_replicas:
             batch = from_replicas(topology, batch)
-        if self.observers:
-            return self._loops.run(observed(self, batch), timeout)
-        return self._loops.run(batch, timeout, self)
+        return batch
 
     def call_nodes(
         self, *args: Any, hosts: Iterable[int] | None = None, timeout: float | None = None

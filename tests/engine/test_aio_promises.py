@@ -71,6 +71,20 @@ def test_another_task_does_not_wait_for_one_that_was_cancelled(silent: Cluster) 
         asyncio.run(use())
 
 
+def test_the_errors_of_a_call_that_was_cut_short_are_not_raised_by_the_next(
+    silent: Cluster,
+) -> None:
+    async def use() -> None:
+        client = silent.get_routing_client().get_mapping_client()
+        promise = client.get("key")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.ajoin(), 0.05)
+        assert promise.is_rejected
+        await client.ajoin()  # there is nothing to do
+
+    asyncio.run(use())
+
+
 def test_the_timeout_holds_for_what_is_awaited_in_the_block(silent: Cluster) -> None:
     async def use() -> None:
         async with silent.amap(timeout=0.1) as client:

@@ -170,14 +170,15 @@ class MappingClient(ManyNodesClient):
         self._unhandled.run = None
 
     def _map(self) -> Batch[None]:
-        yield from self._settling()
-        reasons = [reason for also in self._unhandled.values() for reason in also]
-        errors = [reason for reason in reasons if isinstance(reason, Exception)] + self._raised
-        failures = self._failures
-        self._unhandled.clear()
-        self._raised, self._failures = [], []
-        if errors:
-            raise attach(errors, failures)
+        try:
+            yield from self._settling()
+            reasons = [reason for also in self._unhandled.values() for reason in also]
+            errors = [each for each in reasons if isinstance(each, Exception)] + self._raised
+            if errors:
+                raise attach(errors, self._failures)
+        finally:  # also after an interruption: they are not for the next call
+            self._unhandled.clear()
+            self._raised, self._failures = [], []
 
     def _settling(self) -> Batch[None]:
         while self._promises:  # callbacks may add commands
