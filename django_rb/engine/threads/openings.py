@@ -39,7 +39,7 @@ _make_pair: Callable[[], tuple[_socket.socket, _socket.socket]] = getattr(
 # takes almost as long as to open a connection to a node nearby. Once a caller got none for
 # QUICK_SECONDS_EACH, or after QUICK_SECONDS, each of its other connections gets a thread of its
 # own, so that nodes that are dead or far away delay them no longer.
-FEW_OPENINGS = 8
+FEW_OPENINGS = 4
 QUICK_SECONDS_EACH = 0.005
 QUICK_SECONDS = 0.05
 
