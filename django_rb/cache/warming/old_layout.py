@@ -36,11 +36,23 @@ SAME_TIME = 2000
 
 _AGAIN_SECONDS = 5.0  # between two attempts to identify a node
 
-# Data, and when it expires, as Unix time in milliseconds on this machine's clock; -1 for never.
-Found = tuple[bytes, float]
+FOREVER, NOTHING = -1, -2  # instead of a time, as in PEXPIRETIME's replies
 
-# The same for a key that does not exist.
-ABSENT: Found = (b"", -2)
+
+class Found(NamedTuple):
+    """What was read of keys.
+
+    Attributes:
+        data: what is stored, by key; empty for a key that does not exist.
+        ends: when it expires, as Unix time in milliseconds on this machine's clock, or NOTHING,
+            by key; keys without an expiry may be missing.
+    """
+
+    data: dict[bytes, bytes]
+    ends: dict[bytes, float]
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
 
 
 class Moved(NamedTuple):
@@ -130,10 +142,14 @@ class OldLayout:
         self._known: tuple[object, object] | None = None  # the routers at that time
         self._ask_at = 0.0
 
-    def moved(self, keys: Sequence[bytes]) -> Moved:
-        """Return those of the keys that are known to have other owners now."""
+    def moved(self, keys: Sequence[bytes], now: list[int] | None = None) -> Moved:
+        """Return those of the keys that are known to have other owners now.
+
+        Args:
+            now: the ids of their hosts in the new layout, if the caller knows them.
+        """
         new, old = self._new, self.cluster
-        now = new.router.get_hosts_for_keys(keys)
+        now = now or new.router.get_hosts_for_keys(keys)
         if not self._knows_owners:
             return Moved(list(keys), now, None)
         then = old.router.get_hosts_for_keys(keys)
@@ -193,18 +209,18 @@ class OldLayout:
 
     # Visits.
 
-    def read(self, moved: Moved) -> Visit[dict[bytes, Found]]:
+    def read(self, moved: Moved) -> Visit[Found]:
         """Read keys; the result has those for which their old nodes have answered."""
         return Visit(self.cluster, self._read(moved), self.seconds)
 
-    def _read(self, moved: Moved) -> Batch[dict[bytes, Found]]:
+    def _read(self, moved: Moved) -> Batch[Found]:
+        read = Found({}, {})
         if not self._knows_owners:
-            return {}
+            return read
         if moved.then is None:  # by now it is known
             moved = self.moved(moved.keys)
         owners = cast(list[int], moved.then)
         answers = yield from ask_in_groups(self.cluster, _READ, moved.keys, owners)
-        read: dict[bytes, Found] = {}
         for group, replies in answers:
             if isinstance(replies, ResponseError):
                 self._log_refusal(group[0], replies)
@@ -213,10 +229,13 @@ class OldLayout:
                 ends: Sequence[float] = unpack(f">{len(group)}d", replies.pop())
                 if abs(skew) > SAME_TIME:
                     ends = [end if end < 0 else end - skew for end in ends]
-                read.update(zip(group, zip(replies, ends, strict=True), strict=True))
+                read.data.update(zip(group, replies, strict=True))
+                if max(ends) > FOREVER:
+                    read.ends.update(zip(group, ends, strict=True))
                 if None in replies:
-                    pairs = zip(group, replies, strict=True)
-                    read.update((key, ABSENT) for key, data in pairs if data is None)
+                    missing = [key for key in group if read.data[key] is None]
+                    read.data.update(dict.fromkeys(missing, b""))
+                    read.ends.update(dict.fromkeys(missing, NOTHING))
         return read
 
     def _log_refusal(self, key: bytes, error: ResponseError) -> None:

@@ -35,7 +35,7 @@ from ..companions import lease_of
 from ..keys import is_companion
 from ..patterns import Pages
 from .fills import LONG, SHORT, fill, make_seal, seal
-from .old_layout import ABSENT
+from .old_layout import NOTHING, Found
 from .reading import Reading
 
 logger = get_logger("django_rb.cache")
@@ -74,8 +74,8 @@ class WarmingOperations(Reading):
             return (yield from put())
         visit = self._old.read(moved)
         yield visit
-        read = visit.result or {}
-        if read.get(made, ABSENT) is not ABSENT:
+        read = visit.result or Found({}, {})
+        if made in read.data and read.ends.get(made) != NOTHING:
             if monotonic() - visit.began > self._old.fill_seconds:
                 return None, []
             stored, _, failures = yield from fill(self.cluster, moved, read)
@@ -85,7 +85,7 @@ class WarmingOperations(Reading):
         if failures:
             return None, failures
         reply, failures = yield from put()
-        has_no_copy = read.get(made) is ABSENT
+        has_no_copy = read.ends.get(made) == NOTHING
         if reply is not None and not has_no_copy:
             failures = yield from self._void([made])
         return reply, failures

@@ -7,7 +7,7 @@ settings read it, and so does the site if these are restored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, compress
 from time import monotonic
 from typing import Any
 
@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from ...engine import NodeFailure
 from ...engine.protocol.exchange import Batch
-from ...engine.rounds.batch import keep_found
+from ...engine.rounds.batch import find, keep_found
 from ...engine.rounds.by_slot import Decode
 from ...engine.rounds.observing import tell_found
 from ...engine.rounds.outcomes import Outcome
@@ -54,16 +54,18 @@ class Reading(Computed):
         decode: Decode = keep_found,
         bad: Sequence[bytes] = (),
     ) -> Batch[Outcome[dict[Any, Any]]]:
-        found, failures = yield from super()._find(made, names, decode, bad)
+        owners = self.cluster.router.get_hosts_for_keys(made)
+        found, failures = yield from find(self.cluster, made, names, decode, owners=owners)
         if len(found) == len(made):
             if self._tally.count(len(made), 0):
                 yield from self._tally.store()
             return found, failures
-        return (yield from self._find_rest(made, names, found, failures, decode, bad))
+        return (yield from self._find_rest(made, owners, names, found, failures, decode, bad))
 
     def _find_rest(
         self,
         made: list[bytes],
+        owners: list[int],
         names: list[Any],
         found: dict[Any, Any],
         failures: list[NodeFailure],
@@ -76,20 +78,21 @@ class Reading(Computed):
             bad: keys whose values have bad signatures.
         """
         known = {*bad, *chain.from_iterable(failure.keys for failure in failures)}
-        missing = dict(zip(made, names, strict=True))
+        keys, missing = made, names
         if found or known:
-            missing = {
-                key: name
+            is_missing = [
+                name not in found and key not in known
                 for key, name in zip(made, names, strict=True)
-                if name not in found and key not in known
-            }
+            ]
+            keys, missing, owners = (
+                [*compress(each, is_missing)] for each in (made, names, owners)
+            )
         warmed = 0
-        if missing:
-            keys = list(missing)
-            stored, warmed, failed = yield from self._read_old(keys)
+        if keys:
+            stored, warmed, failed = yield from self._read_old(keys, owners)
             failures += failed
             is_sorted = not found
-            decode(found, list(missing.values()), keys, list(map(stored.get, keys)))
+            decode(found, missing, keys, [*map(stored.get, keys)])
             if not is_sorted:
                 found = {name: found[name] for name in names if name in found}
         if self._tally.count(len(made), warmed):
@@ -120,13 +123,13 @@ class Reading(Computed):
         return left, failures
 
     def _read_old(
-        self, keys: list[bytes]
+        self, keys: list[bytes], owners: list[int] | None = None
     ) -> Batch[tuple[dict[bytes, bytes], int, list[NodeFailure]]]:
         """Do what `_take_along` does; if a node refuses because it is full, keys are missing.
 
         For operations that only read, which lose nothing then.
         """
-        stored, warmed, failures = yield from self._take_along(keys)
+        stored, warmed, failures = yield from self._take_along(keys, owners)
         refusals = [one for one in failures if isinstance(one.error, ResponseError)]
         if refusals:
             self._log_refusals(refusals)
@@ -134,14 +137,17 @@ class Reading(Computed):
         return stored, warmed, failures
 
     def _take_along(
-        self, keys: list[bytes]
+        self, keys: list[bytes], owners: list[int] | None = None
     ) -> Batch[tuple[dict[bytes, bytes], int, list[NodeFailure]]]:
         """Move the values of keys that only the old layout has.
+
+        Args:
+            owners: the keys' hosts in the new layout, if they are known.
 
         Returns what is stored in the new layout afterwards, how many of the values were moved,
         and the failures there.
         """
-        moved = yield from self._moved(keys)
+        moved = yield from self._moved(keys, owners)
         if not moved:
             return {}, 0, []
         visit = self._old.read(moved)
@@ -153,9 +159,9 @@ class Reading(Computed):
             tell_found(0, 0, warmed=warmed)
         return stored, warmed, failures
 
-    def _moved(self, keys: list[bytes]) -> Batch[Moved]:
+    def _moved(self, keys: list[bytes], owners: list[int] | None = None) -> Batch[Moved]:
         """Return those of the keys that have another owner now."""
-        moved = self._old.moved(keys)
+        moved = self._old.moved(keys, owners)
         if moved and not self._old.knows_nodes:
             yield from self._old.get_to_know_nodes()
             moved = self._old.moved(moved.keys)

@@ -119,11 +119,11 @@ def encode_keys(name: bytes, keys: Sequence[bytes]) -> bytes:
     """Return the bytes of a command whose arguments are keys, such as ``MGET key key …``."""
     if len(keys) < _MANY_KEYS:
         return _pack((name, *keys))
-    pieces: list[bytes] = [b""] * (2 * len(keys))
-    pieces[0::2] = map(get_header, map(len, keys))
-    pieces[1::2] = keys
-    arguments = b"".join(pieces)
-    return b"*%d\r\n$%d\r\n%b%b\r\n" % (len(keys) + 1, len(name), name, arguments)
+    pieces = [b"\r\n"] * (2 * len(keys) + 2)
+    pieces[0] = b"*%d\r\n$%d\r\n%b" % (len(keys) + 1, len(name), name)
+    pieces[1:-1:2] = map(get_header, map(len, keys))
+    pieces[2:-1:2] = keys
+    return b"".join(pieces)
 
 
 @lru_cache(maxsize=16)

@@ -71,6 +71,7 @@ def find(
     names: Collection[Any] | None = None,
     decode: Decode = keep_found,
     copies: Copies | None = None,
+    owners: Sequence[int] | None = None,
 ) -> Batch[Outcome[dict[Any, Any]]]:
     """Read keys: one MGET per node that owns some of them.
 
@@ -81,6 +82,7 @@ def find(
         decode: a function like `keep_found`, for one node's keys; called while other nodes
             are still awaited.
         copies: the near copies in which what is read is kept; None for none.
+        owners: the hosts that own the keys, if the caller knows them.
 
     Returns ``{name: value}`` for the keys that exist, in the order of the keys.
     """
@@ -93,7 +95,7 @@ def find(
         named = zip(names, keys, strict=True)
         return {name: values[key] for name, key in named if key in values}, failures
     shares: dict[int, tuple[list[Any], list[bytes]]] = defaultdict(lambda: ([], []))
-    owners = port.router.get_hosts_for_keys(keys)
+    owners = owners or port.router.get_hosts_for_keys(keys)
     for owner, name, key in zip(owners, found, keys, strict=True):
         share = shares[owner]
         share[0].append(name)

@@ -61,6 +61,17 @@ def test_what_neither_has_is_missing(caches: Caches) -> None:
     }
 
 
+def test_keys_may_be_named_twice(caches: Caches) -> None:
+    key, other, *_ = caches.moving
+    caches.before.set_many({key: "a", 1: "b"}, None)
+    assert caches.after.get_many([other, key, key, 1, "1", other, "1"]) == {
+        key: "a",
+        1: "b",
+        "1": "b",
+    }
+    assert caches.plain.get(key) == "a"
+
+
 def test_no_time_is_lost_or_won(caches: Caches) -> None:
     caches.before.set_many(dict.fromkeys(caches.moving, 1), 100)
     caches.before.set(caches.moving[0], 1, None)
