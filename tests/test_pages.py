@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import codeop
 import re
 import subprocess
 import sys
@@ -89,6 +90,20 @@ def test_a_section_defines_what_it_uses(page: str, section: str) -> None:
     assert list(unknown_names(sections(page)[section])) == []
 
 
+@pytest.mark.parametrize(("page", "section"), ALL)
+def test_an_example_can_be_pasted_into_a_shell(page: str, section: str) -> None:
+    compile_command = codeop.CommandCompiler()
+    for block in sections(page)[section]:
+        if re.match(r"# [\w/]+\.py\b", block):  # which is for a file
+            continue
+        typed = ""
+        for line in [*block.splitlines(), ""]:  # as `manage.py shell` reads them
+            typed = f"{typed}\n{line}".lstrip("\n")
+            if compile_command(typed) is not None:
+                typed = ""
+        assert typed == ""
+
+
 _CHILD = """
 import sys
 import django
@@ -124,6 +139,20 @@ def test_a_section_runs(site: LocalNodes, page: str, section: str) -> None:
             caches[alias].check_settings()  # type: ignore[attr-defined]
     if isinstance(names.get("cluster"), Cluster):
         names["cluster"].close()
+
+
+@pytest.mark.parametrize(
+    ("page", "section"),
+    [
+        ("README.md", "Try it"),
+        ("docs/moving-from-rediscache.md", "1. Change the backend"),
+        ("docs/moving-from-django-redis.md", "Moving from django-redis"),
+    ],
+)
+def test_settings_for_a_new_user_install_the_app(
+    site: LocalNodes, page: str, section: str
+) -> None:
+    assert run_section(page, section, site)["INSTALLED_APPS"] == ["django_rb"]
 
 
 def test_the_engines_examples_say_what_the_page_says(site: LocalNodes) -> None:
