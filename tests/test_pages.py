@@ -19,11 +19,14 @@ from typing import Any
 
 import pytest
 from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_rb import clusters, conf
 from django_rb.engine import Cluster
-from django_rb.testing import LocalNodes
+from django_rb.testing import LocalNodes, ServerNotFoundError, find_server
+from django_rb.testing.discovery import VARIABLE
+from django_rb.testing.stand_ins import get_stand_ins
 from tests.test_readme import PAGES, ROOT
 
 # What the pages call the addresses of nodes that are there, and which these are.
@@ -139,6 +142,27 @@ def test_a_section_runs(site: LocalNodes, page: str, section: str) -> None:
             caches[alias].check_settings()  # type: ignore[attr-defined]
     if isinstance(names.get("cluster"), Cluster):
         names["cluster"].close()
+
+
+def test_troubleshooting_shows_the_messages_of_local_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    shown = re.findall(r"(?m)^\| .* (?:stops?|same) with `(?:…, )?(.*?)` \|", text)
+    monkeypatch.setattr("django_rb.testing.stand_ins._active", None)
+    monkeypatch.setattr("django_rb.testing.discovery.PROGRAMS", ())
+    monkeypatch.setattr("django_rb.testing.discovery.WHEEL", "no_such_wheel")
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(ServerNotFoundError) as missing:
+        find_server()
+    monkeypatch.setenv(VARIABLE, "nowhere")
+    with pytest.raises(ServerNotFoundError) as wrong:
+        find_server()
+    with pytest.raises(ImproperlyConfigured) as inert:
+        get_stand_ins()
+    errors = [missing, wrong, inert]
+    for message, error in zip(shown, errors, strict=True):
+        assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
