@@ -144,6 +144,20 @@ def test_a_section_runs(site: LocalNodes, page: str, section: str) -> None:
         names["cluster"].close()
 
 
+@pytest.mark.parametrize(
+    ("page", "source", "message"),
+    [
+        ("troubleshooting.md", "engine/clients/base.py", " requires a connection to one node"),
+        ("when-a-node-dies.md", "engine/lookups.py", "Timeout while resolving the name"),
+        ("when-a-node-dies.md", "engine/nodes/failing.py", "the reply may exceed the node's "),
+        ("testing.md", "testing/stand_ins.py", "A test run must not connect to "),
+    ],
+)
+def test_messages_that_a_page_shows_exist(page: str, source: str, message: str) -> None:
+    assert message in (ROOT / "docs" / page).read_text()
+    assert message in (ROOT / "django_rb" / source).read_text()
+
+
 def test_troubleshooting_shows_the_messages_of_local_nodes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
