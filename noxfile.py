@@ -188,9 +188,9 @@ $ django-admin startproject mysite .
 ```console
 $ python manage.py check
 System check identified no issues (0 silenced).
-$ python manage.py rb_nodes --count 4 -- shell -c 'from mysite.example import *; print(total)'
+$ python manage.py rb_nodes -- shell -c 'from mysite.example import *; print(total)'
 … 100
-$ python manage.py rb_nodes --count 4 -- runserver
+$ python manage.py rb_nodes -- runserver
 $ curl http://127.0.0.1:8000/
 … The install worked successfully! …
 ```

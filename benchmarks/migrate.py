@@ -1,7 +1,7 @@
 """Time rb_migrate of small keys from 4 nodes to 6: python -m benchmarks.migrate --keys 1000000
 
-The new nodes are others, so that every key goes. Told are keys per second, and the most memory
-that the process has had before and after: it does not grow with the number of keys.
+The new nodes are different servers, so every key is copied. The results are keys per second,
+and the peak memory of the process before and after: it does not grow with the number of keys.
 """
 
 from __future__ import annotations

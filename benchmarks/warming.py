@@ -1,9 +1,9 @@
 """Time get_many of 1,000 keys with WARM_FROM: python -m benchmarks.warming
 
-Three calls take turns: without WARM_FROM, with it and all keys in the new layout, and with all
-keys in the old layout still. Told is the CPU time of the calling thread, as the mean of the
-quicker half of the turns, which others on the machine disturbed the least. By default nodes are
-independent; with --redis-cluster the new layout is a Redis Cluster.
+Three calls take turns: without WARM_FROM, with it and all keys in the new layout, and with it
+and all keys in the old layout. The result is the CPU time of the calling thread: the mean of
+the faster half of the turns, which other programs on the machine have disturbed least. By
+default, nodes are independent; with --redis-cluster the new layout is a Redis Cluster.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import codeop
 import re
 import subprocess
 import sys
@@ -18,11 +19,14 @@ from typing import Any
 
 import pytest
 from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_rb import clusters, conf
 from django_rb.engine import Cluster
-from django_rb.testing import LocalNodes
+from django_rb.testing import LocalNodes, ServerNotFoundError, find_server
+from django_rb.testing.discovery import VARIABLE
+from django_rb.testing.stand_ins import get_stand_ins
 from tests.test_readme import PAGES, ROOT
 
 # What the pages call the addresses of nodes that are there, and which these are.
@@ -89,6 +93,20 @@ def test_a_section_defines_what_it_uses(page: str, section: str) -> None:
     assert list(unknown_names(sections(page)[section])) == []
 
 
+@pytest.mark.parametrize(("page", "section"), ALL)
+def test_an_example_can_be_pasted_into_a_shell(page: str, section: str) -> None:
+    compile_command = codeop.CommandCompiler()
+    for block in sections(page)[section]:
+        if re.match(r"# [\w/]+\.py\b", block):  # which is for a file
+            continue
+        typed = ""
+        for line in [*block.splitlines(), ""]:  # as `manage.py shell` reads them
+            typed = f"{typed}\n{line}".lstrip("\n")
+            if compile_command(typed) is not None:
+                typed = ""
+        assert typed == ""
+
+
 _CHILD = """
 import sys
 import django
@@ -124,6 +142,55 @@ def test_a_section_runs(site: LocalNodes, page: str, section: str) -> None:
             caches[alias].check_settings()  # type: ignore[attr-defined]
     if isinstance(names.get("cluster"), Cluster):
         names["cluster"].close()
+
+
+@pytest.mark.parametrize(
+    ("page", "source", "message"),
+    [
+        ("troubleshooting.md", "engine/clients/base.py", " requires a connection to one node"),
+        ("when-a-node-dies.md", "engine/lookups.py", "Timeout while resolving the name"),
+        ("when-a-node-dies.md", "engine/nodes/failing.py", "the reply may exceed the node's "),
+        ("testing.md", "testing/stand_ins.py", "A test run must not connect to "),
+    ],
+)
+def test_messages_that_a_page_shows_exist(page: str, source: str, message: str) -> None:
+    assert message in (ROOT / "docs" / page).read_text()
+    assert message in (ROOT / "django_rb" / source).read_text()
+
+
+def test_troubleshooting_shows_the_messages_of_local_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    shown = re.findall(r"(?m)^\| .* (?:stops?|same) with `(?:…, )?(.*?)` \|", text)
+    monkeypatch.setattr("django_rb.testing.stand_ins._active", None)
+    monkeypatch.setattr("django_rb.testing.discovery.PROGRAMS", ())
+    monkeypatch.setattr("django_rb.testing.discovery.WHEEL", "no_such_wheel")
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(ServerNotFoundError) as missing:
+        find_server()
+    monkeypatch.setenv(VARIABLE, "nowhere")
+    with pytest.raises(ServerNotFoundError) as wrong:
+        find_server()
+    with pytest.raises(ImproperlyConfigured) as inert:
+        get_stand_ins()
+    errors = [missing, wrong, inert]
+    for message, error in zip(shown, errors, strict=True):
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("page", "section"),
+    [
+        ("README.md", "Try it"),
+        ("docs/moving-from-rediscache.md", "1. Change the backend"),
+        ("docs/moving-from-django-redis.md", "Moving from django-redis"),
+    ],
+)
+def test_settings_for_a_new_user_install_the_app(
+    site: LocalNodes, page: str, section: str
+) -> None:
+    assert run_section(page, section, site)["INSTALLED_APPS"] == ["django_rb"]
 
 
 def test_the_engines_examples_say_what_the_page_says(site: LocalNodes) -> None:

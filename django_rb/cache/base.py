@@ -54,7 +54,7 @@ class ClusterBackend(BaseCache):
 
     @property
     def cluster(self) -> Cluster:
-        """The cluster the cache lives on."""
+        """The cluster whose nodes store the keys of the cache."""
         return self._ops.cluster
 
     @property

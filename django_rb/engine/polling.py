@@ -18,7 +18,7 @@ class Poller(Protocol):
         """Watch a descriptor for other events."""
 
     def unregister(self, fd: int, /) -> None:
-        """Watch a descriptor no more."""
+        """Stop watching a descriptor."""
 
     def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
         """Return (descriptor, events) for those that are ready, after `timeout` ms at most."""
@@ -47,7 +47,7 @@ class SelectorPoller:
         self._selector.modify(fd, self._events(eventmask))
 
     def unregister(self, fd: int, /) -> None:
-        """Watch a descriptor no more."""
+        """Stop watching a descriptor."""
         self._selector.unregister(fd)
 
     def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:

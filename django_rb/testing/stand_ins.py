@@ -181,7 +181,8 @@ def get_stand_ins() -> StandIns:
     if _active is None:
         raise ImproperlyConfigured(
             "There are no nodes for tests in place of the site's own, which tests must not "
-            "use. Set TEST_RUNNER = 'django_rb.testing.RBDiscoverRunner', or run pytest with "
-            f"pytest-django and a settings.{conf.SETTING}."
+            "use. For manage.py test, set TEST_RUNNER = 'django_rb.testing.RBDiscoverRunner'. "
+            "For pytest, install pytest-django and set its DJANGO_SETTINGS_MODULE to settings "
+            f"that contain {conf.SETTING}."
         )
     return _active

@@ -14,6 +14,17 @@ from .sample_runs import PROJECT, SECONDS
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 
 
+_PASSED = f"""\
+Found 1 test(s).
+System check identified no issues (0 silenced).
+.
+{"-" * 70}
+Ran 1 test in 0.1s
+
+OK
+"""
+
+
 def normal(text: str) -> str:
     """Without what differs from run to run, and from Python to Python."""
     without_carets = re.sub(r"(?m)^[ ~^]+\n", "", text)
@@ -28,7 +39,8 @@ def test_the_page_shows_what_happens(tmp_path: Path) -> None:
     for text, name in files:
         (site / name).write_text(text)
     shown = re.findall(r"(?sm)^```console\n\$ (.*?)\n(.*?)^```$", page)
-    assert (len(files), len(shown)) == (3, 3)
+    assert (len(files), len(shown)) == (4, 3)
+    shown.append(("python manage.py test guestbook.tests.test_search", _PASSED))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("DJANGO_SETTINGS")}
     for command, output in shown:

@@ -26,14 +26,30 @@ Attributes: TypeAlias = Mapping[str, str | int | bool]
 _BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 
 _SUMS = (
-    ("django_rb.node.exchanges", "{exchange}", "Shares of calls that a node was asked."),
-    ("django_rb.node.time", "s", "Time that a node took for them."),
-    ("django_rb.node.redirects", "{redirect}", "What was sent again, elsewhere or otherwise."),
-    ("django_rb.node.errors", "{error}", "Shares of calls that failed."),
+    (
+        "django_rb.node.exchanges",
+        "{exchange}",
+        "Requests to a node: one for each call and round that it takes part in.",
+    ),
+    ("django_rb.node.time", "s", "Time that a node took to answer its requests."),
+    (
+        "django_rb.node.redirects",
+        "{redirect}",
+        "Requests that sent commands again, to another node or in another form.",
+    ),
+    ("django_rb.node.errors", "{error}", "Requests to a node that failed."),
     ("django_rb.node.io", "By", "Bytes sent to a node and received from it."),
-    ("django_rb.node.health_changes", "{change}", "Nodes that went from state to state."),
-    ("django_rb.cache.lookups", "{key}", "Keys that caches looked up: hits and misses."),
-    ("django_rb.near.hits", "{key}", "Keys that near copies answered."),
+    (
+        "django_rb.node.health_changes",
+        "{change}",
+        "Changes of a node's health: up, failing or down.",
+    ),
+    ("django_rb.cache.lookups", "{key}", "Keys that caches looked up, by hit or miss."),
+    (
+        "django_rb.near.hits",
+        "{key}",
+        "Keys that were read from near copies, without a request.",
+    ),
 )
 
 
@@ -112,7 +128,7 @@ class Metrics:
         self.call_seconds = meter.create_histogram(
             "db.client.operation.duration",
             unit="s",
-            description="Duration of calls of the cache, of limits and of the engine.",
+            description="Duration of calls of the cache, of rate limits and of the engine.",
             explicit_bucket_boundaries_advisory=_BOUNDS,
         )
         for name, unit, description in _SUMS:

@@ -58,7 +58,7 @@ class AioRoutingClient(Routing, redis.asyncio.Redis):  # type: ignore[misc]  # o
         """Run one command and return its result.
 
         Raises:
-            UnroutableCommand: its keys live on several nodes, or it has none.
+            UnroutableCommand: its keys are on several nodes, or it has none.
         """
         if EMPTY_RESPONSE in options and len(args) == 1:  # mget([])
             return options[EMPTY_RESPONSE]

@@ -55,12 +55,15 @@ class FanoutClient(MappingClient):
         return self._retargeted(hosts, is_single=False)
 
     def target_key(self, key: Any) -> Self:
-        """Return a client for the host that owns a key; its results are no dictionaries."""
+        """Return a client for the host that owns a key; its results are not dictionaries."""
         return self._retargeted([self._cluster.get_host_for_key(key)], is_single=True)
 
     def _retargeted(self, hosts: Hosts, *, is_single: bool) -> Self:
         if self._is_retargeted:
-            raise TypeError("Cannot use target more than once.")
+            raise TypeError(
+                "Cannot use target more than once: the hosts of this client are already chosen "
+                "by target() or target_key(). Use the client that the `with` block has given."
+            )
         targeted = copy.copy(self)  # both share the lists of pending commands
         vars(targeted).update(
             _hosts=checked_hosts(self._cluster, hosts),

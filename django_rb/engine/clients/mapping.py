@@ -88,7 +88,7 @@ class MappingClient(ManyNodesClient):
         """Return a promise for the result of a command; nothing is sent yet.
 
         Raises:
-            UnroutableCommand: its keys live on several nodes, or it has none.
+            UnroutableCommand: its keys are on several nodes, or it has none.
         """
         return self._record(args, options)
 
@@ -303,7 +303,10 @@ class MappingClient(ManyNodesClient):
         for promise in promises:
             reason = error
             if not isinstance(error, Exception):
-                reason = redis.ConnectionError("Cut short: the replies were awaited no more")
+                reason = redis.ConnectionError(
+                    "The call was interrupted before all replies had arrived. The command may "
+                    "have been executed."
+                )
             try:
                 if promise.is_pending:
                     promise.reject(reason)
@@ -326,8 +329,8 @@ class MappingClient(ManyNodesClient):
     def _not_promised(self, *_args: Any, **_options: Any) -> NoReturn:
         """Raise NotImplementedError: each page needs the cursor of the one before."""
         raise NotImplementedError(
-            "Iterators of SCAN and its kin wait for one page to ask for the next, and "
-            f"{type(self).__name__} gives promises. Use those of "
+            "Iterators such as scan_iter() need the reply to one page to ask for the next, but "
+            f"{type(self).__name__} returns promises. Use those of "
             "cluster.get_routing_client(); its scan_iter() scans all nodes at once."
         )
 

@@ -106,8 +106,8 @@ class BaseRouter:
         cluster = self._cluster()
         if cluster is None:
             raise RuntimeError(
-                f"The cluster of this {type(self).__name__} is gone. "
-                "Keep a reference to the cluster for as long as its router is used."
+                f"The cluster of this {type(self).__name__} does not exist any more. "
+                "Keep a reference to the cluster for as long as you use its router."
             )
         return cluster
 
@@ -200,7 +200,7 @@ class SlotRouter(BaseRouter):
     """Keys hash to 65,536 slots, slots belong to hosts; for new clusters.
 
     A key's slot is the low 16 bits of the crc32 of its hash tag (see `hash_tag`), so
-    ``{user:7}:name`` and ``{user:7}:cart`` live on one node. Each slot belongs to the
+    ``{user:7}:name`` and ``{user:7}:cart`` are on one node. Each slot belongs to the
     host with the highest score for it (rendezvous hashing: Thaler and Ravishankar, "Using
     name-based mappings to increase hit rates", IEEE/ACM Transactions on Networking 6(1),
     1998). A host's scores depend on its id alone: a host that joins takes its share of
@@ -358,7 +358,7 @@ class ConsistentHashingRouter(BaseRouter):
         super().__init__(cluster)
         if ring not in _RING_NAMES:
             raise BadHostSetup(
-                f"{ring!r} is not a ring. Known are: {', '.join(map(repr, _RING_NAMES))}.",
+                f"{ring!r} is not a ring. Choose one of {', '.join(map(repr, _RING_NAMES))}.",
                 ("ROUTER_OPTIONS", "ring"),
             )
         name = _RING_NAMES[ring]
