@@ -97,6 +97,24 @@ def test_they_may_be_cut_anywhere(kind: str, times: tuple[bytes, ...]) -> None:
         assert rig.exchange.is_kept
 
 
+@pytest.mark.parametrize("read", range(6))
+def test_a_lost_connection_leaves_the_values_that_came(read: int) -> None:
+    rig = Rig("GETs")
+    batch = rig.reading.run([rig.exchange])
+    next(batch)
+    rig.exchange.begin(rig.reader, True)
+    for part in replies("GETs", LONG, LONG, LONG)[:read]:
+        assert not rig.exchange.feed(bytearray(part), len(part))
+    lost = ConnectionError()
+    rig.exchange.fail(lost)
+    batch.close()
+    assert isinstance(rig.exchange, TrackedSlotValues)
+    values: list[Any] = [b"1", b"2", b"3"]
+    assert rig.exchange.values() == values[:read] + [lost] * (3 - read)
+    assert rig.exchange.lost == KEYS[read:]
+    assert rig.near() == [None] * 3
+
+
 @each_kind
 @pytest.mark.parametrize("in_parts", [True, False])
 def test_what_changes_before_the_first_reply_is_older(kind: str, in_parts: bool) -> None:

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from django_rb.engine import Cluster
+from django_rb.engine.near.copies import Copies
 from django_rb.engine.protocol.exchange import Batch
 from django_rb.engine.rounds.batch import find, store
 from django_rb.engine.topology.redis_cluster import RedisClusterTopology
@@ -275,3 +276,28 @@ def test_nodes_of_no_cluster_are_named(nodes: LocalNodes) -> None:
     cluster = Cluster(nodes.hosts, topology="redis-cluster")
     with pytest.raises(redis.ConnectionError, match="It is not a node of a cluster"):
         cluster.get_routing_client().get("key")
+
+
+@pytest.mark.usefixtures("transport")
+def test_a_silent_node_costs_its_keys_only_with_near_copies(redis_cluster: LocalNodes) -> None:
+    options = {"socket_timeout": 0.2}
+    cluster = Cluster(redis_cluster.hosts, topology="redis-cluster", pool_options=options)
+    cluster.get_routing_client().mset({key: key for key in KEYS})
+    cluster.trackings.keepers = (copies := Copies(2**20, 60),)
+    silent = owner_of_first_slot(cluster)
+    owners = cluster.router.get_hosts_for_keys(KEYS)
+    silent_keys = [key for key, owner in zip(KEYS, owners, strict=True) if owner == silent]
+    assert cluster.run(find(cluster, KEYS, copies=copies))[1] == []
+    copies.clear()
+    with Admin(redis_cluster) as admin:
+        number = admin.owner(0)
+    redis_cluster.pause(number)
+    try:
+        found, failures = cluster.run(find(cluster, KEYS, copies=copies))
+    finally:
+        redis_cluster.resume(number)
+    assert [(failure.host_id, list(failure.keys)) for failure in failures] == [
+        (silent, silent_keys)
+    ]
+    assert found == {key: key for key in KEYS if key not in silent_keys}
+    cluster.close()

@@ -157,6 +157,13 @@ class Tracked(Exchange):
             self.watcher.ended()
         return True
 
+    def fail(self, error: Exception) -> None:
+        """End with an error; the replies so far are kept, but not those to PTTL."""
+        self.count -= self._times
+        self._times = 0
+        del self.replies[self.count :]
+        super().fail(error)
+
     def _take(self, tracking: Tracking, reply: Any) -> None:
         if type(reply) is PushNotification:
             self._take_note(tracking, reply)
