@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+from redis.backoff import AbstractBackoff
+from redis.retry import Retry
 
 from django_rb.engine import (
     BaseRouter,
@@ -37,6 +39,8 @@ from django_rb.engine import (
 )
 from django_rb.engine.rounds.observing import ExchangeEvent, Observer, add_observer
 from django_rb.engine.routing.hashing import encode_key
+from django_rb.engine.threads.handshake import Home
+from django_rb.engine.threads.pool import make_redis_pool
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import Servers
@@ -1078,6 +1082,51 @@ def test_local_clients_have_pub_sub(cluster: Cluster) -> None:
     assert heard.value == {0: 0, 1: 1, 2: 0, 3: 0}
     assert message is not None
     assert (message["channel"], message["data"]) == (b"channel", b"text")
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_lost_pub_sub_subscribes_again(nodes: LocalNodes, protocol: int) -> None:
+    cluster = Cluster(nodes.hosts, pool_options={"protocol": protocol})
+    local: Any = cluster.get_local_client(0)
+    with local.pubsub() as pubsub:
+        pubsub.subscribe("channel")
+        assert pubsub.get_message(timeout=5)["type"] == "subscribe"
+        local.client_kill_filter(_type="pubsub")
+        with contextlib.suppress(redis.ConnectionError):  # redis-py's own first try
+            pubsub.get_message(timeout=5)
+        assert pubsub.get_message(timeout=5)["type"] == "subscribe"
+        assert local.publish("channel", "text") == 1
+        assert pubsub.get_message(timeout=5)["data"] == b"text"
+    cluster.close()
+
+
+def test_a_local_client_moves_on_after_a_second_attempt_to_connect() -> None:
+    with LocalNodes(2) as nodes:
+
+        class Restarting(AbstractBackoff):
+            def compute(self, failures: int) -> float:
+                if killed:
+                    nodes.restart(killed.pop())
+                return 0
+
+        killed = [0]
+        errors = (ConnectionRefusedError, redis.ConnectionError)
+        retry = Retry(Restarting(), 2, supported_errors=errors)
+        cluster = Cluster(nodes.hosts, pool_options={"retry": retry})
+        home = Home(cluster.nodes[0])
+        pool = make_redis_pool(cluster.nodes[0], redis.ConnectionPool, home=home)
+        client = redis.Redis(connection_pool=pool)
+        nodes.kill(*killed)
+        assert client.set("key", "old")
+        home.node = cluster.nodes[1]
+        with contextlib.suppress(redis.ConnectionError):  # without another try
+            client.set("key", "new")
+        assert client.set("key", "new")
+        with Servers(nodes.hosts) as servers:
+            assert servers.ask(0, "GET", "key") == b"old"
+            assert servers.ask(1, "GET", "key") == b"new"
+        pool.disconnect()
+        cluster.close()
 
 
 def test_local_clients_have_locks(cluster: Cluster) -> None:

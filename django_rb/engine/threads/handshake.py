@@ -61,6 +61,7 @@ class _Discreet(redis.connection.AbstractConnection):
         self._observed = observed
         self._home = home
         self._leads_to: Node | None = None  # while it is connected
+        self._aims_at: Node | None = None
         super().__init__(**kwargs)
         self._introduction = take_introduction(self)
         if follows_redirects:
@@ -81,7 +82,6 @@ class _Discreet(redis.connection.AbstractConnection):
         try:
             with self._in_handshake():
                 super().connect()  # type: ignore[no-untyped-call]
-                self._greet()
         except redis.RedisError:
             raise
         except Exception as error:
@@ -98,7 +98,7 @@ class _Discreet(redis.connection.AbstractConnection):
         node = self._home.node
         if not node.info.is_placed and (refusal := node.health.refusal()) is not None:
             raise refusal
-        self._leads_to = node
+        self._leads_to = self._aims_at = node
         self.host, self.port = node.info.host, node.info.port
 
     def disconnect(self, *args: Any, **kwargs: Any) -> None:
@@ -126,10 +126,30 @@ class _Discreet(redis.connection.AbstractConnection):
     @hides_locals
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         """Do what newer redis-py does if it reconnects before it sends."""
+        self._go_home()
         guarding.check(self)
         with self._in_handshake():
             super().connect_check_health(*args, **kwargs)
+
+    # It greets in these two, before a pubsub subscribes again when it is connected anew.
+
+    def on_connect(self) -> None:
+        """Log in and greet."""
+        super().on_connect()  # type: ignore[no-untyped-call]
+        self._begin()
+
+    def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        """Do what newer redis-py does in place of `on_connect`."""
+        super().on_connect_check_health(*args, **kwargs)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._leads_to = self._aims_at  # also if redis-py has tried more than once
+        try:
             self._greet()
+        except BaseException:  # some replies may not have been read
+            self.disconnect()
+            raise
 
     def _greet(self) -> None:
         """Send what each connection begins with, in one packet."""
@@ -139,7 +159,7 @@ class _Discreet(redis.connection.AbstractConnection):
         self._is_greeted = True
         connection: Any = self
         pieces = [piece for each in commands for piece in connection.pack_command(*each)]
-        connection.send_packed_command([b"".join(pieces)])
+        connection.send_packed_command([b"".join(pieces)], check_health=False)
         for _ in self._introduction:
             with suppress(redis.ResponseError):  # an older server, or a user who may not
                 connection.read_response()
