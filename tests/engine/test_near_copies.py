@@ -215,6 +215,28 @@ def test_a_change_while_a_reply_is_stored_wins(is_single: bool, part: str) -> No
     assert vars(copies)["_bytes"] == 0
 
 
+def test_a_change_while_a_copy_moves_to_the_youngest_table_wins() -> None:
+    """It comes from a signal handler, too."""
+    copies = Copies(10_000, 10)
+
+    class Table(dict[bytes, Any]):
+        def get(self, key: bytes, default: Any = None) -> Any:
+            copy = super().get(key, default)
+            copies.drop([KEY])
+            return copy
+
+        def pop(self, key: bytes, default: Any = None) -> Any:
+            copy = super().pop(key, default)
+            if copy is not None:
+                copies.drop([KEY])
+            return copy
+
+    read(copies, b"old")
+    vars(copies).update(_older=(Table(vars(copies)["_young"]),), _young={})
+    assert copies.get(KEY, 0) is None
+    assert copies.get(KEY, 0) is None
+
+
 def test_that_there_is_no_key_is_kept_where_it_is_asked_for() -> None:
     copies = Copies(10_000, 10, keeps_misses=True)
     read(copies, None)

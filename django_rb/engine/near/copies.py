@@ -155,9 +155,13 @@ class Copies:
         """Move a key from an older table to the youngest one; return its copy, if any."""
         if any(key in copies for copies in self._older):
             with self._lock:
-                copy = self._table_of(key).pop(key, None)
-                if copy is not None:
+                latest, table = self._changes, self._table_of(key)
+                copy = table.get(key)
+                if self._changes != latest:  # of a signal handler, as for new copies below
+                    return None
+                if copy is not None and table is not self._young:
                     self._young[key] = copy
+                    del table[key]
                     self._changes += 1
                 return copy
         return None
