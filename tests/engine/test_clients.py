@@ -1517,9 +1517,10 @@ def test_a_class_that_replaces_execute_command_is_told_of_all_commands(
     stored = client.set("key", "value", ex=100), client.zadd("set", {"a": 1})
     found = cluster.get_routing_client().mget("mine:key", "key")
     assert found == [None, None]
-    scores = client.zrange("set", 0, -1)
+    scores, value = client.zrange("set", 0, -1), client.get("key")
     client.join()
-    assert [promise.value for promise in (*stored, scores)] == [True, 1, [b"a"]]
+    values = [promise.value for promise in (*stored, scores, value)]
+    assert values == [True, 1, [b"a"], b"value"]
     assert cluster.get_routing_client().mget("mine:key", "key") == [b"value", None]
 
 

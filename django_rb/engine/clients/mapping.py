@@ -72,7 +72,8 @@ class MappingClient(ManyNodesClient):
         self._failures: list[NodeFailure] = []
         # Keys are placed together when the block ends, where none of them is refused.
         self._places_later = type(self._router) in NEVER_REFUSING
-        self._gets_plainly = self._places_later and "GET" in self._simple
+        is_told = type(self).execute_command is not MappingClient.execute_command
+        self._gets_plainly = self._places_later and "GET" in self._simple and not is_told
 
     def get(self, name: Any) -> Promise[Any]:  # type: ignore[override]
         """Return a promise for the value of a key; None if there is no such key."""
