@@ -1,4 +1,4 @@
-"""How many connections a cluster says that it has."""
+"""How many connections a cluster says that it has, and which it keeps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from django_rb.engine import Cluster
+from django_rb.engine.threads.connections import Connection
 from tests.helpers import wait_until
 
 
@@ -39,3 +40,17 @@ def test_connections_of_loops(cluster: Cluster) -> None:
 
     assert asyncio.run(use()) == ((1, 0), (2, 2))
     assert cluster.connections() == dict.fromkeys(range(4), (0, 0))
+
+
+def test_a_connection_is_not_kept_if_the_cluster_is_closed_meanwhile(cluster: Cluster) -> None:
+    class Idle(list[Connection]):
+        def append(self, connection: Connection) -> None:
+            cluster.close()
+            super().append(connection)
+
+    pool = cluster._threads.pools[0]
+    connection = pool.open()
+    pool.idle = Idle()
+    pool.keep(connection)
+    assert not pool.idle
+    assert connection.fd < 0

@@ -100,6 +100,8 @@ class Pool:
             self.idle.append(connection)
         else:
             connection.close()
+        if connection.epoch != self.node.epoch:  # close() may have run in between
+            self.close_idle()
 
     def _close_unneeded(self) -> None:
         """Close the connections that were idle for _IDLE_SECONDS."""

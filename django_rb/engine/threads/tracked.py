@@ -85,10 +85,8 @@ class TrackedPool(Pool):
         """Put a connection without pending replies back."""
         if connection.reader.tracking is None:
             self._others.keep(connection)
-        elif connection.epoch == self.node.epoch:
-            self.idle.append(connection)
         else:
-            connection.close()
+            super().keep(connection)
 
     def open(self, seconds: float | None = None) -> Connection:
         """Return a new connection; see `Pool.open`."""
@@ -130,14 +128,14 @@ class TrackedPool(Pool):
             except IndexError:
                 break
             if connection.reader.tracking is not tracking:
-                self.idle.append(connection)
+                self.keep(connection)
                 continue
             is_good = False
             try:
                 is_good = _read(connection, tracking)
             finally:
                 if is_good:
-                    self.idle.append(connection)
+                    self.keep(connection)
                 else:
                     connection.close()
             return
