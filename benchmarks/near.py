@@ -1,13 +1,12 @@
 """Time what near copies cost: python -m benchmarks.near
 
-Calls with and without them take turns on eight nodes; told is the CPU time of the calling
-thread, as the mean of the quicker half of the turns, which others on the machine disturbed the
-least.
+Calls with and without near copies take turns on eight nodes. The result is the CPU time of the
+calling thread: the mean of the faster half of the turns, which other programs on the machine
+have disturbed least.
 
-At least what is told as the floor is spent, however copies are kept. On keys that are near: to
-make the stored keys, to look them up in a dictionary, and to unpickle the values. On keys that
-are not near: to look them up, to ask for their expiry and to read it, and to store them in a
-dictionary.
+The floor is the least that any such code has to do. For keys that are near: make the stored
+keys, look them up in a dictionary, and unpickle the values. For keys that are not near: look
+them up, ask for their expiry, read it, and store them in a dictionary.
 """
 
 from __future__ import annotations

@@ -54,3 +54,14 @@ def test_a_connection_is_not_kept_if_the_cluster_is_closed_meanwhile(cluster: Cl
     pool.keep(connection)
     assert not pool.idle
     assert connection.fd < 0
+
+
+def test_an_outdated_connection_is_closed_alone(cluster: Cluster) -> None:
+    pool = cluster._threads.pools[0]
+    outdated = pool.open()
+    cluster.close()
+    current = pool.open()
+    pool.keep(current)
+    pool.keep(outdated)
+    assert pool.idle == [current]
+    assert (current.fd >= 0, outdated.fd >= 0) == (True, False)

@@ -42,7 +42,6 @@ class FanoutClient(MappingClient):
             self._hosts = "all" if hosts == "all" else checked_hosts(cluster, hosts)
         self._is_single = False
         self._is_retargeted = False
-        self._gets_plainly = False  # that fast path sends to the key's owner
 
     def target(self, hosts: Hosts) -> Self:
         """Return a client for other hosts; its commands run in the same batch.

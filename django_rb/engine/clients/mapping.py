@@ -72,8 +72,11 @@ class MappingClient(ManyNodesClient):
         self._failures: list[NodeFailure] = []
         # Keys are placed together when the block ends, where none of them is refused.
         self._places_later = type(self._router) in NEVER_REFUSING
-        is_told = type(self).execute_command is not MappingClient.execute_command
-        self._gets_plainly = self._places_later and "GET" in self._simple and not is_told
+        self._gets_plainly = (
+            self._places_later
+            and "GET" in self._simple
+            and type(self).execute_command is MappingClient.execute_command
+        )
 
     def get(self, name: Any) -> Promise[Any]:  # type: ignore[override]
         """Return a promise for the value of a key; None if there is no such key."""

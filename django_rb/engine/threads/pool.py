@@ -98,10 +98,10 @@ class Pool:
         """Put a connection without pending replies back; close it if it is outdated."""
         if connection.epoch == self.node.epoch:
             self.idle.append(connection)
+            if connection.epoch != self.node.epoch:  # close() has run in between
+                self.close_idle()
         else:
             connection.close()
-        if connection.epoch != self.node.epoch:  # close() may have run in between
-            self.close_idle()
 
     def _close_unneeded(self) -> None:
         """Close the connections that were idle for _IDLE_SECONDS."""
