@@ -149,7 +149,8 @@ class OldLayout:
             now: the ids of their hosts in the new layout, if the caller knows them.
         """
         new, old = self._new, self.cluster
-        now = now or new.router.get_hosts_for_keys(keys)
+        if now is None:
+            now = new.router.get_hosts_for_keys(keys)
         if not self._knows_owners:
             return Moved(list(keys), now, None)
         then = old.router.get_hosts_for_keys(keys)

@@ -95,7 +95,7 @@ def find(
         named = zip(names, keys, strict=True)
         return {name: values[key] for name, key in named if key in values}, failures
     shares: dict[int, tuple[list[Any], list[bytes]]] = defaultdict(lambda: ([], []))
-    owners = owners or port.router.get_hosts_for_keys(keys)
+    owners = port.router.get_hosts_for_keys(keys) if owners is None else owners
     for owner, name, key in zip(owners, found, keys, strict=True):
         share = shares[owner]
         share[0].append(name)
