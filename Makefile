@@ -71,7 +71,7 @@ django-tests: $(VENV)/installed ## Django's own cache tests against RBCache
 browser: $(VENV)/installed ## the pages of the admin in Debian's Chromium
 	$(BIN)/python -m nox --session browser -- $(ARGS)
 
-SESSIONS ?= oldest newest redis-8 redis-7 cluster-valkey-9 cluster-redis-7
+SESSIONS ?= oldest newest redis-8 redis-7 cluster-valkey-9 cluster-redis-8 cluster-redis-7
 matrix: $(VENV)/installed ## both suites on the oldest and newest versions, on Redis 7 and 8, and Redis Clusters
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync $(SESSIONS:%=matrix-%)
 
