@@ -235,6 +235,13 @@ def test_commands_that_are_alike_and_large_are_sent_uncopied() -> None:
     assert [piece for piece in encode(commands) if piece is large] == [large] * _MANY_ALIKE
 
 
+def test_commands_with_many_numbers_are_sent_in_pieces() -> None:
+    commands: list[Args] = [("RPUSH", f"key:{n}", *range(n, n + 2000)) for n in range(256)]
+    pieces = list(encode(commands))
+    assert b"".join(pieces) == b"".join(map(pack, commands))
+    assert max(map(len, pieces)) < 2 * PIECE_SIZE
+
+
 SIZES = [0, 1, 60, 4095, 4096, PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1]
 
 

@@ -216,10 +216,10 @@ def _encode_alike(commands: Sequence[Args]) -> bytes | None:
         kinds = set(map(type, words))
         if len(kinds) != 1 or not kinds <= _PLAIN:
             return None
-        if kinds <= _TEXT_OR_BYTES:
-            size += sum(map(len, cast(Sequence[str], words)))
-            if size >= PIECE_SIZE:
-                return None
+        is_text = kinds <= _TEXT_OR_BYTES
+        size += sum(map(len, cast(Sequence[str], words))) if is_text else 8 * count
+        if size >= PIECE_SIZE:
+            return None
         # -0.0 equals 0.0, but is sent otherwise.
         is_shared = float not in kinds or len(set(map(id, words))) == 1
         if is_shared and words[0] == words[-1] and words.count(words[0]) == count:
