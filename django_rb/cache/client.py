@@ -53,7 +53,7 @@ class Wording:
             UnroutableCommand: it is not known where its keys are.
         """
         words = list(args)
-        # Values may be anything; who looks for keys knows text and numbers.
+        # Values may be of any type; key_positions() takes only text and numbers.
         at = key_positions([word if isinstance(word, _WORDS) else 0 for word in words])
         keys = [self.make_key(words[position]) for position in at]
         for position, made in zip(at, keys, strict=True):

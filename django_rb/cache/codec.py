@@ -13,8 +13,8 @@ settings are by then, and compression can be switched on and off in a rolling de
 A signed value (see `django_rb.cache.signing`) is framed, too. A codec that has no key reads
 it as if it were unsigned.
 
-What follows a pickle, or the data of a compressor, is ignored by all that read it: there is
-room for the tail of a computed value (see `django_rb.cache.tails`).
+Bytes after a pickle, or after compressed data, are ignored when it is read. The tail of a
+computed value is stored there (see `django_rb.cache.tails`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Encoding = tuple[Iterable[Any], Callable[[Any], bytes]]
 
 _FRAME = 0xC1
 _AS_IS = ord("0")
-_ZLIB = ord("z")  # which every reader knows
+_ZLIB = ord("z")  # always available
 _SIGNED = SIGNED[1]
 _PICKLE_MARK = 0x80  # the first byte of every pickle of protocol 2 or later
 _INTEGER = frozenset(b"-0123456789")
@@ -105,7 +105,7 @@ class Codec:
         return bytes((_FRAME, _ZLIB)) + zlib.compress(data, 0)
 
     def encoding(self, values: Iterable[Any], keys: Sequence[bytes]) -> Encoding:
-        """Return values, and what makes of each of them what is stored under its key."""
+        """Return values, and a function that returns the stored bytes of a value."""
         return values, self.encode
 
     def decode(self, data: bytes, key: bytes = b"") -> Any:

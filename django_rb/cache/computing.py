@@ -5,9 +5,9 @@ It is a plan: a generator without I/O that yields steps. A thread (`run`) or an 
 
 For each key that is missing or stale the plan finds out who computes it, in this order:
 
-    another thread or task of this process    its flight is waited for; the node is not asked
-    another process                           it has the lease; the node is asked now and then
-    nobody                                    the lease is taken, and the function called
+    another thread or task of this process    wait for its flight, without querying the node
+    another process, which has the lease      query the node at intervals
+    no other caller                           take the lease, and call the function
 
 A caller with a stale value that may still be served does not wait.
 """
@@ -55,7 +55,7 @@ class Pause(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Wait for the end of a flight; the answer is whether it came."""
+    """Wait for the end of a flight; the answer is whether it ended in time."""
 
     flight: Flight
     seconds: float
@@ -112,7 +112,7 @@ class Computation:
         self._is_single = is_single
         self._timeout = timeout
         self._terms = terms
-        self._later_terms = terms._replace(beta=0.0)  # by chance, once is enough
+        self._later_terms = terms._replace(beta=0.0)  # computed early at random only once
         self._is_forced = is_forced
         self._is_on_loop = is_on_loop
         self._results: dict[bytes, Any] = {}
@@ -183,9 +183,9 @@ class Computation:
                     self._serve(key, seen.value)
                     continue
                 age = monotonic() - other.began
-                if self._is_mine(other):  # the function asks for its own key
+                if self._is_mine(other):  # the function has called for its own key
                     self._wanted[key] = seen._replace(is_unknown=True)
-                    flight = Flight(is_missed=True)  # of which nobody else knows
+                    flight = Flight(is_missed=True)  # not shared with other callers
                 elif self._is_forced:
                     flight = Flight(is_missed=True)
                 elif age >= self._terms.lock or self._is_out_of_patience:
@@ -338,7 +338,7 @@ class Computation:
             raise
         results: dict[bytes, Any] = {}
         for key, made in data.items():
-            # Where the node failed there is nothing that could be newer.
+            # If its node failed, a key is not in `stored`: no newer value is known.
             self._flights.end(key, led[key], made if stored.get(key, True) else None)
             results[key] = self._ops.decode(made, key)
         left_out = {key: when for key, when in leased.items() if key not in data}

@@ -13,15 +13,15 @@ from django.core.exceptions import ImproperlyConfigured
 _NOT_PORTABLE = bytes(range(0x21)) + b"\x7f"
 _MAX_LENGTH = 250
 _GLOB = re.compile(r"([*?\[\]\\])")
-# A pattern that takes nothing of what follows it along, as the servers read patterns: in [a-]
-# the bracket at the end is that of a range, and none closes.
+# A pattern to which text can be appended that does not become part of a bracket or an escape.
+# Servers parse the "]" in "[a-]" as the end of a range: it does not close the bracket.
 _CLOSED_GLOB = re.compile(r"(?:[^\\\[]|\\.|\[\^?+(?:\\.|[^\\\]]-.|[^\\\]])*+\])*+", re.DOTALL)
 _LONG_WORD = re.compile(r"([0-9A-Za-z_-]{6})[0-9A-Za-z_-]{18,}")
 _MAX_LOGGED = 200
-# In keys that are kept beside a site's own, which Django warns of where they have this
-# character: of leases, of seals and of tallies; see `leases` and `warming`.
+# Parts of the keys of leases, seals and tallies, which are stored beside a site's own keys; see
+# `leases` and `warming`. Django warns about a site's keys that contain this character.
 LEASE, SEAL, TALLY = b"\x1flease", b"\x1fseal", b"\x1ftally"
-_STAND_IN = "4294967291"  # where a key is in a stored key; digits survive most functions
+_STAND_IN = "4294967291"  # to find where a key is in a stored key; most functions keep digits
 
 
 class Keys:
@@ -69,7 +69,7 @@ class Keys:
         else:
             texts = [str(cache.make_key(key, version=version)) for key in keys]
             text = "\n".join(texts)
-        # All keys at once: they are portable if nothing is amiss but the line breaks between.
+        # All keys at once: they are portable if only the line breaks between them are not.
         joined = text.encode()
         if len(joined) - len(joined.translate(None, _NOT_PORTABLE)) == len(keys) - 1:
             made = joined.split(b"\n")
@@ -154,7 +154,7 @@ class Keys:
         return re.compile(b"%b[^:]*:(?:%b)" % (before, begins)).match
 
     def _prefix(self, version: int | None) -> str | None:
-        """Return what precedes every key, None where a function of the site's own says."""
+        """Return what precedes every key, None if a function of the site decides it."""
         cache = self._cache
         if self._has_own_make or cache.key_func is not default_key_func:
             return None
@@ -162,7 +162,7 @@ class Keys:
 
 
 def is_closed(pattern: str) -> bool:
-    """Return whether a glob pattern takes nothing along of what is put behind it."""
+    """Return whether text appended to a glob pattern stays separate from the pattern."""
     return _CLOSED_GLOB.fullmatch(pattern) is not None
 
 

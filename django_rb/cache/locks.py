@@ -10,7 +10,7 @@ from ..times import to_seconds
 
 
 class _Extends:
-    """Multiplies no time in a type of the caller's own."""
+    """Converts times to numbers, before redis-py multiplies them."""
 
     def extend(self, additional_time: float | timedelta, replace_ttl: bool = False) -> Any:
         """Add to the time after which the lock ends by itself, in seconds or a timedelta."""

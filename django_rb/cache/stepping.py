@@ -42,7 +42,7 @@ def run(ops: Computed, plan: Plan[T]) -> T:
         value: T = end.value
         return value
     finally:
-        error = None  # it knows this frame
+        error = None  # its traceback has this frame: a cycle
 
 
 def _take_step(ops: Computed, step: Step) -> Any:

@@ -101,7 +101,7 @@ NOTHING = Seen()
 UNKNOWN = Seen(is_unknown=True)
 
 
-# Of -log() of a random number above 0, as random() tells them apart: more is never needed.
+# The largest value of -log() of a number above 0 that random() may return.
 MOST = 37
 
 

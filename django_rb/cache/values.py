@@ -1,9 +1,9 @@
 """Which arguments and replies of Redis commands are values of a cache.
 
-Keys are known from the engine's table of commands; this one says of commands on strings,
-hashes, lists, sets and sorted sets which of their other arguments are values, and whether
-values come back. Fields of hashes, scores, counts and options are none. Neither is anything of
-a command that is not here.
+The engine's table of commands has the positions of keys. This table has, for commands on
+strings, hashes, lists, sets and sorted sets, the positions of values among the other arguments,
+and whether replies contain values. Fields of hashes, scores, counts and options are not values.
+A command that is not listed here has no values.
 """
 
 from __future__ import annotations

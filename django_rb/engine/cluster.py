@@ -209,7 +209,7 @@ class Cluster(ClientSource):
 
     @property
     def layout(self) -> Topology:
-        """What is known of the shards: by the settings, Sentinels or the nodes themselves."""
+        """What is known of the shards, from the settings, Sentinels or the nodes themselves."""
         return self._topology
 
     @property

@@ -121,7 +121,7 @@ class RequestFunction:
 
 
 def _without_partial(function: Callable[..., Any]) -> object:
-    """Return what tells functions apart: themselves, with what partial() gave them, if any."""
+    """Return what identifies a function: itself, and the arguments of partial(), if any."""
     if not isinstance(function, partial):
         return function
     if not (function.args or function.keywords):

@@ -97,7 +97,7 @@ class MappingClient(ManyNodesClient):
         return self._record(args, options)
 
     def __init_subclass__(cls) -> None:
-        """Have a class that replaces `execute_command` told of all commands."""
+        """Pass all commands to `execute_command` of a class that overrides it."""
         super().__init_subclass__()
         if cls.execute_command is not MappingClient.execute_command:
             cls._execute_kept = KeptMethods._execute_kept  # noqa: SLF001 (same room)

@@ -97,7 +97,7 @@ class Copies:
         self._end_reads()
 
     def _end_reads(self) -> None:
-        """Keep nothing of the reads that are under way."""
+        """Let reads that are under way store no copies."""
         self._changes += 1
         self._first_kept = self._changes
 

@@ -5,8 +5,8 @@ something `asks_for_more`, and runs the rounds of `look_again`; their replies re
 ones before the batch goes on. `with_second_looks` includes these rounds in a batch, for
 observers. If nothing has to be sent again, this costs one check of each exchange.
 
-A script that a node does not know (NOSCRIPT) is sent itself in place of its digest. What else
-nodes say that sends a command elsewhere, or back for later, is known to `redirects`.
+If a node does not have a script (NOSCRIPT), its source is sent instead of its digest. All other
+replies that send a command elsewhere, or back for later, are handled in `redirects`.
 
 An exchange whose idle connection turned out to be closed (`is_stale`, see `may_go_again`)
 goes again as a whole, on a new connection.
@@ -193,7 +193,7 @@ def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
     exchange = PipelineExchange(host_id, commands, is_checked=True)
     exchange.answers, exchange.bound = answers, bound
     exchange.is_for_primary = any(errand.first.is_for_primary for errand in errands)
-    # Each error once: from round to round there would be ever so many times more.
+    # Each error once: otherwise their number would multiply from round to round.
     before = (first.tried for first in dict.fromkeys(errand.first for errand in errands))
     errors = (errand.error for errand in errands)
     exchange.tried = tuple(dict.fromkeys(chain(*before, errors)))
@@ -201,7 +201,7 @@ def _make_exchange(host_id: int, errands: Sequence[Errand]) -> Exchange:
 
 
 def _answer_to(exchange: Exchange, position: int) -> IsAnswer:
-    """Return what tells whether a reply can answer one of the commands of an exchange."""
+    """Return the function that checks replies to one of the commands of an exchange."""
     answers = exchange.answers
     return answers[position % len(answers)] if answers else is_anything
 

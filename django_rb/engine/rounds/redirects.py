@@ -59,10 +59,10 @@ class Errand:
         first, position: the exchange that it belongs to, and its place there.
         command: what is sent.
         slot: of its keys; None if it is for one host, whatever its keys.
-        error: what became of it.
-        why: what that comes to.
+        error: its error reply, or the error of its connection.
+        why: how to continue after the error; see `why_again`.
         host_id: where it goes; None as long as that is not known.
-        with_asking: ASKING goes ahead of it.
+        with_asking: ASKING is sent before it.
         is_bound: it is for one host and no other.
         parts: the commands that are sent instead, if it was split.
         is_redirected: the node that was asked has replied REDIRECT.
@@ -163,7 +163,7 @@ def joined(replies: Sequence[Any]) -> Any:
 def errands_of(
     layout: Layout, exchange: Exchange, errors: Iterable[tuple[int, Exception, Args]]
 ) -> Iterator[Errand]:
-    """Yield what may go again of an exchange.
+    """Yield the commands of an exchange that may be sent again.
 
     Args:
         errors: its error replies, with their positions and commands.
@@ -253,7 +253,7 @@ def slot_of(layout: Layout, command: Args) -> int | None:
 def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], list[Errand]]:
     """Decide which errands go at once, and where, and which after a pause.
 
-    What is in neither does not go.
+    Errands that are in neither list are not sent again.
     """
     by_slot: dict[object, list[Errand]] = {}
     for errand in errands:
@@ -269,7 +269,7 @@ def settle(layout: Layout, errands: Sequence[Errand]) -> tuple[list[Errand], lis
             later += group
             continue
         if SPLIT in reasons:
-            # Of keys that it no longer has, the owner says so one by one.
+            # Key by key, the owner redirects only the commands on keys that it no longer has.
             for errand in group:
                 errand.with_asking, errand.host_id = False, None
                 if errand.why == SPLIT:
@@ -307,7 +307,7 @@ def _find_owner(layout: Layout, errand: Errand, *, reads: bool) -> int | None:
 
 
 def _has_moved_back(layout: Layout, errand: Errand) -> bool:
-    """Return whether a replica has refused a write whose primary is one that did so before."""
+    """Return whether a replica refused a write, and its primary did so before."""
     if errand.slot is not None or "READONLY" not in str(errand.error):
         return False
     node = layout.get_node(layout.get_shard(errand.first.host_id))
@@ -324,7 +324,7 @@ def address_later(layout: Layout, errands: Iterable[Errand]) -> None:
 
 
 def question_about(command: Args) -> Args:
-    """Return what a replica answers with REDIRECT if a command was not for it: a read."""
+    """Return a read, on the same key if there is one, that a replica answers with REDIRECT."""
     with suppress(UnroutableCommand):
         for key in keys_of(command)[:1]:
             return (b"EXISTS", key)
@@ -332,9 +332,9 @@ def question_about(command: Args) -> Args:
 
 
 def questions_after(errands: Iterable[Errand]) -> dict[Exchange, list[Errand]]:
-    """Return what is to be asked of nodes that refused what scripts write, and for which ones.
+    """Return questions to nodes that refused writes of scripts, and the errands of each.
 
-    That is no REDIRECT: it is the script that writes, and not its command.
+    Such a node does not reply REDIRECT, because the script writes, and not its command.
     """
     refused: dict[int, list[Errand]] = defaultdict(list)
     for errand in errands:

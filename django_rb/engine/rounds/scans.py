@@ -19,7 +19,7 @@ Cursors = dict[int, bytes]
 
 
 class _Cursor(bytes):
-    """A cursor that knows its node: it means nothing to another one."""
+    """A cursor and its node: it is valid only for this node."""
 
     node: object = None
 

@@ -94,7 +94,7 @@ class Looking(ABC):
                         is_over = yield from self._look()
                 finally:
                     self._times.end()
-            else:  # another caller is about to know
+            else:  # another caller looks
                 pause = Pause(_WAIT_SECONDS)
                 yield pause
                 is_over = pause.is_over

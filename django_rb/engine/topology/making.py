@@ -48,7 +48,7 @@ def make_topology(
         return RedisClusterTopology(
             infos, make_node, use, read_address_map(address_map), read_from
         )
-    # A replica that knows this would answer no read.
+    # Not for replicas: with this option they would redirect reads, too.
     make_primary = partial(make_node, follows_redirects=True)
     if topology == SENTINEL:
         return SentinelTopology(

@@ -25,11 +25,11 @@ class Claim:
     """The primary that a Sentinel reports for a shard, and whether it is accepted.
 
     Attributes:
-        sentinel: who says so.
+        sentinel: the Sentinel.
         address: where its primary is.
         epoch: of the last failover of the shard that the Sentinel knows.
-        node: what is there; None where it is the one that is known.
-        refusal: why it is not believed.
+        node: the node at that address; None if it is the known primary.
+        refusal: why it is not accepted; None if it is.
         is_outdated: a newer failover is known.
     """
 
@@ -98,7 +98,7 @@ def run(exchanges: Sequence[Exchange]) -> Rounds:
 
 
 def race(exchanges: Sequence[Exchange], is_good: Callable[[Exchange], bool]) -> Rounds:
-    """Yield a race, and another one of those whose connections were closed, if nobody won."""
+    """Yield a race, and if none decided it, another one of those with closed connections."""
     first = Race(exchanges, is_good)
     yield first
     stale = [exchange for exchange in exchanges if exchange.is_stale]
@@ -109,7 +109,7 @@ def race(exchanges: Sequence[Exchange], is_good: Callable[[Exchange], bool]) -> 
 
 
 def tells_all(exchange: Exchange, count: int) -> bool:
-    """Return whether a Sentinel has told where all of so many primaries are."""
+    """Return whether a Sentinel's replies have the addresses of all `count` primaries."""
     is_whole = len(exchange.replies) == exchange.count
     return is_whole and all(map(read_address, exchange.replies[:count]))
 

@@ -42,9 +42,9 @@ def read_epoch(reply: Any) -> int:
 
 
 def read_primary_for(reply: Any) -> tuple[Address, float] | None:
-    """Return the primary in a reply to SENTINEL MASTER, and since how many seconds it is one.
+    """Return the primary in a reply to SENTINEL MASTER, and the seconds that it has been one.
 
-    That is what it has said to this Sentinel. None if it does not say so.
+    This is the role that the node has reported to the Sentinel. None if it is another role.
     """
     said = as_dict(reply)
     milliseconds = said.get("role-reported-time", "")
