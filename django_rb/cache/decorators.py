@@ -46,13 +46,13 @@ def cached(
 ) -> Callable[[Callable[..., Any]], CachedFunction]:
     """Return a decorator for functions, methods and coroutine functions.
 
-        @cached(timeout=300, stale=60)
-        def bestsellers(category, limit=10): ...
+    @cached(timeout=300, stale=60)
+    def bestsellers(category, limit=10): ...
 
-        bestsellers("poetry")             # computed once, then cached
-        bestsellers.key("poetry")         # the key in the cache
-        bestsellers.invalidate("poetry")  # the next call computes
-        bestsellers.refresh("poetry")     # computes now, stores and returns
+    bestsellers("poetry")             # computed once, then cached
+    bestsellers.key("poetry")         # the key in the cache
+    bestsellers.invalidate("poetry")  # the next call computes
+    bestsellers.refresh("poetry")     # computes now, stores and returns
 
     Those of a coroutine function are awaited, but for `key`. The argument that is left out and
     the one that is given as its default are the same.

@@ -161,8 +161,8 @@ def get_usage(
     """Return how much of a limit is used; the arguments are those of `is_ratelimited`.
 
     Returns:
-        None if the request is not limited; else a dictionary: `count` of requests, `limit`,
-        `should_limit`, and `time_left`, the whole seconds until the limit is unused again.
+        A dictionary with the `count` of requests, the `limit`, `should_limit`, and `time_left`,
+        the whole seconds until the limit is unused again; None if the request is not limited.
         If a node failed it is None, or with RATELIMIT_FAIL_OPEN = False a refusal with a
         `time_left` of -1.
     """

@@ -124,7 +124,7 @@ def rb_cluster(rb_alias: str, _rb_stand_ins: StandIns) -> Cluster:
 
 @pytest.fixture
 def rb_nodes(rb_alias: str, _rb_stand_ins: StandIns) -> LocalNodes:
-    """The local nodes of the cluster: kill(), pause(), resume() and restart() them.
+    """The local nodes of the cluster, to kill(), pause(), resume() and restart() them.
 
     For the next test, all of them run again and are empty.
     """

@@ -53,7 +53,7 @@ class RBTestCaseMixin(_Case):
 
     @property
     def rb_nodes(self) -> LocalNodes:
-        """The local nodes of the cluster: kill(), pause(), resume() and restart() them.
+        """The local nodes of the cluster, to kill(), pause(), resume() and restart() them.
 
         For the next test, all of them run again and are empty.
 

@@ -148,9 +148,8 @@ class MappingClient(ManyNodesClient):
         Args:
             timeout: seconds; promises that are pending then are rejected with a TimeoutError.
 
-        Raises:
-            The first error that no callback handled, after every node has finished.
-            `failures_of(error)` returns what failed on which node.
+        When every node has finished, this raises the first error that no callback handled.
+        `failures_of(error)` returns what failed on which node.
         """
         self._cluster.run(self._map(), timeout)
 

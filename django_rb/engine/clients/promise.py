@@ -125,7 +125,7 @@ class Promise(Generic[T]):
         Raises:
             TypeError: `value` is this very promise.
             RuntimeError: it is settled already.
-            What a callback raised, after all of them were called.
+            Exception: a callback has raised it; all others were called as well.
         """
         if isinstance(value, Promise):
             self._follow(value)
@@ -146,7 +146,7 @@ class Promise(Generic[T]):
 
         Raises:
             RuntimeError: it is settled already.
-            What a callback raised, after all of them were called.
+            Exception: a callback has raised it; all others were called as well.
         """
         if self._state != PENDING:
             raise RuntimeError("The promise is no longer pending.")

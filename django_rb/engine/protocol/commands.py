@@ -204,24 +204,29 @@ def register_command(
 ) -> None:
     """Describe a command that the table does not know, such as a module's.
 
-        register_command("JSON.GET", read_only=True)          # one key, comes first
-        register_command("JSON.DEBUG MEMORY", read_only=True)
-        register_command("JSON.MSET", last_key=-1, step=3)    # key path value …
-        register_command("FT.SEARCH", first_key=0)            # no key
-        register_command("BULK.READ", keys=lambda args: range(2, 2 + int(args[1])))
+    register_command("JSON.GET", read_only=True)          # one key, comes first
+    register_command("JSON.DEBUG MEMORY", read_only=True)
+    register_command("JSON.MSET", last_key=-1, step=3)    # key path value …
+    register_command("FT.SEARCH", first_key=0)            # no key
+    register_command("BULK.READ", keys=lambda args: range(2, 2 + int(args[1])))
 
-    first_key, last_key, step: every step-th argument from the first to the last is a key.
-    Counted as in COMMAND INFO: 0 is the command, and where its name has two words, 1 is
-    the second. Default: the argument after the name. last_key=-1 is the last argument,
-    first_key=0 says that there are no keys.
-    read_only: the command changes nothing, so that sending it twice is safe.
-    keys: instead of the three, a function that finds the keys. It is called with the
-    command's arguments (the name split into words, types as the caller gave them) and returns
-    the indexes of the keys; its exceptions are raised to the caller of the command.
+    Args:
+        name: one or two words.
+        first_key: the position of the first key, counted as in COMMAND INFO: 0 is the command,
+            and where its name has two words, 1 is the second. By default the argument after
+            the name; 0 says that there are no keys.
+        last_key: the position of the last key, by default `first_key`; -1 is the last argument.
+        step: every `step`-th argument from the first to the last is a key.
+        read_only: the command changes nothing, so that sending it twice is safe.
+        keys: instead of the three positions, a function that finds the keys. It is called with
+            the command's arguments (the name split into words, types as the caller gave them)
+            and returns the indexes of the keys. Its exceptions are raised to the caller of the
+            command.
 
     It applies to the whole process. A later description of the same name replaces it.
 
-    TypeError, ValueError: the description makes no sense; the message says why.
+    Raises:
+        TypeError, ValueError: the description makes no sense; the message says why.
     """
     if not isinstance(name, str):
         raise TypeError(f"A command's name must be a str, not {type(name).__name__}")
@@ -237,11 +242,11 @@ def register_command(
             raise TypeError(f"keys must be a function of the arguments, not {keys!r}")
         finders: tuple[KeyFinder, ...] = (_checked(keys),)
     else:
-        finders = _describedevery(len(words), first_key, last_key, step)
+        finders = _described_every(len(words), first_key, last_key, step)
     _add(_Command(" ".join(words), read_only, finders, keys is not None))
 
 
-def _describedevery(
+def _described_every(
     words: int, first: int | None, last: int | None, step: int
 ) -> tuple[KeyFinder, ...]:
     first = words if first is None else first
