@@ -30,9 +30,9 @@ from .tails import LUA, NUMBERS
 
 KEEP = 3_600_000  # milliseconds after a lease's end in which its computation may be stored
 
-# KEYS: the lease. ARGV: milliseconds, and whether it is taken from who has it.
-# Returns when the computation begins, or how long another has the lease, in milliseconds below
-# 0.
+# KEYS: the lease. ARGV: milliseconds, and whether it is taken from its holder.
+# Returns when the computation begins; or, if another caller holds the lease, minus the
+# milliseconds for which it still does.
 _TAKE = f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

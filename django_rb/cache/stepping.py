@@ -100,7 +100,7 @@ async def _await_step(ops: Computed, step: Step) -> Any:
 async def _arun_and_log(ops: Computed, plan: Plan[None]) -> None:
     try:
         await arun(ops, plan)
-    except Exception as error:  # noqa: BLE001 (nobody waits for it)
+    except Exception as error:  # noqa: BLE001 (there is no caller to raise it to)
         _log(error)
 
 
@@ -120,7 +120,7 @@ def _run_and_log(ops: Computed, plan: Plan[None]) -> None:
     close_old_connections()
     try:
         run(ops, plan)
-    except Exception as error:  # noqa: BLE001 (nobody waits for it)
+    except Exception as error:  # noqa: BLE001 (there is no caller to raise it to)
         _log(error)
     finally:
         close_old_connections()

@@ -163,7 +163,8 @@ class Cluster(ClientSource):
             hosts,
             host_defaults,
             make_node,
-            # Event loops know nodes, and these the topology: it must not keep what uses them.
+            # By weak references: loops refer to nodes, and nodes to the topology, so a
+            # reference from here to the loops would be a cycle.
             partial(
                 _use,
                 [weakref.ref(user) for user in (self._threads, self._loops, self._local_pools)],

@@ -206,7 +206,7 @@ def view_name(view: Callable[..., Any]) -> str:
 
 def _shown_name(group: str) -> str:
     """Return the name of a view as `manage.py check` shows it."""
-    # method_decorator() tries decorators on a function of its own, before there is a method.
+    # method_decorator() first calls a decorator with a function of django.utils.decorators.
     return "a class-based view" if group.startswith("django.utils.decorators.") else group
 
 

@@ -258,8 +258,8 @@ class MgetExchange(KeysExchange):
     def __init__(self, host_id: int, keys: Sequence[bytes]) -> None:
         super().__init__(host_id, b"MGET", keys)
         size = len(keys)
-        # No method of its own: that would be a cycle, which keeps all values that were found
-        # until Python collects it.
+        # A bound method here would be a cycle, and keep all values in memory until the garbage
+        # collector runs.
         self.answers = (lambda reply, _kind: are_values(reply, size),)
 
 

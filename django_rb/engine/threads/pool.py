@@ -146,7 +146,7 @@ class Pool:
         finally:
             if connection is None:  # after any exception, nothing must stay open
                 redis_connection.disconnect()
-            with self._opening:  # at once: it is counted once, and nobody is counting now
+            with self._opening:  # in one step, so that it is always counted exactly once
                 self._being_opened -= 1
                 if connection is not None:
                     self._all.add(connection)
