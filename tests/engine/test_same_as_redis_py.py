@@ -14,6 +14,7 @@ import redis
 
 from django_rb.engine import Cluster, SlotRouter
 from django_rb.testing import LocalNodes
+from tests.helpers import collect_garbage
 
 S, N, L, H, Z, Z2, M, X, G, B, P, D = (f"{{t}}:{name}" for name in "snlhzymxgbpd")
 M2, MISSING = "{t}:m2", "{t}:missing"
@@ -334,6 +335,8 @@ def test_iterators_over_one_key_work(kind: str, setting: Setting) -> None:
 
 
 def test_nothing_of_the_callers_is_kept(setting: Setting) -> None:
+    collect_garbage()
+
     class Score(float):
         pass
 

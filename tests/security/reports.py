@@ -8,8 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+from django.conf import settings
+from django.http import HttpRequest
 from django.test import RequestFactory, override_settings
-from django.views.debug import DEBUG_ENGINE, ExceptionReporter
+from django.views.debug import (
+    DEBUG_ENGINE,
+    ExceptionReporter,
+    SafeExceptionReporterFilter,
+)
 
 from django_rb.engine import failures_of
 
@@ -17,6 +23,17 @@ from django_rb.engine import failures_of
 _once_parsed = functools.cache(DEBUG_ENGINE.from_string)
 
 urlpatterns: list[Any] = []  # a debug page shows the view that a request was for
+
+
+class _OurSettings(SafeExceptionReporterFilter):
+    """Shows the settings that may hold a password of ours, as Django does.
+
+    A page is made of some two hundred settings else, and takes two times as long.
+    """
+
+    def get_safe_settings(self) -> dict[str, Any]:
+        names = ("CACHES", "RB_CLUSTERS")
+        return {name: self.cleanse_setting(name, getattr(settings, name)) for name in names}
 
 
 def caught(action: Callable[[], Any]) -> BaseException:
@@ -73,9 +90,15 @@ def _debug_pages(error: BaseException) -> Iterator[str]:
     """
     parsing = mock.patch.object(DEBUG_ENGINE, "from_string", _once_parsed)
     with parsing, override_settings(DEBUG=True, ROOT_URLCONF=__name__):
-        request = RequestFactory().get("/")
+        request = _request()
         reporter = ExceptionReporter(request, type(error), error, error.__traceback__)
         yield reporter.get_traceback_html()
     with parsing, override_settings(DEBUG=False, ROOT_URLCONF=__name__):
-        reporter = ExceptionReporter(None, type(error), error, error.__traceback__)
+        reporter = ExceptionReporter(_request(), type(error), error, error.__traceback__)
         yield reporter.get_traceback_text()
+
+
+def _request() -> HttpRequest:
+    request = RequestFactory().get("/")
+    request.exception_reporter_filter = _OurSettings()  # type: ignore[attr-defined]
+    return request
