@@ -27,10 +27,11 @@ cache_class: type[RBCache] = RBCache
 
 def wait_until(predicate: Callable[[], object], seconds: float = 30.0) -> None:
     """Return as soon as `predicate()` is true; fail after `seconds`."""
-    end = monotonic() + seconds
+    end, pause = monotonic() + seconds, 0.002
     while not predicate():
         assert monotonic() < end, f"{predicate} did not come true within {seconds} s"
-        sleep(0.002)
+        sleep(pause)
+        pause = min(pause * 1.1, 0.01)  # servers are often asked, which takes them their time
 
 
 def counts_as_online(replication: Mapping[str, Any], port: int) -> bool:
