@@ -13,8 +13,8 @@ from django_rb.engine.rounds.batch import count, find, store
 from tests.helpers import wait_until
 
 NAMES = [f"key:{n}" for n in range(60)]
-# Seconds between calls: what happens to a cluster takes thousands of times as long.
-PACE = 0.001
+# Seconds between calls: what happens to a cluster takes a thousand times as long.
+PACE = 0.005
 
 
 class Load:
