@@ -35,6 +35,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # long file for it. Tests make thousands.
 importlib.metadata.version = functools.cache(importlib.metadata.version)
 
+# redis-py reads all authorities of the machine for each connection with TLS, whatever is to be
+# trusted. That takes longer than all else in a handshake, and no test trusts them.
+os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
+
 # No test is one of time.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

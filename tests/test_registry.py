@@ -46,7 +46,7 @@ def _hurried() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_hurried")
 def test_threads_that_ask_at_once_get_the_same_one() -> None:
-    for _ in range(20):
+    for _ in range(6):
         together = threading.Barrier(16)
 
         def ask(together: threading.Barrier = together) -> Cluster:

@@ -61,17 +61,15 @@ class Plain:
 
 
 @pytest.mark.parametrize("serializer", ["pickle", "json", "msgpack"])
-@pytest.mark.parametrize("compressor", COMPRESSORS)
 @quickly
 @given(value=values)
-def test_values_come_back(serializer: str, compressor: str | None, value: object) -> None:
-    codec = make_codec(serializer, compressor)
-
-    data = sent(codec.encode(value))
-    assert codec.decode(data) == value
-    assert type(codec.decode(data)) is type(value)
-    for other in COMPRESSORS:
-        assert make_codec(serializer, other).decode(data) == value
+def test_values_come_back(serializer: str, value: object) -> None:
+    codecs = [make_codec(serializer, compressor) for compressor in COMPRESSORS]
+    for codec in codecs:
+        data = sent(codec.encode(value))
+        assert type(codec.decode(data)) is type(value)
+        for reader in codecs:
+            assert reader.decode(data) == value, (codec, reader)
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)

@@ -33,7 +33,7 @@ from django_rb.engine.nodes.node import Node
 from django_rb.engine.rounds.batch import call_each
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
-from tests.helpers import wait_until
+from tests.helpers import collect_garbage, wait_until
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
@@ -53,7 +53,7 @@ def new_loop(request: pytest.FixtureRequest) -> NewLoop:
 @pytest.fixture
 def left(cluster: Cluster) -> Iterator[Callable[[], object]]:
     """Return what is open of loops and known of them; at the end, that must be nothing."""
-    gc.collect()
+    collect_garbage()
     before = sockets()
 
     def look() -> object:

@@ -12,6 +12,7 @@ from django.core.cache import cache
 
 from django_rb import clusters
 from django_rb.testing import LocalNodes
+from tests.helpers import collect_garbage
 
 NAMES = [f"name{number}" for number in range(40)]
 VALUES = dict.fromkeys(NAMES, "x" * 100)
@@ -67,7 +68,7 @@ def rest() -> list[str]:
 def uncollected(nodes: LocalNodes) -> Any:
     """Nodes, and no collector."""
     cache.set_many({**VALUES, "count": 1})
-    gc.collect()
+    collect_garbage()
     gc.disable()
     yield
     gc.enable()

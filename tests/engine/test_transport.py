@@ -29,7 +29,7 @@ from django_rb.engine.rounds.batch import call, call_each, find, store
 from django_rb.engine.threads.connections import KERNEL_WAIT_SECONDS
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
-from tests.helpers import wait_until
+from tests.helpers import collect_garbage, wait_until
 
 # Bounds in time are about what is waited for; a busy machine may take this much longer.
 SLACK = 0.25
@@ -614,7 +614,7 @@ def test_a_forked_child_opens_connections_of_its_own(
 
 @pytest.fixture
 def no_descriptor_left() -> Iterator[None]:
-    gc.collect()
+    collect_garbage()
     before = open_descriptors()
     yield
     gc.collect()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import socket
 import threading
 import time
@@ -18,7 +17,7 @@ import redis
 from tests.faults.operations import Caller
 from tests.faults.proxy import swallow
 from tests.faults.rig import PASSWORD, TIMEOUTS, USER, Rig, loop_of_callers
-from tests.helpers import make_cache
+from tests.helpers import collect_garbage, make_cache
 
 LONGEST = 0.05
 TICK = 0.005
@@ -103,8 +102,7 @@ WAYS = {"refused": refused, "black-holed": black_holed, "never answering": never
 
 
 def check(tasks: int = 20, in_a_row: int = 1) -> None:
-    gc.collect()
-    gc.freeze()  # for good: to look through what pytest holds takes longer than all this
+    collect_garbage()
     longest: list[float] = []
     while not longest or min(longest) > LONGEST:
         assert len(longest) < 3, f"Blocked for {longest} s"

@@ -23,7 +23,7 @@ from django_rb.testing import LocalNodes
 from tests.faults.operations import own
 from tests.faults.rig import open_descriptors, pools_of
 from tests.faults.sharing.injection import every_moment
-from tests.helpers import Servers, make_cache, wait_until
+from tests.helpers import Servers, collect_garbage, make_cache, wait_until
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ class Site:
 
 @pytest.fixture
 def site(nodes: LocalNodes) -> Iterator[Site]:
-    gc.collect()
+    collect_garbage()
     with Servers(nodes.hosts) as servers:
         for host in nodes.hosts:
             servers.ask(host, "PING")

@@ -145,7 +145,7 @@ def warm_up(caller: Caller, rig: Rig) -> None:
     """Let the nodes have connections, and the scripts of incr() and touch()."""
     calls = [
         ("get_many", rig.data.all),
-        *(("touch", name) for name in rig.data.all),
+        *(("touch", names[0]) for names in rig.data.names.values()),
         *((call, n[0]) for n in rig.data.counters.values() for call in ("incr", "decr")),
     ]
     for name, argument in calls:

@@ -13,6 +13,8 @@ from django_rb.engine.rounds.batch import count, find, store
 from tests.helpers import wait_until
 
 NAMES = [f"key:{n}" for n in range(60)]
+# Seconds between calls: what happens to a cluster takes a thousand times as long.
+PACE = 0.005
 
 
 class Load:
@@ -92,7 +94,7 @@ def reading_and_writing(cluster: Cluster, keys: Sequence[bytes]) -> Iterator[lis
     values = {key: key for key in keys}
 
     def work(call: Callable[[], object]) -> None:
-        while not is_over.is_set():
+        while not is_over.wait(PACE):
             try:
                 call()
             except Exception as error:  # noqa: BLE001 (the test tells)
@@ -105,6 +107,7 @@ def reading_and_writing(cluster: Cluster, keys: Sequence[bytes]) -> Iterator[lis
                 await cluster.aio.mget(keys)
             except Exception as error:  # noqa: BLE001 (the test tells)
                 failed.append(error)
+            await asyncio.sleep(PACE)
 
     client = cluster.get_routing_client()
     threads = [

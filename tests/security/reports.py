@@ -5,11 +5,17 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from django.conf import settings
 from django.test import RequestFactory, override_settings
-from django.views.debug import DEBUG_ENGINE, ExceptionReporter
+from django.views.debug import (
+    DEBUG_ENGINE,
+    ExceptionReporter,
+    SafeExceptionReporterFilter,
+)
 
 from django_rb.engine import failures_of
 
@@ -17,6 +23,17 @@ from django_rb.engine import failures_of
 _once_parsed = functools.cache(DEBUG_ENGINE.from_string)
 
 urlpatterns: list[Any] = []  # a debug page shows the view that a request was for
+
+
+class _OurSettings(SafeExceptionReporterFilter):
+    """Shows the settings that may hold a password of ours, as Django does.
+
+    A page is made of some two hundred settings else, and takes two times as long.
+    """
+
+    def get_safe_settings(self) -> dict[str, Any]:
+        names = ("CACHES", "RB_CLUSTERS")
+        return {name: self.cleanse_setting(name, getattr(settings, name)) for name in names}
 
 
 def caught(action: Callable[[], Any]) -> BaseException:
@@ -67,15 +84,26 @@ def _frames(error: BaseException) -> Iterator[str]:
 
 
 def _debug_pages(error: BaseException) -> Iterator[str]:
-    """Yield Django's technical 500 page, as shown with DEBUG and as mailed without.
+    """Yield Django's technical 500 page, as shown with DEBUG.
 
-    The page with DEBUG shows the most: what the others show is less of the same.
+    It shows the most: what is mailed without DEBUG is less of the same; see `mailed`.
     """
-    parsing = mock.patch.object(DEBUG_ENGINE, "from_string", _once_parsed)
-    with parsing, override_settings(DEBUG=True, ROOT_URLCONF=__name__):
-        request = RequestFactory().get("/")
-        reporter = ExceptionReporter(request, type(error), error, error.__traceback__)
+    with _reporter(error, debug=True) as reporter:
         yield reporter.get_traceback_html()
-    with parsing, override_settings(DEBUG=False, ROOT_URLCONF=__name__):
-        reporter = ExceptionReporter(None, type(error), error, error.__traceback__)
-        yield reporter.get_traceback_text()
+
+
+def mailed(error: BaseException) -> str:
+    """Return the text that Django mails of an error without DEBUG."""
+    with _reporter(error, debug=False) as reporter:
+        return reporter.get_traceback_text()
+
+
+@contextmanager
+def _reporter(error: BaseException, debug: bool) -> Iterator[ExceptionReporter]:
+    request = RequestFactory().get("/")
+    request.exception_reporter_filter = _OurSettings()
+    with (
+        mock.patch.object(DEBUG_ENGINE, "from_string", _once_parsed),
+        override_settings(DEBUG=debug, ROOT_URLCONF=__name__),
+    ):
+        yield ExceptionReporter(request, type(error), error, error.__traceback__)

@@ -19,7 +19,7 @@ from django_rb.engine import BadHostSetup, Cluster
 from django_rb.engine.loops import handshake as aio_handshake
 from django_rb.engine.rounds.batch import call_each
 from tests.faults.names import Names
-from tests.helpers import wait_until
+from tests.helpers import collect_garbage, wait_until
 from tests.transports import awaited
 
 from .conftest import Open
@@ -40,6 +40,8 @@ def test_a_loop_that_ends_leaves_nothing(
 ) -> None:
     async def get(key: str) -> Any:
         return await cluster.aio.get(key)
+
+    collect_garbage()
 
     async def use() -> None:
         large = b"x" * 3_000_000
