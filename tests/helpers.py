@@ -31,7 +31,7 @@ def wait_until(predicate: Callable[[], object], seconds: float = 30.0) -> None:
     while not predicate():
         assert monotonic() < end, f"{predicate} did not come true within {seconds} s"
         sleep(pause)
-        pause = min(pause * 1.1, 0.01)  # servers are often asked, which takes them their time
+        pause = min(pause * 1.1, 0.01)  # most predicates ask a server
 
 
 def counts_as_online(replication: Mapping[str, Any], port: int) -> bool:
