@@ -43,9 +43,9 @@ numbers = count(1)
 Shop = tuple[subprocess.Popen[str], str, list[int]]
 
 
-def open_shop(*args: str) -> Shop:
+def open_shop(*args: str, **variables: str) -> Shop:
     """Return the process of the shop, its address, and the process ids of its nodes."""
-    process, address, said = serve(*args)
+    process, address, said = serve(*args, **variables)
     return process, address, pids_in(said)
 
 
@@ -293,7 +293,7 @@ class TestServe:
     def test_a_port_that_is_taken(self, shop: Shop) -> None:
         port = urllib.parse.urlsplit(shop[1]).port
         assert port
-        process, address, pids = open_shop(str(port))
+        process, address, pids = open_shop(str(port), BOOKSHOP_TOOLBAR="off")
         try:
             other = urllib.parse.urlsplit(address).port
             assert other

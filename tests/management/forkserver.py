@@ -1,4 +1,4 @@
-"""Processes that begin where ``python -m django`` is after its imports.
+"""Processes that begin where ``python -m django`` or ``manage.py`` is after its imports.
 
 Those take most of the time of a short command, and the tests run hundreds of them. So one
 process imports what all of them need, knows no settings and does nothing else; each command
@@ -87,18 +87,20 @@ def start(
     env: Mapping[str, str],
     streams: Sequence[int],
     *,
+    cwd: Path = ROOT,
     is_terminal: bool = False,
 ) -> Process:
-    """Start ``python -W error -m django ARGS`` in the project's directory.
+    """Start ``python -W error ARGS``, where these begin with a script, or ``-m`` and a module.
 
     Args:
         streams: the descriptors of its standard input, output and error.
         is_terminal: whether they are a terminal that becomes the process's own.
     """
     ours, theirs = socket.socketpair()
-    request = json.dumps({"args": args, "env": dict(env), "is_terminal": is_terminal})
+    request = {"args": args, "env": dict(env), "cwd": str(cwd), "is_terminal": is_terminal}
+    data = json.dumps(request).encode() + b"\n"
     with theirs:
-        socket.send_fds(_server(), [request.encode() + b"\n"], [*streams, theirs.fileno()])
+        socket.send_fds(_server(), [data], [*streams, theirs.fileno()])
     return Process(ours)
 
 
@@ -164,8 +166,9 @@ def _report(reports: int, pid: int) -> None:
 
 
 def run(request: dict[str, Any]) -> None:
-    """Become what Python is when it begins with ``-m django``."""
+    """Become what Python is when it begins with these arguments."""
     os.setsid()
+    os.chdir(request["cwd"])
     for number, descriptor in enumerate(request["streams"][:3]):
         os.dup2(descriptor, number)
     for descriptor in request["streams"][:3]:
@@ -180,10 +183,15 @@ def run(request: dict[str, Any]) -> None:
         for stream in (sys.stdin, sys.stdout, sys.stderr):
             stream.reconfigure(encoding=encoding)  # type: ignore[union-attr]
     python_path = os.environ.get("PYTHONPATH", "")
-    sys.path[1:1] = [entry for entry in python_path.split(os.pathsep) if entry]
+    sys.path[:1] = [request["cwd"], *filter(None, python_path.split(os.pathsep))]
     invalidate_caches()
-    sys.argv[1:] = request["args"]
-    runpy.run_module("django", run_name="__main__", alter_sys=True)
+    is_module = request["args"][0] == "-m"
+    sys.argv = request["args"][is_module:]
+    if is_module:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ from tests.helpers import wait_until
 from . import forkserver
 
 ROOT = Path(__file__).parents[2]
-DJANGO = (sys.executable, "-W", "error", "-m", "django")
+MODULE = ("-m", "django")
+DJANGO = (sys.executable, "-W", "error", *MODULE)
 SECONDS = 30.0
 
 
@@ -77,7 +78,9 @@ def django(
         stdin.write(answer)
         stdin.seek(0)
         streams = [stream.fileno() for stream in (stdin, stdout or out, err)]
-        process = forkserver.start(args, environment() if env is None else env, streams)
+        process = forkserver.start(
+            (*MODULE, *args), environment() if env is None else env, streams
+        )
         try:
             status = process.wait(SECONDS)
         finally:
@@ -115,7 +118,7 @@ class Running:
         with Path(os.devnull).open() as nothing, os.fdopen(theirs, "w") as output:
             streams = [nothing.fileno(), *[output.fileno()] * 2]
             self._process = forkserver.start(
-                args, environment() if env is None else env, streams
+                (*MODULE, *args), environment() if env is None else env, streams
             )
         self.pid = self._process.pid
         self.send_signal, self.kill = self._process.send_signal, self._process.kill
@@ -189,7 +192,9 @@ class Terminal:
         self._looked: tuple[str, ...] = ()
         try:
             env = {**without_columns, "TERM": "xterm"}
-            self.process = forkserver.start(args, env, [slave] * 3, is_terminal=True)
+            self.process = forkserver.start(
+                (*MODULE, *args), env, [slave] * 3, is_terminal=True
+            )
         finally:
             os.close(slave)
 

@@ -541,7 +541,7 @@ class TestStopping:
             killed = 0
             for number in range(10):
                 wanted = count_of("new") + dice.randrange(1, 900)
-                command = ["rb_migrate", "old", "new"]
+                command = ["-m", "django", "rb_migrate", "old", "new"]
                 command += ["--delete", "--no-input"] if number % 2 else []
                 process = forkserver.start(command, env, [nowhere.fileno()] * 3)
                 wait_until(partial(has_come_so_far, process, wanted), 20)

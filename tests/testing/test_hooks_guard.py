@@ -6,6 +6,7 @@ import asyncio
 import copy
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +28,43 @@ from ..helpers import Servers, make_cache
 REFUSED = r"^A test run must not connect to .*settings\.RB_CLUSTERS\[alias\]\['TEST'\] = "
 
 
+@contextmanager
 def start_site(**options: Any) -> Iterator[LocalNodes]:
-    """Start nodes with a key in each, that are not local nodes of this run."""
-    with LocalNodes(2, **options) as nodes, Servers(nodes.hosts) as servers:
+    """Start nodes that are not local nodes of this run."""
+    with LocalNodes(2, **options) as nodes:
         nodes_module._started.discard(nodes)
+        yield nodes
+
+
+@contextmanager
+def untouched(nodes: LocalNodes) -> Iterator[LocalNodes]:
+    """Store a key in each node. Fails if one is gone at the end."""
+    with Servers(nodes.hosts) as servers:
         for host_id in nodes.hosts:
+            servers.ask(host_id, "FLUSHALL")
             servers.ask(host_id, "SET", "stays", 1)
         yield nodes
         assert servers.keys() == {0: {b"stays"}, 1: {b"stays"}}
 
 
+@pytest.fixture(scope="module")
+def shared_site() -> Iterator[LocalNodes]:
+    with start_site() as nodes:
+        yield nodes
+
+
 @pytest.fixture
-def site() -> Iterator[LocalNodes]:
+def site(shared_site: LocalNodes) -> Iterator[LocalNodes]:
     """The site's nodes. Fails if a key that they had is gone."""
-    yield from start_site()
+    with untouched(shared_site) as nodes:
+        yield nodes
 
 
 @pytest.fixture
 def site_on_sockets() -> Iterator[LocalNodes]:
-    """The same, on unix sockets."""
-    yield from start_site(unix_sockets=True)
+    """The same, on unix sockets and of the test's own."""
+    with start_site(unix_sockets=True) as own, untouched(own) as nodes:
+        yield nodes
 
 
 @pytest.fixture

@@ -260,11 +260,15 @@ def test_servers_end_with_a_run_that_is_killed(
 ) -> None:
     mark = tmp_path / "hangs"
     beside = (UNUSED[runner], *PARALLEL[runner]) if is_parallel else ()
-    with runs.start(*runner, HANG[runner], *beside, HANG=str(mark)) as process:
+    with (tmp_path / "said").open("w") as said:
+        process = runs.start(*runner, HANG[runner], *beside, said=said, HANG=str(mark))
+    try:
         wait_until(mark.exists, 60)
         assert len(runs.pids) == 3
+    finally:
         process.kill()
-        wait_until_gone(*runs.pids)
+        process.wait()
+    wait_until_gone(*runs.pids)
 
 
 def test_a_site_on_a_redis_cluster_is_tested_on_one(runs: Runs) -> None:

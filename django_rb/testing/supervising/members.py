@@ -1,6 +1,6 @@
 """Servers that are members of one Redis Cluster when they start."""
 
-import secrets
+import os
 from collections.abc import Sequence
 
 from .servers import ACCEPTS, CLUSTER_CONFIG, Server
@@ -28,8 +28,8 @@ def introduce(servers: Sequence[Server], primaries: int, *, has_shard_ids: bool)
     The first `primaries` share the slots evenly, the others are replicas of them in turn. So
     neither CLUSTER MEET nor CLUSTER ADDSLOTS is needed.
     """
-    ids = [secrets.token_hex(20) for _ in servers]
-    shard_ids = [secrets.token_hex(20) for _ in range(primaries)]
+    ids = [os.urandom(20).hex() for _ in servers]
+    shard_ids = [os.urandom(20).hex() for _ in range(primaries)]
     for me, server in enumerate(servers):
         lines = []
         for number, other in enumerate(servers):

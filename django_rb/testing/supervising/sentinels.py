@@ -1,6 +1,6 @@
 """Sentinels that monitor other servers, and know all of them when they start."""
 
-import secrets
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,7 +76,7 @@ def watch(
         password: of the default user of all of them.
         milliseconds: after which a server that does not answer counts as down.
     """
-    ids = [secrets.token_hex(20) for _ in sentinels]
+    ids = [os.urandom(20).hex() for _ in sentinels]
     for me, sentinel in enumerate(sentinels):
         lines = [
             f"port {sentinel.address['port']}",

@@ -1,5 +1,7 @@
 """One server process, its port and its log."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shutil
@@ -9,7 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+# `typing` is not imported: this process should be there soon.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LOG_LINES = 20
 PR_SET_PDEATHSIG = 1
