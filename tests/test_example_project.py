@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -290,9 +292,9 @@ class TestPages:
 
 
 class TestServe:
-    def test_a_port_that_is_taken(self, shop: Shop) -> None:
-        port = urllib.parse.urlsplit(shop[1]).port
-        assert port
+    def test_a_port_that_is_taken(self) -> None:
+        taken = listen_below_ephemeral_ports()
+        port = taken.getsockname()[1]
         process, address, pids = open_shop(str(port), BOOKSHOP_TOOLBAR="off")
         try:
             other = urllib.parse.urlsplit(address).port
@@ -303,7 +305,16 @@ class TestServe:
             wait_until_gone(*pids)
             assert not answers(address)
         finally:
+            taken.close()
             kill(process)
+
+
+def listen_below_ephemeral_ports() -> socket.socket:
+    """Listen on a port whose neighbours no other server is given by the system."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
+    raise AssertionError("100 ports are taken")
 
 
 class TestWithoutANode:
