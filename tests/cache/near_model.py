@@ -34,7 +34,8 @@ FORKING = multiprocessing.get_context("fork")
 KEYS = [f"counter:{n}" for n in range(24)]
 MAX_AGE = 5.0
 NEAR = {"MAX_AGE": MAX_AGE, "PREFIXES": ["counter"], "KEEP_MISSES": True}
-PACE = 0.02  # seconds between two rounds of a writer, at most
+PACE = 0.06  # seconds between two rounds of a writer, at most
+PAUSE = 0.005  # seconds of a reader now and then, or it reads near copies for a whole core
 
 
 class Ledger:
@@ -129,7 +130,7 @@ class Model:
             except redis.RedisError:
                 self.counts["errors"] += 1
             if chance.random() < 0.05:
-                sleep(0.001)
+                sleep(PAUSE)
 
     def write(self) -> None:
         """Write the keys that are this process's own."""
@@ -172,7 +173,7 @@ class Model:
             except redis.RedisError:
                 self.counts["errors"] += 1
             if chance.random() < 0.05:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(PAUSE)
 
     def run(self, found: Any) -> None:
         work: list[Callable[[], None]] = [self.read, self.read, self.read_on_loop, self.write]

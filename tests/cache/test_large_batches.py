@@ -43,6 +43,7 @@ print(json.dumps({{
 """
 
 
+@pytest.mark.only_sync  # the program is one of threads
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_grows_by_no_more_than_twice_the_payload(nodes: LocalNodes) -> None:
     """100,000 values of 1 KiB go in and come back, over four nodes."""

@@ -29,7 +29,6 @@ def hosts_and_silence(nodes: LocalNodes) -> Iterator[Hosts]:
 @pytest.mark.parametrize(
     "name",
     [
-        "with_idle_connections",
         "with_idle_connections_of_threads",
         "with_a_daemon_in_a_batch",
     ],

@@ -255,7 +255,7 @@ def test_real_signals_at_any_time_leave_nothing_in_doubt(
     took = time.monotonic() - began
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        for turn in range(300):
+        for turn in range(150):
             start_warm_or_cold(cluster, keys, warm=turn % 5 > 0)
             try:
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, took))
@@ -330,7 +330,7 @@ def test_a_moment_is_found_in_what_is_called(settled_cluster: Cluster) -> None:
     def note() -> None:
         where.add(moment.where.partition(" ")[0])
 
-    for moment in every_moment(note):
+    for moment in every_moment(note, 3):
         assert isinstance(moment, Moment)
         with moment:
             look_up(settled_cluster, keys)

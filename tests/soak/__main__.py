@@ -45,6 +45,7 @@ class Worker:
     def __init__(self, job: dict[str, Any]) -> None:
         self.tally = Tally()
         self.ending: Ending | None = None
+        self.begun = threading.Event()  # to work, or it died before
         # In a session of its own, as Ctrl-C goes to all processes of a terminal's.
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "tests.soak.worker"],
@@ -71,8 +72,10 @@ class Worker:
             said = json.loads(line)
             if "tally" in said:
                 self.tally = Tally.from_json(said["tally"])
+                self.begun.set()
             else:
                 self.ending = Ending(**said["ending"])
+        self.begun.set()
 
     @property
     def pid(self) -> int:
@@ -198,6 +201,9 @@ def soak(nodes: LocalNodes, folder: Path, options: argparse.Namespace) -> Report
             ]
             pids = " ".join(str(worker.pid) for worker in workers)
             say(f"Soaking with seed {options.seed}, in the processes {pids}.")
+            for worker in workers:
+                worker.begun.wait(END_SECONDS)
+            began = time.monotonic()
             chaos.start()
             watch(workers, chaos, began, began + options.minutes * 60)
         except KeyboardInterrupt:

@@ -36,7 +36,7 @@ def start(*options: str) -> subprocess.Popen[str]:
     )
 
 
-def soak(*options: str, seconds: float = 3.0) -> tuple[int, dict[str, Any], str]:
+def soak(*options: str, seconds: float = 1.0) -> tuple[int, dict[str, Any], str]:
     """Return the status, the outcome and what it said on the way."""
     process = start("--minutes", str(seconds / 60), "--format", "json", *options)
     said, progress = process.communicate(timeout=120)
@@ -70,7 +70,7 @@ def test_a_short_soak_passes_and_says_what_it_did() -> None:
     ],
 )
 def test_a_soak_fails_for_what_must_not_be(sabotage: str, problem: str) -> None:
-    status, found, _ = soak("--sabotage", sabotage, "--processes", "1", seconds=2)
+    status, found, _ = soak("--sabotage", sabotage, "--processes", "1", seconds=0.3)
     assert status == 1
     assert any(problem in text for text in found["problems"]), found["problems"]
     assert (found["wrong_values"] > 0) == (sabotage == "value")

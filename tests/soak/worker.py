@@ -27,7 +27,7 @@ from django.conf import settings
 CONNECT_SECONDS = 0.3
 SOCKET_SECONDS = 0.5
 HEALTH = {"FAILURES": 3, "PAUSE": 0.25, "MAX_PAUSE": 2.0}
-PROGRESS_SECONDS = 1.0
+PROGRESS_SECONDS = 0.5
 LOOPS, TASKS = 2, 3
 # Until a node that is alive has served everybody: the longest pause, and a probe that may
 # wait for its whole time, twice over for a busy machine.
@@ -75,6 +75,7 @@ def main() -> None:
     over = threading.Event()
     say, join = MODES[job.mode](job, watch, over)
     threading.Thread(target=wait_for_the_end, args=(over,), daemon=True).start()
+    say()
     while not over.wait(PROGRESS_SECONDS):
         say()
     join()

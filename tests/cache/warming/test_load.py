@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.static, pytest.mark.only_sync]
 
 @pytest.mark.parametrize("layout", ["grown", "redis-cluster"])
 def test_nothing_is_lost_doubled_or_brought_back(layout: str) -> None:
-    load = ["--seconds", "1.5", "--processes", "2", "--threads", "4", "--tasks", "8"]
+    load = ["--seconds", "0.8", "--processes", "2", "--threads", "4", "--tasks", "8"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.soak.growing", "--layout", layout, *load],
         cwd=ROOT,

@@ -112,7 +112,6 @@ if __name__ == "__main__":
         with_a_status,
         with_atexit_and_silent_nodes,
         with_atexit_handlers,
-        with_idle_connections,
         with_idle_connections_of_threads,
         with_openings_pending,
     )

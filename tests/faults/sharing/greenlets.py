@@ -204,6 +204,7 @@ def silent_nodes() -> dict[str, Any]:
         answered = 0
         while time.monotonic() - began < 1.2:
             answered += cluster.call_nodes("PING", hosts=[0])[0] == {0: b"PONG"}
+            gevent.sleep(0.01)
         assert group.join(30, raise_error=True)
         for host_id in silent:  # each was silent for long enough to count as down
             health = cluster.health()[host_id]
