@@ -451,8 +451,10 @@ class TestSize:
 
 
 def test_the_rights_that_the_page_names() -> None:
-    (line,) = re.findall(r"(?ms)^- Users need (.*?)(?=^- |^$)", COMMANDS.read_text())
-    rights = [f"+{name}" for name in re.findall(r"`([a-z|]+)`", line)]
+    pattern = r"(?m)^ACL users need these commands:\n\n((?:\|.*\n)+)"
+    (table,) = re.findall(pattern, COMMANDS.read_text())
+    names = re.findall(r"`([a-z|]+)`", table.replace("\\|", "|"))
+    rights = [f"+{name}" for name in names]
     user = ["mover", "on", ">secret", "~*", *rights, "+select"]
     with LocalNodes(2, options=[("user", user)]) as nodes:
         hosts = {
