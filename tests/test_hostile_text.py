@@ -19,7 +19,7 @@ from django_rb.checks import check_live_nodes
 from django_rb.engine.wording import escaped, get_logger
 from django_rb.management.base import NodesCommand, failure_of
 from django_rb.management.output import as_json, painted
-from django_rb.ratelimit import Limit, limiter, parse_rate
+from django_rb.ratelimit import Limit, Limiter, parse_rate
 from tests.engine.peer import Peer
 from tests.helpers import make_cache
 
@@ -206,7 +206,7 @@ class TestLogs:
         hostile.error = b"ERR"
         rate = parse_rate("1/m")
         assert rate is not None
-        limiter.check([Limit("key", rate, 1, "fixed-window")])
+        Limiter().check([Limit("key", rate, 1, "fixed-window")])
         (record,) = caplog.records
         assert record.name == "django_rb.ratelimit"
         assert is_harmless(record.getMessage())
