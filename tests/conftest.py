@@ -35,8 +35,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # long file for it. Tests make thousands.
 importlib.metadata.version = functools.cache(importlib.metadata.version)
 
-# redis-py reads all authorities of the machine for each connection with TLS, whatever is to be
-# trusted. That takes longer than all else in a handshake, and no test trusts them.
+# For each connection with TLS, redis-py loads all certificate authorities of the machine, even
+# if it is given another one. This takes longer than the handshake, and no test needs them.
 os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
 
 # No test is one of time.

@@ -310,7 +310,7 @@ class TestServe:
 
 
 def listen_below_ephemeral_ports() -> socket.socket:
-    """Listen on a port whose neighbours no other server is given by the system."""
+    """Listen on a port below those that the system gives to servers that ask for any."""
     for port in random.sample(range(20_000, 30_000), 100):
         with contextlib.suppress(OSError):
             return socket.create_server(("127.0.0.1", port))

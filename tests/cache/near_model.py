@@ -35,7 +35,7 @@ KEYS = [f"counter:{n}" for n in range(24)]
 MAX_AGE = 5.0
 NEAR = {"MAX_AGE": MAX_AGE, "PREFIXES": ["counter"], "KEEP_MISSES": True}
 PACE = 0.06  # seconds between two rounds of a writer, at most
-PAUSE = 0.005  # seconds of a reader now and then, or it reads near copies for a whole core
+PAUSE = 0.005  # seconds that a reader pauses at times, as near copies are read without waiting
 
 
 class Ledger:

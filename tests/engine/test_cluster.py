@@ -233,7 +233,7 @@ def test_batches_under_way_are_unharmed_by_hosts_that_come_and_go(
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    for _ in range(25):
+    for _ in range(60):
         assert cluster.remove_host(3)
         cluster.call_nodes("PING")
         cluster.add_host(3, **nodes.hosts[3])

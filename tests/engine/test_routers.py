@@ -326,7 +326,7 @@ def test_a_ring_may_have_gaps() -> None:
 # ---- SlotRouter ----
 
 
-# Of slots: an owner is found for each on its own. With weights, that takes its time.
+# Every fourth slot: each has its own owner, and to find one takes long if there are weights.
 SAMPLE = range(0, SLOTS, 4)
 
 

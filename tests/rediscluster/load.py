@@ -13,7 +13,7 @@ from django_rb.engine.rounds.batch import count, find, store
 from tests.helpers import wait_until
 
 NAMES = [f"key:{n}" for n in range(60)]
-# Seconds between calls: what happens to a cluster takes a thousand times as long.
+# Seconds between calls. The events that they meet take much longer.
 PACE = 0.005
 
 

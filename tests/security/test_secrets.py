@@ -40,7 +40,7 @@ from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
 
 from .guards import Guards
-from .reports import caught, mailed, report
+from .reports import caught, report
 
 # Made at run time: no line of source that a debug page shows may hold it.
 SECRET = f"s3cret-{secrets.token_hex(8)}"
@@ -206,7 +206,7 @@ def test_no_refused_login_shows_it(way: str, protocol: int, app: Guards) -> None
         assert len(failures) == 2
         for failure in failures:
             assert isinstance(failure.error, redis.AuthenticationError)
-            is_hidden(f"{failure!r} {report(failure.error)} {mailed(failure.error)}")
+            is_hidden(f"{failure!r} {report(failure.error)}")
         is_hidden(repr(cluster.health()))
 
     def mapped() -> None:
@@ -428,7 +428,7 @@ def test_no_mistake_in_the_settings_shows_it(act: Callable[[], Any], number: int
         redirect_stderr(output),
     ):
         error = caught(act)
-    is_hidden(report(error) + mailed(error) + output.getvalue())
+    is_hidden(report(error) + output.getvalue())
 
 
 @pytest.mark.parametrize("number", NUMBERS)

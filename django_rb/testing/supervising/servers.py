@@ -1,7 +1,5 @@
 """One server process, its port and its log."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
@@ -11,11 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-# `typing` is not imported: this process should be there soon.
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from typing import Any
 
 LOG_LINES = 20
 PR_SET_PDEATHSIG = 1

@@ -10,8 +10,6 @@ The second is for parents that die while another process has a copy of the pipe.
 killed itself, Linux kills the servers at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -25,15 +23,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from .members import CLUSTER_OPTIONS, introduce, knows_shard_ids
 from .sentinels import REPLICATION_OPTIONS, SENTINELS, WATCHES, Sentinel, replicate, watch
 from .servers import ACCEPTS, Failure, Server, reserve_port
-
-# `typing` is not imported: this process should be there soon.
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 POLL_SECONDS = 0.002
 PARENT_POLL_SECONDS = 0.25
@@ -303,4 +297,5 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         supervisor.stop()
-    os._exit(0)  # nothing is left that Python would clean up in several milliseconds
+    # Nothing is left to clean up, and the end of the interpreter takes several milliseconds.
+    os._exit(0)
