@@ -89,15 +89,23 @@ def start(
     *,
     cwd: Path = ROOT,
     is_terminal: bool = False,
+    imports: Sequence[str] = (),
 ) -> Process:
     """Start ``python -W error ARGS``, where these begin with a script, or ``-m`` and a module.
 
     Args:
         streams: the descriptors of its standard input, output and error.
         is_terminal: whether they are a terminal that becomes the process's own.
+        imports: further modules that it, and later ones, find imported.
     """
     ours, theirs = socket.socketpair()
-    request = {"args": args, "env": dict(env), "cwd": str(cwd), "is_terminal": is_terminal}
+    request = {
+        "args": args,
+        "env": dict(env),
+        "cwd": str(cwd),
+        "is_terminal": is_terminal,
+        "imports": imports,
+    }
     data = json.dumps(request).encode() + b"\n"
     with theirs:
         socket.send_fds(_server(), [data], [*streams, theirs.fileno()])
@@ -136,6 +144,7 @@ def serve(channel: socket.socket) -> dict[str, Any] | None:
     """
     while request := _next_request(channel):
         *streams, reports = request["streams"]
+        _import(request["imports"])
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -148,6 +157,12 @@ def serve(channel: socket.socket) -> dict[str, Any] | None:
         for descriptor in (*streams, reports):
             os.close(descriptor)
     return None
+
+
+def _import(modules: Sequence[str]) -> None:
+    for module in modules:
+        import_module(module)
+    gc.freeze()
 
 
 def _next_request(channel: socket.socket) -> dict[str, Any] | None:
@@ -196,9 +211,7 @@ def run(request: dict[str, Any]) -> None:
 
 def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as channel:
-        for module in _IMPORTED:
-            import_module(module)
-        gc.freeze()
+        _import(_IMPORTED)
         request = serve(channel)
     if request is not None:
         run(request)

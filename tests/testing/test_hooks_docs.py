@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from .sample_runs import PROJECT, SECONDS
+from .sample_runs import PROJECT, PYTEST, Runs
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 
@@ -41,21 +39,14 @@ def test_the_page_shows_what_happens(tmp_path: Path) -> None:
     shown = re.findall(r"(?sm)^```console\n\$ (.*?)\n(.*?)^```$", page)
     assert (len(files), len(shown)) == (4, 3)
     shown.append(("python manage.py test guestbook.tests.test_search", _PASSED))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("DJANGO_SETTINGS")}
+    runs = Runs(tmp_path, site)
     for command, output in shown:
-        done = subprocess.run(
-            command,
-            shell=True,
-            cwd=site,
-            # Or what is said as output and as errors would come in another order.
-            env={**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        said = done.stdout.replace(str(site), "/site")
-        assert normal(said) == normal(output)
+        found = re.fullmatch(r"(?:(\w+)=(\S+) )?(python|pytest) ([\w./ -]+)", command)
+        assert found
+        variable, value, program, args = found.groups()
+        script = [str(Path(sys.executable).with_name("pytest"))] if program == "pytest" else []
+        variables = {"PYTEST_ADDOPTS": " ".join(PYTEST[2:])}
+        if variable:
+            variables[variable] = value
+        _, said = runs.run(*script, *args.split(), **variables)
+        assert normal(said.replace(str(site), "/site")) == normal(output)

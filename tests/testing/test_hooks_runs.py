@@ -15,7 +15,7 @@ from django_rb.testing import LocalNodes
 from tests.helpers import Servers, wait_until
 from tests.management.processes import wait_until_gone
 
-from .sample_runs import DJANGO, PYTEST, Runs
+from .sample_runs import DJANGO, FRESH_PYTEST, PYTEST, Runs
 
 NODES = 3 + 1  # of the clusters "default" and "archive"
 
@@ -88,7 +88,7 @@ class TestTheSuitePasses:
                 2,
                 "fork",
             ),
-            ((*PYTEST, *PARALLEL[PYTEST], "--dist", "loadscope"), 2, ""),
+            ((*FRESH_PYTEST, *PARALLEL[PYTEST], "--dist", "loadscope"), 2, ""),
         ],
         ids=["django-fork", "pytest-xdist"],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -25,7 +24,7 @@ from django_rb.testing.stand_in import StandIn
 from django_rb.testing.stand_ins import StandIns, get_stand_ins
 
 from ..helpers import Servers
-from .sample_runs import PYTEST
+from .sample_runs import FRESH_PYTEST, PYTEST, Runs
 
 CLUSTERS: dict[str, dict[str, Any]] = {
     "default": {"HOSTS": ["redis://127.0.0.1:1", "redis://127.0.0.1:2"]},
@@ -346,20 +345,14 @@ def test_what_is_exported_is_there() -> None:
 class TestThePluginIsInert:
     """Where it has nothing to do, it imports nothing."""
 
-    def run_pytest(self, folder: Path, *options: str, **variables: str) -> str:
+    def run_pytest(self, folder: Path, *command: str, **variables: str) -> None:
         (folder / "test_it.py").write_text(
             "import sys\n"
             "def test_it():\n"
             "    assert 'django_rb.testing.stand_ins' not in sys.modules\n"
         )
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("DJANGO")}
-        done = subprocess.run(
-            [sys.executable, "-W", "error", *PYTEST, *options],
-            capture_output=True, text=True, check=False, timeout=60, cwd=folder,
-            env={**inherited, **variables},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        status, said = Runs(folder, folder).run(*command, **variables)
+        assert status == 0, said
 
     @pytest.fixture
     def settings(self, tmp_path: Path) -> dict[str, str]:
@@ -369,23 +362,23 @@ class TestThePluginIsInert:
         return {"DJANGO_SETTINGS_MODULE": "mysettings", "PYTHONPATH": str(tmp_path)}
 
     def test_without_settings(self, tmp_path: Path) -> None:
-        self.run_pytest(tmp_path)
+        self.run_pytest(tmp_path, *FRESH_PYTEST)
 
     def test_without_clusters(self, tmp_path: Path, settings: dict[str, str]) -> None:
         (tmp_path / "mysettings.py").write_text("SECRET_KEY = 'x'\nRB_CLUSTERS = {}\n")
-        self.run_pytest(tmp_path, **settings)
+        self.run_pytest(tmp_path, *PYTEST, **settings)
 
     def test_without_pytest_django(self, tmp_path: Path, settings: dict[str, str]) -> None:
-        self.run_pytest(tmp_path, "-p", "no:django", **settings)
+        self.run_pytest(tmp_path, *FRESH_PYTEST, "-p", "no:django", **settings)
 
     def test_when_it_is_switched_off(self, tmp_path: Path, settings: dict[str, str]) -> None:
-        self.run_pytest(tmp_path, "-p", "no:django_rb", **settings)
+        self.run_pytest(tmp_path, *PYTEST, "-p", "no:django_rb", **settings)
 
     def test_else_it_is_not(self, tmp_path: Path, settings: dict[str, str]) -> None:
         with pytest.raises(
             AssertionError, match=r"assert 'django_rb.testing.stand_ins' not in"
         ):
-            self.run_pytest(tmp_path, **settings)
+            self.run_pytest(tmp_path, *PYTEST, **settings)
 
 
 @pytest.mark.parametrize(
@@ -409,11 +402,14 @@ def test_fixtures_refuse_the_sites_own_nodes(
         request.getfixturevalue(name)
 
 
-def test_test_cases_refuse_to_run_on_the_sites_own_nodes() -> None:
-    code = (
+def test_test_cases_refuse_to_run_on_the_sites_own_nodes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
         "from django.conf import settings; settings.configure(RB_CLUSTERS={}); "
         "from django_rb.testing import RBTestCase\n"
         "try: RBTestCase.setUpClass()\n"
         "except Exception as error: print(error)"
     )
-    assert "TEST_RUNNER = 'django_rb.testing.RBDiscoverRunner'" in run(code, "-c")
+    status, said = Runs(tmp_path).run(str(script))
+    assert status == 0, said
+    assert "TEST_RUNNER = 'django_rb.testing.RBDiscoverRunner'" in said
