@@ -18,7 +18,7 @@ from django.test import override_settings
 
 from django_rb import clusters
 from django_rb.engine import Cluster, guarding
-from django_rb.testing import LocalNodes
+from django_rb.testing import LocalNodes, places
 from django_rb.testing import nodes as nodes_module
 from django_rb.testing.places import Place
 from django_rb.testing.stand_ins import StandIns
@@ -318,7 +318,7 @@ class TestDeclaredServersAreComparedByWhatTheyAre:
             refuse(begin, site_on_sockets.urls, [{"host": "127.0.0.1", "port": port}])
 
     def test_two_servers_at_one_port_of_two_addresses(
-        self, site: LocalNodes, begin: Callable[..., StandIns]
+        self, site: LocalNodes, begin: Callable[..., StandIns], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with LocalNodes(1, unix_sockets=True, options={"protected-mode": "no"}) as own:
             with Servers(own.hosts) as servers:
@@ -328,6 +328,7 @@ class TestDeclaredServersAreComparedByWhatTheyAre:
             begin(HOSTS=site.hosts, TEST={"HOSTS": declared})
             cache.clear()
             own.pause(0)
+            monkeypatch.setattr(places, "ASK_SECONDS", 0.1)
             refuse(begin, site.hosts, declared)  # as it cannot be asked
 
     def test_databases_of_one_server_are_apart(

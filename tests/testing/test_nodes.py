@@ -29,6 +29,8 @@ from django_rb.testing.nodes import can_have_unix_sockets
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
+ONCE = Retry(NoBackoff(), 0)  # redis-py would try again, for seconds
+
 
 def alive(pid: int) -> bool:
     """Whether a process is there and is more than a zombie that nobody has reaped."""
@@ -64,11 +66,28 @@ def supervisor_of(nodes: LocalNodes) -> "supervision.Supervisor":
 def connect(nodes: LocalNodes, host_id: int, password: str | None = None) -> redis.Redis:
     login = {"password": password} if password else {}
     host: dict[str, Any] = {**nodes.hosts[host_id], **login}
-    return redis.Redis(**host, decode_responses=True, socket_timeout=5)
+    return redis.Redis(**host, decode_responses=True, socket_timeout=5, retry=ONCE)
+
+
+@pytest.fixture(scope="module")
+def shared_two() -> Iterator[LocalNodes]:
+    with LocalNodes(2) as nodes:
+        yield nodes
 
 
 @pytest.fixture
-def two() -> Iterator[LocalNodes]:
+def two(shared_two: LocalNodes) -> LocalNodes:
+    """Two empty nodes for a test that leaves their supervisor and configuration alone."""
+    for host_id, state in shared_two.states().items():
+        if state != "running":
+            shared_two.restart(host_id)
+    shared_two.flush()
+    return shared_two
+
+
+@pytest.fixture
+def own_two() -> Iterator[LocalNodes]:
+    """Two nodes for a test that does not."""
     with LocalNodes(2) as nodes:
         yield nodes
 
@@ -300,8 +319,7 @@ class TestOptions:
             password = other.hosts[0]["password"]
             assert len(password) == 32
             assert password != two.hosts[0]["password"] == two.hosts[1]["password"]
-            once = Retry(NoBackoff(), 0)  # redis-py would try again, for seconds
-            stranger: Any = redis.Redis(port=other.hosts[0]["port"], retry=once)
+            stranger: Any = redis.Redis(port=other.hosts[0]["port"], retry=ONCE)
             for before in (None, "kill"):
                 for command in (["GET", "key"], ["CONFIG", "SET", "requirepass", ""]):
                     with pytest.raises(redis.AuthenticationError):
@@ -422,12 +440,12 @@ class TestFaults:
         two.resume(0)
         assert two.states() == {0: "running", 1: "running"}
 
-    def test_a_paused_node_can_be_killed_and_stopped(self, two: LocalNodes) -> None:
-        two.pause(0)
-        two.kill(0)
-        two.pause(1)
-        pids = pids_of(two)
-        two.stop()
+    def test_a_paused_node_can_be_killed_and_stopped(self, own_two: LocalNodes) -> None:
+        own_two.pause(0)
+        own_two.kill(0)
+        own_two.pause(1)
+        pids = pids_of(own_two)
+        own_two.stop()
         assert not any(map(alive, pids))
 
     @pytest.mark.parametrize("before", ["kill", "pause", None])
@@ -476,15 +494,15 @@ class TestFaults:
             two.flush()
             assert one.dbsize() == 0
 
-    def test_flush_says_what_it_cannot_empty(self, two: LocalNodes) -> None:
-        two.pause(1)
+    def test_flush_says_what_it_cannot_empty(self, own_two: LocalNodes) -> None:
+        own_two.pause(1)
         with pytest.raises(NodesError, match=r"\[1\] are paused"):
-            two.flush()
-        two.resume(1)
-        with connect(two, 1) as client:
+            own_two.flush()
+        own_two.resume(1)
+        with connect(own_two, 1) as client:
             client.config_set("requirepass", "secret")
         with pytest.raises(NodesError, match=r"Node 1 could not be flushed: '-NOAUTH"):
-            two.flush()
+            own_two.flush()
 
     def test_threads_may_share_them(self, two: LocalNodes) -> None:
         wrong: list[object] = []
@@ -633,17 +651,17 @@ class TestTheEndOfTheSupervisor:
     @pytest.mark.parametrize(
         "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=linux_only)]
     )
-    def test_nothing_is_left(self, two: LocalNodes, number: int) -> None:
-        supervisor = supervisor_of(two)
-        pids = pids_of(two)
-        two.pause(0)
+    def test_nothing_is_left(self, own_two: LocalNodes, number: int) -> None:
+        supervisor = supervisor_of(own_two)
+        pids = pids_of(own_two)
+        own_two.pause(0)
         os.kill(supervisor.process.pid, number)
         supervisor.process.wait(10)
         wait_until_gone(*pids)
         assert Path(supervisor.directory).exists() == (number == signal.SIGKILL)
         with pytest.raises(NodesError, match="supervisor process of the nodes has ended"):
-            two.states()
-        two.stop()
+            own_two.states()
+        own_two.stop()
         assert not Path(supervisor.directory).exists()
 
     def test_ctrl_c_is_not_for_it(self, two: LocalNodes) -> None:
@@ -654,25 +672,25 @@ class TestTheEndOfTheSupervisor:
 
     @linux_only
     def test_an_interrupted_request_ends_the_nodes(
-        self, two: LocalNodes, monkeypatch: pytest.MonkeyPatch
+        self, own_two: LocalNodes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def interrupt(number: int, frame: object) -> None:
             raise KeyboardInterrupt
 
-        supervisor = supervisor_of(two)
-        pids = pids_of(two)
+        supervisor = supervisor_of(own_two)
+        pids = pids_of(own_two)
         os.kill(supervisor.process.pid, signal.SIGSTOP)
         before = signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         monkeypatch.setattr(supervision, "STOP_SECONDS", 0.1)
         try:
             with pytest.raises(KeyboardInterrupt):
-                two.states()
+                own_two.states()
         finally:
             signal.signal(signal.SIGALRM, before)
         wait_until_gone(*pids)
         with pytest.raises(NodesError, match="has ended"):
-            two.states()
+            own_two.states()
 
 
 class TestFindServer:
