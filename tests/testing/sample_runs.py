@@ -58,6 +58,10 @@ class Runs:
             f'exec "{find_server()}" "$@"\n'
         )
         self._server.chmod(0o755)
+        # Where it can, redis-py imports this, which takes as long as all of the rest of it.
+        self._hidden = folder / "hidden"
+        self._hidden.mkdir(exist_ok=True)
+        (self._hidden / "opentelemetry.py").write_text("raise ImportError\n")
 
     @property
     def pids(self) -> list[int]:
@@ -82,6 +86,8 @@ class Runs:
             if not name.startswith(("DJANGO_", "PYTEST_", "PYTHONPATH"))
         }
         env = {**inherited, "DJANGO_RB_SERVER": str(self._server), **variables}
+        path = [str(self._hidden), variables.get("PYTHONPATH", "")]
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         with Path(os.devnull).open() as nothing:
             streams = [nothing.fileno(), said.fileno(), said.fileno()]
             if args[0] != sys.executable:
