@@ -21,6 +21,7 @@ from django_rb.cache.leases import take
 from django_rb.cache.terms import is_early
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache, wait_until
+from tests.tables import for_each
 
 KEY, STORED = "report", b":1:report"
 
@@ -382,7 +383,7 @@ def test_a_coroutine_function_is_refused_where_nobody_awaits(cache: RBCache) -> 
     assert cache.get_or_set(KEY, lambda: 2, 60, lock=5) == 2
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "message"),
     [
         ({"lock": 0}, "lock=0: give the seconds"),

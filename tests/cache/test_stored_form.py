@@ -20,6 +20,7 @@ from django.utils.safestring import mark_safe
 from django_rb.cache import JSONSerializer, PickleSerializer, RBCache
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache
+from tests.tables import for_each
 
 
 @dataclass
@@ -67,7 +68,6 @@ VALUES: list[Any] = [
     LONG_TEXT,
     [],
 ]
-each_value = pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
 
 # What the serializers have in common.
 COMMON = [
@@ -93,7 +93,7 @@ def django(nodes: LocalNodes) -> Iterator[RedisCache]:
 
 
 @pytest.mark.static
-@each_value
+@for_each("value", VALUES)
 def test_the_stored_bytes_are_djangos(
     one: RBCache, django: RedisCache, servers: Servers, value: object
 ) -> None:
@@ -333,7 +333,7 @@ def test_a_path_may_name_a_class_of_the_package(nodes: LocalNodes, servers: Serv
     assert servers.ask_owner("GET", b":1:key") == b'["a"]'
 
 
-@pytest.mark.parametrize("data", [b"\xc1?data", b"\xc1", b"\xc1\xc1", b"x", b"-", b"5x"])
+@for_each("data", [b"\xc1?data", b"\xc1", b"\xc1\xc1", b"x", b"-", b"5x"])
 def test_bytes_of_a_stranger_are_the_serializers_error(
     cache: RBCache, servers: Servers, data: bytes
 ) -> None:
