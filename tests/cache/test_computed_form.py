@@ -47,10 +47,11 @@ def compute(cache: RBCache, value: Any, key: str = KEY, timeout: float | None = 
     return cache.get_or_set(key, lambda: value, timeout, stale=60, lock=5)
 
 
-@pytest.mark.parametrize("options", FORMS, ids=str)
+@for_each("options", FORMS)
 def test_every_form_is_read_back(
     nodes: LocalNodes, servers: Servers, options: dict[str, Any]
 ) -> None:
+    nodes.flush()
     cache = make_cache(OPTIONS=options)
     for number, value in enumerate(VALUES):
         assert compute(cache, value, f"k{number}") == value

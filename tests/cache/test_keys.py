@@ -161,7 +161,7 @@ class Careful(RBCache):
         return f"careful:{key}"
 
 
-@pytest.mark.parametrize(
+@for_each(
     "call",
     [
         lambda cache: cache.get("bad"),
@@ -175,6 +175,7 @@ class Careful(RBCache):
 def test_a_subclass_decides_which_keys_are_valid(
     nodes: LocalNodes, servers: Servers, call: Callable[[BaseCache], object]
 ) -> None:
+    nodes.flush()
     cache = Strict("default", {})
     with pytest.raises(InvalidCacheKey, match="is bad"):
         call(cache)

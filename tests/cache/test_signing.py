@@ -158,10 +158,11 @@ def test_a_longer_key_with_the_same_beginning_is_another(cache: RBCache) -> None
         assert signed_cache(other).get("key") is None
 
 
-@pytest.mark.parametrize("options", FORMS, ids=lambda form: "-".join(map(str, form.values())))
+@for_each("options", FORMS)
 def test_values_come_back_in_every_form(
     nodes: LocalNodes, servers: Servers, log: Log, options: dict[str, Any]
 ) -> None:
+    nodes.flush()
     cache = signed_cache(**options)
     everything = [*COMMON, *(VALUES if options["SERIALIZER"] == "pickle" else ())]
     values = {f"key{n}": value for n, value in enumerate(everything)}
@@ -517,10 +518,11 @@ def test_switching_on_makes_misses(nodes: LocalNodes, log: Log) -> None:
     assert len(log.lines()) == 1
 
 
-@pytest.mark.parametrize("options", FORMS, ids=lambda form: "-".join(map(str, form.values())))
+@for_each("options", FORMS)
 def test_switching_off_keeps_the_values(
     nodes: LocalNodes, log: Log, options: dict[str, Any]
 ) -> None:
+    nodes.flush()
     values = {f"key{n}": value for n, value in enumerate(COMMON)}
     signed_cache(**options).set_many(values)
     unsigned = make_cache(OPTIONS={"SERIALIZER": options["SERIALIZER"]})

@@ -141,7 +141,7 @@ def test_integers_that_python_does_not_write_out_come_back(cache: RBCache) -> No
         assert cache.get_many(["n", "m"]) == {"n": value, "m": value}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("serializer", "compressor"),
     [
         *(("pickle", compressor) for compressor in COMPRESSORS),
@@ -151,6 +151,7 @@ def test_integers_that_python_does_not_write_out_come_back(cache: RBCache) -> No
 def test_values_come_back_in_every_form(
     nodes: LocalNodes, serializer: str, compressor: str | None
 ) -> None:
+    nodes.flush()
     options = {"SERIALIZER": serializer, "COMPRESSOR": compressor, "COMPRESS_MIN_BYTES": 0}
     cache = make_cache(OPTIONS=options)
     values = {f"key{n}": value for n, value in enumerate(COMMON)}
@@ -225,11 +226,12 @@ def test_a_cache_that_compresses_counts(nodes: LocalNodes, serializer: str) -> N
         cache.incr("n")
 
 
-@pytest.mark.parametrize("serializer", ["pickle", "json", "msgpack"])
+@for_each("serializer", ["pickle", "json", "msgpack"])
 @pytest.mark.parametrize("size", Size)
 def test_children_of_int_are_not_taken_for_integers(
     nodes: LocalNodes, serializer: str, size: Size
 ) -> None:
+    nodes.flush()
     cache = make_cache(OPTIONS={"SERIALIZER": serializer})
     cache.set("size", size)
     cache.set_many({"many": size})
@@ -269,7 +271,7 @@ class Plain:
 PLAIN = Plain()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("serializer", "compressor"),
     [
         *((Plain, compressor) for compressor in COMPRESSORS),
@@ -279,6 +281,7 @@ PLAIN = Plain()
 def test_a_serializer_of_ones_own_may_write_anything(
     nodes: LocalNodes, serializer: object, compressor: str | None
 ) -> None:
+    nodes.flush()
     options = {"SERIALIZER": serializer, "COMPRESSOR": compressor, "COMPRESS_MIN_BYTES": 0}
     cache = make_cache(OPTIONS=options)
     values = {
