@@ -13,6 +13,7 @@ from django.test import override_settings
 
 from django_rb.cache import RBCache
 from django_rb.checks.from_settings import check_caches
+from tests.tables import for_each
 from tests.test_conf import HOSTS, MISTAKES, SECRET
 
 LOCAL = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
@@ -51,7 +52,7 @@ def test_sound_settings_have_no_findings() -> None:
         call_command("check")
 
 
-@pytest.mark.parametrize(("config", "parts"), MISTAKES)
+@for_each(("config", "parts"), MISTAKES)
 def test_check_finds_what_a_cluster_would_raise(config: Any, parts: list[str]) -> None:
     with override_settings(RB_CLUSTERS={"default": config}, CACHES=LOCAL):
         found = findings()
@@ -72,7 +73,7 @@ def test_check_finds_that_the_setting_is_no_dictionary() -> None:
 
 
 @pytest.mark.parametrize("backend", [BACKEND, f"{__name__}.ChildCache"])
-@pytest.mark.parametrize(
+@for_each(
     ("config", "text"),
     [
         ({"LOCATION": "nowhere"}, "There is no cluster 'nowhere', the LOCATION of a cache"),

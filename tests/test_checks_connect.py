@@ -26,6 +26,7 @@ from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
 from tests.helpers import wait_until
 from tests.management.processes import ROOT, django, environment
+from tests.tables import for_each
 
 SECRET = "hunter2"
 # With no password of LocalNodes' own: tests say who may log in.
@@ -91,9 +92,7 @@ class Listener(Peer):
         return environment(DJANGO_RB_NODES=json.dumps({"default": [url]}))
 
 
-@pytest.mark.parametrize(
-    "args", [[], ["--deploy"], ["--tag", "caches"], ["--list-tags"], ["django_rb"]]
-)
+@for_each("args", [[], ["--deploy"], ["--tag", "caches"], ["--list-tags"], ["django_rb"]])
 def test_no_other_check_connects(args: list[str]) -> None:
     with Listener() as node:
         done = django("check", *args, env=node.env)
@@ -350,7 +349,7 @@ def says(info: str) -> Peer:
     return Peer(answer)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("info", "expected"),
     [
         ("redis_version:6.2.14", "runs Redis 6.2.14."),

@@ -14,6 +14,7 @@ from django.test import override_settings
 
 from django_rb.cache.serializers import PickleSerializer
 from tests.management.processes import django, environment
+from tests.tables import for_each
 
 SECRET = "hunter2"
 CACHES = {"default": {"BACKEND": "django_rb.cache.RBCache"}}
@@ -65,7 +66,7 @@ def test_pickles_on_nodes_that_ask_nobody_who_they_are() -> None:
     assert "neither a password nor TLS on nodes 0 and 3 of the cluster 'def" in message.msg
 
 
-@pytest.mark.parametrize(
+@for_each(
     "host",
     [
         "unix:///run/valkey.sock",
@@ -89,7 +90,7 @@ def test_a_password_may_be_set_for_all_nodes(place: str) -> None:
     assert ids(["redis://h"], **{place: {"password": ""}}) == ["W101"]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "expected"),
     [
         ({"SERIALIZER": "json"}, []),
@@ -122,7 +123,7 @@ def test_a_public_address_without_tls(host: str) -> None:
     assert " for node 0." in message.msg
 
 
-@pytest.mark.parametrize("host", ["10.0.0.1", "192.168.7.1", "[fd00::1]", "100.64.0.1", "h"])
+@for_each("host", ["10.0.0.1", "192.168.7.1", "[fd00::1]", "100.64.0.1", "h"])
 def test_private_addresses_and_names_may_be_without_tls(host: str) -> None:
     assert ids([f"redis://:{SECRET}@{host}"]) == []
 
@@ -130,7 +131,7 @@ def test_private_addresses_and_names_may_be_without_tls(host: str) -> None:
 # W103: certificates.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "name"),
     [
         ({"ssl_cert_reqs": "none"}, "ssl_cert_reqs"),
@@ -155,7 +156,7 @@ def test_certificates_that_nobody_checks_for_all_nodes() -> None:
     assert "'ssl_check_hostname' is disabled for node 0." in in_the_pool.msg
 
 
-@pytest.mark.parametrize(
+@for_each(
     "options",
     [
         {"host": "h"},

@@ -16,6 +16,7 @@ from django.http import HttpResponse
 from django.test import override_settings
 
 from tests.management.processes import django, environment
+from tests.tables import for_each
 from tests.test_readme import code_blocks, names_in
 
 BACKEND = "django_rb.cache.RBCache"
@@ -166,7 +167,7 @@ def upper(key: str, prefix: str, version: int) -> str:
     raise AssertionError("a check has no key to make")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("location", "options", "shares"),
     [
         ("redis://:secret@10.0.0.2", {}, True),
@@ -210,7 +211,7 @@ def test_a_prefix_that_begins_a_hash_tag(prefix: str) -> None:
     assert said.startswith(f"settings.CACHES['default']['KEY_PREFIX'] is {prefix!r}. A '{{'")
 
 
-@pytest.mark.parametrize("prefix", ["", "shop", "shop}", "(shop)"])
+@for_each("prefix", ["", "shop", "shop}", "(shop)"])
 def test_a_prefix_that_does_not(prefix: str) -> None:
     assert found(CACHES={"default": cache(KEY_PREFIX=prefix)}) == []
 
@@ -245,7 +246,7 @@ def test_sessions_that_a_silent_node_ends() -> None:
     assert said.startswith("settings.CACHES['default']['OPTIONS']['ON_NODE_ERROR'] is 'miss'")
 
 
-@pytest.mark.parametrize(
+@for_each(
     "settings",
     [
         {"SESSION_ENGINE": f"{SESSIONS}d_db"},
@@ -323,7 +324,7 @@ def test_a_per_site_cache_that_can_store_responses(options: dict[str, Any]) -> N
 # W006, W007: time.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("pool_options", "wait"),
     [
         ({"socket_timeout": 29.5}, "up to 30.5 seconds"),
@@ -398,7 +399,7 @@ def test_a_node_that_is_back_and_stays_unused(health: dict[str, Any]) -> None:
     )
 
 
-@pytest.mark.parametrize("health", [None, {}, {"PAUSE": 60}, {"MAX_PAUSE": 300}])
+@for_each("health", [None, {}, {"PAUSE": 60}, {"MAX_PAUSE": 300}])
 def test_a_node_that_is_back_and_soon_used(health: Any) -> None:
     assert found(RB_CLUSTERS={"default": {"HOSTS": HOSTS, "HEALTH": health}}) == []
 

@@ -15,6 +15,7 @@ from django_rb.cache import RBCache
 from django_rb.engine import BaseRouter, ConsistentHashingRouter, PartitionRouter, SlotRouter
 from django_rb.engine.nodes.health import HealthOptions, check_health
 from django_rb.testing import LocalNodes
+from tests.tables import for_each
 
 SECRET = "hunter2"
 HOSTS = [{"host": "10.0.0.1"}, {"host": "10.0.0.2", "port": 7000}]
@@ -35,7 +36,7 @@ def addresses(alias: str = "default") -> list[str]:
     return [info.address for info in clusters[alias].hosts.values()]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("config", "expected"),
     [
         ({"HOSTS": HOSTS}, ["10.0.0.1:6379/0", "10.0.0.2:7000/0"]),
@@ -82,7 +83,7 @@ def test_pool_options_reach_the_connections() -> None:
     assert (node.socket_timeout, node.max_connections) == (0.5, 3)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("health", "options"),
     [
         ({}, HealthOptions(3, 1.0, 30.0)),
@@ -246,7 +247,7 @@ MISTAKES: list[tuple[Any, list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("config", "parts"), MISTAKES)
+@for_each(("config", "parts"), MISTAKES)
 def test_a_mistake_is_explained(config: Any, parts: list[str]) -> None:
     with (
         override_settings(RB_CLUSTERS={"default": config}),
@@ -260,7 +261,7 @@ def test_a_mistake_is_explained(config: Any, parts: list[str]) -> None:
     assert SECRET not in text
 
 
-@pytest.mark.parametrize("setting", [[], [{"HOSTS": HOSTS}], None, "default", 5])
+@for_each("setting", [[], [{"HOSTS": HOSTS}], None, "default", 5])
 def test_the_setting_is_a_dictionary(setting: object) -> None:
     kind = type(setting).__name__
     with override_settings(RB_CLUSTERS=setting):
@@ -272,7 +273,7 @@ def test_the_setting_is_a_dictionary(setting: object) -> None:
         assert len(list(conf.find_all_mistakes())) == 1
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("aliases", "alias", "way_out"),
     [
         (["default"], "defualt", "Did you mean 'default'?"),
@@ -351,7 +352,7 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         assert addresses() == ["10.0.0.1:6379/0", "10.0.0.2:7000/0"]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "garbage",
     ["x", "{", "[]", "5", '"default"', "null", f"redis://:{SECRET}@h", '{"default": 5}',
      '{"default": "redis://h"}', '{"default": null}', '{"default": [5]}',

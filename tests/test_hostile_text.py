@@ -22,6 +22,7 @@ from django_rb.management.output import as_json, painted
 from django_rb.ratelimit import Limit, Limiter, parse_rate
 from tests.engine.peer import Peer
 from tests.helpers import make_cache
+from tests.tables import for_each
 
 # A window's title, clear screen in one byte, right-to-left, line and paragraph separators,
 # another line break, "delete", a zero-width joiner, and a byte that is no UTF-8.
@@ -97,7 +98,7 @@ def said_by(name: str, *args: str, **options: Any) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("error", [b"", b"ERR", b"LOADING", b"NOAUTH"])
-@pytest.mark.parametrize("name", COMMANDS)
+@for_each("name", COMMANDS)
 def test_commands_escape_what_a_node_says(hostile: Hostile, name: str, error: bytes) -> None:
     hostile.error = error
     out, failure = said_by(name, *COMMANDS[name], no_color=True)
@@ -109,7 +110,7 @@ def test_commands_escape_what_a_node_says(hostile: Hostile, name: str, error: by
         assert SHOWN in shown or r"\x1b]0;" in shown  # a table may break it
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@for_each("name", COMMANDS)
 def test_colours_are_the_commands_own(hostile: Hostile, name: str) -> None:
     hostile.error = b"ERR"
     out, failure = said_by(name, *COMMANDS[name], force_color=True)
@@ -233,7 +234,7 @@ class TestLogs:
         assert len(logger.filters) == 1
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "shown"),
     [
         ("plain, ü and 世界 \\ 👍", "plain, ü and 世界 \\ 👍"),

@@ -27,6 +27,7 @@ from django_rb.engine import Cluster
 from django_rb.testing import LocalNodes, ServerNotFoundError, find_server
 from django_rb.testing.discovery import VARIABLE
 from django_rb.testing.stand_ins import get_stand_ins
+from tests.tables import for_each
 from tests.test_readme import PAGES, ROOT
 
 # What the pages call the addresses of nodes that are there, and which these are.
@@ -82,18 +83,18 @@ def unknown_names(blocks: list[str]) -> Iterator[str]:
 
 
 ALL = [
-    pytest.param(page, section, id=f"{page}: {section}")
+    (page, section)
     for page in (str(path.relative_to(ROOT)) for path in PAGES if path.stem != "tutorial")
     for section in sections(page)
 ]
 
 
-@pytest.mark.parametrize(("page", "section"), ALL)
+@for_each(("page", "section"), ALL)
 def test_a_section_defines_what_it_uses(page: str, section: str) -> None:
     assert list(unknown_names(sections(page)[section])) == []
 
 
-@pytest.mark.parametrize(("page", "section"), ALL)
+@for_each(("page", "section"), ALL)
 def test_an_example_can_be_pasted_into_a_shell(page: str, section: str) -> None:
     compile_command = codeop.CommandCompiler()
     for block in sections(page)[section]:
@@ -121,7 +122,7 @@ for block in sections(sys.argv[1])[sys.argv[2]]:
 
 
 @pytest.mark.parametrize(
-    ("page", "section"), [param for param in ALL if "telemetry.md" in str(param.id)]
+    ("page", "section"), [shown for shown in ALL if "telemetry.md" in shown[0]]
 )
 def test_a_section_runs_in_a_process_of_its_own(page: str, section: str) -> None:
     command = [sys.executable, "-c", _CHILD, page, section]
@@ -130,7 +131,7 @@ def test_a_section_runs_in_a_process_of_its_own(page: str, section: str) -> None
 
 @pytest.mark.parametrize(
     ("page", "section"),
-    [param for param in ALL if not re.search(r"testing\.md|telemetry\.md", str(param.id))],
+    [shown for shown in ALL if not re.search(r"testing\.md|telemetry\.md", shown[0])],
 )
 def test_a_section_runs(site: LocalNodes, page: str, section: str) -> None:
     names = run_section(page, section, site)
@@ -144,7 +145,7 @@ def test_a_section_runs(site: LocalNodes, page: str, section: str) -> None:
         names["cluster"].close()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("page", "source", "message"),
     [
         ("troubleshooting.md", "engine/clients/base.py", " requires a connection to one node"),

@@ -19,6 +19,7 @@ from django_rb import clusters, conf
 from django_rb.callers import Caller, find_caller
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache
+from tests.tables import for_each
 
 SHORT = 1e-9  # seconds; every call takes longer
 
@@ -122,7 +123,7 @@ def test_nothing_is_told_where_it_is_off(nodes: LocalNodes) -> None:
         assert clusters["default"].observers == ()
 
 
-@pytest.mark.parametrize("slow", [0, -1, True, "a while", [], float("nan")])
+@for_each("slow", [0, -1, True, "a while", [], float("nan")])
 def test_a_mistake_is_explained(slow: object) -> None:
     setting = {"default": {"HOSTS": ["redis://h"], "SLOW": slow}}
     with override_settings(RB_CLUSTERS=setting):

@@ -16,6 +16,7 @@ from django_rb.cache import RBCache
 from django_rb.testing import LocalNodes
 from tests.cache.numeric import Array, Series
 from tests.helpers import Servers, make_cache
+from tests.tables import for_each
 
 MANY = {f"key{n}": n for n in range(100)}
 
@@ -179,7 +180,7 @@ def test_get_many_knows_keys_apart_that_python_takes_for_equal(cache: RBCache) -
     assert cache.get_many([1.0, "nothing", "nothing"]) == {}
 
 
-@pytest.mark.parametrize("make", [list, tuple, set, frozenset, iter, dict.fromkeys])
+@for_each("make", [list, tuple, set, frozenset, iter, dict.fromkeys])
 def test_get_many_takes_any_iterable(
     cache: RBCache, make: Callable[[Iterable[str]], Iterable[str]]
 ) -> None:
@@ -201,7 +202,7 @@ def test_get_many_takes_duplicates(cache: RBCache) -> None:
     assert cache.get_many(["a", "b", "a", "a"]) == {"a": 1, "b": 2}
 
 
-@pytest.mark.parametrize("keys", [[0], ["a"], [0, "a"]])
+@for_each("keys", [[0], ["a"], [0, "a"]])
 def test_keys_and_values_may_be_in_arrays(cache: RBCache, keys: list[Any]) -> None:
     """numpy's have no truth, and pandas' are no mappings and look among the labels."""
     values: Any = dict.fromkeys(keys, "value")
@@ -223,7 +224,7 @@ def test_a_default_may_be_an_array(cache: RBCache, default: Any) -> None:
     assert list(cache.get("key")) == list(default)
 
 
-@pytest.mark.parametrize("nothing", [[], (), {}, iter(()), Array([])])
+@for_each("nothing", [[], (), {}, iter(()), Array([])])
 def test_multi_key_calls_of_nothing_ask_nobody(
     nodes: LocalNodes, servers: Servers, nothing: Any
 ) -> None:
@@ -250,7 +251,7 @@ def test_of_two_names_for_one_key_the_last_value_stays(cache: RBCache) -> None:
     assert cache.get_many(["1", 1]) == {"1": "text", 1: "text"}
 
 
-@pytest.mark.parametrize("timeout", [0, -1, -0.5])
+@for_each("timeout", [0, -1, -0.5])
 def test_set_many_with_a_timeout_that_is_over_deletes(cache: RBCache, timeout: float) -> None:
     cache.set_many(MANY)
 
@@ -321,7 +322,7 @@ def test_versions_are_apart(cache: RBCache) -> None:
     assert not cache.has_key("key", version=3)
 
 
-@pytest.mark.parametrize("name", [f"key{n}" for n in range(8)])
+@for_each("name", [f"key{n}" for n in range(8)])
 @pytest.mark.parametrize("timeout", [None, 100, 7.75])
 def test_incr_version_moves_value_and_expiry(
     cache: RBCache, servers: Servers, name: str, timeout: float | None
@@ -409,7 +410,7 @@ def test_an_object_is_named_by_its_text(cache: RBCache, servers: Servers) -> Non
     assert set().union(*servers.keys().values()) == {b":1:text"}
 
 
-@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 1_000_000])
+@for_each("size", [0, 1, 65_535, 65_536, 1_000_000])
 def test_values_of_any_size(cache: RBCache, size: int) -> None:
     value = b"\r\n" * (size // 2) + b"x" * (size % 2)
     cache.set("value", value)

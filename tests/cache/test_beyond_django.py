@@ -20,6 +20,7 @@ from django_rb.cache import RBCache
 from django_rb.testing import LocalNodes
 from tests.cache.numeric import Float16, Int8
 from tests.helpers import Servers, make_cache, wait_until
+from tests.tables import for_each
 
 MANY = {f"key{n}": n for n in range(100)}
 
@@ -37,7 +38,7 @@ def test_ttl_and_pttl_say_what_is_left(cache: RBCache) -> None:
     assert cache.ttl("key", version=2) == 0
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("call", "milliseconds"),
     [
         (lambda cache, key, **kw: cache.expire(key, 60, **kw), 60_000),
@@ -75,7 +76,7 @@ def in_seconds(seconds: float) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "when",
     [
         2_000_000_000,
@@ -95,7 +96,7 @@ def test_a_key_expires_at_a_time(
     assert servers.ask_owner("PEXPIRETIME", b":1:key") == seconds * 1000
 
 
-@pytest.mark.parametrize(
+@for_each(
     "call",
     [
         lambda cache: cache.expire("key", 0),
@@ -117,7 +118,7 @@ def test_an_expiry_in_the_past_deletes(
     assert not cache.has_key("key")
 
 
-@pytest.mark.parametrize("call", ["expire", "pexpire", "touch"])
+@for_each("call", ["expire", "pexpire", "touch"])
 def test_a_new_expiry_of_none_is_for_ever(cache: RBCache, call: str) -> None:
     cache.set("key", 1, 100)
 
@@ -126,7 +127,7 @@ def test_a_new_expiry_of_none_is_for_ever(cache: RBCache, call: str) -> None:
     assert getattr(cache, call)("nothing", None) is False
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("argument", "call"),
     [
         ("timeout", lambda cache: cache.expire("key", "60")),
@@ -195,7 +196,7 @@ def test_iter_keys_goes_page_by_page(cache: RBCache, servers: Servers) -> None:
     assert all(commands["scan"] > 10 for commands in servers.counts().values())
 
 
-@pytest.mark.parametrize("itersize", [None, 0, Int8(10)])
+@for_each("itersize", [None, 0, Int8(10)])
 def test_the_size_of_a_page_may_be_left_to_the_cache(cache: RBCache, itersize: Any) -> None:
     cache.set_many(MANY)
 
@@ -264,7 +265,7 @@ def test_delete_pattern_deletes_one_version_and_prefix_on_every_node(
     assert cache.delete_pattern("*", version=2) == 0
 
 
-@pytest.mark.parametrize("prefix", ["a[b]*c", "a?", "*", "\\", "[^a]", "[a-z]", "a\\*", "]["])
+@for_each("prefix", ["a[b]*c", "a?", "*", "\\", "[^a]", "[a-z]", "a\\*", "]["])
 def test_characters_of_patterns_in_a_prefix_stand_for_themselves(
     nodes: LocalNodes, prefix: str
 ) -> None:
@@ -333,7 +334,7 @@ def test_keys_that_a_key_function_hashes_have_no_patterns(nodes: LocalNodes) -> 
     assert cache.get("key") == 1
 
 
-@pytest.mark.parametrize("name", [f"lock{n}" for n in range(6)])
+@for_each("name", [f"lock{n}" for n in range(6)])
 def test_a_lock_lives_on_the_node_that_owns_its_name(
     nodes: LocalNodes, servers: Servers, name: str
 ) -> None:

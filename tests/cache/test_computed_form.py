@@ -19,6 +19,7 @@ from django_rb.engine import Cluster, ConsistentHashingRouter, PartitionRouter, 
 from django_rb.engine.routing.hashing import crc16, hash_tag
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache, wait_until
+from tests.tables import for_each
 
 KEY, STORED = "report", b":1:report"
 VALUES = [None, 42, True, "text", [1, 2], {"a": {"b": None}}, "long " * 1000, 0.5]
@@ -46,10 +47,11 @@ def compute(cache: RBCache, value: Any, key: str = KEY, timeout: float | None = 
     return cache.get_or_set(key, lambda: value, timeout, stale=60, lock=5)
 
 
-@pytest.mark.parametrize("options", FORMS, ids=str)
+@for_each("options", FORMS)
 def test_every_form_is_read_back(
     nodes: LocalNodes, servers: Servers, options: dict[str, Any]
 ) -> None:
+    nodes.flush()
     cache = make_cache(OPTIONS=options)
     for number, value in enumerate(VALUES):
         assert compute(cache, value, f"k{number}") == value
@@ -173,7 +175,7 @@ KEYS = [
 
 
 @pytest.mark.only_sync
-@pytest.mark.parametrize("key", KEYS)
+@for_each("key", KEYS)
 def test_a_lease_has_the_slot_of_its_key(key: bytes) -> None:
     lease = lease_of(key)
     assert crc16(hash_tag(lease)) % 16384 == crc16(hash_tag(key)) % 16384

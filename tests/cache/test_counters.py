@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 from django_rb.cache import RBCache
 from tests.cache.numeric import Int8, UInt8
 from tests.helpers import Servers
+from tests.tables import for_each
 
 LARGEST = 2**63 - 1
 
@@ -52,7 +53,7 @@ def test_incr_counts_in_a_version(cache: RBCache) -> None:
         cache.incr("n")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("start", "delta"),
     [
         (2**53, 1),  # beyond what a double can tell apart
@@ -88,7 +89,7 @@ def test_a_missing_key_is_an_error_and_stays_missing(
     assert not cache.has_key("nothing")
 
 
-@pytest.mark.parametrize("value", ["text", "5", 1.5, True, None, [1], LARGEST + 1])
+@for_each("value", ["text", "5", 1.5, True, None, [1], LARGEST + 1])
 def test_what_is_no_integer_of_64_bits_is_an_error_and_stays(
     cache: RBCache, value: object
 ) -> None:
@@ -120,7 +121,7 @@ def test_a_delta_that_does_not_fit_is_an_error(cache: RBCache, delta: int) -> No
         cache.incr("n", delta)
 
 
-@pytest.mark.parametrize("delta", [1.5, 2.0, "1", None])
+@for_each("delta", [1.5, 2.0, "1", None])
 def test_a_delta_that_is_no_integer_is_an_error(cache: RBCache, delta: object) -> None:
     cache.set("n", 1)
 

@@ -17,6 +17,7 @@ from django.utils import translation
 from django_rb.cache import RBCache, cached
 from django_rb.cache.decorators import KeyMaker
 from django_rb.testing import LocalNodes
+from tests.tables import for_each
 
 pytestmark = pytest.mark.only_sync
 
@@ -153,7 +154,7 @@ def generate() -> Any:
     yield 1
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("decorate", "message"),
     [
         (lambda: cached(timeout=60)(staticmethod(len)), "Put it below @staticmethod"),

@@ -17,6 +17,7 @@ from django_rb.cache import RBCache
 from django_rb.cache.keys import Keys
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache
+from tests.tables import for_each
 
 NASTY = [
     *("", "plain", " ", "with space", "tab\t", "line\nfeed", "\r\n", "nul\0", "\x1f", "\x7f"),
@@ -24,7 +25,6 @@ NASTY = [
     *("x" * 246, "x" * 247, "x" * 248, "x" * 249, "x" * 10_000, "ü" * 247, "ü" * 248),
     *("x y" * 100, "{tag}", "%s", ":1:", "*", "[a]", "\\", "'", '"'),
 ]
-each_nasty = pytest.mark.parametrize("key", NASTY, ids=lambda key: repr(key)[:12])
 
 quickly = settings(
     max_examples=60,
@@ -47,7 +47,7 @@ def expected_warnings(keys: Iterable[object], **params: Any) -> list[str]:
     return [text for key in keys for text in warnings_of(local.get, key)]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "call",
     [
         lambda cache, key: cache.get(key),
@@ -74,7 +74,7 @@ def test_every_call_warns_as_django_does(
         assert warnings_of(call, cache, key) == expected_warnings([key])
 
 
-@pytest.mark.parametrize("call", ["incr", "decr", "incr_version"])
+@for_each("call", ["incr", "decr", "incr_version"])
 def test_counting_warns_as_django_does(cache: RBCache, call: str) -> None:
     warnings_of(lambda: cache.set("with space", 1))
 
@@ -83,7 +83,7 @@ def test_counting_warns_as_django_does(cache: RBCache, call: str) -> None:
     )
 
 
-@each_nasty
+@for_each("key", NASTY)
 def test_a_key_warns_as_django_does(cache: RBCache, key: str) -> None:
     assert warnings_of(lambda: cache.get(key)) == expected_warnings([key])
     assert warnings_of(lambda: cache.get_many([key])) == expected_warnings([key])
@@ -161,7 +161,7 @@ class Careful(RBCache):
         return f"careful:{key}"
 
 
-@pytest.mark.parametrize(
+@for_each(
     "call",
     [
         lambda cache: cache.get("bad"),
@@ -175,6 +175,7 @@ class Careful(RBCache):
 def test_a_subclass_decides_which_keys_are_valid(
     nodes: LocalNodes, servers: Servers, call: Callable[[BaseCache], object]
 ) -> None:
+    nodes.flush()
     cache = Strict("default", {})
     with pytest.raises(InvalidCacheKey, match="is bad"):
         call(cache)
@@ -226,7 +227,7 @@ def test_no_pattern_takes_a_suffix_along(nodes: LocalNodes, servers: Servers) ->
     assert not {"[", "\\", "a[", "[a\\", "a\\", "[a-", "\\\\["} & set(accepted)
 
 
-@pytest.mark.parametrize("pattern", ["a[", "a\\", "[a-]", "[\\]", "[^"])
+@for_each("pattern", ["a[", "a\\", "[a-]", "[\\]", "[^"])
 def test_a_pattern_that_is_open_is_refused(nodes: LocalNodes, pattern: str) -> None:
     cache = make_cache(KEY_FUNCTION=with_suffix)
     with pytest.raises(ValueError, match="could match keys of others"):

@@ -20,6 +20,7 @@ from django_rb.engine.rounds.observing import BatchEvent, Observer, add_observer
 from django_rb.testing import LocalNodes
 from tests.cache.awaited import Awaited
 from tests.helpers import Servers, make_cache, wait_until
+from tests.tables import for_each
 
 NEAR = {"MAX_BYTES": 2**20, "MAX_AGE": 60}
 
@@ -535,7 +536,7 @@ def test_observers_are_told_of_hits_near(near: RBCache) -> None:
 
 
 @pytest.mark.only_sync
-@pytest.mark.parametrize(
+@for_each(
     ("value", "parts"),
     [
         (True, ["['NEAR']", "True", "dictionary"]),

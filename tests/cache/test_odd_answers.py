@@ -14,6 +14,7 @@ from django_rb.cache import RBCache
 from django_rb.engine import ProtocolError, failures_of
 from tests.engine.peer import Peer
 from tests.helpers import make_cache
+from tests.tables import for_each
 
 Operation = Callable[[RBCache], Any]
 
@@ -66,9 +67,7 @@ def check(operation: Operation, said: bytes, on_error: str, missed: Any) -> None
 
 
 @pytest.mark.parametrize("on_error", ["raise", "miss"])
-@pytest.mark.parametrize(
-    ("name", "said"), [(name, said) for name, (_, _, odd) in ODD.items() for said in odd]
-)
+@for_each(("name", "said"), [(name, said) for name, (_, _, odd) in ODD.items() for said in odd])
 def test_what_cannot_be_the_answer_fails_its_node(
     name: str, said: bytes, on_error: str
 ) -> None:
@@ -76,14 +75,12 @@ def test_what_cannot_be_the_answer_fails_its_node(
     check(operation, said, on_error, missed)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [(name, said) for name, (_, odd) in RAISES.items() for said in odd]
-)
+@for_each(("name", "said"), [(name, said) for name, (_, odd) in RAISES.items() for said in odd])
 def test_a_count_that_is_no_number_fails_its_node(name: str, said: bytes) -> None:
     check(RAISES[name][0], said, "raise", None)
 
 
-@pytest.mark.parametrize("said", RAISES["incr"][1])
+@for_each("said", RAISES["incr"][1])
 def test_so_it_is_where_the_script_had_to_be_sent(said: bytes) -> None:
     def answer(peer: Peer, connection: socket.socket, command: list[bytes]) -> None:
         connection.sendall(b"-NOSCRIPT none\r\n" if command[0] == b"EVALSHA" else said)

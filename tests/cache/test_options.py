@@ -16,6 +16,7 @@ from django_rb.cache import RBCache, get_cache
 from django_rb.cache.options import OF_OTHERS
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
+from tests.tables import for_each
 from tests.test_readme import ROOT
 
 SECRET = "hunter2"
@@ -43,7 +44,7 @@ USES: list[Callable[[RBCache], object]] = [
 ]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "parts"),
     [
         ({"COMPRESOR": "zlib"}, ["'COMPRESOR'", "Did you mean 'COMPRESSOR'?"]),
@@ -93,7 +94,7 @@ def test_a_mistake_in_the_options_is_explained(options: Any, parts: list[str]) -
             assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("location", "parts"),
     [
         ("defualt", ["'defualt'", "LOCATION", "settings.RB_CLUSTERS", "mean 'default'?"]),
@@ -148,7 +149,7 @@ def test_djangos_own_options_and_settings_are_taken() -> None:
     assert (cache.default_timeout, cache.key_prefix, cache.version) == (5, "p", 2)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("option", "instead"),
     [
         ("IGNORE_EXCEPTIONS", "OPTIONS['ON_NODE_ERROR'] = 'miss'"),
@@ -187,7 +188,7 @@ def test_numbers_may_be_texts_of_digits(nodes: LocalNodes) -> None:
     assert cache.ttl("key") in range(50, 61)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "module", "extra"),
     [
         ({"COMPRESSOR": "zstd"}, "zstandard", "zstd"),

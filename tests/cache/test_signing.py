@@ -33,6 +33,7 @@ from django_rb.checks.from_settings import check_caches
 from django_rb.testing import LocalNodes
 from tests.cache.test_stored_form import COMMON, VALUES, Plain
 from tests.helpers import Servers, make_cache
+from tests.tables import for_each
 
 SECRET = "the secret of the tests, long enough"
 OLDER = "what was the secret before that one"
@@ -157,10 +158,11 @@ def test_a_longer_key_with_the_same_beginning_is_another(cache: RBCache) -> None
         assert signed_cache(other).get("key") is None
 
 
-@pytest.mark.parametrize("options", FORMS, ids=lambda form: "-".join(map(str, form.values())))
+@for_each("options", FORMS)
 def test_values_come_back_in_every_form(
     nodes: LocalNodes, servers: Servers, log: Log, options: dict[str, Any]
 ) -> None:
+    nodes.flush()
     cache = signed_cache(**options)
     everything = [*COMMON, *(VALUES if options["SERIALIZER"] == "pickle" else ())]
     values = {f"key{n}": value for n, value in enumerate(everything)}
@@ -285,16 +287,16 @@ FORGED = {
 }
 
 
-@pytest.mark.parametrize("data", FORGED.values(), ids=FORGED)
+@for_each("name", FORGED)
 def test_what_was_forged_is_a_miss_and_runs_nothing(
     cache: RBCache,
     servers: Servers,
     log: Log,
-    data: bytes,
+    name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(zlib, "decompress", None)
-    forge(servers, cache, ":1:key", data)
+    forge(servers, cache, ":1:key", FORGED[name])
     cache.set_many({"sound": "value", "n": 5})
 
     assert cache.get("key", "default") == "default"
@@ -408,7 +410,7 @@ def test_one_call_is_one_line(cache: RBCache, servers: Servers, log: Log) -> Non
     assert any(line.endswith(f"The first is ':1:{name}'.") for name in bad)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("key", "shown"),
     [
         (
@@ -516,10 +518,11 @@ def test_switching_on_makes_misses(nodes: LocalNodes, log: Log) -> None:
     assert len(log.lines()) == 1
 
 
-@pytest.mark.parametrize("options", FORMS, ids=lambda form: "-".join(map(str, form.values())))
+@for_each("options", FORMS)
 def test_switching_off_keeps_the_values(
     nodes: LocalNodes, log: Log, options: dict[str, Any]
 ) -> None:
+    nodes.flush()
     values = {f"key{n}": value for n, value in enumerate(COMMON)}
     signed_cache(**options).set_many(values)
     unsigned = make_cache(OPTIONS={"SERIALIZER": options["SERIALIZER"]})
@@ -705,7 +708,7 @@ SHORT = "hunter2"
 WAY_OUT = "secrets.token_urlsafe(32)"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "parts"),
     [
         ({"SIGNING_KEY": ""}, ["'SIGNING_KEY'", "is empty", WAY_OUT]),
@@ -751,7 +754,7 @@ def test_a_mistake_is_explained_and_shows_no_secret(
         assert not any(secret in str(message) for secret in (SECRET, OLDER, SHORT))
 
 
-@pytest.mark.parametrize("fallbacks", [(), [], (OLDER,), [OLDER.encode(), SECRET]])
+@for_each("fallbacks", [(), [], (OLDER,), [OLDER.encode(), SECRET]])
 def test_what_is_sound_is_taken(fallbacks: Any) -> None:
     options = {"SIGNING_KEY": "x" * 16, "SIGNING_KEY_FALLBACKS": fallbacks}
     make_cache(OPTIONS=options).check_settings()

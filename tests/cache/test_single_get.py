@@ -18,6 +18,7 @@ from django_rb.engine import failures_of
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import Servers, make_cache
+from tests.tables import for_each
 
 KEY = b":1:key"
 
@@ -145,7 +146,7 @@ ODD: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize("on_node_error", ["raise", "miss"])
-@pytest.mark.parametrize("name", [*ODD, "the end"])
+@for_each("name", [*ODD, "the end"])
 def test_what_is_odd_is_no_answer_and_ends_the_connection(
     name: str, on_node_error: str
 ) -> None:

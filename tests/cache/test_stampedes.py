@@ -21,6 +21,7 @@ from django_rb.cache.leases import take
 from django_rb.cache.terms import is_early
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache, wait_until
+from tests.tables import for_each
 
 KEY, STORED = "report", b":1:report"
 
@@ -209,8 +210,9 @@ def test_without_a_stale_value_the_error_is_that_of_all_who_wait(
     assert cache.get_or_set(KEY, lambda: "works", 60, lock=5) == "works"
 
 
-@pytest.mark.parametrize("value", [None, 0, "", [], False])
+@for_each("value", [None, 0, "", [], False])
 def test_nothing_is_a_value_too(cache: RBCache, value: Any) -> None:
+    cache.clear()
     for function in (lambda: value, fail):
         assert cache.get_or_set(KEY, function, 60, stale=5) == value
 
@@ -273,7 +275,7 @@ def delete_all_by_pattern(cache: RBCache) -> None:
     cache.delete_pattern("rep*")
 
 
-@pytest.mark.parametrize(
+@for_each(
     "invalidate",
     [
         lambda cache: cache.delete(KEY),
@@ -291,6 +293,7 @@ def test_what_was_deleted_meanwhile_does_not_come_back(
     invalidate: Callable[[RBCache], object],
     is_stale: bool,
 ) -> None:
+    cache.clear()
     if is_stale:
         make_stale(cache)
     work = Work(waits=True)
@@ -382,7 +385,7 @@ def test_a_coroutine_function_is_refused_where_nobody_awaits(cache: RBCache) -> 
     assert cache.get_or_set(KEY, lambda: 2, 60, lock=5) == 2
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "message"),
     [
         ({"lock": 0}, "lock=0: give the seconds"),

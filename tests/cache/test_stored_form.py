@@ -20,6 +20,7 @@ from django.utils.safestring import mark_safe
 from django_rb.cache import JSONSerializer, PickleSerializer, RBCache
 from django_rb.testing import LocalNodes
 from tests.helpers import Servers, make_cache
+from tests.tables import for_each
 
 
 @dataclass
@@ -67,7 +68,6 @@ VALUES: list[Any] = [
     LONG_TEXT,
     [],
 ]
-each_value = pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
 
 # What the serializers have in common.
 COMMON = [
@@ -93,7 +93,7 @@ def django(nodes: LocalNodes) -> Iterator[RedisCache]:
 
 
 @pytest.mark.static
-@each_value
+@for_each("value", VALUES)
 def test_the_stored_bytes_are_djangos(
     one: RBCache, django: RedisCache, servers: Servers, value: object
 ) -> None:
@@ -141,7 +141,7 @@ def test_integers_that_python_does_not_write_out_come_back(cache: RBCache) -> No
         assert cache.get_many(["n", "m"]) == {"n": value, "m": value}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("serializer", "compressor"),
     [
         *(("pickle", compressor) for compressor in COMPRESSORS),
@@ -151,6 +151,7 @@ def test_integers_that_python_does_not_write_out_come_back(cache: RBCache) -> No
 def test_values_come_back_in_every_form(
     nodes: LocalNodes, serializer: str, compressor: str | None
 ) -> None:
+    nodes.flush()
     options = {"SERIALIZER": serializer, "COMPRESSOR": compressor, "COMPRESS_MIN_BYTES": 0}
     cache = make_cache(OPTIONS=options)
     values = {f"key{n}": value for n, value in enumerate(COMMON)}
@@ -225,11 +226,12 @@ def test_a_cache_that_compresses_counts(nodes: LocalNodes, serializer: str) -> N
         cache.incr("n")
 
 
-@pytest.mark.parametrize("serializer", ["pickle", "json", "msgpack"])
+@for_each("serializer", ["pickle", "json", "msgpack"])
 @pytest.mark.parametrize("size", Size)
 def test_children_of_int_are_not_taken_for_integers(
     nodes: LocalNodes, serializer: str, size: Size
 ) -> None:
+    nodes.flush()
     cache = make_cache(OPTIONS={"SERIALIZER": serializer})
     cache.set("size", size)
     cache.set_many({"many": size})
@@ -269,7 +271,7 @@ class Plain:
 PLAIN = Plain()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("serializer", "compressor"),
     [
         *((Plain, compressor) for compressor in COMPRESSORS),
@@ -279,6 +281,7 @@ PLAIN = Plain()
 def test_a_serializer_of_ones_own_may_write_anything(
     nodes: LocalNodes, serializer: object, compressor: str | None
 ) -> None:
+    nodes.flush()
     options = {"SERIALIZER": serializer, "COMPRESSOR": compressor, "COMPRESS_MIN_BYTES": 0}
     cache = make_cache(OPTIONS=options)
     values = {
@@ -333,7 +336,7 @@ def test_a_path_may_name_a_class_of_the_package(nodes: LocalNodes, servers: Serv
     assert servers.ask_owner("GET", b":1:key") == b'["a"]'
 
 
-@pytest.mark.parametrize("data", [b"\xc1?data", b"\xc1", b"\xc1\xc1", b"x", b"-", b"5x"])
+@for_each("data", [b"\xc1?data", b"\xc1", b"\xc1\xc1", b"x", b"-", b"5x"])
 def test_bytes_of_a_stranger_are_the_serializers_error(
     cache: RBCache, servers: Servers, data: bytes
 ) -> None:

@@ -17,6 +17,7 @@ from django_rb.cache import RBCache
 from django_rb.testing import LocalNodes
 from tests.cache.numeric import Float16, Int8, UInt8
 from tests.helpers import Servers, make_cache, wait_until
+from tests.tables import for_each
 
 KEY = b":1:key"
 FOREVER = -1
@@ -52,7 +53,7 @@ def get_or_set(cache: RBCache, **timeout: Any) -> None:
 
 
 STORES: list[Store] = [set_one, set_many, add, touch, get_or_set]
-every_store = pytest.mark.parametrize("store", STORES)
+every_store = for_each("store", STORES)
 
 
 def each_once(stores: Sequence[Any], values: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -77,7 +78,7 @@ def test_every_store_sends_seconds_and_milliseconds(
         store(cache, timeout=timeout)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("timeout", "milliseconds"),
     [
         (7.5, 7500),
@@ -117,7 +118,7 @@ def test_touch_with_none_makes_a_key_stay(
     assert cache.touch("nothing", None) is False
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("store", "timeout"),
     each_once(
         [set_one, set_many, touch], [0, 0.0, -1, -0.001, -math.inf, Int8(-1), timedelta(-1)]
@@ -151,9 +152,7 @@ def test_touch_with_a_timeout_that_is_over_says_whether_the_key_was_there(
     assert cache.touch("key", 0) is False
 
 
-@pytest.mark.parametrize(
-    ("store", "timeout"), each_once(STORES, [math.nan, math.inf, 1e16, 10**400])
-)
+@for_each(("store", "timeout"), each_once(STORES, [math.nan, math.inf, 1e16, 10**400]))
 def test_what_is_no_time_is_an_error_that_names_none(
     cache: RBCache, servers: Servers, store: Store, timeout: float
 ) -> None:
@@ -161,7 +160,7 @@ def test_what_is_no_time_is_an_error_that_names_none(
         store(cache, timeout=timeout)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("store", "timeout"),
     each_once(STORES, ["60", b"60", [60], object(), 1j, date(2030, 1, 1)]),
 )
@@ -172,7 +171,7 @@ def test_what_is_no_number_is_an_error_that_names_the_argument(
         store(cache, timeout=timeout)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("store", "told"),
     each_once(
         STORES,
@@ -206,7 +205,7 @@ def test_the_default_timeout_may_be_none(
     assert servers.ask_owner("PTTL", KEY) == FOREVER
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("use", "setting"),
     each_once(
         [RBCache.check_settings, set_one, set_many, add, touch],
@@ -227,7 +226,7 @@ def test_a_setting_that_is_no_time_is_an_error_of_the_first_use(
         use(cache)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, -0.5])
+@for_each("timeout", [0, -1, -0.5])
 def test_a_default_timeout_of_zero_caches_nothing(nodes: LocalNodes, timeout: float) -> None:
     cache = make_cache(TIMEOUT=timeout)
     cache.set("key", "value")

@@ -18,6 +18,7 @@ from django.test import Client, override_settings
 from django_rb import clusters
 from django_rb.contrib.admin.conf import Options, get_options
 from django_rb.testing import LocalNodes
+from tests.tables import for_each
 
 from .admin_site import ALONE, IN_ADMIN, key_url, log_in, text_of
 
@@ -146,7 +147,7 @@ class TestNodes:
         assert f"127.0.0.1:{site.hosts[1]['port']} " in everywhere
         assert "ECHO <b>slow</b>" in everywhere
 
-    @pytest.mark.parametrize("name", ["default.4", "default.x", "other.0", "default", ".0"])
+    @for_each("name", ["default.4", "default.x", "other.0", "default", ".0"])
     def test_no_such_node(self, site: LocalNodes, name: str) -> None:
         assert log_in("view").get(f"{IN_ADMIN}node/{name}/").status_code == 404
 
@@ -185,7 +186,7 @@ class TestApp:
     def test_the_migration_is_the_model(self, db: None) -> None:
         call_command("makemigrations", "rb_admin", check=True, dry_run=True, verbosity=0)
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("setting", "message"),
         [
             ([], "settings.RB_ADMIN is a list, not a dictionary such as {'TIMEOUT': 1.0}."),

@@ -15,6 +15,7 @@ from django_rb import clusters
 from django_rb.cache import cached, get_cache
 from django_rb.contrib.admin.values import MOST_SHOWN
 from django_rb.testing import LocalNodes
+from tests.tables import for_each
 
 from .admin_site import IN_ADMIN, key_url, log_in, text_of
 
@@ -51,7 +52,7 @@ def listed(where: str, pattern: str = "*") -> str:
 
 
 class TestKeys:
-    @pytest.mark.parametrize(
+    @for_each(
         ("key", "shown"),
         [
             (NASTY.encode(), NASTY),
@@ -107,7 +108,7 @@ class TestKeys:
         caches["default"].set_many({f"key:{n}": n for n in range(3000)})
         assert "key:7 string" in listed("cache:default", "key:[7]")
 
-    @pytest.mark.parametrize("at", ["x", "0-x", "9-5", "0--1", "-", "0-1.x", "²-1"])
+    @for_each("at", ["x", "0-x", "9-5", "0--1", "-", "0-1.x", "²-1"])
     def test_a_place_that_is_none(self, site: LocalNodes, at: str) -> None:
         assert log_in("view").get(f"{IN_ADMIN}keys/", {"at": at}).status_code == 200
 

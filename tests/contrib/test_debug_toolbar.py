@@ -15,6 +15,7 @@ import pytest
 from django_rb.contrib.debug_toolbar.advice import advise
 from django_rb.contrib.debug_toolbar.recording import Recording
 from django_rb.testing import LocalNodes
+from tests.tables import for_each
 
 from .toolbar_site import SESSION
 
@@ -179,7 +180,7 @@ def call(number: int, operation: str, key: str, caller: str | None = "a.py:1") -
     }
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("calls", "expected"),
     [
         ([call(n, "set", f"k{n}") for n in range(3)], ["could be replaced by one set_many()"]),

@@ -23,6 +23,7 @@ from django_rb.engine import (
     UnroutableCommand,
 )
 from django_rb.testing import LocalNodes
+from tests.tables import for_each
 
 KEYS = [f"key:{n}" for n in range(300)]
 SECRET = "hunter2"
@@ -112,7 +113,7 @@ def test_a_host_is_added_with_the_defaults_of_the_cluster(nodes: LocalNodes) -> 
     cluster.close()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "options", "address"),
     [
         (("127.0.0.1", 6381), {}, "127.0.0.1:6381/2"),
@@ -141,7 +142,7 @@ def test_a_host_is_added_by_arguments_as_in_rb_or_a_dictionary_or_a_url(
     assert info.options == ({"client_name": "web"} if "client_name" in options else {})
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "options", "text"),
     [
         (("h", 1), {"port": 1}, "several values for port"),

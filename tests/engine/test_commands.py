@@ -29,6 +29,7 @@ from django_rb.engine.protocol.further_commands import LATER, QUESTIONS
 from django_rb.engine.protocol.key_finders import BY_HAND
 from django_rb.engine.protocol.refusals import REFUSALS
 from django_rb.testing import LocalNodes
+from tests.tables import for_each
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_command_table.py"
 
@@ -368,11 +369,11 @@ def test_every_command_with_keys_has_a_sample_call() -> None:
     assert with_keys == {name_in(call) for call in SAMPLES}
 
 
-def test_keys_of_finds_the_keys_of_each() -> None:
-    for call in SAMPLES:
-        args = words(call)
-        assert keys_of(args) == keys_in(call), call
-        assert [args[position] for position in key_positions(args)] == keys_in(call), call
+@for_each("call", SAMPLES)
+def test_keys_of_finds_the_keys_of(call: str) -> None:
+    args = words(call)
+    assert keys_of(args) == keys_in(call)
+    assert [args[position] for position in key_positions(args)] == keys_in(call)
 
 
 def test_the_server_finds_the_same_keys(
@@ -472,14 +473,14 @@ def test_hand_written_names_are_in_the_table() -> None:
 # --- Names ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["GET", "get", "Get", b"GET", b"get", " GET "])
+@for_each("name", ["GET", "get", "Get", b"GET", b"get", " GET "])
 def test_a_name_is_found_in_any_case_as_str_or_bytes(name: str | bytes) -> None:
     assert keys_of((name, "key")) == ["key"]
     assert key_positions([name, "key"]) == [1]
     assert is_read_only((name, "key"))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "args",
     [
         ("OBJECT FREQ", "key"),
@@ -501,7 +502,7 @@ def test_a_name_of_two_words_may_be_one_argument_or_two(args: Sequence[Arg]) -> 
     assert is_read_only(args) is (b"XGROUP CREATE" != args[0] != "XGROUP CREATE")
 
 
-@pytest.mark.parametrize(
+@for_each(
     "args",
     [
         ("PING",),
@@ -556,7 +557,7 @@ def test_an_unknown_command_says_how_to_describe_it() -> None:
     assert refusal(("JSON.GET", "key")) is None
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("args", "message"),
     [
         ((), "The command is empty"),
@@ -653,7 +654,7 @@ COMMAND DOCS
 """
 
 
-@pytest.mark.parametrize("call", READS.strip().splitlines())
+@for_each("call", READS.strip().splitlines())
 def test_reads_may_be_sent_twice(call: str) -> None:
     assert is_read_only(call.split())
 
@@ -686,7 +687,7 @@ LMPOP 1 k LEFT
 """
 
 
-@pytest.mark.parametrize("call", WRITES.strip().splitlines())
+@for_each("call", WRITES.strip().splitlines())
 def test_the_rest_may_not(call: str) -> None:
     assert not is_read_only(call.split())
 
@@ -701,7 +702,7 @@ def test_commands_that_are_split_take_their_keys_step_by_step() -> None:
         assert key_positions(args) == list(range(1, len(args), split.step))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("call", "instead"),
     [
         ("SUBSCRIBE c", "get_local_client(host_id).pubsub()"),
@@ -730,9 +731,7 @@ def test_what_needs_a_connection_of_its_own_names_the_client_that_has_it(
     assert refusal([" ".join(args[:2]), *args[2:]]) == reason
 
 
-@pytest.mark.parametrize(
-    "call", ["GET k", "CLIENT ID", "CLIENT", "PUBLISH c m", "INFO", "SPUBLISH c m"]
-)
+@for_each("call", ["GET k", "CLIENT ID", "CLIENT", "PUBLISH c m", "INFO", "SPUBLISH c m"])
 def test_other_commands_are_not_refused(call: str) -> None:
     assert refusal(call.split()) is None
 
@@ -808,7 +807,7 @@ class TestRegisterCommand:
         register_command("OBJECT FREQ", first_key=3)
         assert keys_of(("OBJECT FREQ", "x", "key")) == ["key"]
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("name", "options", "kind", "message"),
         [
             (b"X", {}, TypeError, "A command's name must be a str, not bytes"),

@@ -27,6 +27,7 @@ from django_rb.engine.protocol.encoding import (
 from django_rb.engine.protocol.exchange import Exchange
 from django_rb.engine.protocol.reader import ReplyReader
 from django_rb.engine.rounds.batch import store
+from tests.tables import for_each
 
 REPLIES = b"+OK\r\n$5\r\nhello\r\n*2\r\n$-1\r\n:7\r\n-OOM no memory\r\n$0\r\n\r\n"
 VALUES: list[Any] = [b"OK", b"hello", [None, 7], redis_errors.OutOfMemoryError, b""]
@@ -44,7 +45,7 @@ def comparable(replies: list[Any]) -> list[Any]:
     return [type(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
 
-@pytest.mark.parametrize("cut", range(1, len(REPLIES)))
+@for_each("cut", range(1, len(REPLIES)))
 def test_a_reply_stream_cut_anywhere_gives_the_same_replies(cut: int) -> None:
     exchange = begun(len(VALUES))
     assert not exchange.feed(REPLIES[:cut])
@@ -59,7 +60,7 @@ def test_replies_may_come_byte_by_byte() -> None:
     assert comparable(exchange.replies) == VALUES
 
 
-@pytest.mark.parametrize("extra", [b"+OK\r\n", b"+", b"$5\r\n", b"$5\r\nhel"])
+@for_each("extra", [b"+OK\r\n", b"+", b"$5\r\n", b"$5\r\nhel"])
 def test_a_reply_too_many_is_an_error_and_not_left_for_the_next_question(
     extra: bytes,
 ) -> None:
@@ -106,7 +107,7 @@ def test_a_push_may_follow_the_last_reply(push: bytes) -> None:
     assert exchange.replies == [b"a"]
 
 
-@pytest.mark.parametrize("part", [b">1\r\n", b">", b">1\r\n+", b">1\r\n+x\r\n>1"])
+@for_each("part", [b">1\r\n", b">", b">1\r\n+", b">1\r\n+x\r\n>1"])
 def test_part_of_a_push_may_follow_the_last_reply(part: bytes) -> None:
     exchange = begun(1, has_pushes=True)
     assert exchange.feed(b"+a\r\n" + part)
@@ -127,7 +128,7 @@ def test_resp3_false_is_a_reply() -> None:
     assert exchange.replies == [False, True]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "kind", "message"),
     [
         ("ERR no such thing", redis_errors.ResponseError, "no such thing"),
@@ -223,7 +224,7 @@ def test_a_command_of_keys_is_what_hiredis_packs(keys: list[bytes], name: bytes)
     assert encode_keys_and_each(name, b"PTTL", keys) == pack((name, *keys)) + each
 
 
-@pytest.mark.parametrize("size", [0, 1, 9, 10, 4095, 4096, 70_000])
+@for_each("size", [0, 1, 9, 10, 4095, 4096, 70_000])
 def test_keys_of_any_length_are_what_hiredis_packs(size: int) -> None:
     keys = [b"short", b"x" * size, *[b"other"] * _MANY_KEYS]
     assert encode_keys(b"UNLINK", keys) == pack((b"UNLINK", *keys))
@@ -276,7 +277,7 @@ def test_many_sets_are_what_hiredis_packs(sets: list[tuple[bytes, int]], options
 
 
 @pytest.mark.parametrize("size", [PIECE_SIZE - 1, PIECE_SIZE, PIECE_SIZE + 1])
-@pytest.mark.parametrize("position", [0, 1, 2, 3])
+@for_each("position", [0, 1, 2, 3])
 def test_large_arguments_are_sent_uncopied_and_whole(size: int, position: int) -> None:
     args: list[bytes | str | int | float] = [b"SET", "kéy", 7]
     large = b"x" * size
@@ -287,9 +288,7 @@ def test_large_arguments_are_sent_uncopied_and_whole(size: int, position: int) -
     assert any(piece is large for piece in pieces) == (size >= PIECE_SIZE)
 
 
-@pytest.mark.parametrize(
-    "nasty", ["a b", "a\r\nFLUSHALL\r\n", "nul\0", "\u2028é€😀", '"quoted"']
-)
+@for_each("nasty", ["a b", "a\r\nFLUSHALL\r\n", "nul\0", "\u2028é€😀", '"quoted"'])
 def test_no_argument_can_become_another_command(nasty: str) -> None:
     reader = ReplyReader()
     reader.feed(b"".join(bytes(piece) for piece in encode([("SET", nasty, nasty)])))

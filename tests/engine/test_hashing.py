@@ -17,6 +17,7 @@ from django_rb.engine.routing.hashing import (
     encode_key,
     hash_tag,
 )
+from tests.tables import for_each
 
 # The input whose checksum catalogues give for every CRC.
 CHECK = b"123456789"
@@ -42,7 +43,7 @@ def test_crc16_is_that_of_redis_cluster() -> None:
     assert slots == [11058, 2515, 2515]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("key", "tag"),
     [
         (b"{user:7}:name", b"user:7"),
@@ -86,7 +87,7 @@ def test_other_kinds_of_bytes_are_keys(kind: Any) -> None:
     assert encode_key(kind(b"key")) == b"key"
 
 
-@pytest.mark.parametrize("key", [None, True, False, ["a"], {"a": 1}, object(), 1j])
+@for_each("key", [None, True, False, ["a"], {"a": 1}, object(), 1j])
 def test_other_things_are_no_keys_for_redis_py_nor_here(key: Key) -> None:
     with pytest.raises(DataError):
         REDIS.encode(key)

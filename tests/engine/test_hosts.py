@@ -31,11 +31,12 @@ from django_rb.engine.nodes.option_checks import (
 from django_rb.engine.threads import handshake, make_redis_pool
 from django_rb.engine.wording import did_you_mean
 from django_rb.testing import LocalNodes
+from tests.tables import for_each
 
 SECRET = "hunter2"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("node", "expected"),
     [
         ({}, {"host": "localhost", "port": 6379, "db": 0, "ssl": False}),
@@ -86,7 +87,7 @@ def test_a_node_is_a_dictionary_or_a_url(node: object, expected: dict[str, objec
     assert {name: said.get(name) or getattr(info, name) for name in expected} == expected
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("node", "address"),
     [
         ({}, "localhost:6379/0"),
@@ -99,7 +100,7 @@ def test_an_address_says_where_and_nothing_secret(node: object, address: str) ->
     assert parse_host(0, node).address == address
 
 
-@pytest.mark.parametrize(
+@for_each(
     "hosts",
     [
         ["redis://a", "redis://b"],
@@ -115,7 +116,7 @@ def test_hosts_are_a_list_or_numbered(hosts: object) -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "hosts",
     [
         {5: "redis://b", 2: {"host": "a"}},
@@ -203,7 +204,7 @@ def test_tls_options_in_the_defaults_are_for_nodes_that_use_tls() -> None:
     assert tls.connection_kwargs["ssl_ca_certs"] == "/ca.pem"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("hosts", "path", "parts"),
     [
         (None, ["HOSTS"], ["None", "neither a dictionary", "nor a list"]),
@@ -327,7 +328,7 @@ def test_a_mistake_in_hosts_is_explained(
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("defaults", "path", "part"),
     [
         ([], ["HOST_DEFAULTS"], "A list is not a dictionary"),
@@ -346,7 +347,7 @@ def test_a_mistake_in_the_defaults_is_explained(
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "path", "part"),
     [
         ([], ["POOL_OPTIONS"], "A list is not a dictionary"),
@@ -370,7 +371,7 @@ def test_a_mistake_in_the_pool_options_is_explained(
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("name", REFUSED_OPTIONS)
+@for_each("name", REFUSED_OPTIONS)
 def test_an_option_that_is_refused_says_why_and_is_documented(name: str) -> None:
     options = {name: None}
     places: list[dict[str, Any]] = [
@@ -398,7 +399,7 @@ def test_pool_options_take_every_option_of_redis_pys_connections() -> None:
     assert {"socket_keepalive", "client_name", "ssl_ca_certs", "protocol"} <= pool_options()
 
 
-@pytest.mark.parametrize(
+@for_each(
     "hosts",
     [
         f"redis://:{SECRET}@h",
@@ -457,7 +458,7 @@ def test_no_error_tells_a_password(hosts: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
-@pytest.mark.parametrize(
+@for_each(
     "rest",
     [
         "://:57#Wc903z@127.0.0.9:6379/0",
@@ -483,7 +484,7 @@ def test_a_url_that_loses_its_password_is_refused_and_not_shown(scheme: str, res
         assert defaults or "%23" in shown
 
 
-@pytest.mark.parametrize(
+@for_each(
     "defaults", [f"redis://:{SECRET}@h", [SECRET], {"password": [SECRET]}, {SECRET + "@": 1}]
 )
 def test_no_error_about_defaults_or_pool_options_tells_a_password(defaults: Any) -> None:
@@ -511,7 +512,7 @@ def test_no_repr_tells_a_password() -> None:
     assert isinstance(cluster.nodes[0], Node)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "known", "text"),
     [
         ("HOST", ["HOSTS", "ROUTER"], "Did you mean 'HOSTS'?"),
@@ -550,7 +551,7 @@ def test_unix_sockets_work() -> None:
                 cluster.close()
 
 
-@pytest.mark.parametrize("defaults", ["redis://10.0.0.1", [("db", 1)], 7])
+@for_each("defaults", ["redis://10.0.0.1", [("db", 1)], 7])
 def test_defaults_that_are_no_dictionary_are_refused(defaults: Any) -> None:
     with pytest.raises(BadHostSetup, match="is not a dictionary of options such as") as caught:
         Cluster([{}], host_defaults=defaults)

@@ -15,6 +15,7 @@ from django_rb.engine.protocol.answers import is_number, is_value
 from django_rb.engine.rounds.batch import call
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer
+from tests.tables import for_each
 from tests.transports import awaited
 
 Ask = Callable[[RoutingClient], Any]
@@ -38,7 +39,7 @@ def check(said: bytes, ask: Callable[[Cluster], Any]) -> None:
 ARRAYS = [b"*1\r\n$1\r\n1\r\n", b"*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n", b"*2\r\n:1\r\n:2\r\n"]
 
 
-@pytest.mark.parametrize("said", [*ARRAYS, b"$1\r\n1\r\n", b"+OK\r\n", b":1\r\n"])
+@for_each("said", [*ARRAYS, b"$1\r\n1\r\n", b"+OK\r\n", b":1\r\n"])
 def test_no_promise_gets_the_reply_to_another(said: bytes) -> None:
     promises: list[Any] = []
 
@@ -76,9 +77,7 @@ CALLS: dict[str, tuple[Ask, list[bytes]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [(name, said) for name, (_, odd) in CALLS.items() for said in odd]
-)
+@for_each(("name", "said"), [(name, said) for name, (_, odd) in CALLS.items() for said in odd])
 def test_what_cannot_be_the_answer_fails_its_node(name: str, said: bytes) -> None:
     check(said, lambda cluster: CALLS[name][0](cluster.get_routing_client()))
 

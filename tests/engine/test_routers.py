@@ -29,6 +29,7 @@ from django_rb.engine.routing.routers import (
     SlotRouter,
     _rb_name,
 )
+from tests.tables import for_each
 
 
 @dataclass
@@ -87,7 +88,7 @@ def test_a_key_goes_where_its_bytes_go(router_cls: type[BaseRouter], key: Key) -
 
 
 @pytest.mark.parametrize("router_cls", ROUTERS)
-@pytest.mark.parametrize("key", [None, True, ["a"], [b"a"], (b"a",), [], {}])
+@for_each("key", [None, True, ["a"], [b"a"], (b"a",), [], {}])
 def test_what_is_no_key_has_no_host(router_cls: type[BaseRouter], key: Key) -> None:
     router = router_cls(nodes(0, 1))
     with pytest.raises(TypeError, match="cannot be a key"):
@@ -224,7 +225,7 @@ def assert_places(router: BaseRouter, keys: list[Key], placements: str, digits: 
     assert not wrong
 
 
-@pytest.mark.parametrize("count", COUNTS)
+@for_each("count", COUNTS)
 def test_partition_router_places_keys_as_rb_does(
     count: int, recorded: dict[str, Any], keys: list[Key]
 ) -> None:
@@ -232,7 +233,7 @@ def test_partition_router_places_keys_as_rb_does(
     assert_places(router, keys, recorded["partition"][str(count)], recorded["digits"])
 
 
-@pytest.mark.parametrize("count", COUNTS)
+@for_each("count", COUNTS)
 def test_the_ring_of_rb_places_keys_as_rb_does(
     count: int, recorded: dict[str, Any], keys: list[Key]
 ) -> None:
@@ -257,7 +258,7 @@ def test_where_points_of_two_hosts_meet_the_ring_of_rb_decides_as_rb_does(
     assert_places(router, keys, recorded["meeting_ring_rb"], recorded["digits"])
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 8, 64])
+@for_each("count", [1, 2, 3, 8, 64])
 def test_the_ring_of_host_ids_is_the_ketama_of_rb_over_host_ids(
     count: int, recorded: dict[str, Any], keys: list[Key]
 ) -> None:
@@ -438,7 +439,7 @@ def test_a_raised_weight_moves_keys_only_to_its_host() -> None:
     assert {new for old, new in zip(before, after, strict=True) if old != new} == {1}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("weights", "message"),
     [
         ({5: 1.0}, r"host id 5.*Host ids are: 0, 1"),
@@ -496,7 +497,7 @@ def test_there_are_65536_slots(slot: int) -> None:
         SlotRouter(nodes(0, 1)).get_host_for_slot(slot)
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 8, 9, 32, 33, 64])
+@for_each("count", [2, 3, 4, 8, 9, 32, 33, 64])
 def test_equal_nodes_get_equal_shares(count: int) -> None:
     shares = Counter(equal_table(count))
     off = max(abs(shares[n] * count / SLOTS - 1) for n in range(count))
@@ -509,7 +510,7 @@ def digest(owners: list[int]) -> str:
 
 
 # A change of these moves the keys of every cluster that uses SlotRouter: never change them.
-@pytest.mark.parametrize(
+@for_each(
     ("count", "expected"),
     [
         (2, "0df2fdd7c1b6bb241a798d2049eb0083"),

@@ -13,6 +13,7 @@ from django_rb.engine.protocol.commands import HARMLESS, register_command
 from django_rb.engine.protocol.refusals import REFUSALS
 from django_rb.engine.rounds.batch import call, call_each, count, pipeline
 from django_rb.engine.rounds.commands import run_commands
+from tests.tables import for_each
 
 Send = Callable[[Cluster, tuple[Any, ...]], object]
 
@@ -66,7 +67,7 @@ WAYS: dict[str, Send] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@for_each("way", WAYS)
 def test_what_changes_a_connection_is_refused_and_nothing_is_sent(
     way: str, cluster: Cluster
 ) -> None:

@@ -30,6 +30,7 @@ from django_rb.engine.threads.connections import KERNEL_WAIT_SECONDS
 from django_rb.testing import LocalNodes
 from tests.engine.peer import Peer, hang_up
 from tests.helpers import collect_garbage, wait_until
+from tests.tables import for_each
 
 # Bounds in time are about what is waited for; a busy machine may take this much longer.
 SLACK = 0.25
@@ -342,7 +343,7 @@ MISBEHAVIOUR: Misbehaviour = {
 }
 
 
-@pytest.mark.parametrize("said", [b"*-1\r\n", b"$-1\r\n", b":5\r\n", b"+OK\r\n"])
+@for_each("said", [b"*-1\r\n", b"$-1\r\n", b":5\r\n", b"+OK\r\n"])
 def test_an_mget_that_is_answered_with_no_array_is_a_failure(said: bytes) -> None:
     with Peer(lambda peer, connection, command: connection.sendall(said)) as peer:
         cluster = Cluster([peer.host])

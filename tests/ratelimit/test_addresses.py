@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory, override_settings
 
 from django_rb.ratelimit.addresses import address_key, client_address, parse_address
+from tests.tables import for_each
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +31,12 @@ def address(peer: str | None, forwarded: str | None = None, trusted: Any = None)
         return str(client_address(request))
 
 
-@pytest.mark.parametrize("trusted", [None, 0, [], ["192.0.2.0/24"], ["unix"]])
+@for_each("trusted", [None, 0, [], ["192.0.2.0/24"], ["unix"]])
 def test_a_header_is_not_believed_unless_a_proxy_is_trusted(trusted: Any) -> None:
     assert address("10.0.0.1", "1.2.3.4", trusted) == "10.0.0.1"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("hops", "forwarded", "found"),
     [
         (1, "1.2.3.4", "1.2.3.4"),
@@ -66,7 +67,7 @@ def test_hops(hops: int, forwarded: str | None, found: str) -> None:
     assert address("10.0.0.1", forwarded, hops) == found
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("peer", "forwarded", "found"),
     [
         ("10.0.0.1", "1.2.3.4", "1.2.3.4"),
@@ -88,7 +89,7 @@ def test_networks(peer: str, forwarded: str, found: str | None) -> None:
         assert address(peer, forwarded, trusted) == found
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("network", "found"),
     [
         ("::ffff:10.0.0.0/104", "1.2.3.4"),
@@ -103,7 +104,7 @@ def test_networks_of_ipv4_in_the_form_of_ipv6(network: str, found: str) -> None:
         assert address(peer, "1.2.3.4", [network]) == found
 
 
-@pytest.mark.parametrize("peer", [None, "", "unix:", "localhost"])
+@for_each("peer", [None, "", "unix:", "localhost"])
 def test_a_unix_socket(peer: str | None) -> None:
     with pytest.raises(ImproperlyConfigured, match="RATELIMIT_TRUSTED_PROXIES to 1"):
         address(peer, "1.2.3.4")
@@ -117,7 +118,7 @@ def test_a_unix_socket(peer: str | None) -> None:
         assert address_key(request) == "unknown"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("peer", "settings", "key"),
     [
         ("10.1.2.3", {}, "10.1.2.3"),
@@ -153,12 +154,12 @@ def test_an_address_that_a_translator_made_is_no_proxy_of_the_sites() -> None:
     assert address("64:ff9b::10.0.0.1", "1.2.3.4", ["64:ff9b::/96"]) == "1.2.3.4"
 
 
-@pytest.mark.parametrize("text", ["", " ", "1.2.3", "1.2.3.4:", "1.2.3.4:x", ":::", "[]", "-1"])
+@for_each("text", ["", " ", "1.2.3", "1.2.3.4:", "1.2.3.4:x", ":::", "[]", "-1"])
 def test_what_is_no_address(text: str) -> None:
     assert parse_address(text) is None
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "value", "text"),
     [
         ("TRUSTED_PROXIES", -1, "-1 is neither a number of proxies"),

@@ -18,6 +18,7 @@ from django_rb.ratelimit.decorator import limited_views, views_by_address
 from django_rb.ratelimit.drf import RatelimitThrottle
 from django_rb.ratelimit.functions import named_paths
 from tests.ratelimit.site import page
+from tests.tables import for_each
 
 HTTPS = {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https")}
 
@@ -30,7 +31,7 @@ def findings(tag: str) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "said"),
     [
         ({}, None),
@@ -106,7 +107,7 @@ def test_the_urls_are_imported_to_find_limited_views(
     assert "(urls_of_limits.first)" in message.msg
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "error_id", "said"),
     [
         ({"RATELIMIT_TRUSTED_PROXIES": "10.0.0.1"}, "E004", "'10.0.0.1' is neither"),
@@ -126,7 +127,7 @@ def test_settings(settings: dict[str, Any], error_id: str, said: str) -> None:
     assert said in text
 
 
-@pytest.mark.parametrize("name", ["LOGIN", "KEY", "RATE", "API_PER_MINUTE"])
+@for_each("name", ["LOGIN", "KEY", "RATE", "API_PER_MINUTE"])
 def test_settings_of_the_sites_own_are_left_alone(name: str) -> None:
     with override_settings(**{f"RATELIMIT_{name}": "5/m"}):
         assert findings(Tags.caches) == []

@@ -33,6 +33,7 @@ from django_rb.ratelimit.functions import named_paths
 from django_rb.testing import CaptureCommandsContext, LocalNodes
 from tests.helpers import Servers
 from tests.ratelimit.site import apage, get, not_a_key, page, post, run, with_user
+from tests.tables import for_each
 
 pytestmark = pytest.mark.usefixtures("nodes")
 
@@ -387,7 +388,7 @@ def test_cost_algorithm_and_burst() -> None:
 # Which requests.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("method", "limited"),
     [
         (ALL, {"GET", "HEAD", "POST", "DELETE"}),
@@ -712,7 +713,7 @@ def test_several_limits_may_be_given_by_anything_that_is_iterated() -> None:
 # What cannot be.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "text"),
     [
         ({}, "The key is missing"),

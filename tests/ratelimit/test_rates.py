@@ -22,9 +22,10 @@ from django_rb.ratelimit import (
 )
 from django_rb.ratelimit.conf import get_config
 from tests.ratelimit.site import get, page
+from tests.tables import for_each
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("rate", "count", "period", "text"),
     [
         # Every form of django-ratelimit.
@@ -61,7 +62,7 @@ def test_none_is_no_limit() -> None:
     assert parse_rate(None) is None
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("rate", "words"),
     [
         ("", "'' is not a rate"),
@@ -158,7 +159,7 @@ def test_periods_and_timeouts_may_be_timedeltas() -> None:
         Limiter(timeout=timedelta(0))
 
 
-@pytest.mark.parametrize("timeout", [2, Int8(2), Decimal(2), Fraction(2), timedelta(seconds=2)])
+@for_each("timeout", [2, Int8(2), Decimal(2), Fraction(2), timedelta(seconds=2)])
 def test_a_timeout_becomes_a_number_of_pythons(timeout: Any) -> None:
     assert Limiter(timeout=timeout).timeout == 2.0
     with override_settings(RATELIMIT_TIMEOUT=timeout):
@@ -169,7 +170,7 @@ def test_a_timeout_becomes_a_number_of_pythons(timeout: Any) -> None:
 BUCKET = {"algorithm": "token-bucket"}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "error", "words"),
     [
         (
@@ -225,7 +226,7 @@ def test_a_limit_takes_no_rate_that_was_not_parsed() -> None:
         Limit("key", "5/m")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "value", "words"),
     [
         ("CLUSTER", "nope", "There is no cluster 'nope', settings.RATELIMIT_CLUSTER,"),

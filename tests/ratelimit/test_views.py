@@ -11,6 +11,7 @@ from django.test import AsyncClient, Client, override_settings
 
 from django_rb.testing import LocalNodes
 from tests.ratelimit.site import MIDDLEWARE, run
+from tests.tables import for_each
 
 SITE = "tests.ratelimit.site"
 
@@ -49,7 +50,7 @@ def avisit(view: str, times: int = 1, **headers: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("visit", [visit, avisit])
-@pytest.mark.parametrize("view", VIEWS)
+@for_each("view", VIEWS)
 def test_the_limit_is_the_limit(view: str, visit: Any) -> None:
     answers = visit(view, 3)
 
@@ -138,7 +139,7 @@ def test_what_a_view_raises_itself(visit: Any, middleware: list[str]) -> None:
     assert visit("forbidden")[0].status_code == 403
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("accept", "kind"),
     [
         ("application/json", "application/json"),
@@ -210,7 +211,7 @@ def test_a_template_of_the_sites_own_answers() -> None:
 
 
 @override_settings(RATELIMIT_ENABLE=False)
-@pytest.mark.parametrize("view", [*VIEWS, "never"])
+@for_each("view", [*VIEWS, "never"])
 def test_limits_are_switched_off(view: str) -> None:
     answers = visit(view, 3)
     assert [answer.status_code for answer in answers] == [200] * 3

@@ -38,6 +38,7 @@ from django_rb.engine.nodes.hosts import parse_hosts
 from django_rb.engine.nodes.option_checks import connection_options
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
+from tests.tables import for_each
 
 from .guards import Guards
 from .reports import caught, report
@@ -411,7 +412,7 @@ def flush() -> None:
     call_command("rb_flushall", cluster=["default"], interactive=False)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("act", "number"),
     [
         # By way of clusters["default"], which raises the first mistake …
@@ -431,7 +432,7 @@ def test_no_mistake_in_the_settings_shows_it(act: Callable[[], Any], number: int
     is_hidden(report(error) + output.getvalue())
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@for_each("number", NUMBERS)
 def test_no_listed_mistake_shows_it(number: int) -> None:
     with override_settings(RB_CLUSTERS=MISTAKES[number]()):
         error = caught(lambda: conf.make_cluster("default"))
@@ -472,7 +473,7 @@ def test_a_router_that_raises_is_seen_and_the_settings_are_not() -> None:
         assert "_make_router" in text  # and ours can be seen
 
 
-@pytest.mark.parametrize(
+@for_each(
     "mistake",
     [
         lambda: {"hosts": [{"password": SECRET, "prot": 1}]},

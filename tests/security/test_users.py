@@ -19,6 +19,7 @@ from django_rb.cache import RBCache
 from django_rb.engine import failures_of
 from django_rb.testing import LocalNodes
 from tests.helpers import make_cache
+from tests.tables import for_each
 
 from .conftest import Open
 from .guards import Guards
@@ -62,7 +63,7 @@ def works(cluster: Any) -> None:
         assert cluster.get_local_client(host_id).ping() is True
 
 
-@pytest.mark.parametrize("form", ["options", "defaults", "pool", "url", "query"])
+@for_each("form", ["options", "defaults", "pool", "url", "query"])
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_a_user_logs_in(form: str, protocol: int, app: Guards, open_cluster: Open) -> None:
     login = {"username": "app", "password": PASSWORD}
@@ -98,7 +99,7 @@ def test_a_password_without_a_user_is_the_default_users(
     works(open_cluster([f"{url}:{host['port']}" for host in guards.hosts.values()]))
 
 
-@pytest.mark.parametrize("name", CREDENTIALS)
+@for_each("name", CREDENTIALS)
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_who_may_not_come_in_is_told_by_which_node(
     name: str, protocol: int, app: Guards, open_cluster: Open
@@ -390,7 +391,7 @@ def test_a_provider_may_give_a_password_alone(guards: Guards, open_cluster: Open
     works(open_cluster(guards.hosts, host_defaults={"credential_provider": Provider(PASSWORD)}))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "text"),
     [
         ({"credential_provider": Provider}, "Provider is a class. Give an instance"),
