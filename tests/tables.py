@@ -15,6 +15,9 @@ import pytest
 
 Test = Callable[..., None]
 
+# A case that is skipped would hide the others.
+FAILURES = (Exception, pytest.fail.Exception, pytest.skip.Exception)
+
 
 def for_each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Test], Test]:
     """Run a test with each case; at the end, fail with all that failed.
@@ -35,7 +38,7 @@ def for_each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Te
             for case in table:
                 try:
                     test(*args, **fixtures, **case)
-                except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001
+                except FAILURES as error:
                     values = ", ".join(f"{name}={shown(case[name])}" for name in case)
                     told = "".join(traceback.format_exception(error))
                     failures.append(f"With {values}:\n{told}")

@@ -33,6 +33,7 @@ def test_a_lambda_is_shown_as_it_is_written() -> None:
             lambda: None,
             lambda: 1 / 0,
             lambda: pytest.fail("for a reason"),
+            lambda: pytest.skip("for another one"),
         ],
     )
     def check(call: object) -> None:
@@ -43,6 +44,7 @@ def test_a_lambda_is_shown_as_it_is_written() -> None:
         check()
     assert "With call=lambda: 1 / 0,:\n" in str(caught.value)
     assert "Failed: for a reason\n" in str(caught.value)
+    assert "Skipped: for another one\n" in str(caught.value)
 
 
 @for_each("number", [1, 2])
