@@ -31,18 +31,33 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 _COMMANDS = [
-    *("bench", "delete", "flushall", "get", "migrate", "nodes", "route", "scan", "status"),
+    *("bench", "big", "delete", "flushall", "get", "hot", "migrate", "nodes", "route"),
+    *("scan", "status"),
 ]
 _IMPORTED = [
+    "django.contrib.admin",
     "django.contrib.auth.password_validation",
+    "django.contrib.messages.apps",
+    "django.contrib.sessions.apps",
     "django.core.management.commands.check",
+    "django.core.management.commands.makemigrations",
+    "django.core.management.commands.migrate",
     "django.db.backends.sqlite3.base",
     "django.db.migrations.state",
     "django.urls",
+    "django.views.csrf",
     "django.views.debug",
+    "django.views.defaults",
     "django_rb.cache",
+    "django_rb.cache.near",
     "django_rb.checks",
+    "django_rb.checks.connecting",
+    "django_rb.checks.from_settings",
+    "django_rb.checks.limits",
+    "django_rb.management.commands.check",
     *(f"django_rb.management.commands.rb_{name}" for name in _COMMANDS),
+    "django_rb.ratelimit",
+    "encodings.idna",
 ]
 _NUMBER = struct.Struct("i")
 
@@ -89,15 +104,19 @@ def start(
     *,
     cwd: Path = ROOT,
     is_terminal: bool = False,
+    finalizes: bool = False,
 ) -> Process:
     """Start ``python -W error ARGS``, where these begin with a script, or ``-m`` and a module.
 
     Args:
         streams: the descriptors of its standard input, output and error.
         is_terminal: whether they are a terminal that becomes the process's own.
+        finalizes: whether Python frees all objects at the end, as it does elsewhere. This
+            takes as long as the command.
     """
     ours, theirs = socket.socketpair()
-    request = {"args": args, "env": dict(env), "cwd": str(cwd), "is_terminal": is_terminal}
+    how = {"is_terminal": is_terminal, "finalizes": finalizes}
+    request = {"args": args, "env": dict(env), "cwd": str(cwd), **how}
     data = json.dumps(request).encode() + b"\n"
     with theirs:
         socket.send_fds(_server(), [data], [*streams, theirs.fileno()])
@@ -194,14 +213,38 @@ def run(request: dict[str, Any]) -> None:
         runpy.run_path(sys.argv[0], run_name="__main__")
 
 
+def run_to_the_end(request: dict[str, Any]) -> None:
+    """Run, and end once threads have ended and functions for the exit have been called."""
+    status: object = None
+
+    def leave() -> None:
+        if isinstance(status, int):
+            with contextlib.suppress(Exception):  # of which Python will tell
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                os._exit(status)
+
+    atexit.register(leave)  # the first one, which is called last
+    try:
+        run(request)
+    except SystemExit as end:
+        status = end.code or 0
+        raise
+    status = 0
+
+
 def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         for module in _IMPORTED:
             import_module(module)
         gc.freeze()
         request = serve(channel)
-    if request is not None:
+    if request is None:
+        return
+    if request["finalizes"]:
         run(request)
+    else:
+        run_to_the_end(request)
 
 
 if __name__ == "__main__":
