@@ -9,7 +9,6 @@ import random
 import re
 import signal
 import socket
-import subprocess
 import sys
 import urllib.error
 import urllib.parse
@@ -24,11 +23,11 @@ import pytest
 from tests.helpers import wait_until
 from tests.management.processes import (
     ROOT,
+    Running,
     environment,
     kill,
     pids_in,
     read_until,
-    start,
     wait_until_gone,
 )
 
@@ -42,7 +41,7 @@ DATABASES = TemporaryDirectory()
 atexit.register(DATABASES.cleanup)
 numbers = count(1)
 
-Shop = tuple[subprocess.Popen[str], str, list[int]]
+Shop = tuple[Running, str, list[int]]
 
 
 def open_shop(*args: str, **variables: str) -> Shop:
@@ -51,15 +50,12 @@ def open_shop(*args: str, **variables: str) -> Shop:
     return process, address, pids_in(said)
 
 
-def serve(*args: str, **variables: str) -> tuple[subprocess.Popen[str], str, str]:
+def serve(*args: str, **variables: str) -> tuple[Running, str, str]:
     """Return the process of the shop, its address, and what was said before it opened."""
-    process = start(
-        sys.executable,
-        "-W",
-        "error",
-        MANAGE,
+    process = Running(
         "serve",
         *args,
+        script=[MANAGE],
         env=environment(
             "bookshop.settings",
             PYTHONWARNINGS="default",

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from time import monotonic
@@ -113,16 +113,23 @@ class Running:
 
     As much of `subprocess.Popen` as the tests use. Its standard error goes where its output
     goes.
+
+    Args:
+        script: that has the command.
     """
 
-    def __init__(self, *args: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        script: Sequence[str] = MODULE,
+    ) -> None:
         ours, theirs = os.pipe()
         self.stdout = os.fdopen(ours)
         with Path(os.devnull).open() as nothing, os.fdopen(theirs, "w") as output:
             streams = [nothing.fileno(), *[output.fileno()] * 2]
-            self._process = forkserver.start(
-                (*MODULE, *args), environment() if env is None else env, streams
-            )
+            env = environment() if env is None else env
+            self._process = forkserver.start((*script, *args), env, streams)
         self.pid = self._process.pid
         self.send_signal, self.kill = self._process.send_signal, self._process.kill
         self.wait = self._process.wait
