@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from http.cookiejar import CookieJar
 from itertools import count
 from tempfile import TemporaryDirectory
+from time import sleep
 
 import pytest
 
@@ -228,7 +229,12 @@ class TestPages:
         assert page.count("<b>full</b>") >= 1
         assert 'http-equiv="refresh" content="1; url=/limits/"' in page
         used = self.used(page)[2]  # one drains in two seconds
-        wait_until(lambda: self.used(visitor.get("limits/"))[2] < used, SECONDS)
+
+        def drained() -> bool:
+            sleep(0.2)  # a visit is work
+            return self.used(visitor.get("limits/"))[2] < used
+
+        wait_until(drained, SECONDS)
 
     def used(self, page: str) -> list[int]:
         return [
