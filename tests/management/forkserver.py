@@ -213,27 +213,18 @@ def run(request: dict[str, Any]) -> None:
         runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def run_to_the_end(request: dict[str, Any]) -> None:
-    """Run, and end once threads have ended and functions for the exit have been called."""
+def main() -> None:
     status: object = None
 
     def leave() -> None:
+        """End once threads have ended and what modules have registered has been called."""
         if isinstance(status, int):
             with contextlib.suppress(Exception):  # of which Python will tell
                 for stream in (sys.stdout, sys.stderr):
                     stream.flush()
                 os._exit(status)
 
-    atexit.register(leave)  # the first one, which is called last
-    try:
-        run(request)
-    except SystemExit as end:
-        status = end.code or 0
-        raise
-    status = 0
-
-
-def main() -> None:
+    atexit.register(leave)  # before any module registers something: it is called last
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         for module in _IMPORTED:
             import_module(module)
@@ -241,10 +232,12 @@ def main() -> None:
         request = serve(channel)
     if request is None:
         return
-    if request["finalizes"]:
+    try:
         run(request)
-    else:
-        run_to_the_end(request)
+    except SystemExit as end:
+        status = None if request["finalizes"] else end.code or 0
+        raise
+    status = None if request["finalizes"] else 0
 
 
 if __name__ == "__main__":
