@@ -12,13 +12,16 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Protocol
 
 _BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# (?P<path>[\w/]+\.py)(?P<append>, at the end)?\n")
@@ -27,6 +30,13 @@ _STARTS_SECONDS = _ENDS_SECONDS = 30
 
 class Different(Exception):
     """A command printed something else than the page shows."""
+
+
+class Process(Protocol):
+    """As much of `subprocess.Popen` as a reader needs."""
+
+    def send_signal(self, number: int, /) -> None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 class Reader:
@@ -42,20 +52,20 @@ class Reader:
     def __init__(
         self, folder: Path, python: str, install: Callable[[str], None] | None = None
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._python = python
         self._install = install
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: Process | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = str(probe.getsockname()[1])
         # Of this process, which may be a run of the tests, only what a shell would have.
-        self._env = {
+        self.env = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("DJANGO_SETTINGS", "DJANGO_RB_N", "PYTEST_", "PYTHONPATH"))
         }
-        self._env["DJANGO_COLORS"] = "nocolor"
+        self.env["DJANGO_COLORS"] = "nocolor"
 
     def follow(self, text: str) -> None:
         """Do what a page says, from top to bottom.
@@ -70,7 +80,7 @@ class Reader:
                         command, _, shown = entry.partition("\n")
                         self._run(command, shown)
                 elif named := _FILE.match(block):
-                    path = self._folder / named["path"]
+                    path = self.folder / named["path"]
                     before = path.read_text() if named["append"] else ""
                     path.write_text(before + "\n\n" + block[named.end() :])
         finally:
@@ -90,19 +100,13 @@ class Reader:
         elif "runserver" in words:
             self._start(words)
         else:
-            done = subprocess.run(
-                self._resolved(words),
-                cwd=self._folder,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                raise Different(f"$ {command}\nfailed:\n{done.stdout}")
-            self._compare(command, done.stdout, shown)
+            with TemporaryFile("w+") as said:
+                status = self.begin(self._resolved(words), said).wait()
+                said.seek(0)
+                printed = said.read()
+            if status:
+                raise Different(f"$ {command}\nfailed:\n{printed}")
+            self._compare(command, printed, shown)
 
     def _resolved(self, words: list[str]) -> list[str]:
         if words[0] == "django-admin":
@@ -110,18 +114,25 @@ class Reader:
         return [self._python, *words[1:]] if words[0] == "python" else words
 
     def _start(self, words: list[str]) -> None:
-        self._server = subprocess.Popen(
-            [*self._resolved(words), "--noreload", self._port],
-            cwd=self._folder,
-            env=self._env,
+        with Path(os.devnull).open("w") as nowhere:
+            command = [*self._resolved(words), "--noreload", self._port]
+            self._server = self.begin(command, nowhere)
+
+    def begin(self, command: Sequence[str], said: IO[str]) -> Process:
+        """Start a program in the folder. All that it says goes to `said`."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.env,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
         )
 
     def _stop(self) -> None:
         if self._server:
-            self._server.terminate()  # in the background of a script Ctrl-C is ignored
+            # In the background of a script Ctrl-C is ignored.
+            self._server.send_signal(signal.SIGTERM)
             self._server.wait(_ENDS_SECONDS)
             self._server = None
 

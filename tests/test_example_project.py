@@ -9,7 +9,6 @@ import random
 import re
 import signal
 import socket
-import subprocess
 import sys
 import urllib.error
 import urllib.parse
@@ -18,17 +17,18 @@ from collections.abc import Iterator
 from http.cookiejar import CookieJar
 from itertools import count
 from tempfile import TemporaryDirectory
+from time import sleep
 
 import pytest
 
 from tests.helpers import wait_until
 from tests.management.processes import (
     ROOT,
+    Running,
     environment,
     kill,
     pids_in,
     read_until,
-    start,
     wait_until_gone,
 )
 
@@ -42,7 +42,7 @@ DATABASES = TemporaryDirectory()
 atexit.register(DATABASES.cleanup)
 numbers = count(1)
 
-Shop = tuple[subprocess.Popen[str], str, list[int]]
+Shop = tuple[Running, str, list[int]]
 
 
 def open_shop(*args: str, **variables: str) -> Shop:
@@ -51,15 +51,12 @@ def open_shop(*args: str, **variables: str) -> Shop:
     return process, address, pids_in(said)
 
 
-def serve(*args: str, **variables: str) -> tuple[subprocess.Popen[str], str, str]:
+def serve(*args: str, **variables: str) -> tuple[Running, str, str]:
     """Return the process of the shop, its address, and what was said before it opened."""
-    process = start(
-        sys.executable,
-        "-W",
-        "error",
-        MANAGE,
+    process = Running(
         "serve",
         *args,
+        script=[MANAGE],
         env=environment(
             "bookshop.settings",
             PYTHONWARNINGS="default",
@@ -232,7 +229,12 @@ class TestPages:
         assert page.count("<b>full</b>") >= 1
         assert 'http-equiv="refresh" content="1; url=/limits/"' in page
         used = self.used(page)[2]  # one drains in two seconds
-        wait_until(lambda: self.used(visitor.get("limits/"))[2] < used, SECONDS)
+
+        def drained() -> bool:
+            sleep(0.2)  # a visit is work
+            return self.used(visitor.get("limits/"))[2] < used
+
+        wait_until(drained, SECONDS)
 
     def used(self, page: str) -> list[int]:
         return [

@@ -11,10 +11,10 @@ from __future__ import annotations
 import ast
 import builtins
 import codeop
+import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -27,20 +27,13 @@ from django_rb.engine import Cluster
 from django_rb.testing import LocalNodes, ServerNotFoundError, find_server
 from django_rb.testing.discovery import VARIABLE
 from django_rb.testing.stand_ins import get_stand_ins
+from tests.management import forkserver
+from tests.shown_sections import ROOT, sections
 from tests.tables import for_each
-from tests.test_readme import PAGES, ROOT
+from tests.test_readme import PAGES
 
 # What the pages call the addresses of nodes that are there, and which these are.
 PORTS = {"6379": 0, "6380": 1}
-
-
-def sections(page: str) -> dict[str, list[str]]:
-    """Return the Python blocks of a page by the heading of their section."""
-    found: dict[str, list[str]] = {}
-    for part in re.split(r"(?m)^(?=## )", (ROOT / page).read_text()):
-        if blocks := re.findall(r"(?sm)^```python\n(.*?)^```$", part):
-            found[part.splitlines()[0].strip("# ")] = blocks
-    return found
 
 
 @pytest.fixture
@@ -108,25 +101,15 @@ def test_an_example_can_be_pasted_into_a_shell(page: str, section: str) -> None:
         assert typed == ""
 
 
-_CHILD = """
-import sys
-import django
-from django.conf import settings
-settings.configure(INSTALLED_APPS=["django_rb"], RB_CLUSTERS={"default": {"HOSTS": []}})
-django.setup()
-from tests.test_pages import sections
-names = {"__name__": "shown"}
-for block in sections(sys.argv[1])[sys.argv[2]]:
-    exec(block, names)
-"""
-
-
 @pytest.mark.parametrize(
     ("page", "section"), [shown for shown in ALL if "telemetry.md" in shown[0]]
 )
 def test_a_section_runs_in_a_process_of_its_own(page: str, section: str) -> None:
-    command = [sys.executable, "-c", _CHILD, page, section]
-    subprocess.run(command, check=True, cwd=ROOT)
+    command = ("-m", "tests.shown_sections", page, section)
+    with TemporaryFile("w+") as said:
+        status = forkserver.start(command, os.environ, [said.fileno()] * 3).wait()
+        said.seek(0)
+        assert status == 0, said.read()
 
 
 @pytest.mark.parametrize(

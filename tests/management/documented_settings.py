@@ -1,6 +1,6 @@
 """The project whose commands docs/commands.md shows."""
 
-from tests.settings import *  # noqa: F403
+from tests.management.settings import *  # noqa: F403
 
 RB_CLUSTERS = {
     "default": {"HOSTS": [{"host": "10.0.0.1"}, {"host": "10.0.0.2"}]},

@@ -31,18 +31,33 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 _COMMANDS = [
-    *("bench", "delete", "flushall", "get", "migrate", "nodes", "route", "scan", "status"),
+    *("bench", "big", "delete", "flushall", "get", "hot", "migrate", "nodes", "route"),
+    *("scan", "status"),
 ]
 _IMPORTED = [
+    "django.contrib.admin",
     "django.contrib.auth.password_validation",
+    "django.contrib.messages.apps",
+    "django.contrib.sessions.apps",
     "django.core.management.commands.check",
+    "django.core.management.commands.makemigrations",
+    "django.core.management.commands.migrate",
     "django.db.backends.sqlite3.base",
     "django.db.migrations.state",
     "django.urls",
+    "django.views.csrf",
     "django.views.debug",
+    "django.views.defaults",
     "django_rb.cache",
+    "django_rb.cache.near",
     "django_rb.checks",
+    "django_rb.checks.connecting",
+    "django_rb.checks.from_settings",
+    "django_rb.checks.limits",
+    "django_rb.management.commands.check",
     *(f"django_rb.management.commands.rb_{name}" for name in _COMMANDS),
+    "django_rb.ratelimit",
+    "encodings.idna",
 ]
 _NUMBER = struct.Struct("i")
 
@@ -90,6 +105,7 @@ def start(
     cwd: Path = ROOT,
     is_terminal: bool = False,
     imports: Sequence[str] = (),
+    finalizes: bool = False,
 ) -> Process:
     """Start ``python -W error ARGS``, where these begin with a script, or ``-m`` and a module.
 
@@ -97,6 +113,8 @@ def start(
         streams: the descriptors of its standard input, output and error.
         is_terminal: whether they are a terminal that becomes the process's own.
         imports: further modules that it, and later ones, find imported.
+        finalizes: whether Python frees all objects at the end, as it does elsewhere. This
+            takes as long as the command.
     """
     ours, theirs = socket.socketpair()
     request = {
@@ -105,6 +123,7 @@ def start(
         "cwd": str(cwd),
         "is_terminal": is_terminal,
         "imports": imports,
+        "finalizes": finalizes,
     }
     data = json.dumps(request).encode() + b"\n"
     with theirs:
@@ -210,11 +229,28 @@ def run(request: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    status: object = None
+
+    def leave() -> None:
+        """End once threads have ended and what modules have registered has been called."""
+        if isinstance(status, int):
+            with contextlib.suppress(Exception):  # of which Python will tell
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                os._exit(status)
+
+    atexit.register(leave)  # before any module registers something: it is called last
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         _import(_IMPORTED)
         request = serve(channel)
-    if request is not None:
+    if request is None:
+        return
+    try:
         run(request)
+    except SystemExit as end:
+        status = None if request["finalizes"] else end.code or 0
+        raise
+    status = None if request["finalizes"] else 0
 
 
 if __name__ == "__main__":

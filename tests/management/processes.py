@@ -15,7 +15,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from time import monotonic
@@ -32,7 +32,9 @@ DJANGO = (sys.executable, "-W", "error", *MODULE)
 SECONDS = 30.0
 
 
-def environment(settings: str = "tests.settings", **variables: str) -> dict[str, str]:
+def environment(
+    settings: str = "tests.management.settings", **variables: str
+) -> dict[str, str]:
     """Return this process's environment, for a Django project with these settings."""
     inherited = {name: v for name, v in os.environ.items() if name != "DJANGO_RB_NODES"}
     return {
@@ -58,7 +60,7 @@ def on_nodes(**hosts: Mapping[int, Mapping[str, Any]]) -> dict[str, str]:
 def project(directory: Path, clusters: object, more: str = "") -> dict[str, str]:
     """Return the environment of a project with these RB_CLUSTERS, and more settings."""
     (directory / "site_settings.py").write_text(
-        f"from tests.settings import *\nRB_CLUSTERS = {clusters!r}\n{more}\n"
+        f"from tests.management.settings import *\nRB_CLUSTERS = {clusters!r}\n{more}\n"
     )
     return environment("site_settings", PYTHONPATH=f"{directory}{os.pathsep}{ROOT}")
 
@@ -68,19 +70,20 @@ def django(
     answer: str = "",
     env: Mapping[str, str] | None = None,
     stdout: IO[str] | None = None,
+    finalizes: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a management command to its end, with `answer` on its standard input.
 
     Args:
         stdout: a file that gets its output.
+        finalizes: whether Python frees all objects at the end; see `forkserver.start`.
     """
     with TemporaryFile("w+") as stdin, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
         stdin.write(answer)
         stdin.seek(0)
         streams = [stream.fileno() for stream in (stdin, stdout or out, err)]
-        process = forkserver.start(
-            (*MODULE, *args), environment() if env is None else env, streams
-        )
+        env = environment() if env is None else env
+        process = forkserver.start((*MODULE, *args), env, streams, finalizes=finalizes)
         try:
             status = process.wait(SECONDS)
         finally:
@@ -110,16 +113,23 @@ class Running:
 
     As much of `subprocess.Popen` as the tests use. Its standard error goes where its output
     goes.
+
+    Args:
+        script: that has the command.
     """
 
-    def __init__(self, *args: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        script: Sequence[str] = MODULE,
+    ) -> None:
         ours, theirs = os.pipe()
         self.stdout = os.fdopen(ours)
         with Path(os.devnull).open() as nothing, os.fdopen(theirs, "w") as output:
             streams = [nothing.fileno(), *[output.fileno()] * 2]
-            self._process = forkserver.start(
-                (*MODULE, *args), environment() if env is None else env, streams
-            )
+            env = environment() if env is None else env
+            self._process = forkserver.start((*script, *args), env, streams)
         self.pid = self._process.pid
         self.send_signal, self.kill = self._process.send_signal, self._process.kill
         self.wait = self._process.wait

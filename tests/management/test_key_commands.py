@@ -48,7 +48,8 @@ class TestFourLivingNodes:
         assert "CommandError" not in done.stderr
 
     def test_a_pipe(self, nodes: LocalNodes, pages: None, name: str) -> None:
-        done = django(name, *COMMANDS[name], env=on_nodes(default=nodes.hosts))
+        env = on_nodes(default=nodes.hosts)
+        done = django(name, *COMMANDS[name], env=env, finalizes=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert max(map(len, done.stdout.splitlines())) <= 80
         assert "\x1b" not in done.stdout
@@ -81,7 +82,8 @@ class TestOneKilledAndOneStopped:
         own_nodes.kill(1)
         own_nodes.pause(2)
         args = [*COMMANDS[name], "--format", output_format, "--timeout", "1"]
-        done = django(name, *args, env=on_nodes(default=own_nodes.hosts))
+        env = on_nodes(default=own_nodes.hosts)
+        done = django(name, *args, env=env, finalizes=output_format == "table")
         assert done.returncode == 1
         summary, dead, silent = done.stderr.splitlines()[-3:]
         assert re.match(r"CommandError: 2 of 4 nodes could not be \w+:$", summary)

@@ -301,7 +301,7 @@ class TestQuestion:
         assert data.sizes(0) == [2, 2, 2, 2]
 
     def test_nobody_is_there(self, nodes: LocalNodes, data: Data) -> None:
-        done = django("rb_flushall", env=on_nodes(default=nodes.hosts))
+        done = django("rb_flushall", env=on_nodes(default=nodes.hosts), finalizes=True)
         assert done.returncode == 1
         assert done.stderr == (
             "CommandError: Flush cancelled: standard input is not a terminal, so confirmation "

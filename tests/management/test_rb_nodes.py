@@ -67,7 +67,8 @@ def with_clusters(**clusters: Any) -> pytest.MarkDecorator:
 
 class TestCommand:
     def test_a_program_is_told_where_the_nodes_are(self) -> None:
-        done = django("rb_nodes", "--count", "3", "--format", "json", "--", *PRINT_VARIABLE)
+        args = ("--count", "3", "--format", "json", "--", *PRINT_VARIABLE)
+        done = django("rb_nodes", *args, finalizes=True)
         assert (done.returncode, done.stderr) == (0, "")
         document, said = document_of(done.stdout)
         assert json.loads(said) == document["clusters"]
@@ -103,11 +104,12 @@ class TestCommand:
 
     def test_others_on_the_machine_need_the_password(self) -> None:
         script = (
-            "import json, os, redis\n"
+            "import json, os, redis, redis.backoff, redis.retry\n"
+            "once = redis.retry.Retry(redis.backoff.NoBackoff(), 0)\n"
             "url = json.loads(os.environ['DJANGO_RB_NODES'])['default'][0]\n"
             "print(redis.Redis.from_url(url).ping())\n"
             "port = redis.Redis.from_url(url).connection_pool.connection_kwargs['port']\n"
-            "try: redis.Redis(port=port).ping()\n"
+            "try: redis.Redis(port=port, retry=once).ping()\n"
             "except redis.AuthenticationError: print('refused')\n"
         )
         done = django("rb_nodes", "--count", "1", "--", sys.executable, "-c", script)
@@ -140,7 +142,7 @@ class TestCommand:
         assert said == manage if how == "manage.py" else said.endswith("__main__.py")
 
     def test_the_python_path_goes_along(self, tmp_path: Path) -> None:
-        (tmp_path / "far_settings.py").write_text("from tests.settings import *\n")
+        (tmp_path / "far_settings.py").write_text("from tests.management.settings import *\n")
         done = django(
             "rb_nodes", "--pythonpath", str(tmp_path), "--settings", "far_settings", "--",
             "diffsettings",

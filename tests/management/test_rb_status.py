@@ -272,7 +272,7 @@ def ask_info(nodes: LocalNodes, host_id: int) -> bytes:
 
 class TestTable:
     def test_on_a_pipe(self, filled: LocalNodes) -> None:
-        done = django("rb_status", env=on_nodes(default=filled.hosts))
+        done = django("rb_status", env=on_nodes(default=filled.hosts), finalizes=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert max(map(len, done.stdout.splitlines())) <= 80
         (title,), where, load, speed, (balance,) = tables_in(done.stdout)
@@ -362,7 +362,7 @@ class TestNodesThatFail:
 
     def test_as_a_person_sees_it(self, hurt_nodes: LocalNodes) -> None:
         began = monotonic()
-        done = django("rb_status", env=on_nodes(default=hurt_nodes.hosts))
+        done = django("rb_status", env=on_nodes(default=hurt_nodes.hosts), finalizes=True)
         assert monotonic() - began < 15  # socket_timeout is 2 s
         assert done.returncode == 1
         title, where, load, speed, _ = tables_in(done.stdout)
