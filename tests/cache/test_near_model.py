@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -18,6 +16,7 @@ import redis
 from django_rb.testing import LocalNodes
 from tests.cache.near_model import MAX_AGE
 from tests.helpers import wait_until
+from tests.management.processes import Running, read_until
 from tests.rediscluster.admin import Admin, slot_of
 
 pytestmark = [pytest.mark.only_sync, pytest.mark.static]
@@ -34,16 +33,16 @@ def readers(nodes: LocalNodes, seconds: float, processes: int = 2) -> Iterator[l
         "processes": processes,
     }
     told: list[Any] = []
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.cache.near_model", json.dumps(asked)],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
+    process = Running(json.dumps(asked), script=["-m", "tests.cache.near_model"])
+    try:
+        read_until(process, "begun\n")
         yield told
-        told += json.loads(process.stdout.readline())
-    assert process.returncode == 0
+        said, _ = process.communicate(seconds + 90)
+        assert process.returncode == 0, said
+        told += json.loads(said.splitlines()[-1])  # before it: of nodes that fail
+    finally:
+        process.kill()
+        process.wait()
 
 
 def check(told: list[Mapping[str, Any]], oldest: float) -> None:

@@ -78,14 +78,26 @@ def django(
         stdout: a file that gets its output.
         finalizes: whether Python frees all objects at the end; see `forkserver.start`.
     """
+    return run(*MODULE, *args, answer=answer, env=env, stdout=stdout, finalizes=finalizes)
+
+
+def run(
+    *args: str,
+    answer: str = "",
+    env: Mapping[str, str] | None = None,
+    stdout: IO[str] | None = None,
+    finalizes: bool = False,
+    seconds: float = SECONDS,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -W error ARGS`` to its end, as `django` does."""
     with TemporaryFile("w+") as stdin, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
         stdin.write(answer)
         stdin.seek(0)
         streams = [stream.fileno() for stream in (stdin, stdout or out, err)]
         env = environment() if env is None else env
-        process = forkserver.start((*MODULE, *args), env, streams, finalizes=finalizes)
+        process = forkserver.start(args, env, streams, finalizes=finalizes)
         try:
-            status = process.wait(SECONDS)
+            status = process.wait(seconds)
         finally:
             process.kill()
             process.wait()
@@ -109,13 +121,13 @@ def start(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Pop
 
 
 class Running:
-    """A management command that goes on, begun where the imports are done.
+    """A program, by default a management command, that goes on; the imports are done.
 
     As much of `subprocess.Popen` as the tests use. Its standard error goes where its output
     goes.
 
     Args:
-        script: that has the command.
+        script: what gets `args`: a script, or ``-m`` and a module.
     """
 
     def __init__(

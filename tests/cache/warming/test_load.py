@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-from tests.test_readme import ROOT
+from tests.management.processes import run
 
 pytestmark = [pytest.mark.static, pytest.mark.only_sync]
 
@@ -16,14 +14,7 @@ pytestmark = [pytest.mark.static, pytest.mark.only_sync]
 @pytest.mark.parametrize("layout", ["grown", "redis-cluster"])
 def test_nothing_is_lost_doubled_or_brought_back(layout: str) -> None:
     load = ["--seconds", "0.8", "--processes", "2", "--threads", "4", "--tasks", "8"]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.soak.growing", "--layout", layout, *load],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=90,
-    )
+    done = run("-m", "tests.soak.growing", "--layout", layout, *load, seconds=90)
     assert done.stdout, done.stderr
     seen = json.loads(done.stdout)
     assert seen["wrong"] == []
