@@ -161,7 +161,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--format", choices=["table", "json"], default="table")
     parser.add_argument(
-        "--sabotage", choices=SABOTAGE, help="spoil something, to see that it is noticed"
+        "--sabotage",
+        choices=SABOTAGE,
+        nargs="*",
+        default=[],
+        help="spoil something, to see that it is noticed",
     )
     options = parser.parse_args(arguments)
     for name, least in (("processes", 1), ("threads", 1), ("nodes", 2)):
@@ -210,7 +214,7 @@ def soak(nodes: LocalNodes, folder: Path, options: argparse.Namespace) -> Report
             say("Ending early …")
         seconds = time.monotonic() - began
         chaos.stop()
-        if options.sabotage == "node":
+        if "node" in options.sabotage:
             nodes.kill(0)
         for worker in workers:
             worker.end()

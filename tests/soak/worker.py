@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +45,8 @@ class Job(NamedTuple):
         threads: how many; with event loops, how many tasks for each of them.
         seed: of all random choices.
         mode: how operations run side by side; see MODES.
-        sabotage: "value" or "descriptor": go wrong, so that the soak is seen to notice.
+        sabotage: "value", "descriptor": go wrong, so that the soak is seen to notice; "node":
+            one is gone at the end, and not waited for any longer than shows that.
     """
 
     number: int
@@ -55,7 +56,7 @@ class Job(NamedTuple):
     threads: int
     seed: int
     mode: str = "threads"
-    sabotage: str | None = None
+    sabotage: Sequence[str] = ()
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def main() -> None:
     while not over.wait(PROGRESS_SECONDS):
         say()
     join()
-    wait_for_nodes(ending)
+    wait_for_nodes(ending, 1.0 if "node" in job.sabotage else BACK_SECONDS)
     from django_rb import clusters
 
     cluster = clusters["default"]
@@ -213,11 +214,11 @@ def make_workloads(job: Job, watch: Any, own: Any, caller: Any, count: int) -> l
             caller,
             back_off_seconds=SOCKET_SECONDS if job.topology == REDIS_CLUSTER else 0.0,
             may_go_back=job.topology == REDIS_CLUSTER,
-            sabotage=job.sabotage == "value",
+            sabotage="value" in job.sabotage,
         )
         for n in range(count)
     ]
-    if job.sabotage == "descriptor":
+    if "descriptor" in job.sabotage:
         os.open(os.devnull, os.O_RDONLY)
     return workloads
 
@@ -260,8 +261,8 @@ MODES: dict[str, Callable[[Job, Any, threading.Event], Running]] = {
 }
 
 
-def wait_for_nodes(ending: Any) -> None:
-    """Write to and read from every node until each has served us."""
+def wait_for_nodes(ending: Any, seconds: float) -> None:
+    """Write to and read from every node until each has served us, or the time is over."""
     from django_rb import clusters
     from django_rb.engine.rounds.batch import call
 
@@ -272,7 +273,7 @@ def wait_for_nodes(ending: Any) -> None:
         keys.setdefault(cluster.get_host_for_key(key), key)
     began = time.monotonic()
     missing: dict[int, str] = dict.fromkeys(cluster.nodes, "nothing")
-    while missing and time.monotonic() < began + BACK_SECONDS:
+    while missing and time.monotonic() < began + seconds:
         for host_id in list(missing):
             key = keys[host_id]
             said: list[object] = []
