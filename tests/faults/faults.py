@@ -7,11 +7,13 @@ otherwise the proxy plays it. docs/when-a-node-dies.md has a row for every entry
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import redis
@@ -106,12 +108,31 @@ def restarted(rig: Rig) -> Iterator[None]:
 def restarted_in_mid_batch(rig: Rig) -> Iterator[None]:
     """The node holds the batch's commands, unread, when it dies and another one comes."""
     rig.nodes.pause(FAULTY)
-    restart = threading.Timer(DIES_AFTER, rig.nodes.restart, (FAULTY,))
-    restart.start()
+    is_over = threading.Event()
+
+    def restart() -> None:
+        wait_for_unread(rig.nodes.hosts[FAULTY]["port"], is_over)
+        rig.nodes.restart(FAULTY)
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
     try:
         yield
     finally:
-        restart.join()
+        is_over.set()
+        restarting.join()
+
+
+def wait_for_unread(port: int, is_over: threading.Event) -> None:
+    """Wait until a server that stands still was sent something, or it is too late."""
+    table = Path("/proc/net/tcp")
+    if not table.exists():
+        is_over.wait(DIES_AFTER)
+        return
+    # Its address, the client's, ESTABLISHED, and the bytes of its queues.
+    unread = re.compile(rb": \w+:%04X \w+:\w+ 01 \w+:(?!0+ )" % port)
+    while not unread.search(table.read_bytes()) and not is_over.wait(0.002):
+        pass
 
 
 def drop_clients(rig: Rig) -> None:
