@@ -182,7 +182,8 @@ def test_a_cancelled_task_takes_nothing_from_its_neighbours(rig: Rig) -> None:
             tasks = [asyncio.ensure_future(cache.aget(name)) for name in rig.data.lost * 4]
             await asyncio.sleep(0.02)  # the first is on its way; the others come after it
             tasks[3].cancel()
-            await asyncio.sleep(0.05)
+            await tasks[0]
+            await asyncio.sleep(0.01)  # now the others are
             tasks[5].cancel()
             return await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -202,7 +203,8 @@ def test_if_all_are_cancelled_the_connection_is_closed(rig: Rig) -> None:
 
         async def ask() -> list[Any]:
             tasks = [asyncio.ensure_future(cache.aget(name)) for name in rig.data.lost]
-            await asyncio.sleep(0.08)  # the first has ended, the others are on their way
+            await tasks[0]
+            await asyncio.sleep(0.01)  # the others are on their way
             for task in tasks:
                 task.cancel()
             return await asyncio.gather(*tasks, return_exceptions=True)
