@@ -30,7 +30,9 @@ run: $(VENV)/serves ## serve the example project on four local nodes
 	$(BIN)/python example_project/manage.py serve $(ARGS)
 
 # Tests wait half of their time, so there is room for more of them than there are cores.
-WORKERS ?= 4
+WORKERS ?= 6
+# Without bytecode, each of the hundreds of processes that they start would compile it all.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/installed ## run the tests on servers they start themselves
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
