@@ -39,7 +39,7 @@ def readers(nodes: LocalNodes, seconds: float, processes: int = 2) -> Iterator[l
         yield told
         said, _ = process.communicate(seconds + 90)
         assert process.returncode == 0, said
-        told += json.loads(said.splitlines()[-1])  # before it: of nodes that fail
+        told += json.loads(said.splitlines()[-1])  # after what is logged
     finally:
         process.kill()
         process.wait()

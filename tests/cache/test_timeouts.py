@@ -102,6 +102,7 @@ def test_a_timeout_holds_to_the_millisecond(
 
 @every_store
 def test_none_is_for_ever(cache: RBCache, servers: Servers, store: Store) -> None:
+    cache.clear()
     store(cache, timeout=None)
 
     assert servers.ask_owner("PTTL", KEY) == FOREVER
@@ -200,6 +201,7 @@ def test_the_default_timeout_is_the_setting(
 def test_the_default_timeout_may_be_none(
     nodes: LocalNodes, servers: Servers, store: Store
 ) -> None:
+    nodes.flush()
     store(make_cache(TIMEOUT=None))
 
     assert servers.ask_owner("PTTL", KEY) == FOREVER

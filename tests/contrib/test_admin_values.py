@@ -64,6 +64,7 @@ class TestKeys:
         ],
     )
     def test_whatever_a_key_is(self, site: LocalNodes, key: bytes, shown: str) -> None:
+        site.flush()
         store(key, NASTY.encode())
         page = listed("cluster:default")
         assert f"{shown} string for ever" in page

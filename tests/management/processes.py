@@ -78,10 +78,10 @@ def django(
         stdout: a file that gets its output.
         finalizes: whether Python frees all objects at the end; see `forkserver.start`.
     """
-    return run(*MODULE, *args, answer=answer, env=env, stdout=stdout, finalizes=finalizes)
+    return python(*MODULE, *args, answer=answer, env=env, stdout=stdout, finalizes=finalizes)
 
 
-def run(
+def python(
     *args: str,
     answer: str = "",
     env: Mapping[str, str] | None = None,
@@ -215,7 +215,7 @@ class Terminal:
         try:
             env = {**without_columns, "TERM": "xterm"}
             self.process = forkserver.start(
-                (*MODULE, *args), env, [slave] * 3, is_terminal=True
+                (*MODULE, *args), env, [slave] * 3, is_terminal=True, finalizes=True
             )
         finally:
             os.close(slave)

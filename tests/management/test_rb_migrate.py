@@ -545,8 +545,9 @@ class TestStopping:
                 command = ["-m", "django", "rb_migrate", "old", "new"]
                 command += ["--delete", "--no-input"] if number % 2 else []
                 process = forkserver.start(command, env, [nowhere.fileno()] * 3)
-                while not has_come_so_far(process, wanted):
-                    pass  # a pause might last to its end
+                end = monotonic() + 20
+                while not has_come_so_far(process, wanted):  # a pause might last too long
+                    assert monotonic() < end
                 process.kill()
                 killed += process.wait() == -signal.SIGKILL
             assert killed >= 3

@@ -161,11 +161,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--format", choices=["table", "json"], default="table")
     parser.add_argument(
-        "--sabotage",
-        choices=SABOTAGE,
-        nargs="*",
-        default=[],
-        help="spoil something, to see that it is noticed",
+        "--sabotage", choices=SABOTAGE, help="spoil something, to see that it is noticed"
     )
     options = parser.parse_args(arguments)
     for name, least in (("processes", 1), ("threads", 1), ("nodes", 2)):
@@ -214,7 +210,7 @@ def soak(nodes: LocalNodes, folder: Path, options: argparse.Namespace) -> Report
             say("Ending early …")
         seconds = time.monotonic() - began
         chaos.stop()
-        if "node" in options.sabotage:
+        if options.sabotage == "node":
             nodes.kill(0)
         for worker in workers:
             worker.end()

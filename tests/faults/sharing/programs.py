@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,10 @@ from typing import Any
 import django
 from django.conf import settings
 
-from tests.management.processes import environment, run
-
 ROOT = Path(__file__).parents[3]
 SECONDS = 60.0
 # What is alive answers, however busy the machine is.
 PATIENT = {"socket_timeout": 20.0, "socket_connect_timeout": 20.0}
-
-# Where nothing may be imported before gevent patches it, and where C code might go wrong: then
-# -X dev finds it sooner, and says where. All others begin where the imports are done.
-FRESH = {"greenlets", "storms"}
 
 Program = Callable[[], object]
 
@@ -41,28 +34,26 @@ def run_program(
     ends with another status.
     """
     request = json.dumps({"hosts": hosts, "pool_options": pool_options or PATIENT})
-    args = ("-m", f"tests.faults.sharing.{module}", name, request)
-    if module in FRESH:
-        done = subprocess.run(
-            [sys.executable, "-X", "dev", "-W", "error", *args],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            timeout=SECONDS,
-        )
-    else:
-        env = environment(PYTHONASYNCIODEBUG="1")  # as -X dev does
-        done = run(*args, env=env, seconds=SECONDS, finalizes=True)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-X", "dev", "-W", "error"),
+            # Said by Python 3.12 and newer, of the very thing that is tested.
+            *("-W", "ignore:This process:DeprecationWarning"),
+            *("-m", f"tests.faults.sharing.{module}", name, request),
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=SECONDS,
+    )
     assert (done.returncode, done.stderr) == (status, ""), done.stdout + done.stderr
     return json.loads(done.stdout) if done.stdout else None
 
 
 def main(*programs: Program) -> None:
     """Set Django up for the nodes on the command line, and run the programs that it names."""
-    # Said by Python 3.12 and newer, of the very thing that is tested.
-    warnings.filterwarnings("ignore", "This process", DeprecationWarning)
     name, request = sys.argv[1:]
     asked = json.loads(request)
     hosts = {int(host_id): host for host_id, host in asked["hosts"].items()}
