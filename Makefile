@@ -21,19 +21,25 @@ $(VENV)/serves: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[example]'
 	@touch $@
 
-$(VENV)/installed: setup.cfg pyproject.toml | $(BIN)/python
+# What the tests need. They are collected once, which writes their bytecode: the workers start
+# together, and each would write it all. A mistake in them is shown when they are run.
+$(VENV)/tests-installed: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing what the tests need; this may take half a minute."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python -m pytest --collect-only -qq > $(VENV)/collected 2>&1 || true
+	@touch $@ $(VENV)/serves
+
+$(VENV)/installed: $(VENV)/tests-installed
 	@echo "Installing what developers need; this may take a minute."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ $(VENV)/serves
+	@touch $@
 
 run: $(VENV)/serves ## serve the example project on four local nodes
 	$(BIN)/python example_project/manage.py serve $(ARGS)
 
 # Tests wait half of their time, so there is room for more of them than there are cores.
 WORKERS ?= 6
-# Without bytecode, each of the hundreds of processes that they start would compile it all.
-test: export PYTHONDONTWRITEBYTECODE :=
-test: $(VENV)/installed ## run the tests on servers they start themselves
+test: $(VENV)/tests-installed ## run the tests on servers they start themselves
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/installed ## ruff, codespell and mypy --strict
