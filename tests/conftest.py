@@ -19,6 +19,7 @@ from django_rb import clusters
 from django_rb.engine import Cluster, SlotRouter, guarding
 from django_rb.testing import LocalNodes
 from django_rb.testing.nodes import TOPOLOGIES
+from tests.management import forkserver
 
 NODES = 4
 
@@ -59,7 +60,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All workers have commands forked from one process."""
+    node.workerinput["forkserver"] = forkserver.address()
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if workerinput := getattr(config, "workerinput", None):
+        forkserver.share(workerinput["forkserver"])
     config.addinivalue_line("markers", "static: is about independent nodes.")
     if config.getoption("--eager-tasks"):
         make_loop = asyncio.events.new_event_loop

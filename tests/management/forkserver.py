@@ -1,9 +1,9 @@
 """Processes that begin where ``python -m django`` or ``manage.py`` is after its imports.
 
 Those take most of the time of a short command, and the tests run hundreds of them. So one
-process imports what all of them need, knows no settings and does nothing else; each command
-is a process of its own that is forked from it, with its own environment, standard streams
-and session.
+process, for all workers of a run, imports what all of them need, knows no settings and does
+nothing else; each command is a process of its own that is forked from it, with its own
+environment, standard streams and session.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import termios
 from collections.abc import Mapping, Sequence
 from importlib import import_module, invalidate_caches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,7 @@ _IMPORTED = [
     "encodings.idna",
 ]
 _NUMBER = struct.Struct("i")
+_connect = socket.socket.connect  # which tests may replace
 
 
 class Process:
@@ -116,7 +118,6 @@ def start(
         finalizes: whether Python frees all objects at the end, as it does elsewhere. This
             takes as long as the command.
     """
-    ours, theirs = socket.socketpair()
     request = {
         "args": args,
         "env": dict(env),
@@ -125,55 +126,74 @@ def start(
         "imports": imports,
         "finalizes": finalizes,
     }
-    data = json.dumps(request).encode() + b"\n"
-    with theirs:
-        socket.send_fds(_server(), [data], [*streams, theirs.fileno()])
-    return Process(ours)
+    connection = socket.socket(socket.AF_UNIX)
+    _connect(connection, address())
+    socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], streams)
+    return Process(connection)
+
+
+def share(given: str) -> None:
+    """Let this process use the one that another process has started; see `address`."""
+    global _shared  # noqa: PLW0603 (there is one for each run)
+    _shared = given
+
+
+def address() -> str:
+    """Return where the process that is forked listens, which may have to be started."""
+    return _shared or _launch()
+
+
+_shared = ""
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """Start the process that is forked; return the way to it."""
-    ours, theirs = socket.socketpair()
-    with theirs:
+def _launch() -> str:
+    directory = TemporaryDirectory()
+    path = f"{directory.name}/forkserver"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(64)
         process = subprocess.Popen(
-            [sys.executable, "-u", "-W", "error", "-m", __name__, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-u", "-W", "error", "-m", __name__, str(listener.fileno())],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             cwd=ROOT,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[listener.fileno()],
             start_new_session=True,
         )
 
     def end() -> None:
-        ours.close()
-        process.wait()
+        process.communicate()  # its input ends, and so does it
+        directory.cleanup()
 
     atexit.register(end)
-    return ours
+    return path
 
 
 # In the process that is forked.
 
 
-def serve(channel: socket.socket) -> dict[str, Any] | None:
+def serve(listener: socket.socket) -> dict[str, Any] | None:
     """Fork for each request; return it in the process that is to run it.
 
-    Between the two is a third, which reports the process id and the exit status.
+    Between the two is a third, which reports the process id and the exit status. Standard
+    input ends with the process that started this one.
     """
-    while request := _next_request(channel):
-        *streams, reports = request["streams"]
-        _import(request["imports"])
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        if not os.fork():
-            channel.close()
-            if not (pid := os.fork()):
-                os.close(reports)
-                return request
-            _report(reports, pid)
-        for descriptor in (*streams, reports):
+    while listener in select.select([listener, sys.stdin], [], [])[0]:
+        reports, _ = listener.accept()
+        with reports:
+            if (request := _next_request(reports)) is None:
+                continue
+            _import(request["imports"])
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            if not os.fork():
+                listener.close()
+                if not (pid := os.fork()):
+                    return request
+                _report(reports, pid)
+        for descriptor in request["streams"]:
             os.close(descriptor)
     return None
 
@@ -184,18 +204,23 @@ def _import(modules: Sequence[str]) -> None:
     gc.freeze()
 
 
-def _next_request(channel: socket.socket) -> dict[str, Any] | None:
-    data, streams, _, _ = socket.recv_fds(channel, 1 << 16, 4)
-    while data and not data.endswith(b"\n"):
-        data += channel.recv(1 << 16)
-    return {**json.loads(data), "streams": streams} if data else None
+def _next_request(connection: socket.socket) -> dict[str, Any] | None:
+    """Return what is asked for; None if who asks has ended meanwhile."""
+    data, streams, _, _ = socket.recv_fds(connection, 1 << 16, 3)
+    while not data.endswith(b"\n"):
+        if not (more := connection.recv(1 << 16)):
+            for descriptor in streams:
+                os.close(descriptor)
+            return None
+        data += more
+    return {**json.loads(data), "streams": streams}
 
 
-def _report(reports: int, pid: int) -> None:
+def _report(reports: socket.socket, pid: int) -> None:
     """Tell the tests about a process until it ends, and end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.write(reports, _NUMBER.pack(pid))
-    os.write(reports, _NUMBER.pack(os.waitpid(pid, 0)[1]))
+    reports.sendall(_NUMBER.pack(pid))
+    reports.sendall(_NUMBER.pack(os.waitpid(pid, 0)[1]))
     os._exit(0)
 
 
@@ -203,9 +228,9 @@ def run(request: dict[str, Any]) -> None:
     """Become what Python is when it begins with these arguments."""
     os.setsid()
     os.chdir(request["cwd"])
-    for number, descriptor in enumerate(request["streams"][:3]):
+    for number, descriptor in enumerate(request["streams"]):
         os.dup2(descriptor, number)
-    for descriptor in request["streams"][:3]:
+    for descriptor in request["streams"]:
         if descriptor > 2:
             with contextlib.suppress(OSError):  # one may be there several times
                 os.close(descriptor)
@@ -240,9 +265,9 @@ def main() -> None:
                 os._exit(status)
 
     atexit.register(leave)  # before any module registers something: it is called last
-    with socket.socket(fileno=int(sys.argv[1])) as channel:
+    with socket.socket(fileno=int(sys.argv[1])) as listener:
         _import(_IMPORTED)
-        request = serve(channel)
+        request = serve(listener)
     if request is None:
         return
     try:
