@@ -97,7 +97,8 @@ def test_a_cache(filled: Cluster, nodes: LocalNodes) -> None:
 def test_what_people_see(filled: Cluster) -> None:
     key = "<script>\x1b[2J" + "x" * 300
     filled.get_routing_client().set(key, 1)
-    shown = run("rb_hot", "--seconds", "0.2", "--top", "300")
+    with asked_for(filled, key):
+        shown = run("rb_hot", "--seconds", "0.2", "--top", "300")
     assert "recency: seconds with at least one request" in shown
     assert r"<script>\x1b[2Jxx" in shown
     assert "default 0: recency, " in shown
