@@ -1,6 +1,6 @@
-"""What type checkers know of the clients of map() and fanout(); ``make lint`` checks it.
+"""What type checkers know of the clients of map() and all(); ``make lint`` checks it.
 
-A comment that ignores an error is an error itself if there is none to ignore.
+An unused ``type: ignore`` is an error, too.
 """
 
 from typing import assert_type

@@ -1,6 +1,6 @@
-"""The stub that tells type checkers of the clients of map() and fanout().
+"""The stub for type checkers of the clients of map(), fanout() and all().
 
-`promised_types` shows what they know from it.
+`promised_types` is checked against it.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -26,7 +27,7 @@ import termios
 from collections.abc import Mapping, Sequence
 from importlib import import_module, invalidate_caches
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,9 @@ class Process:
 
     def _read(self) -> int:
         number: int
-        [number] = _NUMBER.unpack(self._reports.recv(_NUMBER.size, socket.MSG_WAITALL))
+        if not (data := self._reports.recv(_NUMBER.size, socket.MSG_WAITALL)):
+            raise RuntimeError("The fork server has ended, or cannot fork.")
+        [number] = _NUMBER.unpack(data)
         return number
 
     def wait(self, timeout: float | None = None) -> int:
@@ -127,29 +130,33 @@ def start(
         "finalizes": finalizes,
     }
     connection = socket.socket(socket.AF_UNIX)
-    _connect(connection, address())
-    socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], streams)
-    return Process(connection)
-
-
-def share(given: str) -> None:
-    """Let this process use the one that another process has started; see `address`."""
-    global _shared  # noqa: PLW0603 (there is one for each run)
-    _shared = given
-
-
-def address() -> str:
-    """Return where the process that is forked listens, which may have to be started."""
-    return _shared or _launch()
+    try:
+        _connect(connection, address())
+        socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], streams)
+        return Process(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 _shared = ""
 
 
+def share(given: str) -> None:
+    """Use the fork server at this address, which another process has started."""
+    global _shared  # noqa: PLW0603 (there is one for each run)
+    _shared = given
+
+
+def address() -> str:
+    """Return the address of the fork server. Start it if there is none yet."""
+    return _shared or _launch()
+
+
 @functools.cache
 def _launch() -> str:
-    directory = TemporaryDirectory()
-    path = f"{directory.name}/forkserver"
+    # Not in TMPDIR: the path of a unix socket has to be short.
+    path = f"{mkdtemp(dir='/tmp')}/forkserver"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(64)
@@ -161,12 +168,7 @@ def _launch() -> str:
             pass_fds=[listener.fileno()],
             start_new_session=True,
         )
-
-    def end() -> None:
-        process.communicate()  # its input ends, and so does it
-        directory.cleanup()
-
-    atexit.register(end)
+    atexit.register(process.communicate)  # its input ends, and so does it
     return path
 
 
@@ -184,7 +186,8 @@ def serve(listener: socket.socket) -> dict[str, Any] | None:
         with reports:
             if (request := _next_request(reports)) is None:
                 continue
-            _import(request["imports"])
+            with contextlib.suppress(ImportError):  # which the process itself will raise
+                _import(request["imports"])
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -219,8 +222,10 @@ def _next_request(connection: socket.socket) -> dict[str, Any] | None:
 def _report(reports: socket.socket, pid: int) -> None:
     """Tell the tests about a process until it ends, and end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    reports.sendall(_NUMBER.pack(pid))
-    reports.sendall(_NUMBER.pack(os.waitpid(pid, 0)[1]))
+    os.dup2(1, 2)  # nobody shall wait for the end of the run's own error output
+    with contextlib.suppress(BrokenPipeError):
+        reports.sendall(_NUMBER.pack(pid))
+        reports.sendall(_NUMBER.pack(os.waitpid(pid, 0)[1]))
     os._exit(0)
 
 
@@ -268,8 +273,9 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         _import(_IMPORTED)
         request = serve(listener)
-    if request is None:
-        return
+        if request is None:
+            shutil.rmtree(Path(listener.getsockname()).parent)
+            return
     try:
         run(request)
     except SystemExit as end:
