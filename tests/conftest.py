@@ -62,13 +62,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """All workers have commands forked from one process."""
+    """Tell a worker that starts the address of the fork server, which all of them use."""
     node.workerinput["forkserver"] = forkserver.address()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if workerinput := getattr(config, "workerinput", None):
-        forkserver.share(workerinput["forkserver"])
+        forkserver.use(workerinput["forkserver"])
     config.addinivalue_line("markers", "static: is about independent nodes.")
     if config.getoption("--eager-tasks"):
         make_loop = asyncio.events.new_event_loop

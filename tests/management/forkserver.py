@@ -62,7 +62,7 @@ _IMPORTED = [
     "encodings.idna",
 ]
 _NUMBER = struct.Struct("i")
-_connect = socket.socket.connect  # which tests may replace
+_connect = socket.socket.connect  # some tests replace it with one that refuses
 
 
 class Process:
@@ -142,8 +142,8 @@ def start(
 _shared = ""
 
 
-def share(given: str) -> None:
-    """Use the fork server at this address, which another process has started."""
+def use(given: str) -> None:
+    """Use the fork server at this address, which the controller of the run has started."""
     global _shared  # noqa: PLW0603 (there is one for each run)
     _shared = given
 

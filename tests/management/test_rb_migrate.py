@@ -542,7 +542,7 @@ class TestStopping:
             killed = 0
             for number in range(10):
                 wanted = count_of("new") + dice.randrange(1, 900)
-                # All takes two seconds: the machine may stand still for a while.
+                # Copying it all takes two seconds, so that a slow machine kills in time, too.
                 command = ["-m", "django", "rb_migrate", "old", "new", "--rate", "5000"]
                 command += ["--delete", "--no-input"] if number % 2 else []
                 process = forkserver.start(command, env, [nowhere.fileno()] * 3)
